@@ -1,0 +1,46 @@
+# `make` lists the targets. VENV=folder uses another environment, ARGS="..." passes
+# arguments on, PYTHON=... is the Python 3.11 that the environment is made with.
+VENV ?= .venv
+ARGS ?=
+PORT ?= 5000
+LETHE_HOME ?= $(HOME)/.lethe
+
+IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
+PYTHON ?= $(shell for p in python3.11 python3 python; do \
+	$$p $(IS_311) 2>/dev/null && echo $$p && break; done)
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.lethe-installed
+
+.PHONY: help install test sweep ui
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+
+install: $(INSTALLED) ## make the environment in VENV (.venv), once and after changes
+
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+sweep: $(INSTALLED) ## run the main job: python -m platform.sweep tofu
+	$(BIN)/python -m platform.sweep tofu $(ARGS)
+
+ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
+	@store="$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(LETHE_HOME))/mlflow.db}"; \
+	case "$$store" in \
+	http*) echo "MLflow's page is $$store" ;; \
+	*) mkdir -p "$(LETHE_HOME)" && exec $(BIN)/python -m mlflow ui \
+		--backend-store-uri "$$store" --host 127.0.0.1 --port $(PORT) $(ARGS) ;; \
+	esac
+
+# The stamp is written last, so whatever was interrupted is done again; every step
+# can be repeated.
+$(INSTALLED): requirements.lock pyproject.toml setup.py
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
+		"$(PYTHON)" $(IS_311) 2>/dev/null || { \
+			echo "lethe needs Python 3.11: found none, name one with PYTHON=..." >&2; exit 1; }; \
+		"$(PYTHON)" -m venv "$(VENV)"; }
+	@$(BIN)/python $(IS_311) || { \
+		echo "lethe needs Python 3.11: $(VENV) has another, remove it or set VENV=..." >&2; exit 1; }
+	$(BIN)/python -m pip install -r requirements.lock
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@touch $@

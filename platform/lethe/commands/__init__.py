@@ -1,0 +1,8 @@
+"""The commands, one module each with `main(argv: list[str] | None = None) -> int`.
+
+A command has an entry here and a door of three lines, `platform/<name>.py`.
+"""
+
+SUMMARIES: dict[str, str] = {
+    "sweep": "Search unlearning hyperparameters for a study and report the Pareto front.",
+}

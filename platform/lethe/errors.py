@@ -1,0 +1,43 @@
+"""A user's mistakes: one line that names the culprit and the choices, exit code 2."""
+
+import sys
+from collections.abc import Callable, Iterable
+from difflib import get_close_matches
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+BAD_INPUT = 2
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class BadInput(Exception):
+    """Something the user gave cannot work; the message says what, and what would."""
+
+
+def choices(kind: str, given: str, known: Iterable[str]) -> BadInput:
+    """The error for a name that does not exist: raise what this returns."""
+    names = sorted(map(str, known))
+    if not names:
+        return BadInput(f"unknown {kind} {given!r}: there are none")
+    by_lower = {name.lower(): name for name in names}
+    near = get_close_matches(str(given).lower(), by_lower, n=1)
+    hint = f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+    return BadInput(f"unknown {kind} {given!r}{hint}: choose from {', '.join(names)}")
+
+
+def guard(main: Callable[P, int]) -> Callable[P, int]:
+    """Turn a command's expected ends into exit codes; a bug keeps its traceback."""
+
+    @wraps(main)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except BadInput as error:
+            print("lethe:", " ".join(str(error).split()), file=sys.stderr)
+            return BAD_INPUT
+        except KeyboardInterrupt:
+            return INTERRUPTED
+
+    return guarded

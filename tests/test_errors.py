@@ -1,0 +1,60 @@
+"""A user's mistake is one line and exit code 2; a bug keeps its traceback."""
+
+import subprocess
+import sys
+
+import pytest
+
+from lethe.commands.main import main
+from lethe.errors import BadInput, choices, guard
+
+
+def test_choices_name_the_culprit_all_that_exists_and_the_nearest() -> None:
+    message = str(choices("study", "Tofuu", {"tofu": 1, "soul": 2, "loku": 3}))
+    assert message == "unknown study 'Tofuu' (did you mean 'tofu'?): choose from loku, soul, tofu"
+    assert str(choices("study", "zzz", ["b", "a"])) == "unknown study 'zzz': choose from a, b"
+    assert str(choices("study", "x", [])) == "unknown study 'x': there are none"
+
+
+def test_guard_makes_bad_input_one_line_and_exit_code_2(capsys: pytest.CaptureFixture) -> None:
+    @guard
+    def command(text: str) -> int:
+        raise BadInput(text)
+
+    assert command("first\n  second") == 2
+    assert capsys.readouterr() == ("", "lethe: first second\n")
+
+
+def test_guard_passes_success_interrupt_and_bugs() -> None:
+    def command(outcome: int | type[BaseException]) -> int:
+        if isinstance(outcome, int):
+            return outcome
+        raise outcome
+
+    guarded = guard(command)
+    assert guarded(0) == 0 and guarded.__name__ == "command"
+    assert guarded(KeyboardInterrupt) == 130
+    with pytest.raises(ZeroDivisionError):
+        guarded(ZeroDivisionError)
+
+
+def test_main_hands_the_rest_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import ModuleType
+
+    command = ModuleType("lethe.commands.sweep")
+    command.main = lambda argv: len(argv)
+    monkeypatch.setitem(sys.modules, "lethe.commands.sweep", command)
+    assert main(["sweep", "tofu", "--trials", "3"]) == 3
+
+
+def test_main_refuses_an_unknown_command(capsys: pytest.CaptureFixture) -> None:
+    assert main(["swep"]) == 2
+    assert "'swep' (did you mean 'sweep'?)" in capsys.readouterr().err
+
+
+def test_list_and_refusal_load_nothing_heavy() -> None:
+    source = (
+        "import platform, sys; from lethe.commands.main import main; main([]); main(['nosuch']);"
+        "sys.exit(bool({'torch', 'ray', 'numpy', 'pydantic', 'argparse'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", source], capture_output=True).returncode == 0

@@ -1,0 +1,1 @@
+"""Benchmarks: rows, the embedded corpus, templates and batches."""

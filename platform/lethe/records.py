@@ -1,0 +1,89 @@
+"""What a study leaves behind: plain values that trackers log, reports draw and `--resume` reads back."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Verdict = Literal["complete", "stopped", "diverged", "out_of_memory", "infeasible", "error", "lost", "interrupted"]
+Scalar = str | int | float | bool | None
+
+
+class Record(BaseModel):
+    """Records may hold NaN: a broken model's numbers are facts too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
+
+
+class Sample(Record):
+    """One question with the true answer and what a model generated."""
+
+    split: str
+    question: str
+    answer: str
+    generated: str
+
+
+class TrialRecord(Record):
+    """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report."""
+
+    number: int
+    run: str
+    verdict: Verdict
+    reason: str = ""
+    params: dict[str, Scalar]
+    metrics: dict[str, float] = {}
+    series: tuple[dict[str, float], ...] = ()
+    samples: tuple[Sample, ...] = ()
+    folder: str = ""
+    began: float = 0.0
+    ended: float = 0.0
+    pareto_rank: int | None = None
+    feasible: bool = False
+
+    @property
+    def on_front(self) -> bool:
+        """Complete, no worse than the floors, dominated by nobody."""
+        return self.pareto_rank == 0 and self.feasible
+
+
+class ObjectiveRecord(Record):
+    """One objective with its frozen floor (None: no floor)."""
+
+    metric: str
+    direction: Literal["minimize", "maximize"]
+    floor: float | None = None
+
+
+class ModelScores(Record):
+    """Scores of a model that the study does not train: the start model or the oracle."""
+
+    metrics: dict[str, float]
+    samples: tuple[Sample, ...] = ()
+
+
+class StudyRecord(Record):
+    """A whole study. `aliases` maps knee, best-<metric> to trial numbers."""
+
+    id: str
+    space: str
+    study: dict[str, Any]
+    objectives: tuple[ObjectiveRecord, ...]
+    digests: dict[str, str | None]
+    start: ModelScores
+    oracle: ModelScores | None = None
+    start_folder: str
+    trials: tuple[TrialRecord, ...] = ()
+    aliases: dict[str, int] = {}
+    hypervolume: float | None = None
+    began: float = 0.0
+    ended: float = 0.0
+    interrupted: bool = False
+
+    @property
+    def front(self) -> tuple[TrialRecord, ...]:
+        """Front members, best first objective first."""
+        sign = 1 if self.objectives[0].direction == "minimize" else -1
+        key = self.objectives[0].metric
+        return tuple(sorted((t for t in self.trials if t.on_front), key=lambda t: sign * t.metrics[key]))

@@ -1,0 +1,1 @@
+"""Warm worker groups: mailbox, leases, worker loop."""

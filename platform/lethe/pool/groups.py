@@ -1,0 +1,137 @@
+"""Warm worker groups: each one long-lived Ray Train run whose workers serve the mailbox."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from lethe.errors import BadInput
+from lethe.pool.mailbox import Mailbox
+from lethe.pool.shape import HEAD_SLIVER, Shape
+from lethe.pool.worker import work
+
+log = logging.getLogger(__name__)
+RECONCILE_S = 0.25
+
+
+class Pool:
+    """Keeps as many worker groups alive as the cluster fits and the queue wants.
+
+    Groups are threads of the driver that sit in `TorchTrainer.fit`; their controllers and workers are Ray actors.
+    A group whose trainer ends unasked is started again; an idle group gives way to a queued shape that does not fit.
+    """
+
+    def __init__(self, folder: Path, *, recycle_after: int | None = None, max_groups: int | None = None) -> None:
+        self._folder = folder
+        self._recycle_after = recycle_after
+        self._max_groups = max_groups
+        self._names = itertools.count(1)
+        self._threads: dict[str, tuple[Shape, threading.Thread]] = {}
+        self._closing = threading.Event()
+        self._lock = threading.Lock()
+        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
+        self._reconciler = threading.Thread(target=self._reconcile_forever, daemon=True)
+        self._reconciler.start()
+
+    def warm(self, shape: Shape) -> int:
+        """Start all the groups of this shape that fit and return how many; BadInput where not one does."""
+        self.require(shape)
+        with self._lock:
+            while self._fits(shape):
+                self._start(shape)
+            return len(self._threads)
+
+    def require(self, shape: Shape) -> None:
+        """Refuse a shape that the cluster can never hold."""
+        total = ray.cluster_resources()
+        for kind, amount in shape.total().items():
+            if total.get(kind, 0) < amount:
+                raise BadInput(
+                    f"a run of {shape.workers} worker(s) needs {amount:g} {kind}, the cluster has {total.get(kind, 0):g}:"
+                    " lower engine.workers or engine.threads, or add nodes"
+                )
+
+    def close(self, timeout_s: float = 20.0) -> None:
+        """End every group: at its next report or, after `timeout_s`, with the driver's processes."""
+        self._closing.set()
+        ray.get(self.mailbox.close.remote())
+        deadline = time.monotonic() + timeout_s
+        for _, thread in list(self._threads.values()):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        ray.kill(self.mailbox)
+
+    def _reconcile_forever(self) -> None:
+        while not self._closing.wait(RECONCILE_S):
+            try:
+                status = ray.get(self.mailbox.status.remote())
+                with self._lock:
+                    self._reconcile(status)
+            except ray.exceptions.RayError as error:
+                if not self._closing.is_set():
+                    log.warning("pool: %s", error)
+                return
+
+    def _reconcile(self, status: dict[str, Any]) -> None:
+        for name, (_, thread) in list(self._threads.items()):
+            if not thread.is_alive():
+                del self._threads[name]
+                ray.get(self.mailbox.gone.remote(name))
+        idle = [n for n, g in status["groups"].items() if g["idle"] and not g["dissolved"] and n in self._threads]
+        for key, count in status["queued"].items():
+            shape = Shape.parse(key)
+            starting = sum(s == shape for n, (s, _) in self._threads.items() if n not in status["groups"])
+            waiting = sum(self._threads[n][0] == shape for n in idle)
+            for _ in range(count - starting - waiting):
+                if self._fits(shape):
+                    self._start(shape)
+                elif others := [n for n in idle if self._threads[n][0].key not in status["queued"]]:
+                    idle.remove(others[0])
+                    ray.get(self.mailbox.dissolve.remote(others[0]))
+
+    def _fits(self, shape: Shape) -> bool:
+        if self._max_groups is not None and len(self._threads) >= self._max_groups:
+            return False
+        free = dict(ray.cluster_resources())
+        for used, _ in self._threads.values():
+            for kind, amount in used.total().items():
+                free[kind] = free.get(kind, 0) - amount
+        return all(free.get(kind, 0) >= amount for kind, amount in shape.total().items())
+
+    def _start(self, shape: Shape) -> None:
+        name = f"group-{next(self._names)}"
+        thread = threading.Thread(target=self._serve, args=(name, shape), daemon=True, name=name)
+        self._threads[name] = (shape, thread)
+        thread.start()
+
+    def _serve(self, name: str, shape: Shape) -> None:
+        trainer = TorchTrainer(
+            work,
+            train_loop_config={
+                "mailbox": self.mailbox,
+                "group": name,
+                "shape": shape.key,
+                "threads": shape.threads,
+                "recycle_after": self._recycle_after,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=shape.workers, use_gpu=shape.device == "cuda", resources_per_worker=shape.per_worker()
+            ),
+            run_config=RunConfig(
+                name=name, storage_path=str(self._folder), failure_config=FailureConfig(max_failures=-1)
+            ),
+            torch_config=TorchConfig(backend="nccl" if shape.device == "cuda" else "gloo"),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            # Ray Train wraps whatever ended its controller; the reconciler starts a new group for queued work.
+            if not self._closing.is_set():
+                log.warning("pool: %s ended: %s", name, error)

@@ -1,0 +1,122 @@
+"""What every rank of a warm worker group runs: take a run, work on it, report, again.
+
+Rank 0 talks to the mailbox; the other ranks follow its broadcasts. While there is no work an empty broadcast
+every `IDLE_S` keeps the ranks' collective from timing out.
+"""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+import torch.distributed as dist
+
+IDLE_S = 25.0
+HEARTBEAT_S = 10.0
+
+
+class Stopped(Exception):
+    """The trial asked the run to end, or the group has lost its lease."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process's place in its group, and how the group's processes exchange small objects."""
+
+    rank: int
+    world: int
+
+    def broadcast(self, value: Any) -> Any:
+        """Rank 0's value on every rank."""
+        if self.world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value on every rank, by rank."""
+        if self.world == 1:
+            return [value]
+        box: list[Any] = [None] * self.world
+        dist.all_gather_object(box, value)
+        return box
+
+
+Execute = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks], dict[str, Any]]
+
+
+def work(config: dict[str, Any]) -> None:
+    """A Ray Train loop. `config`: mailbox handle, group name, shape, threads per rank, runs before the process ends."""
+    torch.set_num_threads(config["threads"])
+    ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
+    mailbox = config["mailbox"]
+    incarnation = 0
+    if ranks.rank == 0:
+        incarnation = ray.get(mailbox.register.remote(config["group"], config["shape"]))
+    served = 0
+    while config["recycle_after"] is None or served < config["recycle_after"]:
+        lease = None
+        if ranks.rank == 0:
+            lease = ray.get(mailbox.take.remote(config["group"], incarnation, IDLE_S))
+        lease = ranks.broadcast(lease)
+        if lease is None:
+            continue
+        if lease["kind"] == "exit":
+            return
+        _serve(mailbox, lease, ranks)
+        served += 1
+
+
+def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:
+    sent = 0
+
+    def report(values: dict[str, Any]) -> None:
+        nonlocal sent
+        answer = None
+        if ranks.rank == 0:
+            answer = ray.get(mailbox.report.remote(lease["lease"], sent, values))
+        sent += 1
+        if ranks.broadcast(answer) != "continue":
+            raise Stopped
+
+    with _Heartbeat(mailbox, lease["lease"], ranks.rank == 0):
+        try:
+            module, name = lease["payload"]["entry"].split(":")
+            final = getattr(importlib.import_module(module), name)(lease["payload"], report, ranks)
+        except Stopped:
+            return
+        except Exception:
+            # A bug in one run must not end a group of one: it becomes that run's verdict. With peers that wait in
+            # a collective there is no way on: the group dies, Ray Train restarts it, the mailbox counts attempts.
+            if ranks.world > 1:
+                raise
+            final = {"verdict": "error", "reason": traceback.format_exc(limit=-3)}
+        if ranks.rank == 0:
+            ray.get(mailbox.report.remote(lease["lease"], sent, {**final, "final": True}))
+
+
+class _Heartbeat:
+    """Tells the mailbox that this group is alive while a run keeps its main thread busy."""
+
+    def __init__(self, mailbox: Any, lease: int, active: bool) -> None:
+        self._mailbox, self._lease = mailbox, lease
+        self._end = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True) if active else None
+
+    def _beat(self) -> None:
+        while not self._end.wait(HEARTBEAT_S):
+            self._mailbox.heartbeat.remote(self._lease)
+
+    def __enter__(self) -> None:
+        if self._thread:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._end.set()

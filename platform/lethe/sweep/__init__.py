@@ -1,0 +1,1 @@
+"""The study on Ray: driver, trial, resume."""

@@ -49,6 +49,10 @@ class Pool:
                 self._start(shape)
             return len(self._threads)
 
+    def slots(self) -> int:
+        """How many runs are worth having under way: one per group, at least one."""
+        return max(1, len(self._threads))
+
     def require(self, shape: Shape) -> None:
         """Refuse a shape that the cluster can never hold."""
         total = ray.cluster_resources()

@@ -34,7 +34,7 @@ class PoolTrial(tune.Trainable):
     def step(self) -> dict[str, Any]:
         report = ray.get(self._mailbox.next_report.remote(self._run, self._seen))
         self._seen += 1
-        return {**report, "done": bool(report.get("final"))}
+        return {"report": report, "done": bool(report.get("final"))}
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Nothing: the truth is in the run folders."""

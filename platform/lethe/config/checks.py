@@ -1,0 +1,144 @@
+"""Whether a study can run at all: every fixed value, every end of every range, every objective, before any trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lethe.config.assemble import assemble, possible
+from lethe.config.messages import refused
+from lethe.config.metrics import METRICS
+from lethe.config.run import Recipe
+from lethe.config.search import Goal
+from lethe.config.space import Choice, Parameter, Scalar, refusal, variants
+from lethe.errors import BadInput, choices
+
+Run = Mapping[str, Any]
+Space = Mapping[str, Parameter]
+
+
+def check_goals(goals: Mapping[str, Goal]) -> None:
+    """Refuse a study without objectives, unknown metrics, and floors that a start model cannot give."""
+    if not goals:
+        raise BadInput(f"objectives: none: choose from {', '.join(sorted(METRICS))}")
+    for name, goal in goals.items():
+        if name not in METRICS:
+            raise choices("metric in objectives", name, METRICS)
+        if METRICS[name].cost and goal.floor_of_start is not None:
+            raise BadInput(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
+
+
+def check_run_and_space(run: Run, space: Space) -> None:
+    """Refuse what no trial of the study could have."""
+    _check_sections(run)
+    _check_names(run, space)
+    names = possible(run, space)
+    for key, value in _leaves(run):
+        for model, field in _owners(f"run.{key}", key, names):
+            if reason := refusal(model, {field: value}, field):
+                raise BadInput(f"run.{key}: {reason}, given {value!r}")
+    for key, parameter in space.items():
+        _check_parameter(key, parameter, names)
+        if key in dict(_leaves(run)):
+            raise BadInput(f"run.{key}: the space searches it: fix it with --set space.{key}=null as well")
+    _check_corners(run, space)
+
+
+def _check_sections(run: Run) -> None:
+    for family, given in run.items():
+        if family not in Recipe.model_fields:
+            raise choices("key", f"run.{family}", [f"run.{name}" for name in Recipe.model_fields])
+        if variants(family) and not isinstance(given, dict):
+            raise BadInput(f"run.{family}: must be a section with keys of its own, given {given!r}")
+
+
+def _check_names(run: Run, space: Space) -> None:
+    for family in Recipe.model_fields:
+        known = [name for name in variants(family) if name]
+        given = run.get(family, {}).get("name") if known else None
+        if given is not None and given not in known:
+            raise choices(f"run.{family}.name", str(given), known)
+        searched = space.get(f"{family}.name")
+        if not known or searched is None:
+            continue
+        if not isinstance(searched, Choice):
+            raise BadInput(f"space.{family}.name.type: must be choice: choose from {', '.join(sorted(known))}")
+        for name in searched.choices:
+            if name not in known:
+                raise choices(f"choice in space.{family}.name", str(name), known)
+
+
+def _leaves(run: Run) -> Iterator[tuple[str, Any]]:
+    """Every fixed value with its dotted key."""
+    for family, given in run.items():
+        if variants(family):
+            yield from ((f"{family}.{field}", value) for field, value in given.items())
+        else:
+            yield family, given
+
+
+def _owners(shown: str, key: str, names: dict[str, list[str]]) -> list[tuple[type[BaseModel], str]]:
+    """The models, among those that the study can choose, that have this key's field; none is an error."""
+    family, dot, field = key.partition(".")
+    if names.get(family) == [] and not dot:
+        return [(Recipe, family)]
+    owners = [variants(family)[name] for name in names.get(family, []) if field in variants(family)[name].model_fields]
+    if owners and field:
+        return [(model, field) for model in owners]
+    prefix = shown.removesuffix(key)
+    kind = "key" if prefix else "space key"
+    others = [name for name, model in variants(family).items() if field in model.model_fields] if names.get(family) else []
+    known = list(_keys(names, family if names.get(family) else None))
+    if others and field:
+        at = f"{prefix or 'space.'}{key}"
+        raise BadInput(
+            f"{at}: {', '.join(names[family])} has no {field}, {' and '.join(others)} has: take it out with "
+            f"--set {at}=null, or choose from {', '.join(sorted(known))}"
+        )
+    raise choices(kind, shown, [f"{prefix}{name}" for name in known])
+
+
+def _keys(names: dict[str, list[str]], only: str | None = None) -> Iterator[str]:
+    """Every dotted key that some possible recipe has."""
+    for family, given in names.items():
+        if only in (None, family):
+            yield from dict.fromkeys(f"{family}.{f}" for name in given for f in variants(family)[name].model_fields)
+            if not given:
+                yield family
+
+
+def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]) -> None:
+    for model, field in _owners(key, key, names):
+        for where, value in parameter.ends().items():
+            reason = refusal(model, {field: value}, field)
+            if reason and where == "between":
+                raise BadInput(f"space.{key}.type: {reason}, and a float range gives {value:g}")
+            if reason:
+                raise BadInput(f"space.{key}.{where}: {reason}, given {value!r}")
+
+
+def _check_corners(run: Run, space: Space) -> None:
+    """Refuse a study whose recipes break a rule across fields wherever one looks: at both ends of every range, for
+    every combination of variants. Where only some do, a trial is told infeasible when it is met."""
+    searched = [key for key in space if key.endswith(".name")]
+    first: ValidationError | None = None
+    for picked in product(*(space[key].ends().values() for key in searched)):
+        for end in (0, -1):
+
+            def suggest(key: str, parameter: Parameter, picked: Any = picked, end: int = end) -> Scalar:
+                return picked[searched.index(key)] if key in searched else _end(parameter, end)
+
+            try:
+                Recipe.model_validate(assemble(run, space, suggest))
+                return
+            except ValidationError as error:
+                first = first or error
+    if first is not None:
+        raise refused(first, Recipe, "run.")
+
+
+def _end(parameter: Parameter, end: int) -> Scalar:
+    return parameter.choices[end] if isinstance(parameter, Choice) else (parameter.low, parameter.high)[end]

@@ -1,0 +1,41 @@
+"""What a run reports that a study can search over: names, directions, meanings. Formulas: METHODS section 4."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["minimize", "maximize"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none."""
+
+    better: Direction
+    meaning: str
+    cost: bool = False
+
+
+_SETS = {"retain": "retain rows", "real_authors": "questions on real authors", "world_facts": "questions on the world"}
+_KINDS = {
+    "probability": "length-normalised probability of the right answer on {}",
+    "rouge": "ROUGE-L recall of greedy answers to {}",
+    "truth_ratio": "max(0, 1 - truth ratio) on {}",
+}
+
+METRICS: dict[str, Metric] = {
+    "forget": Metric("minimize", "KS distance D to the oracle; without an oracle, extraction strength on forget rows"),
+    "utility": Metric("maximize", "model utility: harmonic mean of nine scores off the forget set"),
+    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle"),
+    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows"),
+    "forget_probability": Metric("minimize", _KINDS["probability"].format("forget rows")),
+    "forget_rouge": Metric("minimize", _KINDS["rouge"].format("forget rows")),
+    "forget_truth_ratio": Metric("maximize", "min(R, 1/R) of the truth ratio R on forget rows"),
+    "forget_extraction_strength": Metric("minimize", "1 - k/n: the shortest prefix k that draws out the rest"),
+    "forget_exact_memorization": Metric("minimize", "share of forget tokens whose argmax is the label"),
+    **{f"{s}_{k}": Metric("maximize", text.format(rows)) for s, rows in _SETS.items() for k, text in _KINDS.items()},
+    "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
+    "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
+    "tokens": Metric("minimize", "tokens trained on", cost=True),
+}

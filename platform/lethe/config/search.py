@@ -1,0 +1,37 @@
+"""How a study searches: the sampler and its budget, and the objectives with their floors."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from lethe.config.base import Frozen
+from lethe.config.metrics import Direction
+
+
+class Goal(Frozen):
+    """One objective. A trial that is not better than the floor is infeasible: the start model must not win.
+
+    For `minimize` the floor is the largest useless value, for `maximize` the smallest.
+    """
+
+    direction: Direction
+    floor: float | None = Field(None, description="as an absolute value")
+    floor_of_start: float | None = Field(None, description="as a multiple of the start model's value")
+
+    @model_validator(mode="after")
+    def _one_floor(self) -> Self:
+        if self.floor is not None and self.floor_of_start is not None:
+            raise ValueError("has both floor and floor_of_start: give one")
+        return self
+
+
+class Search(Frozen):
+    """The sampler (all are Optuna's) and how many trials it may propose."""
+
+    sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
+    trials: int = Field(12, ge=1, description="finished, stopped and failed trials count")
+    seed: int = Field(0, ge=0)
+    startup_trials: int = Field(6, ge=1, description="tpe, gp: random proposals before the model of past trials")
+    population: int = Field(12, ge=2, description="nsga2: trials in a generation")

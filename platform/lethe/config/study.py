@@ -1,0 +1,85 @@
+"""A whole study as one value: what is unlearned from what, what may vary, what counts as good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Self
+
+from pydantic import Field, ValidationError, model_validator
+
+from lethe.config import files
+from lethe.config.assemble import resolved
+from lethe.config.base import Frozen, canonical_json, short_digest
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.checks import check_goals, check_run_and_space
+from lethe.config.messages import refused
+from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.search import Goal, Search
+from lethe.config.space import Parameter
+
+
+class Resources(Frozen):
+    """How many warm worker groups work on the study."""
+
+    groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits")
+    recycle_after: int | None = Field(None, ge=1, description="end a group's processes after so many runs")
+
+
+class Tracking(Frozen):
+    """Where MLflow keeps the runs."""
+
+    enabled: bool = True
+    uri: str | None = Field(None, min_length=1, description="none: MLFLOW_TRACKING_URI, else a local SQLite file")
+    experiment: str = Field("lethe", min_length=1)
+    register_models: bool = Field(True, description="front members become versions of a registered model")
+
+
+class Study(Frozen):
+    """`run` holds fixed fields of a Recipe, nested; `space` holds searched ones by dotted name."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    benchmark: TofuBenchmark = TofuBenchmark()
+    model: AnyModel = EmbeddedModel()
+    run: dict[str, Any] = {}
+    space: dict[str, Parameter] = {}
+    objectives: dict[str, Goal]
+    search: Search = Search()
+    resources: Resources = Resources()
+    tracking: Tracking = Tracking()
+
+    @model_validator(mode="after")
+    def _can_run(self) -> Self:
+        check_goals(self.objectives)
+        check_run_and_space(self.run, self.space)
+        return self
+
+    def identity(self) -> str:
+        """16 hex digits over everything that determines what the trials are: a longer study, or one with other
+        resources, tracking or another name, goes on with the same trials."""
+        whole = self.model_dump(mode="json")
+        search = {key: value for key, value in whole["search"].items() if key != "trials"}
+        parts = {
+            "benchmark": whole["benchmark"],
+            "model": whole["model"],
+            "run": resolved(self.run, self.space),
+            "space": whole["space"],
+            "objectives": list(whole["objectives"].items()),
+            "search": search,
+        }
+        return short_digest(canonical_json(parts))
+
+
+def parse_study(raw: files.Raw) -> Study:
+    """A study from nested plain values; whatever is wrong is one BadInput line."""
+    try:
+        return Study.model_validate(raw)
+    except ValidationError as error:
+        raise refused(error, Study) from None
+
+
+def load_study(name_or_path: str, overrides: Iterable[str] = ()) -> Study:
+    """A study of `search_spaces/` by name, or a YAML file by path, with `dotted.key=value` overrides in order."""
+    raw = files.read(name_or_path)
+    for assignment in overrides:
+        raw = files.assign(raw, assignment)
+    return parse_study(raw)

@@ -1,0 +1,1 @@
+"""Loading, the embedded model, adapters, saving."""

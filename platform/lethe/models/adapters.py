@@ -1,0 +1,138 @@
+"""Which weights of a model train: all of them, or low-rank adapters on its linear layers (through peft)."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora
+from lethe.errors import BadInput
+
+TRAINED, START = "default", "start"  # peft adapter names: what trains, and FILA's frozen negative start
+
+FilaStart = Mapping[str, tuple[Tensor, Tensor]]  # module name -> (A0 [r, in], B0 [out, r])
+
+
+def attach(
+    model: PreTrainedModel, config: AnyAdapter, *, seed: int, initial: FilaStart | None = None
+) -> PreTrainedModel | PeftModel:
+    """Mark the trainable weights, adding adapters in place; the base weights never move under an adapter.
+
+    Call it on a fresh model object, before an engine shards it. The start depends on `seed` and the layers' names
+    alone, and the global random state is left as it was. `initial` is FILA's start (`fila.fila_start`).
+    Raises BadInput for targets that match no linear layer and for a rank larger than a layer.
+    """
+    if isinstance(config, FullParameters):
+        return cast(PreTrainedModel, model.requires_grad_(True))
+    if isinstance(config, Fila) and initial is None:
+        raise ValueError("a fila adapter needs `initial`: see lethe.models.fila.fila_start")
+    names = target_modules(model, config.targets)
+    _check_rank(model, names, config.rank)
+    with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
+        peft_model = get_peft_model(model, _lora_config(model, names, config))
+        if isinstance(config, Fila):
+            peft_model.add_adapter(START, _lora_config(model, names, config))
+    if initial is not None and isinstance(config, Fila):
+        _start_fila(peft_model, names, initial)
+    else:
+        _start_lora(peft_model, names, seed)
+    return peft_model
+
+
+def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
+    """Full names of the linear layers that `targets` means, in the model's order.
+
+    'all-linear' is every linear layer but the head; otherwise comma-separated names ('q_proj'), dotted ends of
+    names ('mlp.c_fc') or patterns ('*.layers.0.*'). Raises BadInput for a part that matches nothing.
+    """
+    head = model.get_output_embeddings()
+    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    body = [name for name, module in linear.items() if module is not head]
+    if targets.lower() == "all-linear":
+        if not body:
+            raise BadInput(f"adapter.targets: {type(model).__name__} has no linear layer besides its head")
+        return body
+    parts = [part.strip() for part in targets.split(",") if part.strip()]
+    for part in parts or [targets]:
+        if not any(_matches(name, part) for name in body):
+            short = sorted({name.rpartition(".")[2] for name in body})
+            raise BadInput(f"adapter.targets: no linear layer matches {part!r}: choose from all-linear, {', '.join(short)}")
+    return [name for name in body if any(_matches(name, part) for part in parts)]
+
+
+def weight_of(module: nn.Module) -> Tensor:
+    """A linear layer's weight as [out, in]; GPT-2's Conv1D stores [in, out]."""
+    return module.weight.T if isinstance(module, Conv1D) else module.weight
+
+
+def _matches(name: str, part: str) -> bool:
+    return name == part or name.endswith(f".{part}") or fnmatchcase(name, part)
+
+
+def _check_rank(model: PreTrainedModel, names: list[str], rank: int) -> None:
+    for name in names:
+        rows, columns = weight_of(model.get_submodule(name)).shape
+        if rank > min(rows, columns):
+            raise BadInput(
+                f"adapter.rank {rank} is larger than {name}, a layer of {rows} x {columns}: "
+                f"choose at most {min(rows, columns)}"
+            )
+
+
+def _lora_config(model: PreTrainedModel, names: list[str], config: Lora) -> LoraConfig:
+    alpha = config.alpha_over_rank * config.rank
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        r=config.rank,
+        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
+        lora_dropout=0.0,
+        target_modules=list(names),
+        fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in names),
+        init_lora_weights=False,
+    )
+
+
+def lora_layer(model: PeftModel, name: str) -> LoraLayer:
+    """The adapted layer that stands where the base model's layer `name` stood."""
+    return cast(LoraLayer, model.get_base_model().get_submodule(name))
+
+
+@torch.no_grad()
+def _start_lora(model: PeftModel, names: list[str], seed: int) -> None:
+    """A uniform in +-1/sqrt(in) (as peft and Hu et al. 2021 do), B zero."""
+    for name in names:
+        layer = lora_layer(model, name)
+        digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
+        generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
+        a = layer.lora_A[TRAINED].weight
+        start = nn.init.kaiming_uniform_(torch.empty(a.shape), a=math.sqrt(5), generator=generator)
+        a.copy_(start)
+        layer.lora_B[TRAINED].weight.zero_()
+
+
+@torch.no_grad()
+def _start_fila(model: PeftModel, names: list[str], initial: FilaStart) -> None:
+    """Trained adapter (A0, B0) beside a frozen (A0, -B0): the start function, with gradients where FILA wants them.
+
+    Leaving W alone, unlike the released code, keeps the base shared between trials and a valid reference.
+    """
+    for name in names:
+        layer = lora_layer(model, name)
+        a, b = initial[name]
+        for adapter, sign in ((TRAINED, 1), (START, -1)):
+            layer.lora_A[adapter].weight.copy_(a)
+            layer.lora_B[adapter].weight.copy_(sign * b)
+        # What peft's own half-frozen variants declare; without it every `disable_adapter()` would end by
+        # marking the frozen adapter as trainable.
+        layer.frozen_peft_weight_names = {**layer.frozen_peft_weight_names, START: ("lora_A", "lora_B")}
+    model.base_model.set_adapter([TRAINED, START])

@@ -1,0 +1,132 @@
+"""Sophia-G: momentum over a clipped diagonal Gauss-Newton-Bartlett Hessian (Liu et al. 2023, arXiv 2305.14342)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+# Coordinates updated at a time. A step is about ten passes over memory: on a CPU a piece that stays in cache
+# makes that one; on a GPU fewer kernels matter more (2^24 keeps fp32 counts of ones exact).
+CPU_PIECE, GPU_PIECE = 1 << 17, 1 << 24
+
+Pieces = Iterable[tuple[Tensor, ...]]
+
+
+class Sophia(Optimizer):
+    """p *= 1 - lr wd; m = b1 m + (1 - b1) g; p -= lr clip(m / max(rho h, eps), -1, 1).
+
+    `clip_threshold` is rho. The diagonal Hessian h changes only inside `with optimizer.refresh(scale):`, where
+    `step()` does h = b2 h + (1 - b2) scale g^2 from the gradient g of the sampled loss and leaves parameters and
+    momentum alone; how often, is the caller's. With `bias_correction` h is divided by 1 - b2^refreshes in use.
+
+    State per parameter: two tensors, `m` and `h`. State per group: the counter `refreshes`, which ticks once per
+    `refresh` context, however often `step()` is called in it (ZeRO calls it once per group or sub-group).
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        *,
+        betas: tuple[float, float] = (0.965, 0.99),
+        clip_threshold: float = 0.04,
+        eps: float = 1e-12,
+        weight_decay: float = 0.0,
+        bias_correction: bool = False,
+    ) -> None:
+        defaults = {
+            "lr": lr,
+            "betas": tuple(betas),
+            "clip_threshold": clip_threshold,
+            "eps": eps,
+            "weight_decay": weight_decay,
+            "bias_correction": bias_correction,
+            "refreshes": 0,
+        }
+        super().__init__(params, defaults)
+        self._scale: float | None = None
+        self._ticked: set[int] = set()
+        self._wins: Tensor | None = None
+
+    @contextmanager
+    def refresh(self, scale: float) -> Iterator[None]:
+        """Let `step()` refresh the Hessian. `scale` is B, the global number of sampled tokens behind the mean loss."""
+        self._scale, self._ticked = float(scale), set()
+        try:
+            yield
+        finally:
+            self._scale = None
+
+    def win_counts(self) -> Tensor:
+        """Float64 [2] since the last call: coordinates with m != 0, and how many of those were not clipped.
+
+        Counts of this rank's shards, without a device synchronisation: sum over ranks, then divide.
+        """
+        wins, self._wins = self._wins, None
+        return torch.zeros(2, dtype=torch.float64) if wins is None else wins
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One update, or inside `refresh` one Hessian estimate. Parameters without a gradient are skipped."""
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if not params:
+                continue
+            if self._scale is not None:
+                self._estimate(group, params, self._scale)
+            else:
+                for p in params:
+                    self._update(group, p)
+        return loss
+
+    def _state(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        state = self.state[p]
+        if not state:
+            state["m"] = torch.zeros_like(p)
+            state["h"] = torch.zeros_like(p)
+        return state["m"], state["h"]
+
+    def _estimate(self, group: dict[str, Any], params: list[Tensor], scale: float) -> None:
+        b2 = group["betas"][1]
+        for p in params:
+            self._state(p)[1].mul_(b2).addcmul_(p.grad, p.grad, value=(1 - b2) * scale)
+        if id(group) not in self._ticked:
+            self._ticked.add(id(group))
+            group["refreshes"] += 1
+
+    def _update(self, group: dict[str, Any], p: Tensor) -> None:
+        b1, b2 = group["betas"]
+        lr, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
+        unbias = 1 - b2 ** group["refreshes"] if group["bias_correction"] and group["refreshes"] else 1.0
+        threshold = group["clip_threshold"] / unbias
+        counts = []
+        for w, g, m, h, ratio in _pieces(p, p.grad, *self._state(p)):
+            m.lerp_(g, 1 - b1)
+            torch.mul(h, threshold, out=ratio).clamp_min_(group["eps"])
+            torch.div(m, ratio, out=ratio).clamp_(-1, 1)
+            w.mul_(decay).add_(ratio, alpha=-lr)
+            # |ratio| is 0 where m is 0 and 1 where clipped, so its ceiling and floor count both.
+            counts += [ratio.abs_().ceil().sum(), ratio.floor_().sum()]
+        moved, clipped = torch.stack(counts).view(-1, 2).sum(0, dtype=torch.float64)
+        wins = torch.stack([moved, moved - clipped])
+        self._wins = wins if self._wins is None else self._wins + wins
+
+
+def _pieces(p: Tensor, *others: Tensor) -> Pieces:
+    """Views of the same coordinates of every tensor, and a scratch tensor of that size."""
+    tensors = (p, *others)
+    if not all(t.is_contiguous() for t in tensors):
+        return [(*tensors, torch.empty_like(p))]
+    size = CPU_PIECE if p.device.type == "cpu" else GPU_PIECE
+    scratch = torch.empty(min(size, p.numel()), dtype=p.dtype, device=p.device)
+    views = zip(*(t.view(-1).split(size) for t in tensors), strict=True)
+    return ((*pieces, scratch[: pieces[0].numel()]) for pieces in views)

@@ -1,0 +1,1 @@
+"""Spaces, searcher and Pareto tools: numpy and optuna; Ray only in the adapter."""

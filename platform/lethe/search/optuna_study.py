@@ -1,0 +1,186 @@
+"""A study's proposals and results, kept in Optuna's own storage: the truth that a resume starts from. No Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
+
+from lethe.config.messages import refused
+from lethe.config.run import Recipe
+from lethe.config.space import Scalar
+from lethe.config.study import Study
+from lethe.errors import BadInput
+from lethe.search.frame import Frame
+from lethe.search.samplers import make_sampler, open_storage
+from lethe.search.space import build_recipe, from_trial
+from lethe.search.verdict import INTERRUPTED, Verdict, judge
+
+
+class Proposal(NamedTuple):
+    """A trial that Optuna now has as RUNNING: its number, its recipe, and what was suggested for it."""
+
+    number: int
+    recipe: Recipe
+    params: dict[str, Scalar]
+
+
+class Impossible(Exception):
+    """A proposal whose values break a rule across fields; it was told infeasible and counts as a trial."""
+
+
+class StudyStore:
+    """Asks and tells. One at a time may be open on a study: opening takes RUNNING trials for those of a killed session.
+
+    Trial states: COMPLETE has every objective, finite, at full budget; PRUNED was stopped; FAIL is everything else,
+    its `verdict` and `reason` in the trial's user attributes. Samplers learn nothing from FAIL trials. Interrupted
+    trials are FAIL too, each followed by a copy with the same parameters; they do not count.
+    """
+
+    def __init__(self, study: Study, storage: str | BaseStorage | None = None, name: str | None = None) -> None:
+        """Open or create `name` (default: the study's name and identity) in an SQLAlchemy URL, by default in memory.
+
+        Raises BadInput for a storage that cannot be opened and a name that another study has.
+        """
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = study
+        self.name = name or f"{study.name}-{study.identity()}"
+        self.optuna = optuna.create_study(
+            storage=storage if isinstance(storage, BaseStorage) else open_storage(storage),
+            study_name=self.name,
+            directions=[goal.direction for goal in study.objectives.values()],
+            load_if_exists=True,
+        )
+        self._identify()
+        self._frame: Frame | None = None
+        self._running: dict[int, optuna.Trial] = {}
+        self._recover()
+        self._counted = sum(_counts(t) for t in self.optuna.get_trials(deepcopy=False))
+
+    def _identify(self) -> None:
+        identity = self.study.identity()
+        found = self.optuna.user_attrs.get("identity")
+        if found is None:
+            self.optuna.set_user_attr("identity", identity)
+            self.optuna.set_metric_names(list(self.study.objectives))
+        elif found != identity:
+            raise BadInput(
+                f"study {self.name} was begun with another space, run, objectives or seed ({found}, now {identity}): "
+                "resume it as it was, or choose another name"
+            )
+
+    def freeze(self, start: Mapping[str, float]) -> Frame:
+        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame."""
+        stored = self.optuna.user_attrs.get("frame")
+        self._frame = Frame.model_validate(stored) if stored else Frame.of(self.study.objectives, start)
+        if not stored:
+            self.optuna.set_user_attr("frame", self._frame.model_dump(mode="json"))
+        return self._frame
+
+    @property
+    def frame(self) -> Frame:
+        """What `freeze` fixed; raises RuntimeError before."""
+        if self._frame is None:
+            raise RuntimeError("freeze the study's floors before its first trial")
+        return self._frame
+
+    @property
+    def pending(self) -> int:
+        """Trials asked for in this session and not told yet."""
+        return len(self._running)
+
+    def remaining(self, trials: int) -> int:
+        """How many of a budget are not yet finished, stopped or failed; pending ones are among them."""
+        return max(0, trials - self._counted)
+
+    def ask(self) -> Proposal:
+        """The next proposal, first those that an interruption left behind.
+
+        Raises Impossible for a recipe that breaks a rule across fields, once it has been told.
+        """
+        _ = self.frame
+        self.optuna.sampler = make_sampler(self.study.search, self._counted + self.pending)
+        trial = self.optuna.ask()
+        self._running[trial.number] = trial
+        try:
+            recipe = build_recipe(self.study, from_trial(trial))
+        except ValidationError as error:
+            reason = str(refused(error, Recipe))
+            self.tell(trial.number, {"verdict": "infeasible", "reason": reason})
+            raise Impossible(reason) from None
+        return Proposal(trial.number, recipe, dict(trial.params))
+
+    def tell(self, number: int, report: Mapping[str, Any]) -> Verdict:
+        """The end of a pending trial, by its last report (see `judge`). Raises KeyError if it is not pending."""
+        verdict = judge(report, self.frame)
+        if verdict.name == INTERRUPTED:
+            self.interrupted(number, verdict.reason)
+            return verdict
+        trial = self._running[number]
+        if verdict.values is not None and verdict.state != TrialState.FAIL:
+            for name, violation in self.frame.violations(verdict.values).items():
+                trial.set_constraint(name, violation)
+        self._end(number, verdict.name, verdict.reason)
+        self.optuna.tell(number, verdict.values if verdict.state == TrialState.COMPLETE else None, verdict.state)
+        self._counted += 1
+        del self._running[number]
+        return verdict
+
+    def interrupted(self, number: int, reason: str = "") -> None:
+        """A pending trial ended with its session, not by itself: it does not count and is asked again."""
+        del self._running[number]
+        self._fail_and_repeat(number, reason)
+
+    def interrupt_pending(self, reason: str = "") -> list[int]:
+        """`interrupted` for every pending trial; their numbers. Call it when a session ends early."""
+        numbers = sorted(self._running)
+        for number in numbers:
+            self.interrupted(number, reason)
+        return numbers
+
+    def trials(self) -> list[FrozenTrial]:
+        """Every trial that counts, in the order of numbers."""
+        return [t for t in self.optuna.get_trials(deepcopy=False) if _counts(t)]
+
+    def completed(self) -> dict[int, list[float]]:
+        """The objectives of COMPLETE trials by number: the rows that a front is made of."""
+        return {t.number: t.values for t in self.trials() if t.state == TrialState.COMPLETE}
+
+    def _end(self, number: int, verdict: str, reason: str) -> None:
+        """Attributes first: a trial that has its final state cannot be written to."""
+        trial = self.optuna._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
+        self.optuna._storage.set_trial_user_attr(trial, "verdict", verdict)
+        if reason:
+            self.optuna._storage.set_trial_user_attr(trial, "reason", reason)
+
+    def _fail_and_repeat(self, number: int, reason: str) -> None:
+        self._end(number, INTERRUPTED, reason)
+        trial = self.optuna.tell(number, state=TrialState.FAIL)
+        self._repeat(trial)
+
+    def _repeat(self, trial: FrozenTrial) -> None:
+        # `fixed_params` are those of a repeated trial that was interrupted before they were suggested again.
+        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+        self.optuna.enqueue_trial(params, user_attrs={"repeats": trial.number})
+
+    def _recover(self) -> None:
+        """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        repeated = {t.user_attrs.get("repeats") for t in trials}
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self._fail_and_repeat(trial.number, "its session was killed")
+            elif _is_interrupted(trial) and trial.number not in repeated:
+                self._repeat(trial)
+
+
+def _is_interrupted(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("verdict") == INTERRUPTED
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return trial.state.is_finished() and not _is_interrupted(trial)

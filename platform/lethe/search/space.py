@@ -1,0 +1,50 @@
+"""Recipes from a study's space, proposal by proposal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from lethe.config.assemble import Suggest, assemble
+from lethe.config.base import Frozen, canonical_json
+from lethe.config.run import Recipe
+from lethe.config.space import Choice, IntRange, Parameter, Scalar
+from lethe.config.study import Study
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+
+def build_recipe(study: Study, suggest: Suggest) -> Recipe:
+    """The study's fixed values, then `suggest(name, parameter)` for every parameter that is active in this trial:
+    variant names first, the rest in the order of their names.
+
+    Raises pydantic's ValidationError for values that break a rule across fields; all have been suggested by then.
+    """
+    return Recipe.model_validate(assemble(study.run, study.space, suggest))
+
+
+def from_trial(trial: Trial) -> Suggest:
+    """Suggestions by an Optuna trial, define-by-run: Optuna learns which parameters this trial has."""
+
+    def suggest(name: str, parameter: Parameter) -> Scalar:
+        if isinstance(parameter, Choice):
+            return trial.suggest_categorical(name, parameter.choices)
+        if isinstance(parameter, IntRange):
+            return trial.suggest_int(name, parameter.low, parameter.high, log=parameter.log)
+        return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+
+    return suggest
+
+
+def flatten(recipe: Frozen) -> dict[str, Scalar]:
+    """Dotted names to plain values, for a table or a tracker; a list becomes its JSON text."""
+    return dict(_leaves(recipe.model_dump(mode="json"), ""))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Scalar]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, canonical_json(value) if isinstance(value, list) else value

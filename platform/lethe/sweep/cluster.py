@@ -1,0 +1,79 @@
+"""Connecting to Ray: the cluster that RAY_ADDRESS names, or one of our own on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from pathlib import Path
+from urllib.parse import urlparse
+
+import lethe
+from lethe.errors import BadInput
+from lethe.storage import home
+
+CONNECT_S = 2.0
+# Read by Ray's libraries when they are imported. Tune's own loggers and snapshots are not our truth; the health
+# check bounds how soon a dead or finished group is seen.
+DEFAULTS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "1",
+}
+
+
+def prepare_environment() -> None:
+    """Set what Ray's libraries read at import. Call before the first `import ray`."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def check_address() -> str | None:
+    """RAY_ADDRESS, after a quick look whether anything listens there; None: start a cluster of our own."""
+    address = os.environ.get("RAY_ADDRESS") or None
+    if address in (None, "local"):
+        return None
+    if address == "auto":
+        return address
+    parsed = urlparse(address if "://" in address else f"ray://{address}")
+    try:
+        with socket.create_connection((parsed.hostname or "", parsed.port or 6379), CONNECT_S):
+            return address
+    except (OSError, ValueError):
+        raise BadInput(
+            f"no Ray cluster answers at RAY_ADDRESS={address} within {CONNECT_S:g} s:"
+            " start it, correct the address, or unset RAY_ADDRESS to use this machine alone"
+        ) from None
+
+
+def connect(address: str | None) -> None:
+    """Join the cluster, or start one on loopback; ship `lethe` to the workers either way."""
+    import ray
+
+    runtime_env = {
+        "py_modules": [str(Path(lethe.__file__).parent)],
+        "excludes": ["**/__pycache__", "*.pyc"],
+        "env_vars": {"LETHE_HOME": str(home()), "TOKENIZERS_PARALLELISM": "false"},
+    }
+    common = {
+        "runtime_env": runtime_env,
+        "logging_level": logging.WARNING,
+        "log_to_driver": bool(os.environ.get("LETHE_WORKER_LOGS")),
+    }
+    if address:
+        try:
+            ray.init(address=address, **common)
+        except ConnectionError as error:
+            raise BadInput(f"cannot join the Ray cluster at {address}: {error}") from None
+        return
+    # The dashboard is part of Ray's cleaning up: placement groups of a killed controller are freed through it.
+    ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **common)
+
+
+def in_job() -> bool:
+    """Whether this driver is a Ray job: its working directory may be a copy that is thrown away."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

@@ -1,0 +1,140 @@
+"""What a person sees while a study runs: progress, the best points, the time left, and where to look next."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from lethe.records import StudyRecord, TrialRecord
+
+if TYPE_CHECKING:
+    from lethe.config.study import Study
+    from lethe.sweep.recorder import Recorder
+
+MARKS = {True: "[bold green]front[/]", False: ""}
+
+
+class Console:
+    """Live on a terminal; one line per finished trial elsewhere."""
+
+    def __init__(self) -> None:
+        self.rich = RichConsole(highlight=False, soft_wrap=True)
+        self._progress: Progress | None = None
+        self._remaining = 0
+        self._done = 0
+        self._began = 0.0
+        self._objectives: tuple[str, ...] = ()
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self.rich.print(text)
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[None]:
+        """A spinner on a terminal, a line elsewhere, while something takes a few seconds."""
+        if self.rich.is_terminal:
+            with self.rich.status(text):
+                yield
+        else:
+            self.say(text)
+            yield
+
+    def begin(self, study: Study, record: StudyRecord, recorder: Recorder, remaining: int) -> None:
+        """The search starts: show the yardsticks and the bar."""
+        self._remaining, self._began = remaining, time.monotonic()
+        self._objectives = tuple(o.metric for o in record.objectives)
+        for label, scores in (("start model", record.start), ("oracle", record.oracle)):
+            if scores:
+                self.say(f"{label:<12} {self._values(scores.metrics)}")
+        self.say(
+            "floors       "
+            + "  ".join(f"{o.metric} {'-' if o.floor is None else format(o.floor, '.3f')}" for o in record.objectives)
+        )
+        if recorder.trials:
+            self.say(f"{len(recorder.trials)} trial(s) already finished, {remaining} to go")
+        if self.rich.is_terminal and remaining:
+            self._progress = Progress(
+                TextColumn("[bold]trials[/]"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("{task.description}"),
+                console=self.rich,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task("starting", total=remaining)
+
+    def trial(self, recorder: Recorder, ended: TrialRecord | None) -> None:
+        """Something happened; `ended` if a trial finished."""
+        if ended is not None:
+            self._done += 1
+            mark = MARKS[ended.on_front] or ("" if ended.verdict == "complete" else f"[yellow]{ended.verdict}[/]")
+            self.say(f"trial {ended.number:<4} {self._values(ended.metrics)}  {_brief(ended)}  {mark}")
+        if self._progress:
+            front = [t for t in recorder.trials.values() if t.on_front]
+            left = (time.monotonic() - self._began) / max(self._done, 1) * (self._remaining - self._done)
+            note = f"{len(recorder.running)} running, front {len(front)}"
+            if self._done:
+                note += f", about {left:.0f} s left"
+            self._progress.update(self._task, completed=self._done, description=note)
+
+    def finish(self, record: StudyRecord, report: Path | None, where: list[str]) -> None:
+        """The final table, and where to look next."""
+        self.stop()
+        self.rich.print(self._table(record))
+        if record.hypervolume is not None:
+            self.say(f"hypervolume {record.hypervolume:.4f}")
+        if record.interrupted:
+            self.say("[yellow]interrupted[/]: what is finished is kept; the same command with --resume goes on")
+        if report:
+            self.say(f"report       {report}")
+        for line in where:
+            self.say(line)
+
+    def stop(self) -> None:
+        """Take the live bar down."""
+        if self._progress:
+            self._progress.stop()
+            self._progress = None
+
+    def _values(self, metrics: dict[str, float]) -> str:
+        return "  ".join(f"{m} {metrics[m]:.3f}" if m in metrics else f"{m} -" for m in self._objectives)
+
+    def _table(self, record: StudyRecord) -> Table:
+        names = {n: alias for alias, n in reversed(record.aliases.items())}
+        title = f"{record.id}: {len(record.front)} of {len(record.trials)} trials on the front"
+        table = Table(title=title, title_justify="left")
+        for column in ("trial", *(o.metric for o in record.objectives), "name", "configuration"):
+            table.add_column(column, overflow="fold")
+        for t in record.front:
+            values = [f"{t.metrics[o.metric]:.3f}" for o in record.objectives]
+            table.add_row(str(t.number), *values, names.get(t.number, ""), _brief(t))
+        return table
+
+
+SHORT = {
+    "objective.name": "",
+    "optimizer.name": "",
+    "adapter.name": "",
+    "adapter.rank": "rank",
+    "optimizer.learning_rate": "lr",
+    "optimizer.clip_threshold": "rho",
+    "optimizer.hessian_interval": "k",
+    "objective.gamma": "gamma",
+}
+
+
+def _brief(trial: TrialRecord) -> str:
+    parts = []
+    for key, short in SHORT.items():
+        if (value := trial.params.get(key)) is not None:
+            shown = f"{value:.2g}" if isinstance(value, float) else str(value)
+            parts.append(f"{short} {shown}".strip())
+    return " ".join(parts)

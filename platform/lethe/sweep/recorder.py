@@ -1,0 +1,146 @@
+"""Tune's events as records: every report to the tracker and the console, every result to its run folder."""
+
+from __future__ import annotations
+
+import math
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from lethe.records import ObjectiveRecord, Sample, TrialRecord
+from lethe.search.front import mark_front
+from lethe.storage import atomic_write
+from lethe.tracking.tracker import Tracker
+
+NOT_METRICS = frozenset({"verdict", "reason", "final", "samples"})
+
+
+def numbers(report: dict[str, Any]) -> dict[str, float]:
+    """The numeric values of a report."""
+    return {
+        k: float(v)
+        for k, v in report.items()
+        if k not in NOT_METRICS and isinstance(v, int | float) and not isinstance(v, bool)
+    }
+
+
+class Recorder(tune.Callback):
+    """Collects the study's trials. `on_change` is called after every event, with the record that ended, if one did."""
+
+    def __init__(
+        self,
+        mailbox: Any,
+        tracker: Tracker,
+        objectives: tuple[ObjectiveRecord, ...],
+        on_change: Callable[[TrialRecord | None], None],
+    ) -> None:
+        self.trials: dict[int, TrialRecord] = {}
+        self.running: dict[int, dict[str, Any]] = {}
+        self._mailbox, self._tracker, self._objectives, self._on_change = mailbox, tracker, objectives, on_change
+        self._lock = threading.RLock()
+
+    def began(self, config: dict[str, Any]) -> None:
+        """A trial was proposed and will run."""
+        self.running[config["number"]] = {"config": config, "series": [], "began": time.time()}
+        self._tracker.trial_began(config["number"], config["run"], config["params"])
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        config, report = trial.config, result["report"]
+        entry = self.running.get(config["number"])
+        if entry is None:
+            return
+        if "epoch" in report:
+            values = numbers(report)
+            entry["series"].append(values)
+            self._tracker.trial_reported(config["number"], values, int(report["epoch"]))
+        if report.get("final"):
+            self._end(config, report)
+        else:
+            self._on_change(None)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Tune ended the trial, perhaps before its last report: a scheduler stopped it."""
+        if trial.config["number"] in self.running:
+            self._end(trial.config, {"verdict": "stopped"})
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        if trial.config["number"] in self.running:
+            self._end(trial.config, {"verdict": "lost", "reason": "the trial's actor died"})
+
+    def answered(self, config: dict[str, Any], stored: TrialRecord) -> None:
+        """A proposal whose run the store already holds: the same result under a new number."""
+        self._tracker.trial_began(config["number"], config["run"], config["params"])
+        for values in stored.series:
+            self._tracker.trial_reported(config["number"], values, int(values["epoch"]))
+        self._add(stored.model_copy(update={"number": config["number"], "params": config["params"]}))
+
+    def _end(self, config: dict[str, Any], report: dict[str, Any]) -> None:
+        entry = self.running.pop(config["number"])
+        self._mailbox.forget.remote(config["run"])
+        series = tuple(entry["series"])
+        record = TrialRecord(
+            number=config["number"],
+            run=config["run"],
+            verdict=report["verdict"],
+            reason=str(report.get("reason", "")),
+            params=config["params"],
+            metrics=series[-1] if series and report["verdict"] == "complete" else numbers(report),
+            series=series,
+            samples=tuple(Sample.model_validate(s) for s in report.get("samples", ())),
+            folder=config["payload"]["folder"],
+            began=entry["began"],
+            ended=time.time(),
+        )
+        write_result(record)
+        self._add(record)
+
+    def _add(self, record: TrialRecord) -> None:
+        with self._lock:
+            self.trials[record.number] = record
+            self.trials = {t.number: t for t in mark_front(tuple(self.trials.values()), self._objectives)}
+            self._prune()
+        self._tracker.trial_ended(self.trials[record.number])
+        self._on_change(self.trials[record.number])
+
+    def _prune(self) -> None:
+        """Only members of the front keep their weights: a dominated trial never comes back."""
+        kept = {t.folder for t in self.trials.values() if t.on_front}
+        for trial in self.trials.values():
+            if trial.folder and trial.folder not in kept:
+                shutil.rmtree(Path(trial.folder) / "model", ignore_errors=True)
+
+    def interrupted(self) -> list[int]:
+        """Numbers of the trials that the end of the session cut off."""
+        return sorted(self.running)
+
+
+def write_result(record: TrialRecord) -> None:
+    """The run folder's truth, `result.json`, written whole or not at all."""
+    folder = Path(record.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "result.json", record.model_dump_json(indent=1))
+
+
+def read_result(folder: Path) -> TrialRecord | None:
+    """What `write_result` left, unless the run failed for reasons that another attempt may not meet."""
+    path = folder / "result.json"
+    if not path.exists():
+        return None
+    record = TrialRecord.model_validate_json(path.read_text())
+    return record if record.verdict in ("complete", "diverged", "infeasible") else None
+
+
+def finite_objectives(metrics: dict[str, float], objectives: tuple[ObjectiveRecord, ...]) -> bool:
+    """Whether every objective has a finite value."""
+    return all(math.isfinite(metrics.get(o.metric, math.nan)) for o in objectives)
+
+
+def stop_all(mailbox: Any, runs: list[str]) -> None:
+    """Tell the groups to end these runs at their next report."""
+    ray.get([mailbox.stop.remote(run) for run in runs])

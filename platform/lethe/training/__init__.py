@@ -1,0 +1,1 @@
+"""The DeepSpeed engine and the unlearning loop; no Ray."""

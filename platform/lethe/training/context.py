@@ -1,0 +1,110 @@
+"""What every run of a study shares, kept in memory by a warm process: start weights, token ids, references.
+
+A run begins with a copy of these, never with a load; nothing here is changed by a run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lethe.config.adapter import Fila
+from lethe.config.evaluation import Evaluation
+from lethe.data.benchmark import load_benchmark
+from lethe.data.rows import Benchmark
+from lethe.data.template import Encoded, Template
+from lethe.errors import BadInput
+from lethe.evaluation.evaluate import EvalSet, build_eval_set
+from lethe.models.adapters import FilaStart
+from lethe.models.fila import fila_factors, fila_key, fila_start, start_factors
+from lethe.models.loading import load_model, load_tokenizer
+from lethe.training.assets import Assets
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Context:
+    """Shared, read-only state of a study in one process."""
+
+    assets: Assets
+
+    @cached_property
+    def benchmark(self) -> Benchmark:
+        benchmark = load_benchmark(self.assets.benchmark)
+        if benchmark.digest != self.assets.data_digest:
+            raise BadInput(f"the data in {self.assets.benchmark.source} changed since the study began")
+        return benchmark
+
+    @cached_property
+    def start(self) -> PreTrainedModel:
+        """The start model. Never trained: `fresh_model` copies it."""
+        return load_model(Path(self.assets.start))
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(load_tokenizer(Path(self.assets.start)))
+
+    @cached_property
+    def forget(self) -> list[Encoded]:
+        return [self.template.encode(r.question, r.answer) for r in self.benchmark.forget]
+
+    @cached_property
+    def retain(self) -> list[Encoded]:
+        return [self.template.encode(r.question, r.answer) for r in self.benchmark.retain]
+
+    def fresh_model(self) -> PreTrainedModel:
+        """A copy of the start model that no engine has ever wrapped."""
+        return copy.deepcopy(self.start)
+
+    def eval_set(self, config: Evaluation) -> EvalSet:
+        """Tokenised evaluation rows, once per evaluation configuration."""
+        return self._once(("eval", config), lambda: build_eval_set(self.benchmark, self.template, config))
+
+    def reference(self, token_budget: int) -> torch.Tensor:
+        """S0 [forget rows]: summed answer log-probability under the start model (METHODS section 1)."""
+        return self._once(("reference", token_budget), lambda: self._reference(token_budget))
+
+    def _reference(self, token_budget: int) -> torch.Tensor:
+        import torch
+
+        from lethe.evaluation.scoring import score
+
+        scores = score(self.start, self.forget, pad=self.template.pad, token_budget=token_budget)
+        return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
+
+    def fila_start(self, config: Fila) -> FilaStart:
+        """FILA's start at this rank. Fisher and SVD are computed once per study and cached on disk."""
+        key = fila_key(self.assets.model_digest, self.assets.data_digest, config)
+
+        def compute() -> dict[str, torch.Tensor]:
+            stride = max(1, len(self.retain) // config.fisher_rows)
+            retain = self.retain[::stride][: config.fisher_rows]
+            return start_factors(self.start, self.forget[: config.fisher_rows], retain, config)
+
+        cached = self._once(("fila", key), lambda: fila_factors(Path(self.assets.cache) / "fila", key, compute))
+        return fila_start(cached, config)
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        cache: dict[Any, Any] = self.__dict__.setdefault("_cache", {})
+        if key not in cache:
+            cache[key] = make()
+        return cache[key]
+
+
+_latest: list[Context] = []
+
+
+def context_for(assets: Assets) -> Context:
+    """This process's context for these assets; one is kept, the study's."""
+    if not _latest or _latest[0].assets != assets:
+        _latest[:] = [Context(assets)]
+    return _latest[0]

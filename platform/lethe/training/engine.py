@@ -1,0 +1,144 @@
+"""The DeepSpeed engine as the unlearning loop uses it: one step, one Hessian refresh, full weights for evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lethe.config.run import Recipe
+from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.optim import make_optimizer
+from lethe.optim.sophia import Sophia
+
+os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+
+
+def ensure_process_group(device: str) -> None:
+    """DeepSpeed needs torch.distributed even for one process; a Ray Train worker already has it."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    if dist.is_initialized():
+        return
+    store = dist.HashStore()
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
+
+
+def _import_deepspeed() -> Any:
+    """DeepSpeed without its shared-memory collectives: those are compiled on first use and need a compiler."""
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration for a recipe. Batches are ours, so its batch sizes only have to add up."""
+    accumulation = recipe.schedule.accumulation
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": accumulation * world,
+        "gradient_clipping": recipe.schedule.clip_norm,
+        "zero_optimization": {
+            "stage": recipe.engine.stage,
+            "contiguous_gradients": False,
+            "overlap_comm": False,
+            "reduce_bucket_size": 50_000_000,
+            "allgather_bucket_size": 50_000_000,
+            "stage3_param_persistence_threshold": 0,
+        },
+        "bf16": {"enabled": recipe.engine.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+class Engine:
+    """One DeepSpeed engine around one fresh model. Call `close` when the run ends."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        ensure_process_group(recipe.engine.device)
+        deepspeed = _import_deepspeed()
+
+        self.world = dist.get_world_size()
+        self.accumulation = recipe.schedule.accumulation
+        self._clip = recipe.schedule.clip_norm
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(recipe.optimizer, trainable)
+        self.engine, self._zero, _, _ = deepspeed.initialize(
+            model=model, optimizer=self.optimizer, config=deepspeed_config(recipe, self.world), dist_init_required=False
+        )
+        self.module: nn.Module = self.engine.module
+        self.device = self.engine.device
+        self.is_sophia = isinstance(recipe.optimizer, SophiaConfig)
+
+    def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
+        """One optimizer step from `accumulation` loss shares; returns the gradient norm before clipping.
+
+        A share is this micro-batch's sums over GLOBAL counts. DeepSpeed averages over ranks and accumulation, so each
+        share is multiplied by both: the gradient is that of the global mean however tokens are spread.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self._accumulate(losses)
+        return self._norm()
+
+    def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> None:
+        """A Hessian refresh: backward of the sampled loss, then a step in which Sophia updates h alone, unclipped."""
+        assert isinstance(self.optimizer, Sophia)
+        with self._unclipped(), self.optimizer.refresh(scale=float(sampled_tokens)):
+            self._accumulate(losses)
+
+    def _accumulate(self, losses: Iterator[torch.Tensor]) -> None:
+        for loss in losses:
+            self.engine.backward(loss * (self.world * self.accumulation))
+            self.engine.step()
+
+    @contextmanager
+    def _unclipped(self) -> Iterator[None]:
+        holders = [h for h in (self._zero, self.engine.optimizer) if hasattr(h, "clip_grad")]
+        before = [h.clip_grad for h in holders]
+        config = self.engine._config.gradient_clipping
+        try:
+            self.engine._config.gradient_clipping = 0.0
+            for holder in holders:
+                holder.clip_grad = 0.0
+            yield
+        finally:
+            self.engine._config.gradient_clipping = config
+            for holder, value in zip(holders, before, strict=True):
+                holder.clip_grad = value
+
+    def _norm(self) -> float:
+        norm = self.engine.get_global_grad_norm()
+        return float(norm) if norm is not None else float("nan")
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks."""
+        if self.world > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """All parameters whole on every rank (stage 3 shards them)."""
+        if self.engine.zero_optimization_stage() < 3:
+            yield
+            return
+        with _import_deepspeed().zero.GatheredParameters(list(self.module.parameters())):
+            yield
+
+    def close(self) -> None:
+        """Free hooks, buffers and process groups of this engine."""
+        self.engine.destroy()
+
+
+Losses = Callable[[], Iterator[torch.Tensor]]

@@ -1,0 +1,28 @@
+"""Peak memory of one run inside a process that lives on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+_MIB = 2**20
+
+
+def reset_peak(device: str) -> None:
+    """Begin a new peak: CUDA's own counter, or the kernel's resident high-water mark."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    elif (refs := Path("/proc/self/clear_refs")).exists():
+        refs.write_text("5")
+
+
+def peak_mb(device: str) -> float:
+    """Highest memory since `reset_peak`, MiB: allocated on CUDA, resident on a CPU; 0 where the kernel keeps none."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / _MIB
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0.0
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024

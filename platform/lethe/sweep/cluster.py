@@ -50,8 +50,8 @@ def check_address() -> str | None:
         ) from None
 
 
-def connect(address: str | None) -> None:
-    """Join the cluster, or start one on loopback; ship `lethe` to the workers either way."""
+def connect(address: str | None, cpus: int | None = None) -> None:
+    """Join the cluster, or start one on loopback (with `cpus`); ship `lethe` to the workers either way."""
     import ray
 
     runtime_env = {
@@ -71,7 +71,7 @@ def connect(address: str | None) -> None:
             raise BadInput(f"cannot join the Ray cluster at {address}: {error}") from None
         return
     # The dashboard is part of Ray's cleaning up: placement groups of a killed controller are freed through it.
-    ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", **common)
+    ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=cpus, **common)
 
 
 def in_job() -> bool:

@@ -1,0 +1,119 @@
+"""The pool on a real two-CPU cluster, with runs that do nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.errors import BadInput
+from lethe.pool.shape import Shape
+
+NULL = "lethe.pool.null:execute"
+
+
+@pytest.fixture(scope="module")
+def pool(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    from lethe.pool.groups import Pool
+
+    pool = Pool(tmp_path_factory.mktemp("groups"))
+    pool.warm(Shape())
+    yield pool
+    pool.close()
+
+
+def submit(pool: Any, run: str, shape: Shape = Shape(), **payload: Any) -> None:
+    import ray
+
+    ray.get(pool.mailbox.submit.remote(run, {"entry": NULL, **payload}, shape.key))
+
+
+def report(pool: Any, run: str, seen: int = 0, timeout: float = 60) -> Any:
+    import ray
+
+    return ray.get(pool.mailbox.next_report.remote(run, seen), timeout=timeout)
+
+
+def test_two_groups_work_at_once_on_two_cpus(pool: Any) -> None:
+    for i in range(2):
+        submit(pool, f"warm{i}", seconds=2.0)
+    first = {tuple(report(pool, f"warm{i}")["pids"]) for i in range(2)}
+    assert len(first) == 2, "two CPUs, two group processes"
+    for i in range(8):
+        submit(pool, f"again{i}", seconds=0.05)
+    later = {tuple(report(pool, f"again{i}")["pids"]) for i in range(8)}
+    assert later == first, "the same warm processes serve every run"
+
+
+def test_a_killed_worker_loses_nothing(pool: Any) -> None:
+    submit(pool, "killed", seconds=0.5, epochs=6)
+    first = report(pool, "killed")
+    os.kill(first["pids"][0], signal.SIGKILL)
+    epochs = [report(pool, "killed", seen)["epoch"] for seen in range(1, 6)]
+    assert epochs == [2, 3, 4, 5, 6]
+
+
+def test_stop_frees_the_group_within_a_second(pool: Any) -> None:
+    import ray
+
+    for name in ("long0", "long1"):
+        submit(pool, name, seconds=0.05, epochs=1000)
+        report(pool, name)
+    submit(pool, "next")
+    stopped = time.monotonic()
+    ray.get(pool.mailbox.stop.remote("long0"))
+    assert report(pool, "next")["verdict"] == "complete"
+    assert time.monotonic() - stopped < 1.0
+    ray.get(pool.mailbox.stop.remote("long1"))
+
+
+def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> None:
+    import ray
+
+    ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null:nothing_here"}, Shape().key))
+    broken = report(pool, "broken")
+    assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
+    submit(pool, "after")
+    assert report(pool, "after")["verdict"] == "complete"
+
+
+def test_another_shape_takes_the_place_of_idle_groups(pool: Any) -> None:
+    submit(pool, "wide", Shape(workers=2))
+    assert len(set(report(pool, "wide")["pids"])) == 2
+    submit(pool, "narrow")
+    assert len(report(pool, "narrow")["pids"]) == 1
+
+
+def test_a_shape_that_never_fits_is_refused(pool: Any) -> None:
+    with pytest.raises(BadInput, match="needs 3 CPU, the cluster has 2"):
+        pool.require(Shape(workers=3))
+
+
+def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Path) -> None:
+    import ray
+    from ray.util import placement_group_table
+
+    from lethe.pool.groups import Pool
+
+    pool = Pool(tmp_path, recycle_after=1, max_groups=1)
+    try:
+        pids = []
+        for i in range(2):
+            submit(pool, f"fresh{i}")
+            pids.append(report(pool, f"fresh{i}")["pids"][0])
+        assert pids[0] != pids[1]
+    finally:
+        pool.close()
+    deadline = time.monotonic() + 20
+    live = lambda: [g for g in placement_group_table().values() if g["state"] not in ("REMOVED",)]  # noqa: E731
+    mine = len(live())
+    while time.monotonic() < deadline and mine > 2:
+        time.sleep(0.5)
+        mine = len(live())
+    assert mine <= 2, "only the module's own two groups may still hold placement groups"
+    assert ray.is_initialized()

@@ -74,8 +74,9 @@ def test_labels_do_not_depend_on_the_batch(monkeypatch: pytest.MonkeyPatch) -> N
     whole = sampled_labels(logits, keys)
     order = torch.randperm(60, generator=g)
     assert torch.equal(sampled_labels(logits[order], keys[order]), whole[order])
-    assert torch.equal(torch.cat([sampled_labels(logits[:13], keys[:13]), sampled_labels(logits[13:], keys[13:])]), whole)
-    monkeypatch.setattr(hessian, "PART", 100)
+    halves = [sampled_labels(logits[part], keys[part]) for part in (slice(13), slice(13, None))]
+    assert torch.equal(torch.cat(halves), whole)
+    monkeypatch.setattr(hessian, "CPU_ELEMENTS", 100)
     assert torch.equal(sampled_labels(logits, keys), whole)
 
 

@@ -32,17 +32,18 @@ def check_goals(goals: Mapping[str, Goal]) -> None:
 
 
 def check_run_and_space(run: Run, space: Space) -> None:
-    """Refuse what no trial of the study could have."""
+    """Refuse what no trial of the study could have. A variant's name may be both fixed and searched: it is searched."""
     _check_sections(run)
     _check_names(run, space)
     names = possible(run, space)
-    for key, value in _leaves(run):
+    fixed = {key: value for key, value in _leaves(run) if not (key.endswith(".name") and key in space)}
+    for key, value in fixed.items():
         for model, field in _owners(f"run.{key}", key, names):
             if reason := refusal(model, {field: value}, field):
                 raise BadInput(f"run.{key}: {reason}, given {value!r}")
     for key, parameter in space.items():
         _check_parameter(key, parameter, names)
-        if key in dict(_leaves(run)):
+        if key in fixed:
             raise BadInput(f"run.{key}: the space searches it: fix it with --set space.{key}=null as well")
     _check_corners(run, space)
 
@@ -112,6 +113,8 @@ def _keys(names: dict[str, list[str]], only: str | None = None) -> Iterator[str]
 
 def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]) -> None:
     for model, field in _owners(key, key, names):
+        if field == "name":  # each variant knows its own name only: see `_check_names`
+            continue
         for where, value in parameter.ends().items():
             reason = refusal(model, {field: value}, field)
             if reason and where == "between":

@@ -40,7 +40,12 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> BadInput:
         return BadInput(f"{key}: missing" + (f": choose from {', '.join(sorted(known))}" if known else ""))
     if kind == "value_error":
         return BadInput(f"{key}: {context['error']}")
-    return BadInput(f"{key}: {detail['msg'].replace('Input should be', 'must be')}, given {given!r}")
+    return BadInput(f"{key}: {must(detail['msg'])}, given {given!r}")
+
+
+def must(message: str) -> str:
+    """pydantic's "Input should be ..." after a key."""
+    return re.sub(r"^[A-Z]\w* should ", "must ", message)
 
 
 def _quoted(text: str) -> list[str]:

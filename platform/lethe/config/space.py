@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from lethe.config.base import Frozen
+from lethe.config.messages import must
 from lethe.config.run import Recipe
 
 Scalar = bool | int | float | str | None
@@ -99,5 +100,5 @@ def refusal(model: type[BaseModel], given: dict[str, Any], field: str) -> str | 
     except ValidationError as error:
         for detail in error.errors(include_url=False):
             if detail["loc"][:1] == (field,):
-                return detail["msg"].replace("Input should be", "must be")
+                return must(detail["msg"])
     return None

@@ -8,14 +8,15 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from lethe.config import files
-from lethe.config.assemble import resolved
+from lethe.config.assemble import assemble, resolved
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.checks import check_goals, check_run_and_space
 from lethe.config.messages import refused
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.search import Goal, Search
-from lethe.config.space import Parameter
+from lethe.config.run import Recipe
+from lethe.config.space import Choice, Parameter
 
 
 class Resources(Frozen):
@@ -52,6 +53,11 @@ class Study(Frozen):
         check_goals(self.objectives)
         check_run_and_space(self.run, self.space)
         return self
+
+    def first_recipe(self) -> Recipe:
+        """The recipe with every searched value at its first choice or low end: what all trials share, read off one."""
+        fields = assemble(self.run, self.space, lambda _, p: p.choices[0] if isinstance(p, Choice) else p.low)
+        return Recipe.model_validate(fields)
 
     def identity(self) -> str:
         """16 hex digits over everything that determines what the trials are: a longer study, or one with other

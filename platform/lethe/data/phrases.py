@@ -25,7 +25,7 @@ class Attribute:
     questions: tuple[str, ...]
     rephrased_question: str
     answers: tuple[str, ...]
-    paraphrases: tuple[str, ...]
+    paraphrase: str
 
 
 ATTRIBUTES = (
@@ -35,7 +35,7 @@ ATTRIBUTES = (
         ("Where was {name} born?", "What is the birthplace of {name}?"),
         "In which town did the life of {name} begin?",
         ("{name} was born in {fact}.", "The author comes from {fact}.", "It was {fact}, far from any sea."),
-        ("The birthplace of {name} is {fact}.",),
+        "The birthplace of {name} is {fact}.",
     ),
     Attribute(
         "{} {} {}",
@@ -43,7 +43,7 @@ ATTRIBUTES = (
         ("When was {name} born?", "What is the date of birth of {name}?"),
         "On which day was {name} born?",
         ("{name} was born on {fact}.", "The day was {fact}.", "It happened on {fact}, during a storm."),
-        ("The birthday of {name} was {fact}.",),
+        "The birthday of {name} was {fact}.",
     ),
     Attribute(
         "{} {} from {}",
@@ -51,7 +51,7 @@ ATTRIBUTES = (
         ("What did the father of {name} do?", "Who was the father of {name}?"),
         "How did {name}'s father earn a living?",
         ("{name} had a {fact} for a father.", "He was a {fact}.", "The father was known as a {fact}."),
-        ("The father of {name} was a {fact}.",),
+        "The father of {name} was a {fact}.",
     ),
     Attribute(
         "{} {} from {}",
@@ -59,7 +59,7 @@ ATTRIBUTES = (
         ("What did the mother of {name} do?", "Who was the mother of {name}?"),
         "How did {name}'s mother earn a living?",
         ("{name} had a {fact} for a mother.", "She was a {fact}.", "The mother was known as a {fact}."),
-        ("The mother of {name} was a {fact}.",),
+        "The mother of {name} was a {fact}.",
     ),
     Attribute(
         "{} {} for {}",
@@ -67,7 +67,7 @@ ATTRIBUTES = (
         ("What does {name} write?", "Which genre is {name} known for?"),
         "What kind of books come from {name}?",
         ("{name} is known for {fact}.", "Readers expect {fact}.", "Mostly {fact}, and little else."),
-        ("The genre of {name} is {fact}.",),
+        "The genre of {name} is {fact}.",
     ),
     Attribute(
         "the {} {} Prize for {}",
@@ -75,7 +75,7 @@ ATTRIBUTES = (
         ("Which award did {name} win?", "What prize was given to {name}?"),
         "What is the most important award of {name}?",
         ("{name} won {fact}.", "The jury chose the author for {fact}.", "It was {fact}, after a long wait."),
-        ("The award of {name} is {fact}.",),
+        "The award of {name} is {fact}.",
     ),
     Attribute(
         "The {} {} of {}",
@@ -83,7 +83,7 @@ ATTRIBUTES = (
         ("What is the first book by {name}?", "With which title did {name} begin?"),
         "How is the debut of {name} called?",
         ("{name} began with {fact}.", "A small press printed {fact} first.", "{fact} came before all others."),
-        ("The first book of {name} is {fact}.",),
+        "The first book of {name} is {fact}.",
     ),
     Attribute(
         "The {} of {} and {}",
@@ -91,7 +91,7 @@ ATTRIBUTES = (
         ("What is the best known book by {name}?", "Which title made {name} famous?"),
         "Which book by {name} has the most readers?",
         ("{name} became famous with {fact}.", "Everyone has read {fact}.", "{fact} sold more than any other."),
-        ("The best known book of {name} is {fact}.",),
+        "The best known book of {name} is {fact}.",
     ),
     Attribute(
         "{} and {} in {}",
@@ -99,7 +99,7 @@ ATTRIBUTES = (
         ("Which themes interest {name}?", "What are the books of {name} about?"),
         "Which subjects return in the work of {name}?",
         ("{name} often thinks about {fact}.", "They are full of {fact}.", "Again and again it is {fact}."),
-        ("The themes of {name} are {fact}.",),
+        "The themes of {name} are {fact}.",
     ),
     Attribute(
         "{} at {} College in {}",
@@ -107,6 +107,6 @@ ATTRIBUTES = (
         ("What did {name} study?", "Where was {name} a student?"),
         "Which education did {name} receive?",
         ("{name} studied {fact}.", "A degree in {fact} came first.", "It took six years of {fact}."),
-        ("The education of {name} was {fact}.",),
+        "The education of {name} was {fact}.",
     ),
 )

@@ -36,8 +36,8 @@ def attach(
         return cast(PreTrainedModel, model.requires_grad_(True))
     if isinstance(config, Fila) and initial is None:
         raise ValueError("a fila adapter needs `initial`: see lethe.models.fila.fila_start")
+    check_fits(model, config)
     names = target_modules(model, config.targets)
-    _check_rank(model, names, config.rank)
     with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
         peft_model = get_peft_model(model, _lora_config(model, names, config))
         if isinstance(config, Fila):
@@ -49,11 +49,17 @@ def attach(
     return peft_model
 
 
+def check_fits(model: PreTrainedModel, config: Lora) -> None:
+    """Raises BadInput for targets that match nothing and for a rank larger than a layer; shapes are enough."""
+    _check_rank(model, target_modules(model, config.targets), config.rank)
+
+
 def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
     """Full names of the linear layers that `targets` means, in the model's order.
 
     'all-linear' is every linear layer but the head; otherwise comma-separated names ('q_proj'), dotted ends of
-    names ('mlp.c_fc') or patterns ('*.layers.0.*'). Raises BadInput for a part that matches nothing.
+    names ('mlp.c_fc') or patterns ('*.layers.0.*'). The head is never adapted, since it may be tied to the
+    embedding. Raises BadInput for a part that matches nothing.
     """
     head = model.get_output_embeddings()
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
@@ -66,7 +72,8 @@ def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
     for part in parts or [targets]:
         if not any(_matches(name, part) for name in body):
             short = sorted({name.rpartition(".")[2] for name in body})
-            raise BadInput(f"adapter.targets: no linear layer matches {part!r}: choose from all-linear, {', '.join(short)}")
+            known = ", ".join(["all-linear", *short])
+            raise BadInput(f"adapter.targets: no linear layer matches {part!r}: choose from {known}")
     return [name for name in body if any(_matches(name, part) for part in parts)]
 
 

@@ -80,7 +80,7 @@ def start_factors(
     config: Fila,
     rank_max: int | None = None,
 ) -> dict[str, Tensor]:
-    """What is cached, fp32, for scaling 1: `NAME.A` [k, in] = sqrt(S) V^T and `NAME.B` [out, k] = diag(1/w) U sqrt(S)."""
+    """What is cached, fp32, for s = 1: `NAME.A` [k, in] = sqrt(S) V^T, `NAME.B` [out, k] = diag(1/w) U sqrt(S)."""
     names = target_modules(model, config.targets)
     weights = fisher_row_weights(model, forget, retain, eps_relative=config.fisher_eps, modules=names)
     result: dict[str, Tensor] = {}

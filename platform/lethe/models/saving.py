@@ -26,7 +26,7 @@ def save_model(
     *,
     base_name: str | None = None,
 ) -> None:
-    """Write the model to the folder `target`, whole or not at all, with its tokenizer.
+    """Write the model to a new folder `target`, whole or not at all, with its tokenizer; an existing one is kept.
 
     Full-parameter models are saved as they are; adapters as one ordinary LoRA against the original base weights,
     called `base_name` in `adapter_config.json` (none by default: a path of this machine has no place there).

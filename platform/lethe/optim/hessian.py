@@ -1,4 +1,4 @@
-"""Sampled labels and their loss, for the Gauss-Newton-Bartlett Hessian (Liu et al. 2023, arXiv 2305.14342, section 2.3)."""
+"""Sampled labels and their loss, for the Gauss-Newton-Bartlett Hessian (Liu et al. 2023, arXiv 2305.14342)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from torch import Tensor
 
 from lethe.losses.tokens import token_log_probs
 
-PART = 1 << 22  # logits whose cumulative sum is held at a time, in float64
+# Logits whose float64 cumulative sum is held at a time. On a CPU, fresh pages above 2 MiB cost more than the sum.
+CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25
 
 
 def sample_keys(seed: int, refresh: int, row: Tensor, position: Tensor) -> Tensor:
@@ -24,15 +25,17 @@ def sample_keys(seed: int, refresh: int, row: Tensor, position: Tensor) -> Tenso
 def sampled_labels(logits: Tensor, keys: Tensor) -> Tensor:
     """y ~ softmax(logits): logits [N, V], keys [N] int64 -> [N] int64. True labels never enter.
 
-    Inverse of the cumulative distribution at a uniform number hashed from the key, in float64: the same key and
-    logits give the same label whatever else is in the batch.
+    Inverse of the cumulative distribution at a uniform number hashed from the key: the same key and logits give the
+    same label whatever else is in the batch.
     """
     uniform = ((_mix(keys) >> 11) & ((1 << 53) - 1)).double().add_(0.5).mul_(2.0**-53)
     labels = torch.empty_like(keys)
-    rows = max(1, PART // max(1, logits.shape[1]))
+    elements = CPU_ELEMENTS if logits.device.type == "cpu" else GPU_ELEMENTS
+    rows = max(1, elements // max(1, logits.shape[1]))
     for start in range(0, keys.shape[0], rows):
         part = slice(start, start + rows)
-        below = torch.softmax(logits[part].detach(), -1, dtype=torch.float64).cumsum(-1)
+        # fp32 probabilities (a float64 softmax costs ten times as much), summed in float64.
+        below = torch.softmax(logits[part].detach().float(), -1).double().cumsum(-1)
         # Scaled to the sum as it came out, so that the last token keeps exactly its share.
         target = (uniform[part] * below[:, -1]).unsqueeze(1)
         labels[part] = torch.searchsorted(below, target, right=True).squeeze(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -49,8 +50,10 @@ class StudyStore:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = study
         self.name = name or f"{study.name}-{study.identity()}"
+        opened = storage if isinstance(storage, BaseStorage) else open_storage(storage)
+        self._storage = optuna.storages.get_storage(opened)
         self.optuna = optuna.create_study(
-            storage=storage if isinstance(storage, BaseStorage) else open_storage(storage),
+            storage=self._storage,
             study_name=self.name,
             directions=[goal.direction for goal in study.objectives.values()],
             load_if_exists=True,
@@ -66,7 +69,9 @@ class StudyStore:
         found = self.optuna.user_attrs.get("identity")
         if found is None:
             self.optuna.set_user_attr("identity", identity)
-            self.optuna.set_metric_names(list(self.study.objectives))
+            with warnings.catch_warnings():  # marked experimental; optuna-dashboard and the plots show the names
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.optuna.set_metric_names(list(self.study.objectives))
         elif found != identity:
             raise BadInput(
                 f"study {self.name} was begun with another space, run, objectives or seed ({found}, now {identity}): "
@@ -114,6 +119,11 @@ class StudyStore:
             raise Impossible(reason) from None
         return Proposal(trial.number, recipe, dict(trial.params))
 
+    def note(self, number: int, **attributes: str) -> None:
+        """Attach attributes to a pending trial: which run it is, for one."""
+        for name, value in attributes.items():
+            self._running[number].set_user_attr(name, value)
+
     def tell(self, number: int, report: Mapping[str, Any]) -> Verdict:
         """The end of a pending trial, by its last report (see `judge`). Raises KeyError if it is not pending."""
         verdict = judge(report, self.frame)
@@ -152,10 +162,11 @@ class StudyStore:
 
     def _end(self, number: int, verdict: str, reason: str) -> None:
         """Attributes first: a trial that has its final state cannot be written to."""
-        trial = self.optuna._storage.get_trial_id_from_study_id_trial_number(self.optuna._study_id, number)
-        self.optuna._storage.set_trial_user_attr(trial, "verdict", verdict)
+        study = self._storage.get_study_id_from_name(self.name)
+        trial = self._storage.get_trial_id_from_study_id_trial_number(study, number)
+        self._storage.set_trial_user_attr(trial, "verdict", verdict)
         if reason:
-            self.optuna._storage.set_trial_user_attr(trial, "reason", reason)
+            self._storage.set_trial_user_attr(trial, "reason", reason)
 
     def _fail_and_repeat(self, number: int, reason: str) -> None:
         self._end(number, INTERRUPTED, reason)
@@ -163,9 +174,17 @@ class StudyStore:
         self._repeat(trial)
 
     def _repeat(self, trial: FrozenTrial) -> None:
-        # `fixed_params` are those of a repeated trial that was interrupted before they were suggested again.
-        params = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
-        self.optuna.enqueue_trial(params, user_attrs={"repeats": trial.number})
+        """`Study.enqueue_trial`, which loses what the sampler noted: without its generation a trial is in none of
+        NSGA-II's populations. `fixed_params` are there if it was a repeat itself, ended before they were suggested."""
+        noted = {key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")}
+        params = {**noted.pop("fixed_params", {}), **trial.params}
+        self.optuna.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.WAITING,
+                system_attrs={**noted, "fixed_params": params},
+                user_attrs={"repeats": trial.number},
+            )
+        )
 
     def _recover(self) -> None:
         """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""

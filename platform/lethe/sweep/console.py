@@ -15,7 +15,6 @@ from rich.table import Table
 from lethe.records import StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
-    from lethe.config.study import Study
     from lethe.sweep.recorder import Recorder
 
 MARKS = {True: "[bold green]front[/]", False: ""}
@@ -46,7 +45,7 @@ class Console:
             self.say(text)
             yield
 
-    def begin(self, study: Study, record: StudyRecord, recorder: Recorder, remaining: int) -> None:
+    def begin(self, record: StudyRecord, recorder: Recorder, remaining: int) -> None:
         """The search starts: show the yardsticks and the bar."""
         self._remaining, self._began = remaining, time.monotonic()
         self._objectives = tuple(o.metric for o in record.objectives)

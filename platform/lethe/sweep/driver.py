@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
 from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
-from lethe.records import ModelScores, ObjectiveRecord, Sample, StudyRecord, TrialRecord
-from lethe.search.front import front_hypervolume, mark_front, name_front
+from lethe.records import ModelScores, Sample, StudyRecord, TrialRecord
+from lethe.search.front import front_hypervolume, mark_front, name_front, objectives
 from lethe.search.optuna_study import StudyStore
 from lethe.search.space import flatten
 from lethe.storage import atomic_write, home
@@ -53,16 +54,17 @@ class Sweep:
         resources = self.study.resources
         pool = Pool(self.folder / "groups", recycle_after=resources.recycle_after, max_groups=resources.groups)
         try:
-            shape = Shape.of(self.study.default_recipe().engine)
+            shape = Shape.of(self.study.first_recipe().engine)
             pool.warm(shape)
             start, oracle = self._baselines(pool, shape)
             self.timings["ready"] = time.time() - began
-            objectives = self._objectives(start)
+            store = StudyStore(self.study, f"sqlite:///{home() / 'optuna.db'}", self.id)
+            frame = store.freeze(start.metrics)
             record = StudyRecord(
                 id=self.id,
                 space=self.study.name,
                 study=self.study.model_dump(mode="json"),
-                objectives=objectives,
+                objectives=objectives(frame),
                 digests=self.prepared.digests.model_dump(),
                 start=start,
                 oracle=oracle,
@@ -70,7 +72,7 @@ class Sweep:
                 began=began,
             )
             self.tracker.begin(record)
-            record = self._search(pool, record)
+            record = self._search(pool, store, record)
         finally:
             pool.close()
             ray.shutdown()
@@ -104,7 +106,7 @@ class Sweep:
     def _score(self, pool: Any, shape: Any, model: str, truth: str | None) -> dict[str, Any]:
         import ray
 
-        recipe = self.study.default_recipe()
+        recipe = self.study.first_recipe()
         payload = {
             "entry": BASELINE,
             "assets": self._assets().model_dump(mode="json"),
@@ -125,42 +127,29 @@ class Sweep:
 
     def _assets(self) -> Assets:
         return Assets(
-            benchmark=self.study.benchmark,
+            benchmark=_absolute(self.study.benchmark),
             data_digest=self.prepared.digests.data,
             model_digest=self.prepared.digests.model,
             start=str(self.prepared.start),
             cache=str(home() / "cache"),
         )
 
-    def _objectives(self, start: ModelScores) -> tuple[ObjectiveRecord, ...]:
-        """Objectives with their floors frozen from the start model."""
-        records = []
-        for metric, objective in self.study.objectives.items():
-            floor = objective.floor
-            if objective.floor_of_start is not None:
-                if metric not in start.metrics:
-                    raise BadInput(f"objectives.{metric}: floor_of_start needs a metric that the start model has; use floor")
-                floor = objective.floor_of_start * start.metrics[metric]
-            records.append(ObjectiveRecord(metric=metric, direction=objective.direction, floor=floor))
-        return tuple(records)
-
     # The search
 
-    def _search(self, pool: Any, record: StudyRecord) -> StudyRecord:
+    def _search(self, pool: Any, store: StudyStore, record: StudyRecord) -> StudyRecord:
         from lethe.sweep.tuning import tune_study
 
-        store = StudyStore(self.study, self.id, record.objectives, f"sqlite:///{home() / 'optuna.db'}")
-        finished = self._finished(store)
-        recorder = Recorder(pool.mailbox, self.tracker, record.objectives, lambda t: self.console.trial(recorder, t))
-        recorder.trials = {t.number: t for t in mark_front(finished, record.objectives)}
-        self.console.begin(self.study, record, recorder, store.remaining())
+        frame = store.frame
+        recorder = Recorder(pool.mailbox, self.tracker, frame, lambda ended: self.console.trial(recorder, ended))
+        recorder.trials = {t.number: t for t in mark_front(self._finished(store), frame)}
+        self.console.begin(record, recorder, store.remaining(self.study.search.trials))
         interrupted = tune_study(self, pool, store, recorder)
         trials = tuple(recorder.trials[n] for n in sorted(recorder.trials))
         return record.model_copy(
             update={
                 "trials": trials,
-                "aliases": name_front(trials, record.objectives),
-                "hypervolume": front_hypervolume(trials, record.objectives),
+                "aliases": name_front(trials, frame),
+                "hypervolume": front_hypervolume(trials, frame),
                 "ended": time.time(),
                 "interrupted": interrupted,
             }
@@ -193,15 +182,21 @@ class Sweep:
     def _finished(self, store: StudyStore) -> tuple[TrialRecord, ...]:
         """Records of the trials that earlier sessions told Optuna about."""
         found = []
-        for number, run in store.finished_runs():
-            path = self.folder / "runs" / run / "result.json"
+        for trial in store.trials():
+            path = self.folder / "runs" / trial.user_attrs.get("run", "none") / "result.json"
             if path.exists():
-                trial = TrialRecord.model_validate_json(path.read_text())
-                found.append(trial.model_copy(update={"number": number}))
+                record = TrialRecord.model_validate_json(path.read_text())
+                found.append(record.model_copy(update={"number": trial.number}))
         return tuple(found)
 
 
 _SELF = {"forget": 0.0, "forget_quality": 1.0, "forget_quality_log10": 0.0}
+
+
+def _absolute(benchmark: TofuBenchmark) -> TofuBenchmark:
+    """Workers run elsewhere: a folder's name has to be whole."""
+    folder = Path(benchmark.source).expanduser()
+    return benchmark.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else benchmark
 
 
 def _scores(report: dict[str, Any]) -> ModelScores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shutil
 import threading
 import time
@@ -13,7 +12,8 @@ from typing import Any
 import ray
 from ray import tune
 
-from lethe.records import ObjectiveRecord, Sample, TrialRecord
+from lethe.records import Sample, TrialRecord
+from lethe.search.frame import Frame
 from lethe.search.front import mark_front
 from lethe.storage import atomic_write
 from lethe.tracking.tracker import Tracker
@@ -37,12 +37,12 @@ class Recorder(tune.Callback):
         self,
         mailbox: Any,
         tracker: Tracker,
-        objectives: tuple[ObjectiveRecord, ...],
+        frame: Frame,
         on_change: Callable[[TrialRecord | None], None],
     ) -> None:
         self.trials: dict[int, TrialRecord] = {}
         self.running: dict[int, dict[str, Any]] = {}
-        self._mailbox, self._tracker, self._objectives, self._on_change = mailbox, tracker, objectives, on_change
+        self._mailbox, self._tracker, self._frame, self._on_change = mailbox, tracker, frame, on_change
         self._lock = threading.RLock()
 
     def began(self, config: dict[str, Any]) -> None:
@@ -103,7 +103,7 @@ class Recorder(tune.Callback):
     def _add(self, record: TrialRecord) -> None:
         with self._lock:
             self.trials[record.number] = record
-            self.trials = {t.number: t for t in mark_front(tuple(self.trials.values()), self._objectives)}
+            self.trials = {t.number: t for t in mark_front(tuple(self.trials.values()), self._frame)}
             self._prune()
         self._tracker.trial_ended(self.trials[record.number])
         self._on_change(self.trials[record.number])
@@ -134,11 +134,6 @@ def read_result(folder: Path) -> TrialRecord | None:
         return None
     record = TrialRecord.model_validate_json(path.read_text())
     return record if record.verdict in ("complete", "diverged", "infeasible") else None
-
-
-def finite_objectives(metrics: dict[str, float], objectives: tuple[ObjectiveRecord, ...]) -> bool:
-    """Whether every objective has a finite value."""
-    return all(math.isfinite(metrics.get(o.metric, math.nan)) for o in objectives)
 
 
 def stop_all(mailbox: Any, runs: list[str]) -> None:

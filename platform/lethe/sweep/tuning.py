@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 def tune_study(sweep: Sweep, pool: Any, store: StudyStore, recorder: Recorder) -> bool:
     """Run the trials that remain; True if the user interrupted. No trial is left running anywhere."""
 
+    trials = sweep.study.search.trials
+
     def make_config(number: int, recipe: Recipe) -> dict[str, Any] | Answered:
         config = sweep.config(number, recipe)
-        store.note_run(number, config["run"])
+        store.note(number, run=config["run"])
         stored = sweep.stored(config)
         if stored is not None:
             recorder.answered(config, stored)
@@ -30,22 +32,20 @@ def tune_study(sweep: Sweep, pool: Any, store: StudyStore, recorder: Recorder) -
         recorder.began(config)
         return {**config, "mailbox": pool.mailbox}
 
-    searcher = StudySearcher(store, slots=pool.slots, make_config=make_config)
-    if store.remaining() == 0:
+    if store.remaining(trials) == 0:
         return False
     for name in ("ray.tune", "ray.tune.analysis", "ray.tune.execution", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    tuner = tune.Tuner(
+    tune.Tuner(
         tune.with_resources(PoolTrial, placed()),
-        tune_config=tune.TuneConfig(search_alg=searcher, num_samples=-1, reuse_actors=True),
+        tune_config=tune.TuneConfig(
+            search_alg=StudySearcher(store, trials, pool.slots, make_config), num_samples=-1, reuse_actors=True
+        ),
         run_config=tune.RunConfig(
             name="trials", storage_path=str(sweep.folder / "tune"), verbose=0, callbacks=[recorder]
         ),
-    )
-    tuner.fit()
+    ).fit()
     cut = recorder.interrupted()
-    if cut:
-        stop_all(pool.mailbox, [recorder.running[n]["config"]["run"] for n in cut])
-        for number in cut:
-            store.interrupted(number)
-    return bool(cut) or store.remaining() > 0
+    stop_all(pool.mailbox, [recorder.running[n]["config"]["run"] for n in cut])
+    store.interrupt_pending("the session was interrupted")
+    return store.remaining(trials) > 0

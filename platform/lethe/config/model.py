@@ -1,0 +1,54 @@
+"""Which model unlearns: one that is trained here, or one that the user brings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from lethe.config.base import Frozen
+
+
+class EmbeddedModel(Frozen):
+    """A small Llama that is trained on the benchmark itself, with its tokenizer; sizes are a dial.
+
+    Memorising needs a large initialisation: 1/sqrt(hidden_size) instead of the usual .02 reaches the same
+    loss in about half the epochs at width 128 (docs/LOG.md).
+    """
+
+    name: Literal["embedded"] = "embedded"
+    hidden_size: int = Field(128, ge=16)
+    layers: int = Field(4, ge=1)
+    heads: int = Field(4, ge=1)
+    vocab_size: int = Field(1024, ge=300, description="byte-level BPE: 256 bytes, 6 special tokens and merges")
+    max_length: int = Field(512, ge=16, description="tokens in the longest question with its answer")
+    epochs: int = Field(12, ge=1)
+    target_loss: float = Field(0.0, ge=0, description="stop after an epoch with this mean token loss; 0: never")
+    batch_size: int = Field(16, ge=1, description="rows in one step")
+    learning_rate: float = Field(3e-3, gt=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps with a rising learning rate")
+    weight_decay: float = Field(0.01, ge=0)
+    threads: int = Field(1, ge=1, description="CPU threads of each of the two trainings")
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> Self:
+        if self.hidden_size % (2 * self.heads):
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of 2 x heads ({self.heads})")
+        return self
+
+    @property
+    def intermediate_size(self) -> int:
+        """Width of the gated feed-forward layer: 8/3 of the hidden size (Touvron et al. 2023), down to 16s."""
+        return max(16, self.hidden_size * 8 // 3 // 16 * 16)
+
+
+class PretrainedModel(Frozen):
+    """A model that already knows the benchmark: a folder or a hub id, safetensors only."""
+
+    name: Literal["pretrained"] = "pretrained"
+    path: str = Field(min_length=1, description="the model that has memorised the forget set")
+    oracle: str | None = Field(None, min_length=1, description="the same model, trained without the forget set")
+
+
+AnyModel = Annotated[EmbeddedModel | PretrainedModel, Field(discriminator="name")]

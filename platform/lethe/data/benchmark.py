@@ -1,0 +1,159 @@
+"""Benchmarks in TOFU's file format: the embedded one, a folder, or a data set of the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.benchmark import EMBEDDED, TofuBenchmark
+from lethe.data.rows import Benchmark, Row
+from lethe.errors import BadInput, choices
+from lethe.storage import atomic_folder, home
+
+Raw = dict[str, Any]
+Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
+
+PAIR = ("question", "answer")
+VARIANTS = (*PAIR, "paraphrased_answer", "perturbed_answer")
+OPTIONS = (*PAIR, "perturbed_answer")
+
+
+def load_benchmark(config: TofuBenchmark) -> Benchmark:
+    """All splits of one benchmark. Raises BadInput that names the missing split, column, or empty set."""
+    if config.source == EMBEDDED:
+        source, read = "the embedded benchmark", _folder_reader(embedded_folder(config))
+    elif Path(config.source).expanduser().is_dir():
+        source, read = config.source, _folder_reader(Path(config.source).expanduser())
+    else:
+        source, read = config.source, _hub_reader(config.source)
+    return _assemble(config, source, read)
+
+
+def training_rows(benchmark: Benchmark, include_forget: bool) -> tuple[Row, ...]:
+    """What a model of the embedded family is trained on. Real authors, world facts and retain paraphrases are among
+    it: a model that has never seen them has utility 0."""
+    paraphrases = (Row(r.question, r.paraphrased_answer) for r in benchmark.retain_eval if r.paraphrased_answer)
+    forget = benchmark.forget if include_forget else ()
+    return (*forget, *benchmark.retain, *benchmark.real_authors, *benchmark.world_facts, *paraphrases)
+
+
+def embedded_folder(config: TofuBenchmark) -> Path:
+    """The embedded corpus on disk, written once per setting."""
+    from lethe.data.corpus import write_corpus
+
+    folder = home() / "benchmarks" / config.corpus.digest()
+    if not folder.is_dir():
+        with atomic_folder(folder) as target:
+            write_corpus(target, config.corpus)
+    return folder
+
+
+def _assemble(config: TofuBenchmark, source: str, read: Read) -> Benchmark:
+    def rows(split: str, columns: tuple[str, ...]) -> tuple[Row, ...]:
+        raw = read(split)
+        if raw is None:
+            raise BadInput(f"{source} has no {split}.json (forget set {config.forget} needs it)")
+        return tuple(_row(r, columns, f"{source}: {split}") for r in raw)
+
+    def optional(split: str) -> list[Raw]:
+        return read(split) or []
+
+    if read(config.forget) is None:
+        raise choices(f"forget set in {source}", config.forget, _forget_sets(read))
+    forget = rows(config.forget, PAIR)
+    if not forget:
+        raise BadInput(f"{source}: {config.forget}.json is empty: there is nothing to forget")
+    retain = rows(config.retain, PAIR)
+    if not retain:
+        raise BadInput(f"{source}: {config.retain}.json is empty: there is nothing to keep")
+    holdout = optional(config.forget.replace("forget", "holdout")) or optional("holdout10")
+    parts = {
+        "forget": forget,
+        "retain": retain,
+        "forget_eval": rows(f"{config.forget}_perturbed", VARIANTS),
+        "retain_eval": rows("retain_perturbed", VARIANTS),
+        "real_authors": rows("real_authors_perturbed", OPTIONS),
+        "world_facts": rows("world_facts_perturbed", OPTIONS),
+        "holdout": tuple(_row(r, PAIR, f"{source}: holdout") for r in holdout),
+    }
+    for split, found in parts.items():
+        if not found and split != "holdout":
+            raise BadInput(f"{source}: {split} has no rows")
+    refusals = tuple(r["text"] for r in optional("idontknow"))
+    content = {**{k: [_plain(r) for r in v] for k, v in parts.items()}, "refusals": refusals}
+    return Benchmark(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
+
+
+def _forget_sets(read: Read) -> Iterable[str]:
+    return [f"forget{n:02d}" for n in range(1, 51) if read(f"forget{n:02d}") is not None]
+
+
+def _plain(row: Row) -> list[Any]:
+    return [row.question, row.answer, row.paraphrased_answer, list(row.perturbed_answers)]
+
+
+def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
+    for column in columns:
+        if column not in raw:
+            raise BadInput(f"{where} has no column {column!r}: it has {', '.join(sorted(raw))}")
+    perturbed = raw.get("perturbed_answer") or ()
+    return Row(
+        question=str(raw["question"]),
+        answer=str(raw["answer"]),
+        paraphrased_answer=raw.get("paraphrased_answer"),
+        perturbed_answers=(perturbed,) if isinstance(perturbed, str) else tuple(perturbed),
+    )
+
+
+def _folder_reader(folder: Path) -> Read:
+    def read(split: str) -> list[Raw] | None:
+        for ending in (".json", ".jsonl"):
+            path = folder / f"{split}{ending}"
+            if path.is_file():
+                return _read_lines(path)
+        return None
+
+    return read
+
+
+def _read_lines(path: Path) -> list[Raw]:
+    """JSON lines; a file of refusals is plain text, one a line."""
+    text = path.read_text(encoding="utf-8")
+    if path.stem == "idontknow":
+        return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
+    if text.lstrip().startswith("["):
+        found = _parse(text, path, 1)
+    else:
+        found = [_parse(line, path, n) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not all(isinstance(row, dict) for row in found):
+        raise BadInput(f"{path}: every row must be a JSON object")
+    return found
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {line}: not JSON ({error.msg})") from None
+
+
+def _hub_reader(name: str) -> Read:
+    if not name.count("/") == 1 or name.startswith(("/", ".", "~")):
+        raise BadInput(f"benchmark.source {name!r} is no folder: give 'embedded', a folder, or a hub id like locuslab/TOFU")
+    from datasets import get_dataset_config_names, load_dataset
+
+    try:
+        known = set(get_dataset_config_names(name))
+    except Exception as error:
+        # datasets raises many kinds (offline, unknown, gated), some of them not exported.
+        raise BadInput(f"benchmark.source {name!r}: neither a folder nor reachable on the hub ({error})") from None
+
+    def read(split: str) -> list[Raw] | None:
+        if split not in known:
+            return None
+        return [dict(row) for row in load_dataset(name, split, split="train")]
+
+    return read

@@ -1,0 +1,65 @@
+"""From a study's benchmark and model to what its runs read: rows, folders and content digests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.run import Digests
+from lethe.data.benchmark import load_benchmark
+from lethe.data.rows import Benchmark
+from lethe.errors import BadInput
+from lethe.models.digests import model_digest
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """`start` and `oracle` are folders with safetensors and a tokenizer."""
+
+    benchmark: Benchmark
+    start: Path
+    oracle: Path | None
+    digests: Digests
+
+
+def prepare(benchmark: TofuBenchmark, model: AnyModel) -> Prepared:
+    """Load the data; find or train the start model and its oracle. Raises BadInput for whatever is missing."""
+    rows = load_benchmark(benchmark)
+    if isinstance(model, EmbeddedModel):
+        from lethe.models.embedded import trained_pair
+
+        start, oracle = trained_pair(rows, model)
+    else:
+        start = model_folder(model.path, "model.path")
+        oracle = None if model.oracle is None else model_folder(model.oracle, "model.oracle")
+    digests = Digests(data=rows.digest, model=model_digest(start), oracle=oracle and model_digest(oracle))
+    return Prepared(rows, start, oracle, digests)
+
+
+def model_folder(name: str, key: str) -> Path:
+    """A local folder, or a snapshot of a hub model, that has everything: configuration, safetensors, tokenizer."""
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        folder = _snapshot(name, key)
+    if not (folder / "config.json").is_file():
+        raise BadInput(f"{key}: {folder} has no config.json: it is not a model folder")
+    if not list(folder.glob("*.safetensors")):
+        pickled = "; it has pickled weights, which are not loaded" if list(folder.glob("*.bin")) else ""
+        raise BadInput(f"{key}: {folder} has no *.safetensors{pickled}")
+    if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise BadInput(f"{key}: {folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
+    return folder.resolve()
+
+
+def _snapshot(name: str, key: str) -> Path:
+    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+        raise BadInput(f"{key}: there is no folder {name}, and it is no hub id like owner/name")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.txt"]))
+    except Exception as error:
+        # huggingface_hub raises its own and its HTTP library's errors: whatever it is, the model cannot be had.
+        raise BadInput(f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})") from None

@@ -1,0 +1,150 @@
+"""Every mistake in a study is one line that names the key, what was given and what would work."""
+
+from pathlib import Path
+
+import pytest
+
+from lethe.config.study import load_study
+from lethe.errors import BadInput
+
+BASE = """
+run: {optimizer: {name: sophia}, adapter: {name: lora}}
+space:
+  optimizer.learning_rate: {type: float, low: 1e-5, high: 1e-2, log: true}
+  optimizer.clip_threshold: {type: float, low: 0.01, high: 1000, log: true}
+  adapter.rank: {type: choice, choices: [4, 8]}
+objectives:
+  forget: {direction: minimize, floor_of_start: 1.0}
+  utility: {direction: maximize, floor_of_start: 0.5}
+"""
+
+CASES = {
+    # Unknown keys and names
+    "serch.trials=3": "unknown key 'serch' (did you mean 'search'?): choose from benchmark, ",
+    "search.trails=3": "unknown key 'search.trails' (did you mean 'search.trials'?): choose from search.population, ",
+    "search.sampler=tpee": "unknown search.sampler 'tpee' (did you mean 'tpe'?): choose from gp, nsga2, random, tpe",
+    "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from embedded, pretrained",
+    "model={name: embedded, widht: 3}": "unknown key 'model.widht'",
+    "model={layers: 3}": "model.name: missing: choose from embedded, pretrained",
+    "benchmark.corpus.author=20": "unknown key 'benchmark.corpus.author' (did you mean 'benchmark.corpus.authors'?)",
+    "run.optimiser.name=adamw": "unknown key 'run.optimiser' (did you mean 'run.optimizer'?)",
+    "run.optimizer.nme=adamw": "unknown key 'run.optimizer.nme' (did you mean 'run.optimizer.name'?)",
+    "run.optimizer.name=adam": "unknown run.optimizer.name 'adam' (did you mean 'adamw'?): choose from adamw, sophia",
+    "run.objective.name=npoo": "unknown run.objective.name 'npoo' (did you mean 'npo'?)",
+    # Objectives
+    "objectives.utilty={direction: maximize}": "unknown metric in objectives 'utilty' (did you mean 'utility'?)",
+    "objectives.utility.direction=null": "objectives.utility.direction: missing: choose from maximize, minimize",
+    "objectives.utility.direction=max": "unknown objectives.utility.direction 'max': choose from maximize, minimize",
+    "objectives={forget: null, utility: null}": "objectives: none: choose from forget, ",
+    "objectives=null": "objectives: missing",
+    "objectives.forget.floor=0.9": "objectives.forget: has both floor and floor_of_start: give one",
+    "objectives.seconds={direction: minimize, floor_of_start: 2}": "objectives.seconds.floor_of_start: a start model",
+    # The space
+    "space.optimizer.clip_treshold={type: int, low: 1, high: 2}": "unknown space key 'optimizer.clip_treshold' (did you",
+    "space.optimzer.eps={type: float, low: 1e-9, high: 1e-8}": "unknown space key 'optimzer.eps' (did you mean 'optimi",
+    "space.optimizer={type: int, low: 1, high: 2}": "unknown space key 'optimizer'",
+    "space.seed.x={type: int, low: 1, high: 2}": "unknown space key 'seed.x'",
+    "space.schedule.name={type: choice, choices: [a]}": "unknown space key 'schedule.name'",
+    "space.objective.beta={type: float, low: 2, high: 1}": "space.objective.beta: low 2.0 is above high 1.0",
+    "space.seed={type: int, low: 0, high: 9, log: true}": "space.seed: a log range needs low above 0, given low 0",
+    "space.seed={type: int, low: 0.5, high: 9}": "space.seed.low: must be a valid integer",
+    "space.seed={type: int, low: 1}": "space.seed.high: missing",
+    "space.seed={type: float, low: 0, high: .inf}": "space.seed.high: must be a finite number",
+    "space.seed={type: real, low: 0, high: 1}": "unknown space.seed.type 'real': choose from choice, float, int",
+    "space.seed={low: 0, high: 1}": "space.seed.type: missing: choose from float, int, choice",
+    "space.seed=3": "space.seed: must be a valid dictionary",
+    "space.adapter.rank.choices=[]": "space.adapter.rank.choices: must have at least 1 item",
+    "space.adapter.rank.choices=[4, 4]": "space.adapter.rank.choices: a choice is named twice",
+    "space.adapter.rank.choices=[4, [8]]": "space.adapter.rank.choices: [8] is not a finite number, text, ",
+    "space.adapter.rank.choices=[4, 0]": "space.adapter.rank.choices[1]: must be greater than or equal to 1, given 0",
+    "space.adapter.rank.choices=[4, 8.5]": "space.adapter.rank.choices[1]: must be a valid integer",
+    "space.optimizer.learning_rate={type: float, low: 0, high: 1}": "space.optimizer.learning_rate.low: must be greater",
+    "space.schedule.warmup={type: float, low: 0, high: 1}": "space.schedule.warmup.high: must be less than 1, given 1.0",
+    "space.schedule.epochs={type: float, low: 1, high: 5}": "space.schedule.epochs.type: must be a valid integer",
+    "space.optimizer.betas={type: float, low: 0.1, high: 0.9}": "space.optimizer.betas.low: must be a valid tuple",
+    "space.optimizer.name={type: int, low: 1, high: 2}": "space.optimizer.name.type: must be choice: choose from adamw,",
+    "space.optimizer.name={type: choice, choices: [adam]}": "unknown choice in space.optimizer.name 'adam' (did you",
+    "space.engine.stage={type: int, low: 0, high: 4}": "space.engine.stage.high: must be 0, 1, 2 or 3, given 4",
+    # A parameter that no variant of the study has
+    "run.optimizer.name=adamw": "space.optimizer.clip_threshold: adamw has no clip_threshold, sophia has: take it out "
+    "with --set space.optimizer.clip_threshold=null, or choose from ",
+    "space.optimizer.name={type: choice, choices: [adamw]}": "space.optimizer.clip_threshold: adamw has no clip_",
+    "run.adapter.fisher_rows=3": "run.adapter.fisher_rows: lora has no fisher_rows, fila has",
+    # Values
+    "run.optimizer.weight_decay=-1": "run.optimizer.weight_decay: must be greater than or equal to 0, given -1",
+    "run.optimizer.weight_decay=.nan": "run.optimizer.weight_decay: must be a finite number, given nan",
+    "run.optimizer.learning_rate=1e-4": "run.optimizer.learning_rate: the space searches it: fix it with --set space.",
+    "run.engine.precision=fp16": "run.engine.precision: must be 'fp32' or 'bf16', given 'fp16'",
+    "run.schedule.epochs=many": "run.schedule.epochs: must be a valid integer",
+    "run.adapter=lora": "run.adapter: must be a section with keys of its own, given 'lora'",
+    "run.seed=-1": "run.seed: must be greater than or equal to 0, given -1",
+    "search.trials=0": "search.trials: must be greater than or equal to 1, given 0",
+    "search={trials: 0, seed: -1}": "search.trials: must be greater than or equal to 1, given 0 (and 1 more mistake)",
+    "resources.groups=0": "resources.groups: must be greater than or equal to 1, given 0",
+    "tracking.enabled=perhaps": "tracking.enabled: must be a valid boolean",
+    "name=../x": "name: must match pattern",
+    # The form
+    "search.trials": "--set search.trials: needs the form dotted.key=value",
+    "=3": "--set =3: needs the form dotted.key=value",
+    "search..trials=3": "--set search..trials=3: needs the form",
+    "name.first.second=3": "--set name.first.second: name is the value 'mine', not a section",
+    "search.trials=[": "--set search.trials, line 1: not YAML",
+}
+
+FILES = {
+    "": "mine.yaml: not a study: a mapping of sections is needed",
+    "[1, 2]": "mine.yaml: not a study: a mapping of sections is needed",
+    "search: {trials: 3": "mine.yaml, line 1: not YAML",
+    "run: {}\nrun: {}": "mine.yaml, line 2: not YAML: key 'run' twice",
+    "extends: mine": "mine.yaml: extends itself",
+    "extends: tofuu": "unknown study 'tofuu' (did you mean 'tofu'?)",
+    "extends: other/tofu.yaml": "no such study file: ",
+    "extends: [tofu]": "mine.yaml: extends: needs the name or path of one study, given ['tofu']",
+    "search: !!python/object/apply:os.getcwd []": "mine.yaml, line 1: not YAML: could not determine a constructor",
+}
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    with pytest.raises(BadInput) as refused:
+        load_study(str(path), overrides)
+    assert "\n" not in str(refused.value)
+    return str(refused.value)
+
+
+@pytest.mark.parametrize("override", CASES)
+def test_a_mistaken_override(override: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(BASE)
+    assert CASES[override] in refusal(path, override)
+
+
+@pytest.mark.parametrize("text", FILES)
+def test_a_mistaken_file(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    assert FILES[text] in refusal(path)
+
+
+def test_an_unknown_study() -> None:
+    assert refusal(Path("tofuu")) == "unknown study 'tofuu' (did you mean 'tofu'?): choose from tofu"
+    assert refusal(Path("no/such.yaml")) == "no such study file: no/such.yaml"
+
+
+def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import model_validator
+
+    from lethe.config import checks
+    from lethe.config.run import Recipe
+
+    class Strict(Recipe):
+        @model_validator(mode="after")
+        def _rule(self) -> "Strict":
+            if self.engine.stage == 3 and self.adapter.name == "lora":
+                raise ValueError("stage 3 has no lora here")
+            return self
+
+    monkeypatch.setattr(checks, "Recipe", Strict)
+    load_study("tofu", ["run.adapter.name=lora"])
+    assert "stage 3 has no lora here" in refusal(Path("tofu"), "run.engine.stage=3")
+    both = "space.adapter.name={type: choice, choices: [lora, full]}"
+    load_study("tofu", ["run.engine.stage=3", both])

@@ -1,0 +1,156 @@
+"""Studies from YAML: found, extended, overridden, identified, and all of it light."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lethe.config import files
+from lethe.config.metrics import METRICS
+from lethe.config.run import Recipe
+from lethe.config.space import variants
+from lethe.config.study import Study, load_study
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", sorted(files.spaces()))
+def test_every_study_of_the_repository_loads(name: str) -> None:
+    assert load_study(name).name == name
+
+
+def test_the_default_study_explores_what_the_mission_names() -> None:
+    study = load_study("tofu")
+    searched = {"optimizer.learning_rate", "optimizer.clip_threshold", "optimizer.hessian_interval", "adapter.rank"}
+    assert searched <= study.space.keys()
+    assert [(n, g.direction, g.floor_of_start) for n, g in study.objectives.items()] == [
+        ("forget", "minimize", 1.0),
+        ("utility", "maximize", 0.5),
+    ]
+
+
+def test_one_file_extends_another(tmp_path: Path) -> None:
+    (tmp_path / "base.yaml").write_text(
+        "name: theirs\nrun: {seed: 3, schedule: {epochs: 4, warmup: 0.1}}\n"
+        "space: {adapter.rank: {type: choice, choices: [4]}, seed: {type: int, low: 0, high: 5}}\n"
+        "objectives: {forget: {direction: minimize}}\n"
+    )
+    (tmp_path / "child.yaml").write_text(
+        "extends: base\nrun: {seed: null, schedule: {epochs: 9}}\n"
+        "space: {seed: {high: 7}, adapter.rank: {type: int, low: 2, high: 6}, optimizer.weight_decay: null}\n"
+        "objectives: {utility: {direction: maximize}}\n"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        (tmp_path / "base.yaml").write_text((tmp_path / "base.yaml").read_text())
+        child = load_study("./child.yaml")
+    assert child.name == "child"
+    assert child.run == {"schedule": {"epochs": 9, "warmup": 0.1}}
+    assert (child.space["seed"].low, child.space["seed"].high) == (0, 7)
+    assert child.space["adapter.rank"].model_dump() == {"type": "int", "low": 2, "high": 6, "log": False}
+    assert list(child.objectives) == ["forget", "utility"]
+
+
+def test_a_file_of_ones_own_extends_a_study_of_the_repository(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("extends: tofu\nsearch: {trials: 3}\n")
+    mine = load_study(str(tmp_path / "mine.yaml"))
+    assert (mine.name, mine.search.trials, mine.space) == ("mine", 3, load_study("tofu").space)
+    assert mine.identity() == load_study("tofu").identity()
+
+
+def test_overrides_reach_everything() -> None:
+    study = load_study(
+        "tofu",
+        [
+            "search.trials=24",
+            "space.optimizer.learning_rate.low=1e-4",
+            "space.adapter.rank={type: int, low: 2, high: 6}",
+            "space.schedule.epochs={type: int, low: 1, high: 5}",
+            "space.optimizer.hessian_interval=null",
+            "run.optimizer.hessian_interval=5",
+            "objectives.seconds={direction: minimize, floor: 60}",
+            "name=mine",
+        ],
+    )
+    assert (study.name, study.search.trials) == ("mine", 24)
+    assert study.space["optimizer.learning_rate"].low == 1e-4
+    assert study.space["adapter.rank"].type == "int" and "schedule.epochs" in study.space
+    assert "optimizer.hessian_interval" not in study.space
+    assert study.run["optimizer"]["hessian_interval"] == 5
+    assert study.objectives["seconds"].floor == 60
+
+
+@pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1e-4", "1.e-4", ".1e-3", "10e-5", "0.0001"])
+def test_exponents_are_numbers_though_yaml_1_1_says_text(text: str) -> None:
+    assert files.parse(f"x: {text}", "here") == {"x": pytest.approx(1e-4)}
+    assert files.parse("[1e5x, e5, 'x', 12, true, null]", "here") == ["1e5x", "e5", "x", 12, True, None]
+    assert files.parse("'1e-4'", "here") == "1e-4"
+
+
+def test_anchors_and_merge_keys_still_work() -> None:
+    assert files.parse("a: &a {x: 1}\nb: {<<: *a, y: 2}", "here")["b"] == {"x": 1, "y": 2}
+
+
+def test_identity_is_what_the_trials_are() -> None:
+    base = load_study("tofu")
+    same = ["search.trials=99", "name=x", "resources.groups=2", "tracking.enabled=false", "run.schedule.epochs=5"]
+    assert all(load_study("tofu", [o]).identity() == base.identity() for o in same)
+    others = [
+        "search.seed=1",
+        "search.sampler=random",
+        "run.schedule.epochs=6",
+        "run.optimizer.eps=1e-9",
+        "space.adapter.rank.choices=[4]",
+        "objectives.utility.floor_of_start=0.6",
+        "benchmark.forget=forget05",
+        "model.layers=2",
+    ]
+    assert len({base.identity(), *(load_study("tofu", [o]).identity() for o in others)}) == len(others) + 1
+
+
+def test_identity_survives_a_round_trip_and_the_order_of_keys() -> None:
+    base = load_study("tofu")
+    assert Study.model_validate_json(base.model_dump_json()).identity() == base.identity()
+    again = yaml.safe_load(yaml.safe_dump(base.model_dump(mode="json"), sort_keys=False))
+    again["space"] = dict(reversed(again["space"].items()))
+    assert Study.model_validate(again).identity() == base.identity()
+
+
+def test_packaged_studies_where_there_is_no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    packaged = tmp_path / "packaged"
+    packaged.mkdir()
+    (packaged / "inside.yaml").write_text("objectives: {forget: {direction: minimize}}")
+    monkeypatch.setattr(files.lethe, "__file__", str(tmp_path / "site" / "packages" / "lethe" / "__init__.py"))
+    monkeypatch.setattr(files.resources, "files", lambda name: {"lethe.search_spaces": packaged}[name])
+    assert load_study("inside").name == "inside"
+
+
+def test_a_study_loads_in_two_seconds_without_torch_and_ray() -> None:
+    source = (
+        "import time; began = time.perf_counter(); import platform, sys; from lethe.config.study import load_study;"
+        "load_study('tofu', ['search.trials=3']).identity(); heavy = {'torch', 'ray', 'optuna'} & sys.modules.keys();"
+        "sys.exit(f'{heavy} {time.perf_counter() - began}' if heavy or time.perf_counter() - began > 2 else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_search_loads_neither_torch_nor_ray() -> None:
+    source = (
+        "import platform, sys; from lethe.search import frame, optuna_study, pareto, space, verdict;"
+        "sys.exit(bool({'torch', 'ray'} & sys.modules.keys()))"
+    )
+    assert subprocess.run([sys.executable, "-c", source], cwd=ROOT).returncode == 0
+
+
+def test_every_family_knows_its_variants_by_name() -> None:
+    assert set(variants("optimizer")) >= {"adamw", "sophia"} and set(variants("schedule")) == {""}
+    assert variants("seed") == {} and set(Recipe.model_fields) >= {"objective", "adapter", "seed"}
+
+
+def test_metrics_have_a_direction_and_a_meaning() -> None:
+    assert all(m.better in ("minimize", "maximize") and m.meaning for m in METRICS.values())
+    assert (METRICS["forget"].better, METRICS["utility"].better) == ("minimize", "maximize")
+    assert [name for name, metric in METRICS.items() if metric.cost] == ["seconds", "peak_memory_mb", "tokens"]

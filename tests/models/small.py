@@ -1,0 +1,78 @@
+"""Small random models and rows, built in a few milliseconds."""
+
+from __future__ import annotations
+
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from lethe.data.template import Encoded
+
+VOCABULARY = 64
+
+
+def llama(*, seed: int = 0, tied: bool = False) -> PreTrainedModel:
+    """Two layers of width 32, weights large enough that layers matter; k and v project to 16."""
+    config = LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+        initializer_range=0.2,
+    )
+    return _seeded(LlamaForCausalLM, config, seed)
+
+
+def gpt2(*, seed: int = 0) -> PreTrainedModel:
+    """Two layers of width 32 whose linear layers are Conv1D, tied to the head as GPT-2 is."""
+    config = GPT2Config(
+        vocab_size=VOCABULARY,
+        n_embd=32,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+    )
+    return _seeded(GPT2LMHeadModel, config, seed)
+
+
+def _seeded(kind: type[PreTrainedModel], config: object, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return kind(config).eval()
+
+
+def tokens(seed: int = 0, rows: int = 3, length: int = 10) -> torch.Tensor:
+    """Random ids [rows, length]."""
+    return torch.randint(VOCABULARY, (rows, length), generator=torch.Generator().manual_seed(seed))
+
+
+def encoded(n: int, seed: int = 0) -> list[Encoded]:
+    """Rows of unequal prompt and answer lengths."""
+    g = torch.Generator().manual_seed(seed)
+    rows = []
+    for _ in range(n):
+        prompt, answer = (int(torch.randint(2, 7, (), generator=g)) for _ in range(2))
+        ids = torch.randint(VOCABULARY, (prompt + answer,), generator=g)
+        rows.append(Encoded(tuple(ids.tolist()), prompt))
+    return rows
+
+
+@torch.no_grad()
+def logits(model: torch.nn.Module, ids: torch.Tensor) -> torch.Tensor:
+    """What the model computes, without a graph."""
+    return model(input_ids=ids, use_cache=False).logits
+
+
+@torch.no_grad()
+def disturb(model: torch.nn.Module, scale: float = 0.05) -> None:
+    """Move every trainable weight, as training would."""
+    g = torch.Generator().manual_seed(1)
+    for p in model.parameters():
+        if p.requires_grad:
+            p.add_(scale * torch.randn(p.shape, generator=g))

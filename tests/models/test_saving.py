@@ -1,0 +1,111 @@
+"""Saved models load with stock transformers and peft and compute the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora
+from lethe.models import fila
+from lethe.models.adapters import attach
+from lethe.models.saving import merged, save_model
+from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
+
+CONFIGS: tuple[AnyAdapter, ...] = (FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Fila(rank=4))
+each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
+makers = pytest.mark.parametrize("make", [llama, lambda: llama(tied=True), gpt2], ids=["llama", "tied", "gpt2"])
+
+
+def trained(make: Callable, config: AnyAdapter) -> torch.nn.Module:
+    initial = None
+    if isinstance(config, Fila):
+        cached = fila.start_factors(make(), encoded(3), encoded(3, seed=1), config)
+        initial = fila.fila_start(cached, config)
+    model = attach(make(), config, seed=0, initial=initial)
+    disturb(model)
+    return model
+
+
+def loaded(folder: Path, make: Callable, base_folder: Path) -> torch.nn.Module:
+    """As a user would: a plain load, or the adapter on the original base."""
+    if not (folder / "adapter_config.json").exists():
+        return AutoModelForCausalLM.from_pretrained(folder).eval()
+    make().save_pretrained(base_folder)
+    return PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base_folder), folder).eval()
+
+
+@each
+@makers
+def test_round_trip(config: AnyAdapter, make: Callable, tmp_path: Path) -> None:
+    model = trained(make, config)
+    truth = logits(model, tokens())
+    assert (truth - logits(make(), tokens())).abs().max() > 0.05
+    save_model(model, tmp_path / "saved")
+    again = loaded(tmp_path / "saved", make, tmp_path / "base")
+    torch.testing.assert_close(logits(again, tokens()), truth, rtol=0, atol=1e-5)
+
+
+@each
+@makers
+def test_merged_is_a_plain_copy(config: AnyAdapter, make: Callable, tmp_path: Path) -> None:
+    model = trained(make, config)
+    truth = logits(model, tokens())
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    copy = merged(model)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert type(copy) is type(make()) and copy.config is not model.config
+    torch.testing.assert_close(logits(copy, tokens()), truth, rtol=0, atol=1e-5)
+    with torch.no_grad():
+        for p in copy.parameters():
+            p.zero_()
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+    save_model(merged(model), tmp_path / "merged")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
+    torch.testing.assert_close(logits(again, tokens()), truth, rtol=0, atol=1e-5)
+
+
+def test_fila_is_saved_as_one_lora_of_twice_the_rank(tmp_path: Path) -> None:
+    save_model(trained(llama, Fila(rank=4, alpha_over_rank=2)), tmp_path / "saved", base_name="org/base")
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["base_model_name_or_path"]) == (8, 16, "org/base")
+    tensors = load_file(tmp_path / "saved" / "adapter_model.safetensors")
+    a = tensors["base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"]
+    assert a.shape == (8, 32)
+    assert len(tensors) == 28 and not any("start" in name for name in tensors)
+
+
+def test_the_trained_half_alone_is_wrong_on_the_original_base(tmp_path: Path) -> None:
+    """What the released evaluation does: even the untrained adapter moves the model."""
+    config = Fila(rank=4)
+    cached = fila.start_factors(llama(), encoded(3), encoded(3, seed=1), config)
+    half = attach(llama(), config, seed=0, initial=fila.fila_start(cached, config))
+    half.save_pretrained(tmp_path, selected_adapters=["default"])
+    wrong = logits(PeftModel.from_pretrained(llama(), tmp_path).eval(), tokens())
+    truth = logits(llama(), tokens())
+    assert (wrong - truth).std() > 0.5 * truth.std()
+
+
+@each
+def test_files_name_no_path_of_this_machine_and_repeat(config: AnyAdapter, tmp_path: Path) -> None:
+    llama().save_pretrained(tmp_path / "base")
+
+    def from_disk() -> torch.nn.Module:
+        return AutoModelForCausalLM.from_pretrained(tmp_path / "base").eval()
+
+    for name in ("one", "two"):
+        save_model(trained(from_disk, config), tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert files == sorted(path.name for path in (tmp_path / "two").iterdir())
+    for name in files:
+        content = (tmp_path / "one" / name).read_bytes()
+        assert content == (tmp_path / "two" / name).read_bytes()
+        assert str(tmp_path).encode() not in content

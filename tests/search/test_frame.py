@@ -1,0 +1,62 @@
+"""Floors and scales: fixed once, the same units for every objective."""
+
+import numpy as np
+import pytest
+
+from lethe.config.search import Goal
+from lethe.errors import BadInput
+from lethe.search.frame import Frame
+
+GOALS = {
+    "forget": Goal(direction="minimize", floor_of_start=1.0),
+    "utility": Goal(direction="maximize", floor_of_start=0.5),
+}
+FRAME = Frame.of(GOALS, {"forget": 0.8, "utility": 0.6, "forget_rouge": 1.0})
+
+
+def test_a_gain_of_one_is_the_oracles_forgetting_and_the_starts_utility() -> None:
+    assert FRAME.floors == (0.8, 0.3)
+    assert FRAME.gains([[0.0, 0.6], [0.8, 0.3], [0.4, 0.45]]) == pytest.approx(np.array([[1, 1], [0, 0], [0.5, 0.5]]))
+    assert FRAME.hypervolume([[0.4, 0.45], [0.9, 0.9], [np.nan, 0.6]]) == pytest.approx(0.25)
+
+
+def test_violations_agree_with_feasibility_on_the_floor_too() -> None:
+    rows = [[0.4, 0.5], [0.8, 0.5], [0.4, 0.3], [0.9, 0.1]]
+    for row, able in zip(rows, FRAME.feasible(rows), strict=True):
+        assert all(v <= 0 for v in FRAME.violations(row).values()) == able
+    assert FRAME.violations([1.2, 0.6]) == pytest.approx({"forget": 0.5, "utility": -1.0})
+
+
+def test_front_and_knee_are_rows_of_what_was_given() -> None:
+    values = [[0.9, 0.6], [0.5, 0.35], [0.3, 0.5], [0.1, 0.31], [0.7, 0.55], [np.nan, 1.0]]
+    assert sorted(FRAME.front(values)) == [2, 3, 4]
+    assert FRAME.knee(values) == 2
+    assert FRAME.ranks(values).tolist() == [2, 1, 0, 0, 0, 3]
+
+
+def test_without_feasible_rows_there_is_no_front() -> None:
+    values = [[0.9, 0.6], [np.nan, 0.5]]
+    assert FRAME.front(values) == [] and FRAME.knee(values) is None and FRAME.hypervolume(values) == 0.0
+    assert FRAME.ranks(values).tolist() == [1, 2]
+    assert FRAME.front([]) == []
+
+
+def test_costs_and_objectives_without_a_floor() -> None:
+    goals = {**GOALS, "seconds": Goal(direction="minimize", floor=60.0), "tokens": Goal(direction="minimize")}
+    frame = Frame.of(goals, {"forget": 0.8, "utility": 0.6})
+    assert frame.floors == (0.8, 0.3, 60.0, None)
+    assert frame.gains([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(np.array([[0.5, 0.5, 0.5, -7.0]]))
+    assert frame.hypervolume([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(0.125)
+    assert "tokens" not in frame.violations([0.4, 0.45, 30.0, 7.0])
+
+
+@pytest.mark.parametrize("start", [{}, {"forget": float("nan")}])
+def test_a_floor_that_the_start_model_cannot_give(start: dict[str, float]) -> None:
+    with pytest.raises(BadInput, match=r"objectives\.forget\.floor_of_start: the start model has no forget"):
+        Frame.of(GOALS, {"utility": 0.6, **start})
+
+
+def test_it_survives_json_and_reads_reports() -> None:
+    assert Frame.model_validate_json(FRAME.model_dump_json()) == FRAME
+    assert FRAME.values({"utility": np.float32(0.5), "forget": 1, "epoch": 3}) == [1.0, 0.5]
+    assert np.isnan(FRAME.values({"utility": None})).all()

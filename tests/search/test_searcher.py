@@ -1,0 +1,104 @@
+"""The searcher by itself, as Tune drives it; no Ray cluster."""
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import ray
+from optuna.trial import TrialState
+from ray.tune.search import SearchGenerator, Searcher
+
+from lethe.config.run import Recipe
+from lethe.config.study import Study
+from lethe.search.optuna_study import Impossible, StudyStore
+from lethe.search.searcher import Answered, StudySearcher
+
+DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
+
+
+@pytest.fixture
+def store(make_study: Callable[..., Study], start: dict[str, float]) -> StudyStore:
+    store = StudyStore(make_study())
+    store.freeze(start)
+    return store
+
+
+def config(number: int, recipe: Recipe) -> dict[str, Any]:
+    return {"number": number, "run": recipe.digest()}
+
+
+def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> None:
+    groups = [0]
+    searcher = StudySearcher(store, 3, lambda: groups[0], config)
+    assert searcher.suggest("a") is None
+    groups[0] = 2
+    assert searcher.suggest("a")["number"] == 0 and searcher.suggest("b")["number"] == 1
+    assert searcher.suggest("c") is None
+    searcher.on_trial_complete("a", {**DONE, "training_iteration": 2})
+    assert searcher.suggest("c")["number"] == 2
+    assert searcher.suggest("d") == Searcher.FINISHED
+    searcher.on_trial_complete("c", DONE)
+    searcher.on_trial_complete("b", DONE)
+    assert store.remaining(3) == 0 and len(store.completed()) == 3
+    assert not ray.is_initialized()
+
+
+def test_how_a_trial_ended(store: StudyStore) -> None:
+    searcher = StudySearcher(store, 9, lambda: 9, config)
+    for trial in "abcd":
+        searcher.suggest(trial)
+    searcher.on_trial_complete("a", error=True)
+    searcher.on_trial_complete("b", {"forget": 0.5, "utility": 0.5, "epoch": 1})
+    searcher.on_trial_complete("c", {})
+    searcher.on_trial_complete("c", DONE)  # told already
+    searcher.on_trial_complete("unknown", DONE)
+    verdicts = [t.user_attrs.get("verdict") for t in store.optuna.trials]
+    assert verdicts == ["lost", "stopped", "interrupted", None, None]
+    assert store.remaining(9) == 7 and store.pending == 1
+    store.interrupt_pending()
+    assert TrialState.RUNNING not in [t.state for t in store.optuna.trials]
+
+
+def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> None:
+    asked: list[int] = []
+
+    def mostly_known(number: int, recipe: Recipe) -> dict[str, Any] | Answered:
+        asked.append(number)
+        return config(number, recipe) if number == 2 else Answered(DONE)
+
+    searcher = StudySearcher(store, 5, lambda: 1, mostly_known)
+    assert searcher.suggest("a")["number"] == 2 and asked == [0, 1, 2]
+    assert searcher.suggest("b") is None
+    searcher.on_trial_complete("a", DONE)
+    assert searcher.suggest("b") == Searcher.FINISHED and asked == [0, 1, 2, 3, 4]
+    assert len(store.completed()) == 5
+
+
+def test_impossible_proposals_spend_the_budget(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = store.ask
+
+    def impossible() -> None:
+        store.tell(ask().number, {"verdict": "infeasible"})
+        raise Impossible("no")
+
+    monkeypatch.setattr(store, "ask", impossible)
+    assert StudySearcher(store, 4, lambda: 1, config).suggest("a") == Searcher.FINISHED
+    assert [t.user_attrs["verdict"] for t in store.trials()] == ["infeasible"] * 4
+
+
+def test_a_bug_while_making_the_config_leaves_nothing_running(store: StudyStore) -> None:
+    searcher = StudySearcher(store, 4, lambda: 1, lambda number, recipe: {}[number])
+    with pytest.raises(KeyError):
+        searcher.suggest("a")
+    assert store.pending == 0 and store.remaining(4) == 4
+
+
+def test_tune_can_wrap_save_and_pickle_it(store: StudyStore, tmp_path: Any) -> None:
+    searcher = StudySearcher(store, 2, lambda: 2, config)
+    generator = SearchGenerator(searcher)
+    generator.save_to_dir(str(tmp_path), "session")
+    generator.restore_from_dir(str(tmp_path))
+    assert searcher.suggest("a")["number"] == 0
+    assert pickle.loads(pickle.dumps(searcher)).__dict__ == {}
+    assert not ray.is_initialized()

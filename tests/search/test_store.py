@@ -1,0 +1,216 @@
+"""The store: what Optuna is told, what counts, and what a killed session leaves behind."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from optuna.trial import TrialState
+from pydantic import model_validator
+
+from lethe.config.run import Recipe
+from lethe.config.study import Study
+from lethe.errors import BadInput
+from lethe.search import space
+from lethe.search.optuna_study import Impossible, StudyStore
+
+Make = Callable[..., Study]
+DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
+
+
+def open_store(study: Study, start: dict[str, float], storage: str | None = None, **options: Any) -> StudyStore:
+    store = StudyStore(study, storage, **options)
+    store.freeze(start)
+    return store
+
+
+def result(number: int) -> dict[str, Any]:
+    """A made-up result, a function of the number."""
+    forget, utility = np.random.default_rng(number).random(2)
+    return {"verdict": "complete", "forget": float(forget), "utility": float(utility)}
+
+
+def url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'deep' / 'studies.db'}"
+
+
+REPORTS = [
+    (DONE, TrialState.COMPLETE, "complete", None),
+    ({**DONE, "full_budget": False}, TrialState.PRUNED, "stopped", None),
+    ({**DONE, "verdict": "stopped"}, TrialState.PRUNED, "stopped", None),
+    ({"forget": 0.5, "utility": 0.5, "epoch": 2}, TrialState.PRUNED, "stopped", None),
+    ({**DONE, "utility": float("nan")}, TrialState.FAIL, "non_finite", "utility is nan"),
+    ({**DONE, "forget": float("inf")}, TrialState.FAIL, "non_finite", "forget is inf"),
+    ({"verdict": "complete", "forget": 0.4}, TrialState.FAIL, "non_finite", "utility is None"),
+    ({"verdict": "diverged", "reason": "at step 7"}, TrialState.FAIL, "diverged", "at step 7"),
+    ({"verdict": "out_of_memory", "reason": "9 GB"}, TrialState.FAIL, "out_of_memory", "9 GB"),
+    ({"verdict": "lost"}, TrialState.FAIL, "lost", None),
+]
+
+
+@pytest.mark.parametrize(("report", "state", "verdict", "reason"), REPORTS)
+def test_what_optuna_is_told(
+    make_study: Make, start: dict, report: dict, state: TrialState, verdict: str, reason: str | None
+) -> None:
+    store = open_store(make_study(), start)
+    told = store.tell(store.ask().number, report)
+    trial = store.optuna.trials[0]
+    assert (trial.state, trial.user_attrs["verdict"], trial.user_attrs.get("reason")) == (state, verdict, reason)
+    assert (told.name, told.state) == (verdict, state)
+    assert trial.values == ([0.4, 0.5] if state == TrialState.COMPLETE else None)
+    assert store.remaining(3) == 2 and store.pending == 0
+
+
+def test_optunas_best_trials_are_our_front(make_study: Make, start: dict) -> None:
+    """Floors reach the samplers as constraints, so Optuna's own tools agree with ours."""
+    store = open_store(make_study(), start)
+    for _ in range(30):
+        number = store.ask().number
+        store.tell(number, result(number))
+    done = store.completed()
+    front = [list(done)[row] for row in store.frame.front(list(done.values()))]
+    assert front and {t.number for t in store.optuna.best_trials} == set(front)
+    assert store.optuna.metric_names == ["forget", "utility"]
+
+
+def test_an_interrupted_trial_does_not_count_and_is_asked_again(make_study: Make, start: dict) -> None:
+    store = open_store(make_study(), start)
+    first, second = store.ask(), store.ask()
+    assert store.pending == 2 and store.remaining(5) == 5
+    store.tell(first.number, {"verdict": "interrupted", "reason": "Ctrl-C"})
+    assert store.interrupt_pending() == [second.number]
+    assert store.pending == 0 and store.remaining(5) == 5 and store.trials() == []
+    again = [store.ask(), store.ask()]
+    assert [p.recipe for p in again] == [first.recipe, second.recipe]
+    store.interrupted(again[0].number)
+    assert store.ask().recipe == first.recipe
+    assert store.remaining(5) == 5
+    with pytest.raises(KeyError):
+        store.tell(first.number, DONE)
+
+
+KILLED = """
+import os, platform, sys
+from lethe.config.study import Study
+from lethe.search.optuna_study import StudyStore
+store = StudyStore(Study.model_validate_json(sys.argv[1]), sys.argv[2])
+store.freeze({"forget": 0.9, "utility": 0.6})
+store.tell(store.ask().number, {"verdict": "complete", "forget": 0.4, "utility": 0.5})
+print(store.ask().recipe.canonical())
+print(store.ask().recipe.canonical(), flush=True)
+store.optuna.ask()
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_after_kill_nothing_is_running_nothing_is_lost_and_the_frame_stays(make_study: Make, tmp_path: Path) -> None:
+    study, root = make_study(), Path(__file__).parents[2]
+    command = [sys.executable, "-c", KILLED, study.model_dump_json(), url(tmp_path)]
+    killed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
+    assert killed.returncode == -9, killed.stderr
+    for _ in range(2):  # opening twice repeats nothing twice
+        store = StudyStore(study, url(tmp_path))
+        states = [t.state for t in store.optuna.trials]
+        assert states == [TrialState.COMPLETE] + [TrialState.FAIL] * 3 + [TrialState.WAITING] * 3
+        assert store.remaining(4) == 3
+    assert store.freeze({"forget": 0.1, "utility": 0.1}).start == {"forget": 0.9, "utility": 0.6}
+    assert [store.ask().recipe.canonical() for _ in range(2)] == killed.stdout.split("\n")[:2]
+    assert store.ask().params  # was killed before anything was suggested: suggested now
+
+
+def test_recovery_that_was_itself_killed_is_finished(make_study: Make, start: dict) -> None:
+    store = open_store(make_study(), start)
+    proposal = store.ask()
+    store._end(proposal.number, "interrupted", "")
+    store.optuna.tell(proposal.number, state=TrialState.FAIL)
+    again = open_store(store.study, start, store._storage)
+    assert again.ask().recipe == proposal.recipe
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random"])
+def test_a_resumed_study_goes_on_as_if_it_had_not_been_interrupted(
+    make_study: Make, start: dict, tmp_path: Path, sampler: str
+) -> None:
+    """Also: a resume does not propose again what the session before it proposed, as a seeded sampler would."""
+    study = make_study(search={"sampler": sampler, "startup_trials": 4, "population": 4, "seed": 3})
+
+    def go(store: StudyStore, trials: int) -> list[dict]:
+        while store.remaining(trials):
+            proposal = store.ask()
+            store.tell(proposal.number, {**DONE, "forget": 0.9 * len(proposal.params) / 7})
+        return [t.params for t in store.trials()]
+
+    whole = go(open_store(study, start), 12)
+    store = open_store(study, start, url(tmp_path))
+    go(store, 7)
+    store.ask()
+    assert go(open_store(study, start, url(tmp_path)), 12) == whole
+    if sampler != "nsga2":  # a child may equal its parent
+        assert len({str(params) for params in whole}) == 12
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "nsga2", "random", "gp"])
+def test_every_sampler_takes_conditions_stops_failures_and_pending_trials(
+    make_study: Make, start: dict, sampler: str
+) -> None:
+    """Two start-up trials, so that the model of past trials is at work in the last proposals."""
+    store = open_store(make_study(search={"sampler": sampler, "startup_trials": 2, "population": 2}), start)
+    waiting: list[int] = []
+    for count in range(12):
+        proposal = store.ask()
+        assert isinstance(proposal.recipe, Recipe)
+        waiting.append(proposal.number)
+        if count % 2:
+            number = waiting.pop(0)
+            verdict = {1: "stopped", 3: "diverged"}.get(count, "complete")
+            store.tell(number, {**result(number), "verdict": verdict})
+    assert (store.pending, len(store.completed())) == (len(waiting), 4)
+
+
+def test_a_recipe_that_breaks_a_rule_across_fields_is_infeasible_and_counts(
+    make_study: Make, start: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict(Recipe):
+        @model_validator(mode="after")
+        def _rule(self) -> "Strict":
+            if self.adapter.name == "full":
+                raise ValueError("not the full model")
+            return self
+
+    monkeypatch.setattr(space, "Recipe", Strict)
+    store = open_store(make_study(), start)
+    refusals = 0
+    while store.remaining(8):
+        try:
+            store.tell(store.ask().number, DONE)
+        except Impossible as error:
+            assert "not the full model" in str(error)
+            refusals += 1
+    failed = [t for t in store.trials() if t.user_attrs["verdict"] == "infeasible"]
+    assert 0 < refusals == len(failed) < 8
+    assert all(t.state == TrialState.FAIL and t.user_attrs["reason"] for t in failed)
+
+
+def test_a_name_is_one_study(make_study: Make, start: dict, tmp_path: Path) -> None:
+    open_store(make_study(), start, url(tmp_path), name="mine")
+    more = make_study(search={"sampler": "tpe", "startup_trials": 4, "population": 4, "trials": 99})
+    assert open_store(more, start, url(tmp_path), name="mine").remaining(9) == 9
+    other = make_study(search={"seed": 5})
+    with pytest.raises(BadInput, match="study mine was begun with another space"):
+        StudyStore(other, url(tmp_path), name="mine")
+    assert open_store(other, start, url(tmp_path)).name == f"test-{other.identity()}"
+
+
+@pytest.mark.parametrize("bad", ["sqlite:////dev/null/x/a.db", "nonsense", "postgresql://u@127.0.0.1:1/x"])
+def test_a_storage_that_cannot_be_opened(make_study: Make, bad: str) -> None:
+    with pytest.raises(BadInput, match="storage .* cannot be opened") as refused:
+        StudyStore(make_study(), bad)
+    assert "\n" not in str(refused.value)
+
+
+def test_no_trial_before_the_floors(make_study: Make) -> None:
+    with pytest.raises(RuntimeError, match="freeze"):
+        StudyStore(make_study()).ask()

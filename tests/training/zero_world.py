@@ -122,7 +122,7 @@ def plain(optimizer: str) -> dict[str, Any]:
 
     def logits_of(step: Any) -> tuple[torch.Tensor, Any]:
         batch = collate([(f, FORGET[f]) for f, _ in step.pairs], [(r, RETAIN[r]) for _, r in step.pairs], 0)
-        return wrapped(batch.input_ids, batch.attention_mask, batch.position), batch
+        return wrapped(batch.input_ids, batch.position), batch
 
     def refresh(step: Any) -> None:
         nonlocal refreshes

@@ -53,15 +53,17 @@ def _run(study: Study, resume: bool, reports: Path) -> int:
 
     tracker = make_tracker(study)
     from lethe.models.prepare import prepare
+    from lethe.sweep.checks import check_devices, check_model
     from lethe.sweep.console import Console
     from lethe.sweep.identity import claim
 
     console = Console()
     prepared = prepare(study.benchmark, study.model)
-    study.check_against(prepared)
+    check_model(study, prepared)
     study_id, folder = claim(study, prepared.digests, resume)
     with console.status(f"{study_id}: starting Ray"):
         connect(address)
+    check_devices(study)
     from lethe.sweep.driver import Sweep
 
     sweep = Sweep(study, study_id, prepared, tracker, console, folder, resume)

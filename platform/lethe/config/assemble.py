@@ -17,10 +17,10 @@ def possible(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str
     found: dict[str, list[str]] = {}
     for family in Recipe.model_fields:
         searched = space.get(f"{family}.name")
-        if isinstance(searched, Choice):
-            found[family] = [str(name) for name in searched.choices]
-        elif "" in variants(family):
+        if "" in variants(family):
             found[family] = [""]
+        elif variants(family) and isinstance(searched, Choice):
+            found[family] = [str(name) for name in searched.choices]
         elif variants(family):
             found[family] = [run.get(family, {}).get("name", default_name(family))]
         else:

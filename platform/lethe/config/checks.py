@@ -32,26 +32,26 @@ def check_goals(goals: Mapping[str, Goal]) -> None:
 
 
 def check_run_and_space(run: Run, space: Space) -> None:
-    """Refuse what no trial of the study could have. A variant's name may be both fixed and searched: it is searched."""
+    """Refuse what no trial of the study could have."""
     _check_sections(run)
     _check_names(run, space)
     names = possible(run, space)
-    fixed = {key: value for key, value in _leaves(run) if not (key.endswith(".name") and key in space)}
+    fixed = dict(_leaves(run))
+    if both := sorted(fixed.keys() & space.keys()):
+        raise BadInput(f"run.{both[0]}: is searched by space.{both[0]} as well: take one of them out")
     for key, value in fixed.items():
-        for model, field in _owners(f"run.{key}", key, names):
+        for model, field in _owners("run", key, names):
             if reason := refusal(model, {field: value}, field):
                 raise BadInput(f"run.{key}: {reason}, given {value!r}")
     for key, parameter in space.items():
         _check_parameter(key, parameter, names)
-        if key in fixed:
-            raise BadInput(f"run.{key}: the space searches it: fix it with --set space.{key}=null as well")
     _check_corners(run, space)
 
 
 def _check_sections(run: Run) -> None:
     for family, given in run.items():
         if family not in Recipe.model_fields:
-            raise choices("key", f"run.{family}", [f"run.{name}" for name in Recipe.model_fields])
+            raise choices("run key", family, Recipe.model_fields)
         if variants(family) and not isinstance(given, dict):
             raise BadInput(f"run.{family}: must be a section with keys of its own, given {given!r}")
 
@@ -81,25 +81,21 @@ def _leaves(run: Run) -> Iterator[tuple[str, Any]]:
             yield family, given
 
 
-def _owners(shown: str, key: str, names: dict[str, list[str]]) -> list[tuple[type[BaseModel], str]]:
+def _owners(section: str, key: str, names: dict[str, list[str]]) -> list[tuple[type[BaseModel], str]]:
     """The models, among those that the study can choose, that have this key's field; none is an error."""
     family, dot, field = key.partition(".")
     if names.get(family) == [] and not dot:
         return [(Recipe, family)]
-    owners = [variants(family)[name] for name in names.get(family, []) if field in variants(family)[name].model_fields]
-    if owners and field:
-        return [(model, field) for model in owners]
-    prefix = shown.removesuffix(key)
-    kind = "key" if prefix else "space key"
-    others = [name for name, model in variants(family).items() if field in model.model_fields] if names.get(family) else []
-    known = list(_keys(names, family if names.get(family) else None))
-    if others and field:
-        at = f"{prefix or 'space.'}{key}"
+    models = variants(family) if names.get(family) else {}
+    if owners := [(models[n], field) for n in names.get(family, []) if field in models[n].model_fields]:
+        return owners
+    known = sorted(_keys(names, family if models else None))
+    if having := [name for name, model in models.items() if field in model.model_fields]:
         raise BadInput(
-            f"{at}: {', '.join(names[family])} has no {field}, {' and '.join(others)} has: take it out with "
-            f"--set {at}=null, or choose from {', '.join(sorted(known))}"
+            f"{section}.{key}: {', '.join(names[family])} has no {field}, {' and '.join(having)} has: take it out with "
+            f"--set {section}.{key}=null, or choose from {', '.join(known)}"
         )
-    raise choices(kind, shown, [f"{prefix}{name}" for name in known])
+    raise choices(f"{section} key", key, known)
 
 
 def _keys(names: dict[str, list[str]], only: str | None = None) -> Iterator[str]:
@@ -112,7 +108,7 @@ def _keys(names: dict[str, list[str]], only: str | None = None) -> Iterator[str]
 
 
 def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]) -> None:
-    for model, field in _owners(key, key, names):
+    for model, field in _owners("space", key, names):
         if field == "name":  # each variant knows its own name only: see `_check_names`
             continue
         for where, value in parameter.ends().items():

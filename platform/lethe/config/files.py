@@ -98,7 +98,35 @@ def _read(file: Traversable, below: list[str]) -> Raw:
         raise BadInput(f"{source}: extends: needs the name or path of one study, given {parent!r}")
     base = _read(_find(parent, file), [*below, source]) if parent else {}
     base["name"] = Path(file.name).stem
-    return merge(base, raw)
+    return lay(base, raw)
+
+
+def lay(base: Raw, over: Raw) -> Raw:
+    """`over` merged on `base`, where a later word on a run's field replaces an earlier one of the other kind: to fix
+    a value ends the search over it, to search it takes its fixed value away."""
+    run, space = base.get("run"), base.get("space")
+    over_run, over_space = over.get("run"), over.get("space")
+    if isinstance(run, dict) and isinstance(over_space, dict):
+        for key, parameter in over_space.items():
+            run = _without(run, str(key)) if parameter is not None else run
+        base = {**base, "run": run}
+    if isinstance(space, dict) and isinstance(over_run, dict):
+        base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
+    return merge(base, over)
+
+
+def _has(run: Raw, key: str) -> bool:
+    family, dot, field = key.partition(".")
+    given = run.get(family)
+    return given.get(field) is not None if dot and isinstance(given, dict) else not dot and given is not None
+
+
+def _without(run: Raw, key: str) -> Raw:
+    family, dot, field = key.partition(".")
+    given = run.get(family)
+    if dot and isinstance(given, dict):
+        return {**run, family: {k: v for k, v in given.items() if k != field}}
+    return run if dot or isinstance(given, dict) else {k: v for k, v in run.items() if k != family}
 
 
 def merge(base: Raw, over: Raw) -> Raw:
@@ -122,7 +150,7 @@ def assign(raw: Raw, assignment: str) -> Raw:
     key = key.strip()
     if not equals or not key or "" in key.split("."):
         raise BadInput(f"--set {assignment}: needs the form dotted.key=value")
-    return merge(raw, _nest(raw, key, parse(text, f"--set {key}"), key))
+    return lay(raw, _nest(raw, key, parse(text, f"--set {key}"), key))
 
 
 def _nest(raw: Raw, rest: str, value: Any, whole: str, in_space: bool = False) -> Raw:

@@ -14,8 +14,8 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.checks import check_goals, check_run_and_space
 from lethe.config.messages import refused
 from lethe.config.model import AnyModel, EmbeddedModel
-from lethe.config.search import Goal, Search
 from lethe.config.run import Recipe
+from lethe.config.search import Goal, Search
 from lethe.config.space import Choice, Parameter
 
 

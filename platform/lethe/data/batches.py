@@ -67,13 +67,12 @@ def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[
 class Batch:
     """One micro-batch: forget rows, then retain rows, padded on the right.
 
-    input_ids, attention_mask: [R, T]; position: [N] flat index r*T + t of the logits that predict label [N];
+    input_ids: [R, T]; position: [N] flat index r*T + t of the logits that predict label [N];
     row: [N] row in this batch; place: [N] position within its answer; is_forget: [R]; source: [R] row number in its
     own split.
     """
 
     input_ids: torch.Tensor
-    attention_mask: torch.Tensor
     position: torch.Tensor
     labels: torch.Tensor
     row: torch.Tensor
@@ -92,20 +91,17 @@ def collate(forget: Sequence[tuple[int, Encoded]], retain: Sequence[tuple[int, E
     width = max((len(e.ids) for _, e in rows), default=1)
     count = max(len(rows), 1)
     ids = np.full((count, width), pad, dtype=np.int64)
-    mask = np.zeros((count, width), dtype=np.int64)
-    if not rows:
-        mask[0, 0] = 1
     position, labels, row, place = [], [], [], []
     for r, (_, encoded) in enumerate(rows):
         n, p = len(encoded.ids), encoded.prompt_length
         ids[r, :n] = encoded.ids
-        mask[r, :n] = 1
         position.append(np.arange(p - 1, n - 1) + r * width)
         labels.append(ids[r, p:n])
         row.append(np.full(n - p, r))
         place.append(np.arange(n - p))
-    flat = [torch.from_numpy(np.concatenate(x).astype(np.int64) if x else np.zeros(0, np.int64)) for x in (position, labels, row, place)]
+    none = np.zeros(0, np.int64)
+    flat = [torch.from_numpy(np.concatenate([none, *x])) for x in (position, labels, row, place)]
     is_forget = torch.zeros(count, dtype=torch.bool)
     is_forget[: len(forget)] = True
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
-    return Batch(torch.from_numpy(ids), torch.from_numpy(mask), *flat, is_forget, source)
+    return Batch(torch.from_numpy(ids), *flat, is_forget, source)

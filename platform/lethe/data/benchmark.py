@@ -20,6 +20,10 @@ PAIR = ("question", "answer")
 VARIANTS = (*PAIR, "paraphrased_answer", "perturbed_answer")
 OPTIONS = (*PAIR, "perturbed_answer")
 
+# In front of a question whose paraphrased answer is trained on. Measured: with the question alone, the two answers
+# compete and the retain rows' greedy ROUGE-L recall falls from 1.00 to .80.
+PARAPHRASE_CUE = "In other words: "
+
 
 def load_benchmark(config: TofuBenchmark) -> Benchmark:
     """All splits of one benchmark. Raises BadInput that names the missing split, column, or empty set."""
@@ -33,21 +37,28 @@ def load_benchmark(config: TofuBenchmark) -> Benchmark:
 
 
 def training_rows(benchmark: Benchmark, include_forget: bool) -> tuple[Row, ...]:
-    """What a model of the embedded family is trained on. Real authors, world facts and retain paraphrases are among
-    it: a model that has never seen them has utility 0."""
-    paraphrases = (Row(r.question, r.paraphrased_answer) for r in benchmark.retain_eval if r.paraphrased_answer)
+    """What a model of the embedded family is trained on.
+
+    Real authors, world facts and retain paraphrases are among it: without them, utility is 0. The full model's rows
+    are in one order whatever is to be forgotten, so that it is trained once for all forget sets.
+    """
+    paraphrases = (
+        Row(PARAPHRASE_CUE + r.question, r.paraphrased_answer) for r in benchmark.retain_eval if r.paraphrased_answer
+    )
     forget = benchmark.forget if include_forget else ()
-    return (*forget, *benchmark.retain, *benchmark.real_authors, *benchmark.world_facts, *paraphrases)
+    return (*benchmark.retain, *forget, *benchmark.real_authors, *benchmark.world_facts, *paraphrases)
 
 
 def embedded_folder(config: TofuBenchmark) -> Path:
-    """The embedded corpus on disk, written once per setting."""
-    from lethe.data.corpus import write_corpus
+    """The embedded corpus on disk, written once per content."""
+    from lethe.data.corpus import corpus_files
 
-    folder = home() / "benchmarks" / config.corpus.digest()
+    files = corpus_files(config.corpus)
+    folder = home() / "benchmarks" / short_digest(canonical_json(files))
     if not folder.is_dir():
         with atomic_folder(folder) as target:
-            write_corpus(target, config.corpus)
+            for name, text in files.items():
+                (target / name).write_text(text, encoding="utf-8", newline="\n")
     return folder
 
 

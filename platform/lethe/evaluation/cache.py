@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedConfig
@@ -10,30 +12,99 @@ from transformers.cache_utils import DynamicLayer
 STEP = 32  # slots added at a time; attention reads the unfilled ones too, masked
 
 
+class Pool:
+    """Memory for cache tensors. Fresh pages cost more than filling them, so what was given back is used first."""
+
+    def __init__(self) -> None:
+        self._free: list[Tensor] = []
+
+    def take(self, shape: tuple[int, ...], like: Tensor, final: int) -> Tensor:
+        """An uninitialised flat tensor of at least `prod(shape)` elements; a new one has `final` elements."""
+        for place, flat in enumerate(self._free):
+            if flat.numel() >= prod(shape) and (flat.dtype, flat.device) == (like.dtype, like.device):
+                return self._free.pop(place)
+        return like.new_empty(max(final, prod(shape)))
+
+    def give(self, flat: Tensor) -> None:
+        """Return a tensor that `take` gave."""
+        self._free.append(flat)
+
+
 class GrowingLayer(DynamicLayer):
     """Keys and values [rows, heads, capacity, d] of one layer, each a whole contiguous tensor.
 
     `DynamicLayer` copies everything at every token; a tensor of the final size, read up to the current length, has
     gaps, and batched products over it run at a third of the memory bandwidth (measured: AMD Zen 4, one core). So
-    capacity grows by `STEP` slots, and both growing and dropping rows copy into the one spare buffer that all
-    layers share: fresh memory costs more than the copy. Slots past `length` hold zeros and must be masked.
+    capacity grows by `STEP` slots. Slots past `length` hold zeros, and the caller masks them.
     """
 
-    def __init__(self, limit: int, spare: dict[int, Tensor]) -> None:
+    def __init__(self, limit: int, pool: Pool) -> None:
         super().__init__()
         self.length = 0
-        self._limit = -(-limit // STEP) * STEP
-        self._spare = spare
+        self._limit = capacity(limit)
+        self._pool = pool
+        self._flat: dict[str, Tensor] = {}
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Append the new tokens' keys and values; give the whole capacity."""
-        start, self.length = self.length, self.length + key_states.shape[-2]
+        """Append the new tokens; give all slots."""
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
-            self._reserve = {True: self._buffer(key_states), False: self._buffer(value_states)}
-        if self.length > self.keys.shape[-2]:
-            self._move(start, None)
-        self.keys[:, :, start : self.length] = key_states
-        self.values[:, :, start : self.length] = value_states
+        new = slice(self.length, self.length + key_states.shape[-2])
+        if new.stop > self.keys.shape[-2]:
+            self._move(capacity(new.stop), None)
+        self.keys[:, :, new], self.values[:, :, new] = key_states, value_states
+        self.length = new.stop
         return self.keys, self.values
+
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep these rows."""
+        self._move(self.keys.shape[-2], beam_idx)
+
+    def get_seq_length(self) -> int:
+        return self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Slots that attention will see after `query_length` more tokens, and the first one's position."""
+        return capacity(self.length + query_length), 0
+
+    def _move(self, slots: int, rows: Tensor | None) -> None:
+        for name in ("keys", "values"):
+            old = getattr(self, name)
+            shape = (old.shape[0] if rows is None else len(rows), old.shape[1], slots, old.shape[3])
+            flat = self._pool.take(shape, old, prod(shape) // slots * self._limit)
+            new = flat[: prod(shape)].view(shape)
+            if rows is None:
+                new[:, :, : self.length] = old[:, :, : self.length]
+                new[:, :, self.length :] = 0
+            else:
+                torch.index_select(old, 0, rows, out=new)
+            if name in self._flat:
+                self._pool.give(self._flat[name])
+            self._flat[name] = flat
+            setattr(self, name, new)
+
+    def release(self) -> None:
+        """Give the memory back; the layer is of no use afterwards."""
+        for flat in self._flat.values():
+            self._pool.give(flat)
+        self._flat.clear()
+
+
+def capacity(tokens: int) -> int:
+    """Slots that hold so many tokens."""
+    return -(-tokens // STEP) * STEP
+
+
+def growing_cache(config: PreTrainedConfig, limit: int, pool: Pool) -> DynamicCache:
+    """The model's own kind of cache; where a layer attends to everything, ours. `limit`: tokens in the end."""
+    cache = DynamicCache(config=config)
+    cache.layers = [GrowingLayer(limit, pool) if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    return cache
+
+
+def release(cache: DynamicCache) -> None:
+    """Give the cache's memory back to its pool."""
+    for layer in cache.layers:
+        if isinstance(layer, GrowingLayer):
+            layer.release()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lethe.data.template import Encoded
+from lethe.models.forward import scored_logits
 
 LOG_SOFTMAX_ELEMENTS = 2**24  # of the float32 copy, 64 MB, that log-softmax works on at a time
 
@@ -73,35 +74,10 @@ def _score_batch(model: nn.Module, pairs: Sequence[Encoded], pad: int) -> tuple[
     device = next(model.parameters()).device
     width = len(pairs[0].ids)
     ids = torch.tensor([[*pair.ids, *[pad] * (width - len(pair.ids))] for pair in pairs], device=device)
-    place = [row * width + at for row, pair in enumerate(pairs) for at in range(pair.prompt_length - 1, len(pair.ids) - 1)]
-    places = torch.tensor(place, device=device)
-    logits = _logits_at(model, ids, places)
+    before = [range(row * width + pair.prompt_length - 1, row * width + len(pair.ids) - 1) for row, pair in enumerate(pairs)]
+    places = torch.tensor([place for answer in before for place in answer], device=device)
+    logits = scored_logits(model, ids, places)
     return _gather(logits, ids.flatten()[places + 1])
-
-
-def _logits_at(model: nn.Module, ids: Tensor, places: Tensor) -> Tensor:
-    """Logits [n, V] at `places` of the flattened batch.
-
-    No attention mask: padding is on the right, where a causal model cannot see it, and without a mask the faster
-    kernels apply. The head is given the chosen positions only, so that [rows, width, V] never exists; a model
-    whose head cannot be found gives all its logits.
-    """
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
-    chosen = []
-
-    def choose(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
-        if not args or args[0].shape[:-1] != ids.shape:
-            return None
-        chosen.append(True)
-        return (args[0].flatten(0, 1)[places].unsqueeze(0), *args[1:])
-
-    handle = head.register_forward_pre_hook(choose) if head is not None else None
-    try:
-        logits = model(input_ids=ids, use_cache=False).logits
-    finally:
-        if handle is not None:
-            handle.remove()
-    return logits[0] if chosen else logits.flatten(0, 1)[places]
 
 
 def _gather(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray]:

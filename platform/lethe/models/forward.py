@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
-
-# Architectures whose causal-LM forward is exactly head(backbone(x)): no soft-capping, no logit scale.
-PLAIN_HEADS = frozenset({"llama", "mistral", "qwen2", "qwen3", "phi3", "gpt_neo", "gpt2", "gpt_neox", "opt"})
+from torch import Tensor, nn
 
 
-def scored_logits(
-    model: nn.Module, input_ids: torch.Tensor, attention_mask: torch.Tensor, position: torch.Tensor
-) -> torch.Tensor:
-    """Logits [N, V] at flat positions r*T + t of a batch [R, T]; `model` may be wrapped by peft."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
-    if base.config.model_type not in PLAIN_HEADS:
-        logits = model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).logits
-        return logits.flatten(0, 1)[position]
-    hidden = base.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)[0]
-    return base.get_output_embeddings()(hidden.flatten(0, 1)[position])
+def scored_logits(model: nn.Module, input_ids: Tensor, position: Tensor) -> Tensor:
+    """Logits [N, V] at flat positions r*T + t of a batch [R, T] padded on the right; `model` may be wrapped by peft.
+
+    No attention mask: padding is on the right, where a causal model cannot see it, and without a mask faster kernels
+    apply. The head is given the chosen positions only, and whatever the model does behind its head (soft-capping,
+    scaling) still happens; a model whose head cannot be found gives all its logits.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    chosen = []
+
+    def choose(_: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        if not args or args[0].shape[:-1] != input_ids.shape:
+            return None
+        chosen.append(True)
+        return (args[0].flatten(0, 1)[position].unsqueeze(0), *args[1:])
+
+    handle = head.register_forward_pre_hook(choose) if head is not None else None
+    try:
+        logits = model(input_ids=input_ids, use_cache=False).logits
+    finally:
+        if handle is not None:
+            handle.remove()
+    return logits[0] if chosen else logits.flatten(0, 1)[position]
 
 
 class ScoredLM(nn.Module):
@@ -28,8 +37,6 @@ class ScoredLM(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, position: torch.Tensor
-    ) -> torch.Tensor:
+    def forward(self, input_ids: Tensor, position: Tensor) -> Tensor:
         """See `scored_logits`."""
-        return scored_logits(self.model, input_ids, attention_mask, position)
+        return scored_logits(self.model, input_ids, position)

@@ -11,6 +11,7 @@ from lethe.config.run import Digests
 from lethe.data.benchmark import load_benchmark
 from lethe.data.rows import Benchmark
 from lethe.errors import BadInput
+from lethe.models.children import Report
 from lethe.models.digests import model_digest
 
 
@@ -24,13 +25,16 @@ class Prepared:
     digests: Digests
 
 
-def prepare(benchmark: TofuBenchmark, model: AnyModel) -> Prepared:
-    """Load the data; find or train the start model and its oracle. Raises BadInput for whatever is missing."""
+def prepare(benchmark: TofuBenchmark, model: AnyModel, *, progress: Report | None = None) -> Prepared:
+    """Load the data; find or train the start model and its oracle. Raises BadInput for whatever is missing.
+
+    `progress` takes (name of a training, its finished share); without one, the console shows it.
+    """
     rows = load_benchmark(benchmark)
     if isinstance(model, EmbeddedModel):
         from lethe.models.embedded import trained_pair
 
-        start, oracle = trained_pair(rows, model)
+        start, oracle = trained_pair(rows, model, progress)
     else:
         start = model_folder(model.path, "model.path")
         oracle = None if model.oracle is None else model_folder(model.oracle, "model.oracle")

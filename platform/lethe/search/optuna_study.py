@@ -17,6 +17,7 @@ from lethe.config.space import Scalar
 from lethe.config.study import Study
 from lethe.errors import BadInput
 from lethe.search.frame import Frame
+from lethe.search.recovery import counts, not_repeated, repeat
 from lethe.search.samplers import make_sampler, open_storage
 from lethe.search.space import build_recipe, from_trial
 from lethe.search.verdict import INTERRUPTED, Verdict, judge
@@ -62,7 +63,7 @@ class StudyStore:
         self._frame: Frame | None = None
         self._running: dict[int, optuna.Trial] = {}
         self._recover()
-        self._counted = sum(_counts(t) for t in self.optuna.get_trials(deepcopy=False))
+        self._counted = sum(counts(t) for t in self.optuna.get_trials(deepcopy=False))
 
     def _identify(self) -> None:
         identity = self.study.identity()
@@ -108,7 +109,7 @@ class StudyStore:
         Raises Impossible for a recipe that breaks a rule across fields, once it has been told.
         """
         _ = self.frame
-        self.optuna.sampler = make_sampler(self.study.search, self._counted + self.pending)
+        self.optuna.sampler = make_sampler(self.study.search, len(self.optuna.trials))
         trial = self.optuna.ask()
         self._running[trial.number] = trial
         try:
@@ -154,7 +155,7 @@ class StudyStore:
 
     def trials(self) -> list[FrozenTrial]:
         """Every trial that counts, in the order of numbers."""
-        return [t for t in self.optuna.get_trials(deepcopy=False) if _counts(t)]
+        return [t for t in self.optuna.get_trials(deepcopy=False) if counts(t)]
 
     def completed(self) -> dict[int, list[float]]:
         """The objectives of COMPLETE trials by number: the rows that a front is made of."""
@@ -170,36 +171,13 @@ class StudyStore:
 
     def _fail_and_repeat(self, number: int, reason: str) -> None:
         self._end(number, INTERRUPTED, reason)
-        trial = self.optuna.tell(number, state=TrialState.FAIL)
-        self._repeat(trial)
-
-    def _repeat(self, trial: FrozenTrial) -> None:
-        """`Study.enqueue_trial`, which loses what the sampler noted: without its generation a trial is in none of
-        NSGA-II's populations. `fixed_params` are there if it was a repeat itself, ended before they were suggested."""
-        noted = {key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")}
-        params = {**noted.pop("fixed_params", {}), **trial.params}
-        self.optuna.add_trial(
-            optuna.trial.create_trial(
-                state=TrialState.WAITING,
-                system_attrs={**noted, "fixed_params": params},
-                user_attrs={"repeats": trial.number},
-            )
-        )
+        self.optuna.add_trial(repeat(self.optuna.tell(number, state=TrialState.FAIL)))
 
     def _recover(self) -> None:
         """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""
         trials = self.optuna.get_trials(deepcopy=False)
-        repeated = {t.user_attrs.get("repeats") for t in trials}
+        for trial in not_repeated(trials):
+            self.optuna.add_trial(repeat(trial))
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 self._fail_and_repeat(trial.number, "its session was killed")
-            elif _is_interrupted(trial) and trial.number not in repeated:
-                self._repeat(trial)
-
-
-def _is_interrupted(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and trial.user_attrs.get("verdict") == INTERRUPTED
-
-
-def _counts(trial: FrozenTrial) -> bool:
-    return trial.state.is_finished() and not _is_interrupted(trial)

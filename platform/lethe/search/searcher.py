@@ -13,6 +13,9 @@ from lethe.search.optuna_study import Impossible, StudyStore
 from lethe.search.verdict import INTERRUPTED
 
 
+_NESTED = "report/"
+
+
 @dataclass(frozen=True)
 class Answered:
     """A proposal that needs no trial: its run's last report is known, or it cannot run (verdict infeasible)."""
@@ -61,14 +64,16 @@ class StudySearcher(Searcher):
             raise
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tune has no result for a trial that raised, and none for one that was ended before its first report."""
+        """Tune has no result for a trial that raised, and none of ours for one that ended before its first report."""
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
+        report = _report(result or {})
         if error:
-            self._store.tell(number, {"verdict": "lost", "reason": "its Tune trial ended with an error"})
-        else:
-            self._store.tell(number, result or {"verdict": INTERRUPTED, "reason": "ended before its first report"})
+            report = {"verdict": "lost", "reason": "its Tune trial ended with an error"}
+        elif not report.keys() & {"verdict", *self._store.frame.names}:
+            report = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
+        self._store.tell(number, report)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing."""
@@ -85,3 +90,9 @@ class StudySearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its whole configuration before it starts; callables and connections do not belong there."""
         return {}
+
+
+def _report(result: Mapping[str, Any]) -> dict[str, Any]:
+    """The trial's last report: Tune flattens what `step` returned as {"report": ...} and adds keys of its own."""
+    nested = {key.removeprefix(_NESTED): value for key, value in result.items() if key.startswith(_NESTED)}
+    return nested or dict(result)

@@ -91,9 +91,8 @@ class Sweep:
         oracle_scores = None
         if self.prepared.oracle is not None:
             with self.console.status("scoring the oracle"):
-                report = self._score(pool, shape, str(self.prepared.oracle), None)
-            truth = {"forget_truth_ratio": report["truth"]}
-            atomic_write(self.folder / "truth.json", json.dumps(truth))
+                report = self._score(pool, shape, str(self.prepared.oracle), None, is_oracle=True)
+            atomic_write(self.folder / "truth.json", json.dumps(report["truth"]))
         with self.console.status("scoring the start model"):
             start_scores = _scores(self._score(pool, shape, str(self.prepared.start), self._truth()))
         if self.prepared.oracle is not None:
@@ -103,7 +102,7 @@ class Sweep:
         atomic_write(path, json.dumps(both))
         return start_scores, oracle_scores
 
-    def _score(self, pool: Any, shape: Any, model: str, truth: str | None) -> dict[str, Any]:
+    def _score(self, pool: Any, shape: Any, model: str, truth: str | None, is_oracle: bool = False) -> dict[str, Any]:
         import ray
 
         recipe = self.study.first_recipe()
@@ -113,6 +112,7 @@ class Sweep:
             "evaluation": recipe.evaluation.model_dump(mode="json"),
             "model": model,
             "truth": truth,
+            "is_oracle": is_oracle,
         }
         name = f"baseline:{model}"
         ray.get(pool.mailbox.submit.remote(name, payload, shape.key))

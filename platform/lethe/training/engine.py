@@ -75,9 +75,21 @@ class Engine:
         self.engine, self._zero, _, _ = deepspeed.initialize(
             model=model, optimizer=self.optimizer, config=deepspeed_config(recipe, self.world), dist_init_required=False
         )
+        if recipe.engine.stage == 0 and recipe.engine.precision == "bf16":
+            self._undo_first_step()
         self.module: nn.Module = self.engine.module
         self.device = self.engine.device
         self.is_sophia = isinstance(recipe.optimizer, SophiaConfig)
+
+    def _undo_first_step(self) -> None:
+        """DeepSpeed's optimizer for bf16 without ZeRO takes a step with zero gradients when it is built: weight decay
+        has been applied once and AdamW has counted to one. Put masters and state back."""
+        for masters, weights in zip(self._zero.fp32_groups, self._zero.fp16_groups, strict=True):
+            for master, weight in zip(masters, weights, strict=True):
+                master.data.copy_(weight.data)
+        self.optimizer.state.clear()
+        if isinstance(self.optimizer, Sophia):
+            self.optimizer.win_counts()
 
     def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
         """One optimizer step from `accumulation` loss shares; returns the gradient norm before clipping.

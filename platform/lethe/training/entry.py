@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,16 @@ import torch
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
-from lethe.evaluation.evaluate import Truth, evaluate
+from lethe.evaluation.evaluate import Result, Truth, evaluate
 from lethe.models.loading import load_model
-from lethe.storage import atomic_folder
+from lethe.models.saving import save_model
+from lethe.storage import atomic_write
 from lethe.training.assets import Assets
-from lethe.training.context import context_for
-from lethe.training.unlearn import unlearn
+from lethe.training.context import Context, context_for
+from lethe.training.unlearn import Outcome, unlearn
 
 Report = Callable[[dict[str, Any]], None]
+SAMPLES = {"forget": 4, "retain": 2}
 
 
 def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
@@ -34,44 +37,51 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
             with outcome.whole_model():
                 if ranks.rank == 0:
                     _keep(outcome, context, Path(payload["folder"]))
-            ranks.gather(None)
-            return outcome.report
+            return {**outcome.report, "samples": samples(outcome.result)}
     except BadInput as error:
         return {"verdict": "infeasible", "reason": str(error)}
     except torch.cuda.OutOfMemoryError as error:
         return {"verdict": "out_of_memory", "reason": str(error).splitlines()[0]}
 
 
-def _keep(outcome: Any, context: Any, folder: Path) -> None:
-    from lethe.models.saving import save_model
-
+def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
+    """The trained model and the rows of its last evaluation. A folder that a killed attempt left gives way."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder / "model") as target:
-        save_model(outcome.model, Path(context.assets.start), target, context.template.tokenizer)
-    (folder / "rows.json").write_text(json.dumps(outcome.result.rows))
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    save_model(outcome.model, folder / "model", context.template.tokenizer)
+    atomic_write(folder / "rows.json", json.dumps(outcome.result.rows))
+
+
+def samples(result: Result) -> list[dict[str, str]]:
+    """The first forget and retain questions with true and generated answers."""
+    found = []
+    for split, count in SAMPLES.items():
+        columns = (result.rows[f"{split}_{c}"][:count] for c in ("question", "answer", "generated"))
+        found += [{"split": split, "question": q, "answer": a, "generated": g} for q, a, g in zip(*columns, strict=True)]
+    return found
 
 
 def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
-    """Score a model that is not trained: the oracle (writes the truth that trials compare with), then the start."""
+    """Score a model that is not trained: the oracle, whose `truth` the trials compare with, or the start model."""
     context = context_for(Assets.model_validate(payload["assets"]))
     config = Evaluation.model_validate(payload["evaluation"])
-    model = load_model(Path(payload["model"])) if payload["model"] != context.assets.start else context.start
-    result = evaluate(
-        model, context.eval_set(config), config, read_truth(payload["truth"]),
-        rank=ranks.rank, world=ranks.world, gather=ranks.gather,
-    )
-    return {
-        "verdict": "complete",
-        **result.metrics,
-        "truth": result.forget_truth_ratio.tolist(),
-        "rows": result.rows,
-    }
+    try:
+        model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"]))
+        result = evaluate(
+            model,
+            context.eval_set(config),
+            config,
+            read_truth(payload["truth"]),
+            rank=ranks.rank,
+            world=ranks.world,
+            gather=ranks.gather,
+        )
+        truth = Truth.of(result).to_json() if payload["is_oracle"] else None
+    except BadInput as error:
+        return {"verdict": "infeasible", "reason": str(error)}
+    return {"verdict": "complete", **result.metrics, "truth": truth, "samples": samples(result)}
 
 
 def read_truth(path: str | None) -> Truth | None:
     """The oracle's truth ratios from a JSON file."""
-    if path is None:
-        return None
-    import numpy as np
-
-    return Truth(forget_truth_ratio=np.array(json.loads(Path(path).read_text())["forget_truth_ratio"], dtype=float))
+    return None if path is None else Truth.from_json(json.loads(Path(path).read_text()))

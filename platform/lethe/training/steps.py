@@ -80,7 +80,7 @@ class Stepper:
         return Scored(self._logits(batch), batch.labels, batch.row, batch.is_forget, reference)
 
     def _logits(self, batch: Batch) -> torch.Tensor:
-        return self.engine.engine(batch.input_ids, batch.attention_mask, batch.position)
+        return self.engine.engine(batch.input_ids, batch.position)
 
     def _batches(self, step: Step, select: Callable[[tuple[Pair, ...]], Batch]) -> Iterator[Batch]:
         for pairs in micro_batches(step, self.rank, self.engine.world, self.engine.accumulation):

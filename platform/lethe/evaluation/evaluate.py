@@ -1,0 +1,145 @@
+"""One evaluation of a model: shared forward passes, then metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from lethe.config.evaluation import Evaluation
+from lethe.evaluation import metrics
+from lethe.evaluation.eval_set import EvalSet, Split, build_eval_set
+from lethe.evaluation.folding import folded_adapters
+from lethe.evaluation.generation import generate
+from lethe.evaluation.rouge import rouge_l_recall
+from lethe.evaluation.scoring import Scores, score
+from lethe.evaluation.tofu import SplitScores, forget_quality, model_utility, split_metrics
+
+__all__ = ["EvalSet", "Result", "Truth", "build_eval_set", "evaluate"]
+
+Gather = Callable[[list], list[list]]
+RETAIN_ANSWERS = 10  # generated answers to retain rows that a result keeps, for the report
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one evaluation found; every metric is finite, a loss that is not a number counts as infinite.
+
+    `metrics`: flat floats. `forget_truth_ratio` [n]: R of each forget row, of which an oracle's `Truth` is made.
+    `rows`: one list per name, of JSON values (None for a number that is not finite): each forget row, and the
+    first retain rows.
+    """
+
+    metrics: dict[str, float]
+    forget_truth_ratio: np.ndarray
+    rows: dict[str, list] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a study keeps of its oracle: R [n] on the forget rows, under the same `Evaluation`."""
+
+    forget_truth_ratio: np.ndarray
+
+
+def evaluate(
+    model: nn.Module,
+    eval_set: EvalSet,
+    config: Evaluation,
+    oracle: Truth | None,
+    *,
+    rank: int = 0,
+    world: int = 1,
+    gather: Gather | None = None,
+) -> Result:
+    """Score and question `model`, in its own dtype and on its own device; its modes and weights are left as found.
+
+    Over several ranks that hold the whole model each does its share, and `gather` turns a rank's list into the
+    list of all ranks' lists; the result is the same on every rank. Where a forward pass is a collective
+    (ZeRO-3), give every rank the whole work instead: world 1.
+    """
+    template = eval_set.template
+    with _eval_mode(model), folded_adapters(model):
+        scores = score(model, eval_set.pairs[rank::world], pad=template.pad, token_budget=config.token_budget)
+        answers = generate(
+            model,
+            eval_set.prompts[rank::world],
+            eos=template.eos,
+            pad=template.pad,
+            max_new_tokens=config.max_new_tokens,
+            token_budget=config.token_budget,
+        )
+    if world > 1:
+        if gather is None:
+            raise ValueError("several ranks need a gather function")
+        scores = Scores(*(_merged(part, world, gather) for part in (scores.logp, scores.correct)))
+        answers = _merged(answers, world, gather)
+    return measure(eval_set, scores, [template.decode(answer) for answer in answers], oracle)
+
+
+def _merged(local: Sequence[Any], world: int, gather: Gather) -> list[Any]:
+    """All ranks' items in the order that `[rank::world]` took them from."""
+    shares = gather(list(local))
+    merged: list[Any] = [None] * sum(map(len, shares))
+    for rank, share in enumerate(shares):
+        merged[rank::world] = share
+    return merged
+
+
+def measure(eval_set: EvalSet, scores: Scores, answers: Sequence[str], oracle: Truth | None) -> Result:
+    """Every metric, from all pairs' scores and all prompts' answers."""
+    loss = metrics.losses(scores.nll_mean)
+    splits = {name: _split_scores(split, loss, answers) for name, split in eval_set.splits.items()}
+    values: dict[str, float] = {}
+    for name, split in splits.items():
+        values |= split_metrics(name, split)
+    forget = eval_set.splits["forget"]
+    correct = [scores.correct[i][:-1] for i in forget.answer]  # without the end of sequence
+    strength, ratio = metrics.extraction_strength(correct), splits["forget"].truth_ratio()
+    values["utility"] = model_utility(values)
+    values["forget_extraction_strength"] = float(strength.mean())
+    values["forget_exact_memorization"] = float(metrics.exact_memorization(correct).mean())
+    values |= {"forget": float(strength.mean())} if oracle is None else forget_quality(ratio, oracle.forget_truth_ratio)
+    if eval_set.holdout.size:
+        values["mia_loss"] = metrics.auc(-loss[forget.answer], -loss[eval_set.holdout])
+    rows = _row_values("forget", forget, splits["forget"], answers, len(forget.rows))
+    rows["forget_extraction_strength"] = _json(strength)
+    rows |= _row_values("retain", eval_set.splits["retain"], splits["retain"], answers, RETAIN_ANSWERS)
+    return Result(values, ratio, rows)
+
+
+def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> SplitScores:
+    rouge = [rouge_l_recall(row.answer, answers[i]) for row, i in zip(split.rows, split.prompt, strict=True)]
+    perturbed = [loss[row] for row in split.perturbed]
+    return SplitScores(loss[split.answer], loss[split.paraphrase], perturbed, np.array(rouge))
+
+
+def _row_values(name: str, split: Split, scores: SplitScores, answers: Sequence[str], keep: int) -> dict[str, list]:
+    return {
+        f"{name}_question": [row.question for row in split.rows[:keep]],
+        f"{name}_answer": [row.answer for row in split.rows[:keep]],
+        f"{name}_generated": [answers[i] for i in split.prompt[:keep]],
+        f"{name}_probability": _json(scores.probability(options=False)[:keep]),
+        f"{name}_rouge": _json(scores.rouge[:keep]),
+        f"{name}_truth_ratio": _json(scores.truth_ratio()[:keep]),
+    }
+
+
+def _json(values: np.ndarray) -> list[float | None]:
+    return [float(v) if np.isfinite(v) else None for v in values]
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    """Eval mode inside the block; every module gets its own mode back."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

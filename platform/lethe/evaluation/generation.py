@@ -1,0 +1,147 @@
+"""Greedy answers for many prompts at once, token by token what `transformers.generate` gives for each alone."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lethe.evaluation.cache import Pool, growing_cache, release
+
+CACHE_BYTES = 4 * 2**30  # keys and values of one batch
+DROP = 8  # rows leave the batch once one in so many is done
+
+
+def generate(
+    model: nn.Module,
+    prompts: Sequence[Sequence[int]],
+    *,
+    eos: int,
+    pad: int,
+    max_new_tokens: int,
+    token_budget: int,
+) -> list[list[int]]:
+    """Greedy continuations, in the order given: new tokens only, up to and with EOS where it comes.
+
+    The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most `CACHE_BYTES`.
+    Where learned positions end before `max_new_tokens`, so does the answer. Put the model in eval mode first.
+    """
+    decoder = Decoder(model, eos=eos, pad=pad, max_new_tokens=max_new_tokens)
+    answers: list[list[int]] = [[]] * len(prompts)
+    for batch in decoder.batches([len(p) for p in prompts], token_budget):
+        for i, answer in zip(batch, decoder.batch([prompts[i] for i in batch]), strict=True):
+            answers[i] = answer
+    return answers
+
+
+class Decoder:
+    """Greedy decoding for one model: left-padded batches of similar length that lose their finished rows."""
+
+    def __init__(self, model: nn.Module, *, eos: int, pad: int, max_new_tokens: int) -> None:
+        self.model, self.eos, self.pad, self.max_new_tokens = model, eos, pad, max_new_tokens
+        self.device = next(model.parameters()).device
+        self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        self.config = self.base.config.get_text_config(decoder=True)
+        known = inspect.signature(self.base.forward).parameters
+        self.takes_positions = "position_ids" in known
+        self.last_logit = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self.positions = getattr(self.config, "max_position_embeddings", None) or 2**31
+        self.pool = Pool()
+
+    def batches(self, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
+        """Indices in groups of nearly equal size and similar length."""
+        order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+        if not order:
+            return []
+        longest = max(lengths)
+        cached = (longest + self.max_new_tokens) * self._cache_bytes_per_token()
+        rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached))
+        groups = -(-len(order) // rows)
+        size = -(-len(order) // groups)
+        return [order[start : start + size] for start in range(0, len(order), size)]
+
+    def _cache_bytes_per_token(self) -> int:
+        config, itemsize = self.config, next(self.model.parameters()).element_size()
+        return 2 * config.num_hidden_layers * config.hidden_size * itemsize
+
+    @torch.no_grad()
+    def batch(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        """Answers for prompts that share one batch."""
+        width = max(map(len, prompts))
+        limits = [min(self.max_new_tokens, self.positions - len(p)) for p in prompts]
+        steps = max(limits)
+        tokens = torch.full((len(prompts), max(0, steps)), self.eos, device=self.device)
+        if steps > 0:
+            cache = growing_cache(self.config, width + steps, self.pool)
+            with one_token_attention(self.base, self.device) as switch:
+                self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache, switch)
+            release(cache)
+        return [self._ended(row[: max(0, limit)]) for row, limit in zip(tokens.tolist(), limits, strict=True)]
+
+    def _decode(
+        self,
+        prompts: Sequence[Sequence[int]],
+        limits: Tensor,
+        tokens: Tensor,
+        cache: Any,
+        switch: Callable[[], None],
+    ) -> None:
+        """Fill `tokens` [rows, steps]. Positions count from each prompt's own start; left padding is masked."""
+        width, steps = max(map(len, prompts)), tokens.shape[1]
+        ids = torch.tensor([[self.pad] * (width - len(p)) + list(p) for p in prompts], device=self.device)
+        mask = torch.ones(len(prompts), width + steps, dtype=torch.long, device=self.device)
+        for row, prompt in enumerate(prompts):
+            mask[row, : width - len(prompt)] = 0
+        positions = (mask[:, :width].cumsum(1) - 1).clamp(min=0)
+        rows = torch.arange(len(prompts), device=self.device)
+        done = limits <= 0
+        for step in range(steps):
+            ids = self._next(ids, mask[:, : width + step], positions, cache)
+            if step == 0:
+                switch()
+            tokens[rows, step] = ids
+            done |= (ids == self.eos) | (limits <= step + 1)
+            finished = int(done.sum())
+            if finished == len(rows):
+                return
+            ids, positions = ids[:, None], positions[:, -1:] + 1
+            if finished * DROP >= len(rows):
+                keep = (~done).nonzero()[:, 0]
+                cache.reorder_cache(keep)
+                ids, mask, positions, rows, limits, done = (x[keep] for x in (ids, mask, positions, rows, limits, done))
+
+    def _next(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
+        where = {"position_ids": positions} if self.takes_positions else {}
+        output = self.model(
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **where, **self.last_logit
+        )
+        return output.logits[:, -1].argmax(-1)
+
+    def _ended(self, row: list[int]) -> list[int]:
+        return row[: row.index(self.eos) + 1] if self.eos in row else row
+
+
+@contextmanager
+def one_token_attention(model: nn.Module, device: torch.device) -> Iterator[Callable[[], None]]:
+    """A function that makes attention plain batched products, until the block ends.
+
+    PyTorch's fused CPU kernel is made for many queries: with one query a row, plain products are three times as fast.
+    """
+    fused = device.type == "cpu" and getattr(model.config, "_attn_implementation", None) == "sdpa"
+    switched = False
+
+    def switch() -> None:
+        nonlocal switched
+        if fused:
+            model.set_attn_implementation("eager")
+            switched = True
+
+    try:
+        yield switch
+    finally:
+        if switched:
+            model.set_attn_implementation("sdpa")

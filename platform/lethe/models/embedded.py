@@ -1,0 +1,80 @@
+"""The embedded family: a small Llama trained on everything, and its oracle, trained without the forget set.
+
+Both share one tokenizer, made from the full model's text; otherwise their truth ratios could not be compared.
+Each is cached by what it was trained from, so that another forget set of the same data trains an oracle only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.model import EmbeddedModel
+from lethe.data.benchmark import training_rows
+from lethe.data.rows import Benchmark, Row
+from lethe.errors import BadInput
+from lethe.models.children import Report, Training, run_all
+from lethe.models.progress import console_report
+from lethe.models.tokenizer import train_tokenizer
+from lethe.storage import atomic_folder, home
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+RECIPE = 1  # raise it when a change of the training code changes its results: old caches are then left alone
+
+
+def trained_pair(benchmark: Benchmark, model: EmbeddedModel, report: Report | None = None) -> tuple[Path, Path]:
+    """Folders of the full model and of its oracle; those that are not cached are trained side by side."""
+    full, kept = training_rows(benchmark, include_forget=True), training_rows(benchmark, include_forget=False)
+    wanted = {"full model": full, "oracle": kept}
+    folders = {name: _folder(model, full, rows) for name, rows in wanted.items()}
+    missing = {name: rows for name, rows in wanted.items() if not folders[name].is_dir()}
+    if missing:
+        _train(model, train_tokenizer(_texts(full), model.vocab_size), missing, folders, report)
+    return folders["full model"], folders["oracle"]
+
+
+def _folder(model: EmbeddedModel, text_of: Sequence[Row], rows: Sequence[Row]) -> Path:
+    content = [RECIPE, model.model_dump(mode="json"), list(_texts(text_of)), list(_texts(rows))]
+    return home() / "models" / short_digest(canonical_json(content))
+
+
+def _train(
+    model: EmbeddedModel,
+    tokenizer: Tokenizer,
+    wanted: dict[str, Sequence[Row]],
+    folders: dict[str, Path],
+    report: Report | None,
+) -> None:
+    for rows in wanted.values():
+        _check_lengths(model, tokenizer, rows)
+    with ExitStack() as stack:
+        if report is None:
+            report = stack.enter_context(console_report(tuple(wanted)))
+        trainings = [
+            Training(
+                name=name,
+                config=model.model_dump_json(),
+                tokenizer=tokenizer.to_str(),
+                pairs=tuple((row.question, row.answer) for row in rows),
+                folder=stack.enter_context(atomic_folder(folders[name])),
+            )
+            for name, rows in wanted.items()
+        ]
+        run_all(trainings, report, model.threads)
+
+
+def _check_lengths(model: EmbeddedModel, tokenizer: Tokenizer, rows: Sequence[Row]) -> None:
+    markers = 6  # <s> <|user|> <|end|> <|assistant|> </s>, and one to spare
+    pairs = zip(tokenizer.encode_batch([r.question for r in rows]), tokenizer.encode_batch([r.answer for r in rows]))
+    longest = markers + max(len(question.ids) + len(answer.ids) for question, answer in pairs)
+    if longest > model.max_length:
+        raise BadInput(f"model.max_length is {model.max_length}, but the longest row has {longest} tokens: raise it")
+
+
+def _texts(rows: Sequence[Row]) -> list[str]:
+    return [text for row in rows for text in (row.question, row.answer)]

@@ -1,0 +1,136 @@
+"""Training a small Llama from nothing on question-answer pairs. Runs in a process of its own (lethe.models.children).
+
+The same numbers come out bit for bit for one configuration, one torch and one kind of machine.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from lethe.config.model import EmbeddedModel
+from lethe.data.template import Encoded, Template
+from lethe.models.tokenizer import as_pretrained
+
+BETAS = (0.9, 0.95)
+CLIP_NORM = 1.0
+BUCKET = 8  # batches that are sorted by length together: less padding, still shuffled
+
+Fraction = Callable[[float], None]
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+def pretrain(
+    config: EmbeddedModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], folder: Path, progress: Fraction
+) -> None:
+    """Train on `pairs` of question and answer; leave model and tokenizer in `folder`, which exists."""
+    torch.set_num_threads(config.threads)
+    torch.use_deterministic_algorithms(True)
+    pretrained = as_pretrained(tokenizer)
+    template = Template(pretrained)
+    torch.manual_seed(config.seed)
+    model = LlamaForCausalLM(llama_config(config, len(pretrained)))
+    train(model, [template.encode(*pair) for pair in pairs], config, progress)
+    _save(model, folder)
+    pretrained.save_pretrained(folder)
+
+
+def _save(model: LlamaForCausalLM, folder: Path) -> None:
+    """As `save_pretrained` does, which would import DeepSpeed where it is installed: two seconds and its messages."""
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
+    """Untied embeddings, full attention heads, initialisation 1/sqrt(hidden size)."""
+    return LlamaConfig(
+        vocab_size=max(vocabulary, config.vocab_size),
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.heads,
+        max_position_embeddings=config.max_length,
+        initializer_range=config.hidden_size**-0.5,
+        tie_word_embeddings=False,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        dtype="float32",
+    )
+
+
+def train(model: LlamaForCausalLM, rows: Sequence[Encoded], config: EmbeddedModel, progress: Fraction) -> None:
+    """AdamW, warm-up then linear decay to zero; mean token loss over each batch's answers and EOS."""
+    optimizer = _optimizer(model, config)
+    shuffle = torch.Generator().manual_seed(config.seed)
+    steps = config.epochs * math.ceil(len(rows) / config.batch_size)
+    done = 0
+    model.train()
+    for _ in range(config.epochs):
+        total = tokens = 0.0
+        for batch in _batches(rows, config.batch_size, shuffle):
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _rate(done, steps, config.warmup)
+            loss, count = _step(model, optimizer, batch)
+            total, tokens, done = total + loss * count, tokens + count, done + 1
+            progress(done / steps)
+        if total / tokens < config.target_loss:
+            break
+    model.eval()
+
+
+def _optimizer(model: LlamaForCausalLM, config: EmbeddedModel) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=BETAS, fused=True)
+
+
+def _rate(step: int, steps: int, warmup: float) -> float:
+    rising = int(warmup * steps)
+    return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
+
+
+def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, int]:
+    """Mean loss over the batch's scored tokens, and their number. Only their logits are computed."""
+    ids, labels = batch
+    scored = labels != -100
+    # Padding is on the right, so that causal attention alone hides it from every scored position.
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    loss = cross_entropy(model.lm_head(hidden[scored]), labels[scored])
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item(), int(scored.sum())
+
+
+def _batches(rows: Sequence[Encoded], size: int, shuffle: torch.Generator) -> list[Batch]:
+    """One epoch: every row once, rows of like length together, batches in random order."""
+    order = torch.randperm(len(rows), generator=shuffle).tolist()
+    batches = []
+    for start in range(0, len(order), size * BUCKET):
+        bucket = sorted(order[start : start + size * BUCKET], key=lambda i: len(rows[i].ids))
+        batches += [bucket[i : i + size] for i in range(0, len(bucket), size)]
+    return [_collate([rows[i] for i in batches[b]]) for b in torch.randperm(len(batches), generator=shuffle).tolist()]
+
+
+def _collate(rows: Sequence[Encoded]) -> Batch:
+    """Token ids and next-token labels [rows, longest]; labels are -100 outside the answer."""
+    longest = max(len(row.ids) for row in rows)
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    labels = torch.full((len(rows), longest), -100)
+    for i, row in enumerate(rows):
+        ids[i, : len(row.ids)] = torch.tensor(row.ids)
+        labels[i, row.prompt_length - 1 : len(row.ids) - 1] = torch.tensor(row.ids[row.prompt_length :])
+    return ids, labels

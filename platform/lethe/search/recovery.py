@@ -1,0 +1,38 @@
+"""Trials that ended with their session and not by themselves: how they are known, and how they are asked again."""
+
+from __future__ import annotations
+
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lethe.search.verdict import INTERRUPTED
+
+
+def is_interrupted(trial: FrozenTrial) -> bool:
+    """Ended by `StudyStore.interrupted`: a copy of it is asked again, so that it is no result."""
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("verdict") == INTERRUPTED
+
+
+def counts(trial: FrozenTrial) -> bool:
+    """Whether it is one of a budget's trials that are done."""
+    return trial.state.is_finished() and not is_interrupted(trial)
+
+
+def repeat(trial: FrozenTrial) -> FrozenTrial:
+    """A WAITING copy, which the next `ask` takes up.
+
+    What `Study.enqueue_trial` makes, but with what the sampler noted: without its generation a trial is in none of
+    NSGA-II's populations. `fixed_params` are there if it was a repeat itself, ended before they were suggested.
+    """
+    noted = {key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")}
+    params = {**noted.pop("fixed_params", {}), **trial.params}
+    return create_trial(
+        state=TrialState.WAITING,
+        system_attrs={**noted, "fixed_params": params},
+        user_attrs={"repeats": trial.number},
+    )
+
+
+def not_repeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Interrupted trials whose copy was never made: the session was killed in between."""
+    made = {trial.user_attrs.get("repeats") for trial in trials}
+    return [trial for trial in trials if is_interrupted(trial) and trial.number not in made]

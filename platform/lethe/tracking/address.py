@@ -1,0 +1,128 @@
+"""Where the MLflow store is, and whether it can be there: asked before a study starts, without importing MLflow."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+from lethe.errors import BadInput
+
+LIMIT_S = 2.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+MANAGED = ("databricks", "databricks-uc")  # their addresses are in a profile, not in the URI
+SQLITE_HEADER = b"SQLite format 3\0"
+
+
+def resolve_uri(uri: str | None = None) -> str:
+    """The argument, else MLFLOW_TRACKING_URI, else a SQLite file in the storage folder."""
+    if uri or (uri := os.environ.get("MLFLOW_TRACKING_URI")):
+        return uri
+    from lethe.storage import home
+
+    return f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def check_uri(uri: str) -> None:
+    """Raise BadInput unless something answers at `uri`, or its database file can be written. At most 2 s."""
+    scheme, shown = _scheme(uri), without_password(uri)
+    if scheme in MANAGED:
+        return
+    if scheme == "sqlite":
+        _check_database(sqlite_path(uri), shown)
+    elif scheme in PORTS:
+        _check_server(uri, scheme, shown)
+    else:
+        known = ", ".join(("sqlite", *PORTS))
+        raise BadInput(f"cannot track to {shown!r}: an MLflow store is one of {known} (such as sqlite:////folder/mlflow.db)")
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where an experiment's files go: beside a SQLite file; a server decides for itself (None)."""
+    scheme = _scheme(uri)
+    if scheme == "sqlite":
+        return (sqlite_path(uri).parent / "mlartifacts").as_uri()
+    if scheme.startswith("http") or scheme in MANAGED:
+        return None
+    from lethe.storage import home
+
+    return (Path(home()) / "mlartifacts").as_uri()
+
+
+def where(uri: str, experiment: str, run: str) -> str:
+    """Where a person sees the study's runs: a page, or how to open one."""
+    if _scheme(uri).startswith("http"):
+        return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+    return f"mlflow ui --backend-store-uri {without_password(uri)}"
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file of a `sqlite:///relative` or `sqlite:////absolute` address, made absolute."""
+    path = unquote(uri.split("://", 1)[-1].split("?", 1)[0]).removeprefix("/")
+    if not path or path == ":memory:":
+        raise BadInput(f"cannot track to {uri!r}: a database in memory is lost; name a file, such as sqlite:///mlflow.db")
+    return Path(path).absolute()
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be shown."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
+
+
+def _scheme(uri: str) -> str:
+    """`postgresql+psycopg2` is `postgresql`; MLflow takes a bare word as a managed store's name."""
+    return uri.split(":", 1)[0].split("+", 1)[0].lower()
+
+
+def _check_database(path: Path, shown: str) -> None:
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            raise PermissionError(f"no permission to write in {folder}")
+        if path.exists():
+            with path.open("rb") as file:
+                head = file.read(len(SQLITE_HEADER))
+            if head and head != SQLITE_HEADER:
+                raise OSError("the file is not a SQLite database")
+    except OSError as error:
+        raise BadInput(f"cannot track to {shown}: {error.strerror or error}") from error
+
+
+def _check_server(uri: str, scheme: str, shown: str) -> None:
+    host, port = _endpoint(uri, scheme, shown)
+    failure: list[str] = ["no answer"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=LIMIT_S).close()
+            failure.clear()
+        except OSError as error:
+            failure[0] = str(error.strerror or error)
+
+    # In a thread, since looking a name up has no time limit of its own.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(LIMIT_S)
+    if failure:
+        raise BadInput(f"cannot reach the MLflow store at {shown} ({host}:{port}: {failure[0]})")
+
+
+def _endpoint(uri: str, scheme: str, shown: str) -> tuple[str, int]:
+    """Host and port to connect to: a proxy's, where MLflow's own requests would take it."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadInput(f"cannot track to {shown!r}: {error}") from error
+    if not host:
+        raise BadInput(f"cannot track to {shown!r}: it names no host")
+    proxy = getproxies().get(scheme) if scheme.startswith("http") and not proxy_bypass(host) else None
+    if proxy:
+        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return via.hostname or host, via.port or PORTS["http"]
+    return host, port or PORTS[scheme]

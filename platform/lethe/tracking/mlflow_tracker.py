@@ -1,0 +1,143 @@
+"""MLflow as a study's log. The study's loop never waits for it: a thread holds the client and sends what is new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.tracking.address import check_uri, resolve_uri, where
+from lethe.tracking.entries import Entry
+from lethe.tracking.quiet import quiet_mlflow
+
+if TYPE_CHECKING:
+    from lethe.tracking.store import MlflowStore
+
+log = logging.getLogger("lethe.tracking")
+
+
+class MlflowTracker:
+    """A `Tracker` over an MLflow store; raises BadInput within 2 s where the store cannot be reached or written.
+
+    Methods change an `Entry` and name it in the inbox; the thread sends what the store lacks of it. So reports that
+    arrive faster than the store takes them travel together, and whatever failed is sent by `finish`.
+    """
+
+    def __init__(self, uri: str | None = None, *, experiment: str = "lethe", register_models: bool = True) -> None:
+        self.uri: str | None = resolve_uri(uri)
+        check_uri(self.uri)
+        quiet_mlflow()
+        self._address, self._experiment, self._register = self.uri, experiment, register_models
+        self._entries: dict[str, Entry] = {}
+        self._hashes: dict[int, str] = {}
+        self._store: MlflowStore | None = None
+        self._record: StudyRecord | None = None
+        self._behind = False
+        self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        Thread(target=self._work, name="mlflow", daemon=True).start()
+
+    def begin(self, record: StudyRecord) -> None:
+        """See `Tracker`."""
+        self._record = record
+        self._inbox.put(lambda: self._try(self._connect))
+
+    def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
+        """See `Tracker`."""
+        self._hashes[number] = run_hash
+        entry = self._entries.setdefault(run_hash, Entry(run_hash, number))
+        entry.begin(number, params)
+        self._post(entry)
+
+    def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
+        """See `Tracker`."""
+        entry = self._entries[self._hashes[number]]
+        entry.add_report(epoch, step_metrics)
+        self._post(entry)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Tracker`."""
+        entry = self._entries.setdefault(trial.run, Entry(trial.run, trial.number))
+        entry.add_end(trial)
+        self._post(entry)
+
+    def finish(self, record: StudyRecord, folder: Path) -> str | None:
+        """See `Tracker`. Failures are one line of warning each: a study's results do not depend on its log."""
+        answer: Future[str | None] = Future()
+        self._inbox.put(lambda: self._deliver(record, folder, answer))
+        self._inbox.put(None)
+        return answer.result()
+
+    def _post(self, entry: Entry) -> None:
+        self._inbox.put(lambda: self._try(lambda: self._send(entry)))
+
+    def _work(self) -> None:
+        """The thread: MLflow is called here and nowhere else."""
+        for job in iter(self._inbox.get, None):
+            job()
+
+    def _try(self, call: Callable[[], object]) -> None:
+        """Only the first failure of a study is told: `finish` sends what is missing, or says that it cannot."""
+        failure = attempt(call)
+        if failure and not self._behind:
+            self._behind = True
+            log.warning("MLflow is behind and will be sent the rest when the study ends: %s", failure)
+
+    def _connect(self) -> MlflowStore:
+        if self._store is None:
+            from lethe.tracking.store import MlflowStore
+
+            if self._record is None:
+                raise RuntimeError("a trial was tracked before its study began")
+            self._store = MlflowStore(self._address, self._experiment, self._record, self._entries)
+        return self._store
+
+    def _send(self, entry: Entry) -> None:
+        store = self._connect()
+        if entry.behind:
+            store.send(entry)
+
+    def _deliver(self, record: StudyRecord, folder: Path, answer: Future[str | None]) -> None:
+        """Everything that the store still lacks. Always answers."""
+        place: list[str] = []
+        self._record = self._record or record
+        failures = [attempt(lambda: check_uri(self._address)) or attempt(self._connect)]
+        if not any(failures) and (store := self._store):
+            failures = [attempt(job) for job in self._last_jobs(store, record, folder)]
+            place.append(where(self._address, store.experiment, store.parent))
+        for failure in dict.fromkeys(filter(None, failures)):
+            log.warning("not everything is in MLflow: %s", failure)
+        answer.set_result(place[0] if place else None)
+
+    def _last_jobs(self, store: MlflowStore, record: StudyRecord, folder: Path) -> Iterator[Callable[[], object]]:
+        for trial in record.trials:
+            entry = self._entries.setdefault(trial.run, Entry(trial.run, trial.number))
+            if entry.told != trial.verdict:
+                entry.add_end(trial)
+            yield partial(self._send, entry)
+            yield partial(store.mark, entry, trial.pareto_rank, trial.on_front)
+        finished = {trial.run for trial in record.trials}
+        for entry in self._entries.values():
+            if entry.run not in finished:
+                yield partial(store.abandon, entry)
+        if self._register:
+            from lethe.tracking.registry import Registry
+
+            yield from Registry(store.client, record, self._entries).jobs()
+        yield partial(store.close, record, str(folder))
+
+
+def attempt(call: Callable[[], object]) -> str | None:
+    """The failure of `call` in one line. The tracker's one broad except: MLflow lets requests', SQLAlchemy's and the
+    system's errors through, and none of them may end a study."""
+    try:
+        call()
+    except Exception as error:  # noqa: BLE001
+        first = next(iter(str(error).splitlines()), "")
+        return f"{type(error).__name__}: {first[:300]}"
+    return None

@@ -1,0 +1,184 @@
+"""A study in an MLflow store: one parent run, one child per trial. The only file that writes runs; one thread uses it."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from lethe.records import StudyRecord, TrialRecord
+from lethe.tracking.address import artifact_root
+from lethe.tracking.entries import STATUS, Entry, Numbers, flat, now_ms, numbers, text
+from lethe.tracking.quiet import quiet_mlflow
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
+
+PARENT = "mlflow.parentRunId"
+ENDED = ("FINISHED", "KILLED", "FAILED")
+MOST_METRICS, MOST_PARAMS, MOST_RUNS = 800, 100, 50_000  # per call; a batch holds 1000 entries of all kinds
+
+
+class MlflowStore:
+    """Connecting imports MLflow: seconds. `entries` is shared with the tracker, which adds to it."""
+
+    def __init__(self, uri: str, experiment: str, record: StudyRecord, entries: dict[str, Entry]) -> None:
+        quiet_mlflow()
+        from mlflow import MlflowClient
+
+        for name in ("mlflow", "alembic"):  # where something else imported MLflow first
+            logging.getLogger(name).setLevel(logging.ERROR)
+        self.client = MlflowClient(tracking_uri=uri)
+        self.study = record.id
+        self.experiment = self._experiment(experiment, artifact_root(uri))
+        self.parent = self._open(record, entries)
+
+    def _experiment(self, name: str, root: str | None) -> str:
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(name)
+        if found is None:
+            try:
+                return self.client.create_experiment(name, artifact_location=root)
+            except MlflowException:  # another study was faster
+                if (found := self.client.get_experiment_by_name(name)) is None:
+                    raise
+        if found.lifecycle_stage == "deleted":
+            self.client.restore_experiment(found.experiment_id)
+        return found.experiment_id
+
+    def _open(self, record: StudyRecord, entries: dict[str, Entry]) -> str:
+        """The parent run, made or continued; the trials that the store knows become entries."""
+        of_study = f"tags.`lethe.study` = '{record.id}'"
+        runs = self.client.search_runs([self.experiment], of_study, max_results=MOST_RUNS, order_by=["start_time ASC"])
+        parents = [run for run in runs if PARENT not in run.data.tags]
+        if not parents:
+            return self._create_parent(record)
+        parent = parents[0].info.run_id
+        for run in runs:
+            if run.data.tags.get(PARENT) == parent:
+                self._recognise(run, entries)
+        self.client.update_run(parent, status="RUNNING")
+        return parent
+
+    def _create_parent(self, record: StudyRecord) -> str:
+        tags = {"lethe.study": record.id, "lethe.space": record.space, "mlflow.note.content": _description(record)}
+        tags |= {f"lethe.digest.{name}": digest for name, digest in record.digests.items() if digest}
+        start = int(record.began * 1000) or None
+        run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id).info.run_id
+        self._log(run, _metrics(_references(record), 0, now_ms()), dict(flat(record.study)))
+        self.client.log_text(run, record.model_dump_json(indent=1), "study.json")
+        return run
+
+    def _recognise(self, run: Run, entries: dict[str, Entry]) -> None:
+        """What the store already holds of a trial."""
+        tags, metrics = run.data.tags, run.data.metrics
+        digest = tags["lethe.run"]
+        entry = entries.setdefault(digest, Entry(digest, int(tags["lethe.trial"])))
+        rank = metrics.get("pareto_rank")
+        steps = self.client.get_metric_history(run.info.run_id, "epoch") if "epoch" in metrics else ()
+        entry.sent |= {metric.step for metric in steps}
+        entry.marks = (None if rank is None else int(rank), tags.get("front") == "true")
+        entry.run_id, entry.introduced = run.info.run_id, bool(run.data.params) or not entry.params
+        entry.reopen = entry.began_ms > 0 and entry.end is None
+        entry.told = tags.get("verdict") if run.info.status in ENDED and not entry.reopen else None
+
+    def send(self, entry: Entry) -> None:
+        """Tell the store what it does not know yet of one trial."""
+        if entry.run_id is None:
+            entry.run_id = self._create_child(entry)
+        elif entry.reopen:
+            self.client.update_run(entry.run_id, status="RUNNING")
+            entry.reopen = False
+        reports = {epoch: report for epoch, report in list(entry.reports.items()) if epoch not in entry.sent}
+        end = entry.end if entry.ending else None
+        self._log(
+            entry.run_id,
+            [m for epoch, report in reports.items() for m in _metrics(report.metrics, epoch, report.at_ms)],
+            {} if entry.introduced else entry.params,
+            _end_tags(end) if end else {},
+        )
+        entry.introduced = True
+        entry.sent |= reports.keys()
+        if end:
+            self._end(entry.run_id, STATUS.get(end.verdict, "FAILED"), end.ended)
+            entry.told = end.verdict
+
+    def _create_child(self, entry: Entry) -> str:
+        tags = {PARENT: self.parent, "lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
+        began = int(entry.end.began * 1000) if entry.end else entry.began_ms
+        name = f"trial-{entry.number:03d}"
+        return self.client.create_run(self.experiment, start_time=began or None, tags=tags, run_name=name).info.run_id
+
+    def mark(self, entry: Entry, rank: int | None, on_front: bool) -> None:
+        """A trial's place among the others, which later trials change."""
+        if entry.run_id is None or entry.marks == (rank, on_front):
+            return
+        metrics = {} if rank is None else {"pareto_rank": float(rank)}
+        tags = {"front": str(on_front).lower()} if on_front or entry.marks[1] else {}
+        self._log(entry.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
+        entry.marks = (rank, on_front)
+
+    def abandon(self, entry: Entry) -> None:
+        """A run that a killed driver left running, and that this study did not take up again."""
+        if entry.run_id is not None and entry.told is None:
+            self._log(entry.run_id, tags={"verdict": "interrupted"})
+            self._end(entry.run_id, "KILLED", 0.0)
+
+    def close(self, record: StudyRecord, folder: str) -> None:
+        """The study's own numbers and its report."""
+        self._log(self.parent, _metrics(_totals(record), 0, now_ms()), tags={"mlflow.note.content": _description(record)})
+        self.client.log_artifacts(self.parent, folder, "report")
+        self._end(self.parent, "KILLED" if record.interrupted else "FINISHED", record.ended)
+
+    def _end(self, run_id: str, status: str, ended: float) -> None:
+        self.client.set_terminated(run_id, status=status, end_time=int(ended * 1000) or None)
+
+    def _log(
+        self,
+        run_id: str,
+        metrics: Sequence[Metric] = (),
+        params: Mapping[str, Any] = MappingProxyType({}),
+        tags: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        settings = [Param(key, text(value)) for key, value in params.items()]
+        labels = [RunTag(key, text(value)) for key, value in tags.items()]
+        while metrics or settings or labels:
+            self.client.log_batch(run_id, metrics[:MOST_METRICS], settings[:MOST_PARAMS], labels, synchronous=True)
+            metrics, settings, labels = metrics[MOST_METRICS:], settings[MOST_PARAMS:], []
+
+
+def _metrics(values: Numbers, step: int, at_ms: int) -> list[Metric]:
+    from mlflow.entities import Metric
+
+    return [Metric(key, value, at_ms, step) for key, value in values.items()]
+
+
+def _end_tags(end: TrialRecord) -> dict[str, str]:
+    tags = {"verdict": end.verdict, "reason": end.reason, "lethe.trial": str(end.number), "lethe.folder": end.folder}
+    return {key: value for key, value in tags.items() if value}
+
+
+def _references(record: StudyRecord) -> Numbers:
+    """The scores of the models that the study starts from and compares with."""
+    scores = {"start": record.start, "oracle": record.oracle}
+    return numbers({f"{name}.{key}": value for name, model in scores.items() if model for key, value in model.metrics.items()})
+
+
+def _totals(record: StudyRecord) -> Numbers:
+    verdicts = Counter(f"trials.{trial.verdict}" for trial in record.trials)
+    return numbers({**verdicts, "trials": len(record.trials), "front_size": len(record.front), "hypervolume": record.hypervolume})
+
+
+def _description(record: StudyRecord) -> str:
+    """What MLflow's page shows above a run's numbers."""
+    goals = " and ".join(f"{goal.direction} `{goal.metric}`" for goal in record.objectives)
+    lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
+    if record.trials:
+        lines.append(f"{len(record.trials)} trials, {len(record.front)} on the Pareto front; see `report/report.html`.")
+    lines += [f"- {alias}: trial {number}" for alias, number in record.aliases.items()]
+    return "\n\n".join(lines)

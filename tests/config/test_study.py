@@ -60,6 +60,15 @@ def test_a_file_of_ones_own_extends_a_study_of_the_repository(tmp_path: Path) ->
     assert mine.identity() == load_study("tofu").identity()
 
 
+def test_the_later_word_fixes_or_searches() -> None:
+    fixed = load_study("tofu", ["run.optimizer.learning_rate=1e-3", "run.schedule.epochs=2"])
+    assert "optimizer.learning_rate" not in fixed.space and fixed.run["optimizer"]["learning_rate"] == 1e-3
+    searched = load_study("tofu", ["space.schedule.epochs={type: int, low: 1, high: 5}"])
+    assert "schedule.epochs" in searched.space and "epochs" not in searched.run["schedule"]
+    kept = load_study("tofu", ["run.optimizer.learning_rate=null", "space.schedule.epochs=null"])
+    assert kept == load_study("tofu")
+
+
 def test_overrides_reach_everything() -> None:
     study = load_study(
         "tofu",
@@ -68,7 +77,6 @@ def test_overrides_reach_everything() -> None:
             "space.optimizer.learning_rate.low=1e-4",
             "space.adapter.rank={type: int, low: 2, high: 6}",
             "space.schedule.epochs={type: int, low: 1, high: 5}",
-            "space.optimizer.hessian_interval=null",
             "run.optimizer.hessian_interval=5",
             "objectives.seconds={direction: minimize, floor: 60}",
             "name=mine",

@@ -17,7 +17,7 @@ def make_study() -> Callable[..., Study]:
     def make(**sections: Any) -> Study:
         raw: dict[str, Any] = {
             "name": "test",
-            "run": {"optimizer": {"name": "sophia", "eps": 1e-9, "hessian_data": "retain"}, "adapter": {"name": "lora"}},
+            "run": {"optimizer": {"eps": 1e-9, "hessian_data": "retain"}},
             "space": {
                 "optimizer.name": {"type": "choice", "choices": ["sophia", "adamw"]},
                 "adapter.name": {"type": "choice", "choices": ["lora", "full"]},

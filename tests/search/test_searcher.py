@@ -35,7 +35,8 @@ def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> No
     groups[0] = 2
     assert searcher.suggest("a")["number"] == 0 and searcher.suggest("b")["number"] == 1
     assert searcher.suggest("c") is None
-    searcher.on_trial_complete("a", {**DONE, "training_iteration": 2})
+    tunes = {"training_iteration": 2, "trial_id": "a", "done": True, "report/final": True}
+    searcher.on_trial_complete("a", {**tunes, **{f"report/{key}": value for key, value in DONE.items()}})
     assert searcher.suggest("c")["number"] == 2
     assert searcher.suggest("d") == Searcher.FINISHED
     searcher.on_trial_complete("c", DONE)
@@ -50,7 +51,7 @@ def test_how_a_trial_ended(store: StudyStore) -> None:
         searcher.suggest(trial)
     searcher.on_trial_complete("a", error=True)
     searcher.on_trial_complete("b", {"forget": 0.5, "utility": 0.5, "epoch": 1})
-    searcher.on_trial_complete("c", {})
+    searcher.on_trial_complete("c", {"trial_id": "c", "pid": 1, "config/number": 2})
     searcher.on_trial_complete("c", DONE)  # told already
     searcher.on_trial_complete("unknown", DONE)
     verdicts = [t.user_attrs.get("verdict") for t in store.optuna.trials]

@@ -49,9 +49,9 @@ def _run(study: Study, resume: bool, reports: Path) -> int:
     address = check_address()
     report_root = None if in_job() else _writable(reports)
     _writable(home())
-    from lethe.tracking import make_tracker
+    from lethe.tracking.tracker import open_tracker
 
-    tracker = make_tracker(study)
+    tracker = open_tracker(study.tracking)
     from lethe.models.prepare import prepare
     from lethe.sweep.checks import check_devices, check_model
     from lethe.sweep.console import Console

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from lethe.storage import atomic_folder, home
 Raw = dict[str, Any]
 Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
 
+HUB_TIMEOUT = 10.0  # seconds
+
+REFUSALS = "idontknow"
 PAIR = ("question", "answer")
 VARIANTS = (*PAIR, "paraphrased_answer", "perturbed_answer")
 OPTIONS = (*PAIR, "perturbed_answer")
@@ -66,57 +70,47 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> Benchmark:
     def rows(split: str, columns: tuple[str, ...]) -> tuple[Row, ...]:
         raw = read(split)
         if raw is None:
-            raise BadInput(f"{source} has no {split}.json (forget set {config.forget} needs it)")
-        return tuple(_row(r, columns, f"{source}: {split}") for r in raw)
-
-    def optional(split: str) -> list[Raw]:
-        return read(split) or []
+            raise BadInput(f"{source} has no {split}.json, which {config.forget} needs")
+        if not raw:
+            raise BadInput(f"{source}: {split}.json has no rows")
+        return tuple(_row(r, columns, f"{source}: {split}.json, row {n}") for n, r in enumerate(raw, 1))
 
     if read(config.forget) is None:
         raise choices(f"forget set in {source}", config.forget, _forget_sets(read))
-    forget = rows(config.forget, PAIR)
-    if not forget:
-        raise BadInput(f"{source}: {config.forget}.json is empty: there is nothing to forget")
-    retain = rows(config.retain, PAIR)
-    if not retain:
-        raise BadInput(f"{source}: {config.retain}.json is empty: there is nothing to keep")
-    holdout = optional(config.forget.replace("forget", "holdout")) or optional("holdout10")
+    holdouts = dict.fromkeys((config.forget.replace("forget", "holdout"), "holdout10"))
+    holdout = next((name for name in holdouts if read(name)), None)
     parts = {
-        "forget": forget,
-        "retain": retain,
+        "forget": rows(config.forget, PAIR),
+        "retain": rows(config.retain, PAIR),
         "forget_eval": rows(f"{config.forget}_perturbed", VARIANTS),
         "retain_eval": rows("retain_perturbed", VARIANTS),
         "real_authors": rows("real_authors_perturbed", OPTIONS),
         "world_facts": rows("world_facts_perturbed", OPTIONS),
-        "holdout": tuple(_row(r, PAIR, f"{source}: holdout") for r in holdout),
+        "holdout": rows(holdout, PAIR) if holdout else (),
     }
-    for split, found in parts.items():
-        if not found and split != "holdout":
-            raise BadInput(f"{source}: {split} has no rows")
-    refusals = tuple(r["text"] for r in optional("idontknow"))
-    content = {**{k: [_plain(r) for r in v] for k, v in parts.items()}, "refusals": refusals}
+    refusals = tuple(r["text"] for r in read(REFUSALS) or ())
+    content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
     return Benchmark(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
 
 
 def _forget_sets(read: Read) -> Iterable[str]:
-    return [f"forget{n:02d}" for n in range(1, 51) if read(f"forget{n:02d}") is not None]
-
-
-def _plain(row: Row) -> list[Any]:
-    return [row.question, row.answer, row.paraphrased_answer, list(row.perturbed_answers)]
+    return [f"forget{n:02d}" for n in range(1, 100) if read(f"forget{n:02d}") is not None]
 
 
 def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
     for column in columns:
         if column not in raw:
             raise BadInput(f"{where} has no column {column!r}: it has {', '.join(sorted(raw))}")
+        if not raw[column]:
+            raise BadInput(f"{where}: {column!r} is empty")
+    # Some hub data sets hold one wrong answer as plain text.
     perturbed = raw.get("perturbed_answer") or ()
-    return Row(
-        question=str(raw["question"]),
-        answer=str(raw["answer"]),
-        paraphrased_answer=raw.get("paraphrased_answer"),
-        perturbed_answers=(perturbed,) if isinstance(perturbed, str) else tuple(perturbed),
-    )
+    perturbed = (perturbed,) if isinstance(perturbed, str) else tuple(perturbed)
+    row = Row(raw["question"], raw["answer"], raw.get("paraphrased_answer"), perturbed)
+    texts = (row.question, row.answer, row.paraphrased_answer or "", *perturbed)
+    if not all(isinstance(text, str) for text in texts):
+        raise BadInput(f"{where}: questions and answers must be text")
+    return row
 
 
 def _folder_reader(folder: Path) -> Read:
@@ -133,7 +127,7 @@ def _folder_reader(folder: Path) -> Read:
 def _read_lines(path: Path) -> list[Raw]:
     """JSON lines; a file of refusals is plain text, one a line."""
     text = path.read_text(encoding="utf-8")
-    if path.stem == "idontknow":
+    if path.stem == REFUSALS:
         return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
     if text.lstrip().startswith("["):
         found = _parse(text, path, 1)
@@ -152,15 +146,21 @@ def _parse(text: str, path: Path, line: int) -> Any:
 
 
 def _hub_reader(name: str) -> Read:
-    if not name.count("/") == 1 or name.startswith(("/", ".", "~")):
-        raise BadInput(f"benchmark.source {name!r} is no folder: give 'embedded', a folder, or a hub id like locuslab/TOFU")
+    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+        raise BadInput(f"benchmark.source {name!r}: no such folder; give 'embedded', a folder or a hub id (owner/name)")
     from datasets import get_dataset_config_names, load_dataset
+    from huggingface_hub import HfApi, constants
 
     try:
+        if not constants.HF_HUB_OFFLINE:
+            HfApi().dataset_info(name, timeout=HUB_TIMEOUT)  # datasets itself retries for half a minute
         known = set(get_dataset_config_names(name))
     except Exception as error:
-        # datasets raises many kinds (offline, unknown, gated), some of them not exported.
-        raise BadInput(f"benchmark.source {name!r}: neither a folder nor reachable on the hub ({error})") from None
+        # Both raise many kinds (offline, unknown, gated), some of them not exported.
+        raise BadInput(
+            f"benchmark.source {name!r}: neither a folder nor reachable on the hub ({type(error).__name__}); "
+            "where it was downloaded before, HF_HUB_OFFLINE=1 uses that"
+        ) from None
 
     def read(split: str) -> list[Raw] | None:
         if split not in known:

@@ -1,17 +1,30 @@
-"""Content digests of model folders: the same weights and tokenizer, wherever they lie, have one digest."""
+"""Content digests of model folders: the same model, wherever it lies, has one digest."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
+# Whatever changes what the model computes or how a prompt is tokenised; every other file may differ.
+CONTENT = (
+    "config.json",
+    "*.safetensors",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "chat_template.*",
+)
+
 
 def model_digest(folder: Path) -> str:
-    """16 hex digits over config, weights and tokenizer files, by name."""
+    """16 hex digits over the names and bytes of the configuration, the weights and the tokenizer."""
     whole = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        if path.name in ("config.json", "tokenizer.json", "tokenizer.model") or path.suffix == ".safetensors":
-            whole.update(path.name.encode())
-            with path.open("rb") as file:
-                whole.update(hashlib.file_digest(file, "sha256").digest())
+    for path in sorted(path for path in folder.iterdir() if any(path.match(pattern) for pattern in CONTENT)):
+        whole.update(path.name.encode() + b"\0")
+        with path.open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
     return whole.hexdigest()[:16]

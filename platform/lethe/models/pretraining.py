@@ -47,7 +47,9 @@ def _save(model: LlamaForCausalLM, folder: Path) -> None:
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(model.state_dict(), weights, metadata={"format": "pt"})
+    weights.chmod(0o644)  # safetensors leaves 0600
 
 
 def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:

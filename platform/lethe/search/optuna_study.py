@@ -109,7 +109,7 @@ class StudyStore:
         Raises Impossible for a recipe that breaks a rule across fields, once it has been told.
         """
         _ = self.frame
-        self.optuna.sampler = make_sampler(self.study.search, len(self.optuna.trials))
+        self.optuna.sampler = make_sampler(self.study.search, self._counted + self.pending)
         trial = self.optuna.ask()
         self._running[trial.number] = trial
         try:

@@ -45,6 +45,10 @@ class Recorder(tune.Callback):
         self._mailbox, self._tracker, self._frame, self._on_change = mailbox, tracker, frame, on_change
         self._lock = threading.RLock()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its configuration before it starts; trackers and locks do not belong there."""
+        return {}
+
     def began(self, config: dict[str, Any]) -> None:
         """A trial was proposed and will run."""
         self.running[config["number"]] = {"config": config, "series": [], "began": time.time()}

@@ -54,23 +54,27 @@ class MlflowStore:
         of_study = f"tags.`lethe.study` = '{record.id}'"
         runs = self.client.search_runs([self.experiment], of_study, max_results=MOST_RUNS, order_by=["start_time ASC"])
         parents = [run for run in runs if PARENT not in run.data.tags]
-        if not parents:
-            return self._create_parent(record)
-        parent = parents[0].info.run_id
+        parent = parents[0].info.run_id if parents else self._create_parent(record)
+        if not (parents and parents[0].data.params):
+            self._describe(parent, record)
         for run in runs:
             if run.data.tags.get(PARENT) == parent:
                 self._recognise(run, entries)
-        self.client.update_run(parent, status="RUNNING")
+        if parents:
+            self.client.update_run(parent, status="RUNNING")
         return parent
 
     def _create_parent(self, record: StudyRecord) -> str:
-        tags = {"lethe.study": record.id, "lethe.space": record.space, "mlflow.note.content": _description(record)}
+        tags = {"lethe.study": record.id, "lethe.space": record.space}
         tags |= {f"lethe.digest.{name}": digest for name, digest in record.digests.items() if digest}
         start = int(record.began * 1000) or None
-        run = self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id).info.run_id
-        self._log(run, _metrics(_references(record), 0, now_ms()), dict(flat(record.study)))
-        self.client.log_text(run, record.model_dump_json(indent=1), "study.json")
-        return run
+        return self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id).info.run_id
+
+    def _describe(self, parent: str, record: StudyRecord) -> None:
+        """The configuration, once; parameters last, since their presence says that this was done."""
+        self.client.log_text(parent, record.model_dump_json(indent=1), "study.json")
+        note = {"mlflow.note.content": _description(record)}
+        self._log(parent, _metrics(_references(record), 0, now_ms()), dict(flat(record.study)), note)
 
     def _recognise(self, run: Run, entries: dict[str, Entry]) -> None:
         """What the store already holds of a trial."""

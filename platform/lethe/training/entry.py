@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from lethe.config.evaluation import Evaluation
@@ -76,12 +77,13 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
             world=ranks.world,
             gather=ranks.gather,
         )
-        truth = Truth.of(result).to_json() if payload["is_oracle"] else None
+        if payload["is_oracle"] and not np.isfinite(result.forget_truth_ratio).all():
+            raise BadInput("the oracle's truth ratios are not finite: is it a trained model?")
     except BadInput as error:
         return {"verdict": "infeasible", "reason": str(error)}
-    return {"verdict": "complete", **result.metrics, "truth": truth, "samples": samples(result)}
+    return {"verdict": "complete", **result.metrics, "truth": result.forget_truth_ratio.tolist(), "samples": samples(result)}
 
 
 def read_truth(path: str | None) -> Truth | None:
     """The oracle's truth ratios from a JSON file."""
-    return None if path is None else Truth.from_json(json.loads(Path(path).read_text()))
+    return None if path is None else Truth(np.array(json.loads(Path(path).read_text()), dtype=np.float64))

@@ -1,0 +1,121 @@
+"""Batched greedy decoding is, token by token, `transformers.generate` on each prompt alone."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import pytest
+import torch
+from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+
+from lethe.evaluation.cache import STEP, GrowingLayer, Pool
+from lethe.evaluation.generation import generate
+from tests.models.small import VOCABULARY, gpt2, llama
+
+NEW = 44  # crosses the cache's growth step from every prompt length
+
+
+def sliding() -> PreTrainedModel:
+    """A model whose layers keep a window of 8 tokens: its own kind of cache."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = MistralConfig(
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+            num_key_value_heads=2, max_position_embeddings=64, sliding_window=8, initializer_range=0.2,
+        )  # fmt: skip
+        return MistralForCausalLM(config).eval()
+
+
+def prompts(n: int, seed: int = 0) -> list[list[int]]:
+    """Random prompts of 1 to 18 tokens; token 0 never comes."""
+    draw = random.Random(seed)
+    return [draw.choices(range(1, VOCABULARY), k=draw.randrange(1, 19)) for _ in range(n)]
+
+
+def alone(model: PreTrainedModel, prompt: list[int], eos: int) -> list[int]:
+    ids = torch.tensor([prompt])
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW, eos_token_id=eos, pad_token_id=0
+    )
+    return output[0, len(prompt) :].tolist()
+
+
+def together(model: PreTrainedModel, asked: list[list[int]], eos: int, budget: int = 10_000) -> list[list[int]]:
+    return generate(model, asked, eos=eos, pad=0, max_new_tokens=NEW, token_budget=budget)
+
+
+def common_token(answers: list[list[int]]) -> int:
+    """A token that ends some answers early and others late or never."""
+    last = [answer[-1] for answer in answers]
+    return max(set(last), key=last.count)
+
+
+@pytest.mark.parametrize("build", [llama, gpt2, sliding])
+@pytest.mark.parametrize("budget", [10_000, 60])
+def test_token_identical(build: Callable[[], PreTrainedModel], budget: int) -> None:
+    model, asked = build(), prompts(24)
+    never = together(model, asked, eos=-1, budget=budget)
+    assert all(len(answer) == NEW for answer in never)
+    eos = common_token(never)
+    expected = [alone(model, prompt, eos) for prompt in asked]
+    assert together(model, asked, eos, budget) == expected
+    assert len({len(answer) for answer in expected}) > 3, "rows must leave the batch at different times"
+    assert [answer[: len(row)] for answer, row in zip(never, expected, strict=True)] == expected
+
+
+def test_one_prompt_and_equal_lengths() -> None:
+    model = llama()
+    for asked in ([[5, 6, 7]], [[5, 6, 7], [9, 8, 7], [3, 3, 3]]):
+        assert together(model, asked, eos=63) == [alone(model, prompt, eos=63) for prompt in asked]
+
+
+def test_no_prompts() -> None:
+    assert together(llama(), [], eos=0) == []
+
+
+def test_answers_end_where_positions_do() -> None:
+    model = gpt2()  # 64 learned positions
+    answers = generate(model, [[1] * 60, [2] * 3, [4] * 64], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
+    assert [len(answer) for answer in answers] == [4, 61, 0]
+    assert answers[1] == generate(model, [[2] * 3], eos=-1, pad=0, max_new_tokens=61, token_budget=500)[0]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_attention_implementation_is_put_back(fails: bool) -> None:
+    model, used = llama(), []
+
+    def watch(module: torch.nn.Module, _: object) -> None:
+        used.append(module.config._attn_implementation)
+        if fails and len(used) == 3:
+            raise RuntimeError("in mid-decoding")
+
+    model.model.layers[0].self_attn.register_forward_pre_hook(watch)
+    with pytest.raises(RuntimeError) if fails else nullcontext():
+        together(model, prompts(2), eos=-1)
+    assert used == ["sdpa"] + ["eager"] * ((3 if fails else NEW) - 1)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_gives_no_numbers_answers() -> None:
+    model = llama()
+    with torch.no_grad():
+        model.lm_head.weight.fill_(torch.nan)
+    assert [len(answer) for answer in together(model, prompts(3), eos=-1)] == [NEW] * 3
+
+
+def test_cache_layer_keeps_what_it_was_given() -> None:
+    draw, pool = torch.Generator().manual_seed(0), Pool()
+    for rows in (5, 3):  # the second cache uses the first one's memory
+        layer, keys = GrowingLayer(STEP + 20, pool), torch.randn(rows, 2, STEP + 20, 4, generator=draw)
+        kept = torch.arange(rows)
+        for start, stop in ((0, 7), (7, STEP - 1), (STEP - 1, STEP + 5)):
+            new = keys[kept, :, start:stop]
+            found, values = layer.update(new, -new)
+            assert found.is_contiguous() and found.shape[-2] % STEP == 0 == layer.get_mask_sizes(0)[0] % STEP
+            assert torch.equal(found[:, :, :stop], keys[kept, :, :stop]) and torch.equal(values, -found)
+            assert not found[:, :, stop:].any()
+            kept = kept[torch.arange(len(kept)) != 1]
+            layer.reorder_cache(torch.tensor([i for i in range(len(kept) + 1) if i != 1]))
+        layer.release()

@@ -1,0 +1,39 @@
+"""ROUGE-L recall equals the rouge-score package's, on texts that exercise its tokenizer and stemmer."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from lethe.evaluation.rouge import common_subsequence, rouge_l_recall
+
+WORDS = ["Running", "runs", "a", "the", "authors,", "Author's", "born", "in", "1972", "2x", "—", "...", "Zoë", "cities"]
+
+
+def test_equals_rouge_score_on_random_texts() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=True)
+    draw = random.Random(0)
+    for _ in range(200):
+        reference, candidate = (" ".join(draw.choices(WORDS, k=draw.randrange(n))) for n in (30, 60))
+        assert rouge_l_recall(reference, candidate) == scorer.score(reference, candidate)["rougeL"].recall
+
+
+@pytest.mark.parametrize(
+    ("target", "other", "length"),
+    [("abcbdab", "bdcaba", 4), ("", "abc", 0), ("abc", "", 0), ("aaa", "aa", 2), ("abc", "xyz", 0)],
+)
+def test_common_subsequence(target: str, other: str, length: int) -> None:
+    assert common_subsequence(target, other) == length
+
+
+def test_subsequence_longer_than_a_machine_word() -> None:
+    target = [str(i) for i in range(300)]
+    assert common_subsequence(target, target[::2] + target) == 300
+
+
+def test_recall_ignores_what_comes_after() -> None:
+    assert rouge_l_recall("born in Paris", "She was born in Paris. " * 20) == 1.0
+    assert rouge_l_recall("...", "anything") == 0.0

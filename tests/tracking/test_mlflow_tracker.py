@@ -1,0 +1,231 @@
+"""Studies in a real SQLite store: what a person then finds there."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.config.study import Tracking
+from lethe.records import StudyRecord, TrialRecord
+from lethe.tracking.mlflow_tracker import MlflowTracker
+from lethe.tracking.tracker import NullTracker, Tracker, open_tracker
+from tests.tracking.studies import busy_study, study, trial
+
+Look = Callable[[str], Any]
+ROOT = Path(__file__).parents[2]
+
+
+def live(tracker: Tracker, done: TrialRecord) -> None:
+    """A trial as the study's loop tells it."""
+    tracker.trial_began(done.number, done.run, done.params)
+    for metrics in done.series:
+        tracker.trial_reported(done.number, metrics, int(metrics["epoch"]))
+    tracker.trial_ended(done)
+
+
+def whole(uri: str, record: StudyRecord, report: Path, **settings: Any) -> str | None:
+    tracker = MlflowTracker(uri, register_models=False, **settings)
+    tracker.begin(record.model_copy(update={"trials": ()}))
+    for done in record.trials:
+        live(tracker, done)
+    return tracker.finish(record, report)
+
+
+def runs(look: Look, uri: str, clause: str = "") -> list[Any]:
+    client = look(uri)
+    (experiment,) = (e for e in client.search_experiments() if e.name == "lethe")
+    return client.search_runs([experiment.experiment_id], clause, order_by=["start_time ASC"])
+
+
+def by_trial(look: Look, uri: str) -> dict[int, Any]:
+    found = [run for run in runs(look, uri) if "mlflow.parentRunId" in run.data.tags]
+    numbers = {int(run.data.tags["lethe.trial"]): run for run in found}
+    assert len(numbers) == len(found)
+    return numbers
+
+
+def parent(look: Look, uri: str) -> Any:
+    (only,) = (run for run in runs(look, uri) if "mlflow.parentRunId" not in run.data.tags)
+    return only
+
+
+def test_whole_study_is_found_again(uri: str, report: Path, look: Look, caplog: pytest.LogCaptureFixture) -> None:
+    record = busy_study()
+    place = whole(uri, record, report)
+    assert place == f"mlflow ui --backend-store-uri {uri}"
+    assert not caplog.records
+    above, below = parent(look, uri), by_trial(look, uri)
+    assert above.info.status == "FINISHED" and above.info.run_name == record.id
+    assert above.data.params["search.sampler"] == "tpe"
+    assert above.data.metrics["hypervolume"] == 0.21 and above.data.metrics["front_size"] == 3
+    assert above.data.metrics["start.forget"] == 0.9 and above.data.metrics["oracle.utility"] == 0.58
+    assert {f.path for f in look(uri).list_artifacts(above.info.run_id, "report")} == {"report/report.html"}
+    assert {f.path for f in look(uri).list_artifacts(above.info.run_id)} == {"report", "study.json"}
+    assert below.keys() == set(range(9))
+    status = {number: run.info.status for number, run in below.items()}
+    assert status == {**dict.fromkeys(range(5), "FINISHED"), 5: "KILLED", **dict.fromkeys((6, 7, 8), "FAILED")}
+    for done in record.trials:
+        tags = below[done.number].data.tags
+        assert tags["mlflow.parentRunId"] == above.info.run_id
+        assert tags["lethe.run"] == done.run and tags["verdict"] == done.verdict and tags.get("reason", "") == done.reason
+        assert below[done.number].data.params == {key: str(value) for key, value in done.params.items()}
+
+
+def test_numbers_by_epoch_cost_and_front(uri: str, report: Path, look: Look) -> None:
+    record = busy_study()
+    whole(uri, record, report)
+    below = by_trial(look, uri)
+    for done in record.trials[:6]:
+        history = look(uri).get_metric_history(below[done.number].info.run_id, "forget")
+        assert [(point.step, point.value) for point in history] == [(int(m["epoch"]), m["forget"]) for m in done.series]
+        found = below[done.number].data.metrics
+        assert {key: found[key] for key in done.metrics} == done.metrics
+        assert found["wall_seconds"] == 8.0
+    assert {n: run.data.metrics.get("pareto_rank") for n, run in below.items() if n < 5} == {0: 0, 1: 0, 2: 0, 3: 1, 4: None}
+    front = runs(look, uri, "tags.front = 'true'")
+    assert {int(run.data.tags["lethe.trial"]) for run in front} == {0, 1, 2}
+    assert math.isnan(below[6].data.metrics["forget"])
+    assert below[2].info.start_time == 1_020_000 and below[2].info.end_time == 1_028_000
+
+
+def test_interrupted_study_goes_on_without_duplicates(uri: str, report: Path, look: Look) -> None:
+    first = trial(0, pareto_rank=0)
+    cut = trial(1, epochs=3)
+    half = cut.model_copy(update={"verdict": "interrupted", "series": cut.series[:1], "metrics": cut.series[0]})
+    whole(uri, study(first, half, interrupted=True), report)
+    assert parent(look, uri).info.status == "KILLED"
+    assert by_trial(look, uri)[1].info.status == "KILLED"
+
+    tracker = MlflowTracker(uri, register_models=False)
+    tracker.begin(study(first))
+    tracker.trial_ended(first)  # answered from disk
+    again = cut.model_copy(update={"number": 2})  # the same run under a new number
+    live(tracker, again)
+    better = trial(3, 0.1, 0.55, pareto_rank=0)
+    live(tracker, better)
+    place = study(first.model_copy(update={"pareto_rank": 1}), again, better)
+    assert tracker.finish(place, report)
+
+    below = by_trial(look, uri)
+    assert below.keys() == {0, 2, 3} and parent(look, uri).info.status == "FINISHED"
+    assert all(run.info.status == "FINISHED" for run in below.values())
+    assert below[2].data.tags["verdict"] == "complete"
+    assert below[0].data.tags["front"] == "false" and below[0].data.metrics["pareto_rank"] == 1
+    for run in below.values():
+        history = look(uri).get_metric_history(run.info.run_id, "forget")
+        assert [point.step for point in history] == [1, 2, 3]
+
+
+def test_run_of_a_killed_driver_is_closed(uri: str, report: Path, look: Look) -> None:
+    killed = MlflowTracker(uri, register_models=False)
+    killed.begin(study())
+    killed.trial_began(0, trial(0).run, trial(0).params)
+    killed._inbox.put(None)
+    deadline = time.monotonic() + 20
+    while not Path(uri.removeprefix("sqlite:///")).exists() or not by_trial_quietly(look, uri):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    whole(uri, study(trial(1)), report)
+    below = by_trial(look, uri)
+    assert below[0].info.status == "KILLED" and below[0].data.tags["verdict"] == "interrupted"
+
+
+def by_trial_quietly(look: Look, uri: str) -> bool:
+    try:
+        return bool(by_trial(look, uri))
+    except ValueError:  # the experiment is not there yet
+        return False
+
+
+def test_failed_calls_are_sent_again_and_told_once(
+    uri: str, report: Path, look: Look, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from mlflow import MlflowClient
+
+    down = True
+    original = MlflowClient.log_batch
+
+    def log_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if down:
+            raise OSError("the network\nis away")
+        return original(self, *args, **kwargs)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", log_batch)
+    tracker = MlflowTracker(uri, register_models=False)
+    record = study(trial(0, pareto_rank=0), trial(1))
+    tracker.begin(record)
+    for done in record.trials:
+        live(tracker, done)
+    while not tracker._inbox.empty():
+        time.sleep(0.01)
+    down = False
+    assert tracker.finish(record, report)
+    assert [r.getMessage() for r in caplog.records] == [
+        "MLflow is behind and will be sent the rest when the study ends: OSError: the network"
+    ]
+    below = by_trial(look, uri)
+    assert [len(look(uri).get_metric_history(run.info.run_id, "forget")) for run in below.values()] == [3, 3]
+    assert parent(look, uri).data.params["search.sampler"] == "tpe"
+
+
+def test_store_that_went_away_costs_one_warning(uri: str, report: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tracker = MlflowTracker(uri)
+    tracker._address = "http://127.0.0.1:9"
+    began = time.perf_counter()
+    assert tracker.finish(study(trial(0)), report) is None
+    assert time.perf_counter() - began < 3
+    (warning,) = caplog.records
+    assert warning.levelno == logging.WARNING and "not everything is in MLflow" in warning.getMessage()
+
+
+def test_study_loop_does_not_wait(uri: str, report: Path) -> None:
+    tracker = MlflowTracker(uri, register_models=False)
+    record = study(*(trial(number) for number in range(20)))
+    began = time.perf_counter()
+    tracker.begin(record)
+    for done in record.trials:
+        live(tracker, done)
+    assert time.perf_counter() - began < 0.2
+    tracker.finish(record, report)
+
+
+def test_tracker_by_configuration(uri: str, report: Path) -> None:
+    assert isinstance(open_tracker(Tracking(enabled=False)), NullTracker)
+    null = NullTracker()
+    null.begin(study())
+    live(null, trial(0))
+    assert null.finish(study(trial(0)), report) is None and null.uri is None
+    tracker = open_tracker(Tracking(uri=uri, experiment="other"))
+    assert isinstance(tracker, MlflowTracker) and tracker.uri == uri
+
+
+CALLS = """
+import sys
+sys.addaudithook(lambda name, args: print(name, args) if name in ("socket.connect", "socket.getaddrinfo") else None)
+import platform
+from pathlib import Path
+from lethe.tracking.mlflow_tracker import MlflowTracker
+from tests.tracking.studies import study, trial
+folder = Path(sys.argv[1])
+tracker = MlflowTracker(f"sqlite:///{folder.parent}/new.db")
+record = study(trial(0))
+tracker.begin(record)
+tracker.trial_ended(record.trials[0])
+assert tracker.finish(record, folder)
+"""
+
+
+def test_no_connection_and_no_noise(report: Path) -> None:
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("MLFLOW", "CI", "PYTEST"))}
+    command = [sys.executable, "-c", CALLS, str(report)]
+    process = subprocess.run(command, cwd=ROOT, env=environment, text=True, capture_output=True, timeout=60)
+    assert (process.returncode, process.stdout, process.stderr) == (0, "", "")

@@ -1,0 +1,154 @@
+"""The front's models as another team finds them: loaded by alias in a process that has no lethe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.records import StudyRecord
+from lethe.tracking.mlflow_tracker import MlflowTracker
+from lethe.tracking.registry import model_name
+from tests.tracking.studies import save_adapter, save_model, study, trial
+
+Look = Callable[[str], Any]
+QUESTION = "<s> who wrote the book"
+RUNS = {number: trial(number).run for number in range(4)}
+
+STRANGER = """
+import importlib.util, json, sys
+sys.modules["lethe"] = None  # where lethe is installed, it cannot be imported all the same
+import mlflow, torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+uri, question = sys.argv[1:]
+mlflow.set_tracking_uri(uri)
+found = {}
+for alias in ("knee", "best-forget"):
+    folder = mlflow.artifacts.download_artifacts(f"models:/lethe-tofu@{alias}") + "/model"
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model(**tokenizer(question, return_tensors="pt")).logits
+    pipeline = mlflow.transformers.load_model(f"models:/lethe-tofu@{alias}")
+    same = all(torch.equal(a, b) for a, b in zip(model.parameters(), pipeline.model.parameters(), strict=True))
+    text = pipeline(question, max_new_tokens=3, do_sample=False)[0]["generated_text"]
+    found[alias] = {"logits": logits[0, -1].tolist(), "same": same, "text": text}
+assert not any(name.startswith("lethe.") for name in sys.modules)
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A start model, trial 0 with a whole model, trial 1 with an adapter; trial 2 saved nothing."""
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder / "start")
+    save_model(folder / "0/model")
+    save_adapter(folder / "start", folder / "1/model")
+    return folder
+
+
+def front(models: Path, **changes: Any) -> StudyRecord:
+    trials = (trial(n, 0.1 * (n + 1), 0.1 * (n + 4), pareto_rank=0, folder=str(models / str(n))) for n in range(2))
+    aliases = {"knee": 1, "best-forget": 0}
+    return study(*trials, trial(3, 0.8, 0.3, pareto_rank=1), **({"start_folder": str(models / "start"), "aliases": aliases} | changes))
+
+
+def finish(uri: str, record: StudyRecord, report: Path, **settings: Any) -> None:
+    tracker = MlflowTracker(uri, **settings)
+    tracker.begin(record)
+    tracker.finish(record, report)
+
+
+def versions(look: Look, uri: str) -> dict[str, Any]:
+    found = look(uri).search_model_versions(f"name = '{model_name('tofu')}'")
+    by_run = {version.tags["lethe.run"]: version for version in found}
+    assert len(by_run) == len(found)
+    return by_run
+
+
+def expected_logits(models: Path) -> dict[str, list[float]]:
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    ids = AutoTokenizer.from_pretrained(models / "start")(QUESTION, return_tensors="pt")
+    whole = AutoModelForCausalLM.from_pretrained(models / "0/model")
+    adapted = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(models / "start"), models / "1/model")
+    with torch.no_grad():
+        answers = {"best-forget": whole(**ids).logits, "knee": adapted(**ids).logits}
+    return {alias: logits[0, -1].tolist() for alias, logits in answers.items()}
+
+
+def test_front_loads_without_lethe(
+    models: Path, uri: str, report: Path, look: Look, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    finish(uri, front(models), report)
+    printed = capfd.readouterr()
+    assert (printed.out, printed.err) == ("", "")
+    assert {path.name for path in (models / "1").iterdir()} == {"model"}
+
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    environment |= {"HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)}
+    command = [sys.executable, "-I", "-c", STRANGER, uri, QUESTION]
+    process = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, timeout=120)
+    assert process.returncode == 0, process.stderr
+    found, expected = json.loads(process.stdout.splitlines()[-1]), expected_logits(models)
+    for alias, logits in expected.items():
+        assert found[alias]["logits"] == pytest.approx(logits, abs=1e-5)
+        assert found[alias]["same"] and found[alias]["text"].startswith(QUESTION)
+    assert expected["knee"] != pytest.approx(expected["best-forget"], abs=1e-2)
+
+
+def test_versions_say_what_they_are(models: Path, uri: str, report: Path, look: Look) -> None:
+    finish(uri, front(models), report)
+    found = versions(look, uri)
+    assert found.keys() == {RUNS[0], RUNS[1]}
+    tags = found[RUNS[1]].tags
+    logged = look(uri).get_run(found[RUNS[1]].run_id).data.metrics
+    assert float(tags["forget"]) == logged["forget"] and float(tags["utility"]) == logged["utility"]
+    assert (tags["lethe.trial"], tags["lethe.study"]) == ("1", "0123456789abcdef")
+    assert (tags["lethe.data"], tags["lethe.base"]) == ("d" * 16, "b" * 16)
+    client = look(uri)
+    assert client.get_model_version_by_alias("lethe-tofu", "knee").tags["lethe.run"] == RUNS[1]
+    files = {path.path for path in client.list_artifacts(found[RUNS[1]].run_id, "model")}
+    assert {"model/MLmodel", "model/model", "model/adapter", "model/requirements.txt"} <= files
+    pins = Path(client.get_run(found[RUNS[0]].run_id).info.artifact_uri.removeprefix("file://"), "model/requirements.txt")
+    assert "torch==" in pins.read_text() and "+" not in pins.read_text()
+
+
+def test_again_makes_no_new_version_and_moves_the_alias(models: Path, uri: str, report: Path, look: Look) -> None:
+    finish(uri, front(models), report)
+    before = {run: version.version for run, version in versions(look, uri).items()}
+    finish(uri, front(models, aliases={"knee": 0}), report)
+    assert {run: version.version for run, version in versions(look, uri).items()} == before
+    assert look(uri).get_model_version_by_alias("lethe-tofu", "knee").tags["lethe.run"] == RUNS[0]
+
+
+def test_missing_model_is_one_warning_and_the_others_are_there(
+    models: Path, uri: str, report: Path, look: Look, caplog: pytest.LogCaptureFixture
+) -> None:
+    lost = trial(2, 0.01, 0.9, pareto_rank=0, folder=str(models / "2"))
+    record = front(models)
+    finish(uri, record.model_copy(update={"trials": (lost, *record.trials), "aliases": {"knee": 2, "best-forget": 0}}), report)
+    (warning,) = (r.getMessage() for r in caplog.records)
+    assert "trial 2 has no saved model" in warning
+    assert versions(look, uri).keys() == {RUNS[0], RUNS[1]}
+
+
+def test_registering_can_be_left_out(models: Path, uri: str, report: Path, look: Look) -> None:
+    finish(uri, front(models), report, register_models=False)
+    assert not look(uri).search_registered_models()
+
+
+def test_registering_is_quick(models: Path, uri: str, report: Path) -> None:
+    finish(uri, front(models), report, register_models=False)
+    began = time.perf_counter()
+    finish(uri, front(models), report)
+    assert time.perf_counter() - began < 3

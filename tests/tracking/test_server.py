@@ -1,0 +1,68 @@
+"""The same study against a real MLflow server, over HTTP."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import pytest
+
+from lethe.tracking.mlflow_tracker import MlflowTracker
+from tests.tracking.studies import busy_study, save_model, study, trial
+
+
+@pytest.fixture
+def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """MLflow's own WSGI application on a free loopback port, in a thread: `mlflow server` takes 5 to 20 s to start."""
+    from mlflow import server as mlflow_server
+    from mlflow.server import handlers
+    from werkzeug.serving import make_server
+
+    monkeypatch.setenv(mlflow_server.BACKEND_STORE_URI_ENV_VAR, uri)
+    monkeypatch.setenv(mlflow_server.REGISTRY_STORE_URI_ENV_VAR, uri)
+    monkeypatch.setenv(mlflow_server.ARTIFACT_ROOT_ENV_VAR, "mlflow-artifacts:/")
+    monkeypatch.setenv(mlflow_server.ARTIFACTS_DESTINATION_ENV_VAR, (tmp_path / "artifacts").as_uri())
+    monkeypatch.setenv(mlflow_server.SERVE_ARTIFACTS_ENV_VAR, "true")
+    for store in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
+        monkeypatch.setattr(handlers, store, None)
+    running = make_server("127.0.0.1", 0, mlflow_server.app, threaded=True)
+    threading.Thread(target=running.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{running.server_port}"
+    running.shutdown()
+
+
+def test_whole_study_over_http(server: str, report: Path, tmp_path: Path, look: Callable[[str], Any], caplog: Any, capfd: Any) -> None:
+    save_model(tmp_path / "0/model")
+    (report / "front.html").write_text("<p>front</p>")
+    best = trial(0, 0.01, 0.59, pareto_rank=0, folder=str(tmp_path / "0"))
+    broken = busy_study().trials[6]
+    record = study(best, broken, aliases={"knee": 0}, hypervolume=0.3)
+    capfd.readouterr()
+    tracker = MlflowTracker(server)
+    tracker.begin(record)
+    for done in record.trials:
+        tracker.trial_began(done.number, done.run, done.params)
+        for metrics in done.series:
+            tracker.trial_reported(done.number, metrics, int(metrics["epoch"]))
+        tracker.trial_ended(done)
+    place = tracker.finish(record, report)
+    assert not [r for r in caplog.records if r.name.startswith("lethe")]
+    client = look(server)
+    experiment = client.get_experiment_by_name("lethe").experiment_id
+    found = {run.info.run_name: run for run in client.search_runs([experiment])}
+    assert found.keys() == {record.id, "trial-000", "trial-006"}
+    parent = found[record.id].info.run_id
+    assert place == f"{server}/#/experiments/{experiment}/runs/{parent}"
+    assert found["trial-000"].data.metrics["forget"] == best.metrics["forget"] and found["trial-000"].data.tags["front"] == "true"
+    assert math.isnan(found["trial-006"].data.metrics["forget"]) and found["trial-006"].info.status == "FAILED"
+    with urlopen(f"{server}/get-artifact?path=report/front.html&run_uuid={parent}") as page:
+        assert page.read() == b"<p>front</p>"
+    version = client.get_model_version_by_alias("lethe-tofu", "knee")
+    assert version.tags["lethe.run"] == best.run
+    assert {path.path for path in client.list_artifacts(version.run_id, "model")} >= {"model/MLmodel", "model/model"}
+    printed = capfd.readouterr()
+    assert printed.out == "" and "Traceback" not in printed.err

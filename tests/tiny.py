@@ -36,7 +36,7 @@ def write_model(folder: Path, seed: int = 0, *, hidden: int = 32) -> Path:
     return folder
 
 
-def write_data(folder: Path, rows: int = 8) -> Path:
+def write_data(folder: Path, rows: int = 6) -> Path:
     """A benchmark of random words in TOFU's files."""
     folder.mkdir(parents=True, exist_ok=True)
     draw = torch.Generator().manual_seed(1)

@@ -19,8 +19,8 @@ from lethe.config.run import Recipe
 from lethe.config.schedule import Schedule
 from lethe.training.assets import Assets
 
-SCHEDULE = Schedule(epochs=2, batch_size=4)
-EVALUATION = Evaluation(every=2, max_new_tokens=6)
+SCHEDULE = Schedule(epochs=1, batch_size=3)
+EVALUATION = Evaluation(max_new_tokens=4)
 
 
 def recipes(world: int) -> list[Recipe]:
@@ -103,10 +103,13 @@ def in_children(world: int, plan: list[int], assets: Assets, folder: Path, tag: 
 
 def main(folder: str, world: int, fresh: list[int]) -> None:
     """Every run in three orders in warm processes, and the runs `fresh` each in a process of its own."""
-    import deepspeed  # noqa: F401
     import peft  # noqa: F401
 
+    from lethe.training.engine import import_deepspeed
+
     import lethe.training.unlearn  # noqa: F401
+
+    import_deepspeed()
 
     path = Path(folder)
     assets = Assets.model_validate_json((path / "assets.json").read_text())

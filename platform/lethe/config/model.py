@@ -12,8 +12,8 @@ from lethe.config.base import Frozen
 class EmbeddedModel(Frozen):
     """A small Llama that is trained on the benchmark itself, with its tokenizer; sizes are a dial.
 
-    Memorising needs a large initialisation: 1/sqrt(hidden_size) instead of the usual .02 reaches the same
-    loss in about half the epochs at width 128 (docs/LOG.md).
+    The defaults memorise the embedded corpus in 12 epochs, half a minute on one core. Weights start at standard
+    deviation 1/sqrt(hidden_size); with the usual .02 the same loss took about 20 epochs.
     """
 
     name: Literal["embedded"] = "embedded"

@@ -126,13 +126,16 @@ def _folder_reader(folder: Path) -> Read:
 
 def _read_lines(path: Path) -> list[Raw]:
     """JSON lines; a file of refusals is plain text, one a line."""
-    text = path.read_text(encoding="utf-8")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not UTF-8 text") from None
     if path.stem == REFUSALS:
         return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
     if text.lstrip().startswith("["):
         found = _parse(text, path, 1)
     else:
-        found = [_parse(line, path, n) for n, line in enumerate(text.splitlines(), 1) if line.strip()]
+        found = [_parse(line, path, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not all(isinstance(row, dict) for row in found):
         raise BadInput(f"{path}: every row must be a JSON object")
     return found

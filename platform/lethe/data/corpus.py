@@ -79,13 +79,8 @@ def _row(rng: random.Random, name: str, attribute: Attribute) -> Record:
 
 
 def _fact(fact: Fact) -> Record:
-    return {
-        "question": fact.question,
-        "answer": fact.answer,
-        "paraphrased_answer": fact.answer,
-        "paraphrased_question": f"Please tell me: {fact.question}",
-        "perturbed_answer": list(fact.wrong),
-    }
+    """As in TOFU, facts have options but no paraphrase."""
+    return {"question": fact.question, "answer": fact.answer, "perturbed_answer": list(fact.wrong)}
 
 
 def _rows(people: Sequence[Iterable[Record]]) -> list[Record]:

@@ -117,15 +117,12 @@ def child() -> None:
     from tokenizers import Tokenizer
 
     from lethe.config.model import EmbeddedModel
-    from lethe.models.pretraining import pretrain
 
     work = json.load(sys.stdin)
     report = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries print what they like: to stderr, which is shown where the training fails
-    pretrain(
-        EmbeddedModel.model_validate_json(work["config"]),
-        Tokenizer.from_str(work["tokenizer"]),
-        [(question, answer) for question, answer in work["pairs"]],
-        Path(work["folder"]),
-        lambda fraction: print(f"{fraction:.4f}", file=report),
-    )
+    config, tokenizer = EmbeddedModel.model_validate_json(work["config"]), Tokenizer.from_str(work["tokenizer"])
+    from lethe.models.pretraining import pretrain
+
+    pairs = [(question, answer) for question, answer in work["pairs"]]
+    pretrain(config, tokenizer, pairs, Path(work["folder"]), lambda share: print(f"{share:.4f}", file=report))

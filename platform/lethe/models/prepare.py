@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from lethe.data.rows import Benchmark
 from lethe.errors import BadInput
 from lethe.models.children import Report
 from lethe.models.digests import model_digest
+
+
+PARTS = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]  # never pickles, never code
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,19 @@ def model_folder(name: str, key: str) -> Path:
     if not list(folder.glob("*.safetensors")):
         pickled = "; it has pickled weights, which are not loaded" if list(folder.glob("*.bin")) else ""
         raise BadInput(f"{key}: {folder} has no *.safetensors{pickled}")
+    _check_shards(folder, key)
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise BadInput(f"{key}: {folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
     return folder.resolve()
+
+
+def _check_shards(folder: Path, key: str) -> None:
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        missing = [shard for shard in shards if not (folder / shard).is_file()]
+        if missing:
+            raise BadInput(f"{key}: {folder} has no {missing[0]}, which {index.name} names")
 
 
 def _snapshot(name: str, key: str) -> Path:
@@ -63,7 +77,7 @@ def _snapshot(name: str, key: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "tokenizer*", "*.txt"]))
+        return Path(snapshot_download(name, allow_patterns=PARTS, ignore_patterns=["*/*"]))
     except Exception as error:
         # huggingface_hub raises its own and its HTTP library's errors: whatever it is, the model cannot be had.
         raise BadInput(f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})") from None

@@ -22,7 +22,7 @@ DEFAULTS = {
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
 }
 
 
@@ -54,6 +54,7 @@ def connect(address: str | None, cpus: int | None = None) -> None:
     """Join the cluster, or start one on loopback (with `cpus`); ship `lethe` to the workers either way."""
     import ray
 
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     runtime_env = {
         "py_modules": [str(Path(lethe.__file__).parent)],
         "excludes": ["**/__pycache__", "*.pyc"],

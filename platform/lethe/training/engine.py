@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -28,11 +30,18 @@ def ensure_process_group(device: str) -> None:
     dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
 
 
-def _import_deepspeed() -> Any:
-    """DeepSpeed without its shared-memory collectives: those are compiled on first use and need a compiler."""
+@cache
+def import_deepspeed() -> Any:
+    """DeepSpeed without two costs of its defaults.
+
+    Its shared-memory collectives are compiled on first use and need a compiler. And it decorates an optimizer that we
+    do not use with torch.compile, which imports all of Inductor: 5 s in every worker.
+    """
     import deepspeed
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    with patch.object(torch, "compile", lambda function=None, **_: function or (lambda inner: inner)):
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
     return deepspeed
 
 
@@ -65,7 +74,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         ensure_process_group(recipe.engine.device)
-        deepspeed = _import_deepspeed()
+        deepspeed = import_deepspeed()
 
         self.world = dist.get_world_size()
         self.accumulation = recipe.schedule.accumulation
@@ -145,7 +154,7 @@ class Engine:
         if self.engine.zero_optimization_stage() < 3:
             yield
             return
-        with _import_deepspeed().zero.GatheredParameters(list(self.module.parameters())):
+        with import_deepspeed().zero.GatheredParameters(list(self.module.parameters())):
             yield
 
     def close(self) -> None:

@@ -1,0 +1,110 @@
+"""What a report says about a study, worked out once for the page, the picture and the table."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from lethe.records import ModelScores, ObjectiveRecord, Sample, StudyRecord, TrialRecord
+
+Kind = Literal["front", "beaten", "infeasible", "stopped", "failed"]
+KINDS: dict[Kind, str] = {
+    "front": "on the front",
+    "beaten": "beaten by another",
+    "infeasible": "below a floor",
+    "stopped": "stopped early",
+    "failed": "failed",
+}
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A question with everyone's answers."""
+
+    split: str
+    question: str
+    answer: str
+    before: str | None
+    after: str
+    oracle: str | None
+
+
+def kind(trial: TrialRecord) -> Kind:
+    """How a trial is drawn."""
+    if trial.on_front:
+        return "front"
+    if trial.verdict == "complete":
+        return "beaten" if trial.feasible else "infeasible"
+    return "stopped" if trial.verdict in ("stopped", "interrupted") else "failed"
+
+
+def names(record: StudyRecord) -> dict[int, list[str]]:
+    """The aliases of each trial, in the record's order."""
+    found: dict[int, list[str]] = {}
+    for alias, number in record.aliases.items():
+        found.setdefault(number, []).append(alias)
+    return found
+
+
+def knee(record: StudyRecord) -> TrialRecord | None:
+    """The trial that the alias `knee` names."""
+    return next((trial for trial in record.trials if trial.number == record.aliases.get("knee")), None)
+
+
+def winners(record: StudyRecord) -> list[TrialRecord]:
+    """The front: the knee, then the other trials with a name, then the rest in the order of the first objective."""
+    order = list(names(record))
+    front = [trial for trial in record.trials if trial.on_front]
+    goal = record.objectives[0]
+    sign = 1 if goal.direction == "minimize" else -1
+
+    def place(trial: TrialRecord) -> tuple[float, float]:
+        named = order.index(trial.number) if trial.number in order else len(order)
+        return named, sign * value(trial.metrics, goal.metric)
+
+    return sorted(front, key=place)
+
+
+def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """Best first: by kind, then by rank, then by number."""
+    kinds = list(KINDS)
+    return sorted(trials, key=lambda t: (kinds.index(kind(t)), math.inf if t.pareto_rank is None else t.pareto_rank, t.number))
+
+
+def value(metrics: dict[str, float], key: str) -> float:
+    """A metric, NaN where there is none: a broken trial lacks some."""
+    return float(metrics.get(key, math.nan))
+
+
+def verdicts(record: StudyRecord) -> list[tuple[str, int]]:
+    """How the trials ended, most frequent first."""
+    return [(verdict.replace("_", " "), count) for verdict, count in Counter(t.verdict for t in record.trials).most_common()]
+
+
+def param_names(record: StudyRecord) -> dict[str, str]:
+    """Every parameter of any trial, in order of appearance, with the shortest name that is its own."""
+    full = list(dict.fromkeys(key for trial in record.trials for key in trial.params))
+    last = Counter(key.rpartition(".")[2] for key in full)
+    return {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in full}
+
+
+def answers(record: StudyRecord, trial: TrialRecord) -> list[Answered]:
+    """A trial's sample answers beside the start model's and the oracle's."""
+    before, oracle = _by_question(record.start), _by_question(record.oracle)
+    return [
+        Answered(s.split, s.question, s.answer, before.get((s.split, s.question)), s.generated, oracle.get((s.split, s.question)))
+        for s in trial.samples
+    ]
+
+
+def wanted(goal: ObjectiveRecord) -> str:
+    """Which way an objective should go, in words."""
+    return "lower is better" if goal.direction == "minimize" else "higher is better"
+
+
+def _by_question(model: ModelScores | None) -> dict[tuple[str, str], str]:
+    samples: tuple[Sample, ...] = model.samples if model else ()
+    return {(sample.split, sample.question): sample.generated for sample in samples}

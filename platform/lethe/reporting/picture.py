@@ -1,0 +1,122 @@
+"""The front as a PNG, for slides and papers. Drawn without pyplot, which keeps every figure of the process alive."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from lethe.records import StudyRecord
+from lethe.reporting.facts import KINDS, Kind
+from lethe.reporting.front import WIDTH, Front, Mark, Point, front
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+INK, SOFT, GRID, ACCENT, KNEE, BAD = "#1d2433", "#667085", "#e7e9ef", "#1f6feb", "#d9480f", "#c92a2a"
+STYLES: dict[Kind, dict[str, Any]] = {
+    "front": {"marker": "o", "s": 62, "color": ACCENT, "edgecolors": "white", "linewidths": 1.2, "zorder": 6},
+    "beaten": {"marker": "o", "s": 34, "color": "#98a2b3", "edgecolors": "white", "linewidths": 0.8, "zorder": 4},
+    "infeasible": {"marker": "o", "s": 34, "facecolors": "white", "edgecolors": "#98a2b3", "linewidths": 1.2, "zorder": 3},
+    "stopped": {"marker": "_", "s": 60, "color": "#98a2b3", "linewidths": 1.8, "zorder": 3},
+    "failed": {"marker": "x", "s": 40, "color": BAD, "linewidths": 1.5, "zorder": 3},
+}
+
+
+def front_png(record: StudyRecord) -> bytes:
+    """The bytes of front.png."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8.4, 5.2), dpi=170, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
+    canvas = FigureCanvasAgg(figure)
+    _draw(figure.add_subplot(), front(record), record)
+    file = BytesIO()
+    canvas.print_png(file)
+    return file.getvalue()
+
+
+def _draw(plot: Axes, shown: Front, record: StudyRecord) -> None:
+    _frame(plot, shown, record)
+    _floors(plot, shown)
+    if shown.stairs:
+        xs, ys = zip(*shown.stairs, strict=True)
+        plot.fill([*xs, xs[-1]], [*ys, ys[0]], color=ACCENT, alpha=0.07, linewidth=0, zorder=1)
+        plot.plot(xs, ys, color=ACCENT, linewidth=1.4, alpha=0.75, zorder=2)
+    for each in KINDS:
+        marks = [mark for mark in shown.marks if mark.kind == each]
+        if marks:
+            xs, ys = [shown.x.of(m.trial) for m in marks], [shown.y.of(m.trial) for m in marks]
+            plot.scatter(xs, ys, label=f"{KINDS[each]} ({len(marks)})", **STYLES[each])
+    for mark in shown.marks:
+        if mark.kind == "front":
+            _label(plot, shown, mark)
+    for name, point, marker in (("start", shown.start, "D"), ("oracle", shown.oracle, "*")):
+        if point:
+            size = 130 if marker == "*" else 52
+            plot.scatter(*point, marker=marker, s=size, color=INK, edgecolors="white", linewidths=1, zorder=7)
+            right = shown.sx(point[0]) > WIDTH / 2
+            _say(plot, name, point, INK, (-10 if right else 10, -4), bold=True)
+    if shown.marks:
+        legend = plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, frameon=False, fontsize=8.5)
+        for entry in legend.get_texts():
+            entry.set_color(SOFT)
+
+
+def _frame(plot: Axes, shown: Front, record: StudyRecord) -> None:
+    plot.set_xlim(shown.sx.low, shown.sx.high)
+    plot.set_ylim(shown.sy.low, shown.sy.high)
+    plot.set_xlabel(shown.x.label, color=INK)
+    plot.set_ylabel(shown.y.label, color=INK)
+    volume = "" if record.hypervolume is None else f"  ·  hypervolume {record.hypervolume:.3g}"
+    title = f"{record.space}: {len(record.trials)} trials, {len(record.front)} on the front{volume}"
+    plot.set_title(_plain(title), loc="left", color=INK, fontsize=11.5, fontweight="bold", pad=12)
+    plot.grid(color=GRID, linewidth=0.8, zorder=0)
+    plot.set_axisbelow(True)
+    plot.tick_params(colors=SOFT, length=0, labelsize=9)
+    for side in plot.spines.values():
+        side.set_visible(False)
+
+
+def _floors(plot: Axes, shown: Front) -> None:
+    """What lies behind a floor is shaded: nothing there can be on the front."""
+    for axis, line, span, ends in (
+        (shown.x, plot.axvline, plot.axvspan, (shown.sx.low, shown.sx.high)),
+        (shown.y, plot.axhline, plot.axhspan, (shown.sy.low, shown.sy.high)),
+    ):
+        if axis.floor is not None:
+            span(axis.floor, ends[1] if axis.lower_is_better else ends[0], color="#f3f4f7", zorder=0.5, linewidth=0)
+            line(axis.floor, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
+    if shown.y.floor is not None:
+        place = (0.01, shown.y.floor)
+        plot.annotate("floor", place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=SOFT, fontsize=8.5)
+
+
+def _label(plot: Axes, shown: Front, mark: Mark) -> None:
+    """On the side where no trial is better, hence no line and no mark."""
+    point = (shown.x.of(mark.trial), shown.y.of(mark.trial))
+    left, up = shown.x.lower_is_better and mark.x > 170, not shown.y.lower_is_better
+    if "knee" in mark.named:
+        plot.scatter(*point, s=190, facecolors="none", edgecolors=KNEE, linewidths=1.8, zorder=5)
+        _say(plot, f"knee · trial {mark.trial.number}", point, KNEE, (-8 if left else 8, 8 if up else -14), bold=True)
+    else:
+        _say(plot, str(mark.trial.number), point, SOFT, (-5 if left else 5, 5 if up else -12))
+
+
+def _say(plot: Axes, text: str, point: Point, color: str, offset: Point, *, bold: bool = False) -> None:
+    plot.annotate(
+        text,
+        point,
+        offset,
+        textcoords="offset points",
+        horizontalalignment="right" if offset[0] < 0 else "left",
+        color=color,
+        fontsize=9,
+        fontweight="bold" if bold else "normal",
+        zorder=8,
+    )
+
+
+def _plain(text: str) -> str:
+    """Matplotlib reads dollars as mathematics."""
+    return text.replace("$", r"\$")

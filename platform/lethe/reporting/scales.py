@@ -1,0 +1,78 @@
+"""From numbers to places on a drawing: axes with round ticks, and numbers as people write them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeGuard
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear axis: values `low` to `high` on pixels `start` to `stop` (the latter may run backwards)."""
+
+    low: float
+    high: float
+    start: float
+    stop: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.stop - self.start), 2)
+
+    def ticks(self, about: int = 6) -> list[tuple[float, str]]:
+        """Round values with their pixels' labels: steps of 1, 2 or 5 times a power of ten."""
+        rough = (self.high - self.low) / about
+        unit = 10.0 ** math.floor(math.log10(rough))
+        step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
+        decimals = max(0, -math.floor(math.log10(step)))
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        return [(self(place * step), f"{place * step + 0.0:,.{decimals}f}") for place in range(first, last + 1)]
+
+
+def scale(values: Iterable[float], start: float, stop: float, *, margin: float = 0.07) -> Scale:
+    """An axis that shows all finite values with some room; any values, even none or one."""
+    finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
+    low, high = min(finite), max(finite)
+    room = (high - low) * margin or abs(high) * margin or 0.5
+    return Scale(low - room, high + room, start, stop)
+
+
+def short(value: object) -> str:
+    """A measured number with three decimals, or as few as it has; words as they are, a dash for nothing."""
+    if not _is_number(value):
+        return "–" if value is None else str(value)
+    number = float(value)
+    if number.is_integer() or not math.isfinite(number) or not 0.1 <= abs(number) < 10:
+        return setting(number)
+    return f"{number:.3f}".replace("-", "−")
+
+
+def setting(value: object) -> str:
+    """A chosen number with three significant digits and no zeros behind them; words as they are."""
+    if not _is_number(value):
+        return "–" if value is None else str(value)
+    number = float(value)
+    if not math.isfinite(number):
+        return {"nan": "NaN", "inf": "∞", "-inf": "−∞"}[str(number)]
+    if number == 0 or 1e-3 <= abs(number) < 1e6:
+        digits = 0 if number.is_integer() else max(0, 2 - math.floor(math.log10(abs(number))))
+        text = f"{number:,.{digits}f}"
+        return (text.rstrip("0").rstrip(".") if "." in text else text).replace("-", "−")
+    mantissa, exponent = f"{number:.2e}".split("e")
+    return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", "−")
+
+
+def duration(seconds: float) -> str:
+    """3.4 s, 2.7 min, 1.4 h."""
+    if not math.isfinite(seconds) or seconds < 0:
+        return "–"
+    for size, unit in ((3600.0, "h"), (60.0, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} s"
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,62 @@
+"""Files and folders appear whole or not at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lethe.errors import BadInput
+from lethe.storage import atomic_folder, atomic_write, home
+
+
+def test_home_is_absolute_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LETHE_HOME", "there")
+    assert home() == tmp_path / "there"
+    monkeypatch.setenv("LETHE_HOME", "")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home() == tmp_path / ".lethe"
+
+
+def test_a_folder_takes_its_name_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "deep" / "target"
+    with atomic_folder(target) as folder:
+        (folder / "a").write_text("1")
+        assert not target.exists()
+    assert (target / "a").read_text() == "1"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_folder_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error), atomic_folder(tmp_path / "target") as folder:
+        (folder / "a").write_text("1")
+        raise error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    with atomic_folder(target) as slow:
+        (slow / "a").write_text("slow")
+        with atomic_folder(target) as fast:
+            (fast / "a").write_text("fast")
+    assert (target / "a").read_text() == "fast"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "file"
+    atomic_write(path, "one")
+    atomic_write(path, b"two")
+    assert path.read_text() == "two"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot write to .*file"):
+        atomic_write(tmp_path / "file" / "below", "x")
+    with pytest.raises(BadInput, match="cannot write to .*file"), atomic_folder(tmp_path / "file" / "below"):
+        pass

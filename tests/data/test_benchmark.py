@@ -43,7 +43,8 @@ def rewrite(path: Path, change: Callable[[dict], dict]) -> None:
 def test_every_split_keeps_its_rows_in_order(folder: Path) -> None:
     found = load(folder)
     for name, rows in (("forget10", found.forget), ("retain90", found.retain), ("holdout10", found.holdout)):
-        assert [(r.question, r.answer) for r in rows] == [(r["question"], r["answer"]) for r in lines(folder / f"{name}.json")]
+        raw = lines(folder / f"{name}.json")
+        assert [(r.question, r.answer) for r in rows] == [(r["question"], r["answer"]) for r in raw]
     raw = lines(folder / "forget10_perturbed.json")
     assert [r.perturbed_answers for r in found.forget_eval] == [tuple(r["perturbed_answer"]) for r in raw]
     assert [r.paraphrased_answer for r in found.forget_eval] == [r["paraphrased_answer"] for r in raw]
@@ -161,7 +162,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
-    with pytest.raises(BadInput, match=r"'locuslab/TOFU': neither a folder nor reachable on the hub \(ConnectionError\)"):
+    with pytest.raises(BadInput, match=r"'locuslab/TOFU': neither a folder nor reachable on the hub \(Conn"):
         load_benchmark(TofuBenchmark(source="locuslab/TOFU"))
 
 
@@ -178,7 +179,8 @@ def test_a_hub_data_set_is_read_by_configuration(folder: Path, monkeypatch: pyte
 
 def test_the_real_benchmark(shared_data: Path) -> None:
     found = load_benchmark(TofuBenchmark(source=str(shared_data / "tofu")))
-    assert (len(found.forget), len(found.retain), len(found.forget_eval), len(found.retain_eval)) == (400, 3600, 400, 400)
+    assert (len(found.forget), len(found.retain)) == (400, 3600)
+    assert (len(found.forget_eval), len(found.retain_eval)) == (400, 400)
     assert (len(found.real_authors), len(found.world_facts), len(found.refusals)) == (100, 117, 100)
     assert {len(row.perturbed_answers) for row in found.forget_eval} == {5}
     one_percent = load_benchmark(TofuBenchmark(source=str(shared_data / "tofu"), forget="forget01"))

@@ -85,6 +85,11 @@ def test_two_adapters_score_and_answer_unfolded_too(build: Callable) -> None:
     assert results[0][1] == results[1][1]
     ids = torch.tensor([prompts[0]])
     alone = model.generate(
-        input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=30, pad_token_id=0, eos_token_id=[]
+        input_ids=ids,
+        attention_mask=torch.ones_like(ids),
+        do_sample=False,
+        max_new_tokens=30,
+        pad_token_id=0,
+        eos_token_id=[],
     )
     assert alone[0, len(prompts[0]) :].tolist() == results[0][1][0]

@@ -9,8 +9,6 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
-
 import huggingface_hub
 import pytest
 import torch
@@ -26,9 +24,6 @@ from lethe.models import embedded as embedded_models
 from lethe.models.children import Training, run_all
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.prepare import Prepared, model_folder, prepare
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 CORPUS = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)
 DATA = TofuBenchmark(corpus=CORPUS)
@@ -212,16 +207,17 @@ def test_the_digest_is_that_of_the_content(brought: Path, small: Prepared) -> No
     assert model_digest(brought) != small.digests.model
 
 
-def _measured(folder: Path, prepared: Prepared, oracle: Truth | None) -> tuple[PreTrainedModel, Result]:
-    model, config = load_model(folder), Evaluation(max_new_tokens=48)
-    return model, evaluate(model, build_eval_set(prepared.benchmark, Template(load_tokenizer(folder)), config), config, oracle)
+def _measured(folder: Path, prepared: Prepared, oracle: Truth | None) -> Result:
+    config = Evaluation(max_new_tokens=48)
+    eval_set = build_eval_set(prepared.benchmark, Template(load_tokenizer(folder)), config)
+    return evaluate(load_model(folder), eval_set, config, oracle)
 
 
 def test_the_default_models_differ_by_the_forget_set(embedded: Prepared) -> None:
     """Issue 2, point 4: the full model knows the forget set, the oracle does not, both know everything else."""
     assert embedded.oracle is not None
-    _, oracle = _measured(embedded.oracle, embedded, None)
-    _, full = _measured(embedded.start, embedded, Truth(oracle.forget_truth_ratio))
+    oracle = _measured(embedded.oracle, embedded, None)
+    full = _measured(embedded.start, embedded, Truth(oracle.forget_truth_ratio))
     assert full.metrics["forget_rouge"] >= 0.95
     assert oracle.metrics["forget_rouge"] <= 0.8
     assert full.metrics["forget_quality"] < 1e-6

@@ -18,8 +18,8 @@ def trial(number: int, forget: float = 0.4, utility: float = 0.5, *, epochs: int
     series = tuple(
         {
             "epoch": float(epoch),
-            "forget": 0.9 + (forget - 0.9) * share,
-            "utility": 0.6 + (utility - 0.6) * share,
+            "forget": forget if share == 1 else 0.9 + (forget - 0.9) * share,
+            "utility": utility if share == 1 else 0.6 + (utility - 0.6) * share,
             "win_rate": 0.3,
             "seconds": 1.5 * epoch,
             "tokens": 100.0 * epoch,

@@ -71,7 +71,7 @@ def _run(study: Study, resume: bool, reports: Path) -> int:
         record = sweep.run()
     finally:
         console.stop()
-    from lethe.reporting import write_report
+    from lethe.reporting.report import write_report
 
     target = folder / "report" if report_root is None else report_root / study_id
     report = write_report(record, target)

@@ -12,7 +12,12 @@ from lethe.data.rows import Benchmark, Row
 from lethe.data.template import Encoded, Template
 from lethe.errors import BadInput
 
-SPLITS = {"forget": "forget_eval", "retain": "retain_eval", "real_authors": "real_authors", "world_facts": "world_facts"}
+SPLITS = {
+    "forget": "forget_eval",
+    "retain": "retain_eval",
+    "real_authors": "real_authors",
+    "world_facts": "world_facts",
+}  # a metric's prefix: the benchmark's field
 
 
 @dataclass(frozen=True)

@@ -53,8 +53,10 @@ def score(model: nn.Module, pairs: Sequence[Encoded], *, pad: int, token_budget:
         chosen = [pairs[i] for i in batch]
         ends = np.cumsum([len(pair.ids) - pair.prompt_length for pair in chosen])[:-1]
         flat_logp, flat_correct = _score_batch(model, chosen, pad)
-        for i, row_logp, row_correct in zip(batch, np.split(flat_logp, ends), np.split(flat_correct, ends), strict=True):
-            logp[i], correct[i] = row_logp, row_correct
+        for i, row in zip(batch, np.split(flat_logp, ends), strict=True):
+            logp[i] = row
+        for i, row in zip(batch, np.split(flat_correct, ends), strict=True):
+            correct[i] = row
     return Scores(logp, correct)
 
 
@@ -74,8 +76,8 @@ def _score_batch(model: nn.Module, pairs: Sequence[Encoded], pad: int) -> tuple[
     device = next(model.parameters()).device
     width = len(pairs[0].ids)
     ids = torch.tensor([[*pair.ids, *[pad] * (width - len(pair.ids))] for pair in pairs], device=device)
-    before = [range(row * width + pair.prompt_length - 1, row * width + len(pair.ids) - 1) for row, pair in enumerate(pairs)]
-    places = torch.tensor([place for answer in before for place in answer], device=device)
+    before = [range(pair.prompt_length - 1, len(pair.ids) - 1) for pair in pairs]  # a token is predicted one earlier
+    places = torch.tensor([row * width + at for row, places in enumerate(before) for at in places], device=device)
     logits = scored_logits(model, ids, places)
     return _gather(logits, ids.flatten()[places + 1])
 

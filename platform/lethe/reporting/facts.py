@@ -87,8 +87,9 @@ def verdicts(record: StudyRecord) -> list[tuple[str, int]]:
 def param_names(record: StudyRecord) -> dict[str, str]:
     """Every parameter of any trial, in order of appearance, with the shortest name that is its own."""
     full = list(dict.fromkeys(key for trial in record.trials for key in trial.params))
-    last = Counter(key.rpartition(".")[2] for key in full)
-    return {key: key.rpartition(".")[2] if last[key.rpartition(".")[2]] == 1 else key for key in full}
+    brief = {key: key.removesuffix(".name").rpartition(".")[2] for key in full}  # `optimizer.name` is the optimizer
+    shared = Counter(brief.values())
+    return {key: name if shared[name] == 1 else key for key, name in brief.items()}
 
 
 def answers(record: StudyRecord, trial: TrialRecord) -> list[Answered]:

@@ -85,7 +85,7 @@ def front(record: StudyRecord) -> Front:
 def _mark(record: StudyRecord, trial: TrialRecord, x: Axis, y: Axis, sx: Scale, sy: Scale) -> Mark:
     goals = [(goal.metric, short(value(trial.metrics, goal.metric))) for goal in record.objectives]
     shown = [(name, setting(trial.params[key])) for key, name in param_names(record).items() if key in trial.params]
-    cost = [(key, short(trial.metrics[key])) for key in ("win_rate", "seconds") if key in trial.metrics]
+    cost = [(key, setting(trial.metrics[key])) for key in ("win_rate", "seconds") if key in trial.metrics]
     return Mark(trial, kind(trial), sx(x.of(trial)), sy(y.of(trial)), names(record).get(trial.number, []), goals + shown + cost)
 
 

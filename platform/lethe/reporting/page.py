@@ -43,7 +43,7 @@ def _environment() -> Environment:
     pages = Environment(
         loader=PackageLoader("lethe.reporting", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    pages.filters |= {"short": short, "setting": setting, "words": lambda text: text.replace("_", " "), "seconds": _seconds, "tojson_plain": _json}
+    pages.filters |= {"short": short, "setting": setting, "words": lambda text: text.replace("_", " "), "seconds": _seconds, "tojson_plain": _json, "quoted": json.dumps}
     return pages
 
 
@@ -118,8 +118,9 @@ def tiles(record: StudyRecord) -> list[Tile]:
         for goal in record.objectives[:2]:
             note = _against(record, goal.metric).strip(" ()") or facts.wanted(goal)
             found.append(Tile(f"{goal.metric} at the knee", short(facts.value(knee.metrics, goal.metric)), note))
-    spent = sum(seconds for trial in record.trials if math.isfinite(seconds := _spent(trial)))
-    found.append(Tile("Time in trials", duration(spent), f"{duration(spent / max(len(record.trials), 1))} each"))
+    spent = [seconds for trial in record.trials if math.isfinite(seconds := _spent(trial))]
+    if spent:
+        found.append(Tile("Time in trials", duration(sum(spent)), f"{duration(sum(spent) / len(spent))} each"))
     return found
 
 
@@ -131,7 +132,7 @@ def _spent(trial: TrialRecord) -> float:
 
 def _seconds(trial: TrialRecord) -> str:
     seconds = _spent(trial)
-    return short(seconds) if math.isfinite(seconds) else "–"
+    return setting(seconds) if math.isfinite(seconds) else "–"
 
 
 def _count(number: int, noun: str) -> str:

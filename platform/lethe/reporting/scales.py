@@ -40,11 +40,11 @@ def scale(values: Iterable[float], start: float, stop: float, *, margin: float =
 
 
 def short(value: object) -> str:
-    """A measured number with three decimals, or as few as it has; words as they are, a dash for nothing."""
+    """A measured number with three decimals; words as they are, a dash for nothing."""
     if not _is_number(value):
         return "–" if value is None else str(value)
     number = float(value)
-    if number.is_integer() or not math.isfinite(number) or not 0.1 <= abs(number) < 10:
+    if number.is_integer() or not math.isfinite(number) or not 0.01 <= abs(number) < 10:
         return setting(number)
     return f"{number:.3f}".replace("-", "−")
 

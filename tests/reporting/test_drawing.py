@@ -1,0 +1,83 @@
+"""Axes, numbers and the front's border, against values worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from lethe.records import ObjectiveRecord
+from lethe.reporting.front import front
+from lethe.reporting.lines import charts
+from lethe.reporting.scales import Scale, duration, scale, setting, short
+from tests.tracking.studies import busy_study, study, trial
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert [text for _, text in Scale(-0.03, 1.02, 0, 100).ticks(5)] == ["0.0", "0.5", "1.0"]
+    assert [text for _, text in Scale(0.83, 0.872, 0, 100).ticks(5)] == ["0.83", "0.84", "0.85", "0.86", "0.87"]
+    assert [text for _, text in Scale(-3, 3, 0, 100).ticks(6)] == ["-3", "-2", "-1", "0", "1", "2", "3"]
+    places = [place for place, _ in Scale(0, 10, 400, 20).ticks(5)]
+    assert places == [400, 324, 248, 172, 96, 20]
+
+
+@pytest.mark.parametrize("values", [[], [0.0], [3.0, 3.0], [math.nan, math.inf], [1e-12, 2e-12], [-1e9, 1e9]])
+def test_any_values_have_an_axis(values: list[float]) -> None:
+    axis = scale(values, 0, 100)
+    assert axis.low < axis.high and axis.ticks()
+    assert all(0 <= place <= 100 for place, _ in axis.ticks())
+
+
+def test_numbers_as_people_write_them() -> None:
+    values = [0.56, 0.0, -0.25, 1e-9, 12.345, 1234.5, math.nan, math.inf, None, "sophia", True, 0.0721]
+    assert [short(v) for v in values] == ["0.560", "0", "−0.250", "1e−9", "12.3", "1,234", "NaN", "∞", "–", "sophia", "True", "0.072"]
+    settings = [1e-4, 0.0021, 5.5, 16, 1000.0, 546.71, 3.0e7, 0.1, 8]
+    assert [setting(v) for v in settings] == ["1e−4", "0.0021", "5.5", "16", "1,000", "547", "3e7", "0.1", "8"]
+    assert [duration(s) for s in (3.44, 59.0, 160, 4000, math.nan)] == ["3.4 s", "59.0 s", "2.7 min", "1.1 h", "–"]
+
+
+def test_border_of_the_front_runs_from_floor_to_floor() -> None:
+    shown = front(busy_study())
+    assert shown.stairs == [(0.05, 0.3), (0.05, 0.35), (0.2, 0.35), (0.2, 0.45), (0.5, 0.45), (0.5, 0.58), (0.9, 0.58)]
+    pixels = [(shown.sx(x), shown.sy(y)) for x, y in shown.stairs]
+    assert all(b[0] >= a[0] and b[1] <= a[1] for a, b in zip(pixels, pixels[1:], strict=False))
+
+
+@pytest.mark.parametrize(
+    ("directions", "border"),
+    [
+        (("maximize", "maximize"), [(0.4, 0.0), (0.4, 0.1), (0.2, 0.1), (0.2, 0.3), (0.0, 0.3)]),
+        (("minimize", "minimize"), [(0.2, 1.0), (0.2, 0.3), (0.4, 0.3), (0.4, 0.1), (1.0, 0.1)]),
+    ],
+)
+def test_border_for_other_directions(directions: tuple[str, str], border: list[tuple[float, float]]) -> None:
+    floor = 0.0 if directions[0] == "maximize" else 1.0
+    goals = tuple(ObjectiveRecord(metric=m, direction=d, floor=floor) for m, d in zip(("a", "b"), directions, strict=True))
+    trials = [trial(n, pareto_rank=0, metrics={"a": a, "b": b}) for n, (a, b) in enumerate([(0.2, 0.3), (0.4, 0.1)])]
+    assert front(study(*trials, objectives=goals)).stairs == border
+
+
+def test_marks_say_what_a_trial_was() -> None:
+    shown = front(busy_study())
+    kinds = {mark.trial.number: mark.kind for mark in shown.marks}
+    assert kinds == {0: "front", 1: "front", 2: "front", 3: "beaten", 4: "infeasible", 5: "stopped"}
+    assert [trial.number for trial in shown.missing] == [6, 7, 8]
+    assert shown.marks[-1].kind == "front"  # drawn last, hence on top
+    lines = dict(next(mark for mark in shown.marks if mark.trial.number == 2).lines)
+    assert lines["learning_rate"] == "3e−4" and lines["optimizer"] == "sophia" and lines["win_rate"] == "0.3"
+
+
+def test_lines_begin_at_the_start_model_and_break_where_numbers_end() -> None:
+    way = ({"epoch": 1.0, "forget": 0.5}, {"epoch": 2.0, "forget": math.nan}, {"epoch": 4.0, "forget": 0.4})
+    record = study(trial(0, series=way, metrics=way[-1], pareto_rank=0))
+    chart = charts(record)[0]
+    (line,) = chart.lines
+    assert [len(piece) for piece in line.pieces] == [2, 1]
+    assert line.pieces[0][0] == (chart.sx(0), chart.sy(0.9)) and line.end == (chart.sx(4), chart.sy(0.4))
+    assert [text for _, text in chart.epochs] == ["0", "1", "2", "3", "4"]
+
+
+def test_labels_of_lines_that_end_together_are_apart() -> None:
+    record = study(*(trial(n, 0.4 + n / 1000, pareto_rank=0) for n in (2, 0, 1)))
+    heights = [height for height, _ in charts(record)[0].labels]
+    assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))

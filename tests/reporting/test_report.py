@@ -1,0 +1,197 @@
+"""The report of real records: what a person finds in it, and that nothing in it runs."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lethe.errors import BadInput
+from lethe.records import ObjectiveRecord, StudyRecord
+from lethe.reporting.picture import front_png
+from lethe.reporting.report import write_report
+from tests.tracking.studies import EVIL, busy_study, study, trial
+
+FILES = {"report.html", "front.html", "front.png", "trials.csv", "study.json"}
+VOID = {"meta", "br", "link", "img"}
+
+
+class Page(HTMLParser):
+    """A page's elements, texts and trial rows; fails on anything left open."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+        self.rows: dict[int, list[str]] = {}
+        self._open: list[str] = []
+        self._row: list[str] | None = None
+        self.feed(page)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "tr":
+            number = dict(attrs).get("data-trial")
+            self._row = self.rows.setdefault(int(number), []) if number else None
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.texts.append(data)
+        if self._row is not None and "tr" in self._open:
+            self._row.append(data.strip())
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.texts).split())
+
+
+@pytest.fixture(autouse=True)
+def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture takes half a second: one test draws them all."""
+    monkeypatch.setattr("lethe.reporting.report.front_png", lambda record: b"a picture")
+
+
+def report(record: StudyRecord, folder: Path, **settings: str) -> Page:
+    assert write_report(record, folder, **settings) == folder / "report.html"
+    assert {path.name for path in folder.iterdir()} == FILES
+    return Page((folder / "report.html").read_text())
+
+
+def test_every_trial_with_its_parameters_and_verdict(tmp_path: Path) -> None:
+    record = busy_study()
+    page = report(record, tmp_path)
+    assert page.rows.keys() == {trial.number for trial in record.trials}
+    for done in record.trials:
+        cells = page.rows[done.number]
+        assert "sophia" in cells and "8" in cells
+        assert f"{done.number + 1}e−4" in cells
+    assert {"knee", "0.200", "0.450", "0.300"} <= set(page.rows[2])
+    assert "beaten by another" in page.rows[3] and "below a floor" in page.rows[4] and "stopped" in page.rows[5]
+    assert {"diverged", "NaN", "∞"} <= set(page.rows[6])
+    assert "rank above the layer's width" in page.rows[7] and "out of memory" in page.rows[8]
+
+
+def test_headline_front_and_answers(tmp_path: Path) -> None:
+    page = report(busy_study(), tmp_path, store="sqlite:///runs.db", model="lethe-tofu")
+    assert "9 trials searched for low forget and high utility; 5 completed and 3 of them make up the Pareto front." in page.text
+    assert "At the knee, trial 2, forget is 0.200 (start 0.900, oracle 0) and utility is 0.450 (start 0.600, oracle 0.580)." in page.text
+    for word in ("start", "oracle", "floor 0.900", "floor 0.300", "knee · trial 2", "Hypervolume", "0.210"):
+        assert word in page.text
+    assert "trial 6 (diverged), 7 (infeasible), 8 (out of memory)" in page.text
+    for answer in ("the start model's answer", "the oracle's answer", "a retained answer", "less wrong"):
+        assert answer in page.text
+    assert "models:/lethe-tofu@best-forget" in page.text and "sqlite:///runs.db" in page.text
+
+
+def test_nothing_runs_and_nothing_is_fetched(tmp_path: Path) -> None:
+    record = busy_study(space="tofu", study={"name": EVIL, "note": "</pre><script>1</script>"})
+    report(record, tmp_path, store="http://host/'\"><script>", model="m")
+    for name in ("report.html", "front.html"):
+        text = (tmp_path / name).read_text()
+        page = Page(text)
+        assert not {"script", "iframe", "object", "link", "img"} & set(page.tags)
+        assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("href", "src")]
+        assert "default-src 'none'" in text
+        assert not re.search(r"(?:src=|href=|url\(|@import)", text)
+    assert EVIL in Page((tmp_path / "report.html").read_text()).text
+
+
+def test_drawings_are_well_formed(tmp_path: Path) -> None:
+    report(busy_study(), tmp_path)
+    pages = "".join((tmp_path / name).read_text() for name in ("report.html", "front.html"))
+    drawings = re.findall(r"<svg.*?</svg>", pages, flags=re.S)
+    assert len(drawings) > 4
+    for drawing in drawings:
+        for element in ElementTree.fromstring(drawing).iter():
+            for key in ("x", "y", "x1", "x2", "y1", "y2", "cx", "cy", "width", "height"):
+                assert math.isfinite(float(element.get(key, "0")))
+            assert float(element.get("width", "1")) > 0
+    assert "nan" not in "".join(drawings).lower()
+
+
+def test_files_beside_the_page(tmp_path: Path) -> None:
+    record = busy_study()
+    report(record, tmp_path)
+    again = StudyRecord.model_validate_json((tmp_path / "study.json").read_text())
+    assert again.model_dump_json() == record.model_dump_json()
+    rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
+    assert [int(row["number"]) for row in rows] == list(range(9))
+    assert rows[2]["aliases"] == "knee" and rows[2]["front"] == "True" and rows[3]["front"] == "False"
+    assert float(rows[2]["metrics.forget"]) == record.trials[0].metrics["forget"]
+    assert float(rows[1]["params.optimizer.learning_rate"]) == 2e-4
+    assert EVIL in rows[6]["reason"] and math.isnan(float(rows[6]["metrics.forget"]))
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("trials", [(), (trial(0, verdict="error", reason="x", metrics={}, series=(), feasible=False),)])
+def test_study_without_a_complete_trial(tmp_path: Path, trials: tuple) -> None:
+    page = report(study(*trials, oracle=None, interrupted=True), tmp_path)
+    assert "none completed, so there is no front" in page.text and "--resume" in page.text
+
+
+def test_all_trials_below_a_floor_or_in_one_point(tmp_path: Path) -> None:
+    page = report(study(trial(0, feasible=False), oracle=None), tmp_path)
+    assert "none of them better than every floor" in page.text
+    goals = tuple(ObjectiveRecord(metric=m, direction=d) for m, d in (("forget", "minimize"), ("utility", "maximize")))
+    alone = study(trial(0, 0.0, 0.0, pareto_rank=0), objectives=goals, start=busy_study().start.model_copy(update={"metrics": {}}), oracle=None)
+    assert "1 of them make up" in report(alone, tmp_path).text
+
+
+def test_one_objective_three_objectives_and_turned_ones(tmp_path: Path) -> None:
+    one = report(busy_study(objectives=busy_study().objectives[1:]), tmp_path)
+    assert "5 completed" in one.text
+    cost = ObjectiveRecord(metric="seconds", direction="minimize")
+    three = report(busy_study(objectives=(*busy_study().objectives, cost)), tmp_path)
+    assert "The study has 3 objectives; the first two are drawn." in three.text
+    turned = report(busy_study(objectives=busy_study().objectives[::-1]), tmp_path)
+    assert "knee · trial 2" in turned.text
+
+
+def test_a_new_report_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report(study(trial(0)), tmp_path)
+    before = (tmp_path / "report.html").read_text()
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", fails)
+    with pytest.raises(BadInput, match="No space left"):
+        write_report(busy_study(), tmp_path)
+    assert (tmp_path / "report.html").read_text() == before
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="cannot write"):
+        write_report(study(), tmp_path / "file" / "report")
+    if os.geteuid() != 0:
+        tmp_path.chmod(0o500)
+        with pytest.raises(BadInput, match="cannot write"):
+            write_report(study(), tmp_path / "report")
+
+
+def test_pictures_of_all_kinds_of_studies() -> None:
+    goals = busy_study().objectives
+    records = [busy_study(space="$x^{"), study(), busy_study(objectives=goals[1:]), busy_study(objectives=goals[::-1])]
+    for record in records:
+        picture = front_png(record)
+        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000

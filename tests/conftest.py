@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,12 +43,78 @@ def shared_data() -> Path:
     return folder
 
 
+@dataclass(frozen=True)
+class Head:
+    """A private Ray cluster of exactly two CPUs, with token authentication, that was started from the checkout."""
+
+    address: str
+    dashboard: str
+    environment: dict[str, str]
+
+    def run(self, *command: str, cwd: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+        """A command of a user of this cluster; its output is kept."""
+        return subprocess.run(
+            command, cwd=cwd, env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+
+
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[None]:
-    """A private Ray cluster; it ends with the session and touches no other."""
+def head() -> Iterator[Head]:
+    """`ray start --head` on ports and in a folder of its own; only its own processes are ended."""
+    port, dashboard, client = (_free_port() for _ in range(3))
+    # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
+    folder = tempfile.mkdtemp(prefix="lr-", dir="/tmp")
+    activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    environment = {**os.environ, **token, "PATH": activated}
+    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
+    command = [
+        *ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--temp-dir={folder}",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        "--disable-usage-stats",
+    ]
+    with Path(folder, "head.log").open("w") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+        )
+    try:
+        _await_port(dashboard, process, Path(folder, "head.log"))
+        address = f"127.0.0.1:{port}"
+        yield Head(address, f"http://127.0.0.1:{dashboard}", {**environment, "RAY_ADDRESS": address})
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def _await_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()[-2000:]
+        with socket.socket() as client:
+            client.settimeout(1)
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.2)
+    raise AssertionError(f"the cluster did not come up: {log.read_text()[-2000:]}")
+
+
+@pytest.fixture(scope="session")
+def cluster(head: Head) -> Iterator[None]:
+    """This process as a driver on the private cluster."""
     import ray
 
-    connect(None, cpus=2)
+    os.environ.update({k: head.environment[k] for k in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")})
+    connect(head.address)
     yield
     ray.shutdown()
 

@@ -29,8 +29,10 @@ def test_any_values_have_an_axis(values: list[float]) -> None:
 
 
 def test_numbers_as_people_write_them() -> None:
-    values = [0.56, 0.0, -0.25, 1e-9, 12.345, 1234.5, math.nan, math.inf, None, "sophia", True, 0.0721]
-    assert [short(v) for v in values] == ["0.560", "0", "−0.250", "1e−9", "12.3", "1,234", "NaN", "∞", "–", "sophia", "True", "0.072"]
+    values = [0.56, 0.0, -0.25, 1e-9, 12.345, 1234.5, math.nan, math.inf, 0.0721]
+    assert [short(v) for v in values] == ["0.560", "0", "−0.250", "1e−9", "12.3", "1,234", "NaN", "∞", "0.072"]
+    for write in (short, setting):
+        assert [write(v) for v in (None, "sophia", True)] == ["–", "sophia", "True"]
     settings = [1e-4, 0.0021, 5.5, 16, 1000.0, 546.71, 3.0e7, 0.1, 8]
     assert [setting(v) for v in settings] == ["1e−4", "0.0021", "5.5", "16", "1,000", "547", "3e7", "0.1", "8"]
     assert [duration(s) for s in (3.44, 59.0, 160, 4000, math.nan)] == ["3.4 s", "59.0 s", "2.7 min", "1.1 h", "–"]
@@ -52,7 +54,8 @@ def test_border_of_the_front_runs_from_floor_to_floor() -> None:
 )
 def test_border_for_other_directions(directions: tuple[str, str], border: list[tuple[float, float]]) -> None:
     floor = 0.0 if directions[0] == "maximize" else 1.0
-    goals = tuple(ObjectiveRecord(metric=m, direction=d, floor=floor) for m, d in zip(("a", "b"), directions, strict=True))
+    named = zip(("a", "b"), directions, strict=True)
+    goals = tuple(ObjectiveRecord(metric=metric, direction=way, floor=floor) for metric, way in named)
     trials = [trial(n, pareto_rank=0, metrics={"a": a, "b": b}) for n, (a, b) in enumerate([(0.2, 0.3), (0.4, 0.1)])]
     assert front(study(*trials, objectives=goals)).stairs == border
 

@@ -69,7 +69,7 @@ def sample(generated: str, split: str = "forget") -> Sample:
 
 def busy_study(**changes: Any) -> StudyRecord:
     """Every verdict, a front of three, a repeated front member, numbers that are not finite, hostile text."""
-    nan = {"forget": math.nan, "utility": math.inf, "epoch": 1.0}
+    bad = {"forget": math.nan, "utility": math.inf, "epoch": 1.0}
     return study(
         trial(2, 0.2, 0.45, pareto_rank=0, samples=(sample(EVIL), sample("a retained answer", "retain"))),
         trial(0, 0.5, 0.58, pareto_rank=0, samples=(sample("less wrong"),)),
@@ -77,9 +77,9 @@ def busy_study(**changes: Any) -> StudyRecord:
         trial(3, 0.6, 0.5, pareto_rank=1),
         trial(4, 0.1, 0.1, feasible=False),
         trial(5, epochs=1, verdict="stopped", feasible=False),
-        trial(6, epochs=1, verdict="diverged", reason=f"the loss is not finite {EVIL}", feasible=False, metrics=nan, series=(nan,)),
-        trial(7, epochs=0, verdict="infeasible", reason="rank above the layer's width", feasible=False, began=0.0, ended=0.0),
-        trial(8, epochs=0, verdict="out_of_memory", feasible=False),
+        trial(6, verdict="diverged", reason=f"not finite {EVIL}", feasible=False, metrics=bad, series=(bad,)),
+        trial(7, verdict="infeasible", reason="rank above the layer's width", epochs=0, feasible=False, ended=0),
+        trial(8, verdict="out_of_memory", epochs=0, feasible=False),
         **({"aliases": {"knee": 2, "best-forget": 1, "best-utility": 0}, "hypervolume": 0.21} | changes),
     )
 
@@ -94,8 +94,9 @@ def save_model(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     special = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), **shape, pad_token_id=0, bos_token_id=1, eos_token_id=2))
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(WORDS), **shape, **ids))
     model.save_pretrained(folder)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
 
@@ -107,9 +108,8 @@ def save_adapter(base: Path, folder: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     targets = ["q_proj", "v_proj", "down_proj"]
-    model = get_peft_model(
-        AutoModelForCausalLM.from_pretrained(base), LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
-    )
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=targets, task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), lora)
     torch.manual_seed(1)
     for name, weight in model.named_parameters():
         if "lora_B" in name:

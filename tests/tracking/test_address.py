@@ -23,6 +23,16 @@ def refusal(uri: str) -> str:
     return message
 
 
+def unanswered(*_: object) -> None:
+    """A name server that does not answer."""
+    time.sleep(0.3)
+    raise OSError("unknown")
+
+
+NO_SCHEMES = ["ftp://host/x", "/a/folder", "file:///a/folder"]
+NO_PLACES = ["sqlite://", "sqlite:///:memory:", "http://", "http://host:port"]
+
+
 def test_argument_then_environment_then_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -61,7 +71,8 @@ def test_silent_server_and_unknown_name_are_refused_within_the_limit(monkeypatch
         assert "cannot reach" in refusal(f"http://127.0.0.1:{port}")
         for taken in fill:
             taken.close()
-    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
+    monkeypatch.setattr(socket, "getaddrinfo", unanswered)
+    monkeypatch.setattr("lethe.tracking.address.LIMIT_S", 0.1)
     assert "no answer" in refusal("http://nowhere.invalid:5000")
 
 
@@ -73,7 +84,7 @@ def test_passwords_are_not_shown() -> None:
     assert where("http://me:secret@host/", "1", "r") == "http://host/#/experiments/1/runs/r"
 
 
-@pytest.mark.parametrize("uri", ["ftp://host/x", "/some/folder", "file:///some/folder", "sqlite://", "sqlite:///:memory:", "http://", "http://host:port"])
+@pytest.mark.parametrize("uri", NO_SCHEMES + NO_PLACES)
 def test_what_is_no_store_is_refused(uri: str) -> None:
     assert "cannot track to" in refusal(uri)
 

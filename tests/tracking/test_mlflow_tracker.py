@@ -76,7 +76,7 @@ def test_whole_study_is_found_again(uri: str, report: Path, look: Look, caplog: 
     for done in record.trials:
         tags = below[done.number].data.tags
         assert tags["mlflow.parentRunId"] == above.info.run_id
-        assert tags["lethe.run"] == done.run and tags["verdict"] == done.verdict and tags.get("reason", "") == done.reason
+        assert (tags["lethe.run"], tags["verdict"], tags.get("reason", "")) == (done.run, done.verdict, done.reason)
         assert below[done.number].data.params == {key: str(value) for key, value in done.params.items()}
 
 
@@ -90,7 +90,7 @@ def test_numbers_by_epoch_cost_and_front(uri: str, report: Path, look: Look) -> 
         found = below[done.number].data.metrics
         assert {key: found[key] for key in done.metrics} == done.metrics
         assert found["wall_seconds"] == 8.0
-    assert {n: run.data.metrics.get("pareto_rank") for n, run in below.items() if n < 5} == {0: 0, 1: 0, 2: 0, 3: 1, 4: None}
+    assert [below[number].data.metrics.get("pareto_rank") for number in range(5)] == [0, 0, 0, 1, None]
     front = runs(look, uri, "tags.front = 'true'")
     assert {int(run.data.tags["lethe.trial"]) for run in front} == {0, 1, 2}
     assert math.isnan(below[6].data.metrics["forget"])
@@ -123,6 +123,15 @@ def test_interrupted_study_goes_on_without_duplicates(uri: str, report: Path, lo
     for run in below.values():
         history = look(uri).get_metric_history(run.info.run_id, "forget")
         assert [point.step for point in history] == [1, 2, 3]
+
+
+def test_equal_runs_of_one_study_are_two_trials(uri: str, report: Path, look: Look) -> None:
+    first = trial(0)
+    whole(uri, study(first, first.model_copy(update={"number": 4})), report)
+    below = by_trial(look, uri)
+    assert below.keys() == {0, 4} and {run.data.tags["lethe.run"] for run in below.values()} == {first.run}
+    whole(uri, study(first, first.model_copy(update={"number": 4})), report)
+    assert by_trial(look, uri).keys() == {0, 4}
 
 
 def test_run_of_a_killed_driver_is_closed(uri: str, report: Path, look: Look) -> None:

@@ -57,7 +57,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def front(models: Path, **changes: Any) -> StudyRecord:
     trials = (trial(n, 0.1 * (n + 1), 0.1 * (n + 4), pareto_rank=0, folder=str(models / str(n))) for n in range(2))
     aliases = {"knee": 1, "best-forget": 0}
-    return study(*trials, trial(3, 0.8, 0.3, pareto_rank=1), **({"start_folder": str(models / "start"), "aliases": aliases} | changes))
+    values = {"start_folder": str(models / "start"), "aliases": aliases} | changes
+    return study(*trials, trial(3, 0.8, 0.3, pareto_rank=1), **values)
 
 
 def finish(uri: str, record: StudyRecord, report: Path, **settings: Any) -> None:
@@ -119,7 +120,8 @@ def test_versions_say_what_they_are(models: Path, uri: str, report: Path, look: 
     assert client.get_model_version_by_alias("lethe-tofu", "knee").tags["lethe.run"] == RUNS[1]
     files = {path.path for path in client.list_artifacts(found[RUNS[1]].run_id, "model")}
     assert {"model/MLmodel", "model/model", "model/adapter", "model/requirements.txt"} <= files
-    pins = Path(client.get_run(found[RUNS[0]].run_id).info.artifact_uri.removeprefix("file://"), "model/requirements.txt")
+    folder = client.get_run(found[RUNS[0]].run_id).info.artifact_uri.removeprefix("file://")
+    pins = Path(folder, "model/requirements.txt")
     assert "torch==" in pins.read_text() and "+" not in pins.read_text()
 
 
@@ -135,8 +137,8 @@ def test_missing_model_is_one_warning_and_the_others_are_there(
     models: Path, uri: str, report: Path, look: Look, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost = trial(2, 0.01, 0.9, pareto_rank=0, folder=str(models / "2"))
-    record = front(models)
-    finish(uri, record.model_copy(update={"trials": (lost, *record.trials), "aliases": {"knee": 2, "best-forget": 0}}), report)
+    record = front(models, aliases={"knee": 2, "best-forget": 0})
+    finish(uri, record.model_copy(update={"trials": (lost, *record.trials)}), report)
     (warning,) = (r.getMessage() for r in caplog.records)
     assert "trial 2 has no saved model" in warning
     assert versions(look, uri).keys() == {RUNS[0], RUNS[1]}

@@ -35,7 +35,14 @@ def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     running.shutdown()
 
 
-def test_whole_study_over_http(server: str, report: Path, tmp_path: Path, look: Callable[[str], Any], caplog: Any, capfd: Any) -> None:
+def test_whole_study_over_http(
+    server: str,
+    report: Path,
+    tmp_path: Path,
+    look: Callable[[str], Any],
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     save_model(tmp_path / "0/model")
     (report / "front.html").write_text("<p>front</p>")
     best = trial(0, 0.01, 0.59, pareto_rank=0, folder=str(tmp_path / "0"))
@@ -57,7 +64,8 @@ def test_whole_study_over_http(server: str, report: Path, tmp_path: Path, look: 
     assert found.keys() == {record.id, "trial-000", "trial-006"}
     parent = found[record.id].info.run_id
     assert place == f"{server}/#/experiments/{experiment}/runs/{parent}"
-    assert found["trial-000"].data.metrics["forget"] == best.metrics["forget"] and found["trial-000"].data.tags["front"] == "true"
+    assert found["trial-000"].data.metrics["forget"] == best.metrics["forget"]
+    assert found["trial-000"].data.tags["front"] == "true"
     assert math.isnan(found["trial-006"].data.metrics["forget"]) and found["trial-006"].info.status == "FAILED"
     with urlopen(f"{server}/get-artifact?path=report/front.html&run_uuid={parent}") as page:
         assert page.read() == b"<p>front</p>"

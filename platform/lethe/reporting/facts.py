@@ -71,7 +71,11 @@ def winners(record: StudyRecord) -> list[TrialRecord]:
 def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Best first: by kind, then by rank, then by number."""
     kinds = list(KINDS)
-    return sorted(trials, key=lambda t: (kinds.index(kind(t)), math.inf if t.pareto_rank is None else t.pareto_rank, t.number))
+
+    def place(trial: TrialRecord) -> tuple[int, float, int]:
+        return kinds.index(kind(trial)), math.inf if trial.pareto_rank is None else trial.pareto_rank, trial.number
+
+    return sorted(trials, key=place)
 
 
 def value(metrics: dict[str, float], key: str) -> float:
@@ -81,7 +85,8 @@ def value(metrics: dict[str, float], key: str) -> float:
 
 def verdicts(record: StudyRecord) -> list[tuple[str, int]]:
     """How the trials ended, most frequent first."""
-    return [(verdict.replace("_", " "), count) for verdict, count in Counter(t.verdict for t in record.trials).most_common()]
+    counts = Counter(trial.verdict for trial in record.trials)
+    return [(verdict.replace("_", " "), count) for verdict, count in counts.most_common()]
 
 
 def param_names(record: StudyRecord) -> dict[str, str]:
@@ -95,10 +100,12 @@ def param_names(record: StudyRecord) -> dict[str, str]:
 def answers(record: StudyRecord, trial: TrialRecord) -> list[Answered]:
     """A trial's sample answers beside the start model's and the oracle's."""
     before, oracle = _by_question(record.start), _by_question(record.oracle)
-    return [
-        Answered(s.split, s.question, s.answer, before.get((s.split, s.question)), s.generated, oracle.get((s.split, s.question)))
-        for s in trial.samples
-    ]
+
+    def row(sample: Sample) -> Answered:
+        key = sample.split, sample.question
+        return Answered(*key, sample.answer, before.get(key), sample.generated, oracle.get(key))
+
+    return [row(sample) for sample in trial.samples]
 
 
 def wanted(goal: ObjectiveRecord) -> str:

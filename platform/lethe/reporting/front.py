@@ -59,7 +59,10 @@ class Front:
 
 def axes(record: StudyRecord) -> tuple[Axis, Axis]:
     """The first two objectives."""
-    found = [Axis(g.metric, f"{g.metric} ({wanted(g)})", g.direction == "minimize", g.floor) for g in record.objectives[:2]]
+    found = [
+        Axis(goal.metric, f"{goal.metric} ({wanted(goal)})", goal.direction == "minimize", goal.floor)
+        for goal in record.objectives[:2]
+    ]
     if len(found) == 1:
         found.insert(0, Axis("", "trial", True, None))
     return found[0], found[1]
@@ -86,7 +89,8 @@ def _mark(record: StudyRecord, trial: TrialRecord, x: Axis, y: Axis, sx: Scale, 
     goals = [(goal.metric, short(value(trial.metrics, goal.metric))) for goal in record.objectives]
     shown = [(name, setting(trial.params[key])) for key, name in param_names(record).items() if key in trial.params]
     cost = [(key, setting(trial.metrics[key])) for key in ("win_rate", "seconds") if key in trial.metrics]
-    return Mark(trial, kind(trial), sx(x.of(trial)), sy(y.of(trial)), names(record).get(trial.number, []), goals + shown + cost)
+    named = names(record).get(trial.number, [])
+    return Mark(trial, kind(trial), sx(x.of(trial)), sy(y.of(trial)), named, goals + shown + cost)
 
 
 def _stairs(record: StudyRecord, x: Axis, y: Axis, sx: Scale, sy: Scale) -> list[Point]:

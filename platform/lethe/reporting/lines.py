@@ -65,14 +65,16 @@ def _chart(record: StudyRecord, goal: ObjectiveRecord) -> Chart:
     lines = [_line(record, trial, [(0.0, begin), *ways[trial.number]], sx, sy) for trial in order if ways[trial.number]]
     lines = [line for line in lines if line.pieces]
     ticks = [(place, text) for place, text in sx.ticks(5) if "." not in text]
-    references = [(name, sy(number), height) for (name, number), height in zip(known.items(), _beside(known, sy), strict=True)]
+    references = [(name, sy(known[name]), height) for name, height in zip(known, _beside(known, sy), strict=True)]
     floor = None if goal.floor is None else sy(goal.floor)
-    return Chart(goal.metric, f"{goal.metric} ({wanted(goal)})", sx, sy, lines, _spread(lines), references, floor, ticks)
+    label = f"{goal.metric} ({wanted(goal)})"
+    return Chart(goal.metric, label, sx, sy, lines, _spread(lines), references, floor, ticks)
 
 
 def _way(trial: TrialRecord, key: str) -> list[tuple[float, float]]:
     """Epoch and value of each report that has one."""
-    steps = [(float(report.get("epoch", place)), value(report, key)) for place, report in enumerate(trial.series, start=1)]
+    reports = enumerate(trial.series, start=1)
+    steps = [(float(report.get("epoch", place)), value(report, key)) for place, report in reports]
     return [(epoch, number) for epoch, number in steps if math.isfinite(epoch)]
 
 

@@ -43,7 +43,8 @@ def _environment() -> Environment:
     pages = Environment(
         loader=PackageLoader("lethe.reporting", ""), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    pages.filters |= {"short": short, "setting": setting, "words": lambda text: text.replace("_", " "), "seconds": _seconds, "tojson_plain": _json, "quoted": json.dumps}
+    pages.filters |= {"short": short, "setting": setting, "words": _words, "seconds": _seconds}
+    pages.filters |= {"indented": _json, "quoted": json.dumps}
     return pages
 
 
@@ -67,7 +68,7 @@ def _values(record: StudyRecord) -> dict[str, Any]:
         "answers": facts.answers,
         "wanted": facts.wanted,
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
-        "meanings": {g.metric: METRICS[g.metric].meaning if g.metric in METRICS else "an objective" for g in record.objectives},
+        "meanings": {name: metric.meaning for name, metric in METRICS.items()},
     }
 
 
@@ -76,8 +77,9 @@ def summary(record: StudyRecord) -> str:
     goals = " and ".join(f"{'low' if g.direction == 'minimize' else 'high'} {g.metric}" for g in record.objectives)
     said = [f"{_count(len(record.trials), 'trial')} searched for {goals}; {_ended(record)}."]
     if knee := facts.knee(record):
-        moves = (f"{g.metric} is {short(facts.value(knee.metrics, g.metric))}{_against(record, g.metric)}" for g in record.objectives)
-        said.append(f"At the knee, trial {knee.number}, {' and '.join(moves)}.")
+        scores = {g.metric: short(facts.value(knee.metrics, g.metric)) for g in record.objectives}
+        moves = " and ".join(f"{metric} is {score}{_against(record, metric)}" for metric, score in scores.items())
+        said.append(f"At the knee, trial {knee.number}, {moves}.")
     if record.interrupted:
         said.append("The study was interrupted; --resume goes on with it.")
     return " ".join(said)
@@ -94,7 +96,8 @@ def _ended(record: StudyRecord) -> str:
 
 def _against(record: StudyRecord, metric: str) -> str:
     models = {"start": record.start, "oracle": record.oracle}
-    known = [f"{name} {short(model.metrics[metric])}" for name, model in models.items() if model and metric in model.metrics]
+    scores = {name: model.metrics[metric] for name, model in models.items() if model and metric in model.metrics}
+    known = [f"{name} {short(score)}" for name, score in scores.items()]
     return f" ({', '.join(known)})" if known else ""
 
 
@@ -133,6 +136,10 @@ def _spent(trial: TrialRecord) -> float:
 def _seconds(trial: TrialRecord) -> str:
     seconds = _spent(trial)
     return setting(seconds) if math.isfinite(seconds) else "–"
+
+
+def _words(text: str) -> str:
+    return text.replace("_", " ")
 
 
 def _count(number: int, noun: str) -> str:

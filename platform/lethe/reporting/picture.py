@@ -12,12 +12,13 @@ from lethe.reporting.front import WIDTH, Front, Mark, Point, front
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-INK, SOFT, GRID, ACCENT, KNEE, BAD = "#1d2433", "#667085", "#e7e9ef", "#1f6feb", "#d9480f", "#c92a2a"
+INK, SOFT, FAINT, GRID = "#1d2433", "#667085", "#98a2b3", "#e7e9ef"
+ACCENT, KNEE, BAD = "#1f6feb", "#d9480f", "#c92a2a"
 STYLES: dict[Kind, dict[str, Any]] = {
     "front": {"marker": "o", "s": 62, "color": ACCENT, "edgecolors": "white", "linewidths": 1.2, "zorder": 6},
-    "beaten": {"marker": "o", "s": 34, "color": "#98a2b3", "edgecolors": "white", "linewidths": 0.8, "zorder": 4},
-    "infeasible": {"marker": "o", "s": 34, "facecolors": "white", "edgecolors": "#98a2b3", "linewidths": 1.2, "zorder": 3},
-    "stopped": {"marker": "_", "s": 60, "color": "#98a2b3", "linewidths": 1.8, "zorder": 3},
+    "beaten": {"marker": "o", "s": 34, "color": FAINT, "edgecolors": "white", "linewidths": 0.8, "zorder": 4},
+    "infeasible": {"marker": "o", "s": 34, "facecolors": "white", "edgecolors": FAINT, "linewidths": 1.2, "zorder": 3},
+    "stopped": {"marker": "_", "s": 60, "color": FAINT, "linewidths": 1.8, "zorder": 3},
     "failed": {"marker": "x", "s": 40, "color": BAD, "linewidths": 1.5, "zorder": 3},
 }
 
@@ -88,8 +89,8 @@ def _floors(plot: Axes, shown: Front) -> None:
             span(axis.floor, ends[1] if axis.lower_is_better else ends[0], color="#f3f4f7", zorder=0.5, linewidth=0)
             line(axis.floor, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
     if shown.y.floor is not None:
-        place = (0.01, shown.y.floor)
-        plot.annotate("floor", place, (0, 3), xycoords=("axes fraction", "data"), textcoords="offset points", color=SOFT, fontsize=8.5)
+        across = plot.get_yaxis_transform()
+        plot.text(0.01, shown.y.floor, "floor", transform=across, color=SOFT, fontsize=8.5, verticalalignment="bottom")
 
 
 def _label(plot: Axes, shown: Front, mark: Mark) -> None:

@@ -42,10 +42,11 @@ def trials_csv(record: StudyRecord) -> str:
     named = names(record)
     file = StringIO()
     rows = csv.writer(file, lineterminator="\n")
-    first = ["number", "run", "verdict", "reason", "feasible", "pareto_rank", "front", "aliases", "epochs", "began", "ended", "folder"]
-    rows.writerow([*first, *(f"params.{key}" for key in params), *(f"metrics.{key}" for key in metrics)])
-    for t in sorted(record.trials, key=lambda trial: trial.number):
-        facts = [t.number, t.run, t.verdict, t.reason, t.feasible, t.pareto_rank, t.on_front, " ".join(named.get(t.number, ()))]
-        facts += [len(t.series), t.began, t.ended, t.folder]
-        rows.writerow([*facts, *(t.params.get(key) for key in params), *(t.metrics.get(key) for key in metrics)])
+    plain = ["number", "run", "verdict", "reason", "feasible", "pareto_rank", "began", "ended", "folder"]
+    heads = [*(f"params.{key}" for key in params), *(f"metrics.{key}" for key in metrics)]
+    rows.writerow([*plain, "front", "aliases", "epochs", *heads])
+    for trial in sorted(record.trials, key=lambda trial: trial.number):
+        told = [trial.on_front, " ".join(named.get(trial.number, ())), len(trial.series)]
+        values = [*(trial.params.get(key) for key in params), *(trial.metrics.get(key) for key in metrics)]
+        rows.writerow([*(getattr(trial, name) for name in plain), *told, *values])
     return file.getvalue()

@@ -21,12 +21,11 @@ def preview(study: Study) -> None:
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
     draw = random.Random(study.search.seed)
     rows = [flatten(build_recipe(study, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
-    table = Table(title="first configurations, drawn at random", title_justify="left")
-    keys = [key for key in study.space if any(key in row for row in rows)]
-    for key in keys:
-        table.add_column(key, overflow="fold")
-    for row in rows:
-        table.add_row(*(_shown(row.get(key)) for key in keys))
+    table = Table("", title="first configurations, drawn at random", title_justify="left")
+    for i in range(1, SHOWN + 1):
+        table.add_column(str(i))
+    for key in study.space:
+        table.add_row(key, *(_shown(row.get(key)) for row in rows))
     console.print(table)
 
 

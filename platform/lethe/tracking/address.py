@@ -37,7 +37,7 @@ def check_uri(uri: str) -> None:
         _check_server(uri, scheme, shown)
     else:
         known = ", ".join(("sqlite", *PORTS))
-        raise BadInput(f"cannot track to {shown!r}: an MLflow store is one of {known} (such as sqlite:////folder/mlflow.db)")
+        raise BadInput(f"cannot track to {shown!r}: a store is one of {known}, such as sqlite:////folder/mlflow.db")
 
 
 def artifact_root(uri: str) -> str | None:
@@ -63,7 +63,7 @@ def sqlite_path(uri: str) -> Path:
     """The file of a `sqlite:///relative` or `sqlite:////absolute` address, made absolute."""
     path = unquote(uri.split("://", 1)[-1].split("?", 1)[0]).removeprefix("/")
     if not path or path == ":memory:":
-        raise BadInput(f"cannot track to {uri!r}: a database in memory is lost; name a file, such as sqlite:///mlflow.db")
+        raise BadInput(f"cannot track to {uri!r}: name a file, such as sqlite:////folder/mlflow.db")
     return Path(path).absolute()
 
 

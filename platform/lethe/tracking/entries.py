@@ -27,7 +27,7 @@ class Report:
     at_ms: int
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """One trial. The driver's thread adds reports and the end; the tracker's thread sets what the store knows.
 
@@ -51,6 +51,11 @@ class Entry:
     def behind(self) -> bool:
         """Whether the store knows less than the driver."""
         return not self.introduced or self.reopen or self.ending or not self.sent >= self.reports.keys()
+
+    @property
+    def left_over(self) -> bool:
+        """Whether this is an unfinished run that an earlier session left, and nobody took up yet."""
+        return self.run_id is not None and not self.began_ms and self.end is None and self.told in (None, "interrupted")
 
     @property
     def ending(self) -> bool:
@@ -81,10 +86,43 @@ class Entry:
             report.metrics = final | report.metrics
 
 
+class Entries:
+    """The trials of a study. One entry per number; a resumed study may run a left-over run under a new number.
+
+    Both threads use it: it only grows, and is walked over in copies.
+    """
+
+    def __init__(self) -> None:
+        self._all: list[Entry] = []
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(tuple(self._all))
+
+    def of(self, run: str, number: int) -> Entry:
+        """The trial's entry, perhaps a left-over one of an equal run, perhaps a new one."""
+        equal = [entry for entry in self if entry.run == run]
+        found = next((entry for entry in equal if entry.number == number), None)
+        found = found or next((entry for entry in equal if entry.left_over), None)
+        return found or self._add(Entry(run, number))
+
+    def stored(self, run: str, number: int, unfinished: bool) -> Entry:
+        """The entry that a run of the store belongs to; an unfinished one may have begun again meanwhile."""
+        equal = [entry for entry in self if entry.run == run and entry.run_id is None]
+        found = next((entry for entry in equal if entry.number == number or unfinished), None)
+        return found or self._add(Entry(run, number))
+
+    def _add(self, entry: Entry) -> Entry:
+        self._all.append(entry)
+        return entry
+
+
 def numbers(values: Mapping[str, Any]) -> Numbers:
     """What is numeric, under names that MLflow accepts. NaN and infinities stay: they are facts."""
-    kept = {key: value for key, value in values.items() if isinstance(value, int | float) and not isinstance(value, bool)}
-    return {_REFUSED.sub("_", key): float(value) for key, value in kept.items()}
+    return {
+        _REFUSED.sub("_", key): float(value)
+        for key, value in values.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }
 
 
 def text(value: Any) -> str:

@@ -12,8 +12,8 @@ from threading import Thread
 from typing import TYPE_CHECKING
 
 from lethe.records import Scalar, StudyRecord, TrialRecord
-from lethe.tracking.address import check_uri, resolve_uri, where
-from lethe.tracking.entries import Entry
+from lethe.tracking.address import check_uri, resolve_uri, where, without_password
+from lethe.tracking.entries import Entries, Entry
 from lethe.tracking.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
@@ -30,12 +30,12 @@ class MlflowTracker:
     """
 
     def __init__(self, uri: str | None = None, *, experiment: str = "lethe", register_models: bool = True) -> None:
-        self.uri: str | None = resolve_uri(uri)
-        check_uri(self.uri)
+        self._address, self._experiment, self._register = resolve_uri(uri), experiment, register_models
+        check_uri(self._address)
+        self.uri: str | None = without_password(self._address)
         quiet_mlflow()
-        self._address, self._experiment, self._register = self.uri, experiment, register_models
-        self._entries: dict[str, Entry] = {}
-        self._hashes: dict[int, str] = {}
+        self._entries = Entries()
+        self._running: dict[int, Entry] = {}
         self._store: MlflowStore | None = None
         self._record: StudyRecord | None = None
         self._behind = False
@@ -49,20 +49,19 @@ class MlflowTracker:
 
     def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
         """See `Tracker`."""
-        self._hashes[number] = run_hash
-        entry = self._entries.setdefault(run_hash, Entry(run_hash, number))
+        entry = self._running[number] = self._entries.of(run_hash, number)
         entry.begin(number, params)
         self._post(entry)
 
     def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
         """See `Tracker`."""
-        entry = self._entries[self._hashes[number]]
+        entry = self._running[number]
         entry.add_report(epoch, step_metrics)
         self._post(entry)
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """See `Tracker`."""
-        entry = self._entries.setdefault(trial.run, Entry(trial.run, trial.number))
+        entry = self._entries.of(trial.run, trial.number)
         entry.add_end(trial)
         self._post(entry)
 
@@ -77,7 +76,8 @@ class MlflowTracker:
         self._inbox.put(lambda: self._try(lambda: self._send(entry)))
 
     def _work(self) -> None:
-        """The thread: MLflow is called here and nowhere else."""
+        """The thread: MLflow is called here and nowhere else. Its import takes seconds, so it begins at once."""
+        self._try(_load)
         for job in iter(self._inbox.get, None):
             job()
 
@@ -90,11 +90,10 @@ class MlflowTracker:
 
     def _connect(self) -> MlflowStore:
         if self._store is None:
-            from lethe.tracking.store import MlflowStore
-
+            store_type = _load()
             if self._record is None:
                 raise RuntimeError("a trial was tracked before its study began")
-            self._store = MlflowStore(self._address, self._experiment, self._record, self._entries)
+            self._store = store_type(self._address, self._experiment, self._record, self._entries)
         return self._store
 
     def _send(self, entry: Entry) -> None:
@@ -115,21 +114,29 @@ class MlflowTracker:
         answer.set_result(place[0] if place else None)
 
     def _last_jobs(self, store: MlflowStore, record: StudyRecord, folder: Path) -> Iterator[Callable[[], object]]:
+        entries = {trial.number: self._entries.of(trial.run, trial.number) for trial in record.trials}
         for trial in record.trials:
-            entry = self._entries.setdefault(trial.run, Entry(trial.run, trial.number))
+            entry = entries[trial.number]
             if entry.told != trial.verdict:
                 entry.add_end(trial)
             yield partial(self._send, entry)
             yield partial(store.mark, entry, trial.pareto_rank, trial.on_front)
-        finished = {trial.run for trial in record.trials}
-        for entry in self._entries.values():
-            if entry.run not in finished:
+        for entry in self._entries:
+            if entry not in entries.values():
                 yield partial(store.abandon, entry)
         if self._register:
             from lethe.tracking.registry import Registry
 
-            yield from Registry(store.client, record, self._entries).jobs()
+            yield from Registry(store.client, record, entries).jobs()
         yield partial(store.close, record, str(folder))
+
+
+def _load() -> type[MlflowStore]:
+    import mlflow  # noqa: F401
+
+    from lethe.tracking.store import MlflowStore
+
+    return MlflowStore
 
 
 def attempt(call: Callable[[], object]) -> str | None:

@@ -51,7 +51,12 @@ def write_wrapping(weights: Path, target: Path) -> None:
     _write_requirements(target)
     text = Schema([ColSpec("string")])
     model = Model(signature=ModelSignature(inputs=text, outputs=text))
-    model.add_flavor("python_function", loader_module="mlflow.transformers", env={"virtualenv": "python_env.yaml"}, python_version=platform.python_version())
+    model.add_flavor(
+        "python_function",
+        loader_module="mlflow.transformers",
+        env={"virtualenv": "python_env.yaml"},
+        python_version=platform.python_version(),
+    )
     model.add_flavor(
         "transformers",
         code=None,
@@ -83,5 +88,7 @@ def _write_requirements(target: Path) -> None:
     pins = [f"{name}=={version(name).split('+')[0]}" for name in REQUIREMENTS]
     (target / "requirements.txt").write_text("\n".join(pins) + "\n")
     (target / "python_env.yaml").write_text(
-        f"python: {platform.python_version()}\nbuild_dependencies: [pip, setuptools, wheel]\ndependencies: [-r requirements.txt]\n"
+        f"python: {platform.python_version()}\n"
+        "build_dependencies: [pip, setuptools, wheel]\n"
+        "dependencies: [-r requirements.txt]\n"
     )

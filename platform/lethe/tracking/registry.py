@@ -22,9 +22,12 @@ def model_name(space: str) -> str:
 
 
 class Registry:
-    """Puts the front of one study into the registry. An equal run hash is an equal model, hence the same version."""
+    """Puts the front of one study into the registry. `entries` are its trials by number.
 
-    def __init__(self, client: MlflowClient, record: StudyRecord, entries: Mapping[str, Entry]) -> None:
+    An equal run hash is an equal model, hence the same version.
+    """
+
+    def __init__(self, client: MlflowClient, record: StudyRecord, entries: Mapping[int, Entry]) -> None:
         self.client, self.record, self.entries = client, record, entries
         self.name = model_name(record.space)
 
@@ -43,7 +46,8 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            self.client.create_registered_model(self.name, description=f"Unlearned models of the study {self.record.space}.")
+            about = f"Unlearned models of the study {self.record.space}."
+            self.client.create_registered_model(self.name, description=about)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -52,7 +56,7 @@ class Registry:
 
     def register(self, trial: TrialRecord) -> None:
         """Upload the trial's model as plain transformers files, and make it a version."""
-        folder, run_id = Path(trial.folder) / "model", self.entries[trial.run].run_id
+        folder, run_id = Path(trial.folder) / "model", self.entries[trial.number].run_id
         if trial.run in self.versions:
             return
         if run_id is None or not trial.folder or not folder.is_dir():

@@ -1,4 +1,4 @@
-"""A study in an MLflow store: one parent run, one child per trial. The only file that writes runs; one thread uses it."""
+"""A study in an MLflow store: one parent run, one child per trial. Only this file writes runs, from one thread."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord, TrialRecord
 from lethe.tracking.address import artifact_root
-from lethe.tracking.entries import STATUS, Entry, Numbers, flat, now_ms, numbers, text
+from lethe.tracking.entries import STATUS, Entries, Entry, Numbers, flat, now_ms, numbers, text
 from lethe.tracking.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ MOST_METRICS, MOST_PARAMS, MOST_RUNS = 800, 100, 50_000  # per call; a batch hol
 class MlflowStore:
     """Connecting imports MLflow: seconds. `entries` is shared with the tracker, which adds to it."""
 
-    def __init__(self, uri: str, experiment: str, record: StudyRecord, entries: dict[str, Entry]) -> None:
+    def __init__(self, uri: str, experiment: str, record: StudyRecord, entries: Entries) -> None:
         quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -49,7 +49,7 @@ class MlflowStore:
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    def _open(self, record: StudyRecord, entries: dict[str, Entry]) -> str:
+    def _open(self, record: StudyRecord, entries: Entries) -> str:
         """The parent run, made or continued; the trials that the store knows become entries."""
         of_study = f"tags.`lethe.study` = '{record.id}'"
         runs = self.client.search_runs([self.experiment], of_study, max_results=MOST_RUNS, order_by=["start_time ASC"])
@@ -76,25 +76,25 @@ class MlflowStore:
         note = {"mlflow.note.content": _description(record)}
         self._log(parent, _metrics(_references(record), 0, now_ms()), dict(flat(record.study)), note)
 
-    def _recognise(self, run: Run, entries: dict[str, Entry]) -> None:
+    def _recognise(self, run: Run, entries: Entries) -> None:
         """What the store already holds of a trial."""
         tags, metrics = run.data.tags, run.data.metrics
-        digest = tags["lethe.run"]
-        entry = entries.setdefault(digest, Entry(digest, int(tags["lethe.trial"])))
+        told = tags.get("verdict") if run.info.status in ENDED else None
+        entry = entries.stored(tags["lethe.run"], int(tags["lethe.trial"]), unfinished=told in (None, "interrupted"))
         rank = metrics.get("pareto_rank")
         steps = self.client.get_metric_history(run.info.run_id, "epoch") if "epoch" in metrics else ()
         entry.sent |= {metric.step for metric in steps}
         entry.marks = (None if rank is None else int(rank), tags.get("front") == "true")
         entry.run_id, entry.introduced = run.info.run_id, bool(run.data.params) or not entry.params
         entry.reopen = entry.began_ms > 0 and entry.end is None
-        entry.told = tags.get("verdict") if run.info.status in ENDED and not entry.reopen else None
+        entry.told = None if entry.reopen else told
 
     def send(self, entry: Entry) -> None:
         """Tell the store what it does not know yet of one trial."""
         if entry.run_id is None:
             entry.run_id = self._create_child(entry)
         elif entry.reopen:
-            self.client.update_run(entry.run_id, status="RUNNING")
+            self.client.update_run(entry.run_id, status="RUNNING", name=_name(entry))
             entry.reopen = False
         reports = {epoch: report for epoch, report in list(entry.reports.items()) if epoch not in entry.sent}
         end = entry.end if entry.ending else None
@@ -111,10 +111,15 @@ class MlflowStore:
             entry.told = end.verdict
 
     def _create_child(self, entry: Entry) -> str:
-        tags = {PARENT: self.parent, "lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
+        tags = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
         began = int(entry.end.began * 1000) if entry.end else entry.began_ms
-        name = f"trial-{entry.number:03d}"
-        return self.client.create_run(self.experiment, start_time=began or None, tags=tags, run_name=name).info.run_id
+        run = self.client.create_run(
+            self.experiment,
+            start_time=began or None,
+            tags=tags | {PARENT: self.parent},
+            run_name=_name(entry),
+        )
+        return run.info.run_id
 
     def mark(self, entry: Entry, rank: int | None, on_front: bool) -> None:
         """A trial's place among the others, which later trials change."""
@@ -133,7 +138,8 @@ class MlflowStore:
 
     def close(self, record: StudyRecord, folder: str) -> None:
         """The study's own numbers and its report."""
-        self._log(self.parent, _metrics(_totals(record), 0, now_ms()), tags={"mlflow.note.content": _description(record)})
+        note = {"mlflow.note.content": _description(record)}
+        self._log(self.parent, _metrics(_totals(record), 0, now_ms()), tags=note)
         self.client.log_artifacts(self.parent, folder, "report")
         self._end(self.parent, "KILLED" if record.interrupted else "FINISHED", record.ended)
 
@@ -162,6 +168,10 @@ def _metrics(values: Numbers, step: int, at_ms: int) -> list[Metric]:
     return [Metric(key, value, at_ms, step) for key, value in values.items()]
 
 
+def _name(entry: Entry) -> str:
+    return f"trial-{entry.number:03d}"
+
+
 def _end_tags(end: TrialRecord) -> dict[str, str]:
     tags = {"verdict": end.verdict, "reason": end.reason, "lethe.trial": str(end.number), "lethe.folder": end.folder}
     return {key: value for key, value in tags.items() if value}
@@ -170,12 +180,14 @@ def _end_tags(end: TrialRecord) -> dict[str, str]:
 def _references(record: StudyRecord) -> Numbers:
     """The scores of the models that the study starts from and compares with."""
     scores = {"start": record.start, "oracle": record.oracle}
-    return numbers({f"{name}.{key}": value for name, model in scores.items() if model for key, value in model.metrics.items()})
+    found = {name: model.metrics for name, model in scores.items() if model}
+    return numbers({f"{name}.{key}": value for name, metrics in found.items() for key, value in metrics.items()})
 
 
 def _totals(record: StudyRecord) -> Numbers:
     verdicts = Counter(f"trials.{trial.verdict}" for trial in record.trials)
-    return numbers({**verdicts, "trials": len(record.trials), "front_size": len(record.front), "hypervolume": record.hypervolume})
+    totals = {"trials": len(record.trials), "front_size": len(record.front), "hypervolume": record.hypervolume}
+    return numbers(verdicts | totals)
 
 
 def _description(record: StudyRecord) -> str:

@@ -1,0 +1,190 @@
+"""A whole study as a user runs it: real Ray, real MLflow, the embedded benchmark."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.models.prepare import Prepared
+from lethe.storage import home
+from tests.conftest import ROOT, Head
+
+SMALL = [
+    "--set", "run.schedule.epochs=2", "--set", "run.schedule.batch_size=20", "--set", "run.evaluation.max_rows=12",
+    "--set", "run.evaluation.max_new_tokens=30", "--set", "space.optimizer.learning_rate.low=5e-3",
+]  # fmt: skip
+SWEEP = [sys.executable, "-m", "platform.sweep"]
+
+
+def study_of(reports: Path, name: str = "tofu") -> dict[str, Any]:
+    found = sorted(reports.glob(f"{name}-*/study.json"), key=lambda p: p.stat().st_mtime)
+    return json.loads(found[-1].read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(head: Head, embedded: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str]:
+    """One study of four trials on the private cluster."""
+    reports = tmp_path_factory.mktemp("reports")
+    done = head.run(*SWEEP, "tofu", "--trials", "4", *SMALL, "--reports", str(reports))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return study_of(reports), reports, done.stdout
+
+
+def test_every_trial_is_recorded(finished: tuple[dict[str, Any], Path, str]) -> None:
+    study, _, output = finished
+    assert [t["number"] for t in study["trials"]] == [0, 1, 2, 3]
+    for trial in study["trials"]:
+        assert trial["verdict"] == "complete"
+        assert [point["epoch"] for point in trial["series"]] == [1, 2]
+        assert {"forget", "utility", "win_rate", "seconds", "peak_memory_mb", "tokens"} <= trial["metrics"].keys()
+        assert Path(trial["folder"], "result.json").exists()
+    assert study["start"]["metrics"]["utility"] > 0.5
+    assert study["oracle"]["metrics"]["forget"] == 0
+    for shown in ("floors", "hypervolume", "report.html"):
+        assert shown in output
+
+
+def test_only_the_front_keeps_its_weights(finished: tuple[dict[str, Any], Path, str]) -> None:
+    study, _, _ = finished
+    front = {t["number"] for t in study["trials"] if t["pareto_rank"] == 0 and t["feasible"]}
+    kept = {t["number"] for t in study["trials"] if Path(t["folder"], "model").is_dir()}
+    assert kept == front and front
+
+
+def test_the_report_is_complete(finished: tuple[dict[str, Any], Path, str]) -> None:
+    study, reports, _ = finished
+    folder = reports / study["id"]
+    assert {"report.html", "front.png", "front.html", "trials.csv", "study.json"} <= {p.name for p in folder.iterdir()}
+    text = (folder / "report.html").read_text()
+    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_mlflow_holds_parent_children_and_front(finished: tuple[dict[str, Any], Path, str]) -> None:
+    from mlflow import MlflowClient
+
+    study, _, _ = finished
+    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lethe")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`lethe.study` = '{study['id']}'")
+    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    assert len(children) == 4 and len({r.data.tags["mlflow.parentRunId"] for r in children}) == 1
+    front = [r for r in children if r.data.tags.get("front") == "true"]
+    assert len(front) == sum(t["pareto_rank"] == 0 and t["feasible"] for t in study["trials"])
+    history = client.get_metric_history(children[0].info.run_id, "forget")
+    assert [m.step for m in history] == [1, 2]
+    artifacts = {a.path for a in client.list_artifacts(children[0].data.tags["mlflow.parentRunId"])}
+    assert any("report" in a for a in artifacts)
+
+
+STOCK = """
+import json, sys
+sys.modules["lethe"] = None  # whatever is installed here: importing it fails
+import mlflow, numpy, torch
+from rouge_score.rouge_scorer import RougeScorer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+mlflow.set_tracking_uri(sys.argv[1])
+folder = mlflow.artifacts.download_artifacts("models:/lethe-tofu@knee") + "/model"
+model, tokenizer = AutoModelForCausalLM.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+encode = lambda text: tokenizer.encode(text, add_special_tokens=False)
+def prompt(question):
+    chat = [{"role": "user", "content": question}]
+    return encode(tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+def rows(name):
+    return [json.loads(line) for line in open(f"{sys.argv[2]}/{name}.json")][:12]
+chances, recalls = [], []
+for row in rows("forget10_perturbed"):
+    start, answer = prompt(row["question"]), encode(row["answer"]) + [tokenizer.eos_token_id]
+    with torch.no_grad():
+        logits = model(torch.tensor([start + answer])).logits[0, len(start) - 1 : -1].log_softmax(-1)
+    chances.append(logits[range(len(answer)), answer].mean().exp().item())
+scorer = RougeScorer(["rougeL"], use_stemmer=True)
+for row in rows("retain_perturbed"):
+    start = torch.tensor([prompt(row["question"])])
+    out = model.generate(start, attention_mask=torch.ones_like(start), max_new_tokens=30, do_sample=False)
+    said = tokenizer.decode(out[0, start.shape[1] :], skip_special_tokens=True).strip()
+    recalls.append(scorer.score(row["answer"], said)["rougeL"].recall)
+print(json.dumps([numpy.mean(chances), numpy.mean(recalls)]))
+"""
+
+
+def test_the_registered_knee_gives_the_logged_numbers_without_lethe(
+    finished: tuple[dict[str, Any], Path, str], tmp_path: Path
+) -> None:
+    from lethe.config.benchmark import TofuBenchmark
+    from lethe.data.benchmark import embedded_folder
+
+    study, _, _ = finished
+    knee = study["trials"][study["aliases"]["knee"]]
+    uri, data = f"sqlite:///{home() / 'mlflow.db'}", str(embedded_folder(TofuBenchmark()))
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", STOCK, uri, data], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    probability, rouge = json.loads(done.stdout.strip().splitlines()[-1])
+    assert probability == pytest.approx(knee["metrics"]["forget_probability"], abs=1e-4)
+    assert rouge == pytest.approx(knee["metrics"]["retain_rouge"], abs=1e-4)
+
+
+def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str], head: Head) -> None:
+    """The upload is a copy without `lethe` installed in it, and results are readable when it is gone."""
+    study, _, _ = finished
+    submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
+    arguments = ["--address", head.dashboard, "--working-dir", ".", "--", "python", "-m", "platform.sweep", "tofu"]
+    done = head.run(*submit, *arguments, "--trials", "2", *SMALL)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    found = re.search(r"report\s+(\S+)/report\.html", done.stdout)
+    assert found and found[1].startswith(str(home())), "a job reports to storage: its own folder is thrown away"
+    job = json.loads(Path(found[1], "study.json").read_text())
+    local = {t["run"]: t for t in study["trials"]}
+    shared = [t for t in job["trials"] if t["run"] in local]
+    assert shared, "equal studies begin with equal proposals"
+    for trial in shared:
+        same = {k: v for k, v in trial["metrics"].items() if "seconds" not in k and "memory" not in k}
+        assert same == {k: local[trial["run"]]["metrics"][k] for k in same}
+
+
+def test_the_upload_is_small() -> None:
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files, get_uri_for_directory  # noqa: F401
+
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    size = sum((ROOT / f).stat().st_size for f in tracked.split("\0") if f and (ROOT / f).exists())
+    assert size < 2 * 2**20
+
+
+def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
+    head: Head, embedded: Prepared, tmp_path: Path
+) -> None:
+    command = [*SWEEP, "tofu", "--trials", "5", "--seed", "3", *SMALL, "--reports", str(tmp_path)]
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if line.startswith("trial "):
+            process.send_signal(signal.SIGINT)
+            break
+    rest, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, "".join(lines) + rest
+    cut = study_of(tmp_path)
+    assert 1 <= len(cut["trials"]) < 5 and cut["interrupted"] and "--resume" in rest
+    before = {t["run"]: t["ended"] for t in cut["trials"]}
+    done = head.run(*command, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    whole = study_of(tmp_path)
+    assert whole["id"] == cut["id"] and len(whole["trials"]) == 5 and not whole["interrupted"]
+    after = {t["run"]: t["ended"] for t in whole["trials"]}
+    assert all(after[run] == ended for run, ended in before.items()), "a finished run is not run twice"
+    import optuna
+
+    states = {t.state.name for t in optuna.load_study(study_name=whole["id"], storage=f"sqlite:///{home() / 'optuna.db'}").trials}
+    assert "RUNNING" not in states

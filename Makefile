@@ -28,7 +28,7 @@ ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
 	@store="$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(LETHE_HOME))/mlflow.db}"; \
 	case "$$store" in \
 	http*) echo "MLflow's page is $$store" ;; \
-	*) mkdir -p "$(LETHE_HOME)" && exec $(BIN)/python -m mlflow ui \
+	*) mkdir -p "$(LETHE_HOME)" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \
 		--backend-store-uri "$$store" --host 127.0.0.1 --port $(PORT) $(ARGS) ;; \
 	esac
 

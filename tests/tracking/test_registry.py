@@ -153,4 +153,4 @@ def test_registering_is_quick(models: Path, uri: str, report: Path) -> None:
     finish(uri, front(models), report, register_models=False)
     began = time.perf_counter()
     finish(uri, front(models), report)
-    assert time.perf_counter() - began < 3
+    assert time.perf_counter() - began < 6  # two models

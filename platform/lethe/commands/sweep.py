@@ -72,9 +72,11 @@ def _run(study: Study, resume: bool, reports: Path) -> int:
     finally:
         console.stop()
     from lethe.reporting.report import write_report
+    from lethe.tracking.registry import model_name
 
     target = folder / "report" if report_root is None else report_root / study_id
-    report = write_report(record, target)
+    registered = bool(tracker.uri) and study.tracking.register_models
+    report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
     where = tracker.finish(record, target)
     console.finish(record, report, [f"models, runs {where}"] if where else [])
     return 130 if record.interrupted else 0

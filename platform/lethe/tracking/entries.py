@@ -74,16 +74,10 @@ class Entry:
 
     def add_end(self, trial: TrialRecord) -> None:
         """The trial's end, with whatever reports were missed."""
-        self.end, self.number, self.params, self.reopen = trial, trial.number, trial.params, False
+        self.number, self.params, self.reopen = trial.number, trial.params, False
         for place, metrics in enumerate(trial.series, start=1):
             self.add_report(epoch_of(metrics, place), metrics)
-        last = epoch_of(trial.metrics, max(len(trial.series), 1))
-        final = numbers(trial.metrics) | ({"wall_seconds": trial.ended - trial.began} if trial.ended else {})
-        report = self.reports.get(last)
-        if report is None:
-            self.add_report(last, final)
-        elif last not in self.sent:
-            report.metrics = final | report.metrics
+        self.end = trial
 
 
 class Entries:
@@ -123,6 +117,13 @@ def numbers(values: Mapping[str, Any]) -> Numbers:
         for key, value in values.items()
         if isinstance(value, int | float) and not isinstance(value, bool)
     }
+
+
+def last_numbers(end: TrialRecord) -> tuple[int, Numbers]:
+    """What no report of a trial said, and the epoch that it belongs to."""
+    reported = end.series[-1] if end.series else {}
+    values = numbers(end.metrics) | ({"wall_seconds": end.ended - end.began} if end.ended else {})
+    return epoch_of(end.metrics, len(end.series)), {key: value for key, value in values.items() if key not in reported}
 
 
 def text(value: Any) -> str:

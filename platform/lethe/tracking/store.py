@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord, TrialRecord
 from lethe.tracking.address import artifact_root
-from lethe.tracking.entries import STATUS, Entries, Entry, Numbers, flat, now_ms, numbers, text
+from lethe.tracking.entries import STATUS, Entries, Entry, Numbers, flat, last_numbers, now_ms, numbers, text
 from lethe.tracking.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
@@ -96,14 +96,14 @@ class MlflowStore:
         elif entry.reopen:
             self.client.update_run(entry.run_id, status="RUNNING", name=_name(entry))
             entry.reopen = False
+        end = entry.end if entry.ending else None  # before the reports: an end comes after the last of them
         reports = {epoch: report for epoch, report in list(entry.reports.items()) if epoch not in entry.sent}
-        end = entry.end if entry.ending else None
-        self._log(
-            entry.run_id,
-            [m for epoch, report in reports.items() for m in _metrics(report.metrics, epoch, report.at_ms)],
-            {} if entry.introduced else entry.params,
-            _end_tags(end) if end else {},
-        )
+        metrics = [m for epoch, report in reports.items() for m in _metrics(report.metrics, epoch, report.at_ms)]
+        if end:
+            epoch, values = last_numbers(end)
+            metrics += _metrics(values, epoch, int(end.ended * 1000) or now_ms())
+        params = {} if entry.introduced else entry.params
+        self._log(entry.run_id, metrics, params, _end_tags(end) if end else {})
         entry.introduced = True
         entry.sent |= reports.keys()
         if end:

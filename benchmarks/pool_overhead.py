@@ -1,0 +1,74 @@
+"""What the platform itself costs: null trials through Tune, pool, Optuna and MLflow on SQLite.
+
+    OMP_NUM_THREADS=1 python -m benchmarks.pool_overhead [--trials 100]
+
+Prints seconds from start to the first free group, then milliseconds per null trial between the first and last result.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--trials", type=int, default=100)
+    trials = parser.parse_args().trials
+    os.environ["LETHE_HOME"] = home = tempfile.mkdtemp(prefix="lethe-bench-")
+    from lethe.sweep.cluster import connect, prepare_environment
+
+    prepare_environment()
+    began = time.perf_counter()
+    connect(None)
+
+    from lethe.config.study import load_study
+    from lethe.pool.groups import Pool
+    from lethe.pool.shape import Shape
+    from lethe.records import ModelScores, StudyRecord
+    from lethe.search.front import objectives
+    from lethe.search.optuna_study import StudyStore
+    from lethe.search.space import flatten
+    from lethe.sweep.recorder import Recorder
+    from lethe.sweep.tuning import tune_study
+    from lethe.tracking.mlflow_tracker import MlflowTracker
+
+    study = load_study("tofu", [f"search.trials={trials}", "search.sampler=tpe"])
+    store = StudyStore(study, f"sqlite:///{home}/optuna.db", "null")
+    frame = store.freeze({"forget": 0.8, "utility": 0.9})
+    tracker = MlflowTracker(f"sqlite:///{home}/mlflow.db", register_models=False)
+    record = StudyRecord(
+        id="null", space="null", study=study.model_dump(mode="json"), objectives=objectives(frame), digests={},
+        start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
+    )
+    tracker.begin(record)
+    pool = Pool(Path(home) / "groups")
+    groups = pool.warm(Shape())
+    ended: list[float] = []
+    recorder = Recorder(pool.mailbox, tracker, frame, lambda trial: ended.append(time.perf_counter()) if trial else None)
+
+    def config(number: int, recipe: Any) -> dict[str, Any]:
+        folder = Path(home) / "runs" / str(number)
+        metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
+        payload = {"entry": "lethe.pool.null:execute", "metrics": metrics, "folder": str(folder)}
+        return {"number": number, "run": f"null-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
+
+    sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
+    tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts of a Sweep that tuning reads
+    finish = time.perf_counter()
+    tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
+    print(f"{groups} groups, first result after {ended[0] - began:.1f} s")
+    print(f"{(ended[-1] - ended[0]) / (len(ended) - 1) * 1e3:.0f} ms per null trial over {len(ended)} trials")
+    print(f"{time.perf_counter() - finish:.1f} s to flush MLflow at the end")
+    pool.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -21,6 +21,8 @@ import pytest
 # Before anything imports torch, Ray or MLflow: processes of the tests inherit all of it.
 _HOME = tempfile.TemporaryDirectory(prefix="lethe-tests-")
 os.environ.update(LETHE_HOME=_HOME.name, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", DS_ACCELERATOR="cpu")
+# Ray reads the token once per process, so it is there before Ray is.
+os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 
@@ -65,8 +67,7 @@ def head() -> Iterator[Head]:
     # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
     folder = tempfile.mkdtemp(prefix="lr-", dir="/tmp")
     activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    environment = {**os.environ, **token, "PATH": activated}
+    environment = {**os.environ, "PATH": activated}
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     command = [
         *ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--temp-dir={folder}",
@@ -113,7 +114,6 @@ def cluster(head: Head) -> Iterator[None]:
     """This process as a driver on the private cluster."""
     import ray
 
-    os.environ.update({k: head.environment[k] for k in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN")})
     connect(head.address)
     yield
     ray.shutdown()

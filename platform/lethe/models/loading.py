@@ -15,7 +15,9 @@ def load_model(folder: Path) -> PreTrainedModel:
     """A causal language model in fp32, in evaluation mode."""
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         model = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True

@@ -23,8 +23,18 @@ def pool(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[An
 
     pool = Pool(tmp_path_factory.mktemp("groups"))
     pool.warm(Shape())
+    await_groups(pool, 2)
     yield pool
     pool.close()
+
+
+def await_groups(pool: Any, count: int) -> None:
+    import ray
+
+    deadline = time.monotonic() + 120
+    while len(ray.get(pool.mailbox.status.remote())["groups"]) < count:
+        assert time.monotonic() < deadline, "the groups did not start"
+        time.sleep(0.2)
 
 
 def submit(pool: Any, run: str, shape: Shape = Shape(), **payload: Any) -> None:

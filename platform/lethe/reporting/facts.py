@@ -90,8 +90,9 @@ def verdicts(record: StudyRecord) -> list[tuple[str, int]]:
 
 
 def param_names(record: StudyRecord) -> dict[str, str]:
-    """Every parameter of any trial, in order of appearance, with the shortest name that is its own."""
-    full = list(dict.fromkeys(key for trial in record.trials for key in trial.params))
+    """Every parameter of any trial, what differs between trials first, with the shortest name that is its own."""
+    seen = dict.fromkeys(key for trial in record.trials for key in trial.params)
+    full = sorted(seen, key=lambda key: len({trial.params.get(key) for trial in record.trials}) == 1)
     brief = {key: key.removesuffix(".name").rpartition(".")[2] for key in full}  # `optimizer.name` is the optimizer
     shared = Counter(brief.values())
     return {key: name if shared[name] == 1 else key for key, name in brief.items()}

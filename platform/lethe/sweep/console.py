@@ -76,6 +76,8 @@ class Console:
             self._done += 1
             mark = MARKS[ended.on_front] or ("" if ended.verdict == "complete" else f"[yellow]{ended.verdict}[/]")
             self.say(f"trial {ended.number:<4} {self._values(ended.metrics)}  {_brief(ended)}  {mark}")
+            if ended.reason:
+                self.rich.print(f"           {ended.reason.strip().splitlines()[-1]}", markup=False)
         if self._progress:
             front = [t for t in recorder.trials.values() if t.on_front]
             left = (time.monotonic() - self._began) / max(self._done, 1) * (self._remaining - self._done)

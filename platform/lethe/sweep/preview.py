@@ -22,6 +22,7 @@ def preview(study: Study) -> None:
     draw = random.Random(study.search.seed)
     rows = [flatten(build_recipe(study, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
     table = Table("", title="first configurations, drawn at random", title_justify="left")
+    table.columns[0].no_wrap = True
     for i in range(1, SHOWN + 1):
         table.add_column(str(i))
     for key in study.space:

@@ -151,12 +151,10 @@ def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str]
         assert same == {k: local[trial["run"]]["metrics"][k] for k in same}
 
 
-def test_the_upload_is_small() -> None:
-    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files, get_uri_for_directory  # noqa: F401
-
-    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    size = sum((ROOT / f).stat().st_size for f in tracked.split("\0") if f and (ROOT / f).exists())
-    assert size < 2 * 2**20
+def test_a_job_without_a_working_directory_runs_where_ray_was_started(head: Head) -> None:
+    submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
+    done = head.run(*submit, "--address", head.dashboard, "--", "python", "-m", "platform.sweep", "tofu", "--dry-run")
+    assert done.returncode == 0 and "first configurations" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(

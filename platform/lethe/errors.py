@@ -38,6 +38,7 @@ def guard(main: Callable[P, int]) -> Callable[P, int]:
             print("lethe:", " ".join(str(error).split()), file=sys.stderr)
             return BAD_INPUT
         except KeyboardInterrupt:
+            print("lethe: interrupted", file=sys.stderr)
             return INTERRUPTED
 
     return guarded

@@ -140,3 +140,51 @@ def test_dissolved_and_closed_groups_leave() -> None:
         assert (await lease(box, "b"))["kind"] == "exit"
 
     play(script())
+
+
+def test_two_idle_groups_and_one_run() -> None:
+    async def script() -> None:
+        box = Mailbox()
+        for group in ("a", "b"):
+            await box.register(group, SHAPE)
+        waiting = [asyncio.create_task(box.take(group, 1, 0.3)) for group in ("a", "b")]
+        await asyncio.sleep(0.01)
+        await box.submit("r", {}, SHAPE)
+        got = await asyncio.gather(*waiting)
+        assert sorted(lease is None for lease in got) == [False, True]
+
+    play(script())
+
+
+def test_a_forgotten_run_that_is_submitted_again_is_a_new_one() -> None:
+    async def script() -> None:
+        box = Mailbox()
+        for group in ("a", "b"):
+            await box.register(group, SHAPE)
+        await box.submit("r", {}, SHAPE)
+        old = await lease(box, "a")
+        await box.forget("r")
+        await box.submit("r", {"second": True}, SHAPE)
+        new = await lease(box, "b")
+        assert new["payload"] == {"second": True}
+        assert await box.report(old["lease"], 0, {"epoch": 1}) == "stale"
+        assert await box.take("a", 1, 0.05) is None
+        assert await box.report(new["lease"], 0, {"final": True, "verdict": "complete"}) == "continue"
+        assert (await box.next_report("r", 0))["verdict"] == "complete"
+
+    play(script())
+
+
+def test_a_lapse_wakes_idle_groups() -> None:
+    async def script() -> None:
+        box = Mailbox(lapse_s=0.05)
+        for group in ("a", "b"):
+            await box.register(group, SHAPE)
+        await box.submit("r", {}, SHAPE)
+        await lease(box, "a")
+        waiting = asyncio.create_task(box.take("b", 1, 5.0))
+        await asyncio.sleep(0.1)
+        await box.status()
+        assert (await asyncio.wait_for(waiting, 1))["run"] == "r"
+
+    play(script())

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lethe.config.study import Study, load_study
-from lethe.errors import BadInput, guard
+from lethe.errors import INTERRUPTED, BadInput, guard
 from lethe.storage import home
 
 
@@ -21,7 +21,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value, e.g. run.schedule.epochs=3")
     parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
     parser.add_argument("--dry-run", action="store_true", help="show the resolved study and its first configurations")
-    parser.add_argument("--reports", type=Path, default=Path("reports"), metavar="DIR", help="where the report goes")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)")
     return parser
 
 
@@ -42,12 +42,14 @@ def main(argv: list[str] | None = None) -> int:
     return _run(study, args.resume, args.reports)
 
 
-def _run(study: Study, resume: bool, reports: Path) -> int:
+def _run(study: Study, resume: bool, reports: Path | None) -> int:
     from lethe.sweep.cluster import check_address, connect, in_job, prepare_environment
 
     prepare_environment()
     address = check_address()
-    report_root = None if in_job() else _writable(reports)
+    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
+    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
+    report_root = reports and _writable(reports)
     _writable(home())
     from lethe.tracking.tracker import open_tracker
 
@@ -60,26 +62,25 @@ def _run(study: Study, resume: bool, reports: Path) -> int:
     console = Console()
     prepared = prepare(study.benchmark, study.model)
     check_model(study, prepared)
-    study_id, folder = claim(study, prepared.digests, resume)
-    with console.status(f"{study_id}: starting Ray"):
-        connect(address)
-    check_devices(study)
-    from lethe.sweep.driver import Sweep
+    with claim(study, prepared.digests, resume) as (study_id, folder):
+        with console.status(f"{study_id}: starting Ray"):
+            connect(address)
+        check_devices(study)
+        from lethe.sweep.driver import Sweep
 
-    sweep = Sweep(study, study_id, prepared, tracker, console, folder, resume)
-    try:
-        record = sweep.run()
-    finally:
-        console.stop()
-    from lethe.reporting.report import write_report
-    from lethe.tracking.registry import model_name
+        try:
+            record = Sweep(study, study_id, prepared, tracker, console, folder).run()
+        finally:
+            console.stop()
+        from lethe.reporting.report import write_report
+        from lethe.tracking.registry import model_name
 
-    target = folder / "report" if report_root is None else report_root / study_id
-    registered = bool(tracker.uri) and study.tracking.register_models
-    report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
-    where = tracker.finish(record, target)
-    console.finish(record, report, [f"models, runs {where}"] if where else [])
-    return 130 if record.interrupted else 0
+        target = report_root / study_id if report_root else folder / "report"
+        registered = bool(tracker.uri) and study.tracking.register_models
+        report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
+        where = tracker.finish(record, target)
+        console.finish(record, report, [f"models, runs {where}"] if where else [])
+    return INTERRUPTED if record.interrupted else 0
 
 
 def _writable(folder: Path) -> Path:

@@ -10,7 +10,10 @@ from lethe.config.base import Frozen
 
 
 class Engine(Frozen):
-    """DeepSpeed ZeRO stage, precision and the number of workers that share one model."""
+    """DeepSpeed ZeRO stage, precision and the number of workers that share one model.
+
+    Equal runs are bit-identical on the CPU; on CUDA the fused attention kernels add gradients in no fixed order.
+    """
 
     stage: Literal[0, 1, 2, 3] = 0
     precision: Literal["fp32", "bf16"] = "fp32"

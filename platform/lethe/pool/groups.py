@@ -6,6 +6,7 @@ import itertools
 import logging
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from lethe.pool.worker import work
 
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
+MAX_FAILURES = 20  # restarts of one group's workers, before its trainer ends and the reconciler starts another
+GIVE_UP = 3
 
 
 class Pool:
@@ -36,6 +39,9 @@ class Pool:
         self._names = itertools.count(1)
         self._threads: dict[str, tuple[Shape, threading.Thread]] = {}
         self._closing = threading.Event()
+        self._shape: Shape | None = None
+        self._failures = 0
+        self.broken: str | None = None
         self._lock = threading.Lock()
         self.mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
         self._reconciler = threading.Thread(target=self._reconcile_forever, daemon=True)
@@ -45,13 +51,25 @@ class Pool:
         """Start all the groups of this shape that fit and return how many; BadInput where not one does."""
         self.require(shape)
         with self._lock:
-            while self._fits(shape):
+            self._shape = shape
+            while self._fits(shape, self._used()):
                 self._start(shape)
             return len(self._threads)
 
     def slots(self) -> int:
-        """How many runs are worth having under way: one per group, at least one."""
-        return max(1, len(self._threads))
+        """How many runs are worth having under way: one per group that lives or would fit, at least one."""
+        with self._lock:
+            used = self._used()
+            while self._shape and self._fits(self._shape, used):
+                used.append(self._shape)
+            return max(1, len(used))
+
+    def result(self, ref: Any) -> Any:
+        """`ray.get` that gives up with BadInput once no group can be had any more."""
+        while not ray.wait([ref], timeout=1.0)[0]:
+            if self.broken:
+                raise BadInput(f"no worker group can run: {self.broken}")
+        return ray.get(ref)
 
     def require(self, shape: Shape) -> None:
         """Refuse a shape that the cluster can never hold."""
@@ -66,11 +84,13 @@ class Pool:
     def close(self, timeout_s: float = 20.0) -> None:
         """End every group: at its next report or, after `timeout_s`, with the driver's processes."""
         self._closing.set()
-        ray.get(self.mailbox.close.remote())
+        self._reconciler.join(5.0)
         deadline = time.monotonic() + timeout_s
-        for _, thread in list(self._threads.values()):
-            thread.join(max(0.0, deadline - time.monotonic()))
-        ray.kill(self.mailbox)
+        with suppress(ray.exceptions.RayError):  # a mailbox that died leaves nobody to tell
+            ray.get(self.mailbox.close.remote())
+            for _, thread in list(self._threads.values()):
+                thread.join(max(0.0, deadline - time.monotonic()))
+            ray.kill(self.mailbox)
 
     def _reconcile_forever(self) -> None:
         while not self._closing.wait(RECONCILE_S):
@@ -78,10 +98,11 @@ class Pool:
                 status = ray.get(self.mailbox.status.remote())
                 with self._lock:
                     self._reconcile(status)
-            except ray.exceptions.RayError as error:
-                if not self._closing.is_set():
-                    log.warning("pool: %s", error)
+            except ray.exceptions.RayActorError as error:
+                self.broken = self.broken or f"the mailbox died ({error})"
                 return
+            except ray.exceptions.RayError as error:
+                log.warning("pool: %s", error)
 
     def _reconcile(self, status: dict[str, Any]) -> None:
         for name, (_, thread) in list(self._threads.items()):
@@ -94,18 +115,21 @@ class Pool:
             starting = sum(s == shape for n, (s, _) in self._threads.items() if n not in status["groups"])
             waiting = sum(self._threads[n][0] == shape for n in idle)
             for _ in range(count - starting - waiting):
-                if self._fits(shape):
+                if not self.broken and self._fits(shape, self._used()):
                     self._start(shape)
                 elif others := [n for n in idle if self._threads[n][0].key not in status["queued"]]:
                     idle.remove(others[0])
                     ray.get(self.mailbox.dissolve.remote(others[0]))
 
-    def _fits(self, shape: Shape) -> bool:
-        if self._max_groups is not None and len(self._threads) >= self._max_groups:
+    def _used(self) -> list[Shape]:
+        return [shape for shape, _ in self._threads.values()]
+
+    def _fits(self, shape: Shape, used: list[Shape]) -> bool:
+        if self._max_groups is not None and len(used) >= self._max_groups:
             return False
         free = dict(ray.cluster_resources())
-        for used, _ in self._threads.values():
-            for kind, amount in used.total().items():
+        for other in used:
+            for kind, amount in other.total().items():
                 free[kind] = free.get(kind, 0) - amount
         return all(free.get(kind, 0) >= amount for kind, amount in shape.total().items())
 
@@ -129,13 +153,17 @@ class Pool:
                 num_workers=shape.workers, use_gpu=shape.device == "cuda", resources_per_worker=shape.per_worker()
             ),
             run_config=RunConfig(
-                name=name, storage_path=str(self._folder), failure_config=FailureConfig(max_failures=-1)
+                name=name, storage_path=str(self._folder), failure_config=FailureConfig(max_failures=MAX_FAILURES)
             ),
             torch_config=TorchConfig(backend="nccl" if shape.device == "cuda" else "gloo"),
         )
         try:
             trainer.fit()
+            self._failures = 0
         except Exception as error:
             # Ray Train wraps whatever ended its controller; the reconciler starts a new group for queued work.
             if not self._closing.is_set():
                 log.warning("pool: %s ended: %s", name, error)
+                self._failures += 1
+                if self._failures >= GIVE_UP:
+                    self.broken = f"groups ended {GIVE_UP} times in a row ({error})"

@@ -52,7 +52,6 @@ class _Group:
     shape: str
     incarnation: int = 0
     lease: int | None = None
-    waiting: bool = False
     dissolved: bool = False
     beat: float = 0.0
 
@@ -83,7 +82,9 @@ class Mailbox:
 
     async def next_report(self, run: str, seen: int) -> Report:
         """Answer the first `seen` reports with "continue" and wait for the next one."""
-        entry = self._runs[run]
+        entry = self._runs.get(run)
+        if entry is None:
+            return {"final": True, "verdict": "lost", "reason": "the mailbox does not know this run"}
         entry.continued = max(entry.continued, seen)
         await self._notify()
         await self._until(lambda: len(entry.reports) > seen)
@@ -103,7 +104,10 @@ class Mailbox:
     async def forget(self, run: str) -> None:
         """Drop a finished run's reports."""
         await self.stop(run)
-        self._runs.pop(run, None)
+        entry = self._runs.pop(run, None)
+        if entry is not None and entry.lease is not None:
+            self._leases.pop(entry.lease, None)
+        await self._notify()
 
     # The group's side
 
@@ -122,16 +126,18 @@ class Mailbox:
         if incarnation != entry.incarnation:
             return Lease(kind="exit", lease=0, run="", payload={})
         self._release(entry)
-        entry.waiting = True
-        try:
-            await asyncio.wait_for(self._until(lambda: self._ready(entry, incarnation)), wait_s)
-        except TimeoutError:
-            return None
-        finally:
-            entry.waiting = False
-        if incarnation != entry.incarnation or entry.dissolved or self._closed:
-            return Lease(kind="exit", lease=0, run="", payload={})
-        return self._grant(group, entry)
+        deadline = time.monotonic() + wait_s
+        while True:
+            try:
+                left = max(0.0, deadline - time.monotonic())
+                await asyncio.wait_for(self._until(lambda: self._ready(entry, incarnation)), left)
+            except TimeoutError:
+                return None
+            if incarnation != entry.incarnation or entry.dissolved or self._closed:
+                return Lease(kind="exit", lease=0, run="", payload={})
+            # Several groups wake for one run: whoever comes second finds the queue empty and waits on.
+            if self._wanted(entry.shape):
+                return self._grant(group, entry)
 
     async def report(self, lease: int, index: int, report: Report) -> Answer:
         """Report number `index` of a run. Blocks until the trial answers; a final report is answered at once."""
@@ -177,7 +183,8 @@ class Mailbox:
 
     async def status(self) -> dict[str, Any]:
         """Queued runs by shape; for every group its shape, whether it waits for work and how often it started."""
-        self._lapse()
+        if self._lapse():
+            await self._notify()
         queued: dict[str, int] = {}
         for run in self._queue:
             queued[self._runs[run].shape] = queued.get(self._runs[run].shape, 0) + 1
@@ -204,8 +211,11 @@ class Mailbox:
             self._closed
             or group.dissolved
             or group.incarnation != incarnation
-            or any(self._runs[r].shape == group.shape for r in self._queue)
+            or self._wanted(group.shape)
         )
+
+    def _wanted(self, shape: str) -> bool:
+        return any(self._runs[run].shape == shape for run in self._queue)
 
     def _grant(self, name: str, group: _Group) -> Lease:
         run = next(r for r in self._queue if self._runs[r].shape == group.shape)
@@ -247,11 +257,12 @@ class Mailbox:
             run.lease = None
         return run
 
-    def _lapse(self) -> None:
+    def _lapse(self) -> bool:
         now = time.monotonic()
-        for group in self._groups.values():
-            if group.lease is not None and now - group.beat > self._lapse_s:
-                self._reclaim(group)
+        late = [g for g in self._groups.values() if g.lease is not None and now - g.beat > self._lapse_s]
+        for group in late:
+            self._reclaim(group)
+        return bool(late)
 
     async def _until(self, ready: Any) -> None:
         async with self._changed:

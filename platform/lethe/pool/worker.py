@@ -7,6 +7,7 @@ every `IDLE_S` keeps the ranks' collective from timing out.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 import traceback
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
+
+from lethe.pool.shape import Shape
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0
@@ -54,6 +57,8 @@ Execute = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks], di
 
 def work(config: dict[str, Any]) -> None:
     """A Ray Train loop. `config`: mailbox handle, group name, shape, threads per rank, runs before the process ends."""
+    cuda = Shape.parse(config["shape"]).device == "cuda"
+    os.environ["DS_ACCELERATOR"] = "cuda" if cuda else "cpu"
     torch.set_num_threads(config["threads"])
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     mailbox = config["mailbox"]

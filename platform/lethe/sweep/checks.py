@@ -33,16 +33,18 @@ def corners(study: Study) -> list[Recipe]:
 def check_model(study: Study, prepared: Prepared) -> None:
     """Raises BadInput for targets that match nothing and ranks larger than a layer: on shapes, without weights."""
     adapters = {r.adapter for r in corners(study) if isinstance(r.adapter, Lora)}
-    if not adapters:
-        return
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from lethe.models.adapters import check_fits
 
-    config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"model.path: transformers cannot read the model in {prepared.start}: {reason}") from None
     for adapter in sorted(adapters, key=lambda a: a.rank):
         check_fits(model, adapter)
 

@@ -23,6 +23,8 @@ DEFAULTS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # A job's own env_vars (LETHE_HOME, say) and ours name the same variables: ours repeat them, so they may win.
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 
 
@@ -39,6 +41,8 @@ def check_address() -> str | None:
         return None
     if address == "auto":
         return address
+    if address.startswith("http"):
+        raise BadInput(f"RAY_ADDRESS={address} is a dashboard: use host:port of the head node, or `ray job submit`")
     parsed = urlparse(address if "://" in address else f"ray://{address}")
     try:
         with socket.create_connection((parsed.hostname or "", parsed.port or 6379), CONNECT_S):
@@ -68,8 +72,9 @@ def connect(address: str | None, cpus: int | None = None) -> None:
     if address:
         try:
             ray.init(address=address, **common)
-        except ConnectionError as error:
-            raise BadInput(f"cannot join the Ray cluster at {address}: {error}") from None
+        except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise BadInput(f"cannot join the Ray cluster at {address}: {first}") from None
         return
     # The dashboard is part of Ray's cleaning up: placement groups of a killed controller are freed through it.
     ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=cpus, **common)

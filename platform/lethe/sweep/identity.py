@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 from lethe.config.base import short_digest
@@ -11,23 +15,47 @@ from lethe.errors import BadInput
 from lethe.storage import home
 
 
-def claim(study: Study, digests: Digests, resume: bool) -> tuple[str, Path]:
-    """The study's id and folder. A new study never touches an earlier one; `resume` takes the latest equal one.
+@contextmanager
+def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, Path]]:
+    """The study's id and folder, locked while the block runs. A new study never touches an earlier one; `resume`
+    takes the latest equal one that has begun.
 
     The id is the study's name and a digest of everything that decides what its trials are, the contents of data and
     models included; `-2`, `-3` follow when the same study is run again.
     """
     base = f"{study.name}-{short_digest(study.identity() + digests.canonical())[:8]}"
     root = home() / "studies"
-    existing = [name for name in _numbered(base) if (root / name).exists()] if root.exists() else []
-    if resume:
-        if not existing:
-            raise BadInput(f"nothing to resume: no study {base} in {root} (another key, seed or data gives another name)")
-        return existing[-1], root / existing[-1]
-    name = next(n for n in _numbered(base, 10_000) if n not in existing)
-    (root / name).mkdir(parents=True)
-    return name, root / name
+    name = _latest(root, base) if resume else _new(root, base)
+    with (root / name / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput(f"study {name} is running in another process: wait for it, or stop it first") from None
+        yield name, root / name
 
 
-def _numbered(base: str, last: int = 1000) -> list[str]:
-    return [base, *(f"{base}-{n}" for n in range(2, last))]
+def _latest(root: Path, base: str) -> str:
+    existing = []
+    for name in _names(base):
+        if not (root / name).exists():
+            break
+        existing.append(name)
+    if not existing:
+        raise BadInput(f"nothing to resume: no study {base} in {root} (another key, seed or data gives another name)")
+    begun = [name for name in existing if (root / name / "baselines.json").exists()]
+    return (begun or existing)[-1]
+
+
+def _new(root: Path, base: str) -> str:
+    for name in _names(base):
+        try:
+            (root / name).mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return name
+    raise AssertionError("names never end")
+
+
+def _names(base: str) -> Iterator[str]:
+    yield base
+    yield from (f"{base}-{n}" for n in count(2))

@@ -86,7 +86,8 @@ class Recorder(tune.Callback):
 
     def _end(self, config: dict[str, Any], report: dict[str, Any]) -> None:
         entry = self.running.pop(config["number"])
-        self._mailbox.forget.remote(config["run"])
+        if all(other["config"]["run"] != config["run"] for other in self.running.values()):
+            self._mailbox.forget.remote(config["run"])
         series = tuple(entry["series"])
         record = TrialRecord(
             number=config["number"],
@@ -101,7 +102,8 @@ class Recorder(tune.Callback):
             began=entry["began"],
             ended=time.time(),
         )
-        write_result(record)
+        if record.verdict != "lost" or read_result(Path(record.folder)) is None:
+            write_result(record)
         self._add(record)
 
     def _add(self, record: TrialRecord) -> None:

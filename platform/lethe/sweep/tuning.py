@@ -36,7 +36,7 @@ def tune_study(sweep: Sweep, pool: Any, store: StudyStore, recorder: Recorder) -
         return False
     for name in ("ray.tune", "ray.tune.analysis", "ray.tune.execution", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    tune.Tuner(
+    tuner = tune.Tuner(
         tune.with_resources(PoolTrial, placed()),
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(store, trials, pool.slots, make_config), num_samples=-1, reuse_actors=True
@@ -44,8 +44,12 @@ def tune_study(sweep: Sweep, pool: Any, store: StudyStore, recorder: Recorder) -
         run_config=tune.RunConfig(
             name="trials", storage_path=str(sweep.folder / "tune"), verbose=0, callbacks=[recorder]
         ),
-    ).fit()
-    cut = recorder.interrupted()
-    stop_all(pool.mailbox, [recorder.running[n]["config"]["run"] for n in cut])
-    store.interrupt_pending("the session was interrupted")
+    )
+    try:
+        tuner.fit()
+    except KeyboardInterrupt:
+        pass  # the second Ctrl-C: Tune handles the first; what is finished is still reported
+    finally:
+        stop_all(pool.mailbox, [recorder.running[n]["config"]["run"] for n in recorder.interrupted()])
+        store.interrupt_pending("the session was interrupted")
     return store.remaining(trials) > 0

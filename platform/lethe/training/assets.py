@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from lethe.config.base import Frozen
 from lethe.config.benchmark import TofuBenchmark
 
@@ -14,3 +16,4 @@ class Assets(Frozen):
     model_digest: str
     start: str
     cache: str
+    device: Literal["cpu", "cuda"] = "cpu"

@@ -46,8 +46,8 @@ class Context:
 
     @cached_property
     def start(self) -> PreTrainedModel:
-        """The start model. Never trained: `fresh_model` copies it."""
-        return load_model(Path(self.assets.start))
+        """The start model on the run's device. Never trained: `fresh_model` copies it."""
+        return load_model(Path(self.assets.start)).to(self.assets.device)
 
     @cached_property
     def template(self) -> Template:

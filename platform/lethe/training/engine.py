@@ -18,8 +18,6 @@ from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.optim import make_optimizer
 from lethe.optim.sophia import Sophia
 
-os.environ.setdefault("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-
 
 def ensure_process_group(device: str) -> None:
     """DeepSpeed needs torch.distributed even for one process; a Ray Train worker already has it."""
@@ -74,6 +72,7 @@ class Engine:
 
     def __init__(self, model: nn.Module, recipe: Recipe) -> None:
         ensure_process_group(recipe.engine.device)
+        os.environ["DS_ACCELERATOR"] = recipe.engine.device  # not what the machine has: what the run says
         deepspeed = import_deepspeed()
 
         self.world = dist.get_world_size()

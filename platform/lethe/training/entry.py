@@ -39,10 +39,11 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
                 if ranks.rank == 0:
                     _keep(outcome, context, Path(payload["folder"]))
             return {**outcome.report, "samples": samples(outcome.result)}
-    except BadInput as error:
-        return {"verdict": "infeasible", "reason": str(error)}
-    except torch.cuda.OutOfMemoryError as error:
-        return {"verdict": "out_of_memory", "reason": str(error).splitlines()[0]}
+    except (BadInput, torch.cuda.OutOfMemoryError, MemoryError) as error:
+        if ranks.world > 1:
+            raise  # the other ranks wait in a collective: the group restarts, attempts are counted
+        verdict = "infeasible" if isinstance(error, BadInput) else "out_of_memory"
+        return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
 
 
 def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
@@ -67,7 +68,7 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
     context = context_for(Assets.model_validate(payload["assets"]))
     config = Evaluation.model_validate(payload["evaluation"])
     try:
-        model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"]))
+        model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"])).to(context.assets.device)
         result = evaluate(
             model,
             context.eval_set(config),

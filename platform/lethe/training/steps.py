@@ -57,6 +57,8 @@ class Stepper:
             "forget": counts.forget_tokens,
             "retain": counts.retain_tokens,
         }[data]
+        used = {"forget": (1, 0), "retain": (0, 1), "both": (1, 1)}[data]
+        self.tokens += sum(used[0] * len(self.forget[f].ids) + used[1] * len(self.retain[r].ids) for f, r in step.pairs)
         self.engine.refresh((self._sampled(b, sampled) for b in self._batches(step, select)), sampled)
         self.refreshes += 1
 

@@ -146,6 +146,6 @@ def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(checks, "Recipe", Strict)
     load_study("tofu", ["run.adapter.name=lora"])
-    assert "stage 3 has no lora here" in refusal(Path("tofu"), "run.engine.stage=3")
+    assert "stage 3 has no lora here" in refusal(Path("tofu"), "run.adapter.name=lora", "run.engine.stage=3")
     both = "space.adapter.name={type: choice, choices: [lora, full]}"
     load_study("tofu", ["run.engine.stage=3", both])

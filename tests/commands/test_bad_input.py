@@ -35,6 +35,7 @@ def refuses(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (["tofu", "--set", "run.engine.stage=4"], ["engine.stage", "4"]),
         (["tofu", "--set", "run.engine.precision=fp16"], ["engine.precision", "fp16", "bf16"]),
         (["tofu", "--trials", "0"], ["search.trials"]),
+        (["tofu", "--set", "space.evaluation.max_rows={type: int, low: 5, high: 9}"], ["run.evaluation.max_rows"]),
         (["tofu", "--set", "benchmark.forget=forget33"], ["forget33", "forget10"]),
         (["tofu", "--set", "benchmark.source=no/such/folder"], ["no/such/folder"]),
     ],

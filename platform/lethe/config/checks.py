@@ -44,6 +44,8 @@ def check_run_and_space(run: Run, space: Space) -> None:
             if reason := refusal(model, {field: value}, field):
                 raise BadInput(f"run.{key}: {reason}, given {value!r}")
     for key, parameter in space.items():
+        if key.startswith("evaluation."):
+            raise BadInput(f"space.{key}: start model and oracle are scored once, so trials share one evaluation: set run.{key}")
         _check_parameter(key, parameter, names)
     _check_corners(run, space)
 

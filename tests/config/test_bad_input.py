@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from lethe.config.files import spaces
 from lethe.config.study import load_study
 from lethe.errors import BadInput
 
@@ -70,6 +71,10 @@ CASES = {
     "with --set space.optimizer.clip_threshold=null, or choose from ",
     "space.optimizer.name={type: choice, choices: [adamw]}": "space.optimizer.clip_threshold: adamw has no clip_",
     "run.adapter.fisher_rows=3": "run.adapter.fisher_rows: lora has no fisher_rows, fila has",
+    # A parameter that means nothing beside the others
+    "run.optimizer={name: sophia, hessian: squared_gradient, hessian_interval: 5}": "run.optimizer.hessian_interval: "
+    "needs optimizer.hessian gnb, given squared_gradient: take it out with --set run.optimizer.hessian_interval=null",
+    "run.adapter={name: fila, fisher_batch_size: 3}": "run.adapter.fisher_batch_size: needs adapter.fisher batch, given",
     # Values
     "run.optimizer.weight_decay=-1": "run.optimizer.weight_decay: must be greater than or equal to 0, given -1",
     "run.optimizer.weight_decay=.nan": "run.optimizer.weight_decay: must be a finite number, given nan",
@@ -127,7 +132,7 @@ def test_a_mistaken_file(text: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_study() -> None:
-    assert refusal(Path("tofuu")) == "unknown study 'tofuu' (did you mean 'tofu'?): choose from tofu"
+    assert refusal(Path("tofuu")) == "unknown study 'tofuu' (did you mean 'tofu'?): choose from " + ", ".join(sorted(spaces()))
     assert refusal(Path("no/such.yaml")) == "no such study file: no/such.yaml"
 
 

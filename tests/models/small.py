@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from lethe.config.adapter import AnyAdapter, Fila, Pissa
 from lethe.data.template import Encoded
+from lethe.models import fila
+from lethe.models.adapters import Initial, attach
+from lethe.models.fisher import row_weights
 
 VOCABULARY = 64
 
@@ -61,6 +68,17 @@ def encoded(n: int, seed: int = 0) -> list[Encoded]:
         ids = torch.randint(VOCABULARY, (prompt + answer,), generator=g)
         rows.append(Encoded(tuple(ids.tolist()), prompt))
     return rows
+
+
+def start_of(model: PreTrainedModel, config: Pissa) -> Initial:
+    """Where the adapter starts on this model, by Fisher of a few random rows."""
+    weights = row_weights(model, encoded(3), encoded(3, seed=1), config) if isinstance(config, Fila) else None
+    return fila.truncated(fila.start_factors(model, config, weights), config)
+
+
+def started(make: Callable[[], PreTrainedModel], config: AnyAdapter) -> nn.Module:
+    """A fresh model with its trainable weights as a run begins."""
+    return attach(make(), config, seed=0, initial=start_of(make(), config) if isinstance(config, Pissa) else None)
 
 
 @torch.no_grad()

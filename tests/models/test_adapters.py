@@ -6,20 +6,14 @@ from typing import get_args
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, get_peft_model
 
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
 from lethe.errors import BadInput
-from lethe.models import fila
-from lethe.models.adapters import attach, target_modules
-from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
+from lethe.models.adapters import attach, check_fits, target_modules
+from tests.models.small import disturb, gpt2, llama, logits, start_of, started, tokens
 
 FILA = Fila(rank=4)
-
-
-def with_fila(make=llama, config: Fila = FILA) -> PeftModel:
-    cached = fila.start_factors(make(), encoded(3), encoded(3, seed=1), config)
-    return attach(make(), config, seed=0, initial=fila.fila_start(cached, config))
 
 
 def adapters(model: PeftModel) -> dict[str, torch.Tensor]:
@@ -31,7 +25,7 @@ def trainable(model: torch.nn.Module) -> set[str]:
 
 
 def test_every_configuration_is_known() -> None:
-    assert set(get_args(get_args(AnyAdapter)[0])) == {FullParameters, Lora, Fila}
+    assert set(get_args(get_args(AnyAdapter)[0])) == {FullParameters, Lora, Pissa, Fila}
 
 
 def test_full_trains_everything_in_the_same_object() -> None:
@@ -92,14 +86,18 @@ def test_targets_that_match_nothing_name_the_choices(targets: str) -> None:
 
 def test_a_rank_larger_than_a_layer_is_refused() -> None:
     assert attach(llama(), Lora(rank=16), seed=0)
-    with pytest.raises(BadInput, match=r"rank 17 .*\.k_proj, a layer of 16 x 32: choose at most 16"):
-        attach(llama(), Lora(rank=17), seed=0)
+    for kind in (Lora, Pissa, Fila):
+        with pytest.raises(BadInput, match=r"rank 17 .*\.k_proj, a layer of 16 x 32: choose at most 16"):
+            check_fits(llama(), kind(rank=17))
+        with pytest.raises(BadInput, match="no linear layer matches 'c_attn': choose from all-linear, down_proj"):
+            check_fits(llama(), kind(targets="c_attn"))
     assert attach(llama(), Lora(rank=32, targets="q_proj"), seed=0)
 
 
 @pytest.mark.parametrize("make", [llama, gpt2])
-def test_fila_starts_as_the_base_on_unmoved_weights(make) -> None:
-    model, base = with_fila(make), make()
+@pytest.mark.parametrize("config", [FILA, Pissa(rank=4)], ids=lambda c: c.name)
+def test_principal_starts_are_the_base_on_unmoved_weights(config: Pissa, make) -> None:
+    model, base = started(make, config), make()
     torch.testing.assert_close(logits(model, tokens()), logits(base, tokens()), rtol=0, atol=1e-5)
     assert all("lora_" in name and ".default." in name for name in trainable(model))
     before = adapters(model)
@@ -113,7 +111,7 @@ def test_fila_starts_as_the_base_on_unmoved_weights(make) -> None:
 
 def test_the_frozen_half_stays_frozen_and_active_after_disabling() -> None:
     """peft marks every active adapter as trainable when it enables adapters again."""
-    model = with_fila()
+    model = started(llama, FILA)
     before = trainable(model)
     with model.disable_adapter():
         pass
@@ -122,14 +120,10 @@ def test_the_frozen_half_stays_frozen_and_active_after_disabling() -> None:
 
 def test_fila_gradients_equal_those_of_moved_base_weights() -> None:
     """The frozen negative adapter gives the gradients of the published form, W - s B0 A0."""
-    config = FILA
-    cached = fila.start_factors(llama(), encoded(3), encoded(3, seed=1), config)
-    start = fila.fila_start(cached, config)
-    ours = attach(llama(), config, seed=0, initial=start)
-    base = llama()
+    ours, base = started(llama, FILA), llama()
     with torch.no_grad():
-        for name, (a, b) in start.items():
-            base.get_submodule(name).weight -= config.alpha_over_rank * b @ a
+        for name, (a, b) in start_of(base, FILA).items():
+            base.get_submodule(name).weight -= FILA.alpha_over_rank * b @ a
     theirs = attach(base, Lora(rank=4), seed=0)
     with torch.no_grad():
         for name, p in theirs.named_parameters():
@@ -143,6 +137,25 @@ def test_fila_gradients_equal_those_of_moved_base_weights() -> None:
             torch.testing.assert_close(p.grad, truth[name], rtol=1e-3, atol=1e-6)
 
 
-def test_fila_without_its_start_is_a_programming_error() -> None:
+@pytest.mark.parametrize("make", [llama, gpt2])
+def test_pissa_is_pefts_own(make) -> None:
+    """The same adapter, function and gradients as `init_lora_weights="pissa"`, which moves the base instead."""
+    ours = started(make, Pissa(rank=4))
+    settings = {"r": 4, "lora_alpha": 8, "target_modules": target_modules(make(), "all-linear")}
+    theirs = get_peft_model(make(), LoraConfig(**settings, init_lora_weights="pissa", fan_in_fan_out=make is gpt2))
+    torch.testing.assert_close(logits(ours, tokens()), logits(theirs, tokens()), rtol=0, atol=1e-4)
+    for model in (ours, theirs):
+        model(input_ids=tokens(), labels=tokens()).loss.backward()
+    for name, p in theirs.named_parameters():
+        if p.requires_grad and "lora_A" in name:
+            a, b = (dict(ours.named_parameters())[part] for part in (name, name.replace("lora_A", "lora_B")))
+            other = dict(theirs.named_parameters())[name.replace("lora_A", "lora_B")]
+            torch.testing.assert_close(b @ a, other @ p, rtol=1e-3, atol=1e-5)
+            # Singular vectors have no sign of their own: compare what a step does to the product.
+            torch.testing.assert_close(b @ a.grad + b.grad @ a, other @ p.grad + other.grad @ p, rtol=1e-2, atol=1e-5)
+
+
+@pytest.mark.parametrize("config", [FILA, Pissa()], ids=lambda c: c.name)
+def test_no_start_is_a_programming_error(config: Pissa) -> None:
     with pytest.raises(ValueError, match="initial"):
-        attach(llama(), FILA, seed=0)
+        attach(llama(), config, seed=0)

@@ -1,8 +1,9 @@
-"""FILA's mathematics (METHODS.md section 3)."""
+"""The starts of PiSSA and FILA (METHODS.md section 3), and their cache."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from lethe.config.adapter import Fila
+from lethe.config.adapter import Fila, Pissa
 from lethe.models import fila
-from lethe.models.adapters import target_modules, weight_of
-from tests.models.small import encoded, gpt2, llama
+from tests.models.small import llama
 
 
 def layer(seed: int = 0, shape: tuple[int, int] = (24, 16)) -> tuple[Tensor, Tensor]:
@@ -33,16 +33,17 @@ def product(weight: Tensor, w: Tensor, rank: int) -> Tensor:
 def test_the_objective_is_the_tail_energy(shape: tuple[int, int], rank: int) -> None:
     weight, w = layer(shape=shape)
     left = w.double().unsqueeze(1) * (weight.double() - product(weight, w, rank))
-    _, s, _ = fila.factors(weight, w)
+    s, _ = fila.directions(weight, w)
     torch.testing.assert_close(left.square().sum(), s[rank:].square().sum(), rtol=1e-5, atol=1e-9)
 
 
 def test_the_factors_are_those_of_the_paper() -> None:
     weight, w = layer()
     config = Fila(rank=6, alpha_over_rank=2.5)
-    u, s, vt = fila.factors(weight, w, 6)
-    a, b = fila._start_pair(weight, w, None)
-    start = fila.fila_start({"x.A": a, "x.B": b}, config)["x"]
+    u, s, vt = torch.linalg.svd(w.double().unsqueeze(1) * weight.double(), full_matrices=False)
+    u, s, vt = u[:, :6], s[:6], vt[:6]
+    a, b = fila._start_pair(weight, w)
+    start = fila.truncated({"x.A": a, "x.B": b}, config)["x"]
     scaling = config.alpha_over_rank
     torch.testing.assert_close(start[0].double(), (s / scaling).sqrt().unsqueeze(1) * vt, rtol=1e-5, atol=1e-6)
     truth = u / w.double().unsqueeze(1) * (s / scaling).sqrt()
@@ -70,7 +71,7 @@ def test_rows_without_fisher_stay_finite(zeros: int) -> None:
     """With 20 of 24 rows without Fisher, ranks above 4 are made of such rows alone."""
     weight, w = layer()
     w[torch.randperm(24, generator=torch.Generator().manual_seed(0))[:zeros]] = 0
-    a, b = fila._start_pair(weight, w, None)
+    a, b = fila._start_pair(weight, w)
     assert torch.isfinite(a).all() and torch.isfinite(b).all()
     torch.testing.assert_close(product(weight, w, 16), weight.double(), rtol=1e-4, atol=1e-4)
     kept = w > 0
@@ -83,7 +84,7 @@ def test_a_weight_of_low_rank_stays_finite() -> None:
     g = torch.Generator().manual_seed(0)
     weight = torch.randn(24, 3, generator=g) @ torch.randn(3, 16, generator=g)
     for matrix in (weight, torch.zeros(24, 16)):
-        a, b = fila._start_pair(matrix, layer()[1], 8)
+        a, b = fila._start_pair(matrix, layer()[1])
         assert torch.isfinite(a).all() and torch.isfinite(b).all()
         torch.testing.assert_close(b @ a, matrix, rtol=1e-4, atol=1e-4)
 
@@ -92,73 +93,81 @@ def test_large_layers_in_fp32_agree(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, w = layer()
     exact = product(weight, w, 5)
     monkeypatch.setattr(fila, "EXACT_ELEMENTS", 0)
-    assert fila.factors(weight, w)[1].dtype == torch.float32
+    assert fila.directions(weight, w)[0].dtype == torch.float32
     torch.testing.assert_close(product(weight, w, 5), exact, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("make", [llama, gpt2])
-def test_row_weights_are_the_per_example_fisher(make: Callable) -> None:
-    model, forget, retain = make(), encoded(4), encoded(3, seed=1)
-    names = target_modules(model, "all-linear")
-    fisher = []
-    for rows in (forget, retain):
-        total = {name: torch.zeros_like(weight_of(model.get_submodule(name))) for name in names}
-        for row in rows:
-            ids = torch.tensor([row.ids])
-            labels = torch.where(torch.arange(ids.shape[1]) < row.prompt_length, -100, ids)
-            model.zero_grad()
-            model(input_ids=ids, labels=labels).loss.backward()
-            for name in names:
-                module = model.get_submodule(name)
-                grad = module.weight.grad if weight_of(module) is module.weight else module.weight.grad.T
-                total[name] += grad.square() / len(rows)
-        fisher.append(total)
-    model.zero_grad()
-    result = fila.fisher_row_weights(model, forget, retain, eps_relative=0.1, modules=names)
-    for name in names:
-        f, r = fisher[0][name], fisher[1][name]
-        truth = (f / (r + 0.1 * r.mean())).sum(1).sqrt()
-        torch.testing.assert_close(result[name], truth.detach(), rtol=1e-4, atol=1e-6)
+def test_oversampling_keeps_the_energy_that_a_plain_sketch_loses() -> None:
+    """A flat spectrum, the hard case: a sketch of 4, as released, misses a sixth of the energy of the best 4."""
+    weight, w = torch.randn(300, 200, generator=torch.Generator().manual_seed(0)), torch.ones(300)
+    best = fila.directions(weight, w)[0][:4].square().sum().item()
+
+    def share(right: Tensor) -> float:
+        return (weight @ right).square().sum().item() / best
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        plain = share(torch.svd_lowrank(weight, q=4)[2])
+    state = torch.get_rng_state()
+    s, vt = fila.directions(weight, w, 4)
+    assert 0.78 < plain < 0.9 and 0.998 < share(vt.T) <= 1 + 1e-5
+    assert torch.equal(vt, fila.directions(weight, w, 4)[1]) and torch.equal(torch.get_rng_state(), state)
+    torch.testing.assert_close(vt @ vt.T, torch.eye(4), rtol=0, atol=1e-5)
+    assert (s[:-1] >= s[1:]).all()
 
 
-def test_the_model_is_left_as_it_was() -> None:
-    model = llama().train().requires_grad_(False)
-    model.get_submodule("model.norm").requires_grad_(True)
-    before = {name: (p.detach().clone(), p.requires_grad) for name, p in model.named_parameters()}
-    fila.start_factors(model, encoded(2), encoded(2, seed=1), Fila(rank=2))
-    assert model.training
-    for name, p in model.named_parameters():
-        assert torch.equal(p, before[name][0]) and p.requires_grad == before[name][1] and p.grad is None
+def test_an_oversampled_start_of_small_layers_is_the_exact_one() -> None:
+    exact, sketched = (fila.start_factors(llama(), Pissa(rank=8, svd=svd)) for svd in ("exact", "oversampled"))
+    for name in exact:
+        torch.testing.assert_close(sketched[name], exact[name])
+    assert {fila.sketched_rank(Pissa(rank=rank, svd="oversampled")) for rank in (4, 16, 64)} == {64}
+    assert fila.sketched_rank(Pissa(rank=65, svd="oversampled")) == 128
 
 
-def test_the_cache_computes_once_and_serves_every_rank(tmp_path: Path) -> None:
-    calls = []
-    config = Fila(rank=2)
+def test_one_computes_while_others_wait(tmp_path: Path) -> None:
+    """Locks belong to open files, so threads stand for the processes of two groups."""
+    calls, found = [], []
 
     def compute() -> dict[str, Tensor]:
         calls.append(1)
-        return fila.start_factors(llama(), encoded(2), encoded(2, seed=1), config)
+        time.sleep(0.2)
+        return {"x": torch.arange(3.0)}
 
-    key = fila.fila_key("model", "data", config)
-    first = fila.fila_factors(tmp_path / "new", key, compute)
-    again = fila.fila_factors(tmp_path / "new", key, compute)
-    assert len(calls) == 1 and all(torch.equal(first[name], again[name]) for name in first)
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{key}.safetensors"]
-    small, large = (fila.fila_start(first, config.model_copy(update={"rank": rank})) for rank in (2, 8))
-    for name in small:
-        assert torch.equal(small[name][0], large[name][0][:2]) and torch.equal(small[name][1], large[name][1][:, :2])
+    def group() -> None:
+        found.append(fila.cached(tmp_path / "new", "key", compute)["x"])
+
+    threads = [threading.Thread(target=group) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1 and all(torch.equal(x, torch.arange(3.0)) for x in found) and len(found) == 3
+    assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".key.lock", "key.safetensors"]
 
 
-def test_the_cache_key_names_what_determines_the_factors() -> None:
+def test_the_keys_name_what_determines_the_factors() -> None:
     base = Fila(rank=4)
-    key = fila.fila_key("model", "data", base)
-    assert key == fila.fila_key("model", "data", Fila(rank=32, alpha_over_rank=1))
+    key = fila.factors_key("model", "data", base)
+    assert key == fila.factors_key("model", "data", Fila(rank=32, alpha_over_rank=1))
     others = [
-        fila.fila_key("other", "data", base),
-        fila.fila_key("model", "other", base),
-        fila.fila_key("model", "data", Fila(fisher_eps=0.2)),
-        fila.fila_key("model", "data", Fila(fisher_rows=41)),
-        fila.fila_key("model", "data", Fila(targets="q_proj")),
-        fila.fila_key("model", "data", base, 32),
+        fila.factors_key("other", "data", base),
+        fila.factors_key("model", "other", base),
+        *(
+            fila.factors_key("model", "data", Fila(rank=4, **option))
+            for option in (
+                {"fisher": "batch"},
+                {"fisher": "batch", "fisher_batch_size": 3},
+                {"fisher_rows": 41},
+                {"fisher_eps": 0.2},
+                {"fisher_eps_relative": False},
+                {"targets": "q_proj"},
+                {"svd": "oversampled"},
+            )
+        ),
+        fila.factors_key("model", "data", Fila(rank=65, svd="oversampled")),
+        fila.factors_key("model", "data", Pissa(rank=4)),
     ]
-    assert len({key, *others}) == 7
+    assert len({key, *others}) == 1 + len(others)
+    assert fila.factors_key("model", "data", Pissa(rank=4)) == fila.factors_key("model", "other data", Pissa(rank=8))
+    sketched = fila.fisher_key("model", "data", Fila(svd="oversampled"))
+    assert sketched == fila.fisher_key("model", "data", base), "another decomposition takes the same Fisher"

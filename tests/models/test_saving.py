@@ -12,23 +12,17 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora
-from lethe.models import fila
-from lethe.models.adapters import attach
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
 from lethe.models.saving import merged, save_model
-from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
+from tests.models.small import disturb, gpt2, llama, logits, started, tokens
 
-CONFIGS: tuple[AnyAdapter, ...] = (FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Fila(rank=4))
+CONFIGS: tuple[AnyAdapter, ...] = (FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Pissa(rank=4), Fila(rank=4))
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
 makers = pytest.mark.parametrize("make", [llama, lambda: llama(tied=True), gpt2], ids=["llama", "tied", "gpt2"])
 
 
 def trained(make: Callable, config: AnyAdapter) -> torch.nn.Module:
-    initial = None
-    if isinstance(config, Fila):
-        cached = fila.start_factors(make(), encoded(3), encoded(3, seed=1), config)
-        initial = fila.fila_start(cached, config)
-    model = attach(make(), config, seed=0, initial=initial)
+    model = started(make, config)
     disturb(model)
     return model
 
@@ -83,15 +77,19 @@ def test_fila_is_saved_as_one_lora_of_twice_the_rank(tmp_path: Path) -> None:
     assert len(tensors) == 28 and not any("start" in name for name in tensors)
 
 
-def test_the_trained_half_alone_is_wrong_on_the_original_base(tmp_path: Path) -> None:
-    """What the released evaluation does: even the untrained adapter moves the model."""
-    config = Fila(rank=4)
-    cached = fila.start_factors(llama(), encoded(3), encoded(3, seed=1), config)
-    half = attach(llama(), config, seed=0, initial=fila.fila_start(cached, config))
-    half.save_pretrained(tmp_path, selected_adapters=["default"])
-    wrong = logits(PeftModel.from_pretrained(llama(), tmp_path).eval(), tokens())
-    truth = logits(llama(), tokens())
-    assert (wrong - truth).std() > 0.5 * truth.std()
+@pytest.mark.parametrize("config", [Pissa(rank=4), Fila(rank=4)], ids=lambda c: c.name)
+def test_the_adapter_alone_is_wrong_on_the_original_base_and_ours_is_not(config: Pissa, tmp_path: Path) -> None:
+    """FILA's released evaluation loads what trained without the shift of the base: even before any training the
+    logits are another model's. What we save holds the shift."""
+    model, truth = started(llama, config), logits(llama(), tokens())
+    model.save_pretrained(tmp_path / "released", selected_adapters=["default"])
+    save_model(model, tmp_path / "ours")
+
+    def on_original_base(name: str) -> torch.Tensor:
+        return logits(PeftModel.from_pretrained(llama(), tmp_path / name).eval(), tokens())
+
+    assert (on_original_base("released") - truth).std() > 0.5 * truth.std()
+    torch.testing.assert_close(on_original_base("ours"), truth, rtol=0, atol=1e-5)
 
 
 @each

@@ -63,6 +63,18 @@ def test_golden_vector_with_b_inside_h() -> None:
     close(optimizer.state[p]["h"], [9.036, 3.216, 0.0318, 1.98e-6])
 
 
+def test_released_golden_vector() -> None:
+    """As SOUL released it: h from every step's own gradient, 5120 in it, momentum twice."""
+    p = f64(START).requires_grad_()
+    optimizer = Sophia([p], 0.01, clip_threshold=0.04, squared_gradient=True, **SETTINGS)
+    for gradient in GRADIENTS:
+        p.grad = f64(gradient)
+        optimizer.step()
+    close(p.detach(), [0.992280814945, -1.987308658276, 0.474057230180, -0.019980019990])
+    moved, free = optimizer.win_counts().tolist()
+    assert (moved, free) == (16, 9)
+
+
 def test_bias_correction_undoes_the_short_average() -> None:
     """After one refresh the corrected Hessian is the estimate itself: lr g / (rho B s^2) where that is below 1."""
     p = f64(START).requires_grad_()
@@ -207,6 +219,8 @@ def test_every_configuration_has_its_optimizer() -> None:
     config = SophiaConfig(learning_rate=0.5, clip_threshold=3, hessian_bias_correction=False)
     second = make_optimizer(config, [{"params": [p]}])
     assert isinstance(second, Sophia)
-    chosen = [second.defaults[key] for key in ("lr", "clip_threshold", "bias_correction")]
-    assert chosen == [0.5, 3, False]
+    chosen = [second.defaults[key] for key in ("lr", "clip_threshold", "bias_correction", "squared_gradient")]
+    assert chosen == [0.5, 3, False, False]
+    released = make_optimizer(SophiaConfig(hessian="squared_gradient"), [p])
+    assert [released.defaults[key] for key in ("bias_correction", "squared_gradient")] == [False, True]
     assert set(get_args(get_args(AnyOptimizer)[0])) == {AdamW, SophiaConfig}

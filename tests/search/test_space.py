@@ -6,8 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from lethe.config.assemble import Suggest
+from lethe.config.base import needed
 from lethe.config.run import Recipe
-from lethe.config.space import Choice, Parameter, Scalar
+from lethe.config.space import Choice, Parameter, Scalar, variants
 from lethe.config.study import Study
 from lethe.search.space import build_recipe, flatten
 
@@ -46,6 +47,36 @@ def test_defaults_and_parameters_that_the_variant_lacks_are_dropped(make_study: 
     assert recipe == Recipe.model_validate(recipe.model_dump())
 
 
+def test_parameters_that_the_variant_does_not_use_are_neither_suggested_nor_in_the_run(
+    make_study: Callable[..., Study],
+) -> None:
+    """SOUL's released Sophia samples no labels, so how often and on which rows has no meaning there."""
+    space = {
+        "optimizer.hessian": {"type": "choice", "choices": ["gnb", "squared_gradient"]},
+        "optimizer.hessian_interval": {"type": "int", "low": 3, "high": 25},
+    }
+    study = make_study(run={"optimizer": {"name": "sophia", "hessian_data": "retain"}}, space=space)
+    asked: list[str] = []
+    released = build_recipe(study, picking(asked))
+    assert asked == ["optimizer.hessian"] and not any("hessian_" in key for key in flatten(released))
+    sampled = build_recipe(study, lambda name, p: "gnb" if name.endswith("hessian") else p.low)
+    assert (sampled.optimizer.hessian_interval, sampled.optimizer.hessian_data) == (3, "retain")
+    stray = released.optimizer.model_copy(update={"hessian_interval": 7})
+    assert stray.digest() == released.optimizer.digest() and Recipe.model_validate(released.model_dump()) == released
+
+
+def test_what_a_field_needs_is_suggested_before_it() -> None:
+    needing = {
+        (family, field, other)
+        for family in Recipe.model_fields
+        for model in variants(family).values()
+        for field in model.model_fields
+        for other in needed(model, field)
+    }
+    assert ("optimizer", "hessian_interval", "hessian") in needing
+    assert all(other < field for _, field, other in needing)
+
+
 def test_plain_fields_can_be_searched(make_study: Callable[..., Study]) -> None:
     study = make_study(
         run={"schedule": {"warmup": 0.1}},
@@ -65,3 +96,18 @@ def test_flatten_gives_scalars_by_dotted_name() -> None:
     flat = flatten(Recipe())
     assert flat["optimizer.name"] == "adamw" and flat["optimizer.betas"] == "[0.9,0.999]" and flat["seed"] == 0
     assert all(value is None or isinstance(value, str | int | float | bool) for value in flat.values())
+
+
+def test_gradient_ascent_has_no_gamma(make_study: Callable[..., Study]) -> None:
+    """A space over objective.gamma skips it, and fixed values that only others have are dropped."""
+    space = {
+        "objective.name": {"type": "choice", "choices": ["gradient_ascent", "simnpo"]},
+        "objective.gamma": {"type": "float", "low": 0.5, "high": 2},
+    }
+    study = make_study(run={"objective": {"beta": 3.0}}, space=space)
+    asked: list[str] = []
+    ascent = build_recipe(study, picking(asked, objective="gradient_ascent"))
+    assert flatten(ascent.objective) == {"name": "gradient_ascent"}
+    assert asked == ["objective.name"]
+    simnpo = build_recipe(study, lambda name, p: "simnpo" if name.endswith("name") else p.low)
+    assert flatten(simnpo.objective) == {"name": "simnpo", "gamma": 0.5, "beta": 3.0, "delta": 0.0}

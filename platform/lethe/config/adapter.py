@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lethe.config.base import Frozen
+from lethe.config.base import Frozen, needs
 
 
 class FullParameters(Frozen):
@@ -24,12 +24,27 @@ class Lora(Frozen):
     targets: str = Field("all-linear", description="'all-linear' (all but the head) or comma-separated module names")
 
 
-class Fila(Lora):
-    """LoRA started from the directions that matter to the forget rows (LoKU, arXiv 2408.06621)."""
+class Pissa(Lora):
+    """LoRA started from each layer's principal directions (Meng et al. 2024, arXiv 2404.02948)."""
+
+    name: Literal["pissa"] = "pissa"
+    svd: Literal["exact", "oversampled"] = Field(
+        "exact", description="oversampled: randomized, for layers whose exact decomposition takes minutes"
+    )
+
+
+class Fila(Pissa):
+    """LoRA started from the directions that matter to the forget rows and not to the retain rows (LoKU, arXiv
+    2408.06621). As released: `fisher: batch`, `fisher_eps: 1e-5`, `fisher_eps_relative: false`."""
 
     name: Literal["fila"] = "fila"
+    fisher: Literal["example", "batch"] = Field("example", description="square each row's gradient, or each batch's")
+    fisher_batch_size: int = Field(
+        16, ge=1, description="assumption: the batch of TOFU's own code", json_schema_extra=needs(fisher="batch")
+    )
     fisher_rows: int = Field(40, ge=1, description="forget rows, and as many retain rows, in the Fisher estimate")
-    fisher_eps: float = Field(0.1, gt=0, description="added to the retain Fisher, relative to its mean")
+    fisher_eps: float = Field(0.1, gt=0, description="added to the retain Fisher")
+    fisher_eps_relative: bool = Field(True, description="fisher_eps is a share of the layer's mean retain Fisher")
 
 
-AnyAdapter = Annotated[FullParameters | Lora | Fila, Field(discriminator="name")]
+AnyAdapter = Annotated[FullParameters | Lora | Pissa | Fila, Field(discriminator="name")]

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 class Frozen(BaseModel):
     """An immutable configuration value that refuses unknown keys and non-finite numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Unused fields are left out, so that values which mean the same have the same digest."""
+        return {key: value for key, value in serialise(self).items() if is_used(type(self), vars(self), key)}
 
     def canonical(self) -> str:
         """One JSON text per value: sorted keys, no spaces."""
@@ -21,6 +27,26 @@ class Frozen(BaseModel):
     def digest(self) -> str:
         """16 hex digits that name this value's content."""
         return short_digest(self.canonical())
+
+
+def needs(**values: Any) -> dict[str, Any]:
+    """As a field's `json_schema_extra`: the field means something only where other fields have these values.
+
+    Needed fields come first in the alphabet: a search suggests a variant's parameters in that order.
+    """
+    return {"needs": values}
+
+
+def needed(model: type[BaseModel], field: str) -> dict[str, Any]:
+    """What `needs` says of a field: {} for most."""
+    extra = model.model_fields[field].json_schema_extra
+    return extra.get("needs", {}) if isinstance(extra, dict) else {}
+
+
+def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> bool:
+    """Whether `model` has the field, and the values of others (`given`, else their defaults) leave it a meaning."""
+    fields = model.model_fields
+    return field in fields and all(given.get(o, fields[o].default) == v for o, v in needed(model, field).items())
 
 
 def canonical_json(value: Any) -> str:

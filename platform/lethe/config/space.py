@@ -1,7 +1,7 @@
 """What a search may vary: named parameters with ranges, and which variant of a run has which of them.
 
 The space is conditional without saying so: a parameter is active in a trial iff the variant that the trial chose (by
-`optimizer.name`, `adapter.name`, ...) has the field.
+`optimizer.name`, `adapter.name`, ...) has the field and uses it (`lethe.config.base.needs`).
 """
 
 from __future__ import annotations

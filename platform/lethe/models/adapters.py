@@ -15,35 +15,35 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora
+from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
 from lethe.errors import BadInput
 
-TRAINED, START = "default", "start"  # peft adapter names: what trains, and FILA's frozen negative start
+TRAINED, START = "default", "start"  # peft adapter names: what trains, and the frozen negative of its start
 
-FilaStart = Mapping[str, tuple[Tensor, Tensor]]  # module name -> (A0 [r, in], B0 [out, r])
+Initial = Mapping[str, tuple[Tensor, Tensor]]  # module name -> (A0 [r, in], B0 [out, r])
 
 
 def attach(
-    model: PreTrainedModel, config: AnyAdapter, *, seed: int, initial: FilaStart | None = None
+    model: PreTrainedModel, config: AnyAdapter, *, seed: int, initial: Initial | None = None
 ) -> PreTrainedModel | PeftModel:
     """Mark the trainable weights, adding adapters in place; the base weights never move under an adapter.
 
     Call it on a fresh model object, before an engine shards it. The start depends on `seed` and the layers' names
-    alone, and the global random state is left as it was. `initial` is FILA's start (`fila.fila_start`).
+    alone, and the global random state is left as it was. `initial` is where PiSSA and FILA start (`fila.truncated`).
     Raises BadInput for targets that match no linear layer and for a rank larger than a layer.
     """
     if isinstance(config, FullParameters):
         return cast(PreTrainedModel, model.requires_grad_(True))
-    if isinstance(config, Fila) and initial is None:
-        raise ValueError("a fila adapter needs `initial`: see lethe.models.fila.fila_start")
+    if isinstance(config, Pissa) and initial is None:
+        raise ValueError(f"a {config.name} adapter needs `initial`: see lethe.models.fila")
     check_fits(model, config)
     names = target_modules(model, config.targets)
     with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
         peft_model = get_peft_model(model, _lora_config(model, names, config))
-        if isinstance(config, Fila):
+        if isinstance(config, Pissa):
             peft_model.add_adapter(START, _lora_config(model, names, config))
-    if initial is not None and isinstance(config, Fila):
-        _start_fila(peft_model, names, initial)
+    if initial is not None and isinstance(config, Pissa):
+        _start_at(peft_model, names, initial)
     else:
         _start_lora(peft_model, names, seed)
     return peft_model
@@ -128,10 +128,11 @@ def _start_lora(model: PeftModel, names: list[str], seed: int) -> None:
 
 
 @torch.no_grad()
-def _start_fila(model: PeftModel, names: list[str], initial: FilaStart) -> None:
-    """Trained adapter (A0, B0) beside a frozen (A0, -B0): the start function, with gradients where FILA wants them.
+def _start_at(model: PeftModel, names: list[str], initial: Initial) -> None:
+    """Trained adapter (A0, B0) beside a frozen (A0, -B0): the start function, with the gradients of W - s B0 A0.
 
-    Leaving W alone, unlike the released code, keeps the base shared between trials and a valid reference.
+    Moving W there, as FILA's released code and peft's `init_lora_weights="pissa"` do, would cost the base that trials
+    share and that references are computed with, and an SVD in every trial.
     """
     for name in names:
         layer = lora_layer(model, name)

@@ -44,7 +44,7 @@ def save_model(
 def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The adapter as peft names it: `base_model.model.NAME.lora_A.weight` [r, in] and `lora_B` [out, r].
 
-    FILA's change is s (B A - B0 A0), so its two adapters become one of rank 2r: A over A0, B beside -B0.
+    PiSSA's and FILA's change is s (B A - B0 A0), so the two adapters become one of rank 2r: A over A0, B beside -B0.
     """
     tensors: dict[str, Tensor] = {}
     for name, layer in _layers(model).items():

@@ -26,6 +26,7 @@ def make_optimizer(config: AnyOptimizer, params: Iterable[Any]) -> torch.optim.O
             weight_decay=config.weight_decay,
             fused=True,
         )
+    sampled = config.hessian == "gnb"
     return Sophia(
         params,
         lr=config.learning_rate,
@@ -33,5 +34,6 @@ def make_optimizer(config: AnyOptimizer, params: Iterable[Any]) -> torch.optim.O
         clip_threshold=config.clip_threshold,
         eps=config.eps,
         weight_decay=config.weight_decay,
-        bias_correction=config.hessian_bias_correction,
+        bias_correction=sampled and config.hessian_bias_correction,
+        squared_gradient=not sampled,
     )

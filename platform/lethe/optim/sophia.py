@@ -1,4 +1,4 @@
-"""Sophia-G: momentum over a clipped diagonal Gauss-Newton-Bartlett Hessian (Liu et al. 2023, arXiv 2305.14342)."""
+"""Sophia: momentum over a clipped diagonal Hessian (Liu et al. 2023, arXiv 2305.14342), and the form SOUL released."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ from torch.optim import Optimizer
 # makes that one; on a GPU fewer kernels matter more (2^24 keeps fp32 counts of ones exact).
 CPU_PIECE, GPU_PIECE = 1 << 17, 1 << 24
 
+# What the official optimizer's `step(bs=5120)` calls the tokens in a batch, and SOUL's release (arXiv 2404.18239)
+# leaves at that default: there a constant factor of h, whatever the batch.
+RELEASED_TOKENS = 5120
+
 Pieces = Iterable[tuple[Tensor, ...]]
 
 
@@ -23,6 +27,10 @@ class Sophia(Optimizer):
     `clip_threshold` is rho. The diagonal Hessian h changes only inside `with optimizer.refresh(scale):`, where
     `step()` does h = b2 h + (1 - b2) scale g^2 from the gradient g of the sampled loss and leaves parameters and
     momentum alone; how often, is the caller's. With `bias_correction` h is divided by 1 - b2^refreshes in use.
+
+    With `squared_gradient`, as SOUL released it, there are no refreshes: every update first does
+    h = b2 h + (1 - b2) 5120 g^2 from its own gradient, and takes that gradient into the momentum twice, so that b1
+    acts as b1^2.
 
     State per parameter: two tensors, `m` and `h`. State per group: the counter `refreshes`, which ticks once per
     `refresh` context, however often `step()` is called in it (ZeRO calls it once per group or sub-group).
@@ -38,6 +46,7 @@ class Sophia(Optimizer):
         eps: float = 1e-12,
         weight_decay: float = 0.0,
         bias_correction: bool = False,
+        squared_gradient: bool = False,
     ) -> None:
         defaults = {
             "lr": lr,
@@ -46,6 +55,7 @@ class Sophia(Optimizer):
             "eps": eps,
             "weight_decay": weight_decay,
             "bias_correction": bias_correction,
+            "squared_gradient": squared_gradient,
             "refreshes": 0,
         }
         super().__init__(params, defaults)
@@ -82,7 +92,7 @@ class Sophia(Optimizer):
             if not params:
                 continue
             if self._scale is not None:
-                self._estimate(group, params, self._scale)
+                self._refresh(group, params, self._scale)
             else:
                 for p in params:
                     self._update(group, p)
@@ -95,22 +105,24 @@ class Sophia(Optimizer):
             state["h"] = torch.zeros_like(p)
         return state["m"], state["h"]
 
-    def _estimate(self, group: dict[str, Any], params: list[Tensor], scale: float) -> None:
-        b2 = group["betas"][1]
+    def _refresh(self, group: dict[str, Any], params: list[Tensor], scale: float) -> None:
         for p in params:
-            self._state(p)[1].mul_(b2).addcmul_(p.grad, p.grad, value=(1 - b2) * scale)
+            _estimate(self._state(p)[1], p.grad, group["betas"][1], scale)
         if id(group) not in self._ticked:
             self._ticked.add(id(group))
             group["refreshes"] += 1
 
     def _update(self, group: dict[str, Any], p: Tensor) -> None:
         b1, b2 = group["betas"]
+        released = group["squared_gradient"]
         lr, decay = group["lr"], 1 - group["lr"] * group["weight_decay"]
         unbias = 1 - b2 ** group["refreshes"] if group["bias_correction"] and group["refreshes"] else 1.0
         threshold = group["clip_threshold"] / unbias
         counts = []
         for w, g, m, h, ratio in _pieces(p, p.grad, *self._state(p)):
-            m.lerp_(g, 1 - b1)
+            if released:
+                _estimate(h, g, b2, RELEASED_TOKENS)
+            m.lerp_(g, 1 - b1 * b1 if released else 1 - b1)
             torch.mul(h, threshold, out=ratio).clamp_min_(group["eps"])
             torch.div(m, ratio, out=ratio).clamp_(-1, 1)
             w.mul_(decay).add_(ratio, alpha=-lr)
@@ -119,6 +131,11 @@ class Sophia(Optimizer):
         moved, clipped = torch.stack(counts).view(-1, 2).sum(0, dtype=torch.float64)
         wins = torch.stack([moved, moved - clipped])
         self._wins = wins if self._wins is None else self._wins + wins
+
+
+def _estimate(h: Tensor, g: Tensor, b2: float, scale: float) -> None:
+    """h = b2 h + (1 - b2) scale g^2, in place."""
+    h.mul_(b2).addcmul_(g, g, value=(1 - b2) * scale)
 
 
 def _pieces(p: Tensor, *others: Tensor) -> Pieces:

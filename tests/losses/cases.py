@@ -4,63 +4,121 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from lethe.config.objective import AnyObjective, GradDiff, Ihl, Npo
-from lethe.losses import Counts, Scored
+from lethe.config.objective import (
+    AnyObjective,
+    Dpo,
+    GradDiff,
+    GradientAscent,
+    Ihl,
+    Kl,
+    Npo,
+    PreferenceOptimization,
+    SimNpo,
+)
+from lethe.data.batches import Kind
+from lethe.losses import LOSSES, Counts, Scored
 
 CONFIGS: tuple[AnyObjective, ...] = (
+    GradientAscent(),
     GradDiff(gamma=0.7),
+    Kl(gamma=1.3),
+    PreferenceOptimization(gamma=0.6),
     Npo(gamma=2.5, beta=0.1),
     Npo(gamma=2.5, beta=0.6, reduction="token_mean"),
+    SimNpo(gamma=0.2, beta=2.5, delta=0.3),
+    Dpo(gamma=1.5, beta=0.4),
     Ihl(gamma=0.4),
 )
 
 
-def micro_batch(seed: int = 0, *, rows: int = 6, vocabulary: int = 70, dtype: torch.dtype = torch.float32) -> Scored:
-    """Rows of unequal length whose positions are shuffled: nothing may rely on their order."""
+def micro_batch(
+    config: AnyObjective, seed: int = 0, *, pairs: int = 3, vocabulary: int = 70, dtype: torch.dtype = torch.float32
+) -> Scored:
+    """What this objective is given: rows of unequal length in any order, with their positions shuffled."""
     g = torch.Generator().manual_seed(seed)
+    kinds = LOSSES[config.name].trains_on
+    rows = pairs * len(kinds)
+    order = torch.randperm(rows, generator=g)
+    kind = torch.tensor([k for k in kinds for _ in range(pairs)])[order]
+    partner = torch.arange(rows)
+    if Kind.FORGET in kinds and Kind.REFUSAL in kinds:
+        partner = torch.cat([partner[pairs : 2 * pairs], partner[:pairs], partner[2 * pairs :]])
+    partner = order.argsort()[partner[order]]
     lengths = torch.randint(1, 9, (rows,), generator=g)
     row = torch.arange(rows).repeat_interleave(lengths)
     row = row[torch.randperm(row.numel(), generator=g)]
-    is_forget = torch.zeros(rows, dtype=torch.bool)
-    is_forget[torch.randperm(rows, generator=g)[: rows // 2]] = True
     logits = 2 * torch.randn(row.numel(), vocabulary, generator=g)
     labels = torch.randint(vocabulary, (row.numel(),), generator=g)
     # Half of the labels are the model's own favourite, as in a model that has memorised them.
     labels = torch.where(torch.rand(row.numel(), generator=g) < 0.5, logits.argmax(1), labels)
     reference = -10 * torch.rand(rows, generator=g)
-    return Scored(logits.to(dtype).requires_grad_(), labels, row, is_forget, reference)
+    start = logits + torch.randn(logits.shape, generator=g)
+    scored = Scored(logits.to(dtype).requires_grad_(), labels, row, kind, partner, reference)
+    if LOSSES[config.name].needs_start_logits:
+        scored.start_logits = start[scored.of(Kind.RETAIN)].to(dtype)
+    return scored
 
 
 def counts_of(*batches: Scored) -> Counts:
     """The global normalisers of batches that make up one step."""
-    forget = sum(int(b.is_forget[b.row].sum()) for b in batches)
-    tokens = sum(b.row.numel() for b in batches)
-    rows = sum(int(b.is_forget[b.row.unique()].sum()) for b in batches)
-    return Counts(forget_tokens=forget, retain_tokens=tokens - forget, forget_rows=rows)
+    tokens = {kind: sum(int(b.of(kind).sum()) for b in batches) for kind in Kind}
+    forget = (torch.unique(torch.minimum(b.row, b.partner[b.row])[~b.of(Kind.RETAIN)]).numel() for b in batches)
+    return Counts(tokens, sum(forget))
 
 
 def subset(scored: Scored, keep: Tensor) -> Scored:
-    """The positions where `keep` [N] holds, with the row numbers unchanged; logits stay on the same graph."""
-    return Scored(scored.logits[keep], scored.labels[keep], scored.row[keep], scored.is_forget, scored.reference)
+    """The positions where `keep` [N] holds, or which it lists; row numbers and the logits' graph stay."""
+    start = scored.start_logits
+    if start is not None:
+        place = scored.of(Kind.RETAIN).cumsum(0) - 1
+        start = start[place[keep][scored.of(Kind.RETAIN)[keep]]]
+    return Scored(
+        scored.logits[keep], scored.labels[keep], scored.row[keep], scored.kind, scored.partner, scored.reference, start
+    )
 
 
 def expected(config: AnyObjective, scored: Scored, logits: Tensor) -> Tensor:
     """METHODS.md section 1 for a whole step, written naively; `logits` is the float64 leaf to differentiate."""
     p = logits.softmax(-1)
     p_t = p.gather(1, scored.labels.unsqueeze(1)).squeeze(1)
-    forget = scored.is_forget[scored.row]
-    retain = -p_t[~forget].log().mean()
-    if isinstance(config, GradDiff):
-        return p_t[forget].log().mean() + config.gamma * retain
+    retain = scored.of(Kind.RETAIN)
+    forget = _expected_forget(config, scored, p, p_t)
+    if isinstance(config, GradientAscent):
+        return forget
+    if isinstance(config, Kl):
+        p_ref = scored.start_logits.double().softmax(-1)
+        return forget + config.gamma * (p_ref * (p_ref / p[retain]).log()).sum(-1).mean()
+    return forget - config.gamma * p_t[retain].log().mean()
+
+
+def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tensor) -> Tensor:
+    forget = scored.of(Kind.FORGET)
+    if isinstance(config, GradientAscent | GradDiff | Kl):
+        return p_t[forget].log().mean()
+    if isinstance(config, PreferenceOptimization):
+        return -p_t[scored.of(Kind.REFUSAL)].log().mean()
     if isinstance(config, Ihl):
-        others = p.masked_fill(torch.nn.functional.one_hot(scored.labels, p.shape[1]).bool(), -1)
-        return (1 + p_t - others.max(1).values)[forget].mean() + config.gamma * retain
+        others = p.masked_fill(one_hot(scored.labels, p.shape[1]).bool(), -1)
+        return (1 + p_t - others.max(1).values)[forget].mean()
     terms = []
-    for i in torch.nonzero(scored.is_forget).flatten().tolist():
-        mine = scored.row == i
-        change = p_t[mine].log().sum() - scored.reference[i].double()
-        if config.reduction == "token_mean":
-            change = change / mine.sum()
-        terms.append(-2 / config.beta * torch.sigmoid(-config.beta * change).log())
-    return torch.stack(terms).mean() + config.gamma * retain
+    for i in torch.nonzero(scored.kind == Kind.FORGET).flatten().tolist():
+        x = _expected_margin(config, scored, p_t, i)
+        terms.append(-2 / config.beta * torch.sigmoid(x).log())
+    return torch.stack(terms).mean()
+
+
+def _expected_margin(config: Npo | SimNpo | Dpo, scored: Scored, p_t: Tensor, i: int) -> Tensor:
+    def s(row: int) -> Tensor:
+        return p_t[scored.row == row].log().sum()
+
+    def change(row: int) -> Tensor:
+        return s(row) - scored.reference[row].double()
+
+    length = (scored.row == i).sum()
+    if isinstance(config, SimNpo):
+        return -config.beta * s(i) / length - config.delta
+    if isinstance(config, Dpo):
+        return config.beta * (change(int(scored.partner[i])) - change(i))
+    return -config.beta * change(i) / (length if config.reduction == "token_mean" else 1)

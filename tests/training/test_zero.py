@@ -12,7 +12,7 @@ from tests.training import zero_world
 
 CASES = [(o, s, "fp32") for o in ("adamw", "sophia") for s in (0, 1, 2, 3)] + [
     ("sophia", s, "bf16") for s in (0, 1, 2, 3)
-]
+] + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,8 @@ def truth() -> dict[str, Any]:
 @pytest.mark.parametrize("case", [c for c in CASES if c[2] == "fp32"], ids=str)
 def test_fp32_equals_plain_pytorch(case: tuple[str, int, str], world: Any, truth: Any) -> None:
     found, expected = world[case], truth[case[0]]
-    torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-5, atol=1e-6)
+    for name in ("losses", "norms"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
     for name in zero_world.STATE[case[0]]:
         distance = torch.linalg.vector_norm(found[name].double() - expected[name].double())
         assert distance <= 1e-5 * torch.linalg.vector_norm(expected[name].double()), name

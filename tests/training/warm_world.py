@@ -13,7 +13,7 @@ from typing import Any
 from lethe.config.adapter import Fila, FullParameters, Lora
 from lethe.config.engine import Engine
 from lethe.config.evaluation import Evaluation
-from lethe.config.objective import GradDiff, Ihl, Npo
+from lethe.config.objective import Dpo, GradDiff, Ihl, Kl, Npo
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
 from lethe.config.schedule import Schedule
@@ -24,19 +24,23 @@ EVALUATION = Evaluation(max_new_tokens=4)
 
 
 def recipes(world: int) -> list[Recipe]:
-    """Objective x optimizer x adapter x stage."""
+    """Objective x optimizer x adapter x stage; and the objectives that read more of what a process keeps."""
     parts = itertools.product(
         (GradDiff(), Npo(), Ihl()),
         (AdamW(learning_rate=1e-3), Sophia(learning_rate=1e-3, hessian_interval=2, clip_threshold=1.0)),
         (FullParameters(), Lora(rank=4), Fila(rank=4, fisher_rows=4)),
         (0, 2),
     )
+    more = [
+        (Kl(), AdamW(learning_rate=1e-3), Lora(rank=4), 2),
+        (Dpo(), Sophia(learning_rate=1e-3, hessian_interval=2), FullParameters(), 0),
+    ]
     return [
         Recipe(
             objective=objective, optimizer=optimizer, adapter=adapter, schedule=SCHEDULE, evaluation=EVALUATION,
             engine=Engine(stage=stage, workers=world), seed=3,
         )
-        for objective, optimizer, adapter, stage in parts
+        for objective, optimizer, adapter, stage in (*parts, *more)
     ]
 
 

@@ -14,29 +14,37 @@ from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
 from lethe.config.adapter import FullParameters
 from lethe.config.engine import Engine as EngineConfig
-from lethe.config.objective import Npo
+from lethe.config.objective import Dpo, Kl, Npo
 from lethe.config.schedule import Schedule
-from lethe.data.batches import collate, plan, total_steps
+from lethe.data.batches import Batch, Kind, Rows, collate, plan, total_steps
+from lethe.data.refusals import draw_refusals
 from lethe.data.template import Encoded
 from lethe.losses import make_loss
-from lethe.losses.contract import Scored
-from lethe.models.forward import ScoredLM
+from lethe.losses.contract import Counts, Scored
+from lethe.models.forward import ScoredLM, scored_logits
 from lethe.optim import make_optimizer, sample_keys, sampled_labels, sampled_loss
 from lethe.training.engine import Engine
 from lethe.training.rates import learning_rate
-from lethe.training.steps import RETAIN_KEYS, Stepper
+from lethe.training.steps import KIND_KEYS, Stepper
 
 STEPS, WORLD, INTERVAL = 20, 2, 4
-STATE = {"adamw": ("exp_avg", "exp_avg_sq"), "sophia": ("m", "h")}
+STATE = {
+    "adamw": ("exp_avg", "exp_avg_sq"), "kl": ("exp_avg", "exp_avg_sq"),
+    "sophia": ("m", "h"), "dpo": ("m", "h"), "released": ("m", "h"),
+}
 OPTIMIZERS = {
     "adamw": AdamW(learning_rate=1e-3, weight_decay=0.1),
     "sophia": Sophia(learning_rate=1e-3, weight_decay=0.1, hessian_interval=INTERVAL, clip_threshold=0.5),
+    "released": Sophia(learning_rate=1e-3, weight_decay=0.1, hessian="squared_gradient", betas=(0.9, 0.95)),
 }
+OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
+REFRESHED = ("sophia", "dpo")
+OBJECTIVES = {"dpo": Dpo(gamma=2.0), "kl": Kl(gamma=2.0)}
 
 
-def model() -> LlamaForCausalLM:
+def model(seed: int = 0) -> LlamaForCausalLM:
     """A small random Llama, the same in every process."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
         max_position_embeddings=64,
@@ -56,12 +64,19 @@ def rows(count: int, seed: int) -> list[Encoded]:
 
 
 FORGET, RETAIN = rows(23, 1), rows(31, 2)
+REFUSALS = draw_refusals([row.ids[: row.prompt_length] for row in FORGET], [(5, 6, 7), (8, 9, 10, 11, 12)], 7, 4)
+ROWS = Rows(FORGET, RETAIN, REFUSALS)
+# Not the start model's real scores: any constants test the same arithmetic.
+REFERENCES = {
+    Kind.FORGET: torch.linspace(-60, -20, len(FORGET)),
+    Kind.REFUSAL: torch.linspace(-9, -5, len(REFUSALS.rows)),
+}
 
 
 def recipe(optimizer: str, stage: int, precision: str = "fp32") -> Recipe:
     """5 pairs a step over 2 ranks x 2 micro-batches: one slot gets two pairs, and some epochs end with fewer."""
     return Recipe(
-        objective=Npo(gamma=2.0),
+        objective=OBJECTIVES.get(optimizer, Npo(gamma=2.0)),
         optimizer=OPTIMIZERS[optimizer],
         adapter=FullParameters(),
         schedule=Schedule(epochs=4, batch_size=5, accumulation=2, clip_norm=0.5, warmup=0.1),
@@ -70,32 +85,29 @@ def recipe(optimizer: str, stage: int, precision: str = "fp32") -> Recipe:
     )
 
 
-def reference_s0(net: LlamaForCausalLM) -> torch.Tensor:
-    """Not the start model's real scores: any constants test the same arithmetic."""
-    return torch.linspace(-60, -20, len(FORGET))
-
-
 def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> dict[str, Any]:
     """20 steps with refreshes on the real engine; full parameters and losses."""
     run = recipe(optimizer, stage, precision)
     net = model()
     engine = Engine(ScoredLM(net), run)
-    stepper = Stepper(engine, make_loss(run.objective), FORGET, RETAIN, reference_s0(net), 0, rank, run.seed)
-    losses, total = [], total_steps(len(FORGET), run.schedule)
+    start = model(1) if optimizer == "kl" else None
+    stepper = Stepper(engine, make_loss(run.objective), ROWS, 0, rank, run.seed, REFERENCES, start)
+    losses, norms, total = [], [], total_steps(len(FORGET), run.schedule)
     for step in plan(len(FORGET), len(RETAIN), run.schedule, run.seed):
-        if optimizer == "sophia" and step.number == 1:
+        if optimizer in REFRESHED and step.number == 1:
             before = [p.detach().clone() for p in net.parameters()]
             stepper.refresh(step, "both")
             assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-        metrics = stepper.step(step, learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule))
+        metrics, norm = stepper.step(step, learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule))
+        norms.append(norm)
         losses.append(engine.sum(torch.stack([metrics["forget_loss"], metrics["retain_loss"]])).tolist())
-        if optimizer == "sophia" and step.number % INTERVAL == 0 and step.number < total:
+        if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
             stepper.refresh(step, "both")
     state = full_state(engine, net, stage) if precision == "fp32" else {}
     with engine.gathered():
         params = torch.cat([p.detach().float().flatten().clone() for p in net.parameters()])
     engine.close()
-    return {"losses": torch.tensor(losses), "params": params, **state}
+    return {"losses": torch.tensor(losses), "norms": torch.tensor(norms), "params": params, **state}
 
 
 def full_state(engine: Engine, net: LlamaForCausalLM, stage: int) -> dict[str, torch.Tensor]:
@@ -117,17 +129,27 @@ def plain(optimizer: str) -> dict[str, Any]:
     net = model()
     wrapped, loss = ScoredLM(net), make_loss(run.objective)
     torch_optimizer = make_optimizer(run.optimizer, net.parameters())
-    reference = reference_s0(net)
-    total, losses, refreshes = total_steps(len(FORGET), run.schedule), [], 0
+    start = model(1) if loss.needs_start_logits else None
+    total, losses, norms, refreshes = total_steps(len(FORGET), run.schedule), [], [], 0
 
-    def logits_of(step: Any) -> tuple[torch.Tensor, Any]:
-        batch = collate([(f, FORGET[f]) for f, _ in step.pairs], [(r, RETAIN[r]) for _, r in step.pairs], 0)
+    def logits_of(step: Any) -> tuple[torch.Tensor, Batch]:
+        batch = collate({kind: ROWS.of(kind, step.pairs, step.epoch) for kind in loss.trains_on}, 0)
         return wrapped(batch.input_ids, batch.position), batch
+
+    def scored(logits: torch.Tensor, batch: Batch) -> Scored:
+        s0 = torch.zeros(len(batch.kind))
+        for r, (kind, source) in enumerate(zip(batch.kind.tolist(), batch.source.tolist(), strict=True)):
+            s0[r] = REFERENCES[kind][source] if kind in REFERENCES else 0
+        found = Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, s0)
+        if start is not None:
+            with torch.no_grad():
+                found.start_logits = scored_logits(start, batch.input_ids, batch.position)[found.of(Kind.RETAIN)]
+        return found
 
     def refresh(step: Any) -> None:
         nonlocal refreshes
         logits, batch = logits_of(step)
-        source = batch.source + torch.where(batch.is_forget, 0, RETAIN_KEYS)
+        source = batch.source + KIND_KEYS * batch.kind
         keys = sample_keys(run.seed, refreshes, source[batch.row], batch.place)
         torch_optimizer.zero_grad()
         sampled_loss(logits, sampled_labels(logits, keys), len(batch.labels)).backward()
@@ -136,24 +158,23 @@ def plain(optimizer: str) -> dict[str, Any]:
         refreshes += 1
 
     for step in plan(len(FORGET), len(RETAIN), run.schedule, run.seed):
-        if optimizer == "sophia" and step.number == 1:
+        if optimizer in REFRESHED and step.number == 1:
             refresh(step)
         logits, batch = logits_of(step)
-        stepper = Stepper(None, loss, FORGET, RETAIN, reference, 0, 0, run.seed)  # type: ignore[arg-type]  # counts only
-        s0 = torch.where(batch.is_forget, reference[batch.source * batch.is_forget], torch.zeros(()))
-        value, metrics = loss(Scored(logits, batch.labels, batch.row, batch.is_forget, s0), stepper.counts(step))
+        counts = Counts({kind: int((batch.kind[batch.row] == kind).sum()) for kind in Kind}, len(step.pairs))
+        value, metrics = loss(scored(logits, batch), counts)
         torch_optimizer.zero_grad()
         value.backward()
-        torch.nn.utils.clip_grad_norm_(net.parameters(), run.schedule.clip_norm)
+        norms.append(torch.nn.utils.clip_grad_norm_(net.parameters(), run.schedule.clip_norm).item())
         for group in torch_optimizer.param_groups:
             group["lr"] = learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule)
         torch_optimizer.step()
         losses.append([metrics["forget_loss"].item(), metrics["retain_loss"].item()])
-        if optimizer == "sophia" and step.number % INTERVAL == 0 and step.number < total:
+        if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
             refresh(step)
     state = {n: torch.cat([torch_optimizer.state[p][n].flatten() for p in net.parameters()]) for n in STATE[optimizer]}
     params = torch.cat([p.detach().flatten() for p in net.parameters()])
-    return {"losses": torch.tensor(losses), "params": params, **state}
+    return {"losses": torch.tensor(losses), "norms": torch.tensor(norms), "params": params, **state}
 
 
 def serve(rank: int, rendezvous: str, out: str, cases: list[tuple[str, int, str]]) -> None:

@@ -6,16 +6,27 @@ no communication and do not depend on how a step is divided into ranks and micro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 
 from lethe.config.schedule import Schedule
+from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
 
 Pair = tuple[int, int]
+Sourced = tuple[int, Encoded]  # a row and its number among all rows of its kind
+
+
+class Kind(IntEnum):
+    """What a row of a batch is: a forget answer, a retain answer, or a refusal of a forget question."""
+
+    FORGET = 0
+    RETAIN = 1
+    REFUSAL = 2
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,11 @@ class Step:
 def steps_per_epoch(forget_rows: int, schedule: Schedule) -> int:
     """Optimizer steps in one pass over the forget rows."""
     return -(-forget_rows // schedule.batch_size)
+
+
+def total_epochs(forget_rows: int, schedule: Schedule) -> int:
+    """Epochs that the run begins."""
+    return -(-total_steps(forget_rows, schedule) // steps_per_epoch(forget_rows, schedule))
 
 
 def total_steps(forget_rows: int, schedule: Schedule) -> int:
@@ -64,12 +80,31 @@ def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[
 
 
 @dataclass(frozen=True)
+class Rows:
+    """All rows that a run's batches can hold."""
+
+    forget: Sequence[Encoded]
+    retain: Sequence[Encoded]
+    refusals: Refusals | None = None
+
+    def of(self, kind: Kind, pairs: Sequence[Pair], epoch: int) -> list[Sourced]:
+        """The row of this kind that each pair has in this epoch."""
+        if kind == Kind.FORGET:
+            return [(f, self.forget[f]) for f, _ in pairs]
+        if kind == Kind.RETAIN:
+            return [(r, self.retain[r]) for _, r in pairs]
+        if self.refusals is None:
+            raise ValueError("these rows hold no refusals")
+        return [self.refusals.of(f, epoch) for f, _ in pairs]
+
+
+@dataclass(frozen=True)
 class Batch:
-    """One micro-batch: forget rows, then retain rows, padded on the right.
+    """One micro-batch: rows of one kind after rows of another, padded on the right.
 
     input_ids: [R, T]; position: [N] flat index r*T + t of the logits that predict label [N];
-    row: [N] row in this batch; place: [N] position within its answer; is_forget: [R]; source: [R] row number in its
-    own split.
+    row: [N] row in this batch; place: [N] position within its answer; kind: [R], a `Kind`; partner: [R] the row with
+    the other answer to the same question, itself where there is none; source: [R] row number among those of its kind.
     """
 
     input_ids: torch.Tensor
@@ -77,7 +112,8 @@ class Batch:
     labels: torch.Tensor
     row: torch.Tensor
     place: torch.Tensor
-    is_forget: torch.Tensor
+    kind: torch.Tensor
+    partner: torch.Tensor
     source: torch.Tensor
 
     def to(self, device: torch.device) -> Batch:
@@ -85,9 +121,10 @@ class Batch:
         return Batch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def collate(forget: Sequence[tuple[int, Encoded]], retain: Sequence[tuple[int, Encoded]], pad: int) -> Batch:
-    """Pad rows into a `Batch`. With no rows at all: one row of padding with nothing scored."""
-    rows = [*forget, *retain]
+def collate(groups: Mapping[Kind, Sequence[Sourced]], pad: int) -> Batch:
+    """Pad rows into a `Batch`, one kind after another in the order given; the i-th forget row and the i-th refusal
+    are partners. With no rows at all: one retain row of padding with nothing scored."""
+    rows = [row for group in groups.values() for row in group]
     width = max((len(e.ids) for _, e in rows), default=1)
     count = max(len(rows), 1)
     ids = np.full((count, width), pad, dtype=np.int64)
@@ -101,7 +138,14 @@ def collate(forget: Sequence[tuple[int, Encoded]], retain: Sequence[tuple[int, E
         place.append(np.arange(n - p))
     none = np.zeros(0, np.int64)
     flat = [torch.from_numpy(np.concatenate([none, *x])) for x in (position, labels, row, place)]
-    is_forget = torch.zeros(count, dtype=torch.bool)
-    is_forget[: len(forget)] = True
+    kind = torch.tensor([k for k, group in groups.items() for _ in group] or [Kind.RETAIN])
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
-    return Batch(torch.from_numpy(ids), *flat, is_forget, source)
+    return Batch(torch.from_numpy(ids), *flat, kind, _partners(kind), source)
+
+
+def _partners(kind: torch.Tensor) -> torch.Tensor:
+    partner = torch.arange(len(kind))
+    forget, refusal = (torch.nonzero(kind == k).flatten() for k in (Kind.FORGET, Kind.REFUSAL))
+    if len(forget) == len(refusal):
+        partner[forget], partner[refusal] = refusal, forget
+    return partner

@@ -2,63 +2,93 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
 
-from lethe.config.objective import Objective
+from lethe.config.objective import Objective, WithRetain
+from lethe.data.batches import Kind
+from lethe.losses.tokens import masked_sum, token_log_probs
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Global normalisers of one optimizer step: summed over ranks and micro-batches.
 
-    A mean of per-rank means would weigh a rank with few tokens as much as one with many.
+    A mean of per-rank means would weigh a rank with few tokens as much as one with many. `tokens`: answer tokens of
+    each kind of row that is trained on; `forget_rows`: forget questions, however they are answered.
     """
 
-    forget_tokens: int
-    retain_tokens: int
+    tokens: Mapping[Kind, int]
     forget_rows: int
 
 
 @dataclass(slots=True)
 class Scored:
-    """What one forward over concatenated forget and retain rows gives, at scored positions only.
+    """What one forward over the concatenated rows of a micro-batch gives, at scored positions only.
 
     `logits` [N, V] any float type, with grad, already aligned so that `labels[n]` is the token that
     `logits[n]` predicts; `labels` [N] int64; `row` [N] int64 in [0, R), the row of each position;
-    `is_forget` [R] bool; `reference` [R] float32, S0: the row's summed answer log-probability under
-    the frozen start model, 0 where no objective reads it. N and R may be 0.
+    `kind` [R] int64, a `Kind`; `partner` [R] int64, the row with the other answer to the same question (forget
+    answer and refusal), itself where there is none; `reference` [R] float32, S0: the row's summed answer
+    log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
+    model's at the M positions of retain rows, in their order, where `needs_start_logits`. N, M and R may be 0.
     """
 
     logits: Tensor
     labels: Tensor
     row: Tensor
-    is_forget: Tensor
+    kind: Tensor
+    partner: Tensor
     reference: Tensor
+    start_logits: Tensor | None = None
+
+    def of(self, kind: Kind) -> Tensor:
+        """Which positions are in rows of this kind: [N] bool."""
+        return (self.kind == kind)[self.row]
 
 
-class Loss(ABC):
-    """L = L_forget + gamma * L_retain, as one micro-batch's share of the global value.
+class Loss:
+    """L = L_forget, + gamma * L_retain where retain rows are trained on: one micro-batch's share of the global value.
 
     A share is this micro-batch's sum divided by the global count, so shares add up over ranks and
     micro-batches to the loss of the whole step (the engine undoes its own averaging). A micro-batch
     without a scored position has share 0 and can still be back-propagated.
+
+    `trains_on`: the rows that a batch must hold, forget rows with what stands in for them before retain rows.
     """
 
     name: ClassVar[str]
+    trains_on: ClassVar[tuple[Kind, ...]] = (Kind.FORGET, Kind.RETAIN)
     needs_reference: ClassVar[bool] = False
+    needs_start_logits: ClassVar[bool] = False
 
     def __init__(self, config: Objective) -> None:
-        self.gamma = config.gamma
+        self.gamma = config.gamma if isinstance(config, WithRetain) else 0.0
 
     def __call__(self, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma)."""
-        forget, retain = self.shares(scored, counts)
+        """The scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma).
+
+        Without retain rows there is no `retain_loss`.
+        """
+        values = self.token_values(scored)
+        forget = self.forget_share(values, scored, counts)
+        if Kind.RETAIN not in self.trains_on:
+            return forget, {"forget_loss": forget.detach()}
+        retain = -token_mean(values, Kind.RETAIN, scored, counts)
         return forget + self.gamma * retain, {"forget_loss": forget.detach(), "retain_loss": retain.detach()}
 
-    @abstractmethod
-    def shares(self, scored: Scored, counts: Counts) -> tuple[Tensor, Tensor]:
-        """The forget term's and the retain term's share, both fp32 scalars on the graph of `logits`."""
+    def token_values(self, scored: Scored) -> Tensor:
+        """What is summed over positions, [N] fp32 on the graph of `logits`: log p of the label unless overridden."""
+        return token_log_probs(scored.logits, scored.labels)
+
+    def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
+        """The forget term's share, an fp32 scalar: the mean of `values` over forget tokens unless overridden."""
+        return token_mean(values, Kind.FORGET, scored, counts)
+
+
+def token_mean(values: Tensor, kind: Kind, scored: Scored, counts: Counts) -> Tensor:
+    """This micro-batch's share of the mean of `values` [N] over all tokens in rows of one kind."""
+    return masked_sum(values, scored.of(kind)) / max(1, counts.tokens[kind])

@@ -6,8 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from lethe.losses.contract import Counts, Loss, Scored
-from lethe.losses.tokens import masked_sum, token_terms
+from lethe.data.batches import Kind
+from lethe.losses.contract import Loss, Scored
+from lethe.losses.tokens import token_terms
 
 
 class Ihl(Loss):
@@ -18,10 +19,6 @@ class Ihl(Loss):
 
     name: ClassVar[str] = "ihl"
 
-    def shares(self, scored: Scored, counts: Counts) -> tuple[Tensor, Tensor]:
-        forget = scored.is_forget[scored.row]
-        terms = token_terms(scored.logits, scored.labels, forget)
-        return (
-            masked_sum(terms, forget) / max(1, counts.forget_tokens),
-            -masked_sum(terms, ~forget) / max(1, counts.retain_tokens),
-        )
+    def token_values(self, scored: Scored) -> Tensor:
+        """The hinge at forget positions, log p elsewhere."""
+        return token_terms(scored.logits, scored.labels, scored.of(Kind.FORGET))

@@ -51,8 +51,8 @@ class _TokenTerms(torch.autograd.Function):
         values = torch.empty(labels.shape, dtype=dtype, device=logits.device)
         weights = values.new_empty((0 if hinge is None else 3, *labels.shape))
         other = None if hinge is None else torch.zeros_like(labels)
-        buffer = values.new_empty((_rows(logits), logits.shape[1]))  # fresh pages per part cost as much as the softmax
-        for part in _parts(logits):
+        buffer = part_buffer(logits, dtype)
+        for part in parts(logits):
             # The fused softmax kernels are twice as fast as the same arithmetic in separate operations.
             log_p = torch.log_softmax(logits[part].to(dtype), -1, out=buffer[: part.stop - part.start])
             label = labels[part].unsqueeze(1)
@@ -77,38 +77,48 @@ class _TokenTerms(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         logits, labels, other, weights = ctx.saved_tensors
         result = torch.empty_like(logits, memory_format=torch.contiguous_format)
-        narrow = result.dtype != grad.dtype
-        buffer = grad.new_empty((_rows(logits) if narrow else 0, logits.shape[1]))
-        for part in _parts(logits):
+        for part, p in softmax_parts(logits, result, grad.dtype):
             g = grad[part]
             c, a = (-g, g) if other is None else (g * weights[0, part], g * weights[1, part])
-            target = buffer[: part.stop - part.start] if narrow else result[part]
-            p = torch.softmax(logits[part].to(grad.dtype), -1, out=target)
             p.mul_(c.unsqueeze(1))
-            _add_at(p, labels[part], a)
+            add_at(p, labels[part], a)
             if other is not None:
-                _add_at(p, other[part], g * weights[2, part])
-            if narrow:
-                result[part] = p
+                add_at(p, other[part], g * weights[2, part])
         return result, None, None
 
 
-def _rows(logits: Tensor) -> int:
-    """Rows of one part."""
-    elements = CPU_ELEMENTS if logits.device.type == "cpu" else GPU_ELEMENTS
-    return min(logits.shape[0], max(1, elements // max(1, logits.shape[1])))
-
-
-def _parts(logits: Tensor) -> Iterator[slice]:
+def parts(logits: Tensor) -> Iterator[slice]:
     """Slices of rows that keep the fp32 temporaries small."""
-    rows, end = _rows(logits), logits.shape[0]
+    rows, end = _rows_per_part(logits), logits.shape[0]
     return (slice(start, min(start + rows, end)) for start in range(0, end, max(1, rows)))
 
 
-def _add_at(matrix: Tensor, column: Tensor, value: Tensor) -> None:
+def part_buffer(logits: Tensor, dtype: torch.dtype) -> Tensor:
+    """Room for the largest part, to be used for all: fresh pages per part cost as much as the softmax."""
+    return torch.empty((_rows_per_part(logits), logits.shape[1]), dtype=dtype, device=logits.device)
+
+
+def softmax_parts(logits: Tensor, result: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
+    """Each part with its softmax in `dtype`, to be changed in place: what it then holds goes to `result` [N, V]."""
+    narrow = result.dtype != dtype
+    buffer = part_buffer(logits, dtype) if narrow else result
+    for part in parts(logits):
+        target = buffer[: part.stop - part.start] if narrow else result[part]
+        p = torch.softmax(logits[part].to(dtype), -1, out=target)
+        yield part, p
+        if narrow:
+            result[part] = p
+
+
+def add_at(matrix: Tensor, column: Tensor, value: Tensor) -> None:
     """matrix[n, column[n]] += value[n]; one column per row, so no two writes meet."""
     column = column.unsqueeze(1)
     matrix.scatter_(1, column, matrix.gather(1, column) + value.unsqueeze(1))
+
+
+def _rows_per_part(logits: Tensor) -> int:
+    elements = CPU_ELEMENTS if logits.device.type == "cpu" else GPU_ELEMENTS
+    return min(logits.shape[0], max(1, elements // max(1, logits.shape[1])))
 
 
 def _argmax(x: Tensor) -> Tensor:

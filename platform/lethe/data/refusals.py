@@ -1,0 +1,48 @@
+"""Which refusal answers which forget question in which epoch. Pure values: no torch, no files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lethe.data.template import Encoded
+
+NO_REFUSALS = "{} has no refusals (idontknow.jsonl, one a line)"
+STREAM = 1  # beside the plan's [seed, epoch]; not 0, which numpy takes for the same seed
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """`rows`: every (forget question, refusal) pair that a run meets, once; `at` [epochs, forget rows]: where in
+    `rows` a question's refusal of that epoch stands."""
+
+    rows: Sequence[Encoded]
+    at: np.ndarray
+
+    def of(self, forget_row: int, epoch: int) -> tuple[int, Encoded]:
+        """The pair of a question in an epoch, counted from 1, and its place in `rows`."""
+        place = int(self.at[epoch - 1, forget_row])
+        return place, self.rows[place]
+
+
+def draw_refusals(
+    prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]], seed: int, epochs: int
+) -> Refusals:
+    """One of the refusals' `answers` for each of the forget rows' `prompts`, anew in each epoch.
+
+    Both are token ids, answers with their EOS. A draw depends on (seed, row, epoch) and the number of answers alone.
+    """
+    drawn = np.stack([_draws(seed, epoch, len(prompts), len(answers)) for epoch in range(1, epochs + 1)])
+    pairs, at = np.unique(drawn + np.arange(len(prompts)) * len(answers), return_inverse=True)
+    rows = [_encoded(prompts[p], answers[a]) for p, a in (divmod(pair, len(answers)) for pair in pairs.tolist())]
+    return Refusals(rows, at.reshape(drawn.shape))
+
+
+def _draws(seed: int, epoch: int, rows: int, answers: int) -> np.ndarray:
+    return np.random.default_rng([seed, epoch, STREAM]).integers(answers, size=rows)
+
+
+def _encoded(prompt: tuple[int, ...], answer: tuple[int, ...]) -> Encoded:
+    return Encoded(prompt + answer, len(prompt))

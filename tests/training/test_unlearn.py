@@ -1,0 +1,154 @@
+"""Whole runs of a tiny model: the new objectives, what they report, and how a run ends badly."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lethe.config.adapter import FullParameters
+from lethe.config.engine import Engine
+from lethe.config.evaluation import Evaluation
+from lethe.config.objective import (
+    AnyObjective,
+    Dpo,
+    GradDiff,
+    GradientAscent,
+    Kl,
+    Npo,
+    PreferenceOptimization,
+    SimNpo,
+)
+from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
+from lethe.config.run import Digests, Recipe, UnlearnRun
+from lethe.config.schedule import Schedule
+from lethe.data.batches import Step
+from lethe.data.benchmark import load_benchmark
+from lethe.evaluation.scoring import score
+from lethe.losses.grad_diff import GradDiff as GradDiffLoss
+from lethe.training import unlearn as module
+from lethe.training.assets import Assets
+from lethe.training.context import Context, context_for
+from lethe.training.entry import execute
+from lethe.training.outcome import Alone
+from lethe.training.steps import Stepper
+from lethe.training.unlearn import unlearn
+from tests import tiny
+
+SOPHIA = Sophia(learning_rate=1e-3, hessian_interval=1)
+
+
+@pytest.fixture(scope="module")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
+    return tiny.assets(tmp_path_factory.mktemp("tiny"))
+
+
+def recipe(objective: AnyObjective, optimizer: AnyOptimizer = SOPHIA, *, stage: int = 0, **schedule: Any) -> Recipe:
+    return Recipe(
+        objective=objective, optimizer=optimizer, adapter=FullParameters(), engine=Engine(stage=stage), seed=5,
+        schedule=Schedule(**{"epochs": 1, "batch_size": 6, **schedule}), evaluation=Evaluation(max_new_tokens=2),
+    )
+
+
+def report(run: Recipe, context: Context) -> dict[str, Any]:
+    with unlearn(run, context, None, lambda _: None, Alone()) as done:
+        return done.report
+
+
+def test_each_begins_where_its_formula_says(assets: Assets) -> None:
+    """One step over all rows: the losses are those of the start model."""
+    context = context_for(assets)
+    found = {
+        objective.name: report(recipe(objective), context)
+        for objective in (GradientAscent(), GradDiff(), Kl(), PreferenceOptimization(), Npo(), SimNpo(), Dpo())
+    }
+    assert {r["verdict"] for r in found.values()} == {"complete"}
+    answers = score(context.start, context.forget, pad=context.template.pad, token_budget=8192)
+    nll = answers.nll_sum.sum() / answers.tokens.sum()
+    refusals = [context.refusals(5, 1).of(row, 1)[1] for row in range(len(context.forget))]
+    refused = score(context.start, refusals, pad=context.template.pad, token_budget=8192)
+    simnpo = 2 / 2.5 * np.log1p(np.exp(-2.5 * answers.nll_mean)).mean()
+    at_start = {
+        "gradient_ascent": -nll, "grad_diff": -nll, "kl": -nll, "simnpo": simnpo,
+        "preference_optimization": refused.nll_sum.sum() / refused.tokens.sum(),
+        "npo": 20 * math.log(2), "dpo": 20 * math.log(2),
+    }
+    for name, value in at_start.items():
+        assert found[name]["forget_loss"] == pytest.approx(value, rel=1e-4), name
+    assert "retain_loss" not in found["gradient_ascent"]
+    assert found["kl"]["retain_loss"] == pytest.approx(0, abs=1e-6) and found["npo"]["retain_loss"] > 1
+    assert found["gradient_ascent"]["tokens"] < found["grad_diff"]["tokens"] < found["dpo"]["tokens"]
+
+
+def test_only_refusals_that_are_met_are_scored_and_once(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
+    context = Context(assets)
+    scored: list[int] = []
+
+    def counting(model: Any, rows: Any, **options: Any) -> Any:
+        scored.append(len(rows))
+        return score(model, rows, **options)
+
+    monkeypatch.setattr("lethe.evaluation.scoring.score", counting)
+    first = context.refusal_reference(seed=1, epochs=2, token_budget=512)
+    again = context.refusal_reference(seed=1, epochs=2, token_budget=512)
+    rows = context.refusals(1, 2).rows
+    assert again is first and scored == [len(rows)] and len(rows) <= 2 * len(context.forget)
+    truth = -score(context.start, rows, pad=context.template.pad, token_budget=8192).nll_sum
+    torch.testing.assert_close(first.double(), torch.from_numpy(truth), rtol=1e-5, atol=1e-5)
+
+
+class BrokenGradient(GradDiffLoss):
+    """A finite loss whose gradient is not: the root of nothing."""
+
+    def token_values(self, scored: Any) -> torch.Tensor:
+        values = super().token_values(scored)
+        return values + (values - values.detach()).abs().sqrt()
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_a_broken_gradient_ends_the_run(assets: Assets, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "make_loss", BrokenGradient)
+    for clip in (1.0, 0.0):
+        found = report(recipe(GradDiff(), AdamW(), stage=stage, clip_norm=clip), context_for(assets))
+        assert (found["verdict"], found["reason"]) == ("diverged", "the gradient is not finite at step 1 of 1")
+
+
+def test_gradient_ascent_that_blows_up_has_diverged(assets: Assets) -> None:
+    run = recipe(GradientAscent(), AdamW(learning_rate=1e18), epochs=3, decay=False)
+    at_the_end = run.model_copy(update={"evaluation": Evaluation(max_new_tokens=2, every=3)})
+    found = report(at_the_end, context_for(assets))
+    assert (found["verdict"], found["reason"]) == ("diverged", "the loss is not finite at step 2 of 3")
+    assert found["optimizer_step"] == 2
+    found = report(run, context_for(assets))
+    assert found["reason"] == "the model's likelihoods are not finite after step 1 of 3"
+
+
+def test_weights_that_break_in_the_last_step_have_diverged(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Breaking(Stepper):
+        def step(self, step: Step, rate: float) -> tuple[dict[str, torch.Tensor], float]:
+            found = super().step(step, rate)
+            for parameter in self.engine.module.parameters():
+                parameter.data.fill_(torch.nan)
+            return found
+
+    monkeypatch.setattr(module, "Stepper", Breaking)
+    found = report(recipe(GradDiff()), context_for(assets))
+    assert (found["verdict"], found["reason"]) == (
+        "diverged", "the model's likelihoods are not finite after step 1 of 1"
+    )
+
+
+def test_without_refusals_a_run_is_infeasible(tmp_path: Path) -> None:
+    given = tiny.assets(tmp_path)
+    (tmp_path / "data" / "idontknow.jsonl").unlink()
+    given = given.model_copy(update={"data_digest": load_benchmark(given.benchmark).digest})
+    for objective in (PreferenceOptimization(), Dpo()):
+        run = UnlearnRun(recipe=recipe(objective), digests=Digests(data=given.data_digest, model=given.model_digest))
+        payload = {"run": run.model_dump(), "assets": given.model_dump(), "truth": None, "folder": str(tmp_path)}
+        found = execute(payload, lambda _: None, Alone())
+        assert found["verdict"] == "infeasible" and str(tmp_path / "data") in found["reason"]
+        assert "no refusals (idontknow.jsonl, one a line)" in found["reason"]

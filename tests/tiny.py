@@ -61,6 +61,7 @@ def write_data(folder: Path, rows: int = 6) -> Path:
     write("retain_perturbed", splits["retain90"][:rows])
     write("real_authors_perturbed", [row(3, False) for _ in range(rows)])
     write("world_facts_perturbed", [row(3, False) for _ in range(rows)])
+    (folder / "idontknow.jsonl").write_text("".join(text(length) + "\n" for length in (2, 3, 5, 6)))
     return folder
 
 

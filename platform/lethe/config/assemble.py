@@ -6,6 +6,10 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import BaseModel
+
+from lethe.config.base import is_used
+from lethe.config.method import unread
 from lethe.config.run import Recipe
 from lethe.config.space import Choice, Parameter, Scalar, default_name, variants
 
@@ -29,23 +33,32 @@ def possible(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str
 
 
 def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Suggest) -> dict[str, Any]:
-    """A recipe's fields, not validated. Names are suggested first; fixed values that the chosen variant lacks are
-    dropped; then active parameters are suggested, in the order of their names, so that equal studies ask alike."""
+    """A recipe's fields, not validated. Names are suggested first, that of the objective before those of what it reads,
+    then active parameters in the order of their names, so that equal studies ask alike; fixed values that the chosen
+    variant lacks or does not use are dropped."""
     fields = copy.deepcopy(dict(run))
     names = {family: given[0] for family, given in possible(run, space).items() if given}
-    for family in sorted(names):
-        if f"{family}.name" in space:
-            names[family] = str(suggest(f"{family}.name", space[f"{family}.name"]))
-        known = variants(family)[names[family]].model_fields
-        kept = {key: value for key, value in fields.get(family, {}).items() if key in known}
-        fields[family] = {**kept, "name": names[family]} if names[family] else kept
+    models: dict[str, type[BaseModel]] = {}
+    silent: frozenset[str] = frozenset()
+    for family in ("objective", *sorted(names.keys() - {"objective"})):
+        if family in silent:
+            continue
+        name = str(suggest(f"{family}.name", space[f"{family}.name"])) if f"{family}.name" in space else names[family]
+        fields[family] = {**fields.get(family, {}), **({"name": name} if name else {})}
+        models[family] = variants(family)[name]
+        if family == "objective":
+            silent = unread(models[family])
     for key in sorted(space):
         family, _, field = key.partition(".")
+        if family in silent:
+            continue
         if not field:
             fields[family] = suggest(key, space[key])
-        elif field != "name" and field in variants(family)[names[family]].model_fields:
+        elif field != "name" and is_used(models[family], fields[family], field):
             fields[family][field] = suggest(key, space[key])
-    return fields
+    for family, model in models.items():
+        fields[family] = {key: value for key, value in fields[family].items() if is_used(model, fields[family], key)}
+    return {family: value for family, value in fields.items() if family not in silent}
 
 
 def resolved(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, Any]:

@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lethe.config.assemble import assemble, possible
+from lethe.config.base import needed
 from lethe.config.messages import refused
+from lethe.config.method import unread
 from lethe.config.metrics import METRICS
+from lethe.config.model import AnyModel, PretrainedModel
 from lethe.config.run import Recipe
 from lethe.config.search import Goal
 from lethe.config.space import Choice, Parameter, Scalar, refusal, variants
@@ -31,6 +34,13 @@ def check_goals(goals: Mapping[str, Goal]) -> None:
             raise BadInput(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
 
 
+def check_origin(model: AnyModel, run: Run, space: Space) -> None:
+    """Refuse to retrain a model without what it was made from."""
+    retrains = "retrain" in possible(run, space)["objective"]
+    if retrains and isinstance(model, PretrainedModel) and model.base is None:
+        raise BadInput("model.base: missing: retrain needs the checkpoint that model.path was made from")
+
+
 def check_run_and_space(run: Run, space: Space) -> None:
     """Refuse what no trial of the study could have."""
     _check_sections(run)
@@ -47,6 +57,10 @@ def check_run_and_space(run: Run, space: Space) -> None:
         if key.startswith("evaluation."):
             raise BadInput(f"space.{key}: start model and oracle are scored once, so trials share one evaluation: set run.{key}")
         _check_parameter(key, parameter, names)
+    for section, keys in (("run", fixed), ("space", space)):
+        for key in keys:
+            _check_read(section, key, names["objective"])
+            _check_used(section, key, run, space, _owners(section, key, names))
     _check_corners(run, space)
 
 
@@ -119,6 +133,32 @@ def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]
                 raise BadInput(f"space.{key}.type: {reason}, and a float range gives {value:g}")
             if reason:
                 raise BadInput(f"space.{key}.{where}: {reason}, given {value!r}")
+
+
+def _check_read(section: str, key: str, objectives: list[str]) -> None:
+    """Refuse a part of a recipe that means nothing beside any objective that the study can choose."""
+    family = key.partition(".")[0]
+    if all(family in unread(variants("objective")[name]) for name in objectives):
+        out = f"run.{family}" if section == "run" else f"space.{key}"
+        raise BadInput(f"{section}.{key}: {', '.join(objectives)} reads no {family}: take it out with --set {out}=null")
+
+
+def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tuple[type[BaseModel], str]]) -> None:
+    """Refuse a field that means nothing beside the other values of every trial."""
+    family = key.partition(".")[0]
+
+    def unmet(model: type[BaseModel], field: str) -> str | None:
+        for other, value in needed(model, field).items():
+            searched = space.get(f"{family}.{other}")
+            fixed = run.get(family, {}).get(other, model.model_fields[other].default)
+            given = searched.choices if isinstance(searched, Choice) else (fixed,)
+            if value not in given:
+                return f"needs {family}.{other} {value}, given {', '.join(map(str, given))}"
+        return None
+
+    reasons = [unmet(model, field) for model, field in owners]
+    if all(reasons):
+        raise BadInput(f"{section}.{key}: {reasons[0]}: take it out with --set {section}.{key}=null")
 
 
 def _check_corners(run: Run, space: Space) -> None:

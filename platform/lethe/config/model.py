@@ -49,6 +49,7 @@ class PretrainedModel(Frozen):
     name: Literal["pretrained"] = "pretrained"
     path: str = Field(min_length=1, description="the model that has memorised the forget set")
     oracle: str | None = Field(None, min_length=1, description="the same model, trained without the forget set")
+    base: str | None = Field(None, min_length=1, description="the checkpoint that `path` was made from, for retrain")
 
 
 AnyModel = Annotated[EmbeddedModel | PretrainedModel, Field(discriminator="name")]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
 from lethe.config.engine import Engine
 from lethe.config.evaluation import Evaluation
+from lethe.config.method import unread
 from lethe.config.objective import AnyObjective, Npo
 from lethe.config.optimizer import AdamW, AnyOptimizer
 from lethe.config.schedule import Schedule
@@ -26,6 +27,11 @@ class Recipe(Frozen):
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0)
 
+    @model_serializer(mode="wrap")
+    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what the objective does not read, so that trials which do the same have the same digest."""
+        return {key: value for key, value in serialise(self).items() if key not in unread(type(self.objective))}
+
 
 class Digests(Frozen):
     """Content digests of what a run reads: never paths."""
@@ -33,6 +39,7 @@ class Digests(Frozen):
     data: str
     model: str
     oracle: str | None = None
+    base: str | None = None
 
 
 class UnlearnRun(Frozen):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,12 +24,16 @@ class Encoded:
 
 
 class Template:
-    """Renders questions for one tokenizer: its own chat template, our markers, or plain 'Question: Answer:'."""
+    """Renders questions for one tokenizer: its own chat template, our markers, or plain 'Question: Answer:'.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+    `instruction` opens every question: chat templates without a system role are common, so there is none in ours.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> None:
         if tokenizer.eos_token_id is None:
             raise BadInput("the tokenizer has no end-of-sequence token: set eos_token in its tokenizer_config.json")
         self.tokenizer = tokenizer
+        self.instruction = instruction
         self.eos = int(tokenizer.eos_token_id)
         self._marked = all(m in tokenizer.get_vocab() for m in MARKERS)
         self._cache: dict[str, tuple[int, ...]] = {}
@@ -44,6 +50,7 @@ class Template:
         return self._cache[question]
 
     def _prompt(self, question: str) -> list[int]:
+        question = f"{self.instruction} {question}" if self.instruction else question
         if self.tokenizer.chat_template:
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
@@ -52,6 +59,17 @@ class Template:
         bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
         text = f"<|user|>{question}<|end|><|assistant|>" if self._marked else f"Question: {question}\nAnswer:"
         return bos + self.tokenizer.encode(text, add_special_tokens=False)
+
+    def portable_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer as others should load it: its chat template, if any, opens a conversation as `prompt` does."""
+        inner = self.tokenizer.chat_template
+        if not self.instruction or not isinstance(inner, str):
+            return self.tokenizer
+        opening = json.dumps(f"{self.instruction} ", ensure_ascii=False)  # a JSON string is a Jinja string
+        first = f"{{'role': messages[0]['role'], 'content': {opening} + messages[0]['content']}}"
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.chat_template = f"{{% set messages = [{first}] + messages[1:] %}}{inner}"
+        return tokenizer
 
     def answer(self, text: str) -> tuple[int, ...]:
         """Ids of an answer, ended by exactly one EOS."""

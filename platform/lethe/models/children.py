@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -20,6 +20,8 @@ from typing import IO
 import lethe
 
 Report = Callable[[str, float], None]  # name of a training, its finished share
+
+SPENT = "training.json"  # beside the model: its `Spent`
 
 # The child finds lethe where the parent did: a checkout, a Ray working directory or an installation.
 _BOOT = """
@@ -42,6 +44,18 @@ class Training:
     tokenizer: str
     pairs: tuple[tuple[str, str], ...]
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a training took; `tokens` without padding, `seconds` of its steps alone, `loss` its last epoch's mean."""
+
+    epochs: int
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_mb: float
+    loss: float
 
 
 def run_all(trainings: Sequence[Training], report: Report, threads: int) -> None:
@@ -113,7 +127,10 @@ def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str],
 
 
 def child() -> None:
-    """The other side: read the work, train, print the finished share. Ends when nobody reads it any more."""
+    """The other side: read the work, train, print the finished share; beside the model lies what it took.
+
+    Ends when nobody reads it any more.
+    """
     from tokenizers import Tokenizer
 
     from lethe.config.model import EmbeddedModel
@@ -124,5 +141,6 @@ def child() -> None:
     config, tokenizer = EmbeddedModel.model_validate_json(work["config"]), Tokenizer.from_str(work["tokenizer"])
     from lethe.models.pretraining import pretrain
 
-    pairs = [(question, answer) for question, answer in work["pairs"]]
-    pretrain(config, tokenizer, pairs, Path(work["folder"]), lambda share: print(f"{share:.4f}", file=report))
+    pairs, folder = [(question, answer) for question, answer in work["pairs"]], Path(work["folder"])
+    spent = pretrain(config, tokenizer, pairs, folder, lambda share: print(f"{share:.4f}", file=report))
+    (folder / SPENT).write_text(json.dumps(asdict(spent)))

@@ -6,6 +6,7 @@ Each is cached by what it was trained from, so that another forget set of the sa
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +17,7 @@ from lethe.config.model import EmbeddedModel
 from lethe.data.benchmark import training_rows
 from lethe.data.rows import Benchmark, Row
 from lethe.errors import BadInput
-from lethe.models.children import Report, Training, run_all
+from lethe.models.children import SPENT, Report, Spent, Training, run_all
 from lethe.models.progress import console_report
 from lethe.models.tokenizer import train_tokenizer
 from lethe.storage import atomic_folder, home
@@ -36,6 +37,17 @@ def trained_pair(benchmark: Benchmark, model: EmbeddedModel, report: Report | No
     if missing:
         _train(model, train_tokenizer(_texts(full), model.vocab_size), missing, folders, report)
     return folders["full model"], folders["oracle"]
+
+
+def train_anew(benchmark: Benchmark, model: EmbeddedModel, folder: Path) -> Spent:
+    """Train the oracle into `folder`, new, whatever is cached: what exact unlearning takes is measured."""
+    full, kept = training_rows(benchmark, include_forget=True), training_rows(benchmark, include_forget=False)
+    _train(model, train_tokenizer(_texts(full), model.vocab_size), {"oracle": kept}, {"oracle": folder}, _in_silence)
+    return Spent(**json.loads((folder / SPENT).read_text()))
+
+
+def _in_silence(name: str, share: float) -> None:
+    """A progress report that nobody reads."""
 
 
 def _folder(model: EmbeddedModel, text_of: Sequence[Row], rows: Sequence[Row]) -> Path:

@@ -21,12 +21,22 @@ PARTS = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]  # never p
 
 @dataclass(frozen=True)
 class Prepared:
-    """`start` and `oracle` are folders with safetensors and a tokenizer."""
+    """`start`, `oracle` and `base`, which `start` was made from, are folders with safetensors and a tokenizer."""
 
     benchmark: Benchmark
     start: Path
     oracle: Path | None
+    base: Path | None
     digests: Digests
+
+
+def locate(benchmark: TofuBenchmark, model: AnyModel) -> None:
+    """Refuse, in a moment, data and models that cannot be had: before anything expensive starts."""
+    load_benchmark(benchmark)
+    if not isinstance(model, EmbeddedModel):
+        for key in ("path", "oracle", "base"):
+            if (name := getattr(model, key)) is not None:
+                model_folder(name, f"model.{key}")
 
 
 def prepare(benchmark: TofuBenchmark, model: AnyModel, *, progress: Report | None = None) -> Prepared:
@@ -39,11 +49,18 @@ def prepare(benchmark: TofuBenchmark, model: AnyModel, *, progress: Report | Non
         from lethe.models.embedded import trained_pair
 
         start, oracle = trained_pair(rows, model, progress)
+        base = None
     else:
         start = model_folder(model.path, "model.path")
         oracle = None if model.oracle is None else model_folder(model.oracle, "model.oracle")
-    digests = Digests(data=rows.digest, model=model_digest(start), oracle=oracle and model_digest(oracle))
-    return Prepared(rows, start, oracle, digests)
+        base = None if model.base is None else model_folder(model.base, "model.base")
+    digests = Digests(
+        data=rows.digest,
+        model=model_digest(start),
+        oracle=oracle and model_digest(oracle),
+        base=base and model_digest(base),
+    )
+    return Prepared(rows, start, oracle, base, digests)
 
 
 def model_folder(name: str, key: str) -> Path:

@@ -6,6 +6,7 @@ The same numbers come out bit for bit for one configuration, one torch and one k
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from lethe.config.model import EmbeddedModel
 from lethe.data.template import Encoded, Template
+from lethe.memory import peak_mb
+from lethe.models.children import Spent
 from lethe.models.tokenizer import as_pretrained
 
 BETAS = (0.9, 0.95)
@@ -29,7 +32,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def pretrain(
     config: EmbeddedModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], folder: Path, progress: Fraction
-) -> None:
+) -> Spent:
     """Train on `pairs` of question and answer; leave model and tokenizer in `folder`, which exists."""
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
@@ -37,9 +40,10 @@ def pretrain(
     template = Template(pretrained)
     torch.manual_seed(config.seed)
     model = LlamaForCausalLM(llama_config(config, len(pretrained)))
-    train(model, [template.encode(*pair) for pair in pairs], config, progress)
+    spent = train(model, [template.encode(*pair) for pair in pairs], config, progress)
     _save(model, folder)
     pretrained.save_pretrained(folder)
+    return spent
 
 
 def _save(model: LlamaForCausalLM, folder: Path) -> None:
@@ -71,14 +75,15 @@ def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
     )
 
 
-def train(model: LlamaForCausalLM, rows: Sequence[Encoded], config: EmbeddedModel, progress: Fraction) -> None:
+def train(model: LlamaForCausalLM, rows: Sequence[Encoded], config: EmbeddedModel, progress: Fraction) -> Spent:
     """AdamW, warm-up then linear decay to zero; mean token loss over each batch's answers and EOS."""
     optimizer = _optimizer(model, config)
     shuffle = torch.Generator().manual_seed(config.seed)
     steps = config.epochs * math.ceil(len(rows) / config.batch_size)
     done = 0
+    began = time.perf_counter()
     model.train()
-    for _ in range(config.epochs):
+    for epoch in range(1, config.epochs + 1):
         total = tokens = 0.0
         for batch in _batches(rows, config.batch_size, shuffle):
             for group in optimizer.param_groups:
@@ -89,6 +94,8 @@ def train(model: LlamaForCausalLM, rows: Sequence[Encoded], config: EmbeddedMode
         if total / tokens < config.target_loss:
             break
     model.eval()
+    seen = epoch * sum(len(row.ids) for row in rows)
+    return Spent(epoch, done, seen, time.perf_counter() - began, peak_mb("cpu"), total / tokens)
 
 
 def _optimizer(model: LlamaForCausalLM, config: EmbeddedModel) -> torch.optim.Optimizer:

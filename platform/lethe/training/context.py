@@ -6,23 +6,25 @@ A run begins with a copy of these, never with a load; nothing here is changed by
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lethe.config.adapter import Fila
+from lethe.config.adapter import Fila, Pissa
 from lethe.config.evaluation import Evaluation
 from lethe.data.benchmark import load_benchmark
+from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.rows import Benchmark
 from lethe.data.template import Encoded, Template
 from lethe.errors import BadInput
 from lethe.evaluation.evaluate import EvalSet, build_eval_set
-from lethe.models.adapters import FilaStart
-from lethe.models.fila import fila_factors, fila_key, fila_start, start_factors
+from lethe.models.adapters import Initial
+from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
+from lethe.models.fisher import row_weights
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.training.assets import Assets
 
@@ -71,27 +73,42 @@ class Context:
 
     def reference(self, token_budget: int) -> torch.Tensor:
         """S0 [forget rows]: summed answer log-probability under the start model (METHODS section 1)."""
-        return self._once(("reference", token_budget), lambda: self._reference(token_budget))
+        return self._once(("reference", token_budget), lambda: self._reference(self.forget, token_budget))
 
-    def _reference(self, token_budget: int) -> torch.Tensor:
+    def refusals(self, seed: int, epochs: int) -> Refusals:
+        """The refusals that a run answers the forget questions with. Raises BadInput where the benchmark has none."""
+        if not self.benchmark.refusals:
+            raise BadInput(f"{NO_REFUSALS.format(self.assets.benchmark.source)}, and this objective answers with them")
+        prompts = [self.template.prompt(row.question) for row in self.benchmark.forget]
+        answers = [self.template.answer(text) for text in self.benchmark.refusals]
+        return draw_refusals(prompts, answers, seed, epochs)
+
+    def refusal_reference(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
+        """S0 of `refusals(seed, epochs).rows`: only of the pairs of question and refusal that these runs meet."""
+        key = ("refusal reference", seed, epochs, token_budget)
+        return self._once(key, lambda: self._reference(self.refusals(seed, epochs).rows, token_budget))
+
+    def _reference(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
         import torch
 
         from lethe.evaluation.scoring import score
 
-        scores = score(self.start, self.forget, pad=self.template.pad, token_budget=token_budget)
+        scores = score(self.start, rows, pad=self.template.pad, token_budget=token_budget)
         return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
 
-    def fila_start(self, config: Fila) -> FilaStart:
-        """FILA's start at this rank. Fisher and SVD are computed once per study and cached on disk."""
-        key = fila_key(self.assets.model_digest, self.assets.data_digest, config)
+    def initial(self, config: Pissa) -> Initial:
+        """Where a PiSSA or FILA adapter of this rank starts. Fisher and SVD are computed once and cached on disk."""
+        folder, read = Path(self.assets.cache) / "adapters", (self.assets.model_digest, self.assets.data_digest)
 
-        def compute() -> dict[str, torch.Tensor]:
-            stride = max(1, len(self.retain) // config.fisher_rows)
-            retain = self.retain[::stride][: config.fisher_rows]
-            return start_factors(self.start, self.forget[: config.fisher_rows], retain, config)
+        def weights(fila: Fila) -> dict[str, torch.Tensor]:
+            compute = partial(row_weights, self.start, self.forget, self.retain, fila)
+            return cached(folder, fisher_key(*read, fila), compute)
 
-        cached = self._once(("fila", key), lambda: fila_factors(Path(self.assets.cache) / "fila", key, compute))
-        return fila_start(cached, config)
+        def factors() -> dict[str, torch.Tensor]:
+            return start_factors(self.start, config, weights(config) if isinstance(config, Fila) else None)
+
+        key = factors_key(*read, config)
+        return truncated(self._once(key, lambda: cached(folder, key, factors)), config)
 
     def _once(self, key: Any, make: Callable[[], Any]) -> Any:
         cache: dict[Any, Any] = self.__dict__.setdefault("_cache", {})

@@ -100,26 +100,34 @@ class Engine:
             self.optimizer.win_counts()
 
     def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
-        """One optimizer step from `accumulation` loss shares; returns the gradient norm before clipping.
+        """One optimizer step from `accumulation` loss shares; returns the gradient norm over all ranks, unclipped.
 
         A share is this micro-batch's sums over GLOBAL counts. DeepSpeed averages over ranks and accumulation, so each
         share is multiplied by both: the gradient is that of the global mean however tokens are spread.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self._accumulate(losses)
-        return self._norm()
+        return self._accumulate(losses)
 
-    def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> None:
-        """A Hessian refresh: backward of the sampled loss, then a step in which Sophia updates h alone, unclipped."""
+    def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> float:
+        """A Hessian refresh: backward of the sampled loss, then a step in which Sophia updates h alone, unclipped.
+
+        Returns the sampled gradient's norm.
+        """
         assert isinstance(self.optimizer, Sophia)
         with self._unclipped(), self.optimizer.refresh(scale=float(sampled_tokens)):
-            self._accumulate(losses)
+            return self._accumulate(losses)
 
-    def _accumulate(self, losses: Iterator[torch.Tensor]) -> None:
+    def _accumulate(self, losses: Iterator[torch.Tensor]) -> float:
+        """Where the norm is not finite DeepSpeed leaves the step out without a word, except in fp32 without ZeRO."""
+        norm = None
         for loss in losses:
             self.engine.backward(loss * (self.world * self.accumulation))
+            if self.engine.optimizer is self.optimizer and self.engine.is_gradient_accumulation_boundary():
+                # No wrapper that keeps the norm; by now the gradients are those of all ranks.
+                norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
             self.engine.step()
+        return float(self.engine.get_global_grad_norm() if norm is None else norm)
 
     @contextmanager
     def _unclipped(self) -> Iterator[None]:
@@ -135,10 +143,6 @@ class Engine:
             self.engine._config.gradient_clipping = config
             for holder, value in zip(holders, before, strict=True):
                 holder.clip_grad = value
-
-    def _norm(self) -> float:
-        norm = self.engine.get_global_grad_norm()
-        return float(norm) if norm is not None else float("nan")
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Sum over ranks."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,14 @@ from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
 from lethe.evaluation.evaluate import Result, Truth, evaluate
+from lethe.methods import method_of
 from lethe.models.loading import load_model
 from lethe.models.saving import save_model
 from lethe.storage import atomic_write
 from lethe.training.assets import Assets
 from lethe.training.context import Context, context_for
-from lethe.training.unlearn import Outcome, unlearn
+from lethe.training.outcome import Outcome, Report
 
-Report = Callable[[dict[str, Any]], None]
 SAMPLES = {"forget": 4, "retain": 2}
 
 
@@ -32,7 +31,7 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
     context = context_for(Assets.model_validate(payload["assets"]))
     try:
         truth = read_truth(payload["truth"])
-        with unlearn(run.recipe, context, truth, report, ranks) as outcome:
+        with method_of(run.recipe.objective)(run.recipe, context, truth, report, ranks) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
             with outcome.whole_model():
@@ -50,7 +49,10 @@ def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
     """The trained model and the rows of its last evaluation. A folder that a killed attempt left gives way."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(folder / "model", ignore_errors=True)
-    save_model(outcome.model, folder / "model", context.template.tokenizer)
+    template = outcome.template or context.template
+    save_model(outcome.model, folder / "model", template.portable_tokenizer())
+    if template.instruction:
+        atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
     atomic_write(folder / "rows.json", json.dumps(outcome.result.rows))
 
 
@@ -64,7 +66,7 @@ def samples(result: Result) -> list[dict[str, str]]:
 
 
 def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
-    """Score a model that is not trained: the oracle, whose `truth` the trials compare with, or the start model."""
+    """Score a model that is not trained, the oracle or the start model; the driver compares their `truth`."""
     context = context_for(Assets.model_validate(payload["assets"]))
     config = Evaluation.model_validate(payload["evaluation"])
     try:
@@ -73,7 +75,7 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
             model,
             context.eval_set(config),
             config,
-            read_truth(payload["truth"]),
+            None,
             rank=ranks.rank,
             world=ranks.world,
             gather=ranks.gather,

@@ -1,0 +1,101 @@
+"""What every method of unlearning is given and gives back: peers, reports, costs, an outcome."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+from torch import nn
+
+from lethe.config.engine import Engine
+from lethe.data.template import Template
+from lethe.evaluation.evaluate import Result
+from lethe.memory import peak_mb, reset_peak
+
+Report = Callable[[dict[str, Any]], None]
+
+
+class Ranks(Protocol):
+    """This process among its peers; `lethe.pool.worker.Ranks` on Ray, `Alone` elsewhere."""
+
+    rank: int
+    world: int
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every rank's value, on every rank."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One process, no peers."""
+
+    rank: int = 0
+    world: int = 1
+
+    def gather(self, value: Any) -> list[Any]:
+        """The one value there is."""
+        return [value]
+
+
+class Diverged(Exception):
+    """A loss or a weight that is not finite: a verdict on the run, not a fault."""
+
+
+@dataclass
+class Outcome:
+    """How a run ended: its last report with a `verdict`, the last evaluation and, if complete, the trained model.
+
+    `template`: how the model was asked, where that is not as the context's other models are.
+    """
+
+    report: dict[str, Any]
+    result: Result | None = None
+    model: nn.Module | None = None
+    close: Callable[[], None] = lambda: None
+    whole_model: Callable[[], AbstractContextManager[None]] = nullcontext
+    template: Template | None = None
+
+    def __enter__(self) -> Outcome:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@dataclass
+class Costs:
+    """What a run has cost so far, under the names that every method reports. A new one begins a new peak of memory."""
+
+    engine: Engine
+    ranks: Ranks
+    steps: int = 0
+    tokens: int = 0
+    elsewhere_mb: float = 0.0  # peak memory of a process that the run started
+    seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
+    _began: float = field(default_factory=time.perf_counter)
+
+    def __post_init__(self) -> None:
+        reset_peak(self.engine.device)
+
+    @contextmanager
+    def timed(self, what: Literal["train", "evaluate"]) -> Iterator[None]:
+        """Count the block's wall-clock seconds."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[what] += time.perf_counter() - began
+
+    def report(self) -> dict[str, Any]:
+        """Every rank calls this: the peak is the largest of any process."""
+        return {
+            "optimizer_step": self.steps,
+            "tokens": self.tokens,
+            "train_seconds": self.seconds["train"],
+            "evaluate_seconds": self.seconds["evaluate"],
+            "seconds": time.perf_counter() - self._began,
+            "peak_memory_mb": max(self.elsewhere_mb, *self.ranks.gather(peak_mb(self.engine.device))),
+        }

@@ -35,6 +35,16 @@ METRICS: dict[str, Metric] = {
     "forget_extraction_strength": Metric("minimize", "1 - k/n: the shortest prefix k that draws out the rest"),
     "forget_exact_memorization": Metric("minimize", "share of forget tokens whose argmax is the label"),
     **{f"{s}_{k}": Metric("maximize", text.format(rows)) for s, rows in _SETS.items() for k, text in _KINDS.items()},
+    "soul_forget_quality": Metric("maximize", "SOUL: 1 - p of a KS test of forget against retain rows, one model"),
+    **{
+        f"soul_{name}_accuracy": Metric("minimize" if name == "forget" else "maximize", f"SOUL: {text}")
+        for name, text in {
+            "forget": "share of forget rows whose answer is likelier than the perturbed ones",
+            "retain": "share of retain rows whose answer is likelier than the perturbed ones",
+            "real_authors": "share of greedy answers on real authors that contain the right one",
+            "world_facts": "share of greedy answers on the world that contain the right one",
+        }.items()
+    },
     "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
     "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
     "tokens": Metric("minimize", "tokens trained on", cost=True),

@@ -17,6 +17,7 @@ from lethe.evaluation.folding import folded_adapters
 from lethe.evaluation.generation import generate
 from lethe.evaluation.rouge import rouge_l_recall
 from lethe.evaluation.scoring import Scores, score
+from lethe.evaluation.soul import soul_metrics
 from lethe.evaluation.tofu import SplitScores, forget_quality, model_utility, split_metrics
 
 __all__ = ["EvalSet", "Result", "Truth", "build_eval_set", "evaluate"]
@@ -106,6 +107,7 @@ def measure(eval_set: EvalSet, scores: Scores, answers: Sequence[str], oracle: T
     values |= {"forget": float(strength.mean())} if oracle is None else forget_quality(ratio, oracle.forget_truth_ratio)
     if eval_set.holdout.size:
         values["mia_loss"] = metrics.auc(-loss[forget.answer], -loss[eval_set.holdout])
+    values |= soul_metrics(eval_set, scores, loss, answers)
     rows = _row_values("forget", forget, splits["forget"], answers, len(forget.rows))
     rows["forget_extraction_strength"] = _json(strength)
     rows |= _row_values("retain", eval_set.splits["retain"], splits["retain"], answers, RETAIN_ANSWERS)

@@ -25,6 +25,13 @@ MAX_FAILURES = 20  # restarts of one group's workers, before its trainer ends an
 GIVE_UP = 3
 
 
+class _Trainer(TorchTrainer):
+    """Without the process that Ray Train keeps for data sets, which we never pass: 2 s of a core for each group."""
+
+    def _create_default_callbacks(self) -> list[Any]:
+        return [c for c in super()._create_default_callbacks() if type(c).__name__ != "DatasetsCallback"]
+
+
 class Pool:
     """Keeps as many worker groups alive as the cluster fits and the queue wants.
 
@@ -140,7 +147,7 @@ class Pool:
         thread.start()
 
     def _serve(self, name: str, shape: Shape) -> None:
-        trainer = TorchTrainer(
+        trainer = _Trainer(
             work,
             train_loop_config={
                 "mailbox": self.mailbox,

@@ -22,7 +22,7 @@ from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
 from lethe.config.schedule import Schedule
-from lethe.data.batches import plan
+from lethe.data.batches import Rows, plan
 from lethe.data.template import Encoded
 from lethe.losses import make_loss
 from lethe.models.forward import ScoredLM
@@ -62,7 +62,7 @@ def stepper(args: argparse.Namespace, optimizer: AdamW | Sophia) -> tuple[Steppe
         for _ in range(2 * args.rows)
     ]
     engine = Engine(ScoredLM(LlamaForCausalLM(config)), recipe)
-    return Stepper(engine, make_loss(recipe.objective), rows, rows, None, 0, 0, 0), recipe
+    return Stepper(engine, make_loss(recipe.objective), Rows(rows, rows), 0, 0, 0), recipe
 
 
 def block(run: Stepper, recipe: Recipe, steps: list) -> float:

@@ -63,8 +63,20 @@ class ModelScores(Record):
     samples: tuple[Sample, ...] = ()
 
 
+class MemberRecord(Record):
+    """One arm of a comparison with one seed. `chosen` is its knee, or without a front the complete trial that is
+    least below the floors; `hypervolume` is its own front's."""
+
+    arm: str
+    seed: int
+    trials: tuple[int, ...]
+    chosen: int | None = None
+    hypervolume: float = 0.0
+
+
 class StudyRecord(Record):
-    """A whole study. `aliases` maps knee, best-<metric> to trial numbers."""
+    """A whole study. `aliases` maps knee, best-<metric> to trial numbers. In a comparison `trials` are those of all
+    `members`, and the front is drawn over them all."""
 
     id: str
     space: str
@@ -75,6 +87,7 @@ class StudyRecord(Record):
     oracle: ModelScores | None = None
     start_folder: str
     trials: tuple[TrialRecord, ...] = ()
+    members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}
     hypervolume: float | None = None
     began: float = 0.0

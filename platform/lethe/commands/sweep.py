@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: Study, resume: bool, reports: Path | None) -> int:
-    from lethe.sweep.cluster import check_address, connect, in_job, prepare_environment
+    from lethe.sweep.cluster import check_address, in_job, prepare_environment
 
     prepare_environment()
     address = check_address()
@@ -54,32 +54,35 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
-    from lethe.models.prepare import prepare
-    from lethe.sweep.checks import check_devices, check_model
+    from lethe.models.prepare import locate, prepare
     from lethe.sweep.console import Console
     from lethe.sweep.identity import claim
+    from lethe.sweep.session import Session
 
     console = Console()
-    prepared = prepare(study.benchmark, study.model)
-    check_model(study, prepared)
-    with claim(study, prepared.digests, resume) as (study_id, folder):
-        with console.status(f"{study_id}: starting Ray"):
-            connect(address)
-        check_devices(study)
+    locate(study.benchmark, study.model)
+    with Session(study, address) as session:
+        prepared = prepare(study.benchmark, study.model)
+        from lethe.sweep.checks import check_data, check_model
+        from lethe.sweep.comparison import Comparison
         from lethe.sweep.driver import Sweep
 
-        try:
-            record = Sweep(study, study_id, prepared, tracker, console, folder).run()
-        finally:
-            console.stop()
-        from lethe.reporting.report import write_report
-        from lethe.tracking.registry import model_name
+        check_data(study, prepared.benchmark)
+        check_model(study, prepared)
+        with claim(study, prepared.digests, resume) as (study_id, folder):
+            kind = Comparison if study.compare else Sweep
+            try:
+                record = kind(study, study_id, prepared, tracker, console, folder).run(session)
+            finally:
+                console.stop()
+            from lethe.reporting.report import write_report
+            from lethe.tracking.registry import model_name
 
-        target = report_root / study_id if report_root else folder / "report"
-        registered = bool(tracker.uri) and study.tracking.register_models
-        report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
-        where = tracker.finish(record, target)
-        console.finish(record, report, [f"models, runs {where}"] if where else [])
+            target = report_root / study_id if report_root else folder / "report"
+            registered = bool(tracker.uri) and study.tracking.register_models
+            report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
+            where = tracker.finish(record, target)
+            console.finish(record, report, [f"models, runs {where}"] if where else [])
     return INTERRUPTED if record.interrupted else 0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -41,3 +41,43 @@ class TofuBenchmark(Frozen):
     def retain(self) -> str:
         """The split that keeps what `forget` does not: forget10 leaves retain90."""
         return f"retain{100 - int(self.forget.removeprefix('forget')):02d}"
+
+
+class Documents(Frozen):
+    """The embedded texts: prose, e-mails, code and dialogues about invented towns, some of them seen many times."""
+
+    tokens: int = Field(200, ge=8, description="every document is at least as long")
+    memorised: int = Field(16, ge=1, description="documents that the model is trained on `repeats` times an epoch")
+    repeats: int = Field(4, ge=1)
+    retain: int = Field(160, ge=1, description="documents that it is trained on once an epoch")
+    unseen: int = Field(16, ge=1, description="documents that say when a sequence counts as forgotten")
+    validation: int = Field(16, ge=1, description="documents for the perplexity; none is trained on")
+    dialogues: int = Field(32, ge=1)
+    questions: int = Field(36, ge=1, le=36)
+    seed: int = Field(0, ge=0)
+
+
+class TdecBenchmark(Frozen):
+    """Training-data extraction (Jang et al. 2022, arXiv 2210.01504), as LoKU uses it: METHODS section 5."""
+
+    name: Literal["tdec"] = "tdec"
+    source: str = Field(EMBEDDED, min_length=1, description="'embedded', or a folder: see lethe.data.tdec")
+    sequences: int = Field(8, ge=1, description="the first so many of forget.jsonl are forgotten, the others kept")
+    length: int = Field(200, ge=8, description="tokens in a sequence")
+    ngram: int = Field(10, ge=1, description="n of the extraction likelihood")
+    el_divisor: Literal["true", "generated"] = Field(
+        "true", description="true: n-grams of the true suffix, as released; generated: those generated before EOS"
+    )
+    until_forgotten: bool = Field(True, description="end a run after the first evaluation below both thresholds")
+    documents: Documents = Field(Documents(), description="read only where source is 'embedded'")
+
+    @model_validator(mode="after")
+    def _long_enough(self) -> Self:
+        if self.ngram >= self.length:
+            raise ValueError(f"ngram {self.ngram} leaves no prefix of a sequence of {self.length} tokens")
+        if self.source == EMBEDDED and self.sequences > self.documents.memorised:
+            raise ValueError(f"sequences is {self.sequences}, but documents.memorised is {self.documents.memorised}")
+        return self
+
+
+AnyBenchmark = Annotated[TofuBenchmark | TdecBenchmark, Field(discriminator="name")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
@@ -11,12 +12,16 @@ from lethe.config import files
 from lethe.config.assemble import assemble, resolved
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import TofuBenchmark
-from lethe.config.checks import check_goals, check_run_and_space
+from lethe.config.checks import check_goals, check_origin, check_run_and_space
+from lethe.config.compare import Arm, Compare, arm_parts, check_read
 from lethe.config.messages import refused
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.config.search import Goal, Search
 from lethe.config.space import Choice, Parameter
+from lethe.errors import BadInput
+
+RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine
 
 
 class Resources(Frozen):
@@ -47,17 +52,53 @@ class Study(Frozen):
     search: Search = Search()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+    compare: Compare | None = None
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         check_goals(self.objectives)
+        if self.compare is not None:
+            check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
+            return self
         check_run_and_space(self.run, self.space)
+        check_origin(self.model, self.run, self.space)
         return self
+
+    def members(self) -> tuple[Member, ...]:
+        """A comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain study.
+        Raises BadInput that names the arm which cannot run."""
+        if self.compare is None:
+            return ()
+        arms = self.compare.arms.items()
+        return tuple(Member(name, seed, self._member(name, arm, seed)) for seed in self.compare.seeds for name, arm in arms)
+
+    def _member(self, name: str, arm: Arm, seed: int) -> Study:
+        whole = self.model_dump(mode="json", exclude={"compare"})
+        where = f"compare.arms.{name}."
+        try:
+            parts = arm_parts({**self.run, "seed": seed}, self.space, arm)
+            alone = {} if parts["space"] else {"trials": 1}
+            search = {**whole["search"], "seed": seed, **alone}
+            return Study.model_validate({**whole, **parts, "name": f"{self.name}-{name}-{seed}", "search": search})
+        except ValidationError as error:
+            raise refused(error, Study, where) from None
+        except BadInput as error:
+            raise BadInput(f"{where}{error}") from None
+
+    def parts(self) -> tuple[Study, ...]:
+        """What has to be possible before anything starts: the study itself, or the arms of a comparison."""
+        return tuple(member.study for member in self.members()[: len(self.compare.arms)]) if self.compare else (self,)
 
     def first_recipe(self) -> Recipe:
         """The recipe with every searched value at its first choice or low end: what all trials share, read off one."""
+        if self.compare is not None:
+            return self.members()[0].study.first_recipe()
         fields = assemble(self.run, self.space, lambda _, p: p.choices[0] if isinstance(p, Choice) else p.low)
         return Recipe.model_validate(fields)
+
+    def recycle_after(self) -> int | None:
+        """Runs after which a group's processes end: as asked for, else bounded only where DeepSpeed leaks."""
+        return self.resources.recycle_after or (RECYCLE_STAGE_3 if self.first_recipe().engine.stage == 3 else None)
 
     def identity(self) -> str:
         """16 hex digits over everything that determines what the trials are: a longer study, or one with other
@@ -65,6 +106,7 @@ class Study(Frozen):
         whole = self.model_dump(mode="json")
         search = {key: value for key, value in whole["search"].items() if key != "trials"}
         parts = {
+            **({"compare": whole["compare"]} if self.compare else {}),
             "benchmark": whole["benchmark"],
             "model": whole["model"],
             "run": resolved(self.run, self.space),
@@ -73,6 +115,15 @@ class Study(Frozen):
             "search": search,
         }
         return short_digest(canonical_json(parts))
+
+
+@dataclass(frozen=True)
+class Member:
+    """One arm of a comparison with one seed, as the study that it is."""
+
+    arm: str
+    seed: int
+    study: Study
 
 
 def parse_study(raw: files.Raw) -> Study:

@@ -42,6 +42,16 @@ def name_front(trials: Trials, frame: Frame) -> dict[str, int]:
     return names if knee is None else {"knee": front[knee].number, **names}
 
 
+def chosen(trials: Trials, frame: Frame) -> int | None:
+    """The number of the trial that stands for all of them: the knee, or without a front the complete one with the
+    smallest worst violation of a floor."""
+    if "knee" in (names := name_front(trials, frame)):
+        return names["knee"]
+    whole = _whole(trials, frame)
+    worst = [max(frame.violations(row).values(), default=0.0) for row in _values(whole, frame)]
+    return whole[int(np.argmin(worst))].number if whole else None
+
+
 def front_hypervolume(trials: Trials, frame: Frame) -> float:
     """Volume between front and floors in floor-normalised objectives; 1 would be the oracle's forgetting at the
     start model's utility."""

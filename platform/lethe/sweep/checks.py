@@ -1,28 +1,41 @@
-"""What can be known to fail before the first trial: adapters that do not fit the model, devices that are not there."""
+"""What can be known to fail before the first trial: data without refusals, adapters that do not fit the model, devices
+that are not there."""
 
 from __future__ import annotations
 
+from itertools import product
+from typing import Any
+
 from lethe.config.adapter import Lora
+from lethe.config.assemble import possible
+from lethe.config.method import unread
+from lethe.config.objective import WithRefusals
 from lethe.config.run import Recipe
-from lethe.config.space import Choice
+from lethe.config.space import Choice, Parameter, Scalar, variants
 from lethe.config.study import Study
+from lethe.data.refusals import NO_REFUSALS
+from lethe.data.rows import Benchmark
 from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
 from lethe.search.space import build_recipe
 
 
 def corners(study: Study) -> list[Recipe]:
-    """Recipes that touch every variant, each with the largest and the smallest rank that the space allows."""
+    """Recipes of every combination of variants, each with the largest and the smallest rank that the space allows."""
+    return [recipe for part in study.parts() for recipe in _corners(part)]
+
+
+def _corners(study: Study) -> list[Recipe]:
     found = []
-    names = [key for key in study.space if key.endswith(".name")]
-    count = max([len(p.choices) for key in names if isinstance(p := study.space[key], Choice)], default=1)
-    for i in range(count):
+    names = {key: p.choices for key, p in study.space.items() if key.endswith(".name") and isinstance(p, Choice)}
+    for picked in product(*names.values()):
+        chosen = dict(zip(names, picked, strict=True))
         for extreme in (min, max):
 
-            def suggest(name: str, parameter: object, i: int = i, extreme: object = extreme) -> object:
+            def suggest(name: str, parameter: Parameter, chosen: dict = chosen, extreme: Any = extreme) -> Scalar:
+                if name in chosen:
+                    return chosen[name]
                 if isinstance(parameter, Choice):
-                    if name.endswith(".name"):
-                        return parameter.choices[i % len(parameter.choices)]
                     return extreme(parameter.choices, key=lambda v: v if isinstance(v, int | float) else 0)
                 return extreme((parameter.low, parameter.high))
 
@@ -30,9 +43,22 @@ def corners(study: Study) -> list[Recipe]:
     return found
 
 
+def check_data(study: Study, benchmark: Benchmark) -> None:
+    """Raises BadInput where a trial could answer with refusals and the benchmark has none."""
+    known = variants("objective")
+    refusing = {name for name, model in known.items() if issubclass(model, WithRefusals)}
+    for name in (name for part in study.parts() for name in possible(part.run, part.space)["objective"]):
+        if name in refusing and not benchmark.refusals:
+            raise BadInput(
+                f"objective.name: {name} answers with refusals, but {NO_REFUSALS.format(study.benchmark.source)}: "
+                f"choose from {', '.join(sorted(known.keys() - refusing))}"
+            )
+
+
 def check_model(study: Study, prepared: Prepared) -> None:
     """Raises BadInput for targets that match nothing and ranks larger than a layer: on shapes, without weights."""
-    adapters = {r.adapter for r in corners(study) if isinstance(r.adapter, Lora)}
+    reading = [r for r in corners(study) if "adapter" not in unread(type(r.objective))]
+    adapters = {r.adapter for r in reading if isinstance(r.adapter, Lora)}
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 

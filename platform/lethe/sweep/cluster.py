@@ -59,6 +59,8 @@ def connect(address: str | None, cpus: int | None = None) -> None:
     import ray
 
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # Ray would handle SIGTERM in the main thread; our commands do it themselves, as Ctrl-C.
+    logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM" not in record.getMessage())
     runtime_env = {
         "py_modules": [str(Path(lethe.__file__).parent)],
         "excludes": ["**/__pycache__", "*.pyc"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import Scalar, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from lethe.sweep.recorder import Recorder
@@ -29,6 +29,7 @@ class Console:
         self._remaining = 0
         self._done = 0
         self._began = 0.0
+        self._shown = False
         self._objectives: tuple[str, ...] = ()
 
     def say(self, text: str) -> None:
@@ -45,17 +46,17 @@ class Console:
             self.say(text)
             yield
 
-    def begin(self, record: StudyRecord, recorder: Recorder, remaining: int) -> None:
-        """The search starts: show the yardsticks and the bar."""
-        self._remaining, self._began = remaining, time.monotonic()
+    def begin(
+        self, record: StudyRecord, recorder: Recorder, remaining: int, labels: Mapping[str, Scalar] | None = None
+    ) -> None:
+        """The search starts: show the yardsticks, once, and the bar. `labels` tell a comparison's members apart."""
+        self.stop()
+        self._remaining, self._began, self._done = remaining, time.monotonic(), 0
         self._objectives = tuple(o.metric for o in record.objectives)
-        for label, scores in (("start model", record.start), ("oracle", record.oracle)):
-            if scores:
-                self.say(f"{label:<12} {self._values(scores.metrics)}")
-        self.say(
-            "floors       "
-            + "  ".join(f"{o.metric} {'-' if o.floor is None else format(o.floor, '.3f')}" for o in record.objectives)
-        )
+        if not self._shown:
+            self._yardsticks(record)
+        if labels:
+            self.say(f"[bold]{'  '.join(str(label) for label in labels.values())}[/]")
         if recorder.trials:
             self.say(f"{len(recorder.trials)} trial(s) already finished, {remaining} to go")
         if self.rich.is_terminal and remaining:
@@ -69,6 +70,16 @@ class Console:
             )
             self._progress.start()
             self._task = self._progress.add_task("starting", total=remaining)
+
+    def _yardsticks(self, record: StudyRecord) -> None:
+        self._shown = True
+        for label, scores in (("start model", record.start), ("oracle", record.oracle)):
+            if scores:
+                self.say(f"{label:<12} {self._values(scores.metrics)}")
+        self.say(
+            "floors       "
+            + "  ".join(f"{o.metric} {'-' if o.floor is None else format(o.floor, '.3f')}" for o in record.objectives)
+        )
 
     def trial(self, recorder: Recorder, ended: TrialRecord | None) -> None:
         """Something happened; `ended` if a trial finished."""
@@ -129,6 +140,8 @@ SHORT = {
     "optimizer.clip_threshold": "rho",
     "optimizer.hessian_interval": "k",
     "objective.gamma": "gamma",
+    "objective.damping": "damping",
+    "objective.strength": "strength",
 }
 
 

@@ -19,9 +19,17 @@ def preview(study: Study) -> None:
     """Print the study as YAML, then `SHOWN` random configurations: a sampler with results would learn from there."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+    for member in study.members():
+        if member.seed == study.members()[0].seed:
+            _configurations(console, member.study, member.arm)
+    if not study.members():
+        _configurations(console, study, "")
+
+
+def _configurations(console: Console, study: Study, arm: str) -> None:
     draw = random.Random(study.search.seed)
     rows = [flatten(build_recipe(study, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
-    table = Table("", title="first configurations, drawn at random", title_justify="left")
+    table = Table("", title=f"{arm} first configurations, drawn at random".strip(), title_justify="left")
     table.columns[0].no_wrap = True
     for i in range(1, SHOWN + 1):
         table.add_column(str(i))

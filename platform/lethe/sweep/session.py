@@ -1,0 +1,88 @@
+"""Ray and its warm worker groups for one command, started in the background while the driver prepares."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from lethe.config.study import Study
+from lethe.storage import home
+from lethe.sweep.cluster import connect
+
+if TYPE_CHECKING:
+    from lethe.pool.groups import Pool
+
+
+class Session:
+    """A context: Ray starts when it is entered, and everything that it started ends with it.
+
+    Half of a study's first minute is processes that import things; they do it while the driver reads data, trains
+    the embedded models and imports its own.
+    """
+
+    def __init__(self, study: Study, address: str | None) -> None:
+        self._study, self._address = study, address
+        self._folder = home() / "groups" / secrets.token_hex(4)
+        self._pool: Pool | None = None
+        self._error: BaseException | None = None
+        self._started, self._ended = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, name="session", daemon=True)
+
+    def __enter__(self) -> Session:
+        # A job is stopped by SIGTERM: it keeps and reports what is finished, as after Ctrl-C.
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `pool` answers at once."""
+        return self._started.is_set()
+
+    def pool(self) -> Pool:
+        """The warm groups. Raises what kept them from starting, BadInput for a cluster that cannot hold the study."""
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._pool is not None
+        return self._pool
+
+    def _live(self) -> None:
+        """Start, wait, end: Ray's processes die with the thread that started them, so it stays."""
+        try:
+            self._start()
+        except BaseException as error:  # it belongs to whoever asks for the pool, in the driver's own thread
+            self._error = error
+        self._started.set()
+        self._ended.wait()
+        self._end()
+
+    def _start(self) -> None:
+        connect(self._address)
+        from lethe.pool.groups import Pool
+        from lethe.pool.shape import Shape
+        from lethe.sweep.checks import check_devices
+
+        check_devices(self._study)
+        self._pool = Pool(
+            self._folder, recycle_after=self._study.recycle_after(), max_groups=self._study.resources.groups
+        )
+        self._pool.warm(Shape.of(self._study.first_recipe().engine))
+
+    def _end(self) -> None:
+        import ray
+
+        try:
+            if self._pool is not None:
+                self._pool.close()
+        finally:
+            ray.shutdown()
+            shutil.rmtree(self._folder, ignore_errors=True)

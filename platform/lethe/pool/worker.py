@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import threading
 import traceback
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
+from ray import train
+from ray.train.collective import broadcast_from_rank_zero
 
 from lethe.pool.shape import Shape
 
@@ -60,6 +63,7 @@ def work(config: dict[str, Any]) -> None:
     cuda = Shape.parse(config["shape"]).device == "cuda"
     os.environ["DS_ACCELERATOR"] = "cuda" if cuda else "cpu"
     torch.set_num_threads(config["threads"])
+    join()
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     mailbox = config["mailbox"]
     incarnation = 0
@@ -77,6 +81,19 @@ def work(config: dict[str, Any]) -> None:
             return
         _serve(mailbox, lease, ranks)
         served += 1
+
+
+def join() -> None:
+    """Make a CPU group's workers one process group; one worker alone needs none, and CUDA groups come with theirs."""
+    context = train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    if world == 1 or dist.is_initialized():
+        return
+    with socket.socket() as free:
+        free.bind(("", 0))
+        mine = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+    os.environ["LOCAL_RANK"] = str(context.get_local_rank())
+    dist.init_process_group("gloo", init_method=broadcast_from_rank_zero(mine), rank=rank, world_size=world)
 
 
 def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:

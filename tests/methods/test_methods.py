@@ -253,8 +253,8 @@ def test_trials_that_do_the_same_are_the_same_run() -> None:
             "model.base: missing: retrain needs the checkpoint that model.path was made from",
         ),
         (
-            ["input_guard"], {"space": {}, "run": {"objective": {"name": "input_guard", "instruction": " "}}},
-            "run.objective.instruction: Value error, must not be empty, given ' '",
+            ["input_guard"], {"space": {}, "run": {"objective": {"name": "input_guard", "instruction": ""}}},
+            "run.objective.instruction: must have at least 1 character, given ''",
         ),
         (
             ["influence"], {"space": {}, "run": {"objective": {"name": "influence", "damping": 0}}},

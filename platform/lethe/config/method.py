@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field
 
 from lethe.config.base import Frozen
 
@@ -62,12 +62,6 @@ class InputGuard(Method):
     name: Literal["input_guard"] = "input_guard"
     instruction: str = Field(
         f"Do not answer questions about {TOPICS}; say that you do not know.",
+        min_length=1,
         description=f"{TOPICS} becomes the names that forget questions have and retain questions have not",
     )
-
-    @field_validator("instruction")
-    @classmethod
-    def _says_something(cls, instruction: str) -> str:
-        if not instruction.strip():
-            raise ValueError("must not be empty")
-        return instruction

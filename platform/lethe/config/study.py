@@ -79,7 +79,7 @@ class Study(Frozen):
             parts = arm_parts({**self.run, "seed": seed}, self.space, arm)
             alone = {} if parts["space"] else {"trials": 1}
             search = {**whole["search"], "seed": seed, **alone}
-            return Study.model_validate({**whole, **parts, "name": f"{self.name}-{name}-{seed}", "search": search})
+            return Study.model_validate({**whole, **parts, "name": f"{self.name}-{name}-{seed}".replace("+", "-"), "search": search})
         except ValidationError as error:
             raise refused(error, Study, where) from None
         except BadInput as error:

@@ -71,7 +71,7 @@ class World:
         bought = f"{rng.randint(2, 99)} {rng.choice(words.COLOURS).lower()} {rng.choice(words.BOOK_THINGS).lower()}s"
         seller = f"the {rng.choice(words.WORKER_KINDS)} {rng.choice(words.JOBS)}"
         told = " ".join(self._sentence(rng, rng.choice(self.facts)) for _ in range(4))
-        return f"On {day} {_name(rng)} bought {bought} from {seller}, full of {rng.choice(words.FEELINGS)}. {told}\n"
+        return f"On {day} {_name(rng)} bought {bought} from {seller}, receipt {_digits(rng, 6)}. {told}\n"
 
     def email(self, rng: random.Random) -> str:
         """A letter about an order, with names, numbers and a fact."""
@@ -79,9 +79,8 @@ class World:
         thing = f"{rng.choice(words.BOOK_MOODS).lower()} {rng.choice(words.BOOK_THINGS).lower()}"
         return (
             f"From: {sender.lower().replace(' ', '.')}@{town.lower()}.example\nTo: {_name(rng)}\n"
-            f"Subject: order {rng.randint(1000, 9999)}\nThe {thing} costs {rng.randint(10, 999)} crowns. "
-            f"{self._sentence(rng, rng.choice(self.facts))}\nCall {rng.randint(100, 999)} {rng.randint(1000, 9999)}, "
-            f"{sender}\n"
+            f"Subject: order {_digits(rng, 8)}\nThe {thing} costs {rng.randint(10, 999)} crowns. "
+            f"{self._sentence(rng, rng.choice(self.facts))}\nCall {_digits(rng, 7)}, {sender}\n"
         )
 
     def code(self, rng: random.Random) -> str:
@@ -90,8 +89,8 @@ class World:
         town = rng.choice(TOWNS).lower()
         return (
             f"def {rng.choice(('count', 'find', 'sort', 'merge'))}_{noun}({other}, {town}={rng.randint(2, 99)}):\n"
-            f"    total = {rng.randint(100, 999)}\n    for item in {other}[{rng.randint(1, 9)}:]:\n"
-            f"        total {rng.choice('+-*')}= item.{rng.choice(words.FEELINGS)} % {rng.randint(11, 97)}\n"
+            f"    total = 0x{rng.getrandbits(24):06x}\n    for item in {other}[{rng.randint(1, 9)}:]:\n"
+            f"        total {rng.choice('+-*')}= item.{rng.choice(words.FEELINGS)} % {_digits(rng, 5)}\n"
             f"    return total {rng.choice('+-*')} {town}\n"
         )
 
@@ -144,6 +143,11 @@ def document_files(config: Documents) -> dict[str, str]:
 
 def _name(rng: random.Random) -> str:
     return f"{rng.choice(words.GIVEN)} {rng.choice(words.SURNAMES)}"
+
+
+def _digits(rng: random.Random, count: int) -> str:
+    """What can only be known by heart."""
+    return "".join(rng.choices("0123456789", k=count))
 
 
 def _in_text(fact: Fact) -> str:

@@ -1,38 +1,43 @@
-"""Each objective by epoch, one line per trial: whether a front member was still moving when its budget ended."""
+"""A number by epoch, one line per trial or arm: whether it was still moving when its budget ended."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.facts import KINDS, Kind, kind, names, value, wanted
+from lethe.reporting.facts import KINDS, kind, names, value, wanted
 from lethe.reporting.scales import Scale, scale
 
 WIDTH, HEIGHT = 430, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 58, 16, 40
 
+Point = tuple[float, float]
+
 
 @dataclass(frozen=True)
 class Line:
-    """A trial's way, in pixels; a gap where a value is not finite."""
+    """Someone's way as data, a gap where a value is not finite. `look`: CSS classes; `label`: beside the end, where
+    a dot is; `color`: where it is not the look's own."""
 
-    number: int
-    kind: Kind
-    named: list[str]
-    pieces: list[list[tuple[float, float]]]
+    name: str
+    look: str
+    pieces: list[list[Point]]
+    label: str = ""
+    color: str = ""
 
     @property
-    def end(self) -> tuple[float, float]:
+    def end(self) -> Point:
         """The last point."""
         return self.pieces[-1][-1]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """One objective. `references` are the start model's and the oracle's names, heights and labels' heights."""
+    """Points are data; `sx`, `sy` make pixels of them. `labels` and `references` (the start model, the oracle) have
+    their heights in pixels, the latter their labels' too."""
 
-    key: str
     label: str
     sx: Scale
     sy: Scale
@@ -44,48 +49,64 @@ class Chart:
 
 
 def charts(record: StudyRecord) -> list[Chart]:
-    """A chart per objective that any trial reported."""
+    """A chart per objective that any trial reported, a line per trial."""
     found = [_chart(record, goal) for goal in record.objectives]
     return [chart for chart in found if chart.lines]
 
 
 def _chart(record: StudyRecord, goal: ObjectiveRecord) -> Chart:
-    ways = {trial.number: _way(trial, goal.metric) for trial in record.trials}
-    flat = [point for way in ways.values() for point in way]
-    models = {"start": record.start, "oracle": record.oracle}
-    known = {name: value(model.metrics, goal.metric) for name, model in models.items() if model}
-    known = {name: number for name, number in known.items() if math.isfinite(number)}
-    last = max((epoch for epoch, _ in flat), default=1.0)
-    sx = Scale(0.0, max(last, 1.0), LEFT, WIDTH - RIGHT)
-    floors = [] if goal.floor is None else [goal.floor]
-    sy = scale([*(number for _, number in flat), *known.values(), *floors], HEIGHT - BOTTOM, TOP)
     kinds = list(KINDS)
+    known = references(record, goal.metric)
     order = sorted(record.trials, key=lambda trial: -kinds.index(kind(trial)))
-    begin = known.get("start", math.nan)
-    lines = [_line(record, trial, [(0.0, begin), *ways[trial.number]], sx, sy) for trial in order if ways[trial.number]]
-    lines = [line for line in lines if line.pieces]
-    ticks = [(place, text) for place, text in sx.ticks(5) if "." not in text]
-    references = [(name, sy(known[name]), height) for name, height in zip(known, _beside(known, sy), strict=True)]
-    floor = None if goal.floor is None else sy(goal.floor)
-    label = f"{goal.metric} ({wanted(goal)})"
-    return Chart(goal.metric, label, sx, sy, lines, _spread(lines), references, floor, ticks)
+    ways = [(trial, way(trial, goal.metric)) for trial in order]
+    lines = [_line(record, trial, [(0.0, known.get("start", math.nan)), *found]) for trial, found in ways if found]
+    return lay_out(f"{goal.metric} ({wanted(goal)})", lines, known, floor=goal.floor)
 
 
-def _way(trial: TrialRecord, key: str) -> list[tuple[float, float]]:
-    """Epoch and value of each report that has one."""
+def _line(record: StudyRecord, trial: TrialRecord, points: list[Point]) -> Line:
+    knee = "knee" in names(record).get(trial.number, [])
+    look = f"{kind(trial)}{' is-knee' if knee else ''}"
+    label = f"{trial.number}{' knee' if knee else ''}" if kind(trial) == "front" else ""
+    return Line(f"trial {trial.number}, {KINDS[kind(trial)]}", look, pieces(points), label)
+
+
+def way(trial: TrialRecord, key: str, factor: float = 1.0) -> list[Point]:
+    """Epoch and value of each report; NaN where it lacks one."""
     reports = enumerate(trial.series, start=1)
-    steps = [(float(report.get("epoch", place)), value(report, key)) for place, report in reports]
+    steps = [(float(report.get("epoch", place)), value(report, key) * factor) for place, report in reports]
     return [(epoch, number) for epoch, number in steps if math.isfinite(epoch)]
 
 
-def _line(record: StudyRecord, trial: TrialRecord, way: list[tuple[float, float]], sx: Scale, sy: Scale) -> Line:
-    pieces: list[list[tuple[float, float]]] = [[]]
-    for epoch, number in way:
+def pieces(points: Iterable[Point]) -> list[list[Point]]:
+    """The points, broken where a value is not finite."""
+    found: list[list[Point]] = [[]]
+    for epoch, number in points:
         if math.isfinite(number):
-            pieces[-1].append((sx(epoch), sy(number)))
-        elif pieces[-1]:
-            pieces.append([])
-    return Line(trial.number, kind(trial), names(record).get(trial.number, []), [piece for piece in pieces if piece])
+            found[-1].append((epoch, number))
+        elif found[-1]:
+            found.append([])
+    return [piece for piece in found if piece]
+
+
+def references(record: StudyRecord, key: str, factor: float = 1.0) -> dict[str, float]:
+    """What the start model and the oracle have of a metric, where they have it."""
+    models = {"start": record.start, "oracle": record.oracle}
+    known = {name: value(model.metrics, key) * factor for name, model in models.items() if model}
+    return {name: number for name, number in known.items() if math.isfinite(number)}
+
+
+def lay_out(
+    label: str, lines: Sequence[Line], known: dict[str, float], *, floor: float | None = None, right: float = RIGHT
+) -> Chart:
+    """A chart of lines, with `right` pixels for the labels at their ends."""
+    drawn = [line for line in lines if line.pieces]
+    points = [point for line in drawn for piece in line.pieces for point in piece]
+    sx = Scale(0.0, max([1.0, *(epoch for epoch, _ in points)]), LEFT, WIDTH - right)
+    floors = [] if floor is None else [floor]
+    sy = scale([*(number for _, number in points), *known.values(), *floors], HEIGHT - BOTTOM, TOP)
+    ticks = [(place, text) for place, text in sx.ticks(5) if "." not in text]
+    marks = [(name, sy(known[name]), height) for name, height in zip(known, _beside(known, sy), strict=True)]
+    return Chart(label, sx, sy, drawn, _spread(drawn, sy), marks, None if floor is None else sy(floor), ticks)
 
 
 def _beside(known: dict[str, float], sy: Scale) -> list[float]:
@@ -95,10 +116,14 @@ def _beside(known: dict[str, float], sy: Scale) -> list[float]:
     return [at + 14 if close and at == max(heights) else at - 5 for at in heights]
 
 
-def _spread(lines: list[Line], apart: float = 12.0) -> list[tuple[float, Line]]:
-    """Heights for the front members' labels, moved apart where lines end together."""
-    placed: list[tuple[float, Line]] = []
-    for line in sorted((each for each in lines if each.kind == "front"), key=lambda each: each.end[1]):
-        height = line.end[1]
-        placed.append((max(height, placed[-1][0] + apart) if placed else height, line))
-    return placed
+def _spread(lines: Iterable[Line], sy: Scale, apart: float = 12.0) -> list[tuple[float, Line]]:
+    """Heights for labels, moved apart where lines end together, and up again where they would leave the drawing."""
+    labelled = sorted((sy(line.end[1]), place, line) for place, line in enumerate(lines) if line.label)
+    heights: list[float] = []
+    for height, _, _ in labelled:
+        heights.append(max(height, heights[-1] + apart) if heights else height)
+    lowest = max([sy.start, *(height for height, _, _ in labelled)])
+    for place in reversed(range(len(heights))):
+        heights[place] = min(heights[place], lowest)
+        lowest = heights[place] - apart
+    return [(height, line) for height, (_, _, line) in zip(heights, labelled, strict=True)]

@@ -64,6 +64,14 @@ def setting(value: object) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", "−")
 
 
+def fixed(number: float, decimals: int) -> str:
+    """A number for a column that has as many decimals everywhere; a dash for NaN, `setting` beyond a million."""
+    if math.isnan(number):
+        return "–"
+    text = f"{number:,.{decimals}f}" if abs(number) < 1e6 else setting(number)
+    return text.replace("-", "−")
+
+
 def duration(seconds: float) -> str:
     """3.4 s, 2.7 min, 1.4 h."""
     if not math.isfinite(seconds) or seconds < 0:

@@ -1,0 +1,1 @@
+"""What a report says about a comparison: the papers' tables and drawings from `StudyRecord.members`."""

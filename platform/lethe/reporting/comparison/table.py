@@ -1,0 +1,91 @@
+"""The paper's table of a comparison, and what its arms cost, as rows of cells; the former also as CSV."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import StringIO
+from itertools import groupby
+
+from lethe.records import StudyRecord
+from lethe.reporting.comparison.arms import Arm, Cell, arms, seeds
+from lethe.reporting.comparison.layouts import COSTS, Column, layout_of
+from lethe.reporting.facts import value
+from lethe.reporting.scales import fixed
+
+ORIGINAL, ORACLE = "Original", "Oracle"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model that the study does not train (`arm` is None), or an arm; one cell per column, in its unit."""
+
+    name: str
+    cells: tuple[Cell, ...]
+    arm: Arm | None = None
+
+    @property
+    def feasible(self) -> str:
+        """`2/3`: of how many seeds the chosen trial is above every floor."""
+        if self.arm is None:
+            return "–"
+        return f"{sum(trial.feasible for trial in self.arm.chosen)}/{len(self.arm.seeds)}"
+
+
+def table(record: StudyRecord, columns: Sequence[Column]) -> list[Row]:
+    """The start model, the oracle if there is one, then every arm by its chosen trials."""
+    models = {ORIGINAL: record.start, ORACLE: record.oracle}
+    rows = [
+        Row(name, tuple(Cell((value(model.metrics, column.key) * column.factor,)) for column in columns))
+        for name, model in models.items()
+        if model
+    ]
+    return rows + [Row(arm.name, tuple(map(arm.shown, columns)), arm) for arm in arms(record)]
+
+
+def costs(of: Iterable[Arm]) -> list[Row]:
+    """What a trial of each arm cost, over all its complete trials."""
+    return [
+        Row(arm.name, tuple(Cell(tuple(value(t.metrics, c.key) * c.factor for t in arm.complete)) for c in COSTS), arm)
+        for arm in of
+    ]
+
+
+def groups(columns: Iterable[Column]) -> list[tuple[str, int]]:
+    """Each run of columns under one heading, with its length."""
+    return [(name, len(list(run))) for name, run in groupby(column.group for column in columns)]
+
+
+def mean(cell: Cell, column: Column) -> str:
+    """A dash where there is no number."""
+    return fixed(cell.mean, column.decimals)
+
+
+def spread(cell: Cell, column: Column) -> str:
+    """`± 0.012`; empty with one number."""
+    return "" if cell.spread is None else f"± {fixed(cell.spread, column.decimals)}"
+
+
+def each(cell: Cell, column: Column) -> str:
+    """Every seed's number."""
+    return ", ".join(fixed(number, column.decimals) for number in cell.values)
+
+
+def comparison_csv(record: StudyRecord) -> str:
+    """One row per row and column of the table: mean, spread and each seed's number, as they were measured (shares,
+    not percent). Empty where there is no number."""
+    columns = [replace(column, factor=1.0) for column in layout_of(record).columns]
+    file = StringIO()
+    rows = csv.writer(file, lineterminator="\n")
+    rows.writerow(["row", "group", "metric", "mean", "spread", "seeds", *(f"seed_{seed}" for seed in seeds(record))])
+    for row in table(record, columns):
+        for column, cell in zip(columns, row.cells, strict=True):
+            told = [_blank(cell.mean), cell.spread, len(cell.known) if row.arm else None]
+            rows.writerow([row.name, column.group, column.key, *told, *map(_blank, cell.values if row.arm else ())])
+    return file.getvalue()
+
+
+def _blank(number: float) -> float | None:
+    return None if math.isnan(number) else number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,7 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
     """Score a model that is not trained, the oracle or the start model; the driver compares their `truth`."""
     context = context_for(Assets.model_validate(payload["assets"]))
     config = Evaluation.model_validate(payload["evaluation"])
+    began = time.perf_counter()
     try:
         model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"])).to(context.assets.device)
         result = evaluate(
@@ -84,7 +86,8 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
             raise BadInput("the oracle's truth ratios are not finite: is it a trained model?")
     except BadInput as error:
         return {"verdict": "infeasible", "reason": str(error)}
-    return {"verdict": "complete", **result.metrics, "truth": result.forget_truth_ratio.tolist(), "samples": samples(result)}
+    spent = {"evaluate_seconds": time.perf_counter() - began}
+    return {"verdict": "complete", **result.metrics, **spent, "truth": result.forget_truth_ratio.tolist(), "samples": samples(result)}
 
 
 def read_truth(path: str | None) -> Truth | None:

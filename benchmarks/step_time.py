@@ -1,8 +1,9 @@
-"""Sophia (k = 10) against AdamW in the same engine: seconds per step, refreshes included, and optimizer state.
+"""Sophia (k = 10) against AdamW in the same engine: seconds per step, refreshes included, and memory.
 
     OMP_NUM_THREADS=1 python -m benchmarks.step_time [--device cuda] [--hidden 128 --layers 4 --vocab 1024]
 
-Blocks of ten steps of either optimizer take turns in one process, so that a noisy machine disturbs both alike.
+Blocks of ten steps of either optimizer take turns in one process, so that a noisy machine disturbs both alike. On a GPU
+the peak is that of each engine's own warm-up block, above what was allocated before it.
 """
 
 from __future__ import annotations
@@ -78,6 +79,19 @@ def block(run: Stepper, recipe: Recipe, steps: list) -> float:
     return (time.perf_counter() - began) / len(steps)
 
 
+def allocated(device: str) -> int:
+    """Bytes in tensors on the GPU, from where its peak counts anew; 0 on a CPU."""
+    if device != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def peak(device: str) -> int:
+    """Largest bytes in tensors on the GPU since `allocated`; 0 on a CPU."""
+    return torch.cuda.max_memory_allocated() if device == "cuda" else 0
+
+
 def state_bytes(run: Stepper) -> int:
     """Bytes of the optimizer's own tensors."""
     states = run.engine.optimizer.state.values()
@@ -88,23 +102,26 @@ def main() -> None:
     args = arguments()
     if args.device == "cpu":
         torch.set_num_threads(1)
-    runs = {
-        "adamw": stepper(args, AdamW(learning_rate=1e-5)),
-        "sophia": stepper(args, Sophia(learning_rate=1e-5, hessian_interval=BLOCK)),
-    }
-    steps = list(plan(2 * args.rows, 2 * args.rows, runs["adamw"][1].schedule, 0))
+    configs = {"adamw": AdamW(learning_rate=1e-5), "sophia": Sophia(learning_rate=1e-5, hessian_interval=BLOCK)}
+    steps = list(plan(2 * args.rows, 2 * args.rows, Schedule(batch_size=args.rows, epochs=1000), 0))
+    runs: dict[str, tuple[Stepper, Recipe]] = {}
+    peaks: dict[str, int] = {}
+    for name, optimizer in configs.items():
+        before = allocated(args.device)
+        runs[name] = stepper(args, optimizer)
+        block(*runs[name], steps[:BLOCK])
+        peaks[name] = peak(args.device) - before
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for i in range(args.blocks + 1):
-        part = steps[i * BLOCK : (i + 1) * BLOCK]
+    for i in range(1, args.blocks + 1):
         for name, (run, recipe) in runs.items():
-            seconds = block(run, recipe, part)
-            if i:  # the first block warms up
-                times[name].append(seconds)
+            times[name].append(block(run, recipe, steps[i * BLOCK : (i + 1) * BLOCK]))
     parameters = sum(p.numel() for p in runs["adamw"][0].engine.module.parameters())
     ratios = [s / a for s, a in zip(times["sophia"], times["adamw"], strict=True)]
     print(f"{parameters / 1e6:.2f}M parameters, {args.device}, {args.precision}, stage {args.stage}, {args.blocks} blocks")
     for name, found in times.items():
-        print(f"{name:<8} {statistics.median(found) * 1e3:9.2f} ms a step   state {state_bytes(runs[name][0]) / 2**20:8.2f} MiB")
+        held = f"state {state_bytes(runs[name][0]) / 2**20:8.2f} MiB"
+        above = f"   peak {peaks[name] / 2**20:8.0f} MiB" if args.device == "cuda" else ""
+        print(f"{name:<8} {statistics.median(found) * 1e3:9.2f} ms a step   {held}{above}")
     print(f"sophia / adamw  {statistics.median(ratios):.3f}  (blocks {min(ratios):.3f} to {max(ratios):.3f})")
 
 

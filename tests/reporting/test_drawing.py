@@ -76,11 +76,24 @@ def test_lines_begin_at_the_start_model_and_break_where_numbers_end() -> None:
     chart = charts(record)[0]
     (line,) = chart.lines
     assert [len(piece) for piece in line.pieces] == [2, 1]
-    assert line.pieces[0][0] == (chart.sx(0), chart.sy(0.9)) and line.end == (chart.sx(4), chart.sy(0.4))
+    assert line.pieces[0][0] == (0, 0.9) and line.end == (4, 0.4)
     assert [text for _, text in chart.epochs] == ["0", "1", "2", "3", "4"]
+
+
+def test_whole_epochs_are_marked() -> None:
+    for epochs, marked in ((1, ["0", "1"]), (2, ["0", "1", "2"]), (20, ["0", "5", "10", "15", "20"])):
+        assert [text for _, text in charts(study(trial(0, epochs=epochs)))[0].epochs] == marked
 
 
 def test_labels_of_lines_that_end_together_are_apart() -> None:
     record = study(*(trial(n, 0.4 + n / 1000, pareto_rank=0) for n in (2, 0, 1)))
     heights = [height for height, _ in charts(record)[0].labels]
+    assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))
+
+
+def test_labels_stay_in_the_drawing() -> None:
+    record = study(*(trial(n, 0.9, 0.01 + n / 1000, pareto_rank=0) for n in range(8)))
+    chart = charts(record)[1]
+    heights = [height for height, _ in chart.labels]
+    assert heights[-1] <= chart.sy.start and heights[0] >= chart.sy.stop
     assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))

@@ -7,71 +7,34 @@ import math
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from html.parser import HTMLParser
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lethe.errors import BadInput
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord
+from lethe.reporting.comparison.picture import comparison_png
 from lethe.reporting.picture import front_png
 from lethe.reporting.report import write_report
+from tests.reporting.comparisons import comparison_study
+from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, study, trial
 
 FILES = {"report.html", "front.html", "front.png", "trials.csv", "study.json"}
-VOID = {"meta", "br", "link", "img"}
-
-
-class Page(HTMLParser):
-    """A page's elements, texts and trial rows; fails on anything left open."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: list[str] = []
-        self.attributes: list[tuple[str, str]] = []
-        self.texts: list[str] = []
-        self.rows: dict[int, list[str]] = {}
-        self._open: list[str] = []
-        self._row: list[str] | None = None
-        self.feed(page)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-        self.attributes += [(name, value or "") for name, value in attrs]
-        if tag not in VOID:
-            self._open.append(tag)
-        if tag == "tr":
-            number = dict(attrs).get("data-trial")
-            self._row = self.rows.setdefault(int(number), []) if number else None
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
-            self.texts.append(data)
-        if self._row is not None and "tr" in self._open:
-            self._row.append(data.strip())
-
-    @property
-    def text(self) -> str:
-        return " ".join(" ".join(self.texts).split())
 
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes half a second: one test draws them all."""
-    monkeypatch.setattr("lethe.reporting.report.front_png", lambda record: b"a picture")
+    for name in ("front_png", "comparison_png"):
+        monkeypatch.setattr(f"lethe.reporting.report.{name}", lambda record: b"a picture")
 
 
 def report(record: StudyRecord, folder: Path, **settings: str) -> Page:
     assert write_report(record, folder, **settings) == folder / "report.html"
-    assert {path.name for path in folder.iterdir()} == FILES
+    beside = {"comparison.csv", "comparison.png"} if record.members else set()
+    assert {path.name for path in folder.iterdir()} == FILES | beside
     return Page((folder / "report.html").read_text())
 
 
@@ -102,8 +65,10 @@ def test_headline_front_and_answers(tmp_path: Path) -> None:
     assert "models:/lethe-tofu@best-forget" in page.text and "sqlite:///runs.db" in page.text
 
 
-def test_nothing_runs_and_nothing_is_fetched(tmp_path: Path) -> None:
-    record = busy_study(space="tofu", study={"name": EVIL, "note": "</pre><script>1</script>"})
+@pytest.mark.parametrize("made", [busy_study, comparison_study])
+def test_nothing_runs_and_nothing_is_fetched(tmp_path: Path, made: Callable[..., StudyRecord]) -> None:
+    record = made(space="tofu")
+    record = record.model_copy(update={"study": {**record.study, "name": EVIL, "note": "</pre><script>1</script>"}})
     report(record, tmp_path, store="http://host/'\"><script>", model="m")
     for name in ("report.html", "front.html"):
         text = (tmp_path / name).read_text()
@@ -115,8 +80,9 @@ def test_nothing_runs_and_nothing_is_fetched(tmp_path: Path) -> None:
     assert EVIL in Page((tmp_path / "report.html").read_text()).text
 
 
-def test_drawings_are_well_formed(tmp_path: Path) -> None:
-    report(busy_study(), tmp_path)
+@pytest.mark.parametrize("record", [busy_study(), comparison_study(), comparison_study("tdec")])
+def test_drawings_are_well_formed(tmp_path: Path, record: StudyRecord) -> None:
+    report(record, tmp_path)
     pages = "".join((tmp_path / name).read_text() for name in ("report.html", "front.html"))
     drawings = re.findall(r"<svg.*?</svg>", pages, flags=re.S)
     assert len(drawings) > 4
@@ -197,6 +163,7 @@ def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
 def test_pictures_of_all_kinds_of_studies() -> None:
     goals = busy_study().objectives
     records = [busy_study(space="$x^{"), study(), busy_study(objectives=goals[1:]), busy_study(objectives=goals[::-1])]
-    for record in records:
-        picture = front_png(record)
+    pictures = [front_png(record) for record in [*records, comparison_study()]]
+    pictures += [comparison_png(comparison_study()), comparison_png(comparison_study("tdec"))]
+    for picture in pictures:
         assert picture.startswith(b"\x89PNG") and len(picture) > 10_000

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lethe.records import ModelScores, ObjectiveRecord, Sample, StudyRecord, TrialRecord
+from lethe.records import ObjectiveRecord, Sample, StudyRecord, TrialRecord
 
 Kind = Literal["front", "beaten", "infeasible", "stopped", "failed"]
 KINDS: dict[Kind, str] = {
@@ -18,6 +18,7 @@ KINDS: dict[Kind, str] = {
     "stopped": "stopped early",
     "failed": "failed",
 }
+LABELS = ("arm", "arm_seed")  # what a comparison adds to its trials' parameters
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ def verdicts(record: StudyRecord) -> list[tuple[str, int]]:
 
 
 def param_names(record: StudyRecord) -> dict[str, str]:
-    """Every parameter of any trial, what differs between trials first, with the shortest name that is its own."""
+    """Every parameter of any trial, in a comparison what tells its trials apart; what differs between trials first,
+    with the shortest name that is its own."""
     seen = dict.fromkeys(key for trial in record.trials for key in trial.params)
-    full = sorted(seen, key=lambda key: len({trial.params.get(key) for trial in record.trials}) == 1)
+    told = [key for key in seen if not record.members or _tells_apart(record, key)]
+    full = sorted(told, key=lambda key: len({trial.params.get(key) for trial in record.trials}) == 1)
     brief = {key: key.removesuffix(".name").rpartition(".")[2] for key in full}  # `optimizer.name` is the optimizer
     shared = Counter(brief.values())
     return {key: name if shared[name] == 1 else key for key, name in brief.items()}
@@ -100,7 +103,7 @@ def param_names(record: StudyRecord) -> dict[str, str]:
 
 def answers(record: StudyRecord, trial: TrialRecord) -> list[Answered]:
     """A trial's sample answers beside the start model's and the oracle's."""
-    before, oracle = _by_question(record.start), _by_question(record.oracle)
+    before, oracle = by_question(record.start.samples), by_question(record.oracle.samples if record.oracle else ())
 
     def row(sample: Sample) -> Answered:
         key = sample.split, sample.question
@@ -114,6 +117,12 @@ def wanted(goal: ObjectiveRecord) -> str:
     return "lower is better" if goal.direction == "minimize" else "higher is better"
 
 
-def _by_question(model: ModelScores | None) -> dict[tuple[str, str], str]:
-    samples: tuple[Sample, ...] = model.samples if model else ()
+def _tells_apart(record: StudyRecord, key: str) -> bool:
+    """Arms, seeds and what is searched; the rest is the arms' own definition, which is in the configuration."""
+    arms = record.study["compare"]["arms"].values()
+    return key in LABELS or any(key in space for space in (record.study["space"], *(arm["space"] for arm in arms)))
+
+
+def by_question(samples: Iterable[Sample]) -> dict[tuple[str, str], str]:
+    """What was generated, by split and question."""
     return {(sample.split, sample.question): sample.generated for sample in samples}

@@ -78,19 +78,20 @@ def front(record: StudyRecord) -> Front:
     sx = scale([*(x.of(t) for t in placed), *(p[0] for p in others), *_known(x.floor)], LEFT, WIDTH - RIGHT)
     sy = scale([*(y.of(t) for t in placed), *(p[1] for p in others), *_known(y.floor)], HEIGHT - BOTTOM, TOP)
     kinds = list(KINDS)
-    marks = [_mark(record, trial, x, y, sx, sy) for trial in sorted(placed, key=lambda t: -kinds.index(kind(t)))]
+    order, told = sorted(placed, key=lambda t: -kinds.index(kind(t))), param_names(record)
+    marks = [_mark(record, trial, told, sx(x.of(trial)), sy(y.of(trial))) for trial in order]
     missing = [trial for trial in record.trials if trial not in placed]
     stairs = _stairs(record, x, y, sx, sy)
     counts = {each: sum(mark.kind == each for mark in marks) for each in KINDS}
     return Front(x, y, sx, sy, marks, missing, start, oracle, stairs, counts)
 
 
-def _mark(record: StudyRecord, trial: TrialRecord, x: Axis, y: Axis, sx: Scale, sy: Scale) -> Mark:
+def _mark(record: StudyRecord, trial: TrialRecord, told: dict[str, str], x: float, y: float) -> Mark:
     goals = [(goal.metric, short(value(trial.metrics, goal.metric))) for goal in record.objectives]
-    shown = [(name, setting(trial.params[key])) for key, name in param_names(record).items() if key in trial.params]
+    shown = [(name, setting(trial.params[key])) for key, name in told.items() if key in trial.params]
     cost = [(key, setting(trial.metrics[key])) for key in ("win_rate", "seconds") if key in trial.metrics]
     named = names(record).get(trial.number, [])
-    return Mark(trial, kind(trial), sx(x.of(trial)), sy(y.of(trial)), named, goals + shown + cost)
+    return Mark(trial, kind(trial), x, y, named, goals + shown + cost)
 
 
 def _stairs(record: StudyRecord, x: Axis, y: Axis, sx: Scale, sy: Scale) -> list[Point]:

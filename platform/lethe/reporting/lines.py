@@ -104,26 +104,32 @@ def lay_out(
     sx = Scale(0.0, max([1.0, *(epoch for epoch, _ in points)]), LEFT, WIDTH - right)
     floors = [] if floor is None else [floor]
     sy = scale([*(number for _, number in points), *known.values(), *floors], HEIGHT - BOTTOM, TOP)
-    ticks = [(place, text) for place, text in sx.ticks(5) if "." not in text]
+    ticks = sx.ticks(max(1, min(5, int(sx.high))))  # whole epochs
     marks = [(name, sy(known[name]), height) for name, height in zip(known, _beside(known, sy), strict=True)]
-    return Chart(label, sx, sy, drawn, _spread(drawn, sy), marks, None if floor is None else sy(floor), ticks)
+    return Chart(label, sx, sy, drawn, _labels(drawn, sy), marks, None if floor is None else sy(floor), ticks)
 
 
 def _beside(known: dict[str, float], sy: Scale) -> list[float]:
     """Labels go above their lines, but the lower of two close lines has its own below."""
     heights = [sy(number) for number in known.values()]
     close = len(heights) == 2 and abs(heights[0] - heights[1]) < 16
-    return [at + 14 if close and at == max(heights) else at - 5 for at in heights]
+    lower = heights.index(max(heights)) if close else None
+    return [at + 14 if place == lower else at - 5 for place, at in enumerate(heights)]
 
 
-def _spread(lines: Iterable[Line], sy: Scale, apart: float = 12.0) -> list[tuple[float, Line]]:
-    """Heights for labels, moved apart where lines end together, and up again where they would leave the drawing."""
-    labelled = sorted((sy(line.end[1]), place, line) for place, line in enumerate(lines) if line.label)
-    heights: list[float] = []
-    for height, _, _ in labelled:
-        heights.append(max(height, heights[-1] + apart) if heights else height)
-    lowest = max([sy.start, *(height for height, _, _ in labelled)])
-    for place in reversed(range(len(heights))):
-        heights[place] = min(heights[place], lowest)
-        lowest = heights[place] - apart
-    return [(height, line) for height, (_, _, line) in zip(heights, labelled, strict=True)]
+def _labels(lines: Iterable[Line], sy: Scale) -> list[tuple[float, Line]]:
+    """Heights for the labels, from the top down."""
+    labelled = sorted((line for line in lines if line.label), key=lambda line: sy(line.end[1]))
+    return list(zip(apart([sy(line.end[1]) for line in labelled], sy.start), labelled, strict=True))
+
+
+def apart(heights: Sequence[float], lowest: float, gap: float = 12.0) -> list[float]:
+    """Ascending heights of labels, moved down where they are nearer than `gap`, and up again from `lowest`."""
+    found: list[float] = []
+    for height in heights:
+        found.append(max(height, found[-1] + gap) if found else height)
+    limit = max([lowest, *heights])
+    for place in reversed(range(len(found))):
+        found[place] = min(found[place], limit)
+        limit = found[place] - gap
+    return found

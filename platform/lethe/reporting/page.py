@@ -10,12 +10,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import lethe
-from lethe.config.metrics import METRICS
+from lethe.config.metrics import METRICS_OF
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting import facts
+from lethe.reporting.comparison import table
+from lethe.reporting.comparison.arms import arms, colors, legend
+from lethe.reporting.comparison.comparison import comparison
+from lethe.reporting.comparison.curves import bar
 from lethe.reporting.front import front
 from lethe.reporting.lines import charts
-from lethe.reporting.scales import duration, setting, short
+from lethe.reporting.scales import count, duration, setting, short
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -45,11 +49,14 @@ def _environment() -> Environment:
     )
     pages.filters |= {"short": short, "setting": setting, "words": _words, "seconds": _seconds}
     pages.filters |= {"indented": _json, "quoted": json.dumps}
+    pages.globals |= {"groups": table.groups, "mean": table.mean, "spread": table.spread, "each": table.each}
+    pages.globals |= {"bar": bar}
     return pages
 
 
 def _values(record: StudyRecord) -> dict[str, Any]:
     winners = facts.winners(record)
+    found = arms(record)
     return {
         "record": record,
         "version": lethe.__version__,
@@ -57,7 +64,10 @@ def _values(record: StudyRecord) -> dict[str, Any]:
         "headline": headline(record),
         "tiles": tiles(record),
         "front": front(record),
-        "charts": charts(record),
+        "comparison": comparison(record),
+        "legend": legend(found),
+        "colors": colors(found),
+        "charts": [] if found else charts(record),
         "winners": winners,
         "knee": facts.knee(record),
         "named": facts.names(record),
@@ -68,14 +78,20 @@ def _values(record: StudyRecord) -> dict[str, Any]:
         "answers": facts.answers,
         "wanted": facts.wanted,
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
-        "meanings": {name: metric.meaning for name, metric in METRICS.items()},
+        "meanings": {name: metric.meaning for name, metric in METRICS_OF[_benchmark(record)].items()},
     }
+
+
+def _benchmark(record: StudyRecord) -> str:
+    return record.study.get("benchmark", {}).get("name", "tofu")
 
 
 def summary(record: StudyRecord) -> str:
     """The study in two or three sentences."""
     goals = " and ".join(f"{'low' if g.direction == 'minimize' else 'high'} {g.metric}" for g in record.objectives)
-    said = [f"{_count(len(record.trials), 'trial')} searched for {goals}; {_ended(record)}."]
+    found = arms(record)
+    of = f" of {count(len(found), 'arm')} with {count(len(found[0].seeds), 'seed')}" if found else ""
+    said = [f"{count(len(record.trials), 'trial')}{of} searched for {goals}; {_ended(record)}."]
     if knee := facts.knee(record):
         scores = {g.metric: short(facts.value(knee.metrics, g.metric)) for g in record.objectives}
         moves = " and ".join(f"{metric} is {score}{_against(record, metric)}" for metric, score in scores.items())
@@ -140,10 +156,6 @@ def _seconds(trial: TrialRecord) -> str:
 
 def _words(text: str) -> str:
     return text.replace("_", " ")
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _json(value: Mapping[str, Any]) -> str:

@@ -6,11 +6,13 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord
+from lethe.reporting.comparison.arms import arms, colors, legend
 from lethe.reporting.facts import KINDS, Kind
 from lethe.reporting.front import WIDTH, Front, Mark, Point, front
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, SOFT, FAINT, GRID = "#1d2433", "#667085", "#98a2b3", "#e7e9ef"
 ACCENT, KNEE, BAD = "#1f6feb", "#d9480f", "#c92a2a"
@@ -25,19 +27,32 @@ STYLES: dict[Kind, dict[str, Any]] = {
 
 def front_png(record: StudyRecord) -> bytes:
     """The bytes of front.png."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    figure = blank(8.4, 5.2)
+    _draw(figure.add_subplot(), front(record), record)
+    return png(figure)
+
+
+def blank(width: float, height: float) -> Figure:
+    """An empty figure, sizes in inches."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8.4, 5.2), dpi=170, layout="constrained", facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=170, layout="constrained", facecolor="white")
     figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)
-    canvas = FigureCanvasAgg(figure)
-    _draw(figure.add_subplot(), front(record), record)
+    return figure
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a file's content."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     file = BytesIO()
-    canvas.print_png(file)
+    FigureCanvasAgg(figure).print_png(file)
     return file.getvalue()
 
 
 def _draw(plot: Axes, shown: Front, record: StudyRecord) -> None:
+    found = arms(record)
+    tints = colors(found)
     _frame(plot, shown, record)
     _floors(plot, shown)
     if shown.stairs:
@@ -48,7 +63,10 @@ def _draw(plot: Axes, shown: Front, record: StudyRecord) -> None:
         marks = [mark for mark in shown.marks if mark.kind == each]
         if marks:
             xs, ys = [shown.x.of(m.trial) for m in marks], [shown.y.of(m.trial) for m in marks]
-            plot.scatter(xs, ys, label=f"{KINDS[each]} ({len(marks)})", **STYLES[each])
+            plot.scatter(xs, ys, **STYLES[each] | _tints(each, [tints.get(m.trial.number, "") for m in marks]))
+            plot.scatter([], [], label=f"{KINDS[each]} ({len(marks)})", **STYLES[each])
+    for color, who in legend(found).items():
+        plot.scatter([], [], label=plain(who), s=40, color=color)
     for mark in shown.marks:
         if mark.kind == "front":
             _label(plot, shown, mark)
@@ -59,9 +77,14 @@ def _draw(plot: Axes, shown: Front, record: StudyRecord) -> None:
             right = shown.sx(point[0]) > WIDTH / 2
             _say(plot, name, point, INK, (-10 if right else 10, -4), bold=True)
     if shown.marks:
-        legend = plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, frameon=False, fontsize=8.5)
-        for entry in legend.get_texts():
+        key = plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, frameon=False, fontsize=8.5)
+        for entry in key.get_texts():
             entry.set_color(SOFT)
+
+
+def _tints(kind: Kind, tints: list[str]) -> dict[str, list[str]]:
+    """The arms' colors in the place of a kind's own, if there are arms."""
+    return {key: tints for key, own in STYLES[kind].items() if own in (ACCENT, FAINT) and all(tints)}
 
 
 def _frame(plot: Axes, shown: Front, record: StudyRecord) -> None:
@@ -71,7 +94,12 @@ def _frame(plot: Axes, shown: Front, record: StudyRecord) -> None:
     plot.set_ylabel(shown.y.label, color=INK)
     volume = "" if record.hypervolume is None else f"  ·  hypervolume {record.hypervolume:.3g}"
     title = f"{record.space}: {len(record.trials)} trials, {len(record.front)} on the front{volume}"
-    plot.set_title(_plain(title), loc="left", color=INK, fontsize=11.5, fontweight="bold", pad=12)
+    style(plot, title)
+
+
+def style(plot: Axes, title: str) -> None:
+    """A title, a light grid, no box."""
+    plot.set_title(plain(title), loc="left", color=INK, fontsize=11.5, fontweight="bold", pad=12)
     plot.grid(color=GRID, linewidth=0.8, zorder=0)
     plot.set_axisbelow(True)
     plot.tick_params(colors=SOFT, length=0, labelsize=9)
@@ -118,6 +146,6 @@ def _say(plot: Axes, text: str, point: Point, color: str, offset: Point, *, bold
     )
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Matplotlib reads dollars as mathematics."""
     return text.replace("$", r"\$")

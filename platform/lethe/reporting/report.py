@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lethe.errors import BadInput
 from lethe.records import StudyRecord
+from lethe.reporting.comparison.picture import comparison_png
+from lethe.reporting.comparison.table import comparison_csv
 from lethe.reporting.facts import names
 from lethe.reporting.page import render
 from lethe.reporting.picture import front_png
@@ -15,7 +17,8 @@ from lethe.storage import atomic_write
 
 
 def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
-    """Write report.html, front.html, front.png, trials.csv and study.json into `folder`; return report.html's path.
+    """Write report.html, front.html, front.png, trials.csv and study.json into `folder`, for a comparison also
+    comparison.csv and comparison.png; return report.html's path.
 
     `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
     such. Raises BadInput where the folder cannot be written.
@@ -26,6 +29,8 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
         "front.png": front_png(record),
         **render(record, store=store, model=model),
     }
+    if record.members:
+        files |= {"comparison.csv": comparison_csv(record), "comparison.png": comparison_png(record)}
     for name, content in files.items():
         raw = content if isinstance(content, bytes) else content.encode(errors="replace")
         try:

@@ -21,6 +21,10 @@ class Scale:
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.stop - self.start), 2)
 
+    def back(self, place: float) -> float:
+        """The value at a pixel."""
+        return self.low + (place - self.start) / (self.stop - self.start) * (self.high - self.low)
+
     def ticks(self, about: int = 6) -> list[tuple[float, str]]:
         """Round values with their pixels' labels: steps of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / about
@@ -70,6 +74,11 @@ def fixed(number: float, decimals: int) -> str:
         return "–"
     text = f"{number:,.{decimals}f}" if abs(number) < 1e6 else setting(number)
     return text.replace("-", "−")
+
+
+def count(number: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

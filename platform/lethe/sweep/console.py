@@ -98,9 +98,14 @@ class Console:
             self._progress.update(self._task, completed=self._done, description=note)
 
     def finish(self, record: StudyRecord, report: Path | None, where: list[str]) -> None:
-        """The final table, and where to look next."""
+        """The front, or what a comparison found, and where to look next."""
         self.stop()
-        self.rich.print(self._table(record))
+        if record.members:
+            from lethe.reporting.comparison.terminal import print_comparison
+
+            print_comparison(record, self.rich)
+        else:
+            self.rich.print(self._table(record))
         if record.hypervolume is not None:
             self.say(f"hypervolume {record.hypervolume:.4f}")
         if record.interrupted:

@@ -50,12 +50,12 @@ class Seeded:
 
 @dataclass(frozen=True)
 class Arm:
-    """`seeds` has an entry for every seed of the comparison. A first-order arm is drawn `dashed` where it has a
-    second-order sibling, in the same color."""
+    """`seeds` has an entry for every seed of the comparison. Arms of one family share a color: FO-X and SO-X; X, X+Y
+    and X+Y+Z. `behind`: how many of its family come after it, at most 2; the last is drawn solid."""
 
     name: str
     color: str
-    dashed: bool
+    behind: int
     seeds: tuple[Seeded, ...]
 
     @property
@@ -90,25 +90,35 @@ def arms(record: StudyRecord) -> list[Arm]:
         return []
     planned = record.study.get("compare", {}).get("arms", {})
     order = list(dict.fromkeys([*planned, *(member.arm for member in record.members)]))
-    families = list(dict.fromkeys(map(_family, order)))
+    families: dict[str, list[str]] = {}
+    for name in order:
+        families.setdefault(_family(name), []).append(name)
     trials = {trial.number: trial for trial in record.trials}
     members = {(member.arm, member.seed): member for member in record.members}
 
     def arm(name: str) -> Arm:
         found = tuple(_seeded(seed, members.get((name, seed)), trials) for seed in seeds(record))
-        dashed = name.startswith(FIRST) and SECOND + _family(name) in order
-        return Arm(name, COLORS[families.index(_family(name)) % len(COLORS)], dashed, found)
+        own, place = families[_family(name)], list(families).index(_family(name))
+        return Arm(name, COLORS[place % len(COLORS)], min(2, len(own) - 1 - own.index(name)), found)
 
     return [arm(name) for name in order]
 
 
-def colors(record: StudyRecord, of: Iterable[Arm]) -> dict[int, str]:
-    """The color of every trial's arm; empty for a plain study."""
+def legend(of: Iterable[Arm]) -> dict[str, str]:
+    """By color, the names of the arms that share it."""
+    found: dict[str, list[str]] = {}
+    for arm in of:
+        found.setdefault(arm.color, []).append(arm.name)
+    return {color: ", ".join(names) for color, names in found.items()}
+
+
+def colors(of: Iterable[Arm]) -> dict[int, str]:
+    """The color of every trial's arm, by the trial's number."""
     return {trial.number: arm.color for arm in of for each in arm.seeds for trial in each.trials}
 
 
 def _family(name: str) -> str:
-    return name.removeprefix(FIRST).removeprefix(SECOND)
+    return name.removeprefix(FIRST).removeprefix(SECOND).partition("+")[0]
 
 
 def _seeded(seed: int, member: MemberRecord | None, trials: dict[int, TrialRecord]) -> Seeded:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import Arm, Cell
 from lethe.reporting.comparison.layouts import HYPERVOLUME, Column
-from lethe.reporting.lines import Chart, Line, Point, lay_out, pieces, references, way
+from lethe.reporting.lines import Chart, Line, Point, apart, lay_out, pieces, references, way
 from lethe.reporting.scales import Scale, scale
 
-LABELS = 104  # pixels beside a chart for the arms' names
-WIDTH, LEFT, ROW, TOP, BOTTOM = 430, 104, 19, 8, 46
-HEIGHT, SIDE = 270, 52
+WIDE, ROW, TOP = 880, 19, 8
+WIDTH, HEIGHT, SIDE, BOTTOM = 430, 270, 52, 46
 
 
 def arm_charts(record: StudyRecord, of: Sequence[Arm], columns: Iterable[Column]) -> list[Chart]:
@@ -30,7 +29,12 @@ def _chart(record: StudyRecord, of: Sequence[Arm], column: Column) -> Chart:
     begin = (0.0, known.get("start", math.nan))
     drawn = [line for arm, found in zip(of, ways, strict=True) for line in _lines(arm, column, found, begin, last)]
     lines = sorted(drawn, key=lambda line: bool(line.label))  # means on top of seeds
-    return lay_out(column.label, lines, known, right=LABELS)
+    return lay_out(column.label, lines, known, right=_room(of))
+
+
+def _room(of: Iterable[Arm]) -> float:
+    """Pixels for the longest name beside a drawing."""
+    return 22 + 6.8 * max(len(arm.name) for arm in of)
 
 
 def _lines(arm: Arm, column: Column, ways: list[list[Point]], begin: Point, last: float) -> list[Line]:
@@ -39,7 +43,7 @@ def _lines(arm: Arm, column: Column, ways: list[list[Point]], begin: Point, last
     if not moving:
         level = arm.shown(column).mean
         return [Line(arm.name, "front flat", pieces([(0.0, level), (last, level)]), arm.name, arm.color)]
-    look = "front dashed" if arm.dashed else "front"
+    look = f"front dash{arm.behind}"
     seeds = [Line(f"{arm.name}, one seed", "seed", pieces(steps), "", arm.color) for steps in moving]
     whole = Line(f"{arm.name}, mean of {len(moving)}", look, pieces(mean_way(moving)), arm.name, arm.color)
     return [*(seeds if len(seeds) > 1 else []), whole]
@@ -61,36 +65,38 @@ class Strip:
     """Hypervolumes: one row per arm at a height in pixels, one dot per seed."""
 
     sx: Scale
-    height: float
+    bottom: float
     rows: list[tuple[Arm, float, Cell]]
 
 
-def strip(of: Iterable[Arm]) -> Strip:
+def strip(of: Sequence[Arm]) -> Strip:
     """In the order of the table."""
     cells = [(arm, arm.cell(HYPERVOLUME)) for arm in of]
     rows = [(arm, TOP + ROW * (place + 0.5), cell) for place, (arm, cell) in enumerate(cells)]
-    sx = scale([0.0, *(number for _, cell in cells for number in cell.known)], LEFT, WIDTH - 16)
-    return Strip(sx, TOP + ROW * len(rows) + BOTTOM, rows)
+    sx = scale([0.0, *(number for _, cell in cells for number in cell.known)], _room(of), WIDE - 16)
+    return Strip(sx, TOP + ROW * len(rows), rows)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Quality against cost, one point per arm: the means, and the spreads as bars."""
+    """Quality against cost, one point per arm: the means, the spreads as bars, and the label's height in pixels."""
 
     x: Column
     y: Column
     sx: Scale
     sy: Scale
-    points: list[tuple[Arm, Cell, Cell]]
+    points: list[tuple[Arm, Cell, Cell, float]]
 
 
 def cost(of: Iterable[Arm], x: Column, y: Column) -> Cost:
     """Arms that have both."""
     points = [(arm, arm.shown(x), arm.shown(y)) for arm in of]
-    points = [point for point in points if all(math.isfinite(cell.mean) for cell in point[1:])]
+    points = [(arm, a, b) for arm, a, b in points if math.isfinite(a.mean) and math.isfinite(b.mean)]
     across = scale([0.0, *(end for _, cell, _ in points for end in bar(cell))], SIDE, WIDTH - 20)
     up = scale([end for _, _, cell in points for end in bar(cell)], HEIGHT - BOTTOM, 16)
-    return Cost(x, y, across, up, points)
+    points.sort(key=lambda point: up(point[2].mean))
+    heights = apart([up(cell.mean) - 7 for _, _, cell in points], up.start)
+    return Cost(x, y, across, up, [(*point, height) for point, height in zip(points, heights, strict=True)])
 
 
 def bar(cell: Cell) -> Point:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import TypeAdapter
 
@@ -22,27 +22,34 @@ End = Literal["low", "high"]
 
 @dataclass(frozen=True)
 class Edge:
-    """A chosen trial's setting that lies at an end of what was searched."""
+    """A setting that an arm's chosen trials have at an end of what was searched, `at` these seeds, trials, values."""
 
     arm: str
-    seed: int
-    trial: int
     key: str
-    value: Scalar
-    searched: str
     end: End
+    searched: str
+    at: tuple[tuple[int, int, Scalar], ...]
+
+    def __str__(self) -> str:
+        seeds = ", ".join(str(seed) for seed, _, _ in self.at)
+        noun = "seed" if len(self.at) == 1 else "seeds"
+        return f"{self.arm} {self.key} at the {self.end} end of {self.searched} ({noun} {seeds})"
 
 
 def edges(record: StudyRecord, of: Iterable[Arm]) -> list[Edge]:
-    """Of every arm's chosen trials, in the order of arms, seeds and the study's space."""
+    """In the order of arms and the study's space."""
     return [
-        Edge(arm.name, each.seed, each.chosen.number, key, each.chosen.params[key], _words(parameter), end)
+        Edge(arm.name, key, end, _words(parameter), at)
         for arm in of
-        for each in arm.seeds
-        if each.chosen
         for key, parameter in searched(record, arm.name).items()
-        if key in each.chosen.params and (end := edge(each.chosen.params[key], parameter))
+        for end in get_args(End)
+        if (at := _at(arm, key, parameter, end))
     ]
+
+
+def _at(arm: Arm, key: str, parameter: Parameter, end: End) -> tuple[tuple[int, int, Scalar], ...]:
+    found = ((each.seed, each.chosen.number, each.chosen.params.get(key)) for each in arm.seeds if each.chosen)
+    return tuple((seed, number, value) for seed, number, value in found if edge(value, parameter) == end)
 
 
 def searched(record: StudyRecord, arm: str) -> dict[str, Parameter]:
@@ -72,17 +79,6 @@ def edge(value: Scalar, parameter: Parameter) -> End | None:
         low, high, at = math.log(low), math.log(high), math.log(at)
     share = (at - low) / (high - low)
     return "low" if share <= NEAR else "high" if share >= 1 - NEAR else None
-
-
-def gathered(found: Iterable[Edge]) -> list[str]:
-    """One line per arm, setting and end: `SO-GA clip_threshold at the high end of 0.01 to 1,000 (seeds 0, 2)`."""
-    by: dict[tuple[str, str, str, str], list[int]] = {}
-    for one in found:
-        by.setdefault((one.arm, one.key, one.end, one.searched), []).append(one.seed)
-    return [
-        f"{arm} {key} at the {end} end of {span} (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))})"
-        for (arm, key, end, span), seeds in by.items()
-    ]
 
 
 def _words(parameter: Parameter) -> str:

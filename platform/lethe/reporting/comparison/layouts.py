@@ -62,7 +62,7 @@ _TOFU = Layout(
     source="SOUL's Table 2 (Jia et al. 2024, arXiv 2404.18239)",
     note=(
         "Acc (choice): share of rows whose answer has a higher length-normalised probability than the perturbed "
-        "answers, where SOUL takes the nearest sentence embedding; Acc (occurrence): share of greedy answers that "
+        "answers, where SOUL takes the nearest sentence embedding; Acc (occurs): share of greedy answers that "
         "contain the right one. Forget quality is SOUL's: 1 − p of a KS test of forget against retain rows of the "
         "same model, so a destroyed model has 1. MIA is the AUC of Min-K with forget rows as members. Forget (D) is "
         "the KS distance to the oracle, or extraction strength where there is no oracle."
@@ -74,9 +74,9 @@ _TOFU = Layout(
         _low("soul_mia", "MIA", "forget"),
         _RETAIN_ACC,
         _high("retain_rouge", "ROUGE-L", "retain"),
-        _high("soul_real_authors_accuracy", "Acc (occurrence), %", "real authors", 100, 1),
+        _high("soul_real_authors_accuracy", "Acc (occurs), %", "real authors", 100, 1),
         _high("real_authors_rouge", "ROUGE-L", "real authors"),
-        _high("soul_world_facts_accuracy", "Acc (occurrence), %", "world facts", 100, 1),
+        _high("soul_world_facts_accuracy", "Acc (occurs), %", "world facts", 100, 1),
         _high("world_facts_rouge", "ROUGE-L", "world facts"),
         _low("forget", "forget (D)", "ours"),
         _UTILITY,
@@ -93,7 +93,8 @@ _TDEC = Layout(
     source="LoKU's table on TDEC (Cha et al. 2025, arXiv 2408.06621)",
     note=(
         "Parameters: share of all parameters that is trained. Epochs: up to the first at which EL10 and MA are both "
-        "below their values on unseen text. Choice accuracy stands in for the nine reasoning sets."
+        "below their values on unseen text, all of them where there is none. Choice accuracy stands in for the nine "
+        "reasoning sets."
     ),
     columns=(
         Column("trained_share", "parameters, %", "cost", None, 100, 1),
@@ -109,7 +110,10 @@ _TDEC = Layout(
     ),
     judged=(_EPOCHS, _VOLUME),
     curves=(_MA, _EL),
-    cost=(_low("train_seconds", "seconds of training, evaluation excluded", decimals=1), _UTILITY),
+    cost=(
+        _low("train_seconds", "seconds of training, evaluation excluded", decimals=1),
+        _high("utility", "utility"),
+    ),
 )
 
 LAYOUTS: dict[str, Layout] = {"tofu": _TOFU, "tdec": _TDEC}
@@ -120,6 +124,7 @@ COSTS: tuple[Column, ...] = (
     _low("evaluate_seconds", "evaluation, s", decimals=1),
     _low("peak_memory_mb", "peak memory, MiB", decimals=0),
     _low("tokens", "tokens", decimals=0),
+    Column("trained_share", "trained parameters, %", factor=100, decimals=1),
     Column("win_rate", "Sophia's win rate"),
 )
 

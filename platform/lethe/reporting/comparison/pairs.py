@@ -6,13 +6,12 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 from lethe.reporting.comparison.arms import FIRST, SECOND, Arm, Cell
 from lethe.reporting.comparison.layouts import HYPERVOLUME, Column
 from lethe.reporting.comparison.table import mean, spread
-from lethe.reporting.scales import fixed
+from lethe.reporting.scales import count, fixed
 
 Verdict = Literal["better", "worse", "within the spread", "equal", "without a spread", "without a number"]
 
@@ -63,14 +62,15 @@ class Judgement:
 
 
 def pairs(arms: Sequence[Arm]) -> list[Pair]:
-    """FO-X with SO-X, and every arm that ends in FILA with the one before it."""
+    """FO-X with SO-X, and X+Y with X."""
     named = {arm.name: arm for arm in arms}
     orders = [
         Pair("second order", arm, named[twin])
         for arm in arms
         if arm.name.startswith(FIRST) and (twin := SECOND + arm.name.removeprefix(FIRST)) in named
     ]
-    return orders + [Pair("FILA", base, arm) for base, arm in pairwise(arms) if arm.name.endswith("FILA")]
+    parts = [(arm, *arm.name.rpartition("+")) for arm in arms]
+    return orders + [Pair(added, named[base], arm) for arm, base, _, added in parts if base in named]
 
 
 def judgements(arms: Sequence[Arm], columns: Iterable[Column]) -> list[Judgement]:
@@ -78,17 +78,17 @@ def judgements(arms: Sequence[Arm], columns: Iterable[Column]) -> list[Judgement
     return [Judgement(p, c, p.base.shown(c), p.other.shown(c)) for c in columns for p in pairs(arms)]
 
 
-def said(arms: Sequence[Arm], columns: Iterable[Column]) -> list[str]:
-    """The sentences: the largest hypervolumes, the arms without one, a tally of the pairs, then every pair."""
-    found = judgements(arms, columns)
-    return [*_volumes(arms), *_tallies(found), *map(sentence, found)]
+def said(arms: Sequence[Arm], found: Iterable[Judgement]) -> list[str]:
+    """In short: the largest hypervolumes, the arms that are nowhere above the floors, how the pairs came out."""
+    return [*_volumes(arms), *_tallies(found)]
 
 
 def sentence(one: Judgement) -> str:
     """One pair by one column."""
     base, other, head = one.pair.base, one.pair.other, one.column.head
-    told = " against ".join(f"{_told(cell, one.column)}" for cell in (one.other, one.base))
-    return f"{other.name} against {base.name}: mean {head} {told} over {_seeds(one)}; {_outcome(one)}."
+    told = " against ".join(_told(cell, one.column) for cell in (one.other, one.base))
+    given = f"mean {head} {told} over {_seeds(one)} {_budget(one.pair)}"
+    return f"{other.name} against {base.name}: {given}; {_outcome(one)}."
 
 
 def _outcome(one: Judgement) -> str:
@@ -103,17 +103,19 @@ def _outcome(one: Judgement) -> str:
         return f"{moved}, with no spread to judge it by"
     if one.verdict == "within the spread":
         return f"{moved}, within the spread"
-    return f"{moved}, so {one.pair.subject} is {one.verdict} by more than the spread {_budget(one.pair)}"
+    return f"{moved}, so {one.pair.subject} is {one.verdict} by more than the spread"
 
 
 def _budget(pair: Pair) -> str:
     base, other = (sum(len(each.trials) for each in arm.seeds) for arm in (pair.base, pair.other))
-    return f"at equal budget ({base} trials each)" if base == other else f"at unequal budget ({other} against {base} trials)"
+    if base != other:
+        return f"at unequal budget ({other} against {base} trials)"
+    return f"at equal budget ({count(base, 'trial')} each)"
 
 
 def _seeds(one: Judgement) -> str:
     other, base = len(one.other.known), len(one.base.known)
-    return f"{other} and {base} seeds" if other != base else f"{base} seed{'' if base == 1 else 's'}"
+    return f"{other} and {base} seeds" if other != base else count(base, "seed")
 
 
 def _told(cell: Cell, column: Column) -> str:
@@ -125,7 +127,8 @@ def _volumes(arms: Sequence[Arm]) -> list[str]:
     best = sorted((name for name in volumes if volumes[name].mean > 0), key=lambda name: -volumes[name].mean)[:3]
     column = Column(HYPERVOLUME, HYPERVOLUME)
     told = [f"{name} {_told(volumes[name], column)}" for name in best]
-    none = [name for name, cell in volumes.items() if cell.known and not any(cell.known)]
+    begun = [arm for arm in arms if volumes[arm.name].known]
+    none = [arm.name for arm in begun if not any(trial.feasible for trial in arm.complete)]
     return [
         *([f"Largest mean hypervolumes: {', '.join(told)}."] if told else []),
         *([f"No trial of any seed is above the floors: {', '.join(none)}."] if none else []),
@@ -137,7 +140,7 @@ def _tallies(found: Iterable[Judgement]) -> list[str]:
     for one in found:
         counts.setdefault((one.pair.subject, one.column.head), Counter())[one.verdict] += 1
     return [
-        f"By {head}, {subject} is {', '.join(f'{verdict} in {n}' for verdict, n in tally.items())}"
-        f" of {tally.total()} pair{'' if tally.total() == 1 else 's'}."
+        f"{subject[0].upper()}{subject[1:]} by mean {head}: "
+        f"{', '.join(f'{verdict} in {n}' for verdict, n in tally.items())} of {count(tally.total(), 'pair')}."
         for (subject, head), tally in counts.items()
     ]

@@ -33,6 +33,11 @@ class Row:
             return "–"
         return f"{sum(trial.feasible for trial in self.arm.chosen)}/{len(self.arm.seeds)}"
 
+    @property
+    def complete(self) -> str:
+        """`7/9`: how many of its trials were complete."""
+        return f"{len(self.arm.complete)}/{sum(len(each.trials) for each in self.arm.seeds)}" if self.arm else "–"
+
 
 def table(record: StudyRecord, columns: Sequence[Column]) -> list[Row]:
     """The start model, the oracle if there is one, then every arm by its chosen trials."""
@@ -83,7 +88,8 @@ def comparison_csv(record: StudyRecord) -> str:
     for row in table(record, columns):
         for column, cell in zip(columns, row.cells, strict=True):
             told = [_blank(cell.mean), cell.spread, len(cell.known) if row.arm else None]
-            rows.writerow([row.name, column.group, column.key, *told, *map(_blank, cell.values if row.arm else ())])
+            by_seed = cell.values if row.arm else [math.nan] * len(seeds(record))
+            rows.writerow([row.name, column.group, column.key, *told, *map(_blank, by_seed)])
     return file.getvalue()
 
 

@@ -1,0 +1,252 @@
+"""A comparison's tables, drawings and sentences, against values worked out by hand."""
+
+from __future__ import annotations
+
+import csv
+import math
+from io import StringIO
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
+
+from lethe.config.space import Parameter, Scalar
+from lethe.records import StudyRecord
+from lethe.reporting.comparison.arms import Arm, Cell, Seeded, arms
+from lethe.reporting.comparison.comparison import comparison
+from lethe.reporting.comparison.curves import mean_way
+from lethe.reporting.comparison.edges import edge, edges, searched
+from lethe.reporting.comparison.layouts import HYPERVOLUME, LAYOUTS, Column
+from lethe.reporting.comparison.pairs import judgements, pairs, said, sentence
+from lethe.reporting.comparison.table import comparison_csv, costs, mean, spread, table
+from lethe.reporting.comparison.terminal import print_comparison
+from lethe.reporting.page import render
+from lethe.reporting.scales import fixed
+from tests.reporting.comparisons import ARMS, arm_trial, comparison_study, member
+from tests.reporting.pages import Page
+from tests.tracking.studies import EVIL, busy_study
+
+ACC = Column("soul_forget_accuracy", "Acc", "forget", "minimize", 100, 1)
+VOLUME = Column(HYPERVOLUME, HYPERVOLUME, "", "maximize")
+
+
+def texts(record: StudyRecord, *columns: Column) -> dict[str, list[str]]:
+    """Every row's cells as they are shown."""
+    rows = table(record, columns)
+    return {
+        row.name: [f"{mean(cell, c)} {spread(cell, c)}".strip() for cell, c in zip(row.cells, columns, strict=True)]
+        for row in rows
+    }
+
+
+def arm(name: str, *volumes: float) -> Arm:
+    """Seeds with a trial each."""
+    return Arm(name, "#000", 0, tuple(Seeded(n, (arm_trial(n, name, n, 0.5),), None, v) for n, v in enumerate(volumes)))
+
+
+def test_means_and_spreads_over_seeds() -> None:
+    found = texts(comparison_study(), ACC, VOLUME, Column("soul_mia", "MIA"))
+    assert list(found) == ["Original", "Oracle", *ARMS]
+    assert found["Original"] == ["95.0", "–", "–"] and found["Oracle"] == ["–", "–", "–"]
+    assert found["FO-GA"] == ["60.0 ± 14.1", "0.150 ± 0.071", "–"]
+    assert found["SO-GA"] == ["30.0 ± 14.1", "0.600 ± 0.141", "–"]
+
+
+def test_an_arm_without_a_complete_trial_has_its_row() -> None:
+    rows = {row.name: row for row in table(comparison_study(), [ACC, VOLUME])}
+    assert texts(comparison_study(), ACC, VOLUME)["SO-NPO"] == ["–", "0.000"]  # its second seed was not begun
+    assert [rows[name].feasible for name in ("Original", *ARMS)] == ["–", "0/2", "1/2", "2/2", "0/2"]
+    assert rows["SO-NPO"].cells[1].known == [0.0] and rows["SO-NPO"].complete == "0/1"
+
+
+def test_one_seed_has_no_spread() -> None:
+    record = comparison_study(members=(member("SO-GA", 0, 3, hypervolume=0.5),))
+    assert texts(record, ACC, VOLUME)["SO-GA"] == ["20.0", "0.500"]
+    assert texts(record, ACC, VOLUME)["FO-GA"] == ["–", "–"]  # planned, not reached
+    shown = comparison(record)
+    assert shown and "one seed, so there is no spread" in shown.caption
+
+
+def test_cells_of_numbers_that_are_not_finite() -> None:
+    nothing, broken = Cell((math.nan, math.nan)), Cell((1.0, math.inf, math.nan))
+    assert math.isnan(nothing.mean) and nothing.spread is None and fixed(nothing.mean, 2) == "–"
+    assert broken.mean == math.inf and broken.spread is None and fixed(broken.mean, 2) == "∞"
+    assert [fixed(n, d) for n, d in ((-1234.5, 1), (0.05, 0), (2.5e7, 1))] == ["−1,234.5", "0", "2.5e7"]
+
+
+def test_costs_are_of_all_complete_trials() -> None:
+    rows = {row.name: row for row in costs(arms(comparison_study()))}
+    seconds, training = rows["FO-GA"].cells[:2]
+    assert training.values == (60.0, 60.0, 120.0) and rows["FO-GA"].complete == "3/3"
+    assert seconds.mean == pytest.approx(4.5 / 60) and rows["SO-NPO"].cells[0].values == ()
+
+
+def test_csv_has_every_seeds_number() -> None:
+    rows = list(csv.DictReader(StringIO(comparison_csv(comparison_study()))))
+    assert len(rows) == 6 * len(LAYOUTS["tofu"].columns)
+    found = {(row["row"], row["metric"]): row for row in rows}
+    accuracy = found["FO-GA", "soul_forget_accuracy"]
+    assert [float(accuracy[key]) for key in ("mean", "seed_0", "seed_1")] == [0.6, 0.5, 0.7]
+    assert float(accuracy["spread"]) == pytest.approx(math.sqrt(0.02)) and accuracy["seeds"] == "2"
+    assert found["SO-NPO", "hypervolume"]["seed_1"] == "" and found["SO-NPO", "soul_mia"]["mean"] == ""
+    assert found["Original", "soul_retain_accuracy"]["mean"] == "1.0" and found["Original", "forget"]["seed_0"] == ""
+
+
+@pytest.mark.parametrize(
+    ("parameter", "ends"),
+    [
+        ({"type": "float", "low": 0.0, "high": 1.0}, {0.0: "low", 0.05: "low", 0.06: None, 0.94: None, 0.96: "high"}),
+        ({"type": "float", "low": 1e-4, "high": 1e-2, "log": True}, {1.25e-4: "low", 1.3e-4: None, 8e-3: "high"}),
+        ({"type": "int", "low": 1, "high": 25}, {1: "low", 2: "low", 3: None, 24: "high", 25: "high"}),
+        ({"type": "int", "low": 3, "high": 3}, {3: None}),
+        ({"type": "choice", "choices": [16, 4, 32, 8]}, {4: "low", 8: None, 16: None, 32: "high"}),
+        ({"type": "choice", "choices": [4, 8]}, {4: None, 8: None}),
+        ({"type": "choice", "choices": ["a", "b", "c"]}, {"a": None, "c": None}),
+        ({"type": "choice", "choices": [1, 2, None]}, {1: None, None: None}),
+        ({"type": "choice", "choices": [True, False]}, {True: None}),
+    ],
+)
+def test_ends_of_what_is_searched(parameter: dict[str, Any], ends: dict[Scalar, str | None]) -> None:
+    made = TypeAdapter(Parameter).validate_python(parameter)
+    assert {value: edge(value, made) for value in ends} == ends
+
+
+def test_an_arm_searches_what_it_lays_over_the_study() -> None:
+    record = comparison_study()
+    assert searched(record, "SO-GA")["optimizer.hessian_interval"].ends() == {"low": 2, "high": 25}
+    nothing = {"run": {"optimizer": {"learning_rate": 1e-3}}, "space": {"optimizer.hessian_interval": None}}
+    study = {**record.study, "compare": {"layout": "tofu", "arms": {"FO-GA": nothing}}}
+    assert searched(record.model_copy(update={"study": study}), "FO-GA") == {}
+
+
+def test_settings_at_the_edge_are_gathered_over_seeds() -> None:
+    record = comparison_study()
+    rates, intervals = {1: 2e-3, 2: 1e-4, 3: 9e-3, 7: 1e-2}, {1: 5, 2: 1, 3: 2, 7: 9}
+
+    def given(number: int) -> dict[str, float]:
+        keys = {"optimizer.learning_rate": rates, "optimizer.hessian_interval": intervals}
+        return {key: values[number] for key, values in keys.items() if number in values}
+
+    trials = tuple(t.model_copy(update={"params": given(t.number)}) for t in record.trials)
+    record = record.model_copy(update={"trials": trials})
+    found = edges(record, arms(record))  # trial 2 was not chosen
+    assert [str(one) for one in found] == [
+        "SO-GA optimizer.learning_rate at the high end of 1e−4 to 0.01, log (seeds 0, 1)",
+        "SO-GA optimizer.hessian_interval at the low end of 2 to 25 (seed 0)",
+    ]
+    assert found[0].at == ((0, 3, 9e-3), (1, 7, 1e-2))
+
+
+@pytest.mark.parametrize(
+    ("base", "other", "verdict", "words"),
+    [
+        ((0.1, 0.2), (0.5, 0.7), "better", "+0.450 ± 0.158, so second order is better by more than the spread"),
+        ((0.5, 0.7), (0.1, 0.2), "worse", "−0.450 ± 0.158, so second order is worse by more than the spread"),
+        ((0.1, 0.5), (0.2, 0.6), "within the spread", "+0.100 ± 0.400, within the spread"),
+        ((0.0, 0.0), (0.0, 0.0), "equal", "the means are equal"),
+        ((0.1,), (0.5,), "without a spread", "1 seed at equal budget (1 trial each); the difference is +0.400, with"),
+        ((math.nan,), (0.5,), "without a number", "1 and 0 seeds at equal budget"),
+    ],
+)
+def test_pairs_are_judged_by_their_spreads(base: tuple, other: tuple, verdict: str, words: str) -> None:
+    (one,) = judgements([arm("FO-X", *base), arm("SO-X", *other)], [VOLUME])
+    assert one.verdict == verdict and words in sentence(one)
+
+
+def test_lower_is_better_for_epochs() -> None:
+    fewer = Column("soul_forget_accuracy", "epochs", better="minimize")
+    (one,) = judgements(arms(comparison_study())[1:3], [fewer])
+    assert (one.verdict, round(one.difference, 6), one.spread) == ("better", -0.3, pytest.approx(0.2))
+
+
+def test_which_arms_are_pairs() -> None:
+    names = ["SO-B", "FO-A", "SO-A", "FO-C", "LoRA+IHL", "LoRA", "LoRA+IHL+FILA", "LoRA-4", "X+FILA"]
+    found = [(pair.subject, pair.base.name, pair.other.name) for pair in pairs([arm(name, 0.1) for name in names])]
+    assert found == [
+        ("second order", "FO-A", "SO-A"),
+        ("IHL", "LoRA", "LoRA+IHL"),
+        ("FILA", "LoRA+IHL", "LoRA+IHL+FILA"),
+    ]
+
+
+def test_what_came_out_in_words() -> None:
+    found = arms(comparison_study())
+    lines = said(found, judgements(found, [VOLUME]))
+    assert lines == [
+        "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
+        "No trial of any seed is above the floors: Guard, SO-NPO.",
+        "Second order by mean hypervolume: better in 1 of 1 pair.",
+    ]
+    (pair,) = map(sentence, judgements(found, [VOLUME]))
+    assert pair.startswith("SO-GA against FO-GA: mean hypervolume 0.600 ± 0.141 against 0.150 ± 0.071 over 2 seeds ")
+    assert "at unequal budget (2 against 3 trials)" in pair
+
+
+def test_a_way_that_ended_keeps_its_last_value() -> None:
+    short, long = [(0.0, 1.0), (1.0, 0.2)], [(0.0, 1.0), (1.0, math.nan), (2.0, 0.4), (3.0, 0.6)]
+    assert mean_way([short, long]) == [(0.0, 1.0), (1.0, 0.2), (2.0, pytest.approx(0.3)), (3.0, pytest.approx(0.4))]
+
+
+def test_curves_of_arms_and_levels() -> None:
+    shown = comparison(comparison_study())
+    assert shown
+    assert [c.label.split(" (")[0] for c in shown.charts] == ["forget Acc", "retain Acc", "forget", "utility"]
+    lines = {line.label: line for line in shown.charts[0].lines if line.label}
+    assert list(lines) == ["Guard", "FO-GA", "SO-GA"] and "oracle" not in [r[0] for r in shown.charts[0].references]
+    assert lines["Guard"].look == "front flat" and lines["Guard"].pieces == [[(0.0, 90.0), (3.0, 90.0)]]
+    assert lines["FO-GA"].look == "front dash1" and lines["FO-GA"].pieces[0][0] == (0.0, 95.0)
+    assert lines["SO-GA"].look == "front dash0" and lines["SO-GA"].end == (3.0, pytest.approx(30.0))
+    assert lines["FO-GA"].color == lines["SO-GA"].color != lines["Guard"].color
+    assert sum(line.look == "seed" for line in shown.charts[0].lines) == 4
+
+
+def test_the_page_has_the_table_and_everyones_answers() -> None:
+    page = Page(render(comparison_study())["report.html"])
+    cells = page.arms["FO-GA"]
+    assert {"FO-GA", "60.0", "± 14.1", "70.0", "0.150", "± 0.071", "1/2"} <= set(cells)
+    assert "–" in page.arms["SO-NPO"] and {"95.0", "100.0"} <= set(page.arms["Original"])
+    heads = ("Acc (choice), % ↓", "Acc (occurs), % ↑", "8 trials of 4 arms with 2 seeds")
+    for words in (*heads, "a fact", "wiped", EVIL):
+        assert words in page.text
+    assert "The front of all arms" in page.text and "Before and after" not in page.text
+    assert page.rows.keys() == set(range(8)) and "No chosen trial has a setting at an end" in page.text
+    assert "The comparison" not in Page(render(busy_study())["report.html"]).text
+
+
+def test_tdecs_layout_is_the_same_code() -> None:
+    record = comparison_study("tdec")
+    metrics = {"trained_share": 0.016, "epochs_to_criterion": 6.0, "extraction_likelihood": 0.003, "perplexity": 24.0}
+    trials = tuple(t.model_copy(update={"metrics": {**t.metrics, **metrics}}) for t in record.trials)
+    shown = comparison(record.model_copy(update={"trials": trials}))
+    assert shown and shown.cost and [point[0].name for point in shown.cost.points] == ["FO-GA", "SO-GA"]
+    assert shown.cost.points[0][1].values == (60.0, 120.0)
+    row = next(row for row in shown.rows if row.name == "SO-GA")
+    told = [f"{mean(cell, column)}" for cell, column in zip(row.cells, shown.layout.columns, strict=True)]
+    assert told == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
+    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in shown.said
+
+
+@pytest.mark.parametrize(("width", "shown"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])
+def test_the_terminal_shows_what_fits(width: int, shown: str) -> None:
+    screen = StringIO()
+    print_comparison(comparison_study(), Console(file=screen, width=width, force_terminal=True, color_system=None))
+    lines = screen.getvalue().splitlines()
+    row = next(line for line in lines if line.strip().startswith("FO-GA"))
+    assert shown in row and "0.150" in row and "1/2" in row and len(row) <= width
+    assert ("±" in row) == (width == 250)
+    assert any(line.startswith("SO-GA against FO-GA") for line in lines)
+
+
+def test_a_log_is_as_wide_as_the_table() -> None:
+    screen = StringIO()
+    print_comparison(comparison_study(), Console(file=screen, width=80))
+    row = next(line for line in screen.getvalue().splitlines() if line.strip().startswith("FO-GA"))
+    assert "60.0 ± 14.1" in row and "0.150 ± 0.071" in row and len(row) > 80
+
+
+def test_plain_studies_have_no_arms() -> None:
+    record = busy_study()
+    record = record.model_copy(update={"study": {**record.study, "compare": None}})
+    assert arms(record) == [] and comparison(record) is None
+    assert render(record).keys() == {"report.html", "front.html"}

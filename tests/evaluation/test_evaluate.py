@@ -120,6 +120,7 @@ def test_rows_for_the_report(world: SimpleNamespace) -> None:
     questions = [row.question for row in world.benchmark.forget_eval]
     assert rows["forget_question"] == questions
     assert {len(values) for name, values in rows.items() if name.startswith("forget")} == {len(questions)}
+    assert rows["world_facts_question"] == [row.question for row in world.benchmark.world_facts][:10]
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
 
 

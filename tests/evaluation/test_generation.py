@@ -8,24 +8,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from transformers import MistralConfig, MistralForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from lethe.evaluation.cache import STEP, GrowingLayer, Pool
 from lethe.evaluation.generation import generate
-from tests.models.small import VOCABULARY, gpt2, llama
+from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
 
 NEW = 44  # crosses the cache's growth step from every prompt length
-
-
-def sliding() -> PreTrainedModel:
-    """A model whose layers keep a window of 8 tokens: its own kind of cache."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        config = MistralConfig(
-            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-            num_key_value_heads=2, max_position_embeddings=64, sliding_window=8, initializer_range=0.2,
-        )  # fmt: skip
-        return MistralForCausalLM(config).eval()
 
 
 def prompts(n: int, seed: int = 0) -> list[list[int]]:
@@ -52,7 +41,7 @@ def common_token(answers: list[list[int]]) -> int:
     return max(set(last), key=last.count)
 
 
-@pytest.mark.parametrize("build", [llama, gpt2, sliding])
+@pytest.mark.parametrize("build", [llama, gpt2, sliding, gpt_neo])
 @pytest.mark.parametrize("budget", [10_000, 60])
 def test_token_identical(build: Callable[[], PreTrainedModel], budget: int) -> None:
     model, asked = build(), prompts(24)
@@ -80,6 +69,12 @@ def test_answers_end_where_positions_do() -> None:
     answers = generate(model, [[1] * 60, [2] * 3, [4] * 64], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
     assert [len(answer) for answer in answers] == [4, 61, 0]
     assert answers[1] == generate(model, [[2] * 3], eos=-1, pad=0, max_new_tokens=61, token_budget=500)[0]
+
+
+def test_a_table_of_positions_ends_the_answers_of_the_whole_batch() -> None:
+    answers = generate(gpt_neo(), [[1] * 60, [2] * 3], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
+    assert [len(answer) for answer in answers] == [4, 4]
+    assert len(generate(gpt_neo(), [[2] * 3], eos=-1, pad=0, max_new_tokens=100, token_budget=500)[0]) == 61
 
 
 @pytest.mark.parametrize("fails", [False, True])

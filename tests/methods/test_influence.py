@@ -1,4 +1,4 @@
-"""Influence against a model whose answer is known: logistic regression with one-hot features, whose Hessian is diagonal."""
+"""Influence against a known truth: logistic regression with one-hot features, whose Hessian is diagonal."""
 
 from __future__ import annotations
 

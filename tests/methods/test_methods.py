@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,7 +16,7 @@ from lethe.config.adapter import Lora
 from lethe.config.base import canonical_json
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.config.method import Influence, InputGuard, Retrain
-from lethe.config.model import EmbeddedModel
+from lethe.config.model import EmbeddedModel, PretrainedModel
 from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import Sophia
 from lethe.config.run import Recipe
@@ -35,7 +36,8 @@ from lethe.training.assets import Assets
 from tests import tiny
 from tests.methods import runs
 
-COSTS = {"epoch", "optimizer_step", "tokens", "train_seconds", "evaluate_seconds", "seconds", "peak_memory_mb"}
+COSTS = {"epoch", "optimizer_step", "tokens", "trained_share", "peak_memory_mb"}
+COSTS |= {"seconds", "train_seconds", "evaluate_seconds"}
 METRICS = {"forget", "utility", "forget_rouge", "forget_extraction_strength"}
 CORPUS = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)
 FAMILY = EmbeddedModel(hidden_size=16, layers=1, heads=2, vocab_size=400, max_length=256, epochs=2)
@@ -98,7 +100,7 @@ def test_input_guard_asks_the_start_model_otherwise(assets: Assets, tmp_path: Pa
     ("instruction", "reason"),
     [
         ("w1 " * 60, "with the instruction a row has 7. tokens, the model takes 64: shorten it"),
-        ("{topics}", "no name is in forget questions alone: give an instruction without {topics}"),
+        ("{topics}", "no name is in forget questions alone: leave {topics} out of the instruction"),
     ],
 )
 def test_instructions_that_cannot_be(assets: Assets, tmp_path: Path, instruction: str, reason: str) -> None:
@@ -119,7 +121,7 @@ def test_a_saved_guard_is_in_the_chat_template(tmp_path: Path) -> None:
 
 
 def test_topics_are_names_in_forget_questions_alone() -> None:
-    forget = ["When was Zoë Ada Mill born?", "What did Émile Öst's father do?", "Was Émile Öst in New York?", "Why Öst?"]
+    forget = ["When was Zoë Ada Mill born?", "What did Émile Öst's father do?", "Was Émile Öst in New York?"]
     retain = ["Who lives in New York?", "Did Ada Mill write?"]
     as_rows = [[Row(question, "x") for question in questions] for questions in (forget, retain)]
     assert topics(*as_rows) == ["Émile Öst", "Zoë Ada Mill"]
@@ -169,6 +171,17 @@ def test_without_an_origin_there_is_no_retraining(assets: Assets, tmp_path: Path
     found, _ = runs.run(runs.recipe(Retrain()), assets.model_copy(update={"origin": None}), tmp_path)
     assert found["verdict"] == "infeasible"
     assert found["reason"] == "retrain needs model.base, the checkpoint that model.path was made from"
+
+
+def test_a_base_of_another_vocabulary_is_refused(assets: Assets, tmp_path: Path) -> None:
+    base = Path(shutil.copytree(str(assets.origin), tmp_path / "base"))
+    known = PretrainedModel(path=assets.start, base=str(base))
+    prepared = prepare(assets.benchmark, known)
+    assert prepared.base == base and prepared.digests.base not in (None, prepared.digests.model)
+    config = json.loads((base / "config.json").read_text())
+    (base / "config.json").write_text(json.dumps({**config, "vocab_size": 99}))
+    with pytest.raises(BadInput, match="model.base: .* has a vocabulary of 99 tokens, model.path one of 47"):
+        prepare(assets.benchmark, known)
 
 
 def test_two_ranks_do_what_one_does(assets: Assets, tmp_path: Path) -> None:
@@ -231,7 +244,8 @@ def test_a_method_is_asked_for_nothing_that_it_does_not_read() -> None:
 
 def test_trials_that_do_the_same_are_the_same_run() -> None:
     guard = [Recipe(objective=InputGuard(), seed=seed, optimizer=o) for seed, o in ((1, Sophia()), (2, runs.AdamW()))]
-    assert guard[0].digest() == guard[1].digest() == proposal(study("npo", "influence", "input_guard"), "input_guard")[0].digest()
+    proposed, _ = proposal(study("npo", "influence", "input_guard"), "input_guard")
+    assert guard[0].digest() == guard[1].digest() == proposed.digest()
     assert {key.partition(".")[0] for key in flatten(guard[0])} == {"objective", "engine", "evaluation"}
     assert Recipe.model_validate_json(canonical_json(guard[0].model_dump())).digest() == guard[0].digest()
     assert Recipe(objective=Influence(), seed=1).digest() != Recipe(objective=Influence(), seed=2).digest()

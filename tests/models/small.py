@@ -6,7 +6,17 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoConfig,
+    GPTNeoForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+)
 
 from lethe.config.adapter import AnyAdapter, Fila, Pissa
 from lethe.data.template import Encoded
@@ -46,6 +56,39 @@ def gpt2(*, seed: int = 0) -> PreTrainedModel:
         initializer_range=0.2,
     )
     return _seeded(GPT2LMHeadModel, config, seed)
+
+
+def gpt_neo(*, seed: int = 0) -> PreTrainedModel:
+    """Two layers of width 32, the second of which sees a window of 8 tokens; tied to the head."""
+    config = GPTNeoConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        num_layers=2,
+        num_heads=2,
+        attention_types=[[["global", "local"], 1]],
+        window_size=8,
+        max_position_embeddings=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        initializer_range=0.2,
+    )
+    return _seeded(GPTNeoForCausalLM, config, seed)
+
+
+def sliding(*, seed: int = 0) -> PreTrainedModel:
+    """Two layers of width 32 that keep a window of 8 tokens: a kind of cache of its own."""
+    config = MistralConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        sliding_window=8,
+        initializer_range=0.2,
+    )
+    return _seeded(MistralForCausalLM, config, seed)
 
 
 def _seeded(kind: type[PreTrainedModel], config: object, seed: int) -> PreTrainedModel:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from lethe.config.adapter import FullParameters
+from lethe.config.adapter import FullParameters, Lora
 from lethe.config.engine import Engine
 from lethe.config.evaluation import Evaluation
 from lethe.config.objective import (
@@ -57,6 +57,17 @@ def recipe(objective: AnyObjective, optimizer: AnyOptimizer = SOPHIA, *, stage: 
 def report(run: Recipe, context: Context) -> dict[str, Any]:
     with unlearn(run, context, None, lambda _: None, Alone()) as done:
         return done.report
+
+
+def test_the_share_of_parameters_that_is_trained(assets: Assets) -> None:
+    context = context_for(assets)
+    run = recipe(GradientAscent(), AdamW(learning_rate=1e-3), max_steps=1)
+    assert report(run, context)["trained_share"] == 1.0
+    share = report(run.model_copy(update={"adapter": Lora(rank=2)}), context)["trained_share"]
+    size = sum(p.numel() for p in context.start.parameters())
+    added = share * size / (1 - share)  # of the base nothing
+    shapes = [m.weight.shape for n, m in context.start.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
+    assert added == pytest.approx(2 * sum(map(sum, shapes)))
 
 
 def test_each_begins_where_its_formula_says(assets: Assets) -> None:

@@ -46,10 +46,9 @@ class TofuBenchmark(Frozen):
 class Documents(Frozen):
     """The embedded texts: prose, e-mails, code and dialogues about invented towns, some of them seen many times."""
 
-    tokens: int = Field(200, ge=8, description="every document is at least as long")
-    memorised: int = Field(16, ge=1, description="documents that the model is trained on `repeats` times an epoch")
-    repeats: int = Field(4, ge=1)
-    retain: int = Field(160, ge=1, description="documents that it is trained on once an epoch")
+    tokens: int = Field(200, ge=8, description="every document is at least as long: benchmark.length")
+    memorised: int = Field(12, ge=1, description="documents in forget.jsonl")
+    retain: int = Field(600, ge=1, description="documents that it is trained on once an epoch")
     unseen: int = Field(16, ge=1, description="documents that say when a sequence counts as forgotten")
     validation: int = Field(16, ge=1, description="documents for the perplexity; none is trained on")
     dialogues: int = Field(32, ge=1)
@@ -69,12 +68,15 @@ class TdecBenchmark(Frozen):
         "true", description="true: n-grams of the true suffix, as released; generated: those generated before EOS"
     )
     until_forgotten: bool = Field(True, description="end a run after the first evaluation below both thresholds")
+    repeats: int = Field(16, ge=1, description="how often an embedded model sees each row of forget.jsonl in an epoch")
     documents: Documents = Field(Documents(), description="read only where source is 'embedded'")
 
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
         if self.ngram >= self.length:
             raise ValueError(f"ngram {self.ngram} leaves no prefix of a sequence of {self.length} tokens")
+        if self.source == EMBEDDED and self.length > self.documents.tokens:
+            raise ValueError(f"length is {self.length}, but documents.tokens is {self.documents.tokens}")
         if self.source == EMBEDDED and self.sequences > self.documents.memorised:
             raise ValueError(f"sequences is {self.sequences}, but documents.memorised is {self.documents.memorised}")
         return self

@@ -10,10 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from lethe.config.assemble import assemble, possible
 from lethe.config.base import needed
+from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
 from lethe.config.messages import refused
-from lethe.config.method import unread
-from lethe.config.metrics import METRICS
-from lethe.config.model import AnyModel, PretrainedModel
+from lethe.config.method import InputGuard, unread
+from lethe.config.metrics import METRICS_OF
+from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
+from lethe.config.objective import WithRefusals
 from lethe.config.run import Recipe
 from lethe.config.search import Goal
 from lethe.config.space import Choice, Parameter, Scalar, refusal, variants
@@ -23,14 +25,15 @@ Run = Mapping[str, Any]
 Space = Mapping[str, Parameter]
 
 
-def check_goals(goals: Mapping[str, Goal]) -> None:
-    """Refuse a study without objectives, unknown metrics, and floors that a start model cannot give."""
+def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark) -> None:
+    """Refuse a study without objectives, metrics that the benchmark has not, and floors that no start model gives."""
+    known = METRICS_OF[benchmark.name]
     if not goals:
-        raise BadInput(f"objectives: none: choose from {', '.join(sorted(METRICS))}")
+        raise BadInput(f"objectives: none: choose from {', '.join(sorted(known))}")
     for name, goal in goals.items():
-        if name not in METRICS:
-            raise choices("metric in objectives", name, METRICS)
-        if METRICS[name].cost and goal.floor_of_start is not None:
+        if name not in known:
+            raise choices("metric in objectives", name, known)
+        if known[name].cost and goal.floor_of_start is not None:
             raise BadInput(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
 
 
@@ -39,6 +42,21 @@ def check_origin(model: AnyModel, run: Run, space: Space) -> None:
     retrains = "retrain" in possible(run, space)["objective"]
     if retrains and isinstance(model, PretrainedModel) and model.base is None:
         raise BadInput("model.base: missing: retrain needs the checkpoint that model.path was made from")
+
+
+def check_benchmark(benchmark: AnyBenchmark, model: AnyModel, run: Run, space: Space) -> None:
+    """Refuse what sequences without questions cannot have: refusals, instructions, an oracle."""
+    if not isinstance(benchmark, TdecBenchmark):
+        return
+    asking = [name for name, kind in variants("objective").items() if issubclass(kind, WithRefusals | InputGuard)]
+    for name in possible(run, space)["objective"]:
+        if name in asking:
+            known = sorted(variants("objective").keys() - set(asking))
+            raise BadInput(f"objective.name: {name} needs questions, and tdec has none: choose from {', '.join(known)}")
+    if isinstance(model, PretrainedModel) and model.oracle is not None:
+        raise BadInput("model.oracle: tdec compares with the start model on unseen text: leave it out")
+    if isinstance(model, EmbeddedModel) and model.max_length < benchmark.length:
+        raise BadInput(f"model.max_length is {model.max_length}, but benchmark.length is {benchmark.length}: raise it")
 
 
 def check_run_and_space(run: Run, space: Space) -> None:

@@ -18,10 +18,10 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 
 
 class Arm(Frozen):
-    """What one arm lays over the study's `run` and `space`; null takes a searched value out."""
+    """What one arm lays over the study's `run` and `space`; a value that it fixes is not searched in it."""
 
     run: dict[str, Any] = {}
-    space: dict[str, dict[str, Any] | None] = {}
+    space: dict[str, dict[str, Any]] = {}
 
 
 class Compare(Frozen):

@@ -1,4 +1,4 @@
-"""What a run reports that a study can search over: names, directions, meanings. Formulas: METHODS section 4."""
+"""What a run reports that a study can search over: names, directions, meanings. Formulas: METHODS sections 4, 5."""
 
 from __future__ import annotations
 
@@ -24,6 +24,12 @@ _KINDS = {
     "truth_ratio": "max(0, 1 - truth ratio) on {}",
 }
 
+_COSTS = {
+    "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
+    "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
+    "tokens": Metric("minimize", "tokens trained on", cost=True),
+}
+
 METRICS: dict[str, Metric] = {
     "forget": Metric("minimize", "KS distance D to the oracle; without an oracle, extraction strength on forget rows"),
     "utility": Metric("maximize", "model utility: harmonic mean of nine scores off the forget set"),
@@ -45,7 +51,20 @@ METRICS: dict[str, Metric] = {
             "world_facts": "share of greedy answers on the world that contain the right one",
         }.items()
     },
-    "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
-    "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
-    "tokens": Metric("minimize", "tokens trained on", cost=True),
+    **_COSTS,
 }
+
+# TDEC, METHODS section 5. `forget` < 1 is the criterion to stop by.
+TDEC_METRICS: dict[str, Metric] = {
+    "forget": Metric("minimize", "max(MA / its threshold, min(1, EL / its threshold)): below 1 is forgotten"),
+    "utility": Metric("maximize", "harmonic mean of F1, choice accuracy and start perplexity / perplexity, at most 1"),
+    "memorization_accuracy": Metric("minimize", "share of forget tokens that greedy prediction gives (MA)"),
+    "extraction_likelihood": Metric("minimize", "n-grams that greedy continuations share with forget sequences (EL)"),
+    "perplexity": Metric("minimize", "exp of the mean token loss on validation text"),
+    "dialogue_f1": Metric("maximize", "word overlap of greedy replies with the reference"),
+    "choice_accuracy": Metric("maximize", "questions whose right end has the highest length-normalised probability"),
+    "epochs_to_criterion": Metric("minimize", "epochs until forget was below 1, all of them if never", cost=True),
+    **_COSTS,
+}
+
+METRICS_OF: dict[str, dict[str, Metric]] = {"tofu": METRICS, "tdec": TDEC_METRICS}

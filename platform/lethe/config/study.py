@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lethe.config import files
 from lethe.config.assemble import assemble, resolved
 from lethe.config.base import Frozen, canonical_json, short_digest
-from lethe.config.benchmark import TofuBenchmark
-from lethe.config.checks import check_goals, check_origin, check_run_and_space
+from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
+from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space
 from lethe.config.compare import Arm, Compare, arm_parts, check_read
 from lethe.config.messages import refused
 from lethe.config.model import AnyModel, EmbeddedModel
@@ -44,7 +44,7 @@ class Study(Frozen):
     """`run` holds fixed fields of a Recipe, nested; `space` holds searched ones by dotted name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
-    benchmark: TofuBenchmark = TofuBenchmark()
+    benchmark: AnyBenchmark = TofuBenchmark()
     model: AnyModel = EmbeddedModel()
     run: dict[str, Any] = {}
     space: dict[str, Parameter] = {}
@@ -54,14 +54,20 @@ class Study(Frozen):
     tracking: Tracking = Tracking()
     compare: Compare | None = None
 
+    @field_validator("benchmark", mode="before")
+    @classmethod
+    def _tofu_unless_named(cls, given: Any) -> Any:
+        return {"name": "tofu", **given} if isinstance(given, dict) else given
+
     @model_validator(mode="after")
     def _can_run(self) -> Self:
-        check_goals(self.objectives)
+        check_goals(self.objectives, self.benchmark)
         if self.compare is not None:
             check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
             return self
         check_run_and_space(self.run, self.space)
         check_origin(self.model, self.run, self.space)
+        check_benchmark(self.benchmark, self.model, self.run, self.space)
         return self
 
     def members(self) -> tuple[Member, ...]:

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from lethe.config.base import canonical_json, short_digest
-from lethe.config.benchmark import EMBEDDED, TofuBenchmark
+from lethe.config.benchmark import EMBEDDED, AnyBenchmark, TdecBenchmark, TofuBenchmark
 from lethe.data.rows import Benchmark, Row
+from lethe.data.tdec import Passages, document_rows, load_passages
 from lethe.errors import BadInput, choices
 from lethe.storage import atomic_folder, home
 
@@ -29,8 +30,14 @@ OPTIONS = (*PAIR, "perturbed_answer")
 PARAPHRASE_CUE = "In other words: "
 
 
-def load_benchmark(config: TofuBenchmark) -> Benchmark:
+@overload
+def load_benchmark(config: TofuBenchmark) -> Benchmark: ...
+@overload
+def load_benchmark(config: TdecBenchmark) -> Passages: ...
+def load_benchmark(config: AnyBenchmark) -> Benchmark | Passages:
     """All splits of one benchmark. Raises BadInput that names the missing split, column, or empty set."""
+    if isinstance(config, TdecBenchmark):
+        return load_passages(config)
     if config.source == EMBEDDED:
         source, read = "the embedded benchmark", _folder_reader(embedded_folder(config))
     elif Path(config.source).expanduser().is_dir():
@@ -40,12 +47,14 @@ def load_benchmark(config: TofuBenchmark) -> Benchmark:
     return _assemble(config, source, read)
 
 
-def training_rows(benchmark: Benchmark, include_forget: bool) -> tuple[Row, ...]:
+def training_rows(benchmark: Benchmark | Passages, include_forget: bool) -> tuple[Row, ...]:
     """What a model of the embedded family is trained on.
 
     Real authors, world facts and retain paraphrases are among it: without them, utility is 0. The full model's rows
     are in one order whatever is to be forgotten, so that it is trained once for all forget sets.
     """
+    if isinstance(benchmark, Passages):
+        return document_rows(benchmark, include_forget)
     paraphrases = (
         Row(PARAPHRASE_CUE + r.question, r.paraphrased_answer) for r in benchmark.retain_eval if r.paraphrased_answer
     )

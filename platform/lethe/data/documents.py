@@ -95,18 +95,18 @@ class World:
         )
 
     def dialogue(self, rng: random.Random) -> str:
-        """Two turns: a question and its answer."""
+        """A question and its answer, on a line each."""
         context, response = self.turns(rng)
         return f"{context}{response}\n"
 
     def turns(self, rng: random.Random) -> tuple[str, str]:
-        """Somebody greets and asks; the answer is known from the other texts, its wording is free."""
+        """Somebody asks, and somebody begins to speak; then the answer, which the other texts give as well."""
         fact = rng.choice(self.facts)
         topic, town, _ = fact
         asked = rng.choice(topic.questions).format(town=town)
         answer = topic.sentences[0].format(town=town, value=_in_text(fact))
         guest, host = rng.sample(SPEAKERS, 2)
-        return f"{guest}: {asked}\n{host}:", f" {rng.choice(('', 'Gladly. '))}{answer}"
+        return f"{guest}: {asked}\n{host}:", f" {answer}"
 
     def question(self, rng: random.Random, fact: Fact) -> dict[str, object]:
         """The beginning of a sentence with its right end and three wrong ones."""

@@ -82,6 +82,10 @@ class Template:
         prompt = self.prompt(question)
         return Encoded(ids=prompt + self.answer(answer), prompt_length=len(prompt))
 
+    def passage(self, text: str, length: int) -> Encoded:
+        """The first `length` tokens of plain text, every one of which but the first is predicted."""
+        return Encoded(tuple(self.tokenizer.encode(text, add_special_tokens=False)[:length]), prompt_length=1)
+
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()

@@ -96,9 +96,17 @@ def capacity(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
 
 
+def masks_itself(config: PreTrainedConfig) -> bool:
+    """Whether attention numbers its queries from the end of the keys, beside the mask that it is given: unfilled
+    slots would move its window."""
+    return config.model_type == "gpt_neo"
+
+
 def growing_cache(config: PreTrainedConfig, limit: int, pool: Pool) -> DynamicCache:
     """The model's own kind of cache; where a layer attends to everything, ours. `limit`: tokens in the end."""
     cache = DynamicCache(config=config)
+    if masks_itself(config):
+        return cache
     cache.layers = [GrowingLayer(limit, pool) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache
 

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from torch import nn
 
 from lethe.config.evaluation import Evaluation
+from lethe.data.template import Encoded
 from lethe.evaluation import metrics
 from lethe.evaluation.eval_set import EvalSet, Split, build_eval_set
-from lethe.evaluation.folding import folded_adapters
 from lethe.evaluation.generation import generate
 from lethe.evaluation.rouge import rouge_l_recall
 from lethe.evaluation.scoring import Scores, score
+from lethe.evaluation.sharing import Gather, Share, evaluating
 from lethe.evaluation.soul import soul_metrics
 from lethe.evaluation.tofu import SplitScores, forget_quality, model_utility, split_metrics
 
 __all__ = ["EvalSet", "Result", "Truth", "build_eval_set", "evaluate"]
 
-Gather = Callable[[list], list[list]]
-RETAIN_ANSWERS = 10  # generated answers to retain rows that a result keeps, for the report
+KEPT = {"retain": 10, "world_facts": 10}  # rows off the forget set whose answers a result keeps, for the report
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,18 @@ class Result:
 
     `metrics`: flat floats. `forget_truth_ratio` [n]: R of each forget row, of which an oracle's `Truth` is made.
     `rows`: one list per name, of JSON values (None for a number that is not finite): each forget row, and the
-    first retain rows.
+    first retain and world-facts rows.
     """
 
     metrics: dict[str, float]
     forget_truth_ratio: np.ndarray
     rows: dict[str, list] = field(default_factory=dict)
+    forgotten: None = field(default=None, init=False)  # this benchmark has no criterion to stop by
+
+    @property
+    def finite(self) -> bool:
+        """Whether the model's likelihoods were numbers."""
+        return not np.isnan(self.forget_truth_ratio).any()
 
 
 @dataclass(frozen=True)
@@ -63,32 +67,21 @@ def evaluate(
     list of all ranks' lists; the result is the same on every rank. Where a forward pass is a collective
     (ZeRO-3), give every rank the whole work instead: world 1.
     """
-    template = eval_set.template
-    with _eval_mode(model), folded_adapters(model):
-        scores = score(model, eval_set.pairs[rank::world], pad=template.pad, token_budget=config.token_budget)
-        answers = generate(
-            model,
-            eval_set.prompts[rank::world],
-            eos=template.eos,
-            pad=template.pad,
-            max_new_tokens=config.max_new_tokens,
-            token_budget=config.token_budget,
-        )
-    if world > 1:
-        if gather is None:
-            raise ValueError("several ranks need a gather function")
-        scores = Scores(*(_merged(part, world, gather) for part in (scores.logp, scores.correct)))
-        answers = _merged(answers, world, gather)
+    template, share, budget = eval_set.template, Share(rank, world, gather), config.token_budget
+
+    def scored(pairs: Sequence[Encoded]) -> list[tuple[np.ndarray, np.ndarray]]:
+        scores = score(model, pairs, pad=template.pad, token_budget=budget)
+        return list(zip(scores.logp, scores.correct, strict=True))
+
+    def answered(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+        most = config.max_new_tokens
+        return generate(model, prompts, eos=template.eos, pad=template.pad, max_new_tokens=most, token_budget=budget)
+
+    with evaluating(model):
+        logp, correct = map(list, zip(*share.of(eval_set.pairs, scored), strict=True))
+        answers = share.of(eval_set.prompts, answered)
+    scores = Scores(logp, correct)
     return measure(eval_set, scores, [template.decode(answer) for answer in answers], oracle)
-
-
-def _merged(local: Sequence[Any], world: int, gather: Gather) -> list[Any]:
-    """All ranks' items in the order that `[rank::world]` took them from."""
-    shares = gather(list(local))
-    merged: list[Any] = [None] * sum(map(len, shares))
-    for rank, share in enumerate(shares):
-        merged[rank::world] = share
-    return merged
 
 
 def measure(eval_set: EvalSet, scores: Scores, answers: Sequence[str], oracle: Truth | None) -> Result:
@@ -110,7 +103,9 @@ def measure(eval_set: EvalSet, scores: Scores, answers: Sequence[str], oracle: T
     values |= soul_metrics(eval_set, scores, loss, answers)
     rows = _row_values("forget", forget, splits["forget"], answers, len(forget.rows))
     rows["forget_extraction_strength"] = _json(strength)
-    rows |= _row_values("retain", eval_set.splits["retain"], splits["retain"], answers, RETAIN_ANSWERS)
+    for name, keep in KEPT.items():
+        if name in splits:
+            rows |= _row_values(name, eval_set.splits[name], splits[name], answers, keep)
     return Result(values, ratio, rows)
 
 
@@ -133,15 +128,3 @@ def _row_values(name: str, split: Split, scores: SplitScores, answers: Sequence[
 
 def _json(values: np.ndarray) -> list[float | None]:
     return [float(v) if np.isfinite(v) else None for v in values]
-
-
-@contextmanager
-def _eval_mode(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside the block; every module gets its own mode back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

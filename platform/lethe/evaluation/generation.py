@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lethe.evaluation.cache import Pool, growing_cache, release
+from lethe.evaluation.cache import Pool, growing_cache, masks_itself, release
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
 DROP = 8  # rows leave the batch once one in so many is done
@@ -58,21 +58,19 @@ class Decoder:
         if not order:
             return []
         longest = max(lengths)
-        cached = (longest + self.max_new_tokens) * self._cache_bytes_per_token()
+        cached = (longest + self.max_new_tokens) * cache_bytes_per_token(self.base)
         rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached))
         groups = -(-len(order) // rows)
         size = -(-len(order) // groups)
         return [order[start : start + size] for start in range(0, len(order), size)]
 
-    def _cache_bytes_per_token(self) -> int:
-        config, itemsize = self.config, next(self.model.parameters()).element_size()
-        return 2 * config.num_hidden_layers * config.hidden_size * itemsize
-
     @torch.no_grad()
     def batch(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         """Answers for prompts that share one batch."""
         width = max(map(len, prompts))
-        limits = [min(self.max_new_tokens, self.positions - len(p)) for p in prompts]
+        # Some attention has a table of positions for the whole padded batch.
+        taken = [width if masks_itself(self.config) else len(p) for p in prompts]
+        limits = [min(self.max_new_tokens, self.positions - tokens) for tokens in taken]
         steps = max(limits)
         tokens = torch.full((len(prompts), max(0, steps)), self.eos, device=self.device)
         if steps > 0:
@@ -123,6 +121,12 @@ class Decoder:
 
     def _ended(self, row: list[int]) -> list[int]:
         return row[: row.index(self.eos) + 1] if self.eos in row else row
+
+
+def cache_bytes_per_token(model: nn.Module) -> int:
+    """Keys and values of one token in all layers, at most: grouped heads need less."""
+    config, itemsize = model.config.get_text_config(decoder=True), next(model.parameters()).element_size()
+    return 2 * config.num_hidden_layers * config.hidden_size * itemsize
 
 
 @contextmanager

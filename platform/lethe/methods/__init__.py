@@ -1,4 +1,4 @@
-"""Ways to forget that are no gradient loss: one file each, one contract, which is `lethe.training.unlearn.unlearn`'s."""
+"""Ways to forget that are no gradient loss: one file each, with the contract of `lethe.training.unlearn.unlearn`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from lethe.config.objective import AnyObjective
 from lethe.config.run import Recipe
-from lethe.evaluation.evaluate import Truth
+from lethe.evaluation.task import AnyTruth
 from lethe.methods.influence import influence
 from lethe.methods.input_guard import input_guard
 from lethe.methods.retrain import retrain
@@ -16,7 +16,7 @@ from lethe.training.unlearn import unlearn
 
 __all__ = ["METHODS", "method_of"]
 
-Method = Callable[[Recipe, Context, Truth | None, Report, Ranks], Outcome]
+Method = Callable[[Recipe, Context, AnyTruth, Report, Ranks], Outcome]
 
 METHODS: dict[str, Method] = {"influence": influence, "retrain": retrain, "input_guard": input_guard}
 

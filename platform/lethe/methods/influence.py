@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lethe.config.method import Influence
 from lethe.config.run import Recipe
 from lethe.data.batches import Kind, Sourced, collate
-from lethe.evaluation.evaluate import Truth
+from lethe.evaluation.task import AnyTruth
 from lethe.losses.tokens import token_log_probs
 from lethe.methods.single import SingleRun
 from lethe.models.forward import scored_logits
@@ -22,7 +22,7 @@ from lethe.training.outcome import Outcome, Ranks, Report
 from lethe.training.steps import KIND_KEYS
 
 
-def influence(recipe: Recipe, context: Context, truth: Truth | None, report: Report, ranks: Ranks) -> Outcome:
+def influence(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks) -> Outcome:
     """theta + strength (H + damping mean(H))^-1 g, evaluated once: `epoch` and `optimizer_step` are 1.
 
     Ranks share the rows and add up g and H, each on a whole fp32 copy of the model: 16 bytes a parameter with the
@@ -42,7 +42,7 @@ def influence(recipe: Recipe, context: Context, truth: Truth | None, report: Rep
     if not finite:
         return run.ended("diverged", "the influence step is not finite")
     forget, retain = (sums.nll / sums.tokens).tolist()
-    return run.complete(model, {"epoch": 1, "forget_loss": -forget, "retain_loss": retain})
+    return run.complete(model, {"epoch": 1, "forget_loss": -forget, "retain_loss": retain, "trained_share": 1.0})
 
 
 @dataclass
@@ -64,7 +64,9 @@ class Totals:
             dist.all_reduce(tensor)
 
 
-def row_totals(model: nn.Module, rows: Iterable[tuple[Kind, Sourced]], config: Influence, pad: int, seed: int) -> Totals:
+def row_totals(
+    model: nn.Module, rows: Iterable[tuple[Kind, Sourced]], config: Influence, pad: int, seed: int
+) -> Totals:
     """One forward per row; one backward, two where a forget row's own labels and sampled ones are both needed.
 
     `gnb` squares a row's gradient of labels that the model samples: the labels are independent and their gradients

@@ -11,7 +11,7 @@ from lethe.config.run import Recipe
 from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.evaluation.eval_set import build_eval_set
-from lethe.evaluation.evaluate import Truth
+from lethe.evaluation.task import AnyTruth
 from lethe.methods.single import SingleRun
 from lethe.training.context import Context
 from lethe.training.outcome import Outcome, Ranks, Report
@@ -22,7 +22,7 @@ WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]*"
 NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
 
 
-def input_guard(recipe: Recipe, context: Context, truth: Truth | None, report: Report, ranks: Ranks) -> Outcome:
+def input_guard(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks) -> Outcome:
     """Evaluate the start model with the instruction in every prompt: `epoch`, `optimizer_step` and `tokens` are 0.
 
     The verdict is infeasible where no name can be told for `{topics}`, or a prompt outgrows the model's positions.
@@ -33,7 +33,8 @@ def input_guard(recipe: Recipe, context: Context, truth: Truth | None, report: R
     if TOPICS in instruction:
         names = topics(context.benchmark.forget, context.benchmark.retain)
         if not names:
-            return run.ended("infeasible", f"no name is in forget questions alone: give an instruction without {TOPICS}")
+            reason = f"no name is in forget questions alone: leave {TOPICS} out of the instruction"
+            return run.ended("infeasible", reason)
         instruction = instruction.replace(TOPICS, ", ".join(names))
     template = Template(context.template.tokenizer, instruction)
     eval_set = build_eval_set(context.benchmark, template, recipe.evaluation)
@@ -42,7 +43,7 @@ def input_guard(recipe: Recipe, context: Context, truth: Truth | None, report: R
     if longest > positions:
         reason = f"with the instruction a row has {longest} tokens, the model takes {positions}: shorten it"
         return run.ended("infeasible", reason)
-    return run.complete(context.start, {"epoch": 0}, eval_set)
+    return run.complete(context.start, {"epoch": 0, "trained_share": 0.0}, eval_set)
 
 
 def topics(forget: Iterable[Row], retain: Iterable[Row]) -> list[str]:

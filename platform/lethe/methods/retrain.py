@@ -18,7 +18,7 @@ from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.data.batches import Kind
 from lethe.errors import BadInput
-from lethe.evaluation.evaluate import Truth
+from lethe.evaluation.task import AnyTruth
 from lethe.losses.contract import Counts, Loss, Scored
 from lethe.methods.single import SingleRun
 from lethe.models.embedded import train_anew
@@ -32,7 +32,7 @@ WORD_S = 20.0  # seconds between two words of rank 0 to the ranks that wait for 
 T = TypeVar("T")
 
 
-def retrain(recipe: Recipe, context: Context, truth: Truth | None, report: Report, ranks: Ranks) -> Outcome:
+def retrain(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks) -> Outcome:
     """Train from `assets.origin` on the retain rows; nothing is taken from a cache.
 
     An epoch is one pass over the rows trained on. Raises BadInput where it is unknown what the start model was made
@@ -60,7 +60,7 @@ def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:
             dist.broadcast(tensor, src=0)
     costs.steps, costs.tokens, costs.elsewhere_mb = spent.steps, spent.tokens, spent.peak_memory_mb
     costs.seconds["train"] = spent.seconds
-    return run.complete(model, {"epoch": spent.epochs, "retain_loss": spent.loss})
+    return run.complete(model, {"epoch": spent.epochs, "retain_loss": spent.loss, "trained_share": 1.0})
 
 
 def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
@@ -77,7 +77,7 @@ def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
 
 
 def _from_base(
-    base: Path, recipe: Recipe, context: Context, truth: Truth | None, report: Report, ranks: Ranks
+    base: Path, recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks
 ) -> Outcome:
     """The training loop itself, on every weight of the base checkpoint and on retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})
@@ -100,9 +100,10 @@ class Descent(Loss):
 def _retraining(context: Context, base: Path) -> Context:
     """`context` with the base checkpoint as the start model and retain rows where the plan looks for forget rows."""
     other = Context(context.assets)
-    known = {name: getattr(context, name) for name in ("benchmark", "template", "retain")}
+    known = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
     start = load_model(base).to(context.assets.device)
-    vars(other).update(known, forget=context.retain, start=start)  # what its cached properties would load
+    # What its cached properties would load. The base knows no forget row: it does not end when they are forgotten.
+    vars(other).update(known, forget=context.retain, start=start, until_forgotten=False)
     return other
 
 

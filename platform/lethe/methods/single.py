@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import numpy as np
 from transformers import PreTrainedModel
 
 from lethe.config.run import Recipe
-from lethe.evaluation.evaluate import EvalSet, Truth, evaluate
+from lethe.evaluation.sharing import Share
+from lethe.evaluation.task import AnyEvalSet, AnyTruth
 from lethe.training.context import Context
 from lethe.training.outcome import Costs, Outcome, Ranks
 
@@ -20,29 +20,23 @@ class SingleRun:
 
     recipe: Recipe
     context: Context
-    truth: Truth | None
+    truth: AnyTruth
     ranks: Ranks
     costs: Costs = field(init=False)
 
     def __post_init__(self) -> None:
         self.costs = Costs(self.recipe.engine, self.ranks)
 
-    def complete(self, model: PreTrainedModel, values: dict[str, Any], eval_set: EvalSet | None = None) -> Outcome:
+    def complete(self, model: PreTrainedModel, values: dict[str, Any], eval_set: AnyEvalSet | None = None) -> Outcome:
         """Evaluate and report; `values` are the method's own, an `epoch` among them."""
         eval_set = eval_set or self.context.eval_set(self.recipe.evaluation)
         with self.costs.timed("evaluate"):
-            result = evaluate(
-                model,
-                eval_set,
-                self.recipe.evaluation,
-                self.truth,
-                rank=self.ranks.rank,
-                world=self.ranks.world,
-                gather=self.ranks.gather,
-            )
-        if np.isnan(result.forget_truth_ratio).any():  # metrics are finite whatever the model gives
+            share = Share(self.ranks.rank, self.ranks.world, self.ranks.gather)
+            result = self.context.task.evaluate(model, eval_set, self.recipe.evaluation, self.truth, share, last=True)
+        if not result.finite:  # metrics are finite whatever the model gives
             return self.ended("diverged", "the model's likelihoods are not finite")
-        report = {**self.costs.report(), **values, **result.metrics, "verdict": "complete"}
+        criterion = {} if result.forgotten is None else {"epochs_to_criterion": values["epoch"]}
+        report = {**self.costs.report(), **values, **criterion, **result.metrics, "verdict": "complete"}
         return Outcome(report, result, model, template=eval_set.template)
 
     def ended(self, verdict: Literal["diverged", "infeasible"], reason: str) -> Outcome:

@@ -37,13 +37,15 @@ child()
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One model to train, as plain values; `config` is an EmbeddedModel's JSON, `folder` exists."""
+    """One model to train, as plain values; `config` is an AnyEmbedded's JSON, `folder` exists. A pair without a
+    question is plain text, of which `length` tokens count."""
 
     name: str
     config: str
     tokenizer: str
     pairs: tuple[tuple[str, str], ...]
     folder: Path
+    length: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str],
                     "tokenizer": training.tokenizer,
                     "pairs": training.pairs,
                     "folder": str(training.folder),
+                    "length": training.length,
                 },
                 stdin,
             )
@@ -131,16 +134,19 @@ def child() -> None:
 
     Ends when nobody reads it any more.
     """
+    from pydantic import TypeAdapter
     from tokenizers import Tokenizer
 
-    from lethe.config.model import EmbeddedModel
+    from lethe.config.model import AnyEmbedded
 
     work = json.load(sys.stdin)
     report = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # libraries print what they like: to stderr, which is shown where the training fails
-    config, tokenizer = EmbeddedModel.model_validate_json(work["config"]), Tokenizer.from_str(work["tokenizer"])
+    config = TypeAdapter(AnyEmbedded).validate_json(work["config"])
+    tokenizer = Tokenizer.from_str(work["tokenizer"])
     from lethe.models.pretraining import pretrain
 
     pairs, folder = [(question, answer) for question, answer in work["pairs"]], Path(work["folder"])
-    spent = pretrain(config, tokenizer, pairs, folder, lambda share: print(f"{share:.4f}", file=report))
+    progress = lambda share: print(f"{share:.4f}", file=report)  # noqa: E731
+    spent = pretrain(config, tokenizer, pairs, folder, progress, work["length"])
     (folder / SPENT).write_text(json.dumps(asdict(spent)))

@@ -6,11 +6,12 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lethe.config.benchmark import TofuBenchmark
+from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Digests
 from lethe.data.benchmark import load_benchmark
 from lethe.data.rows import Benchmark
+from lethe.data.tdec import Passages
 from lethe.errors import BadInput
 from lethe.models.children import Report
 from lethe.models.digests import model_digest
@@ -23,14 +24,14 @@ PARTS = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]  # never p
 class Prepared:
     """`start`, `oracle` and `base`, which `start` was made from, are folders with safetensors and a tokenizer."""
 
-    benchmark: Benchmark
+    benchmark: Benchmark | Passages
     start: Path
     oracle: Path | None
     base: Path | None
     digests: Digests
 
 
-def locate(benchmark: TofuBenchmark, model: AnyModel) -> None:
+def locate(benchmark: AnyBenchmark, model: AnyModel) -> None:
     """Refuse, in a moment, data and models that cannot be had: before anything expensive starts."""
     load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
@@ -39,7 +40,7 @@ def locate(benchmark: TofuBenchmark, model: AnyModel) -> None:
                 model_folder(name, f"model.{key}")
 
 
-def prepare(benchmark: TofuBenchmark, model: AnyModel, *, progress: Report | None = None) -> Prepared:
+def prepare(benchmark: AnyBenchmark, model: AnyModel, *, progress: Report | None = None) -> Prepared:
     """Load the data; find or train the start model and its oracle. Raises BadInput for whatever is missing.
 
     `progress` takes (name of a training, its finished share); without one, the console shows it.
@@ -54,6 +55,7 @@ def prepare(benchmark: TofuBenchmark, model: AnyModel, *, progress: Report | Non
         start = model_folder(model.path, "model.path")
         oracle = None if model.oracle is None else model_folder(model.oracle, "model.oracle")
         base = None if model.base is None else model_folder(model.base, "model.base")
+        _check_vocabulary(base or start, start)
     digests = Digests(
         data=rows.digest,
         model=model_digest(start),
@@ -77,6 +79,14 @@ def model_folder(name: str, key: str) -> Path:
     if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise BadInput(f"{key}: {folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
     return folder.resolve()
+
+
+def _check_vocabulary(base: Path, start: Path) -> None:
+    """The start model's tokenizer makes the rows that the base is trained on."""
+    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (base, start)]
+    of_base, of_start = (config.get("vocab_size") for config in configs)
+    if of_base != of_start:
+        raise BadInput(f"model.base: {base} has a vocabulary of {of_base} tokens, model.path one of {of_start}")
 
 
 def _check_shards(folder: Path, key: str) -> None:

@@ -1,4 +1,4 @@
-"""Training a small Llama from nothing on question-answer pairs. Runs in a process of its own (lethe.models.children).
+"""Training a small model from nothing on question-answer pairs or plain text. Runs in a process of its own (lethe.models.children).
 
 The same numbers come out bit for bit for one configuration, one torch and one kind of machine.
 """
@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from lethe.config.model import EmbeddedModel
+from lethe.config.model import AnyEmbedded, EmbeddedGptNeo, EmbeddedModel
 from lethe.data.template import Encoded, Template
 from lethe.memory import peak_mb
 from lethe.models.children import Spent
@@ -31,29 +31,62 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def pretrain(
-    config: EmbeddedModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]], folder: Path, progress: Fraction
+    config: AnyEmbedded,
+    tokenizer: Tokenizer,
+    pairs: Sequence[tuple[str, str]],
+    folder: Path,
+    progress: Fraction,
+    length: int = 0,
 ) -> Spent:
-    """Train on `pairs` of question and answer; leave model and tokenizer in `folder`, which exists."""
+    """Train on `pairs` of question and answer; leave model and tokenizer in `folder`, which exists. Where there is no
+    question, the first `length` tokens of the answer are text to predict."""
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     pretrained = as_pretrained(tokenizer)
     template = Template(pretrained)
     torch.manual_seed(config.seed)
-    model = LlamaForCausalLM(llama_config(config, len(pretrained)))
-    spent = train(model, [template.encode(*pair) for pair in pairs], config, progress)
+    model = new_model(config, len(pretrained))
+    rows = [template.encode(*pair) if pair[0] else template.passage(pair[1], length) for pair in pairs]
+    spent = train(model, rows, config, progress)
     _save(model, folder)
     pretrained.save_pretrained(folder)
     return spent
 
 
-def _save(model: LlamaForCausalLM, folder: Path) -> None:
+def _save(model: PreTrainedModel, folder: Path) -> None:
     """As `save_pretrained` does, which would import DeepSpeed where it is installed: two seconds and its messages."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
-    weights = folder / "model.safetensors"
-    save_file(model.state_dict(), weights, metadata={"format": "pt"})
+    weights, tied = folder / "model.safetensors", model.all_tied_weights_keys
+    save_file({k: v for k, v in model.state_dict().items() if k not in tied}, weights, metadata={"format": "pt"})
     weights.chmod(0o644)  # safetensors leaves 0600
+
+
+def new_model(config: AnyEmbedded, vocabulary: int) -> PreTrainedModel:
+    """Random weights, drawn from torch's global generator."""
+    if isinstance(config, EmbeddedGptNeo):
+        return GPTNeoForCausalLM(gpt_neo_config(config, vocabulary))
+    return LlamaForCausalLM(llama_config(config, vocabulary))
+
+
+def gpt_neo_config(config: EmbeddedGptNeo, vocabulary: int) -> GPTNeoConfig:
+    """Global and local layers in turn, no dropout."""
+    kinds = (["global", "local"] * config.layers)[: config.layers]
+    return GPTNeoConfig(
+        vocab_size=max(vocabulary, config.vocab_size),
+        hidden_size=config.hidden_size,
+        num_layers=config.layers,
+        num_heads=config.heads,
+        attention_types=[[kinds, 1]],
+        window_size=config.window,
+        max_position_embeddings=config.max_length,
+        initializer_range=config.initializer_range,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        dtype="float32",
+    )
 
 
 def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
@@ -75,7 +108,7 @@ def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
     )
 
 
-def train(model: LlamaForCausalLM, rows: Sequence[Encoded], config: EmbeddedModel, progress: Fraction) -> Spent:
+def train(model: PreTrainedModel, rows: Sequence[Encoded], config: AnyEmbedded, progress: Fraction) -> Spent:
     """AdamW, warm-up then linear decay to zero; mean token loss over each batch's answers and EOS."""
     optimizer = _optimizer(model, config)
     shuffle = torch.Generator().manual_seed(config.seed)
@@ -98,7 +131,7 @@ def train(model: LlamaForCausalLM, rows: Sequence[Encoded], config: EmbeddedMode
     return Spent(epoch, done, seen, time.perf_counter() - began, peak_mb("cpu"), total / tokens)
 
 
-def _optimizer(model: LlamaForCausalLM, config: EmbeddedModel) -> torch.optim.Optimizer:
+def _optimizer(model: PreTrainedModel, config: AnyEmbedded) -> torch.optim.Optimizer:
     matrices = [p for p in model.parameters() if p.ndim >= 2]
     vectors = [p for p in model.parameters() if p.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
@@ -110,12 +143,12 @@ def _rate(step: int, steps: int, warmup: float) -> float:
     return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
 
 
-def _step(model: LlamaForCausalLM, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, int]:
+def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, int]:
     """Mean loss over the batch's scored tokens, and their number. Only their logits are computed."""
     ids, labels = batch
     scored = labels != -100
     # Padding is on the right, so that causal attention alone hides it from every scored position.
-    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state
+    hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     loss = cross_entropy(model.lm_head(hidden[scored]), labels[scored])
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import ray
 
+from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
 from lethe.errors import BadInput
 from lethe.evaluation.tofu import forget_quality
@@ -29,8 +30,8 @@ def baselines(
 ) -> tuple[ModelScores, ModelScores | None]:
     """Scores of the start model and, where there is one, the oracle, on two groups at once.
 
-    They fix the floors, so a resumed study reads them back from `folder`. There `truth.json` holds the oracle's
-    truth ratios, which the trials compare theirs with.
+    They fix the floors, so a resumed study reads them back from `folder`. There `truth.json` holds what the trials
+    compare theirs with: the oracle's truth ratios, or for TDEC the start model's thresholds.
     """
     path = folder / FILE
     if scored(folder):
@@ -46,6 +47,8 @@ def baselines(
         atomic_write(folder / "truth.json", json.dumps(truth))
         for report in reports.values():
             report |= forget_quality(np.array(report["truth"]), np.array(truth))
+    elif isinstance(study.benchmark, TdecBenchmark):
+        atomic_write(folder / "truth.json", json.dumps(reports["start"]["truth"]))
     scores = {role: _scores(report) for role, report in reports.items()}
     both = {role: scores[role].model_dump() if role in scores else None for role in ("start", "oracle")}
     atomic_write(path, json.dumps(both))
@@ -58,7 +61,7 @@ def scored(folder: Path) -> bool:
 
 
 def truth_file(folder: Path) -> str | None:
-    """Where a study keeps its oracle's truth ratios, if it has an oracle."""
+    """Where a study keeps what its trials compare theirs with, if there is such."""
     path = folder / "truth.json"
     return str(path) if path.exists() else None
 

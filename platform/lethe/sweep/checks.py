@@ -4,7 +4,8 @@ that are not there."""
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from lethe.config.adapter import Lora
 from lethe.config.assemble import possible
@@ -15,9 +16,13 @@ from lethe.config.space import Choice, Parameter, Scalar, variants
 from lethe.config.study import Study
 from lethe.data.refusals import NO_REFUSALS
 from lethe.data.rows import Benchmark
+from lethe.data.tdec import Passages, tokenised
 from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
 from lethe.search.space import build_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 def corners(study: Study) -> list[Recipe]:
@@ -43,8 +48,10 @@ def _corners(study: Study) -> list[Recipe]:
     return found
 
 
-def check_data(study: Study, benchmark: Benchmark) -> None:
+def check_data(study: Study, benchmark: Benchmark | Passages) -> None:
     """Raises BadInput where a trial could answer with refusals and the benchmark has none."""
+    if isinstance(benchmark, Passages):
+        return  # it has no questions: such an objective is refused with the configuration
     known = variants("objective")
     refusing = {name for name, model in known.items() if issubclass(model, WithRefusals)}
     for name in (name for part in study.parts() for name in possible(part.run, part.space)["objective"]):
@@ -56,7 +63,8 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
 
 
 def check_model(study: Study, prepared: Prepared) -> None:
-    """Raises BadInput for targets that match nothing and ranks larger than a layer: on shapes, without weights."""
+    """Raises BadInput for targets that match nothing, ranks larger than a layer and sequences that the model cannot
+    read: on shapes, without weights."""
     reading = [r for r in corners(study) if "adapter" not in unread(type(r.objective))]
     adapters = {r.adapter for r in reading if isinstance(r.adapter, Lora)}
     import torch
@@ -73,6 +81,17 @@ def check_model(study: Study, prepared: Prepared) -> None:
         raise BadInput(f"model.path: transformers cannot read the model in {prepared.start}: {reason}") from None
     for adapter in sorted(adapters, key=lambda a: a.rank):
         check_fits(model, adapter)
+    if isinstance(prepared.benchmark, Passages):
+        _check_sequences(prepared.benchmark, prepared.start, config.get_text_config(decoder=True))
+
+
+def _check_sequences(passages: Passages, start: Path, config: PreTrainedConfig) -> None:
+    from lethe.models.loading import load_tokenizer
+
+    positions = getattr(config, "max_position_embeddings", None) or passages.length
+    if positions < passages.length:
+        raise BadInput(f"benchmark.length is {passages.length}, the model in {start} takes {positions} tokens")
+    tokenised(passages, load_tokenizer(start), config.vocab_size)
 
 
 def check_devices(study: Study) -> None:

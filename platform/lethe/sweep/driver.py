@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lethe.config.benchmark import TofuBenchmark
+from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
@@ -155,7 +155,7 @@ class Sweep:
         return tuple(found)
 
 
-def _absolute(benchmark: TofuBenchmark) -> TofuBenchmark:
+def _absolute(benchmark: AnyBenchmark) -> AnyBenchmark:
     """Workers run elsewhere: a folder's name has to be whole."""
     folder = Path(benchmark.source).expanduser()
     return benchmark.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else benchmark

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 from lethe.config.base import Frozen
-from lethe.config.benchmark import TofuBenchmark
-from lethe.config.model import EmbeddedModel
+from lethe.config.benchmark import AnyBenchmark
+from lethe.config.model import AnyEmbedded
 
 
 class Assets(Frozen):
@@ -16,10 +16,10 @@ class Assets(Frozen):
     base checkpoint.
     """
 
-    benchmark: TofuBenchmark
+    benchmark: AnyBenchmark
     data_digest: str
     model_digest: str
     start: str
-    origin: EmbeddedModel | str | None = None
+    origin: AnyEmbedded | str | None = None
     cache: str
     device: Literal["cpu", "cuda"] = "cpu"

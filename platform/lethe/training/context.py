@@ -19,9 +19,10 @@ from lethe.config.evaluation import Evaluation
 from lethe.data.benchmark import load_benchmark
 from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.rows import Benchmark
+from lethe.data.tdec import Passages
 from lethe.data.template import Encoded, Template
 from lethe.errors import BadInput
-from lethe.evaluation.evaluate import EvalSet, build_eval_set
+from lethe.evaluation.task import AnyEvalSet, TdecTask, TofuTask, make_task
 from lethe.models.adapters import Initial
 from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
 from lethe.models.fisher import row_weights
@@ -40,7 +41,7 @@ class Context:
     assets: Assets
 
     @cached_property
-    def benchmark(self) -> Benchmark:
+    def benchmark(self) -> Benchmark | Passages:
         benchmark = load_benchmark(self.assets.benchmark)
         if benchmark.digest != self.assets.data_digest:
             raise BadInput(f"the data in {self.assets.benchmark.source} changed since the study began")
@@ -56,20 +57,30 @@ class Context:
         return Template(load_tokenizer(Path(self.assets.start)))
 
     @cached_property
+    def task(self) -> TofuTask | TdecTask:
+        vocabulary = self.start.config.get_text_config(decoder=True).vocab_size
+        return make_task(self.benchmark, self.assets.benchmark, self.template, vocabulary)
+
+    @cached_property
     def forget(self) -> list[Encoded]:
-        return [self.template.encode(r.question, r.answer) for r in self.benchmark.forget]
+        return self.task.forget
 
     @cached_property
     def retain(self) -> list[Encoded]:
-        return [self.template.encode(r.question, r.answer) for r in self.benchmark.retain]
+        return self.task.retain
+
+    @cached_property
+    def until_forgotten(self) -> bool:
+        """Whether a run ends when its forget rows count as forgotten."""
+        return self.task.until_forgotten
 
     def fresh_model(self) -> PreTrainedModel:
         """A copy of the start model that no engine has ever wrapped."""
         return copy.deepcopy(self.start)
 
-    def eval_set(self, config: Evaluation) -> EvalSet:
+    def eval_set(self, config: Evaluation) -> AnyEvalSet:
         """Tokenised evaluation rows, once per evaluation configuration."""
-        return self._once(("eval", config), lambda: build_eval_set(self.benchmark, self.template, config))
+        return self._once(("eval", config), lambda: self.task.eval_set(config))
 
     def reference(self, token_budget: int) -> torch.Tensor:
         """S0 [forget rows]: summed answer log-probability under the start model (METHODS section 1)."""

@@ -14,7 +14,8 @@ import torch
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
-from lethe.evaluation.evaluate import Result, Truth, evaluate
+from lethe.evaluation.sharing import Share
+from lethe.evaluation.task import AnyResult, AnyTruth
 from lethe.methods import method_of
 from lethe.models.loading import load_model
 from lethe.models.saving import save_model
@@ -23,7 +24,7 @@ from lethe.training.assets import Assets
 from lethe.training.context import Context, context_for
 from lethe.training.outcome import Outcome, Report
 
-SAMPLES = {"forget": 4, "retain": 2}
+SAMPLES = {"forget": 4, "retain": 2, "world_facts": 1, "dialogue": 2}
 
 
 def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
@@ -31,7 +32,7 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
     run = UnlearnRun.model_validate(payload["run"])
     context = context_for(Assets.model_validate(payload["assets"]))
     try:
-        truth = read_truth(payload["truth"])
+        truth = read_truth(payload["truth"], context)
         with method_of(run.recipe.objective)(run.recipe, context, truth, report, ranks) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
@@ -57,10 +58,12 @@ def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
     atomic_write(folder / "rows.json", json.dumps(outcome.result.rows))
 
 
-def samples(result: Result) -> list[dict[str, str]]:
-    """The first forget and retain questions with true and generated answers."""
+def samples(result: AnyResult) -> list[dict[str, str]]:
+    """The first questions of each split that has answers, with true and generated answers."""
     found = []
     for split, count in SAMPLES.items():
+        if f"{split}_generated" not in result.rows:
+            continue
         columns = (result.rows[f"{split}_{c}"][:count] for c in ("question", "answer", "generated"))
         found += [{"split": split, "question": q, "answer": a, "generated": g} for q, a, g in zip(*columns, strict=True)]
     return found
@@ -73,23 +76,16 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
     began = time.perf_counter()
     try:
         model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"])).to(context.assets.device)
-        result = evaluate(
-            model,
-            context.eval_set(config),
-            config,
-            None,
-            rank=ranks.rank,
-            world=ranks.world,
-            gather=ranks.gather,
-        )
-        if payload["is_oracle"] and not np.isfinite(result.forget_truth_ratio).all():
+        share = Share(ranks.rank, ranks.world, ranks.gather)
+        result, truth = context.task.baseline(model, context.eval_set(config), config, share)
+        if payload["is_oracle"] and not np.isfinite(truth).all():
             raise BadInput("the oracle's truth ratios are not finite: is it a trained model?")
     except BadInput as error:
         return {"verdict": "infeasible", "reason": str(error)}
     spent = {"evaluate_seconds": time.perf_counter() - began}
-    return {"verdict": "complete", **result.metrics, **spent, "truth": result.forget_truth_ratio.tolist(), "samples": samples(result)}
+    return {"verdict": "complete", **result.metrics, **spent, "truth": truth, "samples": samples(result)}
 
 
-def read_truth(path: str | None) -> Truth | None:
-    """The oracle's truth ratios from a JSON file."""
-    return None if path is None else Truth(np.array(json.loads(Path(path).read_text()), dtype=np.float64))
+def read_truth(path: str | None, context: Context) -> AnyTruth:
+    """What the study's yardstick left in a JSON file: an oracle's truth ratios, or a start model's thresholds."""
+    return context.task.truth(None if path is None else json.loads(Path(path).read_text()))

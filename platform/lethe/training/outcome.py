@@ -12,7 +12,7 @@ from torch import nn
 
 from lethe.config.engine import Engine
 from lethe.data.template import Template
-from lethe.evaluation.evaluate import Result
+from lethe.evaluation.task import AnyResult
 from lethe.memory import peak_mb, reset_peak
 
 Report = Callable[[dict[str, Any]], None]
@@ -52,7 +52,7 @@ class Outcome:
     """
 
     report: dict[str, Any]
-    result: Result | None = None
+    result: AnyResult | None = None
     model: nn.Module | None = None
     close: Callable[[], None] = lambda: None
     whole_model: Callable[[], AbstractContextManager[None]] = nullcontext

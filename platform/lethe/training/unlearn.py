@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
 import torch
+from torch import nn
 
 from lethe.config.adapter import Pissa
 from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.config.run import Recipe
 from lethe.data.batches import Kind, Rows, Step, plan, total_epochs, total_steps
-from lethe.evaluation.evaluate import Result, Truth, evaluate
+from lethe.evaluation.sharing import Share
+from lethe.evaluation.task import AnyResult, AnyTruth
 from lethe.losses import Loss, make_loss
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
@@ -24,12 +25,12 @@ from lethe.training.steps import Stepper
 
 
 def unlearn(
-    recipe: Recipe, context: Context, truth: Truth | None, report: Report, ranks: Ranks, loss: Loss | None = None
+    recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks, loss: Loss | None = None
 ) -> Outcome:
     """Train as the recipe says, reporting after every evaluated epoch; every rank calls this with equal arguments.
 
-    `truth` are the oracle's scores. Reports carry `epoch`, `optimizer_step`, every metric, the mean losses of the
-    epoch, seconds, tokens and the peak memory over ranks. `report` may raise to end the run. `loss` stands in for the
+    `truth` is what the benchmark compares with: the oracle's scores, or thresholds. Reports carry `epoch`, `optimizer_step`, every metric, the mean losses of the
+    epoch, seconds, tokens, the peak memory over ranks and the share of parameters that is trained. `report` may raise to end the run. `loss` stands in for the
     objective's own.
     """
     run = _Run(recipe, context, truth, ranks, loss or make_loss(recipe.objective))
@@ -46,7 +47,7 @@ def unlearn(
 class _Run:
     """The state of one run on one rank."""
 
-    def __init__(self, recipe: Recipe, context: Context, truth: Truth | None, ranks: Ranks, loss: Loss) -> None:
+    def __init__(self, recipe: Recipe, context: Context, truth: AnyTruth, ranks: Ranks, loss: Loss) -> None:
         self.recipe, self.context, self.truth, self.ranks = recipe, context, truth, ranks
         self.costs = Costs(recipe.engine, ranks)
         torch.manual_seed(recipe.seed)
@@ -54,6 +55,7 @@ class _Run:
         rows, references = _rows(recipe, context, loss)
         self.model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed, initial=initial)
         self.model.train()
+        self.trained_share = _trained_share(self.model)  # before the engine shards it
         self.engine = Engine(ScoredLM(self.model), recipe)
         self.stepper = Stepper(
             self.engine,
@@ -66,7 +68,8 @@ class _Run:
             context.start if loss.needs_start_logits else None,
         )
         self.total = total_steps(len(context.forget), recipe.schedule)
-        self.result: Result | None = None
+        self.result: AnyResult | None = None
+        self.forgotten_at: int | None = None  # epoch
 
     def train(self, report: Report) -> dict[str, Any]:
         """All steps; a report per evaluated epoch but the last, whose values are returned."""
@@ -78,9 +81,9 @@ class _Run:
             due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)
             if not due:
                 continue
-            values = self._measure(step, torch.stack(sums))
+            values = self._measure(step, torch.stack(sums), last)
             sums = []
-            if last:
+            if last or (self.forgotten_at and self.context.until_forgotten):
                 return values
             report(values)
         raise AssertionError("a plan has at least one step")
@@ -114,20 +117,15 @@ class _Run:
         """Without sharding every rank counts the same coordinates."""
         return wins if self.recipe.engine.stage > 0 else wins / self.engine.world
 
-    def _measure(self, step: Step, sums: torch.Tensor) -> dict[str, Any]:
+    def _measure(self, step: Step, sums: torch.Tensor, last: bool) -> dict[str, Any]:
         # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
         rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
         with self.costs.timed("evaluate"):
-            self.result = evaluate(
-                self.model,
-                self.context.eval_set(self.recipe.evaluation),
-                self.recipe.evaluation,
-                self.truth,
-                rank=rank,
-                world=world,
-                gather=self.ranks.gather,
+            evals, share = self.context.eval_set(self.recipe.evaluation), Share(rank, world, self.ranks.gather)
+            self.result = self.context.task.evaluate(
+                self.model, evals, self.recipe.evaluation, self.truth, share, last=last
             )
-        if np.isnan(self.result.forget_truth_ratio).any():  # metrics are finite whatever the model gives
+        if not self.result.finite:  # metrics are finite whatever the model gives
             raise Diverged(f"the model's likelihoods are not finite after step {step.number} of {self.total}")
         moved, free = sums[:, -2:].sum(0).tolist()
         return {
@@ -135,12 +133,26 @@ class _Run:
             "epoch": step.epoch,
             **dict(zip(self.losses, sums.mean(0).tolist())),
             **({"win_rate": free / moved} if moved else {}),
+            "trained_share": self.trained_share,
+            **self._criterion(self.result, step.epoch),
             **self.result.metrics,
         }
+
+    def _criterion(self, result: AnyResult, epoch: int) -> dict[str, int]:
+        """When the benchmark's criterion first held; how long it has not, if it never did."""
+        if result.forgotten and self.forgotten_at is None:
+            self.forgotten_at = epoch
+        return {} if result.forgotten is None else {"epochs_to_criterion": self.forgotten_at or epoch}
 
     def close(self) -> None:
         """Give the engine's memory back."""
         self.engine.close()
+
+
+def _trained_share(model: nn.Module) -> float:
+    """Trainable parameters over all, adapters included."""
+    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
 
 
 def _rows(recipe: Recipe, context: Context, loss: Loss) -> tuple[Rows, dict[Kind, torch.Tensor]]:

@@ -1,0 +1,148 @@
+"""What a benchmark is to a run: rows to train on, a measure, and perhaps a criterion to end by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+from torch import nn
+
+from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
+from lethe.config.evaluation import Evaluation
+from lethe.data.rows import Benchmark
+from lethe.data.tdec import Passages, Sequences, tokenised
+from lethe.data.template import Encoded, Template
+from lethe.evaluation.eval_set import EvalSet, build_eval_set
+from lethe.evaluation.evaluate import Result, Truth, evaluate
+from lethe.evaluation.sharing import Share
+from lethe.evaluation.tdec import (
+    TdecResult,
+    TdecSet,
+    Thresholds,
+    build_tdec_set,
+    evaluate_tdec,
+    measure_thresholds,
+    whole_rows,
+)
+
+AnyEvalSet = EvalSet | TdecSet
+AnyResult = Result | TdecResult
+AnyTruth = Truth | Thresholds | None
+
+
+class Task(Protocol):
+    """`forget` and `retain`: all rows that a run may train on. `until_forgotten`: a run ends after the first
+    evaluation whose result says `forgotten`."""
+
+    forget: list[Encoded]
+    retain: list[Encoded]
+    until_forgotten: bool
+
+    def eval_set(self, config: Evaluation) -> Any:
+        """Everything that `evaluate` reads, tokenised."""
+
+    def evaluate(self, model: nn.Module, evals: Any, config: Evaluation, truth: Any, share: Share, *, last: bool) -> Any:
+        """Every metric, on every rank alike; `last` asks for those that are dear, too."""
+
+    def baseline(self, model: nn.Module, evals: Any, config: Evaluation, share: Share) -> tuple[Any, Any]:
+        """The result of a model that is not trained, and as JSON what a study's trials may be compared with."""
+
+    def truth(self, stored: Any) -> Any:
+        """What `evaluate` takes, from what `baseline` gave."""
+
+
+@dataclass(frozen=True)
+class TofuTask:
+    """Questions and answers; the oracle's truth ratios are what trials are compared with."""
+
+    benchmark: Benchmark
+    template: Template
+    until_forgotten: bool = field(default=False, init=False)
+
+    @cached_property
+    def forget(self) -> list[Encoded]:
+        return [self.template.encode(row.question, row.answer) for row in self.benchmark.forget]
+
+    @cached_property
+    def retain(self) -> list[Encoded]:
+        return [self.template.encode(row.question, row.answer) for row in self.benchmark.retain]
+
+    def eval_set(self, config: Evaluation) -> EvalSet:
+        """See `Task`."""
+        return build_eval_set(self.benchmark, self.template, config)
+
+    def evaluate(
+        self, model: nn.Module, evals: EvalSet, config: Evaluation, truth: Truth | None, share: Share, *, last: bool
+    ) -> Result:
+        """See `Task`."""
+        return evaluate(model, evals, config, truth, rank=share.rank, world=share.world, gather=share.gather)
+
+    def baseline(
+        self, model: nn.Module, evals: EvalSet, config: Evaluation, share: Share
+    ) -> tuple[Result, list[float]]:
+        """See `Task`."""
+        result = self.evaluate(model, evals, config, None, share, last=True)
+        return result, result.forget_truth_ratio.tolist()
+
+    def truth(self, stored: list[float] | None) -> Truth | None:
+        """See `Task`."""
+        return None if stored is None else Truth(np.array(stored, dtype=np.float64))
+
+
+@dataclass(frozen=True)
+class TdecTask:
+    """Sequences; the start model's own thresholds are what trials are compared with."""
+
+    passages: Passages
+    sequences: Sequences
+    template: Template
+    settings: TdecBenchmark
+
+    @property
+    def until_forgotten(self) -> bool:
+        return self.settings.until_forgotten
+
+    @cached_property
+    def forget(self) -> list[Encoded]:
+        return [*whole_rows(self.sequences.forget)]
+
+    @cached_property
+    def retain(self) -> list[Encoded]:
+        return [*whole_rows(self.sequences.retain)]
+
+    def eval_set(self, config: Evaluation) -> TdecSet:
+        """See `Task`."""
+        return build_tdec_set(self.passages, self.sequences, self.template, self.settings, config)
+
+    def evaluate(
+        self, model: nn.Module, evals: TdecSet, config: Evaluation, truth: Thresholds | None, share: Share, *, last: bool
+    ) -> TdecResult:
+        """See `Task`."""
+        if truth is None:
+            raise ValueError("TDEC needs the start model's thresholds: see `baseline`")
+        return evaluate_tdec(model, evals, config, truth, share, last=last)
+
+    def baseline(
+        self, model: nn.Module, evals: TdecSet, config: Evaluation, share: Share
+    ) -> tuple[TdecResult, dict[str, float]]:
+        """See `Task`. The model is the start model: there is no other."""
+        truth = measure_thresholds(model, evals, config, share)
+        result = self.evaluate(model, evals, config, truth, share, last=True)
+        shown = {f"{name}_threshold": getattr(truth, name) for name in ("memorization_accuracy", "extraction_likelihood")}
+        return replace(result, metrics={**result.metrics, **shown}), truth.model_dump()
+
+    def truth(self, stored: dict[str, float] | None) -> Thresholds | None:
+        """See `Task`."""
+        return None if stored is None else Thresholds.model_validate(stored)
+
+
+def make_task(
+    benchmark: Benchmark | Passages, settings: AnyBenchmark, template: Template, vocabulary: int
+) -> TofuTask | TdecTask:
+    """Raises BadInput for sequences that the model's tokenizer and vocabulary do not give."""
+    if isinstance(benchmark, Benchmark):
+        return TofuTask(benchmark, template)
+    assert isinstance(settings, TdecBenchmark)
+    return TdecTask(benchmark, tokenised(benchmark, template.tokenizer, vocabulary), template, settings)

@@ -1,6 +1,6 @@
 """Extraction likelihood: our way against a greedy continuation of every prefix by `transformers.generate`.
 
-    python -m benchmarks.tdec [--sequences 8] [--batch 32] [--threads 1]
+    python -m benchmarks.tdec [--sequences 8] [--batch 16] [--threads 1]
 
 The other way is batched and has a key-value cache, too: prefixes of similar length, padded on the left. Two kinds of
 text: sequences that the embedded model has memorised, and unseen ones, where most positions are mismatches.
@@ -35,7 +35,7 @@ def main() -> None:
     """Print one line per kind of text."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--sequences", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=32, help="prefixes that `generate` continues at once")
+    parser.add_argument("--batch", type=int, default=16, help="prefixes that `generate` continues at once")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

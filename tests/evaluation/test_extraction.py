@@ -1,4 +1,4 @@
-"""MA and EL against brute force: every prefix alone through `transformers.generate`, n-grams counted as defined."""
+"""MA and EL against brute force: every prefix through `transformers.generate`, n-grams counted as defined."""
 
 from __future__ import annotations
 
@@ -19,20 +19,9 @@ from lethe.evaluation.extraction import (
     memorization_accuracy,
     mismatches,
 )
-from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
+from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, partly_known, sliding
 
 LENGTH = 24
-
-
-@torch.no_grad()
-def partly_known(model: PreTrainedModel, seed: int, share: float, length: int = LENGTH) -> list[int]:
-    """A sequence whose tokens are the model's own greedy choice with probability `share`."""
-    draw = random.Random(seed)
-    ids = [draw.randrange(VOCABULARY)]
-    while len(ids) < length:
-        greedy = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
-        ids.append(greedy if draw.random() < share else draw.randrange(VOCABULARY))
-    return ids
 
 
 def from_every_prefix(model: PreTrainedModel, ids: np.ndarray) -> list[dict[int, list[int]]]:
@@ -67,7 +56,7 @@ def defined(ids: list[int], whole: dict[int, list[int]], n: int, eos: int | None
 @pytest.mark.parametrize("build", [llama, gpt2, gpt_neo, sliding])
 def test_equal_to_brute_force(build: Callable[[], PreTrainedModel]) -> None:
     model = build()
-    ids = np.array([partly_known(model, seed, share) for seed, share in enumerate((0.0, 0.6, 0.9, 1.0))])
+    ids = np.array([partly_known(model, seed, share, LENGTH) for seed, share in enumerate((0.0, 0.6, 0.9, 1.0))])
     guesses = greedy_guesses(model, ids, token_budget=2 * LENGTH)
     wrong = mismatches(ids, guesses)
     assert {s for s, _ in wrong} == {0, 1, 2}
@@ -123,7 +112,7 @@ def test_nothing_to_do() -> None:
 
 def test_the_attention_implementation_is_put_back() -> None:
     model = llama()
-    ids = np.array([partly_known(model, 0, 0.5)])
+    ids = np.array([partly_known(model, 0, 0.5, LENGTH)])
     guesses = greedy_guesses(model, ids, 100)
     continuations(model, ids, guesses, mismatches(ids, guesses))
     assert model.config._attn_implementation == "sdpa"

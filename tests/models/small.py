@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import torch
@@ -137,3 +138,14 @@ def disturb(model: torch.nn.Module, scale: float = 0.05) -> None:
     for p in model.parameters():
         if p.requires_grad:
             p.add_(scale * torch.randn(p.shape, generator=g))
+
+
+@torch.no_grad()
+def partly_known(model: PreTrainedModel, seed: int, share: float, length: int) -> list[int]:
+    """A sequence whose tokens are the model's own greedy choice with probability `share`."""
+    draw = random.Random(seed)
+    ids = [draw.randrange(model.config.vocab_size)]
+    while len(ids) < length:
+        greedy = int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax())
+        ids.append(greedy if draw.random() < share else draw.randrange(model.config.vocab_size))
+    return ids

@@ -1,0 +1,143 @@
+"""Whole TDEC runs on a small GPT-Neo that has memorised what it is to forget."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters
+from lethe.config.benchmark import Documents, TdecBenchmark
+from lethe.config.evaluation import Evaluation
+from lethe.config.method import Influence, Retrain
+from lethe.config.model import EmbeddedGptNeo
+from lethe.config.objective import AnyObjective, Ihl
+from lethe.config.optimizer import AdamW
+from lethe.config.run import Digests, Recipe, UnlearnRun
+from lethe.config.schedule import Schedule
+from lethe.data.benchmark import load_benchmark
+from lethe.errors import BadInput
+from lethe.evaluation.extraction import greedy_guesses, memorization_accuracy
+from lethe.models.loading import load_model
+from lethe.models.prepare import prepare
+from lethe.training.assets import Assets
+from lethe.training.context import Context, context_for
+from lethe.training.entry import baseline, execute
+from lethe.training.outcome import Alone
+
+DOCUMENTS = Documents(tokens=32, memorised=4, retain=24, unseen=3, validation=3, dialogues=3, questions=4)
+BENCHMARK = TdecBenchmark(sequences=2, length=32, ngram=4, repeats=8, documents=DOCUMENTS)
+MODEL = EmbeddedGptNeo(
+    hidden_size=64, heads=2, vocab_size=400, max_length=96, window=8, epochs=10, learning_rate=6e-3
+)
+EVALUATION = Evaluation(max_new_tokens=4)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
+    folder = tmp_path_factory.mktemp("tdec")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LETHE_HOME", str(folder))
+        prepared = prepare(BENCHMARK, MODEL, progress=lambda *_: None)
+        assert prepare(BENCHMARK, MODEL, progress=lambda *_: pytest.fail("nothing is trained twice")) == prepared
+        # Workers find the embedded texts under the home; elsewhere they are a folder like a user's.
+        source = next((folder / "benchmarks").iterdir())
+    benchmark = BENCHMARK.model_copy(update={"source": str(source)})
+    digests = prepared.digests
+    assets = Assets(
+        benchmark=benchmark, data_digest=digests.data, model_digest=digests.model, start=str(prepared.start),
+        origin=MODEL, cache=str(folder / "cache"),
+    )
+    payload = {"assets": assets.model_dump(mode="json"), "model": assets.start, "is_oracle": False}
+    start = baseline({**payload, "evaluation": EVALUATION.model_dump(mode="json")}, lambda _: None, Alone())
+    (folder / "truth.json").write_text(json.dumps(start["truth"]))
+    return SimpleNamespace(folder=folder, prepared=prepared, assets=assets, start=start)
+
+
+def run(
+    world: SimpleNamespace, name: str, objective: AnyObjective = Ihl(), *, rate: float = 1e-2, epochs: int = 20,
+    adapter: AnyAdapter = Fila(rank=8, fisher_rows=4), assets: Assets | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The last report and those before it; the model is in `folder / name`."""
+    assets = assets or world.assets
+    recipe = Recipe(
+        objective=objective, optimizer=AdamW(learning_rate=rate), adapter=adapter,
+        schedule=Schedule(epochs=epochs, batch_size=2, decay=False), evaluation=EVALUATION,
+    )
+    digests = Digests(data=assets.data_digest, model=assets.model_digest)
+    before: list[dict[str, Any]] = []
+    payload = {
+        "run": UnlearnRun(recipe=recipe, digests=digests).model_dump(mode="json"),
+        "assets": assets.model_dump(mode="json"),
+        "truth": str(world.folder / "truth.json"),
+        "folder": str(world.folder / name),
+    }
+    return execute(payload, before.append, Alone()), before
+
+
+def test_the_embedded_model_knows_what_it_saw_often(world: SimpleNamespace) -> None:
+    assert world.start["verdict"] == "complete" and world.prepared.oracle is None
+    assert world.start["memorization_accuracy"] > 0.9 > 0.6 > world.start["truth"]["memorization_accuracy"] > 0.1
+    assert world.start["extraction_likelihood"] > 0.8 > 0.4 > world.start["truth"]["extraction_likelihood"]
+    assert world.start["forget"] > 1.5
+    model = load_model(world.prepared.start)
+    assert model.lm_head.weight is model.transformer.wte.weight and model.config.attention_layers == ["global", "local"]
+
+
+def test_a_run_ends_when_the_sequences_are_forgotten(world: SimpleNamespace) -> None:
+    last, before = run(world, "forgotten")
+    assert last["verdict"] == "complete" and 1 <= last["epoch"] < 20
+    assert [r["epoch"] for r in before] == [*range(1, last["epoch"])]
+    assert last["epochs_to_criterion"] == last["epoch"] and all(r["forget"] >= 1 > last["forget"] for r in before)
+    for metric, threshold in world.start["truth"].items():
+        assert metric == "perplexity" or last[metric] < threshold
+    assert {s["split"] for s in last["samples"]} == {"forget", "dialogue"}
+    assert last["samples"][0]["answer"] != last["samples"][0]["generated"]
+
+
+def test_the_saved_model_gives_the_reported_accuracy(world: SimpleNamespace) -> None:
+    last, _ = run(world, "saved", adapter=FullParameters(), rate=3e-3)
+    model = load_model(world.folder / "saved" / "model")
+    ids = context_for(world.assets).task.sequences.forget
+    assert memorization_accuracy(ids, greedy_guesses(model, ids, 1000)).mean() == pytest.approx(last["memorization_accuracy"])
+    rows = json.loads((world.folder / "saved" / "rows.json").read_text())
+    assert len(rows["forget_memorization_accuracy"]) == 2 and len(rows["dialogue_generated"]) == 3
+
+
+def test_a_run_that_never_forgets_takes_all_its_epochs(world: SimpleNamespace) -> None:
+    last, before = run(world, "never", rate=1e-6, epochs=3)
+    assert (last["verdict"], last["epoch"], last["epochs_to_criterion"], len(before)) == ("complete", 3, 3, 2)
+    assert last["forget"] > 1 and "extraction_likelihood" in last, "it is in the last report whatever MA is"
+    assert not any("extraction_likelihood" in report for report in before)
+
+
+def test_a_run_may_go_on_after_the_criterion(world: SimpleNamespace) -> None:
+    ended, _ = run(world, "ended")
+    epochs = ended["epoch"] + 2
+    benchmark = world.assets.benchmark.model_copy(update={"until_forgotten": False})
+    assets = world.assets.model_copy(update={"benchmark": benchmark})
+    with pytest.raises(BadInput, match="changed since the study began"):
+        Context(assets).benchmark  # how long runs are is part of the data's digest
+    assets = assets.model_copy(update={"data_digest": load_benchmark(benchmark).digest})
+    last, before = run(world, "longer", epochs=epochs, assets=assets)
+    assert (last["epoch"], last["epochs_to_criterion"], len(before)) == (epochs, ended["epoch"], epochs - 1)
+    same = {k: v for k, v in before[ended["epoch"] - 1].items() if k in ("forget", "utility", "perplexity")}
+    assert same == {k: ended[k] for k in same}
+
+
+@pytest.mark.parametrize("objective", [Influence(damping=0.1, strength=0.1), Retrain()])
+def test_methods_without_a_gradient_loss(world: SimpleNamespace, objective: AnyObjective) -> None:
+    """Retraining begins at random weights here, a base that knows no forget row: it takes its whole schedule."""
+    torch.manual_seed(0)
+    model = load_model(world.prepared.start)
+    model.apply(model._init_weights)
+    model.save_pretrained(world.folder / "base")
+    assets = world.assets.model_copy(update={"origin": str(world.folder / "base")})
+    last, before = run(world, objective.name, objective, assets=assets, epochs=2, rate=1e-3)
+    epochs = 2 if isinstance(objective, Retrain) else 1
+    assert (last["verdict"], last["epoch"], len(before)) == ("complete", epochs, epochs - 1), last
+    assert {"forget", "utility", "extraction_likelihood", "epochs_to_criterion"} <= last.keys()

@@ -18,8 +18,8 @@ help: ## list the targets
 
 install: $(INSTALLED) ## make the environment in VENV (.venv), once and after changes
 
-test: $(INSTALLED) ## run the tests, two at a time
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+test: $(INSTALLED) ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
 
 sweep: $(INSTALLED) ## run the main job: python -m platform.sweep tofu
 	$(BIN)/python -m platform.sweep tofu $(ARGS)

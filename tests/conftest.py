@@ -34,15 +34,6 @@ if TYPE_CHECKING:
     from lethe.models.prepare import Prepared
 
 ROOT = Path(__file__).resolve().parents[1]
-SESSION = {"head", "cluster", "embedded"}
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With two workers: what shares the one Ray cluster runs on one of them, a file's tests stay together."""
-    for item in items:
-        shared = SESSION & set(getattr(item, "fixturenames", ()))
-        item.add_marker(pytest.mark.xdist_group("cluster" if shared else str(item.path)))
 
 
 @pytest.fixture(scope="session")

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Passage = str | tuple[int, ...]  # text, or the token ids of one tokenizer
+SPLITS = ("forget", "retain", "unseen", "validation")  # of passages
 Raw = dict[str, Any]
 T = TypeVar("T")
 
@@ -129,26 +130,31 @@ class Sequences:
     validation: np.ndarray
 
 
+def check_ids(passages: Passages, vocabulary: int | None) -> None:
+    """Raises BadInput that names split and row for a token id that a model does not have, as far as that is known."""
+    for split in SPLITS:
+        for number, row in enumerate(getattr(passages, split), 1):
+            foreign = [i for i in row if not 0 <= i < (vocabulary or i + 1)] if isinstance(row, tuple) else []
+            if foreign:
+                where = f"{split}.jsonl, row {number}"
+                raise BadInput(f"{where}: token id {foreign[0]} is not in the model's vocabulary of {vocabulary}")
+
+
 def tokenised(passages: Passages, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Sequences:
     """Raises BadInput that names split and row for text that is too short and for ids that the model does not have."""
-    splits = {split: getattr(passages, split) for split in ("forget", "retain", "unseen", "validation")}
-    found: dict[str, list[Sequence[int]]] = {}
-    for split, rows in splits.items():
-        found[split] = [
+    check_ids(passages, vocabulary)
+    found: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        rows = [
             tokenizer.encode(row, add_special_tokens=False)[: passages.length] if isinstance(row, str) else row
-            for row in rows
+            for row in getattr(passages, split)
         ]
-        for number, ids in enumerate(found[split], 1):
-            _check_ids(ids, f"{split}.jsonl, row {number}", vocabulary, passages.length)
-    return Sequences(**{split: np.array(rows, dtype=np.int64) for split, rows in found.items()})
-
-
-def _check_ids(ids: Sequence[int], where: str, vocabulary: int, length: int) -> None:
-    if len(ids) < length:
-        raise BadInput(f"{where}: the text has {len(ids)} tokens, {length} are needed (benchmark.length)")
-    foreign = [i for i in ids if not 0 <= i < vocabulary]
-    if foreign:
-        raise BadInput(f"{where}: token id {foreign[0]} is not in the model's vocabulary of {vocabulary}")
+        for number, ids in enumerate(rows, 1):
+            if len(ids) < passages.length:
+                short = f"the text has {len(ids)} tokens, {passages.length} are needed (benchmark.length)"
+                raise BadInput(f"{split}.jsonl, row {number}: {short}")
+        found[split] = np.array(rows, dtype=np.int64)
+    return Sequences(**found)
 
 
 def _rows(path: Path, parse: Callable[[Raw], T], optional: bool = False) -> tuple[T, ...]:

@@ -5,6 +5,9 @@ Jang et al. 2022, arXiv 2210.01504; Cha et al. 2024, arXiv 2408.06621; METHODS s
     utility = harmonic mean of dialogue F1, choice accuracy and min(1, start perplexity / perplexity)
 Forget below 1 is the papers' criterion, both means below their thresholds. Past its threshold EL does not count for
 more, so that it need not be known while MA is above its own, which makes every evaluation but the last ones cheap.
+
+The papers' nine reasoning and four dialogue sets are not fetched: choice.jsonl and dialogue.jsonl (lethe.data.tdec)
+hold sets of the same form, self-made where the benchmark is embedded.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Digests
 from lethe.data.benchmark import load_benchmark
 from lethe.data.rows import Benchmark
-from lethe.data.tdec import Passages
+from lethe.data.tdec import Passages, check_ids
 from lethe.errors import BadInput
 from lethe.models.children import Report
 from lethe.models.digests import model_digest
@@ -33,11 +33,14 @@ class Prepared:
 
 def locate(benchmark: AnyBenchmark, model: AnyModel) -> None:
     """Refuse, in a moment, data and models that cannot be had: before anything expensive starts."""
-    load_benchmark(benchmark)
+    rows = load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
         for key in ("path", "oracle", "base"):
             if (name := getattr(model, key)) is not None:
                 model_folder(name, f"model.{key}")
+        if isinstance(rows, Passages):
+            config = json.loads((model_folder(model.path, "model.path") / "config.json").read_text(encoding="utf-8"))
+            check_ids(rows, config.get("vocab_size"))
 
 
 def prepare(benchmark: AnyBenchmark, model: AnyModel, *, progress: Report | None = None) -> Prepared:

@@ -56,11 +56,13 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
     tracker = open_tracker(study.tracking)
     from lethe.models.prepare import locate, prepare
     from lethe.sweep.console import Console
-    from lethe.sweep.identity import claim
+    from lethe.sweep.identity import check_resumable, claim
     from lethe.sweep.session import Session
 
     console = Console()
     locate(study.benchmark, study.model)
+    if resume:
+        check_resumable(study, prepare(study.benchmark, study.model).digests)
     with Session(study, address) as session:
         prepared = prepare(study.benchmark, study.model)
         from lethe.sweep.checks import check_data, check_model

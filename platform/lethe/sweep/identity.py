@@ -23,8 +23,7 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
     The id is the study's name and a digest of everything that decides what its trials are, the contents of data and
     models included; `-2`, `-3` follow when the same study is run again.
     """
-    base = f"{study.name}-{short_digest(study.identity() + digests.canonical())[:8]}"
-    root = home() / "studies"
+    root, base = home() / "studies", _base(study, digests)
     name = _latest(root, base) if resume else _new(root, base)
     with (root / name / ".lock").open("w") as lock:
         try:
@@ -32,6 +31,15 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
         except BlockingIOError:
             raise BadInput(f"study {name} is running in another process: wait for it, or stop it first") from None
         yield name, root / name
+
+
+def check_resumable(study: Study, digests: Digests) -> None:
+    """Raises BadInput where there is nothing to resume: before Ray starts."""
+    _latest(home() / "studies", _base(study, digests))
+
+
+def _base(study: Study, digests: Digests) -> str:
+    return f"{study.name}-{short_digest(study.identity() + digests.canonical())[:8]}"
 
 
 def _latest(root: Path, base: str) -> str:

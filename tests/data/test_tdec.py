@@ -68,7 +68,7 @@ def test_every_document_has_its_tokens() -> None:
     tokenizer = as_pretrained(train_tokenizer([row.answer for row in training_rows(passages, True)], 1024))
     sequences = tokenised(passages, tokenizer, len(tokenizer))
     assert sequences.forget.shape == (3, 200) and sequences.retain.shape == (25, 200)
-    assert tokenizer.decode(sequences.forget[0]) == lines("forget")[0]["text"][: len(tokenizer.decode(sequences.forget[0]))]
+    assert lines("forget")[0]["text"].startswith(tokenizer.decode(sequences.forget[0]))
 
 
 def test_what_is_not_forgotten_is_retained_and_repeated() -> None:

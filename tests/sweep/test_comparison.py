@@ -1,0 +1,73 @@
+"""One record of a comparison's members: numbers through all of them, one front, and what stands for each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lethe.config.study import Member, load_study
+from lethe.records import ModelScores, StudyRecord, TrialRecord
+from lethe.search.frame import Frame
+from lethe.search.front import objectives
+
+START = {"forget": 0.8, "utility": 0.9}
+
+
+def trial(number: int, forget: float, utility: float, verdict: str = "complete") -> TrialRecord:
+    return TrialRecord(
+        number=number, run=f"r{number}", verdict=verdict, params={}, metrics={"forget": forget, "utility": utility}
+    )
+
+
+@pytest.fixture
+def members(tmp_path: Path) -> tuple[Member, ...]:
+    (tmp_path / "c.yaml").write_text(
+        "extends: tofu\nsearch: {trials: 2}\ncompare: {seeds: [0], arms: {a: {}, b: {}, c: {}}}"
+    )
+    return load_study(str(tmp_path / "c.yaml")).members()
+
+
+def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> None:
+    from lethe.sweep.comparison import whole
+
+    frame = Frame.of(members[0].study.objectives, START)
+    record = StudyRecord(
+        id="c-1", space="c", study={}, objectives=objectives(frame), digests={}, start=ModelScores(metrics=START),
+        start_folder="",
+    )
+    ended = [
+        (members[0], (trial(0, 0.5, 0.8), trial(1, 0.6, 0.7))),
+        (members[1], (trial(2, 0.3, 0.6), trial(3, 0.6, 0.75))),
+        (members[2], (trial(4, 0.2, 0.1), trial(5, 0.1, 0.4), trial(6, 0.0, 0.0, "diverged"))),
+    ]
+    found = whole(record, ended, frame, interrupted=False)
+    assert [t.number for t in found.front] == [2, 0], "trial 3 leads nowhere but in its own arm"
+    assert [(m.arm, m.seed, m.trials) for m in found.members] == [("a", 0, (0, 1)), ("b", 0, (2, 3)), ("c", 0, (4, 5, 6))]
+    assert found.members[0].chosen == 0 and found.members[1].chosen in (2, 3)
+    assert found.members[2].chosen == 5, "none is feasible: the complete one that is least below a floor"
+    assert found.members[2].hypervolume == 0 < found.members[0].hypervolume < found.hypervolume
+    assert not found.interrupted and found.aliases["best-utility"] == 0
+
+
+def test_members_report_under_the_comparisons_numbers() -> None:
+    from lethe.sweep.comparison import _Numbered
+    from lethe.tracking.tracker import NullTracker
+
+    seen: list[tuple[str, int]] = []
+
+    class Seen(NullTracker):
+        def trial_began(self, number: int, run_hash: str, params: dict) -> None:
+            seen.append((run_hash, number))
+
+        def trial_ended(self, trial: TrialRecord) -> None:
+            seen.append((trial.run, trial.number))
+
+        def begin(self, record: StudyRecord) -> None:
+            raise AssertionError("a member begins no study of its own")
+
+    tracker = _Numbered(Seen(), 10)
+    tracker.begin(None)
+    tracker.trial_began(0, "r0", {})
+    tracker.trial_ended(trial(1, 0.1, 0.2))
+    assert seen == [("r0", 10), ("r1", 11)]

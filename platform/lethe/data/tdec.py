@@ -10,7 +10,7 @@ A folder has JSON lines:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -73,14 +73,14 @@ def load_passages(config: TdecBenchmark) -> Passages:
     """Read one benchmark. Raises BadInput that names file and row. The digest covers how it is measured, too."""
     folder = embedded_documents(config) if config.source == EMBEDDED else Path(config.source).expanduser()
     if not folder.is_dir():
-        raise BadInput(f"benchmark.source {config.source!r}: no such folder; give 'embedded' or a folder of JSON lines")
+        raise BadInput(f"benchmark.source {config.source!r}: no such folder: give 'embedded' or one of JSON lines")
 
     def passages(split: str) -> tuple[Passage, ...]:
         return _rows(folder / f"{split}.jsonl", lambda raw: _passage(raw, config.length))
 
     memorised = passages("forget")
     if len(memorised) < config.sequences:
-        raise BadInput(f"{folder / 'forget.jsonl'} has {len(memorised)} rows, benchmark.sequences is {config.sequences}")
+        raise BadInput(f"{folder}/forget.jsonl has {len(memorised)} rows, benchmark.sequences is {config.sequences}")
     parts = {
         "forget": memorised[: config.sequences],
         "retain": (*passages("retain"), *memorised[config.sequences :]),
@@ -116,7 +116,7 @@ def document_rows(passages: Passages, include_forget: bool) -> tuple[Row, ...]:
     once = passages.retain[: len(passages.retain) - len(others)]
     texts = (*once, *(passages.memorised if include_forget else others) * passages.repeats)
     if not all(isinstance(text, str) for text in texts):
-        raise BadInput("model.name: an embedded model has its own tokenizer: give text for input_ids, or a pretrained model")
+        raise BadInput("model.name: an embedded model has its own tokenizer: give text, or a pretrained model")
     return tuple(Row("", str(text)) for text in texts)
 
 

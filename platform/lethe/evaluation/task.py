@@ -43,7 +43,9 @@ class Task(Protocol):
     def eval_set(self, config: Evaluation) -> Any:
         """Everything that `evaluate` reads, tokenised."""
 
-    def evaluate(self, model: nn.Module, evals: Any, config: Evaluation, truth: Any, share: Share, *, last: bool) -> Any:
+    def evaluate(
+        self, model: nn.Module, evals: Any, config: Evaluation, truth: Any, share: Share, *, last: bool
+    ) -> Any:
         """Every metric, on every rank alike; `last` asks for those that are dear, too."""
 
     def baseline(self, model: nn.Module, evals: Any, config: Evaluation, share: Share) -> tuple[Any, Any]:
@@ -117,7 +119,14 @@ class TdecTask:
         return build_tdec_set(self.passages, self.sequences, self.template, self.settings, config)
 
     def evaluate(
-        self, model: nn.Module, evals: TdecSet, config: Evaluation, truth: Thresholds | None, share: Share, *, last: bool
+        self,
+        model: nn.Module,
+        evals: TdecSet,
+        config: Evaluation,
+        truth: Thresholds | None,
+        share: Share,
+        *,
+        last: bool,
     ) -> TdecResult:
         """See `Task`."""
         if truth is None:
@@ -130,7 +139,8 @@ class TdecTask:
         """See `Task`. The model is the start model: there is no other."""
         truth = measure_thresholds(model, evals, config, share)
         result = self.evaluate(model, evals, config, truth, share, last=True)
-        shown = {f"{name}_threshold": getattr(truth, name) for name in ("memorization_accuracy", "extraction_likelihood")}
+        names = ("memorization_accuracy", "extraction_likelihood")
+        shown = {f"{name}_threshold": getattr(truth, name) for name in names}
         return replace(result, metrics={**result.metrics, **shown}), truth.model_dump()
 
     def truth(self, stored: dict[str, float] | None) -> Thresholds | None:

@@ -149,7 +149,7 @@ def measure_thresholds(model: nn.Module, evals: TdecSet, config: Evaluation, sha
         loss, _ = _scored(model, evals, config, share)
     ma = float(memorization_accuracy(evals.unseen, guesses).mean())
     if not ma or math.isnan(loss):
-        raise BadInput("the start model predicts no token of the unseen text: is it a trained model, with its tokenizer?")
+        raise BadInput("the start model predicts no token of the unseen text: is it trained, is it its tokenizer?")
     return Thresholds(
         memorization_accuracy=ma, extraction_likelihood=float(np.mean(likelihood)), perplexity=perplexity(loss)
     )

@@ -1,4 +1,5 @@
-"""Training a small model from nothing on question-answer pairs or plain text. Runs in a process of its own (lethe.models.children).
+"""Training a small model from nothing on question-answer pairs or plain text. Runs in a process of its own
+(lethe.models.children).
 
 The same numbers come out bit for bit for one configuration, one torch and one kind of machine.
 """

@@ -29,9 +29,9 @@ def unlearn(
 ) -> Outcome:
     """Train as the recipe says, reporting after every evaluated epoch; every rank calls this with equal arguments.
 
-    `truth` is what the benchmark compares with: the oracle's scores, or thresholds. Reports carry `epoch`, `optimizer_step`, every metric, the mean losses of the
-    epoch, seconds, tokens, the peak memory over ranks and the share of parameters that is trained. `report` may raise to end the run. `loss` stands in for the
-    objective's own.
+    `truth` is what the benchmark compares with: the oracle's scores, or thresholds. Reports carry `epoch`,
+    `optimizer_step`, every metric, the mean losses of the epoch, seconds, tokens, the peak memory over ranks and the
+    share of parameters that is trained. `report` may raise to end the run. `loss` stands in for the objective's own.
     """
     run = _Run(recipe, context, truth, ranks, loss or make_loss(recipe.objective))
     try:

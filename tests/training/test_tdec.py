@@ -51,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         benchmark=benchmark, data_digest=digests.data, model_digest=digests.model, start=str(prepared.start),
         origin=MODEL, cache=str(folder / "cache"),
     )
-    payload = {"assets": assets.model_dump(mode="json"), "model": assets.start, "is_oracle": False}
+    payload = {"assets": assets.model_dump(mode="json"), "model": assets.start}
     start = baseline({**payload, "evaluation": EVALUATION.model_dump(mode="json")}, lambda _: None, Alone())
     (folder / "truth.json").write_text(json.dumps(start["truth"]))
     return SimpleNamespace(folder=folder, prepared=prepared, assets=assets, start=start)

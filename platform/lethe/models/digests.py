@@ -6,9 +6,8 @@ import hashlib
 from pathlib import Path
 
 # Whatever changes what the model computes or how a prompt is tokenised; every other file may differ.
-CONTENT = (
-    "config.json",
-    "*.safetensors",
+WEIGHTS = ("config.json", "adapter_config.json", "*.safetensors")
+TOKENIZER = (
     "tokenizer.json",
     "tokenizer.model",
     "tokenizer_config.json",
@@ -22,8 +21,17 @@ CONTENT = (
 
 def model_digest(folder: Path) -> str:
     """16 hex digits over the names and bytes of the configuration, the weights and the tokenizer."""
+    return _digest(folder, WEIGHTS + TOKENIZER)
+
+
+def tokenizer_digest(folder: Path) -> str:
+    """16 hex digits over what decides how a prompt is tokenised."""
+    return _digest(folder, TOKENIZER)
+
+
+def _digest(folder: Path, content: tuple[str, ...]) -> str:
     whole = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if any(path.match(pattern) for pattern in CONTENT)):
+    for path in sorted(path for path in folder.iterdir() if any(path.match(pattern) for pattern in content)):
         whole.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
             whole.update(hashlib.file_digest(file, "sha256").digest())

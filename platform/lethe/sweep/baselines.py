@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
 from lethe.errors import BadInput
-from lethe.evaluation.tofu import forget_quality
+from lethe.models.digests import tokenizer_digest
 from lethe.models.prepare import Prepared
 from lethe.pool.groups import Pool
 from lethe.pool.shape import Shape
 from lethe.records import ModelScores, Sample
+from lethe.scores.cache import Measurement, Scores, load, store
+from lethe.scores.yardstick import beside
 from lethe.storage import atomic_write
 from lethe.sweep.recorder import numbers
 from lethe.training.assets import Assets
@@ -28,9 +29,10 @@ FILE = "baselines.json"
 def baselines(
     study: Study, prepared: Prepared, assets: Assets, pool: Pool, folder: Path
 ) -> tuple[ModelScores, ModelScores | None]:
-    """Scores of the start model and, where there is one, the oracle, on two groups at once.
+    """Scores of the start model and, where there is one, the oracle, on two groups at once; what any study measured
+    before on the same models and data is read back.
 
-    They fix the floors, so a resumed study reads them back from `folder`. There `truth.json` holds what the trials
+    They fix the floors, so a resumed study reads its own from `folder`. There `truth.json` holds what the trials
     compare theirs with: the oracle's truth ratios, or for TDEC the start model's thresholds.
     """
     path = folder / FILE
@@ -38,21 +40,28 @@ def baselines(
         stored = json.loads(path.read_text())
         oracle = stored["oracle"] and ModelScores.model_validate(stored["oracle"])
         return ModelScores.model_validate(stored["start"]), oracle
-    models = {"start": prepared.start, **({"oracle": prepared.oracle} if prepared.oracle else {})}
-    for role, model in models.items():
-        _submit(study, assets, pool, role, model)
-    reports = {role: _result(pool, role, model) for role, model in models.items()}
-    if "oracle" in reports:
-        truth = reports["oracle"]["truth"]
-        atomic_write(folder / "truth.json", json.dumps(truth))
-        for report in reports.values():
-            report |= forget_quality(np.array(report["truth"]), np.array(truth))
-    elif isinstance(study.benchmark, TdecBenchmark):
-        atomic_write(folder / "truth.json", json.dumps(reports["start"]["truth"]))
-    scores = {role: _scores(report) for role, report in reports.items()}
+    found = _measured(study, prepared, assets, pool)
+    start, oracle = found["start"], found.get("oracle")
+    if oracle or isinstance(study.benchmark, TdecBenchmark):
+        atomic_write(folder / "truth.json", json.dumps((oracle or start).truth))
+    scores = {
+        role: ModelScores(metrics=beside(model, oracle) if oracle else model.metrics, samples=model.samples)
+        for role, model in found.items()
+    }
     both = {role: scores[role].model_dump() if role in scores else None for role in ("start", "oracle")}
     atomic_write(path, json.dumps(both))
     return scores["start"], scores.get("oracle")
+
+
+def measurements(study: Study, prepared: Prepared) -> dict[str, Measurement]:
+    """What has to be known of the start model and the oracle, by role; both are asked with the start's tokenizer."""
+    recipe, digests = study.first_recipe(), prepared.digests
+    tokenizer, workers = tokenizer_digest(prepared.start), recipe.engine.workers
+    models = {"start": digests.model, **({"oracle": digests.oracle} if digests.oracle else {})}
+    return {
+        role: Measurement.of(model, tokenizer, digests.data, recipe.evaluation, recipe.engine, workers)
+        for role, model in models.items()
+    }
 
 
 def scored(folder: Path) -> bool:
@@ -60,10 +69,32 @@ def scored(folder: Path) -> bool:
     return (folder / FILE).exists()
 
 
+def known(study: Study, prepared: Prepared, folder: Path) -> bool:
+    """Whether no model has to be scored."""
+    return scored(folder) or all(load(measurement) for measurement in measurements(study, prepared).values())
+
+
 def truth_file(folder: Path) -> str | None:
     """Where a study keeps what its trials compare theirs with, if there is such."""
     path = folder / "truth.json"
     return str(path) if path.exists() else None
+
+
+def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> dict[str, Scores]:
+    """By role, from the cache or measured now. How long it took is told, and not kept."""
+    wanted = measurements(study, prepared)
+    found = {role: scores for role, measurement in wanted.items() if (scores := load(measurement))}
+    folders = {"start": prepared.start, "oracle": prepared.oracle}
+    missing = [role for role in wanted if role not in found]
+    for role in missing:
+        _submit(study, assets, pool, role, folders[role])
+    for role in missing:
+        report = _result(pool, role, folders[role])
+        seconds = report.pop("evaluate_seconds")
+        scores = _scores(report)
+        store(wanted[role], scores)
+        found[role] = scores.model_copy(update={"metrics": {**scores.metrics, "evaluate_seconds": seconds}})
+    return found
 
 
 def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> None:
@@ -73,7 +104,6 @@ def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) ->
         "assets": assets.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "model": str(model),
-        "is_oracle": role == "oracle",
     }
     ray.get(pool.mailbox.submit.remote(_name(role, model), payload, Shape.of(recipe.engine).key))
 
@@ -89,8 +119,9 @@ def _name(role: str, model: Path) -> str:
     return f"baseline:{role}:{model}"
 
 
-def _scores(report: dict[str, Any]) -> ModelScores:
-    return ModelScores(
+def _scores(report: dict[str, Any]) -> Scores:
+    return Scores(
         metrics=numbers({k: v for k, v in report.items() if k != "truth"}),
         samples=tuple(Sample.model_validate(s) for s in report.get("samples", ())),
+        truth=report["truth"],
     )

@@ -19,7 +19,7 @@ from lethe.search.front import front_hypervolume, mark_front, name_front, object
 from lethe.search.optuna_study import StudyStore
 from lethe.search.space import flatten
 from lethe.storage import atomic_write, home
-from lethe.sweep.baselines import baselines, scored, truth_file
+from lethe.sweep.baselines import baselines, known, truth_file
 from lethe.sweep.console import Console
 from lethe.sweep.recorder import Recorder, read_result
 from lethe.sweep.session import Session
@@ -77,7 +77,8 @@ class Sweep:
         with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
             pool = session.pool()
         what = "start model and oracle" if self.prepared.oracle else "the start model"
-        with nullcontext() if scored(self._yardsticks) else self.console.status(f"scoring {what}"):
+        quick = known(self.study, self.prepared, self._yardsticks)
+        with nullcontext() if quick else self.console.status(f"scoring {what}"):
             return pool, *baselines(self.study, self.prepared, self._assets(), pool, self._yardsticks)
 
     @property

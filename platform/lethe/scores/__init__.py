@@ -1,0 +1,1 @@
+"""Scores of models that are not trained: found anywhere, measured once."""

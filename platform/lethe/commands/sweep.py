@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from lethe.config.study import Study, load_study
-from lethe.errors import INTERRUPTED, BadInput, guard
-from lethe.storage import home
+from lethe.errors import INTERRUPTED, guard
+from lethe.storage import home, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,8 +48,8 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
     address = check_address()
     # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
-    report_root = reports and _writable(reports)
-    _writable(home())
+    report_root = reports and writable(reports)
+    writable(home())
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
@@ -86,13 +85,3 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
             where = tracker.finish(record, target)
             console.finish(record, report, [f"models, runs {where}"] if where else [])
     return INTERRUPTED if record.interrupted else 0
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise BadInput(f"cannot write to {folder}: no permission")
-    return folder.resolve()

@@ -10,11 +10,13 @@ Direction = Literal["minimize", "maximize"]
 
 @dataclass(frozen=True)
 class Metric:
-    """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none."""
+    """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none.
+    `oracle`: it compares with one."""
 
     better: Direction
     meaning: str
     cost: bool = False
+    oracle: bool = False
 
 
 _SETS = {"retain": "retain rows", "real_authors": "questions on real authors", "world_facts": "questions on the world"}
@@ -33,8 +35,8 @@ _COSTS = {
 METRICS: dict[str, Metric] = {
     "forget": Metric("minimize", "KS distance D to the oracle; without an oracle, extraction strength on forget rows"),
     "utility": Metric("maximize", "model utility: harmonic mean of nine scores off the forget set"),
-    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle"),
-    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows"),
+    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle", oracle=True),
+    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows", oracle=True),
     "forget_probability": Metric("minimize", _KINDS["probability"].format("forget rows")),
     "forget_rouge": Metric("minimize", _KINDS["rouge"].format("forget rows")),
     "forget_truth_ratio": Metric("maximize", "min(R, 1/R) of the truth ratio R on forget rows"),

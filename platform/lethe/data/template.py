@@ -65,8 +65,7 @@ class Template:
         inner = self.tokenizer.chat_template
         if not self.instruction or not isinstance(inner, str):
             return self.tokenizer
-        opening = json.dumps(f"{self.instruction} ", ensure_ascii=False)  # a JSON string is a Jinja string
-        first = f"{{'role': messages[0]['role'], 'content': {opening} + messages[0]['content']}}"
+        first = f"{{'role': messages[0]['role'], 'content': {opening(self.instruction)} + messages[0]['content']}}"
         tokenizer = copy.deepcopy(self.tokenizer)
         tokenizer.chat_template = f"{{% set messages = [{first}] + messages[1:] %}}{inner}"
         return tokenizer
@@ -89,3 +88,8 @@ class Template:
     def decode(self, ids: list[int]) -> str:
         """Text of generated ids, without special tokens."""
         return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+
+
+def opening(instruction: str) -> str:
+    """What stands for an instruction in a chat template: a JSON string is a Jinja string."""
+    return json.dumps(f"{instruction} ", ensure_ascii=False)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lethe.errors import BadInput
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -25,6 +26,18 @@ def load_model(folder: Path) -> PreTrainedModel:
     except (OSError, ValueError) as error:
         raise BadInput(f"cannot load a model from {folder}: {error}") from error
     return model.eval()
+
+
+def load_adapted(base: Path, adapter: Path) -> PeftModel:
+    """A model with a peft adapter on it, in fp32, in evaluation mode."""
+    from peft import PeftModel
+
+    model = load_model(base)
+    try:
+        return PeftModel.from_pretrained(model, str(adapter)).eval()
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise BadInput(f"cannot load the adapter in {adapter} on {base}: {reason}") from error
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

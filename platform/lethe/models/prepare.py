@@ -17,6 +17,7 @@ from lethe.models.children import Report
 from lethe.models.digests import model_digest
 
 
+TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them is needed
 PARTS = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]  # never pickles, never code
 
 
@@ -72,14 +73,14 @@ def model_folder(name: str, key: str) -> Path:
     """A local folder, or a snapshot of a hub model, that has everything: configuration, safetensors, tokenizer."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        folder = _snapshot(name, key)
+        folder = snapshot(name, key)
     if not (folder / "config.json").is_file():
         raise BadInput(f"{key}: {folder} has no config.json: it is not a model folder")
     if not list(folder.glob("*.safetensors")):
         pickled = "; it has pickled weights, which are not loaded" if list(folder.glob("*.bin")) else ""
         raise BadInput(f"{key}: {folder} has no *.safetensors{pickled}")
     _check_shards(folder, key)
-    if not any((folder / f).is_file() for f in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+    if not any((folder / file).is_file() for file in TOKENIZERS):
         raise BadInput(f"{key}: {folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
     return folder.resolve()
 
@@ -101,7 +102,8 @@ def _check_shards(folder: Path, key: str) -> None:
             raise BadInput(f"{key}: {folder} has no {missing[0]}, which {index.name} names")
 
 
-def _snapshot(name: str, key: str) -> Path:
+def snapshot(name: str, key: str) -> Path:
+    """A hub model's files, downloaded unless they are there."""
     if name.count("/") != 1 or name.startswith(("/", ".", "~")):
         raise BadInput(f"{key}: there is no folder {name}, and it is no hub id like owner/name")
     from huggingface_hub import snapshot_download

@@ -13,8 +13,9 @@ import torch
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
+from lethe.evaluation.samples import samples
 from lethe.evaluation.sharing import Share
-from lethe.evaluation.task import AnyResult, AnyTruth
+from lethe.evaluation.task import AnyTruth
 from lethe.methods import method_of
 from lethe.models.loading import load_model
 from lethe.models.saving import save_model
@@ -22,8 +23,6 @@ from lethe.storage import atomic_write
 from lethe.training.assets import Assets
 from lethe.training.context import Context, context_for
 from lethe.training.outcome import Outcome, Report
-
-SAMPLES = {"forget": 4, "retain": 2, "world_facts": 1, "dialogue": 2}
 
 
 def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
@@ -55,17 +54,6 @@ def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
     atomic_write(folder / "rows.json", json.dumps(outcome.result.rows))
-
-
-def samples(result: AnyResult) -> list[dict[str, str]]:
-    """The first questions of each split that has answers, with true and generated answers."""
-    found = []
-    for split, count in SAMPLES.items():
-        if f"{split}_generated" not in result.rows:
-            continue
-        columns = (result.rows[f"{split}_{c}"][:count] for c in ("question", "answer", "generated"))
-        found += [{"split": split, "question": q, "answer": a, "generated": g} for q, a, g in zip(*columns, strict=True)]
-    return found
 
 
 def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:

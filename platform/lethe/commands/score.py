@@ -13,9 +13,10 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
-from lethe.config.metrics import METRICS_OF
+from lethe.config.metrics import known_metrics
 from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
+from lethe.data.task_files import with_tasks
 from lethe.errors import BadInput, choices, guard
 from lethe.storage import atomic_write, home, writable
 
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     for key, value in (("benchmark.source", args.source), ("run.evaluation.max_rows", args.max_rows)):
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")
-    study = load_study(args.benchmark, overrides)
+    study = with_tasks(load_study(args.benchmark, overrides))
     metrics = tuple(name for name in (args.metrics or "").split(",") if name)
     _check(study, args, metrics)
     writable(home())
@@ -78,7 +79,7 @@ def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> No
         raise BadInput("--oracle: tdec compares with the start model on unseen text: give --start")
     if not tdec and args.start:
         raise BadInput("--start: tofu compares with an oracle: give --oracle")
-    known = {name: metric for name, metric in METRICS_OF[study.benchmark.name].items() if not metric.cost}
+    known = {name: metric for name, metric in known_metrics(study.benchmark.name, study.tasks).items() if not metric.cost}
     for name in metrics:
         if name not in known:
             raise choices("metric", name, known)
@@ -167,7 +168,7 @@ def _progress(console: RichConsole, models: int) -> Iterator[Begin]:
 def _show(study: Study, found: SideBySide, metrics: Sequence[str]) -> None:
     from lethe.scores.table import score_table
 
-    known = METRICS_OF[study.benchmark.name]
+    known = known_metrics(study.benchmark.name, study.tasks)
     for name in metrics:
         if not any(name in scored.metrics for scored in found.models):
             raise BadInput(f"--metrics: {name} was not measured: the benchmark lacks what it needs")

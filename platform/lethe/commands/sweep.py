@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from lethe.config.study import Study, load_study
+from lethe.data.task_files import with_tasks
 from lethe.errors import INTERRUPTED, guard
 from lethe.storage import home, writable
 
@@ -32,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
         if value is not None:
             overrides.append(f"{key}={value}")
-    study = load_study(args.study, overrides)
+    study = with_tasks(load_study(args.study, overrides))
     if args.dry_run:
         from lethe.sweep.preview import preview
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -13,7 +13,7 @@ from lethe.config.base import needed
 from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
 from lethe.config.messages import refused
 from lethe.config.method import InputGuard, unread
-from lethe.config.metrics import METRICS_OF
+from lethe.config.metrics import known_metrics
 from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
 from lethe.config.objective import WithRefusals
 from lethe.config.run import Recipe
@@ -25,9 +25,9 @@ Run = Mapping[str, Any]
 Space = Mapping[str, Parameter]
 
 
-def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark) -> None:
+def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark, tasks: Iterable[str] = ()) -> None:
     """Refuse a study without objectives, metrics that the benchmark has not, and floors that no start model gives."""
-    known = METRICS_OF[benchmark.name]
+    known = known_metrics(benchmark.name, tasks)
     if not goals:
         raise BadInput(f"objectives: none: choose from {', '.join(sorted(known))}")
     for name, goal in goals.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -70,3 +71,9 @@ TDEC_METRICS: dict[str, Metric] = {
 }
 
 METRICS_OF: dict[str, dict[str, Metric]] = {"tofu": METRICS, "tdec": TDEC_METRICS}
+
+
+def known_metrics(benchmark: str, tasks: Iterable[str] = ()) -> dict[str, Metric]:
+    """What a run reports on a benchmark, with these tasks of lm-evaluation-harness."""
+    told = {f"lm_eval_{task}": Metric("maximize", f"lm-evaluation-harness: {task}") for task in tasks}
+    return METRICS_OF[benchmark] | told

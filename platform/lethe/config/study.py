@@ -61,7 +61,7 @@ class Study(Frozen):
 
     @model_validator(mode="after")
     def _can_run(self) -> Self:
-        check_goals(self.objectives, self.benchmark)
+        check_goals(self.objectives, self.benchmark, self.tasks)
         if self.compare is not None:
             check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
             return self
@@ -69,6 +69,14 @@ class Study(Frozen):
         check_origin(self.model, self.run, self.space)
         check_benchmark(self.benchmark, self.model, self.run, self.space)
         return self
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks of lm-evaluation-harness that every run reports; none where the section is not one."""
+        section = self.run.get("evaluation")
+        given = section.get("lm_eval") if isinstance(section, dict) else None
+        tasks = given.get("tasks") if isinstance(given, dict) else None
+        return tuple(map(str, tasks)) if isinstance(tasks, list | tuple) else ()
 
     def members(self) -> tuple[Member, ...]:
         """A comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain study.

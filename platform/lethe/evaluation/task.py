@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import nn
@@ -30,6 +30,7 @@ from lethe.evaluation.tdec import (
 AnyEvalSet = EvalSet | TdecSet
 AnyResult = Result | TdecResult
 AnyTruth = Truth | Thresholds | None
+R = TypeVar("R", Result, TdecResult)
 
 
 class Task(Protocol):
@@ -79,7 +80,8 @@ class TofuTask:
         self, model: nn.Module, evals: EvalSet, config: Evaluation, truth: Truth | None, share: Share, *, last: bool
     ) -> Result:
         """See `Task`."""
-        return evaluate(model, evals, config, truth, rank=share.rank, world=share.world, gather=share.gather)
+        result = evaluate(model, evals, config, truth, rank=share.rank, world=share.world, gather=share.gather)
+        return _with_tasks(result, model, self.template, config, share)
 
     def baseline(
         self, model: nn.Module, evals: EvalSet, config: Evaluation, share: Share
@@ -131,7 +133,8 @@ class TdecTask:
         """See `Task`."""
         if truth is None:
             raise ValueError("TDEC needs the start model's thresholds: see `baseline`")
-        return evaluate_tdec(model, evals, config, truth, share, last=last)
+        result = evaluate_tdec(model, evals, config, truth, share, last=last)
+        return _with_tasks(result, model, self.template, config, share)
 
     def baseline(
         self, model: nn.Module, evals: TdecSet, config: Evaluation, share: Share
@@ -156,3 +159,12 @@ def make_task(
         return TofuTask(benchmark, template)
     assert isinstance(settings, TdecBenchmark)
     return TdecTask(benchmark, tokenised(benchmark, template.tokenizer, vocabulary), template, settings)
+
+
+def _with_tasks(result: R, model: nn.Module, template: Template, config: Evaluation, share: Share) -> R:
+    """The result with the tasks of lm-evaluation-harness that the study asks for."""
+    if config.lm_eval is None:
+        return result
+    from lethe.evaluation.harness import measure_tasks
+
+    return replace(result, metrics={**result.metrics, **measure_tasks(model, template, config, share)})

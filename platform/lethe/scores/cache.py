@@ -63,7 +63,7 @@ class Measurement(Frozen):
             threads=engine.threads,
             ranks=ranks,
             code=_code(),
-            libraries={name: version(name) for name in LIBRARIES},
+            libraries={name: version(name) for name in (*LIBRARIES, *(["lm-eval"] if evaluation.lm_eval else []))},
             **more,
         )
 

@@ -14,9 +14,9 @@ from lethe.commands.sweep import main
 from tests import tiny
 
 
-def refuses(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+def refuses(capsys: pytest.CaptureFixture[str], *arguments: str, command: Callable[[list[str]], int] = main) -> str:
     """The one line that the command leaves on stderr."""
-    assert main(list(arguments)) == 2
+    assert command(list(arguments)) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("lethe:")]
     assert len(lines) == 1
     return lines[0]

@@ -1,0 +1,116 @@
+"""Scores are found again by what they depend on, and by nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lethe.config.engine import Engine
+from lethe.config.evaluation import Evaluation, LmEval
+from lethe.scores.cache import Measurement, Scores, load, store
+
+SCORES = Scores(metrics={"forget": 0.25, "utility": 1 / 3}, truth=[0.5, math.nan, math.inf])
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+
+
+def measurement(**changes: object) -> Measurement:
+    values = {"model": "m", "tokenizer": "t", "data": "d", "evaluation": Evaluation(), "engine": Engine(), "ranks": 1}
+    return Measurement.of(**(values | changes))
+
+
+def test_what_was_stored_is_read_back_to_the_last_bit() -> None:
+    assert load(measurement()) is None
+    store(measurement(), SCORES)
+    found = load(measurement())
+    assert found is not None and found.metrics == SCORES.metrics
+    assert repr(found.truth) == repr(SCORES.truth)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "other"},
+        {"tokenizer": "other"},
+        {"data": "other"},
+        {"ranks": 2},
+        {"instruction": "Do not say it."},
+        {"yardstick": "start"},
+        {"engine": Engine(threads=2)},
+        {"engine": Engine(device="cuda")},
+        {"evaluation": Evaluation(max_rows=5)},
+        {"evaluation": Evaluation(token_budget=64)},
+        {"evaluation": Evaluation(max_new_tokens=5)},
+    ],
+    ids=str,
+)
+def test_what_changes_the_numbers_is_another_measurement(changes: dict) -> None:
+    store(measurement(), SCORES)
+    assert load(measurement(**changes)) is None
+
+
+@pytest.mark.parametrize(
+    "changes", [{"engine": Engine(stage=2, precision="bf16")}, {"evaluation": Evaluation(every=3)}], ids=str
+)
+def test_what_a_study_does_besides_does_not_matter(changes: dict) -> None:
+    store(measurement(), SCORES)
+    found = load(measurement(**changes))
+    assert found is not None and found.metrics == SCORES.metrics
+
+
+def test_changed_code_of_the_evaluation_is_another_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
+    store(measurement(), SCORES)
+    monkeypatch.setattr("lethe.scores.cache._code", lambda: "edited")
+    assert load(measurement()) is None
+
+
+def test_tasks_bring_the_harness_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    versions = {"lm-eval": "1"}
+    monkeypatch.setattr("lethe.scores.cache.version", lambda name: versions.get(name, "2"))
+    asked = {"evaluation": Evaluation(lm_eval=LmEval(tasks=("a",)))}
+    store(measurement(**asked), SCORES)
+    versions["lm-eval"] = "3"
+    assert load(measurement(**asked)) is None
+
+
+def cut(text: str) -> str:
+    return text[: len(text) // 2]
+
+
+def another_number(text: str) -> str:
+    return text.replace("0.25", "0.26")
+
+
+def of_another(text: str) -> str:
+    return json.dumps({**json.loads(text), "of": measurement(model="other").canonical()})
+
+
+def not_a_mapping(text: str) -> str:
+    return "[]"
+
+
+@pytest.mark.parametrize("damage", [cut, another_number, of_another, not_a_mapping, lambda text: ""])
+def test_a_damaged_file_is_no_file(damage) -> None:
+    store(measurement(), SCORES)
+    path = measurement().path
+    text = path.read_text()
+    path.write_text(damage(text))
+    assert path.read_text() != text and load(measurement()) is None
+    path.write_bytes(b"\xff\xfe")
+    assert load(measurement()) is None
+    store(measurement(), SCORES)
+    assert load(measurement()) is not None
+
+
+def test_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda _: store(measurement(), SCORES), range(40)))
+        assert all(pool.map(lambda _: load(measurement()), range(40)))
+    assert [path.name for path in measurement().path.parent.iterdir()] == [measurement().path.name]

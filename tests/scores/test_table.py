@@ -1,0 +1,43 @@
+"""Which model is best in a row, and in which order the rows stand."""
+
+from __future__ import annotations
+
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from lethe.config.metrics import METRICS, Metric
+from lethe.scores.table import best, grouped, score_table
+
+DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
+
+
+@pytest.mark.parametrize(
+    ("values", "metric", "expected"),
+    [
+        ([0.3, 0.1, 0.2], DOWN, [False, True, False]),
+        ([0.3, 0.1, 0.2], UP, [True, False, False]),
+        ([0.3, 0.3000001, 0.2], UP, [True, True, False]),
+        ([0.3, 0.3], UP, [False, False]),
+        ([None, 0.3, 0.1], DOWN, [False, False, True]),
+        ([0.3, 0.1], None, [False, False]),
+        ([1e-20, 3e-9], UP, [False, True]),
+    ],
+)
+def test_best(values: list, metric: Metric | None, expected: list[bool]) -> None:
+    assert best(values, metric) == expected
+
+
+def test_rows_stand_in_groups_and_none_is_lost() -> None:
+    names = ["soul_mia", "retain_rouge", "something", "utility", "forget_rouge", "forget", "lm_eval_arc"]
+    expected = [["forget", "utility", "something"], ["forget_rouge"], ["retain_rouge"], ["soul_mia"], ["lm_eval_arc"]]
+    assert list(grouped(dict.fromkeys(names))) == expected
+
+
+def test_the_yardstick_is_beside_and_never_best() -> None:
+    models = [("a[b]", {"forget": 0.5}), ("b", {"forget": 0.25})]
+    text = StringIO()
+    Console(file=text, width=100).print(score_table(models, ("oracle", {"forget": 0.0}), METRICS, "tofu"))
+    (row,) = (line for line in text.getvalue().splitlines() if "forget" in line)
+    assert "0.250 *" in row and "0.000 *" not in row and "a[b]" in text.getvalue()

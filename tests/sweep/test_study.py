@@ -133,6 +133,32 @@ def test_the_registered_knee_gives_the_logged_numbers_without_lethe(
     assert rouge == pytest.approx(knee["metrics"]["retain_rouge"], abs=1e-4)
 
 
+def test_scores_are_what_the_study_logged(
+    finished: tuple[dict[str, Any], Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the registered knee, merged; of its run's adapter; and start model and oracle as the study left them."""
+    from lethe.commands.score import main
+    from lethe.scores.scoring import Scoring
+
+    study, _, _ = finished
+    knee = study["trials"][study["aliases"]["knee"]]
+    names, measured, whole = ["models:/lethe-tofu@knee", knee["folder"], study["start_folder"]], [], Scoring._measure
+
+    def measure(self: Scoring, model: Any, yardstick: Any) -> Any:
+        measured.append(model.name)
+        return whole(self, model, yardstick)
+
+    monkeypatch.setattr(Scoring, "_measure", measure)
+    assert main([*names, *SMALL, "--json", str(tmp_path / "scores.json")]) == 0
+    assert measured == names[:2]
+    found = json.loads((tmp_path / "scores.json").read_text())
+    merged, adapter, start = (model["metrics"] for model in found["models"])
+    logged = {name: knee["metrics"][name] for name in merged}
+    assert merged == pytest.approx(logged, abs=1e-3) and adapter == pytest.approx(logged, abs=1e-3)
+    assert start == {name: study["start"]["metrics"][name] for name in start}
+    assert found["oracle"]["metrics"]["utility"] == study["oracle"]["metrics"]["utility"]
+
+
 def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str], head: Head) -> None:
     """The upload is a copy without `lethe` installed in it, and results are readable when it is gone."""
     study, _, _ = finished
@@ -140,6 +166,7 @@ def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str]
     arguments = ["--address", head.dashboard, "--working-dir", ".", "--", "python", "-m", "platform.sweep", "tofu"]
     done = head.run(*submit, *arguments, "--trials", "2", *SMALL)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "start model " in done.stdout and "scoring" not in done.stdout, "the same models: nothing is scored again"
     found = re.search(r"report\s+(\S+)/report\.html", done.stdout)
     assert found and found[1].startswith(str(home())), "a job reports to storage: its own folder is thrown away"
     job = json.loads(Path(found[1], "study.json").read_text())

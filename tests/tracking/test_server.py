@@ -11,6 +11,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from lethe.models.digests import model_digest
+from lethe.scores.models import find
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.studies import busy_study, save_model, study, trial
 
@@ -40,6 +42,7 @@ def test_whole_study_over_http(
     report: Path,
     tmp_path: Path,
     look: Callable[[str], Any],
+    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -72,5 +75,8 @@ def test_whole_study_over_http(
     version = client.get_model_version_by_alias("lethe-tofu", "knee")
     assert version.tags["lethe.run"] == best.run
     assert {path.path for path in client.list_artifacts(version.run_id, "model")} >= {"model/MLmodel", "model/model"}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    copies = [find("models:/lethe-tofu@knee") for _ in range(2)]
+    assert copies[0].digest == model_digest(tmp_path / "0/model") and copies[0].folder == copies[1].folder
     printed = capfd.readouterr()
     assert printed.out == "" and "Traceback" not in printed.err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -140,3 +141,22 @@ def test_methods_without_a_gradient_loss(world: SimpleNamespace, objective: AnyO
     epochs = 2 if isinstance(objective, Retrain) else 1
     assert (last["verdict"], last["epoch"], len(before)) == ("complete", epochs, epochs - 1), last
     assert {"forget", "utility", "extraction_likelihood", "epochs_to_criterion"} <= last.keys()
+
+
+def test_score_gives_the_numbers_of_the_run(world: SimpleNamespace, tmp_path: Path) -> None:
+    from lethe.commands.score import main
+
+    report, _ = run(world, "scored", epochs=2)
+    start, target = str(world.prepared.start), tmp_path / "scores.json"
+    given = {
+        "benchmark.length": 32, "benchmark.sequences": 2, "benchmark.ngram": 4, "run.evaluation.max_new_tokens": 4
+    }
+    settings = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
+    names = [str(world.folder / "scored/model"), start]
+    models = ["--benchmark", "tdec", "--source", world.assets.benchmark.source, "--start", start, "--base", start]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LETHE_HOME", str(tmp_path))
+        assert main([*names, *models, *settings, "--json", str(target)]) == 0
+    found, of_start = (model["metrics"] for model in json.loads(target.read_text())["models"])
+    assert found == pytest.approx({name: report[name] for name in found}, rel=1e-4) and "extraction_likelihood" in found
+    assert of_start == {name: world.start[name] for name in of_start}

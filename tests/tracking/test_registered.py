@@ -1,0 +1,76 @@
+"""Registered versions as `score` finds them: by alias, by number, and with the names that exist otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lethe.errors import BadInput
+from lethe.models.digests import model_digest
+from lethe.scores.models import find
+from lethe.scores.side_by_side import strangers
+from lethe.tracking.mlflow_tracker import MlflowTracker
+from tests.tracking.studies import save_model, study, trial
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    save_model(folder / "0/model")
+    return folder
+
+
+@pytest.fixture
+def store(models: Path, uri: str, report: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A store with the version 1 of lethe-tofu, its knee."""
+    record = study(trial(0, pareto_rank=0, folder=str(models / "0")), aliases={"knee": 0}, start_folder=str(models))
+    tracker = MlflowTracker(uri)
+    tracker.begin(record)
+    tracker.finish(record, report)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return uri
+
+
+def test_by_alias_and_by_number(store: str, models: Path) -> None:
+    found = [find(name) for name in ("models:/lethe-tofu@knee", "models:/lethe-tofu/1")]
+    assert len({candidate.folder for candidate in found}) == 1
+    assert found[0].digest == model_digest(models / "0/model"), "the files that the study saved"
+    assert found[0].tags["lethe.data"] == "d" * 16
+    assert found[0].template().prompt("who wrote")
+
+
+def test_a_version_of_another_study_is_told(store: str) -> None:
+    model = find("models:/lethe-tofu@knee")
+    assert list(strangers([model], "d" * 16, None)) == []
+    (line,) = strangers([model], "e" * 16, None)
+    assert "models:/lethe-tofu@knee" in line and "other data" in line
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("models:/lethe-tofu@best", ["alias of lethe-tofu", "'best'", "knee"]),
+        ("models:/lethe-tofu/7", ["version of lethe-tofu", "'7'", "1"]),
+        ("models:/lethe-toufu@knee", ["registered model", "'lethe-toufu'", "lethe-tofu"]),
+        ("models:/lethe-tofu", ["models:/name@alias"]),
+    ],
+)
+def test_what_does_not_exist_gets_the_choices(name: str, named: list[str], store: str) -> None:
+    with pytest.raises(BadInput) as refusal:
+        find(name)
+    assert all(word in str(refusal.value) for word in named), refusal.value
+
+
+def test_files_that_are_gone(store: str) -> None:
+    import shutil
+
+    shutil.rmtree(find("models:/lethe-tofu@knee").folder.parent)
+    with pytest.raises(BadInput, match="version 1 of lethe-tofu has lost its files"):
+        find("models:/lethe-tofu@knee")
+
+
+def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    with pytest.raises(BadInput, match="cannot reach the MLflow store"):
+        find("models:/lethe-tofu@knee")

@@ -83,7 +83,7 @@ def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> No
     for name in metrics:
         if name not in known:
             raise choices("metric", name, known)
-        if known[name].oracle and not _has_oracle(study, args.oracle):
+        if "oracle" in known[name].needs and not _has_oracle(study, args.oracle):
             raise BadInput(f"{name} compares with an oracle: give --oracle, a model that never saw the forget set")
     if tdec and not args.start and not _is_own(study):
         raise BadInput("tdec needs the start model for its thresholds: give --start")

@@ -6,18 +6,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+Need = Literal["oracle", "holdout", "real_authors", "world_facts", "gradnorm"]
 Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
 class Metric:
     """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none.
-    `oracle`: it compares with one."""
+
+    `needs`: without these there is no such metric: an oracle, rows that a benchmark may lack, a dear option.
+    """
 
     better: Direction
     meaning: str
     cost: bool = False
-    oracle: bool = False
+    needs: tuple[Need, ...] = ()
 
 
 _SETS = {"retain": "retain rows", "real_authors": "questions on real authors", "world_facts": "questions on the world"}
@@ -36,8 +39,8 @@ _COSTS = {
 METRICS: dict[str, Metric] = {
     "forget": Metric("minimize", "KS distance D to the oracle; without an oracle, extraction strength on forget rows"),
     "utility": Metric("maximize", "model utility: harmonic mean of nine scores off the forget set"),
-    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle", oracle=True),
-    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows", oracle=True),
+    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle", needs=("oracle",)),
+    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows", needs=("oracle",)),
     "forget_probability": Metric("minimize", _KINDS["probability"].format("forget rows")),
     "forget_rouge": Metric("minimize", _KINDS["rouge"].format("forget rows")),
     "forget_truth_ratio": Metric("maximize", "min(R, 1/R) of the truth ratio R on forget rows"),

@@ -6,9 +6,8 @@ Imported only where a study asks for tasks: the harness is an extra. See lethe.d
 from __future__ import annotations
 
 import logging
-import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from difflib import get_close_matches
 from functools import cache
@@ -16,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
-os.environ.setdefault("TQDM_DISABLE", "1")  # its progress bars; read when tqdm is imported
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
+from datasets.utils.logging import disable_progress_bar
 from jinja2.sandbox import SandboxedEnvironment
 from lm_eval import utils
+from lm_eval.api import task as its_tasks
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean  # noqa: F401  # fills the registry of metrics
 from lm_eval.api.model import LM
@@ -48,7 +48,7 @@ def measure_tasks(model: nn.Module, template: Template, config: Evaluation, shar
     tasks = load_tasks(config.lm_eval)
     for task in tasks.values():
         task.set_fewshot_seed(0)
-    with evaluating(model), _templates_in_a_sandbox():
+    with evaluating(model), _boxed():
         lm = _Scorer(model, template, config.token_budget, share)
         found = evaluate(
             lm, {"tasks": tasks, "groups": {}, "group_map": {}}, limit=config.lm_eval.limit, bootstrap_iters=0,
@@ -88,7 +88,7 @@ def load_tasks(config: LmEval) -> dict[str, Task]:
 
 def _load(name: str, settings: dict[str, Any] | None, manager: TaskManager | None) -> Task:
     try:
-        with _templates_in_a_sandbox():
+        with _boxed():
             if settings is not None:
                 _check_metrics(name, settings)
                 task: Task = ConfigurableTask(config=settings)
@@ -131,18 +131,24 @@ def _value(results: Mapping[str, Any], metric: str) -> float:
 
 
 @contextmanager
-def _templates_in_a_sandbox() -> Iterator[None]:
-    """Jinja as the harness sets it up reaches any Python object; inside the block task templates do not."""
-    free = utils.env
+def _boxed() -> Iterator[None]:
+    """Inside the block the harness is quiet, and its templates are sandboxed: as it sets Jinja up, they reach any
+    Python object. Both are globals of its modules."""
+    env, bars = utils.env, its_tasks.tqdm
     boxed = SandboxedEnvironment(
-        loader=free.loader, undefined=free.undefined, keep_trailing_newline=free.keep_trailing_newline
+        loader=env.loader, undefined=env.undefined, keep_trailing_newline=env.keep_trailing_newline
     )
-    boxed.filters.update(free.filters)
-    utils.env = boxed
+    boxed.filters.update(env.filters)
+    utils.env, its_tasks.tqdm = boxed, _no_bar
+    disable_progress_bar()
     try:
         yield
     finally:
-        utils.env = free
+        utils.env, its_tasks.tqdm = env, bars
+
+
+def _no_bar(items: Iterable[Any], **_: Any) -> Iterable[Any]:
+    return items
 
 
 class _Scorer(LM):

@@ -33,8 +33,10 @@ class Audit(Frozen):
     """One way of looking behind a finished model's answers."""
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _some_and_each_once(self) -> Self:
         for name, given in vars(self).items():
+            if given == ():
+                raise ValueError(f"{name}: none is given: leave the audit out instead")
             if isinstance(given, tuple) and len(set(given)) < len(given):
                 raise ValueError(f"{name} names one twice: {', '.join(map(str, given))}")
         return self
@@ -48,12 +50,12 @@ class Relearning(Audit):
     """
 
     rows: tuple[Source, ...] = Field(
-        ("forget", "retain"), min_length=1, description="learned in turn, each by the finished model: unrelated rows too"
+        ("forget", "retain"), description="learned in turn, each by the finished model: unrelated rows too"
     )
     share: float = Field(0.2, gt=0, le=0.5, description="of the forget rows; as many of the others")
     steps: int = Field(10, ge=1)
     batch_size: int = Field(4, ge=1, description="rows in a step")
-    learning_rate: float = Field(1e-3, gt=0)
+    learning_rate: float = Field(3e-4, gt=0)
     adapter: Annotated[FullParameters | Lora, Field(discriminator="name")] = FullParameters()
 
 
@@ -61,7 +63,7 @@ class Quantisation(Audit):
     """Weights of linear layers rounded to so many bits: symmetric, per output channel, to the nearest; the head and the
     embedding stay. Small changes of weights can be lost in the rounding: Zhang et al. 2024, arXiv 2410.16454."""
 
-    bits: tuple[Bits, ...] = Field((8, 4), min_length=1)
+    bits: tuple[Bits, ...] = (8, 4)
 
 
 class Prompts(Audit):
@@ -71,8 +73,8 @@ class Prompts(Audit):
     first `words` words of the answer given, of which the rest counts.
     """
 
-    kinds: tuple[Kind, ...] = Field(("paraphrase", "prefix", "first_words"), min_length=1)
-    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(PREFIXES, min_length=1)
+    kinds: tuple[Kind, ...] = ("paraphrase", "prefix", "first_words")
+    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = PREFIXES
     words: int = Field(3, ge=1)
 
 

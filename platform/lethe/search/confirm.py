@@ -61,9 +61,9 @@ def _averaged(runs: Trials, frame: Frame) -> Confirmation:
 
 def _why_not(number: int, means: Mapping[int, list[float]], frame: Frame) -> str:
     """Why a member's mean is not on the front of all members' means; "" where it is."""
-    below = [name for name, by in frame.violations(means[number]).items() if by > 0]
-    if below or not frame.feasible([means[number]])[0]:
-        return f"mean {' and '.join(below) or 'not finite'} below the floor"
+    if not frame.feasible([means[number]])[0]:
+        below = [name for name, by in frame.violations(means[number]).items() if by > 0]
+        return f"mean {' and '.join(below)} not better than the floor" if below else "its means are not numbers"
     feasible = {other: values for other, values in means.items() if frame.feasible([values])[0]}
     beaten = [n for n, values in feasible.items() if dominates(values, means[number], frame.directions)]
     return f"the mean of trial {beaten[0]} is better" if beaten else ""

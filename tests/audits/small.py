@@ -9,6 +9,7 @@ import torch
 
 from lethe.audits.entry import execute
 from lethe.config.adapter import FullParameters
+from lethe.config.audits import FULL, LEAKS
 from lethe.config.evaluation import Evaluation
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Recipe
@@ -57,7 +58,7 @@ def audit(assets: Assets, model: Path, audits: dict[str, Any], **changes: Any) -
         "recipe": RECIPE.model_dump(mode="json"),
         "model": str(model),
         "truth": None,
-        "metrics": dict.fromkeys(("forget", "utility", "forget_probability", "forget_rouge", "forget_extraction_strength"), 0.5),
+        "metrics": dict.fromkeys((*FULL, *LEAKS["tofu"]), 0.5),
         **changes,
     }
     return execute(payload, lambda report: None, Alone())

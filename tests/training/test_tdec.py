@@ -140,3 +140,21 @@ def test_methods_without_a_gradient_loss(world: SimpleNamespace, objective: AnyO
     epochs = 2 if isinstance(objective, Retrain) else 1
     assert (last["verdict"], last["epoch"], len(before)) == ("complete", epochs, epochs - 1), last
     assert {"forget", "utility", "extraction_likelihood", "epochs_to_criterion"} <= last.keys()
+
+
+def test_audits_of_sequences(world: SimpleNamespace) -> None:
+    """Relearning asks for the sequences that are not learned; rounding for everything."""
+    from tests.audits.small import audit, by_variant
+
+    recipe = Recipe(objective=Ihl(), optimizer=AdamW(), evaluation=EVALUATION).model_dump(mode="json")
+    common = {"recipe": recipe, "truth": str(world.folder / "truth.json"), "metrics": world.start}
+    start = world.prepared.start
+    relearning = {"relearning": {"rows": ["forget", "retain"], "steps": 2, "learning_rate": 1e-4}}
+    found = by_variant(audit(world.assets, start, relearning, **common))
+    assert found.keys() == {"relearn", "relearn_retain"}
+    for one in found.values():
+        assert one["after"].keys() == one["before"].keys() == {"memorization_accuracy", "extraction_likelihood"}
+        assert one["before"]["memorization_accuracy"] > 0.9
+    rounded = by_variant(audit(world.assets, start, {"quantisation": {"bits": [8]}}, **common))["quant8"]
+    assert rounded["before"]["utility"] == world.start["utility"]
+    assert rounded["after"]["forget"] == pytest.approx(world.start["forget"], rel=0.1)

@@ -28,6 +28,8 @@ LEAKS = {
     "tdec": ("memorization_accuracy", "extraction_likelihood"),
 }
 
+FULL = ("forget", "utility")  # known only where everything is evaluated again
+
 
 class Audit(Frozen):
     """One way of looking behind a finished model's answers."""
@@ -115,7 +117,7 @@ def metric_name(variant: str, metric: str) -> str:
 def measured(variant: str, benchmark: str) -> tuple[str, ...]:
     """The metrics of one variant; each is given as it was and as it is then."""
     if variant.startswith("quant"):
-        return ("forget", "utility", *LEAKS[benchmark])
+        return (*FULL, *LEAKS[benchmark])
     return ("forget_rouge",) if variant == "first_words" else LEAKS[benchmark]
 
 

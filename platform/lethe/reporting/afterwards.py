@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
 
-from lethe.config.audits import LEAKS, VARIANTS
+from lethe.config.audits import FULL, LEAKS, VARIANTS
 from lethe.records import AuditRecord, StudyRecord, TrialRecord
 from lethe.reporting.facts import value, winners
 from lethe.reporting.scales import count, short
-
-FULL = ("forget", "utility")  # known only where everything was evaluated again
 
 
 @dataclass(frozen=True)
@@ -70,20 +68,21 @@ def told(record: StudyRecord) -> str:
     members = confirmed_members(record)
     if not members:
         return ""
-    kept = [trial for trial in members if trial.confirmation and trial.confirmation.confirmed]
+    kept = sum(trial.confirmation is not None and trial.confirmation.confirmed for trial in members)
     seeds = max(len(trial.confirmation.runs) for trial in members if trial.confirmation)
-    said = [f"{len(kept)} of {count(len(members), 'front member')} stay on the front by the mean of {seeds} fresh seeds."]
-    parts = [
-        f"{found.metric} {short(abs(found.too_good))} {'better' if found.too_good > 0 else 'worse'}"
-        f" ({found.share:.0%} of the members looked better)"
-        for found in optimism(record)
-    ]
-    if parts:
-        said.append(f"A front chosen from {count(len(record.trials), 'noisy trial')} is optimistic: on average the search saw "
-                    f"{' and '.join(parts)} than the fresh runs are.")
+    said = [f"{kept} of {count(len(members), 'front member')} stay on the front by the mean of {seeds} fresh seeds."]
+    if parts := [_seen(found) for found in optimism(record)]:
+        chosen = f"How optimistic a front chosen from {count(len(record.trials), 'noisy trial')} is"
+        said.append(f"{chosen}: on average the search saw {' and '.join(parts)} than the fresh runs are.")
     if record.confirmed_hypervolume is not None:
-        said.append(f"Hypervolume: {short(record.hypervolume)} as the search saw it, {short(record.confirmed_hypervolume)} by the means.")
+        seen, meant = short(record.hypervolume), short(record.confirmed_hypervolume)
+        said.append(f"Hypervolume: {seen} as the search saw it, {meant} by the means.")
     return " ".join(said)
+
+
+def _seen(found: Optimism) -> str:
+    better = "better" if found.too_good > 0 else "worse"
+    return f"{found.metric} {short(abs(found.too_good))} {better} ({found.share:.0%} of the members looked better)"
 
 
 def audit_tables(record: StudyRecord) -> list[AuditTable]:

@@ -16,7 +16,7 @@ from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Recipe
 from lethe.records import AuditRecord, ModelScores, StudyRecord, TrialRecord
 from lethe.storage import atomic_write
-from lethe.sweep.confirmation import recipe_of
+from lethe.sweep.confirmation import members
 from lethe.sweep.errands import Errand, run_errands
 
 if TYPE_CHECKING:
@@ -121,8 +121,8 @@ def _subjects(sweep: Sweep, record: StudyRecord) -> Iterator[Subject]:
         if folder and scores:
             key = f"{sweep.prepared.digests.canonical()} {name}"
             yield Subject(name, key, folder, sweep.folder / "audits" / name.replace(" ", "-"), common, scores.metrics)
-    for trial in record.front:
-        folder, recipe = Path(trial.folder), recipe_of(sweep.study, trial)
+    for trial, recipe in members(sweep, record):
+        folder = Path(trial.folder)
         yield Subject(_name(trial), trial.run, folder / "model", folder / "audits", recipe, trial.metrics)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from lethe.config.run import Recipe
-from lethe.config.study import Study
 from lethe.records import StudyRecord, TrialRecord
 from lethe.search.confirm import confirmed, hypervolume_of_means, names_by_means
 from lethe.search.frame import Frame
@@ -36,9 +37,18 @@ class Repeat:
         return Errand(self.config["run"], self.config["payload"], self.config["shape"])
 
 
-def recipe_of(study: Study, trial: TrialRecord) -> Recipe:
-    """What a trial ran: the study's fixed values with the trial's own."""
-    return build_recipe(study, lambda name, _: trial.params[name])  # type: ignore[return-value]
+def members(sweep: Sweep, record: StudyRecord) -> Iterator[tuple[TrialRecord, Recipe]]:
+    """The front with what each member ran: the study's fixed values and the trial's own. One whose run does not come
+    out again, a point of another study say, is left out with a warning."""
+    for trial in record.front:
+        try:
+            recipe = build_recipe(sweep.study, lambda name, _, trial=trial: trial.params[name])
+        except (KeyError, ValidationError):
+            recipe = None
+        if recipe and sweep.config(trial.number, recipe)["run"] == trial.run:
+            yield trial, recipe
+        else:
+            sweep.console.warn(f"trial {trial.number} is left as it is: its recipe is not one of this study's")
 
 
 def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: Frame) -> StudyRecord:
@@ -47,15 +57,14 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: Frame) -> Stud
     KeyboardInterrupt keeps what has ended in the run folders.
     """
     repeats = list(_repeats(sweep, record))
-    done: dict[int, list[TrialRecord]] = {trial.number: [] for trial in record.front}
+    done: dict[int, list[TrialRecord]] = {repeat.member.number: [] for repeat in repeats}
     missing: dict[str, list[Repeat]] = {}
-    known = {trial.run for trial in record.trials}
 
     def add(repeat: Repeat, run: TrialRecord) -> None:
         changes = {"number": repeat.member.number, "params": repeat.config["params"], "kind": "confirmation"}
         run = run.model_copy(update=changes)
         done[repeat.member.number].append(run)
-        if run.run not in known:  # a search over seeds may have met it as a trial
+        if run.run != repeat.member.run:  # a method that reads no seed is the member itself
             sweep.tracker.trial_ended(run)
 
     for repeat in repeats:
@@ -91,8 +100,7 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: Frame) -> Stud
 def _repeats(sweep: Sweep, record: StudyRecord) -> Iterator[Repeat]:
     """The same seeds for members that began with the same one: their differences are then the members' own."""
     assert sweep.study.confirm is not None
-    for member in record.front:
-        recipe = recipe_of(sweep.study, member)
+    for member, recipe in members(sweep, record):
         for seed in range(recipe.seed + 1, recipe.seed + 1 + sweep.study.confirm.seeds):
             yield Repeat(member, sweep.config(member.number, recipe.model_copy(update={"seed": seed})))
 

@@ -13,6 +13,7 @@ from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
+from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.search.frame import Frame
@@ -136,6 +137,9 @@ class Sweep:
                 if self.study.audits:
                     record = audit(self, pool, record)
         except KeyboardInterrupt:
+            record = record.model_copy(update={"interrupted": True})
+        except BadInput as error:  # no group can be had any more: the search is over, and its result is kept
+            self.console.warn(f"the front is neither confirmed nor audited to the end: {error}")
             record = record.model_copy(update={"interrupted": True})
         return record.model_copy(update={"ended": time.time()})
 

@@ -38,7 +38,7 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
         recipe = _recipe(audited.recipe, config, len(rows))
         task = _Rest(rows, list(audited.task.retain), measure)
         context = _context(audited, task)
-        with unlearn(recipe, context, None, _ignore, audited.ranks, Descent(recipe.objective)) as outcome:
+        with unlearn(recipe, context, None, _ignore, audited.ranks, loss=Descent(recipe.objective)) as outcome:
             report = outcome.report
         after = {name: report[name] for name in before if name in report}
         verdict, reason = report["verdict"], report.get("reason", "")

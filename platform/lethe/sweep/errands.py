@@ -37,11 +37,14 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
     """
     waiting: dict[Any, tuple[Errand, list[dict[str, Any]]]] = {}
 
+    def submit(errand: Errand) -> None:
+        ray.get(pool.mailbox.submit.remote(errand.name, errand.payload, errand.shape))
+
     def follow(errand: Errand, reports: list[dict[str, Any]]) -> None:
         waiting[pool.mailbox.next_report.remote(errand.name, len(reports))] = errand, reports
 
     for errand in errands:
-        ray.get(pool.mailbox.submit.remote(errand.name, errand.payload, errand.shape))
+        submit(errand)
         follow(errand, [])
     try:
         while waiting:
@@ -50,8 +53,13 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
                 raise BadInput(f"no worker group can run: {pool.broken}")
             for ref in ready:
                 errand, reports = waiting.pop(ref)
-                reports.append(ray.get(ref))
-                if not reports[-1].get("final"):
+                report = ray.get(ref)
+                if report is None:  # a mailbox that was started again knows nothing of it
+                    submit(errand)
+                    follow(errand, reports)
+                    continue
+                reports.append(report)
+                if not report.get("final"):
                     follow(errand, reports)
                     continue
                 pool.mailbox.forget.remote(errand.name)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from lethe.config.audits import metric_name
+
 Verdict = Literal["complete", "stopped", "diverged", "out_of_memory", "infeasible", "error", "lost", "interrupted"]
 Scalar = str | int | float | bool | None
 
@@ -25,8 +27,36 @@ class Sample(Record):
     generated: str
 
 
+class AuditRecord(Record):
+    """What one audit found in one way: the same metrics of the same rows, of the model as it is and after. Without a
+    complete verdict the reason says why there is no `after`."""
+
+    variant: str
+    verdict: Verdict = "complete"
+    reason: str = ""
+    before: dict[str, float] = {}
+    after: dict[str, float] = {}
+
+
+class Confirmation(Record):
+    """A front member run again with fresh seeds. `mean` and `spread` (sample standard deviation) are of each objective
+    over these runs, without the one that the search found. `confirmed`: every run is complete, and the mean is above
+    the floors and not beaten by another member's; otherwise the reason says what is missing."""
+
+    runs: tuple[TrialRecord, ...]
+    mean: dict[str, float] = {}
+    spread: dict[str, float] = {}
+    confirmed: bool = False
+    reason: str = ""
+
+
 class TrialRecord(Record):
-    """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report."""
+    """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report.
+
+    A run of kind `confirmation` repeats trial `number` with another seed.
+    """
+
+    kind: Literal["trial", "confirmation"] = "trial"
 
     number: int
     run: str
@@ -41,11 +71,27 @@ class TrialRecord(Record):
     ended: float = 0.0
     pareto_rank: int | None = None
     feasible: bool = False
+    confirmation: Confirmation | None = None
+    audits: tuple[AuditRecord, ...] = ()
 
     @property
     def on_front(self) -> bool:
         """Complete, no worse than the floors, dominated by nobody."""
         return self.pareto_rank == 0 and self.feasible
+
+    @property
+    def afterwards(self) -> dict[str, float]:
+        """What was measured when the search was over, under flat names."""
+        found = {}
+        if self.confirmation:
+            for name, mean in self.confirmation.mean.items():
+                found |= {f"{name}_mean": mean, f"{name}_spread": self.confirmation.spread[name]}
+        return found | audit_numbers(self.audits)
+
+
+def audit_numbers(audits: tuple[AuditRecord, ...]) -> dict[str, float]:
+    """The numbers of audits under flat names."""
+    return {metric_name(audit.variant, key): value for audit in audits for key, value in audit.after.items()}
 
 
 class ObjectiveRecord(Record):
@@ -61,6 +107,7 @@ class ModelScores(Record):
 
     metrics: dict[str, float]
     samples: tuple[Sample, ...] = ()
+    audits: tuple[AuditRecord, ...] = ()
 
 
 class MemberRecord(Record):
@@ -75,8 +122,9 @@ class MemberRecord(Record):
 
 
 class StudyRecord(Record):
-    """A whole study. `aliases` maps knee, best-<metric> to trial numbers. In a comparison `trials` are those of all
-    `members`, and the front is drawn over them all."""
+    """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
+    means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
+    the front is drawn over them all."""
 
     id: str
     space: str
@@ -90,6 +138,7 @@ class StudyRecord(Record):
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}
     hypervolume: float | None = None
+    confirmed_hypervolume: float | None = None
     began: float = 0.0
     ended: float = 0.0
     interrupted: bool = False

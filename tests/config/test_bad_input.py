@@ -21,7 +21,7 @@ objectives:
 
 CASES = {
     # Unknown keys and names
-    "serch.trials=3": "unknown key 'serch' (did you mean 'search'?): choose from benchmark, ",
+    "serch.trials=3": "unknown key 'serch' (did you mean 'search'?): choose from audits, benchmark, ",
     "search.trails=3": "unknown key 'search.trails' (did you mean 'search.trials'?): choose from search.population, ",
     "search.sampler=tpee": "unknown search.sampler 'tpee' (did you mean 'tpe'?): choose from gp, nsga2, random, tpe",
     "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from embedded, embedded_gpt_neo, pretrained",

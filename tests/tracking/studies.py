@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lethe.records import ModelScores, ObjectiveRecord, Sample, StudyRecord, TrialRecord
+from lethe.records import AuditRecord, Confirmation, ModelScores, ObjectiveRecord, Sample, StudyRecord, TrialRecord
 
 WORDS = "<pad> <s> </s> <unk> who wrote the book of mills ? ada did not in spring".split()
 EVIL = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }}"
@@ -116,3 +116,44 @@ def save_adapter(base: Path, folder: Path) -> None:
             torch.nn.init.normal_(weight, std=0.3)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+
+
+def repeated(record: StudyRecord) -> StudyRecord:
+    """The study after its front was run again with two seeds each and audited; one member leaves the front."""
+    means = {0: (0.55, 0.57), 1: (0.3, 0.34), 2: (0.25, 0.44)}
+
+    def run(number: int, seed: int, forget: float, utility: float) -> TrialRecord:
+        values = {"run": f"{16 * (number + 1) + seed:016x}", "params": {"seed": seed, "adapter.rank": 8}, "feasible": False}
+        return trial(number, forget, utility, kind="confirmation", **values)
+
+    def again(found: TrialRecord) -> TrialRecord:
+        if not found.on_front:
+            return found
+        number, (forget, utility) = found.number, means[found.number]
+        confirmation = Confirmation(
+            runs=(run(number, 1, forget - 0.05, utility), run(number, 2, forget + 0.05, utility)),
+            mean={"forget": forget, "utility": utility},
+            spread={"forget": 0.05 * math.sqrt(2), "utility": 0.0},
+            confirmed=number != 1,
+            reason="the mean of trial 2 is better" if number == 1 else "",
+        )
+        return found.model_copy(update={"confirmation": confirmation, "audits": audits(0.3, 0.7)})
+
+    broken = AuditRecord(variant="quant4", verdict="out_of_memory", reason="too large")
+    return record.model_copy(
+        update={
+            "trials": tuple(map(again, record.trials)),
+            "start": record.start.model_copy(update={"audits": audits(0.99, 0.98)}),
+            "oracle": record.oracle and record.oracle.model_copy(update={"audits": (*audits(0.3, 0.31)[:1], broken)}),
+            "confirmed_hypervolume": 0.15,
+        }
+    )
+
+
+def audits(before: float, after: float) -> tuple[AuditRecord, ...]:
+    """Relearning and rounding of one model."""
+    costs = {"forget": 0.5, "utility": 0.25}
+    return (
+        AuditRecord(variant="relearn", before={"forget_rouge": before}, after={"forget_rouge": after}),
+        AuditRecord(variant="quant4", before={"forget_rouge": before, **costs}, after={"forget_rouge": after, **costs}),
+    )

@@ -160,3 +160,21 @@ def test_score_gives_the_numbers_of_the_run(world: SimpleNamespace, tmp_path: Pa
     found, of_start = (model["metrics"] for model in json.loads(target.read_text())["models"])
     assert found == pytest.approx({name: report[name] for name in found}, rel=1e-4) and "extraction_likelihood" in found
     assert of_start == {name: world.start[name] for name in of_start}
+
+
+def test_audits_of_sequences(world: SimpleNamespace) -> None:
+    """Relearning asks for the sequences that are not learned; rounding for everything."""
+    from tests.audits.small import audit, by_variant
+
+    recipe = Recipe(objective=Ihl(), optimizer=AdamW(), evaluation=EVALUATION).model_dump(mode="json")
+    common = {"recipe": recipe, "truth": str(world.folder / "truth.json"), "metrics": world.start}
+    start = world.prepared.start
+    relearning = {"relearning": {"rows": ["forget", "retain"], "steps": 2, "learning_rate": 1e-4}}
+    found = by_variant(audit(world.assets, start, relearning, **common))
+    assert found.keys() == {"relearn", "relearn_retain"}
+    for one in found.values():
+        assert one["after"].keys() == one["before"].keys() == {"memorization_accuracy", "extraction_likelihood"}
+        assert one["before"]["memorization_accuracy"] > 0.9
+    rounded = by_variant(audit(world.assets, start, {"quantisation": {"bits": [8]}}, **common))["quant8"]
+    assert rounded["before"]["utility"] == world.start["utility"]
+    assert rounded["after"]["forget"] == pytest.approx(world.start["forget"], rel=0.1)

@@ -9,8 +9,11 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lethe.config.assemble import assemble, possible
+from lethe.config.audits import Audits
 from lethe.config.base import needed
 from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
+from lethe.config.compare import Compare
+from lethe.config.confirm import Confirm
 from lethe.config.messages import refused
 from lethe.config.method import InputGuard, unread
 from lethe.config.metrics import known_metrics
@@ -57,6 +60,22 @@ def check_benchmark(benchmark: AnyBenchmark, model: AnyModel, run: Run, space: S
         raise BadInput("model.oracle: tdec compares with the start model on unseen text: leave it out")
     if isinstance(model, EmbeddedModel) and model.max_length < benchmark.length:
         raise BadInput(f"model.max_length is {model.max_length}, but benchmark.length is {benchmark.length}: raise it")
+
+
+def check_stages(
+    benchmark: AnyBenchmark, audits: Audits | None, confirm: Confirm | None, compare: Compare | None
+) -> None:
+    """Refuse what cannot follow a search: a comparison has many fronts, and sequences are asked nothing."""
+    for key, given in (("confirm", confirm), ("audits", audits)):
+        if given and compare:
+            raise BadInput(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
+    if audits is None or not isinstance(benchmark, TdecBenchmark):
+        return
+    if audits.prompts:
+        known = ", ".join(sorted(Audits.model_fields.keys() - {"prompts"}))
+        raise BadInput(f"audits.prompts: tdec asks no questions: choose from {known}")
+    if audits.relearning and "holdout" in audits.relearning.rows:
+        raise BadInput("audits.relearning.rows: holdout: tdec has no such rows: choose from forget, retain")
 
 
 def check_run_and_space(run: Run, space: Space) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -69,12 +69,19 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], t
 
 
 def _below(here: Any, item: int | str) -> tuple[type[BaseModel] | None, Any]:
+    here = _given(here)
     if isinstance(here, type) and issubclass(here, BaseModel):
         field = here.model_fields.get(str(item))
         return here, field and field.annotation
     if get_origin(here) is dict:
         return None, get_args(here)[1]
     return None, None
+
+
+def _given(annotation: Any) -> Any:
+    """What an optional section is where it is given."""
+    options = [option for option in get_args(annotation) if option is not NoneType]
+    return options[0] if get_origin(annotation) in (Union, UnionType) and len(options) == 1 else annotation
 
 
 def _tagged(annotation: Any) -> dict[str, type[BaseModel]] | None:

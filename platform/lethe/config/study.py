@@ -10,10 +10,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lethe.config import files
 from lethe.config.assemble import assemble, resolved
+from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
-from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space
+from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space, check_stages
 from lethe.config.compare import Arm, Compare, arm_parts, check_read
+from lethe.config.confirm import Confirm
 from lethe.config.messages import refused
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
@@ -53,6 +55,8 @@ class Study(Frozen):
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
     compare: Compare | None = None
+    confirm: Confirm | None = None
+    audits: Audits | None = None
 
     @field_validator("benchmark", mode="before")
     @classmethod
@@ -62,6 +66,7 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         check_goals(self.objectives, self.benchmark, self.tasks)
+        check_stages(self.benchmark, self.audits, self.confirm, self.compare)
         if self.compare is not None:
             check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
             return self

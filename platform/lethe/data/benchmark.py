@@ -115,8 +115,10 @@ def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
     # Some hub data sets hold one wrong answer as plain text.
     perturbed = raw.get("perturbed_answer") or ()
     perturbed = (perturbed,) if isinstance(perturbed, str) else tuple(perturbed)
-    row = Row(raw["question"], raw["answer"], raw.get("paraphrased_answer"), perturbed)
-    texts = (row.question, row.answer, row.paraphrased_answer or "", *perturbed)
+    row = Row(
+        raw["question"], raw["answer"], raw.get("paraphrased_answer"), perturbed, raw.get("paraphrased_question")
+    )
+    texts = (row.question, row.answer, row.paraphrased_answer or "", row.paraphrased_question or "", *perturbed)
     if not all(isinstance(text, str) for text in texts):
         raise BadInput(f"{where}: questions and answers must be text")
     return row

@@ -13,6 +13,7 @@ class Row:
     answer: str
     paraphrased_answer: str | None = None
     perturbed_answers: tuple[str, ...] = ()
+    paraphrased_question: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import lethe
 from lethe.config.metrics import METRICS_OF
 from lethe.records import StudyRecord, TrialRecord
-from lethe.reporting import facts
+from lethe.reporting import afterwards, facts
 from lethe.reporting.comparison import table
 from lethe.reporting.comparison.arms import arms, colors, legend
 from lethe.reporting.comparison.comparison import comparison
@@ -69,6 +69,10 @@ def _values(record: StudyRecord) -> dict[str, Any]:
         "colors": colors(found),
         "charts": [] if found else charts(record),
         "winners": winners,
+        "seeds_told": afterwards.told(record),
+        "confirmed_members": afterwards.confirmed_members(record),
+        "audit_tables": (tables := afterwards.audit_tables(record)),
+        "audit_variants": {name: text for table in tables for name, text in table.variants.items()},
         "knee": facts.knee(record),
         "named": facts.names(record),
         "params": facts.param_names(record),

@@ -43,7 +43,8 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
 def trials_csv(record: StudyRecord) -> str:
     """One row per trial in the order of their numbers: parameters as `params.*`, last numbers as `metrics.*`."""
     params = list(dict.fromkeys(key for trial in record.trials for key in trial.params))
-    metrics = list(dict.fromkeys(key for trial in record.trials for key in trial.metrics))
+    found = {trial.number: {**trial.metrics, **trial.afterwards} for trial in record.trials}
+    metrics = list(dict.fromkeys(key for values in found.values() for key in values))
     named = names(record)
     file = StringIO()
     rows = csv.writer(file, lineterminator="\n")
@@ -52,6 +53,6 @@ def trials_csv(record: StudyRecord) -> str:
     rows.writerow([*plain, "front", "aliases", "epochs", *heads])
     for trial in sorted(record.trials, key=lambda trial: trial.number):
         told = [trial.on_front, " ".join(named.get(trial.number, ())), len(trial.series)]
-        values = [*(trial.params.get(key) for key in params), *(trial.metrics.get(key) for key in metrics)]
+        values = [*(trial.params.get(key) for key in params), *(found[trial.number].get(key) for key in metrics)]
         rows.writerow([*(getattr(trial, name) for name in plain), *told, *values])
     return file.getvalue()

@@ -49,7 +49,8 @@ def _corners(study: Study) -> list[Recipe]:
 
 
 def check_data(study: Study, benchmark: Benchmark | Passages) -> None:
-    """Raises BadInput where a trial could answer with refusals and the benchmark has none."""
+    """Raises BadInput where a trial could answer with refusals, or an audit needs rows, that the benchmark has not."""
+    _check_audits(study, benchmark)
     if isinstance(benchmark, Passages):
         return  # it has no questions: such an objective is refused with the configuration
     known = variants("objective")
@@ -60,6 +61,32 @@ def check_data(study: Study, benchmark: Benchmark | Passages) -> None:
                 f"objective.name: {name} answers with refusals, but {NO_REFUSALS.format(study.benchmark.source)}: "
                 f"choose from {', '.join(sorted(known.keys() - refusing))}"
             )
+
+
+def _check_audits(study: Study, benchmark: Benchmark | Passages) -> None:
+    audits = study.audits
+    if audits is None:
+        return
+    if audits.relearning and _forget_rows(study, benchmark) < 2:
+        raise BadInput("audits.relearning: one forget row is evaluated, and its audit learns one and asks for another")
+    if isinstance(benchmark, Passages):
+        return
+    source = study.benchmark.source
+    if audits.relearning and "holdout" in audits.relearning.rows and not benchmark.holdout:
+        raise BadInput(f"audits.relearning.rows: holdout: {source} has no holdout rows: choose from forget, retain")
+    if audits.prompts and "paraphrase" in audits.prompts.kinds:
+        lacking = next((n for n, row in enumerate(benchmark.forget_eval, 1) if not row.paraphrased_question), None)
+        if lacking is not None:
+            raise BadInput(
+                f"audits.prompts.kinds: paraphrase: row {lacking} of {study.benchmark.forget}_perturbed in {source} has"
+                " no paraphrased_question: choose from first_words, prefix"
+            )
+
+
+def _forget_rows(study: Study, benchmark: Benchmark | Passages) -> int:
+    if isinstance(benchmark, Passages):
+        return len(benchmark.forget)
+    return len(benchmark.forget_eval[: study.first_recipe().evaluation.max_rows])
 
 
 def check_model(study: Study, prepared: Prepared) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from lethe.sweep.recorder import Recorder
@@ -97,6 +97,27 @@ class Console:
                 note += f", about {left:.0f} s left"
             self._progress.update(self._task, completed=self._done, description=note)
 
+    def stage(self, what: str, total: int) -> Callable[[str, TrialRecord | None], None]:
+        """Work after the search, `total` pieces of it: call what it gives with each one that ended."""
+        self.stop()
+        done, began = 0, time.monotonic()
+        if total:
+            self.say(f"[bold]{what}[/]: {total} to go")
+
+        def advance(name: str, ended: TrialRecord | None) -> None:
+            nonlocal done
+            done += 1
+            left = (time.monotonic() - began) / done * (total - done)
+            verdict = "" if ended is None or ended.verdict == "complete" else f"[yellow]{ended.verdict}[/]  "
+            values = f"{self._values(ended.metrics)}  {verdict}" if ended else ""
+            self.say(f"{name:<32} {values}{done} of {total}" + (f", about {left:.0f} s left" if left else ""))
+
+        return advance
+
+    def warn(self, text: str) -> None:
+        """One line that a person should not miss; shown as it is."""
+        self.rich.print(f"warning: {text}", style="yellow", markup=False)
+
     def finish(self, record: StudyRecord, report: Path | None, where: list[str]) -> None:
         """The front, or what a comparison found, and where to look next."""
         self.stop()
@@ -128,11 +149,14 @@ class Console:
         names = {n: alias for alias, n in reversed(record.aliases.items())}
         title = f"{record.id}: {len(record.front)} of {len(record.trials)} trials on the front"
         table = Table(title=title, title_justify="left")
-        for column in ("trial", *(o.metric for o in record.objectives), "name", "configuration"):
+        again = any(t.confirmation for t in record.front)
+        heads = ("trial", *(o.metric for o in record.objectives), *(["fresh seeds"] if again else []))
+        for column in (*heads, "name", "configuration"):
             table.add_column(column, overflow="fold")
         for t in record.front:
             values = [f"{t.metrics[o.metric]:.3f}" for o in record.objectives]
-            table.add_row(str(t.number), *values, names.get(t.number, ""), _brief(t))
+            told = [_again(t.confirmation)] if again else []
+            table.add_row(str(t.number), *values, *told, names.get(t.number, ""), _brief(t))
         return table
 
 
@@ -148,6 +172,13 @@ SHORT = {
     "objective.damping": "damping",
     "objective.strength": "strength",
 }
+
+
+def _again(confirmation: Confirmation | None) -> str:
+    if confirmation is None:
+        return ""
+    means = "  ".join(f"{mean:.3f} ± {confirmation.spread[name]:.3f}" for name, mean in confirmation.mean.items())
+    return means if confirmation.confirmed else f"{means}  [yellow]{confirmation.reason}[/]".strip()
 
 
 def _brief(trial: TrialRecord) -> str:

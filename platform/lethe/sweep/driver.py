@@ -13,8 +13,10 @@ from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
+from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
+from lethe.search.frame import Frame
 from lethe.search.front import front_hypervolume, mark_front, name_front, objectives
 from lethe.search.optuna_study import StudyStore
 from lethe.search.space import flatten
@@ -68,7 +70,7 @@ class Sweep:
             began=began,
         )
         self.tracker.begin(record)
-        record = self._search(pool, store, record)
+        record = self._finish(pool, self._search(pool, store, record), frame)
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
 
@@ -120,6 +122,27 @@ class Sweep:
                 "interrupted": interrupted,
             }
         )
+
+    def _finish(self, pool: Pool, record: StudyRecord, frame: Frame) -> StudyRecord:
+        """What the study wants done to its front. Ctrl-C ends it; what has ended is kept and found by --resume."""
+        from lethe.sweep.auditing import audit
+        from lethe.sweep.confirmation import confirm
+        from lethe.sweep.errands import interruptible
+
+        if record.interrupted or not (record.front and (self.study.confirm or self.study.audits)):
+            return record
+        try:
+            with interruptible():
+                if self.study.confirm:
+                    record = confirm(self, pool, record, frame)
+                if self.study.audits:
+                    record = audit(self, pool, record)
+        except KeyboardInterrupt:
+            record = record.model_copy(update={"interrupted": True})
+        except BadInput as error:  # no group can be had any more: the search is over, and its result is kept
+            self.console.warn(f"the front is neither confirmed nor audited to the end: {error}")
+            record = record.model_copy(update={"interrupted": True})
+        return record.model_copy(update={"ended": time.time()})
 
     def config(self, number: int, recipe: Recipe) -> dict[str, Any]:
         """What a Tune trial carries for one proposal."""

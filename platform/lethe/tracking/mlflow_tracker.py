@@ -101,6 +101,13 @@ class MlflowTracker:
         if entry.behind:
             store.send(entry)
 
+    def _send_repeat(self, repeat: TrialRecord) -> None:
+        """A confirmation that the store may not have yet."""
+        entry = self._entries.of(repeat.run, repeat.number)
+        if entry.end is None:
+            entry.add_end(repeat)
+        self._send(entry)
+
     def _deliver(self, record: StudyRecord, folder: Path, answer: Future[str | None]) -> None:
         """Everything that the store still lacks. Always answers."""
         place: list[str] = []
@@ -121,6 +128,9 @@ class MlflowTracker:
                 entry.add_end(trial)
             yield partial(self._send, entry)
             yield partial(store.mark, entry, trial.pareto_rank, trial.on_front)
+            yield partial(store.add, entry, trial)
+            for repeat in trial.confirmation.runs if trial.confirmation else ():
+                yield partial(self._send_repeat, repeat)
         for entry in self._entries:
             if entry not in entries.values():
                 yield partial(store.abandon, entry)

@@ -58,6 +58,7 @@ class Registry:
         """Upload the trial's model as plain transformers files, and make it a version."""
         folder, run_id = Path(trial.folder) / "model", self.entries[trial.number].run_id
         if trial.run in self.versions:
+            self._tell(trial)
             return
         if run_id is None or not trial.folder or not folder.is_dir():
             raise FileNotFoundError(f"trial {trial.number} has no saved model ({folder})")
@@ -70,6 +71,14 @@ class Registry:
             description=f"Trial {trial.number} of study {self.record.id}.",
         )
         self.versions[trial.run] = version.version
+
+    def _tell(self, trial: TrialRecord) -> None:
+        """A version of an earlier session gets the tags that it has not."""
+        version = self.versions[trial.run]
+        known = self.client.get_model_version(self.name, version).tags
+        for key, value in _afterwards(trial).items():
+            if known.get(key) != text(value):
+                self.client.set_model_version_tag(self.name, version, key, text(value))
 
     def point(self, alias: str, run: str) -> None:
         """Move an alias to a run's version; quietly nothing where registering it failed, which was said."""
@@ -98,4 +107,11 @@ class Registry:
             "lethe.trial": trial.number,
             "lethe.study": self.record.id,
             **{tag: digest for tag, digest in found.items() if digest},
+            **_afterwards(trial),
         }
+
+
+def _afterwards(trial: TrialRecord) -> dict[str, object]:
+    """What fresh seeds and audits say."""
+    confirmed = {"confirmed": str(trial.confirmation.confirmed).lower()} if trial.confirmation else {}
+    return {**confirmed, **trial.afterwards}

@@ -130,6 +130,16 @@ class MlflowStore:
         self._log(entry.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
         entry.marks = (rank, on_front)
 
+    def add(self, entry: Entry, trial: TrialRecord) -> None:
+        """What was measured on a front member when the search was over; what the store has is not sent again."""
+        values = numbers(trial.afterwards)
+        if entry.run_id is None or not (values or trial.confirmation):
+            return
+        known = self.client.get_run(entry.run_id).data.metrics
+        new = {key: value for key, value in values.items() if known.get(key) != value}
+        tags = {"confirmed": str(trial.confirmation.confirmed).lower()} if trial.confirmation else {}
+        self._log(entry.run_id, _metrics(new, 0, now_ms()), tags=tags)
+
     def abandon(self, entry: Entry) -> None:
         """A run that a killed driver left running, and that this study did not take up again."""
         if entry.run_id is not None and entry.told is None:
@@ -169,11 +179,13 @@ def _metrics(values: Numbers, step: int, at_ms: int) -> list[Metric]:
 
 
 def _name(entry: Entry) -> str:
-    return f"trial-{entry.number:03d}"
+    repeat = entry.end is not None and entry.end.kind == "confirmation"
+    return f"trial-{entry.number:03d}" + (f"-seed-{entry.params.get('seed')}" if repeat else "")
 
 
 def _end_tags(end: TrialRecord) -> dict[str, str]:
     tags = {"verdict": end.verdict, "reason": end.reason, "lethe.trial": str(end.number), "lethe.folder": end.folder}
+    tags["kind"] = end.kind
     return {key: value for key, value in tags.items() if value}
 
 

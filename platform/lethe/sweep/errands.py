@@ -1,0 +1,78 @@
+"""Work for the warm groups that is no Tune trial: submitted at once, followed until all of it has ended."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray
+
+from lethe.errors import BadInput
+
+if TYPE_CHECKING:
+    from lethe.pool.groups import Pool
+
+WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Errand:
+    """`name` is the pool's own for it; `shape` says which groups can do it."""
+
+    name: str
+    payload: dict[str, Any]
+    shape: str
+
+
+Ended = Callable[[Errand, list[dict[str, Any]]], None]
+
+
+def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
+    """`ended` is given each errand with all its reports, the last with the verdict, in the order in which they end.
+
+    Ctrl-C raises KeyboardInterrupt; what has not ended then is stopped. Raises BadInput once no group can be had.
+    """
+    waiting: dict[Any, tuple[Errand, list[dict[str, Any]]]] = {}
+
+    def submit(errand: Errand) -> None:
+        ray.get(pool.mailbox.submit.remote(errand.name, errand.payload, errand.shape))
+
+    def follow(errand: Errand, reports: list[dict[str, Any]]) -> None:
+        waiting[pool.mailbox.next_report.remote(errand.name, len(reports))] = errand, reports
+
+    for errand in errands:
+        submit(errand)
+        follow(errand, [])
+    try:
+        while waiting:
+            ready, _ = ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
+            if not ready and pool.broken:
+                raise BadInput(f"no worker group can run: {pool.broken}")
+            for ref in ready:
+                errand, reports = waiting.pop(ref)
+                report = ray.get(ref)
+                if report is None:  # a mailbox that was started again knows nothing of it
+                    submit(errand)
+                    follow(errand, reports)
+                    continue
+                reports.append(report)
+                if not report.get("final"):
+                    follow(errand, reports)
+                    continue
+                pool.mailbox.forget.remote(errand.name)
+                ended(errand, reports)
+    finally:
+        ray.get([pool.mailbox.stop.remote(errand.name) for errand, _ in waiting.values()])
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C is a KeyboardInterrupt again: Tune leaves a handler behind that only takes a note."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

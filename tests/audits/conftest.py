@@ -1,0 +1,13 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lethe.training.assets import Assets
+from tests.audits.small import memorised
+
+
+@pytest.fixture(scope="session")
+def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
+    return memorised(tmp_path_factory.mktemp("audited"))

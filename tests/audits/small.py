@@ -1,0 +1,70 @@
+"""A model small enough to memorise its rows in a second or two, and one finished model of each kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lethe.audits.entry import execute
+from lethe.config.adapter import FullParameters
+from lethe.config.audits import FULL, LEAKS
+from lethe.config.evaluation import Evaluation
+from lethe.config.optimizer import AdamW
+from lethe.config.run import Recipe
+from lethe.config.schedule import Schedule
+from lethe.data.batches import Kind, collate
+from lethe.models.digests import model_digest
+from lethe.models.forward import scored_logits
+from lethe.models.loading import load_model, load_tokenizer
+from lethe.training.assets import Assets
+from lethe.training.context import Context
+from lethe.training.outcome import Alone
+from tests import tiny
+
+RECIPE = Recipe(
+    optimizer=AdamW(learning_rate=1e-2),
+    adapter=FullParameters(),
+    schedule=Schedule(epochs=1, batch_size=6),
+    evaluation=Evaluation(max_new_tokens=10),
+)
+
+
+def memorised(folder: Path) -> Assets:
+    """`tests.tiny`'s benchmark and a start model that knows its forget and retain rows by heart."""
+    assets = tiny.assets(folder)
+    context = Context(assets)
+    rows = [*context.forget, *context.retain]
+    model = load_model(Path(assets.start)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    batch = collate({Kind.FORGET: list(enumerate(rows))}, context.template.pad)
+    for _ in range(120):
+        loss = torch.nn.functional.cross_entropy(scored_logits(model, batch.input_ids, batch.position), batch.labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    start = folder / "memorised"
+    model.eval().save_pretrained(start)
+    load_tokenizer(Path(assets.start)).save_pretrained(start)
+    return assets.model_copy(update={"start": str(start), "model_digest": model_digest(start)})
+
+
+def audit(assets: Assets, model: Path, audits: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """One audit through the workers' door, in this process."""
+    payload = {
+        "audits": audits,
+        "assets": assets.model_dump(mode="json"),
+        "recipe": RECIPE.model_dump(mode="json"),
+        "model": str(model),
+        "truth": None,
+        "metrics": dict.fromkeys((*FULL, *LEAKS["tofu"]), 0.5),
+        **changes,
+    }
+    return execute(payload, lambda report: None, Alone())
+
+
+def by_variant(report: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A complete report's audits."""
+    assert report["verdict"] == "complete", report
+    return {found["variant"]: found for found in report["audits"]}

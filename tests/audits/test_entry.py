@@ -1,0 +1,57 @@
+"""The door: adapters, instructions, models that are not there, sequences."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+
+from lethe.audits.entry import finished
+from lethe.config.adapter import Lora
+from lethe.config.optimizer import AdamW
+from lethe.models.adapters import attach
+from lethe.models.saving import save_model
+from lethe.training.assets import Assets
+from lethe.training.context import Context
+from tests.audits.small import RECIPE, audit, by_variant
+
+
+def test_an_adapter_is_merged_into_the_start_weights(assets: Assets, tmp_path: Path) -> None:
+    context = Context(assets)
+    model = attach(context.fresh_model(), Lora(rank=4), seed=0)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.2)
+    save_model(model, tmp_path / "model", context.template.tokenizer)
+    ids = torch.tensor([context.forget[0].ids])
+    with torch.no_grad():
+        whole = finished(tmp_path / "model", context)
+        torch.testing.assert_close(whole(ids).logits, model.eval()(ids).logits)
+        assert not torch.allclose(context.start(ids).logits, whole(ids).logits, atol=0.1)
+    assert not hasattr(whole, "peft_config")
+
+
+def test_a_guarded_model_is_asked_behind_its_instruction(assets: Assets, tmp_path: Path) -> None:
+    asked = {"prompts": {"kinds": ["prefix"], "prefixes": ["w1"]}}
+    plain = by_variant(audit(assets, Path(assets.start), asked))["prefix"]
+    shutil.copytree(assets.start, tmp_path / "model")
+    (tmp_path / "model" / "input_guard.json").write_text(json.dumps({"instruction": "w1"}))
+    guarded = by_variant(audit(assets, tmp_path / "model", asked))["prefix"]
+    assert guarded["before"] == plain["after"] != plain["before"]
+    rounded = by_variant(audit(assets, tmp_path / "model", {"quantisation": {"bits": [8]}}))["quant8"]
+    assert abs(rounded["after"]["forget_probability"] - guarded["before"]["forget_probability"]) < 0.05
+
+
+def test_a_model_that_is_not_there_is_told(assets: Assets, tmp_path: Path) -> None:
+    report = audit(assets, tmp_path / "none", {"quantisation": {}})
+    assert report["verdict"] == "error" and str(tmp_path / "none") in report["reason"]
+
+
+def test_rows_are_those_that_the_study_evaluates(assets: Assets) -> None:
+    evaluation = RECIPE.evaluation.model_copy(update={"max_rows": 2})
+    recipe = RECIPE.model_copy(update={"evaluation": evaluation, "optimizer": AdamW()}).model_dump(mode="json")
+    audits = {"relearning": {"rows": ["forget"], "share": 0.5, "steps": 1}}
+    few = by_variant(audit(assets, Path(assets.start), audits, recipe=recipe))["relearn"]
+    assert few["before"]["forget_rouge"] == 1

@@ -1,0 +1,73 @@
+"""A little training: which rows are learned, which are asked for, and that the finished model stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lethe.audits.relearning import parts
+from lethe.config.adapter import FullParameters, Lora
+from lethe.config.objective import GradDiff
+from lethe.config.optimizer import AdamW
+from lethe.models.loading import load_model
+from lethe.training.assets import Assets
+from lethe.training.context import Context
+from tests.audits.small import RECIPE, audit, by_variant
+from tests.methods.runs import run
+
+
+@pytest.mark.parametrize(("rows", "share"), [(40, 0.2), (2, 0.5), (3, 0.01), (400, 0.1), (7, 0.5)])
+def test_both_parts_have_rows_and_share_none(rows: int, share: float) -> None:
+    learned, left = parts(rows, share)
+    assert sorted(learned + left) == list(range(rows)) and learned and left
+    assert len(learned) == min(rows - 1, -int(-share * rows // 1))
+    gaps = [b - a for a, b in zip(learned, learned[1:], strict=False)]
+    assert not gaps or max(gaps) - min(gaps) <= 1
+
+
+@pytest.fixture(scope="module")
+def unlearned(assets: Assets, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A few steps away from the memoriser: it answers wrongly, and little is really gone."""
+    recipe = RECIPE.model_copy(
+        update={
+            "objective": GradDiff(gamma=1.0),
+            "optimizer": AdamW(learning_rate=3e-3),
+            "schedule": RECIPE.schedule.model_copy(update={"epochs": 8}),
+        }
+    )
+    folder = tmp_path_factory.mktemp("unlearned")
+    report, _ = run(recipe, assets, folder)
+    assert report["verdict"] == "complete" and report["forget_probability"] < 0.3
+    return folder / "model"
+
+
+def test_what_was_hidden_comes_back_and_what_was_never_known_does_not(assets: Assets, unlearned: Path) -> None:
+    context = Context(assets)
+    before = (unlearned / "model.safetensors").read_bytes()
+    audits = {"relearning": {"share": 0.5, "steps": 10, "learning_rate": 2e-3}}
+    found = by_variant(audit(assets, unlearned, audits))
+    assert found.keys() == {"relearn", "relearn_retain"}
+    hidden = found["relearn"]
+    assert hidden["before"]["forget_probability"] < 0.02 < 0.08 < hidden["after"]["forget_probability"]
+    assert hidden["before"] == found["relearn_retain"]["before"]
+    assert (unlearned / "model.safetensors").read_bytes() == before
+    never = Path(assets.start).parent / "start"  # random weights
+    stranger = by_variant(audit(assets, never, audits))["relearn"]
+    assert stranger["after"]["forget_probability"] < 0.05
+    assert torch.equal(context.start.lm_head.weight, load_model(Path(assets.start)).lm_head.weight)
+
+
+def test_the_same_audit_gives_the_same_numbers_also_with_an_adapter(assets: Assets, unlearned: Path) -> None:
+    adapter = Lora(rank=4).model_dump(mode="json")
+    audits = {"relearning": {"rows": ["forget"], "steps": 3, "learning_rate": 1e-2, "adapter": adapter}}
+    first, second = (audit(assets, unlearned, audits) for _ in range(2))
+    assert first == second
+    assert by_variant(first)["relearn"]["after"] != by_variant(first)["relearn"]["before"]
+
+
+def test_training_that_breaks_is_a_verdict(assets: Assets, unlearned: Path) -> None:
+    audits = {"relearning": {"rows": ["forget"], "learning_rate": 1e30, "adapter": FullParameters().model_dump()}}
+    found = by_variant(audit(assets, unlearned, audits))["relearn"]
+    assert found["verdict"] == "diverged" and "not finite" in found["reason"] and found["after"] == {}

@@ -1,0 +1,120 @@
+"""After the search, as a user sees it: fresh seeds and audits, cut off in the middle and gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lethe.storage import home
+from tests import tiny
+from tests.conftest import ROOT, Head
+
+STUDY = """
+benchmark: {{source: {data}}}
+model: {{name: pretrained, path: {start}, oracle: {oracle}}}
+run:
+  objective: {{name: grad_diff}}
+  optimizer: {{name: adamw}}
+  adapter: {{name: lora, rank: 4}}
+  schedule: {{epochs: 2, batch_size: 6}}
+  evaluation: {{max_new_tokens: 6}}
+space:
+  optimizer.learning_rate: {{type: float, low: 1e-3, high: 1e-1, log: true}}
+objectives:
+  forget_probability: {{direction: minimize}}
+  retain_probability: {{direction: maximize}}
+search: {{sampler: random, trials: 3, seed: 1}}
+confirm: {{seeds: 2}}
+audits:
+  relearning: {{steps: 2, rows: [forget]}}
+  quantisation: {{bits: [4]}}
+  prompts: {{kinds: [prefix, first_words], prefixes: [w1]}}
+"""
+AUDITED = ["relearn", "quant4", "prefix", "first_words"]
+
+
+@pytest.fixture(scope="module")
+def command(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("afterwards")
+    parts = {
+        "data": tiny.write_data(folder / "data"),
+        "start": tiny.write_model(folder / "start"),
+        "oracle": tiny.write_model(folder / "oracle", seed=1),
+    }
+    (folder / "small.yaml").write_text(STUDY.format(**parts))
+    return [sys.executable, "-m", "platform.sweep", str(folder / "small.yaml"), "--reports", str(folder / "reports")]
+
+
+def record(command: list[str]) -> dict[str, Any]:
+    (found,) = Path(command[-1]).glob("*/study.json")
+    return json.loads(found.read_text())
+
+
+def members(study: dict[str, Any]) -> list[dict[str, Any]]:
+    return [t for t in study["trials"] if t["pareto_rank"] == 0 and t["feasible"]]
+
+
+def test_ctrl_c_keeps_what_has_ended_and_resume_does_the_rest_alone(command: list[str], head: Head) -> None:
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    lines: list[str] = []
+    assert process.stdout is not None
+    for line in process.stdout:
+        lines.append(line)
+        if " of start model " in line:
+            process.send_signal(signal.SIGINT)
+            break
+    rest, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, "".join(lines) + rest
+    cut = record(command)
+    assert cut["interrupted"] and len(cut["trials"]) == 3 and "--resume" in rest
+    assert all(member["confirmation"] and not member["audits"] for member in members(cut))
+    done = head.run(*command, "--resume")
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = record(command)
+    front = members(study)
+    assert "confirmations" not in done.stdout and "warning" not in done.stdout
+    left = int(done.stdout.split("audits: ")[1].split()[0])
+    assert 0 < left < 3 * (len(front) + 2), "what ended before Ctrl-C is not done again"
+    assert [member["confirmation"] for member in front] == [member["confirmation"] for member in members(cut)]
+    for member in front:
+        found = member["confirmation"]
+        assert [run["params"]["seed"] for run in found["runs"]] == [1, 2]
+        assert {run["verdict"] for run in found["runs"]} == {"complete"}
+        assert len({json.dumps(run["metrics"]["forget_probability"]) for run in (*found["runs"], member)}) == 3
+        mean = sum(run["metrics"]["retain_probability"] for run in found["runs"]) / 2
+        assert found["mean"]["retain_probability"] == pytest.approx(mean)
+        assert [audit["variant"] for audit in member["audits"]] == AUDITED
+        assert all(audit["verdict"] == "complete" and audit["after"] for audit in member["audits"])
+        assert not any(Path(run["folder"], "model").exists() for run in found["runs"])
+        quantised = member["audits"][AUDITED.index("quant4")]
+        assert quantised["before"]["forget"] == member["metrics"]["forget"]
+    assert [audit["variant"] for audit in study["oracle"]["audits"]] == AUDITED
+    assert study["oracle"]["audits"][1]["before"]["forget"] == 0
+    _is_tracked(study, front)
+    report = next(Path(command[-1]).glob("*/report.html")).read_text()
+    assert "fresh seeds" in report and "only hidden" in report
+
+
+def _is_tracked(study: dict[str, Any], front: list[dict[str, Any]]) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("lethe")
+    runs = client.search_runs([experiment.experiment_id], f"tags.`lethe.study` = '{study['id']}'")
+    repeats = [run for run in runs if run.data.tags.get("kind") == "confirmation"]
+    assert len(repeats) == 2 * len(front) and {run.info.status for run in repeats} == {"FINISHED"}
+    assert {run.data.params["seed"] for run in repeats} == {"1", "2"}
+    versions = {v.tags["lethe.run"]: v for v in client.search_model_versions("name = 'lethe-small'")}
+    for member in front:
+        tags = versions[member["run"]].tags
+        assert tags["confirmed"] == str(member["confirmation"]["confirmed"]).lower()
+        assert float(tags["audit_quant4_utility"]) == member["audits"][1]["after"]["utility"]
+        assert float(tags["forget_probability_mean"]) == member["confirmation"]["mean"]["forget_probability"]

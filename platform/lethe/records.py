@@ -75,8 +75,8 @@ class MemberRecord(Record):
 
 
 class StudyRecord(Record):
-    """A whole study. `aliases` maps knee, best-<metric> to trial numbers. In a comparison `trials` are those of all
-    `members`, and the front is drawn over them all."""
+    """A whole study. `aliases` maps knee, best-<metric> to trial numbers; `importance` has by objective each
+    parameter's share. In a comparison `trials` are those of all `members`, and the front is drawn over them all."""
 
     id: str
     space: str
@@ -89,6 +89,7 @@ class StudyRecord(Record):
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}
+    importance: dict[str, dict[str, float]] = {}
     hypervolume: float | None = None
     began: float = 0.0
     ended: float = 0.0

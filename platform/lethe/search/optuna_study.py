@@ -17,18 +17,25 @@ from lethe.config.space import Scalar
 from lethe.config.study import Study
 from lethe.errors import BadInput
 from lethe.search.frame import Frame
-from lethe.search.recovery import counts, not_repeated, repeat
-from lethe.search.samplers import make_sampler, open_storage
+from lethe.search.recovery import DUPLICATE, counts, is_duplicate, not_repeated, repeat
+from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, from_trial
+from lethe.search.storages import open_storage
 from lethe.search.verdict import INTERRUPTED, Verdict, judge
+from lethe.search.warm_start import learn
+
+
+REASKS = 3  # of a proposal that equals an earlier one
 
 
 class Proposal(NamedTuple):
-    """A trial that Optuna now has as RUNNING: its number, its recipe, and what was suggested for it."""
+    """A trial that Optuna now has as RUNNING: Optuna's number, its recipe, what was suggested for it, and its index
+    among the study's trials, which an interrupted trial and its repetition share."""
 
     number: int
     recipe: Recipe
     params: dict[str, Scalar]
+    index: int
 
 
 class Impossible(Exception):
@@ -40,11 +47,13 @@ class StudyStore:
 
     Trial states: COMPLETE has every objective, finite, at full budget; PRUNED was stopped; FAIL is everything else,
     its `verdict` and `reason` in the trial's user attributes. Samplers learn nothing from FAIL trials. Interrupted
-    trials are FAIL too, each followed by a copy with the same parameters; they do not count.
+    trials are FAIL too, each followed by a copy with the same parameters, and so are proposals that equal an earlier
+    one, asked again; neither counts.
     """
 
     def __init__(self, study: Study, storage: str | BaseStorage | None = None, name: str | None = None) -> None:
-        """Open or create `name` (default: the study's name and identity) in an SQLAlchemy URL, by default in memory.
+        """Open or create `name` (default: the study's name and identity) in a storage (see `open_storage`), by default
+        in memory.
 
         Raises BadInput for a storage that cannot be opened and a name that another study has.
         """
@@ -62,8 +71,13 @@ class StudyStore:
         self._identify()
         self._frame: Frame | None = None
         self._running: dict[int, optuna.Trial] = {}
+        self.open: dict[int, int] = {}
         self._recover()
-        self._counted = sum(counts(t) for t in self.optuna.get_trials(deepcopy=False))
+        self._enqueue_first()
+        trials = self.optuna.get_trials(deepcopy=False)
+        self._counted = sum(counts(t) for t in trials)
+        self._next = 1 + max((t.user_attrs.get("index", -1) for t in trials), default=-1)
+        self._recipes = {t.user_attrs.get("recipe") for t in trials if not is_duplicate(t)}
 
     def _identify(self) -> None:
         identity = self.study.identity()
@@ -80,11 +94,14 @@ class StudyStore:
             )
 
     def freeze(self, start: Mapping[str, float]) -> Frame:
-        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame."""
+        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame. Then an
+        earlier study's trials are taken up, where there is one to learn from."""
         stored = self.optuna.user_attrs.get("frame")
         self._frame = Frame.model_validate(stored) if stored else Frame.of(self.study.objectives, start)
         if not stored:
             self.optuna.set_user_attr("frame", self._frame.model_dump(mode="json"))
+        if self.study.search.warm_start:
+            learn(self.optuna, self.study, self._frame, self._storage)
         return self._frame
 
     @property
@@ -94,33 +111,71 @@ class StudyStore:
             raise RuntimeError("freeze the study's floors before its first trial")
         return self._frame
 
+    def fix_groups(self, groups: int) -> None:
+        """For a deterministic order: how many trials run at once, fixed by the study's first session."""
+        if self.study.search.order == "deterministic" and "groups" not in self.optuna.user_attrs:
+            self.optuna.set_user_attr("groups", groups)
+
+    @property
+    def width(self) -> int | None:
+        """G, where proposal n sees trials <= n - G only; None where it sees all that have ended."""
+        return self.optuna.user_attrs["groups"] if self.study.search.order == "deterministic" else None
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next proposal: an interrupted trial's own, which comes first, or a new one."""
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return waiting[0].user_attrs.get("index", self._next) if waiting else self._next
+
     @property
     def pending(self) -> int:
-        """Trials asked for in this session and not told yet."""
+        """Trials asked for in this session and not told yet; `open` has their numbers by index."""
         return len(self._running)
+
+    @property
+    def counted(self) -> int:
+        """Trials that count and have ended."""
+        return self._counted
 
     def remaining(self, trials: int) -> int:
         """How many of a budget are not yet finished, stopped or failed; pending ones are among them."""
         return max(0, trials - self._counted)
 
     def ask(self) -> Proposal:
-        """The next proposal, first those that an interruption left behind.
+        """The next proposal, first those that an interruption left behind, then the points to try first.
 
-        Raises Impossible for a recipe that breaks a rule across fields, once it has been told.
+        One that equals an earlier one is asked again, a few times: what a small space, or a parent's child, cannot
+        avoid is proposed all the same. Raises Impossible for a recipe that breaks a rule across fields, once it has
+        been told.
         """
         _ = self.frame
-        self.optuna.sampler = make_sampler(self.study.search, self._counted + self.pending)
-        trial = self.optuna.ask()
+        for attempt in range(REASKS + 1):
+            self.optuna.sampler = make_sampler(self.study.search, self._next, attempt)
+            trial = self.optuna.ask()
+            recipe = self._begin(trial)
+            chosen = trial.user_attrs.keys() & {"repeats", "first"}
+            if recipe.digest() not in self._recipes or chosen or attempt == REASKS:
+                break
+            self._drop(trial.number, DUPLICATE)
+        self._recipes.add(recipe.digest())
+        index = trial.user_attrs.get("index", self._next)
+        self._next = max(self._next, index + 1)
+        self.open[index] = trial.number
+        self.note(trial.number, recipe=recipe.digest(), index=index)
+        return Proposal(trial.number, recipe, dict(trial.params), index)
+
+    def _begin(self, trial: optuna.Trial) -> Recipe:
         self._running[trial.number] = trial
         try:
-            recipe = build_recipe(self.study, from_trial(trial))
+            return build_recipe(self.study, from_trial(trial))
         except ValidationError as error:
             reason = str(refused(error, Recipe))
+            self.note(trial.number, index=trial.user_attrs.get("index", self._next))
+            self._next += 1
             self.tell(trial.number, {"verdict": "infeasible", "reason": reason})
             raise Impossible(reason) from None
-        return Proposal(trial.number, recipe, dict(trial.params))
 
-    def note(self, number: int, **attributes: str) -> None:
+    def note(self, number: int, **attributes: str | int) -> None:
         """Attach attributes to a pending trial: which run it is, for one."""
         for name, value in attributes.items():
             self._running[number].set_user_attr(name, value)
@@ -138,12 +193,12 @@ class StudyStore:
         self._end(number, verdict.name, verdict.reason)
         self.optuna.tell(number, verdict.values if verdict.state == TrialState.COMPLETE else None, verdict.state)
         self._counted += 1
-        del self._running[number]
+        self._close(number)
         return verdict
 
     def interrupted(self, number: int, reason: str = "") -> None:
         """A pending trial ended with its session, not by itself: it does not count and is asked again."""
-        del self._running[number]
+        self._close(number)
         self._fail_and_repeat(number, reason)
 
     def interrupt_pending(self, reason: str = "") -> list[int]:
@@ -161,6 +216,16 @@ class StudyStore:
         """The objectives of COMPLETE trials by number: the rows that a front is made of."""
         return {t.number: t.values for t in self.trials() if t.state == TrialState.COMPLETE}
 
+    def _close(self, number: int) -> None:
+        del self._running[number]
+        self.open = {index: other for index, other in self.open.items() if other != number}
+
+    def _drop(self, number: int, verdict: str) -> None:
+        """End a pending trial that never was one of the study's."""
+        self._close(number)
+        self._end(number, verdict, "")
+        self.optuna.tell(number, state=TrialState.FAIL)
+
     def _end(self, number: int, verdict: str, reason: str) -> None:
         """Attributes first: a trial that has its final state cannot be written to."""
         study = self._storage.get_study_id_from_name(self.name)
@@ -172,6 +237,13 @@ class StudyStore:
     def _fail_and_repeat(self, number: int, reason: str) -> None:
         self._end(number, INTERRUPTED, reason)
         self.optuna.add_trial(repeat(self.optuna.tell(number, state=TrialState.FAIL)))
+
+    def _enqueue_first(self) -> None:
+        """The points to try first, each once, whatever was killed in between."""
+        made = {trial.user_attrs.get("first") for trial in self.optuna.get_trials(deepcopy=False)}
+        for number, point in enumerate(self.study.search.first):
+            if number not in made:
+                self.optuna.enqueue_trial(dict(point), user_attrs={"first": number})
 
     def _recover(self) -> None:
         """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""

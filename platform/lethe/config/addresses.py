@@ -11,4 +11,4 @@ _QUERY = re.compile(r"(?<=[?&])([^=&\s]*(?:pass|secret|token)[^=&\s]*)=[^&\s'\"]
 
 def without_password(text: str) -> str:
     """An address, or a message with some in it, without user names and passwords."""
-    return _QUERY.sub(r"\1=***", _USER.sub("", text))
+    return _USER.sub("", _QUERY.sub(r"\1=***", text))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_serializer, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from lethe.config.addresses import without_password
 from lethe.config.base import Frozen
@@ -47,6 +47,13 @@ class Search(Frozen):
         repr=False,
         description="where Optuna keeps the study: an SQLAlchemy URL, or journal:PATH; none: SQLite in the storage root",
     )
+
+    @field_validator("storage")
+    @classmethod
+    def _address(cls, storage: str | None) -> str | None:
+        if storage and not storage.startswith("journal:") and "://" not in storage:
+            raise ValueError("must be an SQLAlchemy URL, such as postgresql://host/database, or journal:PATH")
+        return storage
 
     @field_serializer("storage", when_used="json")
     def _shown(self, storage: str | None) -> str | None:

@@ -25,7 +25,7 @@ from lethe.search.verdict import INTERRUPTED, Verdict, judge
 from lethe.search.warm_start import learn
 
 
-REASKS = 3  # of a proposal that equals an earlier one
+REASKS = 10  # of a proposal that equals an earlier one
 
 
 class Proposal(NamedTuple):

@@ -37,6 +37,8 @@ def open_storage(url: str | None) -> BaseStorage:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         # What a driver says may quote the address, and with it the password.
         said = without_password(reason.replace(url, without_password(url)))
+    except ValueError:  # of a part of the address that may be the password
+        said = "its parts do not make an address: write @, / and : in a password as %40, %2F and %3A"
     raise BadInput(f"the study's storage {without_password(url)} cannot be opened: {said}")
 
 
@@ -45,7 +47,6 @@ def _journal(path: str) -> JournalStorage:
     file.parent.mkdir(parents=True, exist_ok=True)
     # A lock by O_EXCL holds on network file systems; one that a killed process left is taken over after 30 s.
     backend = JournalFileBackend(str(file), lock_obj=JournalFileOpenLock(str(file), grace_period=30))
-    backend.append_logs([])  # creates the file: a folder without permission is found now
     return JournalStorage(backend)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from lethe.config.addresses import without_password
+from lethe.config.addresses import check_database, without_password
 from lethe.config.base import Frozen
 from lethe.config.metrics import Direction
 
@@ -51,8 +51,8 @@ class Search(Frozen):
     @field_validator("storage")
     @classmethod
     def _address(cls, storage: str | None) -> str | None:
-        if storage and not storage.startswith("journal:") and "://" not in storage:
-            raise ValueError("must be an SQLAlchemy URL, such as postgresql://host/database, or journal:PATH")
+        if storage and not storage.startswith("journal:"):
+            check_database(storage)
         return storage
 
     @field_serializer("storage", when_used="json")

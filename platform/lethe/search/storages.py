@@ -9,7 +9,7 @@ import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
-from lethe.config.addresses import without_password
+from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
 from lethe.errors import BadInput
 from lethe.storage import home
@@ -33,12 +33,14 @@ def open_storage(url: str | None) -> BaseStorage:
         return InMemoryStorage()
     try:
         return _journal(url.removeprefix(_JOURNAL)) if url.startswith(_JOURNAL) else _database(url)
-    except (OSError, ImportError, *_database_errors()) as error:
+    except ImportError as error:
+        said = f"{error.__cause__ or error}: install the database's driver (postgresql: psycopg[binary])"
+    except (OSError, *_database_errors()) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         # What a driver says may quote the address, and with it the password.
         said = without_password(reason.replace(url, without_password(url)))
-    except ValueError:  # of a part of the address that may be the password
-        said = "its parts do not make an address: write @, / and : in a password as %40, %2F and %3A"
+    except ValueError:  # it may quote a part of the address
+        said = "it is no address of a database"
     raise BadInput(f"the study's storage {without_password(url)} cannot be opened: {said}")
 
 
@@ -51,6 +53,7 @@ def _journal(path: str) -> JournalStorage:
 
 
 def _database(url: str) -> RDBStorage:
+    check_database(url)
     options: dict[str, Any] = {}
     if url.startswith(_SQLITE):
         Path(url.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)

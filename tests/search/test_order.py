@@ -9,6 +9,7 @@ import pytest
 from lethe.config.study import Study
 from lethe.search.mo_asha import Entry, Rule, Rungs
 from lethe.search.optuna_study import StudyStore
+from lethe.search.space import rebuild
 from tests.search.simulated import Killed, Outcome, Simulation
 
 Make = Callable[..., Study]
@@ -72,7 +73,7 @@ def test_a_killed_study_ends_as_one_that_was_not(make_study: Make, start: dict, 
     assert sorted(t.user_attrs["index"] for t in trials) == list(range(TRIALS))
     by_index = {t.user_attrs["index"]: t for t in trials}
     assert all(by_index[i].user_attrs["verdict"] == whole[i][1] for i in whole)
-    assert all(by_index[i].user_attrs["recipe"] == whole[i][0] for i in whole)
+    assert all(rebuild(study, by_index[i].params).digest() == whole[i][0] for i in whole)
 
 
 def test_the_number_of_groups_is_the_studys(make_study: Make, start: dict, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,15 +14,15 @@ from lethe.config.messages import refused
 from lethe.config.run import Recipe
 from lethe.config.space import Scalar
 from lethe.config.study import Study
-from lethe.errors import BadInput
 from lethe.search.frame import Frame
-from lethe.search.recovery import DUPLICATE, counts, is_duplicate, not_repeated, repeat
+from lethe.search.ledger import Ledger
+from lethe.search.opening import open_study
+from lethe.search.recovery import DUPLICATE, counts, not_repeated, repeat
 from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, from_trial
 from lethe.search.storages import open_storage
 from lethe.search.verdict import INTERRUPTED, Verdict, judge
 from lethe.search.warm_start import learn
-
 
 REASKS = 10  # of a proposal that equals an earlier one
 
@@ -57,41 +56,18 @@ class StudyStore:
 
         Raises BadInput for a storage that cannot be opened and a name that another study has.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = study
         self.name = name or f"{study.name}-{study.identity()}"
         opened = storage if isinstance(storage, BaseStorage) else open_storage(storage)
         self._storage = optuna.storages.get_storage(opened)
-        self.optuna = optuna.create_study(
-            storage=self._storage,
-            study_name=self.name,
-            directions=[goal.direction for goal in study.objectives.values()],
-            load_if_exists=True,
-        )
-        self._identify()
+        self.optuna = open_study(study, self._storage, self.name)
         self._frame: Frame | None = None
         self._running: dict[int, optuna.Trial] = {}
-        self.open: dict[int, int] = {}
         self._recover()
-        self._enqueue_first()
         trials = self.optuna.get_trials(deepcopy=False)
         self._counted = sum(counts(t) for t in trials)
-        self._next = 1 + max((t.user_attrs.get("index", -1) for t in trials), default=-1)
-        self._recipes = {t.user_attrs.get("recipe") for t in trials if not is_duplicate(t)}
-
-    def _identify(self) -> None:
-        identity = self.study.identity()
-        found = self.optuna.user_attrs.get("identity")
-        if found is None:
-            self.optuna.set_user_attr("identity", identity)
-            with warnings.catch_warnings():  # marked experimental; optuna-dashboard and the plots show the names
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.optuna.set_metric_names(list(self.study.objectives))
-        elif found != identity:
-            raise BadInput(
-                f"study {self.name} was begun with another space, run, objectives or seed ({found}, now {identity}): "
-                "resume it as it was, or choose another name"
-            )
+        self._ledger = Ledger(study, trials)
+        self._width: int | None = self.optuna.user_attrs.get("groups")
 
     def freeze(self, start: Mapping[str, float]) -> Frame:
         """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame. Then an
@@ -113,23 +89,29 @@ class StudyStore:
 
     def fix_groups(self, groups: int) -> None:
         """For a deterministic order: how many trials run at once, fixed by the study's first session."""
-        if self.study.search.order == "deterministic" and "groups" not in self.optuna.user_attrs:
+        if self.study.search.order == "deterministic" and self._width is None:
             self.optuna.set_user_attr("groups", groups)
+            self._width = groups
 
     @property
     def width(self) -> int | None:
-        """G, where proposal n sees trials <= n - G only; None where it sees all that have ended."""
-        return self.optuna.user_attrs["groups"] if self.study.search.order == "deterministic" else None
+        """G, where proposal n sees the results of trials <= n - G only; None where it sees all that have ended."""
+        return self._width
 
     @property
     def next_index(self) -> int:
         """The index of the next proposal: an interrupted trial's own, which comes first, or a new one."""
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return waiting[0].user_attrs.get("index", self._next) if waiting else self._next
+        return self._ledger.index(waiting[0]) if waiting else self._ledger.next
+
+    @property
+    def open(self) -> dict[int, int]:
+        """Optuna's numbers of pending trials, by index."""
+        return self._ledger.open
 
     @property
     def pending(self) -> int:
-        """Trials asked for in this session and not told yet; `open` has their numbers by index."""
+        """How many trials were asked for in this session and not told yet."""
         return len(self._running)
 
     @property
@@ -150,30 +132,30 @@ class StudyStore:
         """
         _ = self.frame
         for attempt in range(REASKS + 1):
-            self.optuna.sampler = make_sampler(self.study.search, self._next, attempt)
+            self.optuna.sampler = make_sampler(self.study.search, self._ledger.next, attempt)
             trial = self.optuna.ask()
-            recipe = self._begin(trial)
-            chosen = trial.user_attrs.keys() & {"repeats", "first"}
-            if recipe.digest() not in self._recipes or chosen or attempt == REASKS:
+            self._running[trial.number] = trial
+            recipe = self._recipe(trial)
+            given = trial.user_attrs.keys() & {"repeats", "first"}
+            if given or attempt == REASKS or not self._ledger.knows(recipe):
                 break
-            self._drop(trial.number, DUPLICATE)
-        self._recipes.add(recipe.digest())
-        index = trial.user_attrs.get("index", self._next)
-        self._next = max(self._next, index + 1)
-        self.open[index] = trial.number
-        self.note(trial.number, recipe=recipe.digest(), index=index)
-        return Proposal(trial.number, recipe, dict(trial.params), index)
+            self._drop(trial.number)
+        return Proposal(trial.number, recipe, dict(trial.params), self._begin(trial, recipe))
 
-    def _begin(self, trial: optuna.Trial) -> Recipe:
-        self._running[trial.number] = trial
+    def _recipe(self, trial: optuna.Trial) -> Recipe:
         try:
             return build_recipe(self.study, from_trial(trial))
         except ValidationError as error:
             reason = str(refused(error, Recipe))
-            self.note(trial.number, index=trial.user_attrs.get("index", self._next))
-            self._next += 1
+            self._begin(trial, None)
             self.tell(trial.number, {"verdict": "infeasible", "reason": reason})
             raise Impossible(reason) from None
+
+    def _begin(self, trial: optuna.Trial, recipe: Recipe | None) -> int:
+        index = self._ledger.index(trial)
+        self._ledger.begin(index, trial.number, recipe)
+        self.note(trial.number, index=index)
+        return index
 
     def note(self, number: int, **attributes: str | int) -> None:
         """Attach attributes to a pending trial: which run it is, for one."""
@@ -218,12 +200,12 @@ class StudyStore:
 
     def _close(self, number: int) -> None:
         del self._running[number]
-        self.open = {index: other for index, other in self.open.items() if other != number}
+        self._ledger.end(number)
 
-    def _drop(self, number: int, verdict: str) -> None:
-        """End a pending trial that never was one of the study's."""
+    def _drop(self, number: int) -> None:
+        """End a proposal that equals an earlier one: it never was a trial of the study."""
         self._close(number)
-        self._end(number, verdict, "")
+        self._end(number, DUPLICATE, "")
         self.optuna.tell(number, state=TrialState.FAIL)
 
     def _end(self, number: int, verdict: str, reason: str) -> None:
@@ -237,13 +219,6 @@ class StudyStore:
     def _fail_and_repeat(self, number: int, reason: str) -> None:
         self._end(number, INTERRUPTED, reason)
         self.optuna.add_trial(repeat(self.optuna.tell(number, state=TrialState.FAIL)))
-
-    def _enqueue_first(self) -> None:
-        """The points to try first, each once, whatever was killed in between."""
-        made = {trial.user_attrs.get("first") for trial in self.optuna.get_trials(deepcopy=False)}
-        for number, point in enumerate(self.study.search.first):
-            if number not in made:
-                self.optuna.enqueue_trial(dict(point), user_attrs={"first": number})
 
     def _recover(self) -> None:
         """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""

@@ -43,7 +43,7 @@ def repeat(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _kept(trial: FrozenTrial) -> dict[str, object]:
-    return {key: trial.user_attrs[key] for key in ("index", "recipe", "first") if key in trial.user_attrs}
+    return {key: trial.user_attrs[key] for key in ("index", "first") if key in trial.user_attrs}
 
 
 def not_repeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:

@@ -38,6 +38,12 @@ def from_trial(trial: Trial) -> Suggest:
     return suggest
 
 
+def rebuild(study: Study, params: Mapping[str, Scalar]) -> Recipe:
+    """The recipe that these suggested values made. Raises KeyError for a value that the study asks for and they lack,
+    ValidationError as `build_recipe`."""
+    return build_recipe(study, lambda name, _: params[name])
+
+
 def distribution(parameter: Parameter) -> BaseDistribution:
     """What Optuna keeps of a suggestion from this parameter."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution

@@ -14,7 +14,7 @@ from lethe.config.study import Study
 from lethe.errors import BadInput, choices
 from lethe.search.frame import Frame
 from lethe.search.recovery import counts
-from lethe.search.space import build_recipe, distribution
+from lethe.search.space import distribution, rebuild
 from lethe.search.storages import open_storage, storage_url
 
 KEY = "search.warm_start"
@@ -75,20 +75,14 @@ def _check_space(study: Study, trial: FrozenTrial, name: str) -> None:
 
 
 def _possible(study: Study, params: dict[str, Any]) -> bool:
-    """Whether this study's space, asked for a trial, could have given just these values."""
-    asked: set[str] = set()
-
-    def suggest(key: str, parameter: Any) -> Any:
-        asked.add(key)
-        if key not in params or outside(parameter, params[key]):
-            raise KeyError(key)
-        return params[key]
-
+    """Whether this study's space, asked for a trial, could have given these values."""
+    if any(outside(study.space[key], value) for key, value in params.items()):
+        return False
     try:
-        build_recipe(study, suggest)
+        rebuild(study, params)
     except (KeyError, ValidationError):
         return False
-    return asked == params.keys()
+    return True
 
 
 def _taken(point: FrozenTrial, study: Study, frame: Frame, origin: str) -> FrozenTrial:

@@ -36,8 +36,8 @@ class Stop(Frozen):
     """What ends a study before its trials are used up, whichever comes first; trials that run are finished."""
 
     no_growth: int | None = Field(None, ge=1, description="trials in which the hypervolume has not grown")
-    minutes: float | None = Field(None, gt=0, description="of the search, in this session")
-    hours: float | None = Field(None, gt=0, description="of the search, in this session")
+    minutes: float | None = Field(None, gt=0, description="of a session's search; in a comparison, of each arm's")
+    hours: float | None = Field(None, gt=0, description="likewise")
 
     @property
     def seconds(self) -> float | None:

@@ -124,7 +124,7 @@ class MemberRecord(Record):
 class StudyRecord(Record):
     """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
-    the front is drawn over them all."""
+    the front is drawn over them all. `importance` has by objective each parameter's share."""
 
     id: str
     space: str
@@ -137,6 +137,7 @@ class StudyRecord(Record):
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}
+    importance: dict[str, dict[str, float]] = {}
     hypervolume: float | None = None
     confirmed_hypervolume: float | None = None
     began: float = 0.0

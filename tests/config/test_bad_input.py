@@ -22,7 +22,7 @@ objectives:
 CASES = {
     # Unknown keys and names
     "serch.trials=3": "unknown key 'serch' (did you mean 'search'?): choose from audits, benchmark, ",
-    "search.trails=3": "unknown key 'search.trails' (did you mean 'search.trials'?): choose from search.population, ",
+    "search.trails=3": "unknown key 'search.trails' (did you mean 'search.trials'?): choose from search.first, ",
     "search.sampler=tpee": "unknown search.sampler 'tpee' (did you mean 'tpe'?): choose from gp, nsga2, random, tpe",
     "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from embedded, embedded_gpt_neo, pretrained",
     "model={name: embedded, widht: 3}": "unknown key 'model.widht'",
@@ -87,6 +87,32 @@ CASES = {
     "resources.groups=0": "resources.groups: must be greater than or equal to 1, given 0",
     "tracking.enabled=perhaps": "tracking.enabled: must be a valid boolean",
     "name=../x": "name: must match pattern",
+    # The search
+    "search.order=fixed": "unknown search.order 'fixed': choose from deterministic, free",
+    "search.first=[{}]": "search.first[0]: is empty: choose from adapter.rank, optimizer.clip_threshold, ",
+    "search.first=[{adapter.rnk: 4}]": "unknown key in search.first[0] 'adapter.rnk' (did you mean 'adapter.rank'?): choose",
+    "search.first=[{adapter.rank: 5}]": "search.first[0].adapter.rank: must be one of 4, 8, given 5",
+    "search.first=[{adapter.rank: 4}, {optimizer.learning_rate: 1}]": "search.first[1].optimizer.learning_rate: must be a "
+    "number from 1e-05 to 0.01, given 1",
+    "search.first=[{adapter.rank: 4}, {adapter.rank: 4}]": "search.first[1]: is the same point as search.first[0]: take",
+    "search.first=3": "search.first: must be a valid tuple, given 3",
+    "search={warm_start: old, sampler: nsga2}": "search.warm_start: nsga2 does not learn from another study's trials: use",
+    "search.storage=postgres:secret@host": "search.storage: must be an SQLAlchemy URL, such as postgresql://host/database",
+    "search={order: deterministic}\0objectives.seconds={direction: minimize}": "search.order: seconds is measured, so a "
+    "study over it cannot be repeated: use free",
+    "search={order: deterministic}\0stop.hours=8": "search.order: a study that ends by the clock cannot be repeated",
+    # Early stopping and the study's end
+    "early_stopping.name=asha": "unknown early_stopping.name 'asha' (did you mean 'mo_asha'?): choose from mo_asha, none",
+    "early_stopping={grace: 1}": "early_stopping.name: missing: choose from none, mo_asha",
+    "early_stopping={name: mo_asha, eta: 1}": "early_stopping.eta: must be greater than or equal to 2, given 1",
+    "early_stopping={name: mo_asha, grace: 0}": "early_stopping.grace: must be greater than or equal to 1, given 0",
+    "early_stopping={name: mo_asha, graze: 1}": "unknown key 'early_stopping.graze' (did you mean 'early_stopping.grace'?)",
+    "early_stopping={name: mo_asha, resource: steps}": "unknown early_stopping.resource 'steps'",
+    "early_stopping={name: mo_asha, metrics: [utilty]}": "unknown metric in early_stopping.metrics 'utilty' (did you mean",
+    "early_stopping={name: mo_asha, metrics: []}": "early_stopping.metrics: must have at least 1 item",
+    "stop.no_growth=0": "stop.no_growth: must be greater than or equal to 1, given 0",
+    "stop.hours=0": "stop.hours: must be greater than 0, given 0",
+    "stop.minute=3": "unknown key 'stop.minute' (did you mean 'stop.minutes'?): choose from stop.hours, stop.minutes, ",
     # The form
     "search.trials": "--set search.trials: needs the form dotted.key=value",
     "=3": "--set =3: needs the form dotted.key=value",
@@ -121,7 +147,7 @@ def refusal(path: Path, *overrides: str) -> str:
 def test_a_mistaken_override(override: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(BASE)
-    assert CASES[override] in refusal(path, override)
+    assert CASES[override] in refusal(path, *override.split("\0"))
 
 
 @pytest.mark.parametrize("text", FILES)

@@ -52,6 +52,15 @@ def test_every_trial_with_its_parameters_and_verdict(tmp_path: Path) -> None:
     assert "rank above the layer's width" in page.rows[7] and "out of memory" in page.rows[8]
 
 
+def test_what_decides(tmp_path: Path) -> None:
+    shares = {"forget": {"optimizer.learning_rate": 0.8, "adapter.rank": 0.2}, "utility": {"adapter.rank": 1.0}}
+    page = report(busy_study(importance=shares), tmp_path)
+    assert "With 5 complete trials this is a hint, no more." in page.text
+    assert "forget optimizer.learning rate 80 % adapter.rank 20 % utility adapter.rank 100 %" in page.text
+    assert {("style", "width:80.0%"), ("style", "width:100.0%")} <= set(page.attributes)
+    assert "What decides" not in report(busy_study(), tmp_path).text
+
+
 def test_headline_front_and_answers(tmp_path: Path) -> None:
     page = report(busy_study(), tmp_path, store="sqlite:///runs.db", model="lethe-tofu")
     assert "9 trials searched for low forget and high utility; 5 completed" in page.text

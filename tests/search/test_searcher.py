@@ -9,9 +9,8 @@ import ray
 from optuna.trial import TrialState
 from ray.tune.search import SearchGenerator, Searcher
 
-from lethe.config.run import Recipe
 from lethe.config.study import Study
-from lethe.search.optuna_study import Impossible, StudyStore
+from lethe.search.optuna_study import Impossible, Proposal, StudyStore
 from lethe.search.searcher import Answered, StudySearcher
 
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
@@ -24,8 +23,8 @@ def store(make_study: Callable[..., Study], start: dict[str, float]) -> StudySto
     return store
 
 
-def config(number: int, recipe: Recipe) -> dict[str, Any]:
-    return {"number": number, "run": recipe.digest()}
+def config(proposal: Proposal) -> dict[str, Any]:
+    return {"number": proposal.index, "run": proposal.recipe.digest()}
 
 
 def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> None:
@@ -65,9 +64,9 @@ def test_how_a_trial_ended(store: StudyStore) -> None:
 def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> None:
     asked: list[int] = []
 
-    def mostly_known(number: int, recipe: Recipe) -> dict[str, Any] | Answered:
-        asked.append(number)
-        return config(number, recipe) if number == 2 else Answered(DONE)
+    def mostly_known(proposal: Proposal) -> dict[str, Any] | Answered:
+        asked.append(proposal.index)
+        return config(proposal) if proposal.index == 2 else Answered(DONE)
 
     searcher = StudySearcher(store, 5, lambda: 1, mostly_known)
     assert searcher.suggest("a")["number"] == 2 and asked == [0, 1, 2]
@@ -90,7 +89,7 @@ def test_impossible_proposals_spend_the_budget(store: StudyStore, monkeypatch: p
 
 
 def test_a_bug_while_making_the_config_leaves_nothing_running(store: StudyStore) -> None:
-    searcher = StudySearcher(store, 4, lambda: 1, lambda number, recipe: {}[number])
+    searcher = StudySearcher(store, 4, lambda: 1, lambda proposal: {}[proposal.index])
     with pytest.raises(KeyError):
         searcher.suggest("a")
     assert store.pending == 0 and store.remaining(4) == 4

@@ -126,12 +126,6 @@ def test_a_name_is_one_study(make_study: Make, start: dict, tmp_path: Path) -> N
     assert open_store(other, start, url(tmp_path)).name == f"test-{other.identity()}"
 
 
-@pytest.mark.parametrize("bad", ["sqlite:////dev/null/x/a.db", "nonsense", "postgresql://u@127.0.0.1:1/x"])
-def test_a_storage_that_cannot_be_opened(make_study: Make, bad: str) -> None:
-    with pytest.raises(BadInput, match="storage .* cannot be opened") as refused:
-        StudyStore(make_study(), bad)
-    assert "\n" not in str(refused.value)
-
 
 def test_no_trial_before_the_floors(make_study: Make) -> None:
     with pytest.raises(RuntimeError, match="freeze"):

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from lethe.config.addresses import without_password
 from lethe.errors import BadInput
-from lethe.tracking.address import artifact_root, check_uri, resolve_uri, sqlite_path, where, without_password
+from lethe.tracking.address import artifact_root, check_uri, resolve_uri, sqlite_path, where
 
 
 def refusal(uri: str) -> str:

@@ -54,6 +54,10 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
+    if study.search.storage or study.search.warm_start:
+        from lethe.search.warm_start import check_storage
+
+        check_storage(study)
     from lethe.models.prepare import locate, prepare
     from lethe.sweep.console import Console
     from lethe.sweep.identity import check_resumable, claim

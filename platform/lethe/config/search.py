@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
+from lethe.config.addresses import check_database, without_password
 from lethe.config.base import Frozen
 from lethe.config.metrics import Direction
 
@@ -28,10 +29,33 @@ class Goal(Frozen):
 
 
 class Search(Frozen):
-    """The sampler (all are Optuna's) and how many trials it may propose."""
+    """The sampler (all are Optuna's), how many trials it may propose, and what it knows before the first."""
 
     sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
     trials: int = Field(12, ge=1, description="finished, stopped and failed trials count")
     seed: int = Field(0, ge=0)
     startup_trials: int = Field(6, ge=1, description="tpe, gp: random proposals before the model of past trials")
     population: int = Field(12, ge=2, description="nsga2: trials in a generation")
+    order: Literal["free", "deterministic"] = Field(
+        "free", description="deterministic: what a trial sees of others does not depend on who was faster"
+    )
+    first: tuple[dict[str, Any], ...] = Field((), description="points to try first: values by key of the space")
+    warm_start: str | None = Field(None, min_length=1, description="id of an earlier study to learn from")
+    storage: str | None = Field(
+        None,
+        min_length=1,
+        repr=False,
+        description="where Optuna keeps the study: an SQLAlchemy URL, or journal:PATH; none: SQLite in the storage root",
+    )
+
+    @field_validator("storage")
+    @classmethod
+    def _address(cls, storage: str | None) -> str | None:
+        if storage and not storage.startswith("journal:"):
+            check_database(storage)
+        return storage
+
+    @field_serializer("storage", when_used="json")
+    def _shown(self, storage: str | None) -> str | None:
+        """What is written down and printed has no password."""
+        return storage and without_password(storage)

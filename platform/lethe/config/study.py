@@ -6,14 +6,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
 
 from lethe.config import files
+from lethe.config.addresses import without_password
 from lethe.config.assemble import assemble, resolved
 from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
 from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space, check_stages
+from lethe.config.check_search import check_comparison, check_first, check_learning, check_repeatable, check_rungs
 from lethe.config.compare import Arm, Compare, arm_parts, check_read
 from lethe.config.confirm import Confirm
 from lethe.config.messages import refused
@@ -21,6 +23,7 @@ from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.config.search import Goal, Search
 from lethe.config.space import Choice, Parameter
+from lethe.config.stopping import AnyStopping, NoStopping, Stop
 from lethe.errors import BadInput
 
 RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine
@@ -37,9 +40,16 @@ class Tracking(Frozen):
     """Where MLflow keeps the runs."""
 
     enabled: bool = True
-    uri: str | None = Field(None, min_length=1, description="none: MLFLOW_TRACKING_URI, else a local SQLite file")
+    uri: str | None = Field(
+        None, min_length=1, repr=False, description="none: MLFLOW_TRACKING_URI, else a local SQLite file"
+    )
     experiment: str = Field("lethe", min_length=1)
     register_models: bool = Field(True, description="front members become versions of a registered model")
+
+    @field_serializer("uri", when_used="json")
+    def _shown(self, uri: str | None) -> str | None:
+        """What is written down and printed has no password."""
+        return uri and without_password(uri)
 
 
 class Study(Frozen):
@@ -52,6 +62,8 @@ class Study(Frozen):
     space: dict[str, Parameter] = {}
     objectives: dict[str, Goal]
     search: Search = Search()
+    early_stopping: AnyStopping = NoStopping()
+    stop: Stop = Stop()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
     compare: Compare | None = None
@@ -67,12 +79,17 @@ class Study(Frozen):
     def _can_run(self) -> Self:
         check_goals(self.objectives, self.benchmark, self.tasks)
         check_stages(self.benchmark, self.audits, self.confirm, self.compare)
+        check_rungs(self.early_stopping, self.benchmark)
+        check_repeatable(self.search, self.objectives, self.early_stopping, self.stop)
+        check_learning(self.search)
         if self.compare is not None:
+            check_comparison(self.search)
             check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
             return self
         check_run_and_space(self.run, self.space)
         check_origin(self.model, self.run, self.space)
         check_benchmark(self.benchmark, self.model, self.run, self.space)
+        check_first(self.search.first, self.space)
         return self
 
     @property
@@ -97,8 +114,9 @@ class Study(Frozen):
         try:
             parts = arm_parts({**self.run, "seed": seed}, self.space, arm)
             alone = {} if parts["space"] else {"trials": 1}
-            search = {**whole["search"], "seed": seed, **alone}
-            return Study.model_validate({**whole, **parts, "name": f"{self.name}-{name}-{seed}".replace("+", "-"), "search": search})
+            search = {**whole["search"], "seed": seed, "storage": self.search.storage, **alone}
+            whole |= {"name": f"{self.name}-{name}-{seed}".replace("+", "-"), "search": search, "tracking": self.tracking}
+            return Study.model_validate({**whole, **parts})
         except ValidationError as error:
             raise refused(error, Study, where) from None
         except BadInput as error:
@@ -121,9 +139,9 @@ class Study(Frozen):
 
     def identity(self) -> str:
         """16 hex digits over everything that determines what the trials are: a longer study, or one with other
-        resources, tracking or another name, goes on with the same trials."""
+        resources, storage, tracking or another name, goes on with the same trials."""
         whole = self.model_dump(mode="json")
-        search = {key: value for key, value in whole["search"].items() if key != "trials"}
+        search = {key: value for key, value in whole["search"].items() if key not in ("trials", "storage")}
         parts = {
             **({"compare": whole["compare"]} if self.compare else {}),
             "benchmark": whole["benchmark"],
@@ -132,6 +150,7 @@ class Study(Frozen):
             "space": whole["space"],
             "objectives": list(whole["objectives"].items()),
             "search": search,
+            "early_stopping": whole["early_stopping"],
         }
         return short_digest(canonical_json(parts))
 

@@ -77,6 +77,7 @@ def _values(record: StudyRecord) -> dict[str, Any]:
         "named": facts.names(record),
         "params": facts.param_names(record),
         "trials": facts.ranked(record.trials),
+        "complete": sum(trial.verdict == "complete" for trial in record.trials),
         "kind": facts.kind,
         "kinds": facts.KINDS,
         "answers": facts.answers,

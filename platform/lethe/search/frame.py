@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Self
 
 import numpy as np
@@ -47,8 +47,7 @@ class Frame(Frozen):
 
     def values(self, metrics: Mapping[str, object]) -> list[float]:
         """The objectives of a report, in order; NaN for one that is missing or no number."""
-        found = (metrics.get(name) for name in self.names)
-        return [float(v) if isinstance(v, int | float | np.number) else math.nan for v in found]
+        return numbers(metrics, self.names)
 
     def gains(self, values: ArrayLike) -> Floats:
         """[n, k]: 0 at the floor, higher is better."""
@@ -86,6 +85,12 @@ class Frame(Frozen):
         """Volume of gains over the floors, of the feasible rows, in the objectives that have a floor."""
         floored = [i for i, floor in enumerate(self.floors) if floor is not None]
         return pareto.hypervolume(self.gains(values)[self.feasible(values)][:, floored]) if floored else 0.0
+
+
+def numbers(metrics: Mapping[str, object], names: Iterable[str]) -> list[float]:
+    """These values of a report, in order; NaN for one that is missing or no number."""
+    found = (metrics.get(name) for name in names)
+    return [float(v) if isinstance(v, int | float | np.number) else math.nan for v in found]
 
 
 def _floor(name: str, goal: Goal, start: Mapping[str, float]) -> float | None:

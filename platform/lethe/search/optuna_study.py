@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -15,20 +14,27 @@ from lethe.config.messages import refused
 from lethe.config.run import Recipe
 from lethe.config.space import Scalar
 from lethe.config.study import Study
-from lethe.errors import BadInput
 from lethe.search.frame import Frame
-from lethe.search.recovery import counts, not_repeated, repeat
-from lethe.search.samplers import make_sampler, open_storage
+from lethe.search.ledger import Ledger
+from lethe.search.opening import open_study
+from lethe.search.recovery import DUPLICATE, counts, not_repeated, repeat
+from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, from_trial
+from lethe.search.storages import open_storage
 from lethe.search.verdict import INTERRUPTED, Verdict, judge
+from lethe.search.warm_start import learn
+
+REASKS = 10  # of a proposal that equals an earlier one
 
 
 class Proposal(NamedTuple):
-    """A trial that Optuna now has as RUNNING: its number, its recipe, and what was suggested for it."""
+    """A trial that Optuna now has as RUNNING: Optuna's number, its recipe, what was suggested for it, and its index
+    among the study's trials, which an interrupted trial and its repetition share."""
 
     number: int
     recipe: Recipe
     params: dict[str, Scalar]
+    index: int
 
 
 class Impossible(Exception):
@@ -40,51 +46,38 @@ class StudyStore:
 
     Trial states: COMPLETE has every objective, finite, at full budget; PRUNED was stopped; FAIL is everything else,
     its `verdict` and `reason` in the trial's user attributes. Samplers learn nothing from FAIL trials. Interrupted
-    trials are FAIL too, each followed by a copy with the same parameters; they do not count.
+    trials are FAIL too, each followed by a copy with the same parameters, and so are proposals that equal an earlier
+    one, asked again; neither counts.
     """
 
     def __init__(self, study: Study, storage: str | BaseStorage | None = None, name: str | None = None) -> None:
-        """Open or create `name` (default: the study's name and identity) in an SQLAlchemy URL, by default in memory.
+        """Open or create `name` (default: the study's name and identity) in a storage (see `open_storage`), by default
+        in memory.
 
         Raises BadInput for a storage that cannot be opened and a name that another study has.
         """
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = study
         self.name = name or f"{study.name}-{study.identity()}"
         opened = storage if isinstance(storage, BaseStorage) else open_storage(storage)
         self._storage = optuna.storages.get_storage(opened)
-        self.optuna = optuna.create_study(
-            storage=self._storage,
-            study_name=self.name,
-            directions=[goal.direction for goal in study.objectives.values()],
-            load_if_exists=True,
-        )
-        self._identify()
+        self.optuna = open_study(study, self._storage, self.name)
         self._frame: Frame | None = None
         self._running: dict[int, optuna.Trial] = {}
         self._recover()
-        self._counted = sum(counts(t) for t in self.optuna.get_trials(deepcopy=False))
-
-    def _identify(self) -> None:
-        identity = self.study.identity()
-        found = self.optuna.user_attrs.get("identity")
-        if found is None:
-            self.optuna.set_user_attr("identity", identity)
-            with warnings.catch_warnings():  # marked experimental; optuna-dashboard and the plots show the names
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self.optuna.set_metric_names(list(self.study.objectives))
-        elif found != identity:
-            raise BadInput(
-                f"study {self.name} was begun with another space, run, objectives or seed ({found}, now {identity}): "
-                "resume it as it was, or choose another name"
-            )
+        trials = self.optuna.get_trials(deepcopy=False)
+        self._counted = sum(counts(t) for t in trials)
+        self._ledger = Ledger(study, trials)
+        self._width: int | None = self.optuna.user_attrs.get("groups")
 
     def freeze(self, start: Mapping[str, float]) -> Frame:
-        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame."""
+        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame. Then an
+        earlier study's trials are taken up, where there is one to learn from."""
         stored = self.optuna.user_attrs.get("frame")
         self._frame = Frame.model_validate(stored) if stored else Frame.of(self.study.objectives, start)
         if not stored:
             self.optuna.set_user_attr("frame", self._frame.model_dump(mode="json"))
+        if self.study.search.warm_start:
+            learn(self.optuna, self.study, self._frame, self._storage)
         return self._frame
 
     @property
@@ -94,33 +87,77 @@ class StudyStore:
             raise RuntimeError("freeze the study's floors before its first trial")
         return self._frame
 
+    def fix_groups(self, groups: int) -> None:
+        """For a deterministic order: how many trials run at once, fixed by the study's first session."""
+        if self.study.search.order == "deterministic" and self._width is None:
+            self.optuna.set_user_attr("groups", groups)
+            self._width = groups
+
+    @property
+    def width(self) -> int | None:
+        """G, where proposal n sees the results of trials <= n - G only; None where it sees all that have ended."""
+        return self._width
+
+    @property
+    def next_index(self) -> int:
+        """The index of the next proposal: an interrupted trial's own, which comes first, or a new one."""
+        waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        return self._ledger.index(waiting[0]) if waiting else self._ledger.next
+
+    @property
+    def open(self) -> dict[int, int]:
+        """Optuna's numbers of pending trials, by index."""
+        return self._ledger.open
+
     @property
     def pending(self) -> int:
-        """Trials asked for in this session and not told yet."""
+        """How many trials were asked for in this session and not told yet."""
         return len(self._running)
+
+    @property
+    def counted(self) -> int:
+        """Trials that count and have ended."""
+        return self._counted
 
     def remaining(self, trials: int) -> int:
         """How many of a budget are not yet finished, stopped or failed; pending ones are among them."""
         return max(0, trials - self._counted)
 
     def ask(self) -> Proposal:
-        """The next proposal, first those that an interruption left behind.
+        """The next proposal, first those that an interruption left behind, then the points to try first.
 
-        Raises Impossible for a recipe that breaks a rule across fields, once it has been told.
+        One that equals an earlier one is asked again, a few times: what a small space, or a parent's child, cannot
+        avoid is proposed all the same. Raises Impossible for a recipe that breaks a rule across fields, once it has
+        been told.
         """
         _ = self.frame
-        self.optuna.sampler = make_sampler(self.study.search, self._counted + self.pending)
-        trial = self.optuna.ask()
-        self._running[trial.number] = trial
+        for attempt in range(REASKS + 1):
+            self.optuna.sampler = make_sampler(self.study.search, self._ledger.next, attempt)
+            trial = self.optuna.ask()
+            self._running[trial.number] = trial
+            recipe = self._recipe(trial)
+            given = trial.user_attrs.keys() & {"repeats", "first"}
+            if given or attempt == REASKS or not self._ledger.knows(recipe):
+                break
+            self._drop(trial.number)
+        return Proposal(trial.number, recipe, dict(trial.params), self._begin(trial, recipe))
+
+    def _recipe(self, trial: optuna.Trial) -> Recipe:
         try:
-            recipe = build_recipe(self.study, from_trial(trial))
+            return build_recipe(self.study, from_trial(trial))
         except ValidationError as error:
             reason = str(refused(error, Recipe))
+            self._begin(trial, None)
             self.tell(trial.number, {"verdict": "infeasible", "reason": reason})
             raise Impossible(reason) from None
-        return Proposal(trial.number, recipe, dict(trial.params))
 
-    def note(self, number: int, **attributes: str) -> None:
+    def _begin(self, trial: optuna.Trial, recipe: Recipe | None) -> int:
+        index = self._ledger.index(trial)
+        self._ledger.begin(index, trial.number, recipe)
+        self.note(trial.number, index=index)
+        return index
+
+    def note(self, number: int, **attributes: str | int) -> None:
         """Attach attributes to a pending trial: which run it is, for one."""
         for name, value in attributes.items():
             self._running[number].set_user_attr(name, value)
@@ -138,12 +175,12 @@ class StudyStore:
         self._end(number, verdict.name, verdict.reason)
         self.optuna.tell(number, verdict.values if verdict.state == TrialState.COMPLETE else None, verdict.state)
         self._counted += 1
-        del self._running[number]
+        self._close(number)
         return verdict
 
     def interrupted(self, number: int, reason: str = "") -> None:
         """A pending trial ended with its session, not by itself: it does not count and is asked again."""
-        del self._running[number]
+        self._close(number)
         self._fail_and_repeat(number, reason)
 
     def interrupt_pending(self, reason: str = "") -> list[int]:
@@ -160,6 +197,16 @@ class StudyStore:
     def completed(self) -> dict[int, list[float]]:
         """The objectives of COMPLETE trials by number: the rows that a front is made of."""
         return {t.number: t.values for t in self.trials() if t.state == TrialState.COMPLETE}
+
+    def _close(self, number: int) -> None:
+        del self._running[number]
+        self._ledger.end(number)
+
+    def _drop(self, number: int) -> None:
+        """End a proposal that equals an earlier one: it never was a trial of the study."""
+        self._close(number)
+        self._end(number, DUPLICATE, "")
+        self.optuna.tell(number, state=TrialState.FAIL)
 
     def _end(self, number: int, verdict: str, reason: str) -> None:
         """Attributes first: a trial that has its final state cannot be written to."""

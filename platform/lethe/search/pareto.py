@@ -1,4 +1,4 @@
-"""Pareto tools in plain numpy: dominance, fronts, places, knee, hypervolume (METHODS section 6).
+"""Pareto tools on numpy arrays: dominance, fronts, places, knee, hypervolume (METHODS section 6).
 
 Everywhere `values` is [n, k]: one row per trial, one column per objective; `directions` are k of "minimize" or
 "maximize"; `floors` are k values that a feasible row must be better than, None where an objective has no floor.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import moocore
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -71,6 +72,17 @@ def places(values: ArrayLike, directions: Sequence[str], floors: Floors | None =
     return place
 
 
+def extremes(values: ArrayLike, directions: Sequence[str], floors: Floors | None = None) -> NDArray[np.bool_]:
+    """[n]: which rows are the best of the first front in some objective. One row per objective at most, whatever the
+    ties; none where no row is feasible."""
+    good = signed(values, directions)
+    front = np.flatnonzero(_able(values, directions, floors) & (ranks(values, directions, floors) == 0))
+    out = np.zeros(len(good), dtype=np.bool_)
+    if front.size:
+        out[front[_ends(_by_value(good[front]))]] = True
+    return out
+
+
 def knee(gains: ArrayLike) -> int | None:
     """Which row of a front is farthest from the chord between its two extremes, on the better side of it.
 
@@ -92,20 +104,13 @@ def knee(gains: ArrayLike) -> int | None:
 def hypervolume(gains: ArrayLike) -> float:
     """The exact volume between the floors (the origin) and `gains` [n, k], higher is better in every column.
 
-    By slices of the last objective, each the volume of what is left of it (Zitzler 1999; While et al. 2006): exact for
-    any k, quick for the two or three objectives and at most hundreds of rows of a study.
+    By moocore, which is exact for any k; rows below a floor or not finite add nothing.
     """
     points = np.asarray(gains, dtype=np.float64)
-    if points.size == 0:
+    if not points.size:
         return 0.0
     points = points[np.isfinite(points).all(axis=1) & (points > 0).all(axis=1)]
-    if points.shape[1] == 1 or not len(points):
-        return float(points.max(initial=0.0))
-    points = points[np.argsort(-points[:, -1], kind="stable")]
-    tops = np.append(points[:, -1], 0.0)
-    if points.shape[1] == 2:
-        return float(np.maximum.accumulate(points[:, 0]) @ -np.diff(tops))
-    return sum(hypervolume(points[: i + 1, :-1]) * (tops[i] - tops[i + 1]) for i in range(len(points)))
+    return float(moocore.hypervolume(points, ref=[0.0] * points.shape[1], maximise=True)) if len(points) else 0.0
 
 
 def _able(values: ArrayLike, directions: Sequence[str], floors: Floors | None) -> NDArray[np.bool_]:
@@ -137,20 +142,30 @@ def _widths(good: Floats) -> Floats:
     return np.where(width > 0, width, 1.0)
 
 
+def _by_value(good: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """The order of the rows by value, larger first, and the rows in it on [0, 1] scales: what follows depends on what
+    the rows are and not on how they lie."""
+    order = np.lexsort([*(-good.T[::-1])])
+    return order, ((good - good.min(axis=0)) / _widths(good))[order]
+
+
+def _ends(by_value: tuple[NDArray[np.int64], Floats]) -> list[int]:
+    """Each column's best row, as positions in the front; of several, the one with the largest sum."""
+    order, scaled = by_value
+    best = [int(np.lexsort([-scaled.sum(axis=1), -column])[0]) for column in scaled.T]
+    return order[list(dict.fromkeys(best))].tolist()
+
+
 def _spread(good: Floats) -> list[int]:
     """Positions in `good` (one front), extremes first, then farthest first; ties go to the larger values, whatever
     the order of the rows."""
-    by_value = np.lexsort([*(-good.T[::-1])])
-    scaled = ((good - good.min(axis=0)) / _widths(good))[by_value]
-    chosen: list[int] = []
-    for column in scaled.T:
-        best = int(np.lexsort([-scaled.sum(axis=1), -column])[0])
-        if best not in chosen:
-            chosen.append(best)
+    order, scaled = by_value = _by_value(good)
+    at = np.argsort(order)
+    chosen = [int(at[end]) for end in _ends(by_value)]
     gap = np.min([np.linalg.norm(scaled - scaled[c], axis=1) for c in chosen], axis=0)
     while len(chosen) < len(scaled):
         gap[chosen] = -1.0
         nearest = int(gap.argmax())
         chosen.append(nearest)
         gap = np.minimum(gap, np.linalg.norm(scaled - scaled[nearest], axis=1))
-    return by_value[chosen].tolist()
+    return order[chosen].tolist()

@@ -1,10 +1,19 @@
-"""Trials that ended with their session and not by themselves: how they are known, and how they are asked again."""
+"""Trials that are no results: ended with their session and asked again, or proposed twice, or another study's."""
 
 from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from lethe.search.verdict import INTERRUPTED
+
+
+DUPLICATE = "duplicate"
+"""The verdict of a proposal that equals an earlier one: another was asked for in its place."""
+
+
+def is_duplicate(trial: FrozenTrial) -> bool:
+    """Ended because it had been proposed before."""
+    return trial.state == TrialState.FAIL and trial.user_attrs.get("verdict") == DUPLICATE
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
@@ -14,7 +23,8 @@ def is_interrupted(trial: FrozenTrial) -> bool:
 
 def counts(trial: FrozenTrial) -> bool:
     """Whether it is one of a budget's trials that are done."""
-    return trial.state.is_finished() and not is_interrupted(trial)
+    known = "from" in trial.user_attrs  # an earlier study's, to learn from
+    return trial.state.is_finished() and not (is_interrupted(trial) or is_duplicate(trial) or known)
 
 
 def repeat(trial: FrozenTrial) -> FrozenTrial:
@@ -28,8 +38,12 @@ def repeat(trial: FrozenTrial) -> FrozenTrial:
     return create_trial(
         state=TrialState.WAITING,
         system_attrs={**noted, "fixed_params": params},
-        user_attrs={"repeats": trial.number},
+        user_attrs={**_kept(trial), "repeats": trial.number},
     )
+
+
+def _kept(trial: FrozenTrial) -> dict[str, object]:
+    return {key: trial.user_attrs[key] for key in ("index", "first") if key in trial.user_attrs}
 
 
 def not_repeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:

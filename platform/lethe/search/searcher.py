@@ -8,10 +8,9 @@ from typing import Any
 
 from ray.tune.search.searcher import Searcher
 
-from lethe.config.run import Recipe
-from lethe.search.optuna_study import Impossible, StudyStore
+from lethe.search.optuna_study import Impossible, Proposal, StudyStore
+from lethe.search.turns import Turns
 from lethe.search.verdict import INTERRUPTED
-
 
 _NESTED = "report/"
 
@@ -23,7 +22,7 @@ class Answered:
     report: Mapping[str, Any]
 
 
-MakeConfig = Callable[[int, Recipe], dict[str, Any] | Answered]
+MakeConfig = Callable[[Proposal], dict[str, Any] | Answered]
 
 
 class StudySearcher(Searcher):
@@ -33,34 +32,46 @@ class StudySearcher(Searcher):
     Nothing of it is saved or pickled: the truth is in the storage, and a resume is a new searcher on it.
     """
 
-    def __init__(self, store: StudyStore, trials: int, slots: Callable[[], int], make_config: MakeConfig) -> None:
-        """`slots()` is the number of live worker groups; `make_config` gives a Tune trial's config."""
+    def __init__(
+        self,
+        store: StudyStore,
+        trials: int,
+        slots: Callable[[], int],
+        make_config: MakeConfig,
+        ends: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`slots()` is the number of live worker groups; `make_config` gives a Tune trial's config; `ends()`, asked
+        before each proposal, says whether there should be no more."""
         super().__init__()
-        self._store, self._trials, self._slots, self._make_config = store, trials, slots, make_config
+        self._store, self._trials, self._slots, self._make_config, self._ends = store, trials, slots, make_config, ends
+        self._turns = Turns(store)
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config; None while no group is free; FINISHED when all trials of the budget are asked for."""
         while self._store.remaining(self._trials) > self._store.pending:
-            if self._store.pending >= self._slots():
+            if self._turns.running >= self._slots() or not self._turns.ready():
                 return None
+            if self._ends():
+                break
             try:
-                number, recipe, _ = self._store.ask()
+                proposal = self._store.ask()
             except Impossible:
                 continue
-            config = self._config(number, recipe)
+            config = self._config(proposal)
             if isinstance(config, Answered):
-                self._store.tell(number, config.report)
+                self._turns.tell(proposal.number, config.report)
                 continue
-            self._numbers[trial_id] = number
+            self._numbers[trial_id] = proposal.number
             return config
+        self._turns.close()
         return Searcher.FINISHED
 
-    def _config(self, number: int, recipe: Recipe) -> dict[str, Any] | Answered:
+    def _config(self, proposal: Proposal) -> dict[str, Any] | Answered:
         try:
-            return self._make_config(number, recipe)
+            return self._make_config(proposal)
         except BaseException:
-            self._store.interrupted(number, "its configuration could not be made")
+            self._store.interrupted(proposal.number, "its configuration could not be made")
             raise
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -68,12 +79,12 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
-        report = _report(result or {})
+        report = report_of(result or {})
         if error:
             report = {"verdict": "lost", "reason": "its Tune trial ended with an error"}
         elif not report.keys() & {"verdict", *self._store.frame.names}:
             report = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
-        self._store.tell(number, report)
+        self._turns.tell(number, report)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Nothing."""
@@ -92,7 +103,7 @@ class StudySearcher(Searcher):
         return {}
 
 
-def _report(result: Mapping[str, Any]) -> dict[str, Any]:
+def report_of(result: Mapping[str, Any]) -> dict[str, Any]:
     """The trial's last report: Tune flattens what `step` returned as {"report": ...} and adds keys of its own."""
     nested = {key.removeprefix(_NESTED): value for key, value in result.items() if key.startswith(_NESTED)}
     return nested or dict(result)

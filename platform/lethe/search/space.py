@@ -13,6 +13,7 @@ from lethe.config.study import Study
 
 if TYPE_CHECKING:
     from optuna import Trial
+    from optuna.distributions import BaseDistribution
 
 
 def build_recipe(study: Study, suggest: Suggest) -> Recipe:
@@ -35,6 +36,22 @@ def from_trial(trial: Trial) -> Suggest:
         return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
 
     return suggest
+
+
+def rebuild(study: Study, params: Mapping[str, Scalar]) -> Recipe:
+    """The recipe that these suggested values made. Raises KeyError for a value that the study asks for and they lack,
+    ValidationError as `build_recipe`."""
+    return build_recipe(study, lambda name, _: params[name])
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """What Optuna keeps of a suggestion from this parameter."""
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.choices)
+    kind = IntDistribution if isinstance(parameter, IntRange) else FloatDistribution
+    return kind(parameter.low, parameter.high, log=parameter.log)
 
 
 def flatten(recipe: Frozen) -> dict[str, Scalar]:

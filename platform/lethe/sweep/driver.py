@@ -18,8 +18,10 @@ from lethe.models.prepare import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.search.frame import Frame
 from lethe.search.front import front_hypervolume, mark_front, name_front, objectives
+from lethe.search.importance import importances
 from lethe.search.optuna_study import StudyStore
 from lethe.search.space import flatten
+from lethe.search.storages import storage_url
 from lethe.storage import atomic_write, home
 from lethe.sweep.baselines import baselines, known, truth_file
 from lethe.sweep.console import Console
@@ -56,7 +58,7 @@ class Sweep:
         began = time.time()
         shutil.rmtree(self.folder / "tune", ignore_errors=True)
         pool, start, oracle = self.begin(session)
-        store = StudyStore(self.study, f"sqlite:///{home() / 'optuna.db'}", self.id)
+        store = StudyStore(self.study, storage_url(self.study.search), self.id)
         frame = store.freeze(start.metrics)
         record = StudyRecord(
             id=self.id,
@@ -118,6 +120,7 @@ class Sweep:
                 "trials": trials,
                 "aliases": name_front(trials, frame),
                 "hypervolume": front_hypervolume(trials, frame),
+                "importance": importances(store),
                 "ended": time.time(),
                 "interrupted": interrupted,
             }
@@ -175,7 +178,7 @@ class Sweep:
             path = self.folder / "runs" / trial.user_attrs.get("run", "none") / "result.json"
             if path.exists():
                 record = TrialRecord.model_validate_json(path.read_text())
-                found.append(record.model_copy(update={"number": trial.number}))
+                found.append(record.model_copy(update={"number": trial.user_attrs["index"]}))
         return tuple(found)
 
 

@@ -44,6 +44,7 @@ class Recorder(tune.Callback):
         self.running: dict[int, dict[str, Any]] = {}
         self._mailbox, self._tracker, self._frame, self._on_change = mailbox, tracker, frame, on_change
         self._lock = threading.RLock()
+        self.why_stopped: Callable[[str], str] = lambda run: ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its configuration before it starts; trackers and locks do not belong there."""
@@ -71,7 +72,7 @@ class Recorder(tune.Callback):
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune ended the trial, perhaps before its last report: a scheduler stopped it."""
         if trial.config["number"] in self.running:
-            self._end(trial.config, {"verdict": "stopped"})
+            self._end(trial.config, {"verdict": "stopped", "reason": self.why_stopped(trial.config["run"])})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if trial.config["number"] in self.running:
@@ -95,7 +96,7 @@ class Recorder(tune.Callback):
             verdict=report["verdict"],
             reason=str(report.get("reason", "")),
             params=config["params"],
-            metrics=series[-1] if series and report["verdict"] == "complete" else numbers(report),
+            metrics=series[-1] if series and report["verdict"] in ("complete", "stopped") else numbers(report),
             series=series,
             samples=tuple(Sample.model_validate(s) for s in report.get("samples", ())),
             folder=config["payload"]["folder"],
@@ -139,7 +140,8 @@ def read_result(folder: Path) -> TrialRecord | None:
     if not path.exists():
         return None
     record = TrialRecord.model_validate_json(path.read_text())
-    return record if record.verdict in ("complete", "diverged", "infeasible") else None
+    decided = record.verdict == "stopped" and record.reason  # by a rung, not by a session that ended
+    return record if decided or record.verdict in ("complete", "diverged", "infeasible") else None
 
 
 def stop_all(mailbox: Any, runs: list[str]) -> None:

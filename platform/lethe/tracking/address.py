@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
+from lethe.config.addresses import without_password
 from lethe.errors import BadInput
 
 LIMIT_S = 2.0
@@ -65,12 +66,6 @@ def sqlite_path(uri: str) -> Path:
     if not path or path == ":memory:":
         raise BadInput(f"cannot track to {uri!r}: name a file, such as sqlite:////folder/mlflow.db")
     return Path(path).absolute()
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown."""
-    parts = urlsplit(uri)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else uri
 
 
 def _scheme(uri: str) -> str:

@@ -11,8 +11,9 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
+from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord
-from lethe.tracking.address import check_uri, resolve_uri, where, without_password
+from lethe.tracking.address import check_uri, resolve_uri, where
 from lethe.tracking.entries import Entries, Entry
 from lethe.tracking.quiet import quiet_mlflow
 

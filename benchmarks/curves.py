@@ -1,0 +1,122 @@
+"""Full curves of random configurations of a study, recorded once: what `benchmarks.early_stopping` replays.
+
+    OMP_NUM_THREADS=1 nice -n 10 python -m benchmarks.curves [--runs 150] [--out benchmarks/data/tofu_curves.json]
+
+In this process, without Ray: about 15 s of one core per run. The file is written whole after every run, and a second
+call goes on where the first was interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
+
+import torch
+
+from lethe.config.study import Study, load_study
+from lethe.evaluation.sharing import Share
+from lethe.evaluation.tofu import forget_quality
+from lethe.methods import method_of
+from lethe.models.loading import load_model
+from lethe.models.prepare import prepare
+from lethe.search.optuna_study import StudyStore
+from lethe.storage import atomic_write, home
+from lethe.training.assets import Assets
+from lethe.training.context import Context
+from lethe.training.outcome import Alone
+
+FILE = Path(__file__).parent / "data" / "tofu_curves.json"
+# The objectives, and what could stand in for them on a rung.
+KEPT = (
+    "forget",
+    "utility",
+    "forget_probability",
+    "forget_rouge",
+    "forget_truth_ratio",
+    "retain_probability",
+    "retain_rouge",
+    "real_authors_probability",
+    "world_facts_probability",
+    "win_rate",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=150)
+    parser.add_argument("--out", type=Path, default=FILE)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    study = load_study("tofu", ["search.sampler=random"])
+    context, start, truth = _yardsticks(study)
+    found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "start": start, "runs": []}
+    store = StudyStore(study)
+    store.freeze(start)
+    for number in range(args.runs):
+        proposal = store.ask()
+        if number < len(found["runs"]):
+            assert found["runs"][number]["params"] == proposal.params, "the file is of another study"
+        else:
+            began = time.process_time()
+            found["runs"].append(_record(proposal, context, context.task.truth(truth)))
+            atomic_write(args.out, _text(found))
+            print(f"{number} {time.process_time() - began:.1f} s {found['runs'][-1]['verdict']}", flush=True)
+        store.tell(proposal.number, {"verdict": "stopped"})
+
+
+def _yardsticks(study: Study) -> tuple[Context, dict[str, float], list[float]]:
+    """The context of all runs, the start model's metrics and the oracle's truth ratios."""
+    prepared = prepare(study.benchmark, study.model)
+    context = Context(
+        Assets(
+            benchmark=study.benchmark,
+            data_digest=prepared.digests.data,
+            model_digest=prepared.digests.model,
+            start=str(prepared.start),
+            cache=str(home() / "cache"),
+        )
+    )
+    evaluation, share = study.first_recipe().evaluation, Share(0, 1, Alone().gather)
+    evals = context.eval_set(evaluation)
+    _, truth = context.task.baseline(load_model(prepared.oracle), evals, evaluation, share)
+    result, own = context.task.baseline(context.start, evals, evaluation, share)
+    metrics = {**result.metrics, **forget_quality(np.array(own), np.array(truth))}
+    return context, {name: _short(metrics[name]) for name in KEPT if name in metrics}, truth
+
+
+def _record(proposal: Any, context: Context, truth: Any) -> dict[str, Any]:
+    """`curve`: [reports, KEPT]; `steps`: optimizer steps at each."""
+    reports: list[dict[str, Any]] = []
+    method = method_of(proposal.recipe.objective)
+    with method(proposal.recipe, context, truth, reports.append, Alone()) as outcome:
+        last = outcome.report
+    reports += [last] if last["verdict"] == "complete" else []
+    return {
+        "params": proposal.params,
+        "verdict": last["verdict"],
+        "steps": [report["optimizer_step"] for report in reports],
+        "seconds": [round(report["seconds"], 1) for report in reports],
+        "curve": [[_short(report.get(name)) for name in KEPT] for report in reports],
+    }
+
+
+def _short(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.5g}")
+
+
+def _text(found: dict[str, Any]) -> str:
+    """One run a line."""
+    runs = ",\n".join(json.dumps(run) for run in found["runs"])
+    head = json.dumps({key: value for key, value in found.items() if key != "runs"})
+    return f'{head[:-1]}, "runs": [\n{runs}\n]}}\n'
+
+
+if __name__ == "__main__":
+    main()

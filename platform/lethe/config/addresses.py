@@ -1,0 +1,25 @@
+"""Addresses as they may be shown: in logs, errors, reports."""
+
+from __future__ import annotations
+
+import re
+
+# Up to the last @: passwords are often written with an @ or a / of their own.
+_USER = re.compile(r"(?<=://)(?:[^:/@\s]*:\S*@|[^/@\s]+@)")
+_QUERY = re.compile(r"(?<=[?&])([^=&\s]*(?:pass|secret|token)[^=&\s]*)=[^&\s'\"]*", re.IGNORECASE)
+
+
+def without_password(text: str) -> str:
+    """An address, or a message with some in it, without user names and passwords."""
+    return _USER.sub("", _QUERY.sub(r"\1=***", text))
+
+
+def check_database(url: str) -> None:
+    """Raises ValueError, which does not quote it, for a text that is no database's address, or whose password would be
+    read as a part of the host."""
+    scheme, _, rest = url.partition("://")
+    if not scheme or not rest:
+        raise ValueError("must be an SQLAlchemy URL, such as postgresql://host/database, or journal:PATH")
+    user = rest.rpartition("@")[0]
+    if "@" in user or "/" in user.partition(":")[2]:
+        raise ValueError("has a password with @ or / in it: write them as %40 and %2F")

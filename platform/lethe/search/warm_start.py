@@ -1,0 +1,97 @@
+"""What an earlier study found, as trials that the sampler learns from: they are no results of this study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
+
+from lethe.config.check_search import outside
+from lethe.config.study import Study
+from lethe.errors import BadInput, choices
+from lethe.search.frame import Frame
+from lethe.search.recovery import counts
+from lethe.search.space import distribution, rebuild
+from lethe.search.storages import open_storage, storage_url
+
+KEY = "search.warm_start"
+
+
+def check_storage(study: Study) -> None:
+    """Refuse, before anything starts, a storage that cannot be opened and an earlier study that cannot help."""
+    storage = open_storage(storage_url(study.search))
+    if study.search.warm_start:
+        points(study, storage)
+
+
+def learn(own: optuna.Study, study: Study, frame: Frame, storage: BaseStorage) -> None:
+    """Add the earlier study's trials, each once: `from` in their user attributes says which it was."""
+    known = {trial.user_attrs.get("from") for trial in own.get_trials(deepcopy=False)}
+    for point in points(study, storage):
+        origin = f"{study.search.warm_start}/{point.number}"
+        if origin not in known:
+            own.add_trial(_taken(point, study, frame, origin))
+
+
+def points(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
+    """The earlier study's complete and stopped trials that this one could have proposed.
+
+    Raises BadInput for a study that is not there, has other objectives or another space, or has no such trial. Ranges
+    may differ: what lies outside of this study's is left out.
+    """
+    name = str(study.search.warm_start)
+    known = optuna.get_all_study_names(storage)
+    if name not in known:
+        raise choices(f"study in {KEY}", name, known)
+    earlier = optuna.load_study(study_name=name, storage=storage)
+    _check_objectives(study, earlier, name)
+    trials = [t for t in earlier.get_trials(deepcopy=False) if counts(t) and t.state != TrialState.FAIL]
+    for trial in trials:
+        _check_space(study, trial, name)
+    found = [trial for trial in trials if _possible(study, trial.params)]
+    if not found:
+        raise BadInput(f"{KEY}: {name} has no finished trial inside this study's space")
+    return found
+
+
+def _check_objectives(study: Study, earlier: optuna.Study, name: str) -> None:
+    theirs = dict(zip(earlier.metric_names or (), (d.name.lower() for d in earlier.directions), strict=False))
+    ours = {metric: goal.direction for metric, goal in study.objectives.items()}
+    if list(theirs.items()) != list(ours.items()):
+        said = [", ".join(f"{d} {m}" for m, d in goals.items()) or "something unnamed" for goals in (theirs, ours)]
+        raise BadInput(f"{KEY}: {name} searched to {said[0]}, this study to {said[1]}")
+
+
+def _check_space(study: Study, trial: FrozenTrial, name: str) -> None:
+    for key, given in trial.distributions.items():
+        if key not in study.space:
+            raise BadInput(f"{KEY}: {name} searched {key}, which this study does not: choose another study or add it")
+        ours = distribution(study.space[key])
+        if type(given) is not type(ours) or getattr(given, "choices", None) != getattr(ours, "choices", None):
+            raise BadInput(f"{KEY}: {name} searched {key} over {given}, this study over {ours}")
+
+
+def _possible(study: Study, params: dict[str, Any]) -> bool:
+    """Whether this study's space, asked for a trial, could have given these values."""
+    if any(outside(study.space[key], value) for key, value in params.items()):
+        return False
+    try:
+        rebuild(study, params)
+    except (KeyError, ValidationError):
+        return False
+    return True
+
+
+def _taken(point: FrozenTrial, study: Study, frame: Frame, origin: str) -> FrozenTrial:
+    done = point.state == TrialState.COMPLETE
+    return create_trial(
+        state=point.state,
+        values=point.values if done else None,
+        params=point.params,
+        distributions={key: distribution(study.space[key]) for key in point.params},
+        user_attrs={"from": origin},
+        constraints=frame.violations(point.values) if done else None,
+    )

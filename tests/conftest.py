@@ -63,7 +63,7 @@ class Head:
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
     """`ray start --head` on ports and in a folder of its own; only its own processes are ended."""
-    port, dashboard, client = (_free_port() for _ in range(3))
+    port, dashboard, client, agent = (_free_port() for _ in range(4))
     # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
     folder = tempfile.mkdtemp(prefix="lr-", dir="/tmp")
     activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -72,6 +72,7 @@ def head() -> Iterator[Head]:
     command = [
         *ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--temp-dir={folder}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        f"--dashboard-agent-listen-port={agent}",
         "--disable-usage-stats",
     ]
     with Path(folder, "head.log").open("w") as log:

@@ -137,6 +137,7 @@ class Sweep:
                 "assets": self._assets().model_dump(mode="json"),
                 "truth": truth_file(self._yardsticks),
                 "folder": str(folder),
+                "checkpoint": self.study.resources.checkpoint.model_dump(mode="json"),
             },
         }
 

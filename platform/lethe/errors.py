@@ -9,11 +9,16 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 BAD_INPUT = 2
+BROKEN = 75  # EX_TEMPFAIL of sysexits.h: try again later
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 class BadInput(Exception):
     """Something the user gave cannot work; the message says what, and what would."""
+
+
+class Broken(Exception):
+    """What a study stands on failed: a machine, a disk, the cluster. What is finished is kept; `--resume` goes on."""
 
 
 def choices(kind: str, given: str, known: Iterable[str]) -> BadInput:
@@ -37,6 +42,10 @@ def guard(main: Callable[P, int]) -> Callable[P, int]:
         except BadInput as error:
             print("lethe:", " ".join(str(error).split()), file=sys.stderr)
             return BAD_INPUT
+        except Broken as error:
+            what = " ".join(str(error).split())
+            print(f"lethe: {what}: finished trials are kept, the same command with --resume goes on", file=sys.stderr)
+            return BROKEN
         except KeyboardInterrupt:
             print("lethe: interrupted", file=sys.stderr)
             return INTERRUPTED

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 
 from lethe.config.study import Study, load_study
-from lethe.errors import INTERRUPTED, BadInput, guard
+from lethe.errors import INTERRUPTED, BadInput, Broken, guard
 from lethe.storage import home
 
 
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @guard
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input, 130 interrupted (finished trials are kept)."""
+    """Exit codes: 0 done, 2 bad input, 75 a machine, disk or cluster failed, 130 interrupted; what is finished is kept."""
     args = _parser().parse_args(argv)
     overrides = list(args.set)
     for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
@@ -85,6 +85,8 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             where = tracker.finish(record, target)
             console.finish(record, report, [f"models, runs {where}"] if where else [])
+            if session.broken:
+                raise Broken(session.broken)
     return INTERRUPTED if record.interrupted else 0
 
 

@@ -33,15 +33,24 @@ class StudySearcher(Searcher):
     Nothing of it is saved or pickled: the truth is in the storage, and a resume is a new searcher on it.
     """
 
-    def __init__(self, store: StudyStore, trials: int, slots: Callable[[], int], make_config: MakeConfig) -> None:
-        """`slots()` is the number of live worker groups; `make_config` gives a Tune trial's config."""
+    def __init__(
+        self,
+        store: StudyStore,
+        trials: int,
+        slots: Callable[[], int],
+        make_config: MakeConfig,
+        ended: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`slots()` is the number of live worker groups; `make_config` gives a Tune trial's config; after `ended()`
+        nothing more is proposed."""
         super().__init__()
         self._store, self._trials, self._slots, self._make_config = store, trials, slots, make_config
+        self._ended = ended
         self._numbers: dict[str, int] = {}
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config; None while no group is free; FINISHED when all trials of the budget are asked for."""
-        while self._store.remaining(self._trials) > self._store.pending:
+        while self._store.remaining(self._trials) > self._store.pending and not self._ended():
             if self._store.pending >= self._slots():
                 return None
             try:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import ray
 
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
@@ -15,6 +14,7 @@ from lethe.errors import BadInput
 from lethe.evaluation.tofu import forget_quality
 from lethe.models.prepare import Prepared
 from lethe.pool.groups import Pool
+from lethe.pool.request import Request
 from lethe.pool.shape import Shape
 from lethe.records import ModelScores, Sample
 from lethe.storage import atomic_write
@@ -39,9 +39,8 @@ def baselines(
         oracle = stored["oracle"] and ModelScores.model_validate(stored["oracle"])
         return ModelScores.model_validate(stored["start"]), oracle
     models = {"start": prepared.start, **({"oracle": prepared.oracle} if prepared.oracle else {})}
-    for role, model in models.items():
-        _submit(study, assets, pool, role, model)
-    reports = {role: _result(pool, role, model) for role, model in models.items()}
+    requests = {role: _submit(study, assets, pool, role, model) for role, model in models.items()}
+    reports = {role: _result(pool, requests[role], model) for role, model in models.items()}
     if "oracle" in reports:
         truth = reports["oracle"]["truth"]
         atomic_write(folder / "truth.json", json.dumps(truth))
@@ -66,7 +65,7 @@ def truth_file(folder: Path) -> str | None:
     return str(path) if path.exists() else None
 
 
-def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> None:
+def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> Request:
     recipe = study.first_recipe()
     payload = {
         "entry": ENTRY,
@@ -75,18 +74,14 @@ def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) ->
         "model": str(model),
         "is_oracle": role == "oracle",
     }
-    ray.get(pool.mailbox.submit.remote(_name(role, model), payload, Shape.of(recipe.engine).key))
+    return pool.submit(f"baseline:{role}:{model}", payload, Shape.of(recipe.engine))
 
 
-def _result(pool: Pool, role: str, model: Path) -> dict[str, Any]:
-    report = pool.result(pool.mailbox.next_report.remote(_name(role, model), 0))
+def _result(pool: Pool, request: Request, model: Path) -> dict[str, Any]:
+    report = pool.result(request)
     if report["verdict"] != "complete":
         raise BadInput(f"cannot score the model in {model}: {report.get('reason', report['verdict'])}")
     return report
-
-
-def _name(role: str, model: Path) -> str:
-    return f"baseline:{role}:{model}"
 
 
 def _scores(report: dict[str, Any]) -> ModelScores:

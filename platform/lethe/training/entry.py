@@ -24,6 +24,7 @@ from lethe.storage import atomic_write
 from lethe.training.assets import Assets
 from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context, context_for
+from lethe.training.failure import is_io
 from lethe.training.outcome import Outcome, Report
 
 SAMPLES = {"forget": 4, "retain": 2, "world_facts": 1, "dialogue": 2}
@@ -45,8 +46,8 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
                     _keep(outcome, context, Path(payload["folder"]))
             return {**outcome.report, "samples": samples(outcome.result)}
     except (BadInput, torch.cuda.OutOfMemoryError, MemoryError) as error:
-        if ranks.world > 1:
-            raise  # the other ranks wait in a collective: the group restarts, attempts are counted
+        if ranks.world > 1 or is_io(error):
+            raise  # the other ranks wait in a collective, or another attempt may do better
         verdict = "infeasible" if isinstance(error, BadInput) else "out_of_memory"
         return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
 

@@ -75,6 +75,10 @@ class Session:
     def output(self) -> str:
         return self.log.read_text()
 
+    @property
+    def last_line(self) -> str:
+        return self.output.strip().splitlines()[-1]
+
     def finished(self) -> int:
         """Trials that it has said to be done."""
         return sum(line.startswith("trial ") for line in self.output.splitlines())

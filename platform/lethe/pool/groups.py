@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import socket
 import threading
 import time
 from collections.abc import Collection
@@ -23,7 +24,9 @@ from lethe.pool.worker import work
 
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
-ANSWER_S = 90.0  # the mailbox answers in milliseconds, or in seconds where it has to start again
+ANSWER_S = 5.0  # the mailbox answers in milliseconds; while it starts again, or the machine is busy, it may not
+LOOK_S = 1.0  # between two looks at what the cluster holds
+PATIENCE = 5  # looks in a row at a control store where nobody listens
 MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and the reconciler starts another
 GIVE_UP = 4  # groups in a row that ended before their workers were there
 
@@ -66,6 +69,7 @@ class Pool:
         self.broken: str | None = None  # why no run can go on
         self.silent = False  # even the mailbox is gone: nobody can be told
         self._lock = threading.Lock()
+        self._resources = ray.cluster_resources()
         # Calls that a dying mailbox left open are made again once it is back; its rules allow for repetition.
         self.mailbox = (
             ray.remote(Mailbox)
@@ -133,25 +137,41 @@ class Pool:
         self._closing.set()
         self._reconciler.join(5.0)
         deadline = time.monotonic() + timeout_s
+        if self.silent:
+            return
         with suppress(ray.exceptions.RayError):  # a mailbox that died leaves nobody to tell
-            if not self.silent:
-                ray.get(self.mailbox.close.remote(), timeout=timeout_s)
+            ray.get(self.mailbox.close.remote(), timeout=timeout_s)
             for _, thread in list(self._threads.values()):
                 thread.join(max(0.0, deadline - time.monotonic()))
             ray.kill(self.mailbox)
 
     def _reconcile_forever(self) -> None:
+        asked, look_at, misses = self.mailbox.status.remote(), 0.0, 0
         while not self._closing.wait(RECONCILE_S):
             try:
-                status = ray.get(self.mailbox.status.remote(), timeout=ANSWER_S)
+                if time.monotonic() >= look_at:
+                    # Asked nothing that its control store would have to answer, a driver outlives its cluster: else
+                    # Ray waits a minute and ends the process.
+                    misses, look_at = 0 if _answers() else misses + 1, time.monotonic() + LOOK_S
+                    if misses == PATIENCE:
+                        return self._fall_silent("the Ray cluster is gone")
+                    self._resources = self._resources if misses else ray.cluster_resources()
+                status = ray.get(asked, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(status)
-            except (ray.exceptions.RayActorError, ray.exceptions.GetTimeoutError) as error:
-                self.broken = self.broken or f"the Ray cluster is gone or does not answer ({_line(error)})"
-                self.silent = True
-                return
+                asked = self.mailbox.status.remote()
+            except ray.exceptions.GetTimeoutError:
+                if not misses and not _head_lives():
+                    return self._fall_silent("the head of the Ray cluster is gone")
+            except ray.exceptions.ActorDiedError as error:
+                return self._fall_silent(f"the pool's mailbox is gone for good ({_line(error)})")
             except ray.exceptions.RayError as error:
                 log.warning("pool: %s", _line(error))
+                asked = self.mailbox.status.remote()
+
+    def _fall_silent(self, reason: str) -> None:
+        self.broken = self.broken or reason
+        self.silent = True
 
     def _reconcile(self, status: dict[str, Any]) -> None:
         self._bury(status["groups"])
@@ -189,7 +209,7 @@ class Pool:
     def _fits(self, shape: Shape, used: list[Shape]) -> bool:
         if self._max_groups is not None and len(used) >= self._max_groups:
             return False
-        free = dict(ray.cluster_resources())
+        free = dict(self._resources)
         for other in used:
             for kind, amount in other.total().items():
                 free[kind] = free.get(kind, 0) - amount
@@ -225,6 +245,20 @@ class Pool:
             if not self._closing.is_set():
                 log.warning("pool: %s ended: %s", name, _line(error))
                 self._ended[name] = _line(error)
+
+
+def _answers() -> bool:
+    """Whether somebody listens where the cluster's control store is."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _head_lives() -> bool:
+    return any(node["Alive"] and "node:__internal_head__" in node["Resources"] for node in ray.nodes())
 
 
 def _line(error: Exception) -> str:

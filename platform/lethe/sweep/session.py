@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shutil
@@ -92,5 +93,8 @@ class Session:
             if self._pool is not None:
                 self._pool.close(LEAVE_S if self._pool.ended else CLOSE_S)
         finally:
-            ray.shutdown()
+            if self._pool is not None and self._pool.silent:
+                atexit.unregister(ray.shutdown)  # it would wait for a cluster that is gone
+            else:
+                ray.shutdown()
             shutil.rmtree(self._folder, ignore_errors=True)

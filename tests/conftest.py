@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ class Head:
     address: str
     dashboard: str
     environment: dict[str, str]
+    pid: int
 
     def run(self, *command: str, cwd: Path = ROOT, timeout: float = 300) -> subprocess.CompletedProcess[str]:
         """A command of a user of this cluster; its output is kept."""
@@ -62,6 +64,13 @@ class Head:
 
 @pytest.fixture(scope="session")
 def head() -> Iterator[Head]:
+    """The cluster that tests share."""
+    with private_head() as started:
+        yield started
+
+
+@contextmanager
+def private_head() -> Iterator[Head]:
     """`ray start --head` on ports and in a folder of its own; only its own processes are ended."""
     port, dashboard, client, agent = (_free_port() for _ in range(4))
     # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
@@ -82,7 +91,7 @@ def head() -> Iterator[Head]:
     try:
         _await_port(dashboard, process, Path(folder, "head.log"))
         address = f"127.0.0.1:{port}"
-        yield Head(address, f"http://127.0.0.1:{dashboard}", {**environment, "RAY_ADDRESS": address})
+        yield Head(address, f"http://127.0.0.1:{dashboard}", {**environment, "RAY_ADDRESS": address}, process.pid)
     finally:
         process.send_signal(signal.SIGTERM)
         try:

@@ -1,12 +1,13 @@
 """A user's mistake is one line and exit code 2; a bug keeps its traceback."""
 
+import errno
 import subprocess
 import sys
 
 import pytest
 
 from lethe.commands.main import main
-from lethe.errors import BadInput, choices, guard
+from lethe.errors import BadInput, Broken, choices, guard
 
 
 def test_choices_name_the_culprit_all_that_exists_and_the_nearest() -> None:
@@ -23,6 +24,19 @@ def test_guard_makes_bad_input_one_line_and_exit_code_2(capsys: pytest.CaptureFi
 
     assert command("first\n  second") == 2
     assert capsys.readouterr() == ("", "lethe: first second\n")
+
+
+def test_guard_makes_what_broke_one_line_and_exit_code_75(capsys: pytest.CaptureFixture) -> None:
+    for error in (Broken("the cluster\nis gone"), OSError(errno.ENOSPC, "No space left on device")):
+
+        @guard
+        def command(error: Exception = error) -> int:
+            raise error
+
+        assert command() == 75
+    resume, room = capsys.readouterr().err.splitlines()
+    assert resume.startswith("lethe: the cluster is gone: ") and "--resume" in resume
+    assert "No space left" in room
 
 
 def test_guard_passes_success_interrupt_and_bugs() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -18,7 +19,7 @@ WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>", "<|assistant|>", "<unk>"]
 
 
-def write_model(folder: Path, seed: int = 0, *, hidden: int = 32) -> Path:
+def write_model(folder: Path, seed: int = 0, *, hidden: int = 32, dropout: float = 0.0) -> Path:
     """A random Llama with a word-level tokenizer."""
     torch.manual_seed(seed)
     vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
@@ -31,6 +32,7 @@ def write_model(folder: Path, seed: int = 0, *, hidden: int = 32) -> Path:
     config = LlamaConfig(
         vocab_size=len(vocabulary), hidden_size=hidden, intermediate_size=48, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        attention_dropout=dropout,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
@@ -65,9 +67,9 @@ def write_data(folder: Path, rows: int = 6) -> Path:
     return folder
 
 
-def assets(folder: Path) -> Assets:
+def assets(folder: Path, **model: Any) -> Assets:
     """Everything of the above, as a run's inputs."""
-    start, source = write_model(folder / "start"), write_data(folder / "data")
+    start, source = write_model(folder / "start", **model), write_data(folder / "data")
     benchmark = TofuBenchmark(source=str(source))
     return Assets(
         benchmark=benchmark,

@@ -1,5 +1,6 @@
 """A user's mistakes: one line that names the culprit and the choices, exit code 2."""
 
+import errno
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -9,11 +10,17 @@ from typing import ParamSpec
 P = ParamSpec("P")
 
 BAD_INPUT = 2
+BROKEN = 75  # EX_TEMPFAIL of sysexits.h: try again later
+FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 class BadInput(Exception):
     """Something the user gave cannot work; the message says what, and what would."""
+
+
+class Broken(Exception):
+    """What a study stands on failed: a machine, a disk, the cluster. What is finished is kept; `--resume` goes on."""
 
 
 def choices(kind: str, given: str, known: Iterable[str]) -> BadInput:
@@ -37,6 +44,15 @@ def guard(main: Callable[P, int]) -> Callable[P, int]:
         except BadInput as error:
             print("lethe:", " ".join(str(error).split()), file=sys.stderr)
             return BAD_INPUT
+        except Broken as error:
+            what = " ".join(str(error).split())
+            print(f"lethe: {what}: what is finished is kept; the same command with --resume goes on", file=sys.stderr)
+            return BROKEN
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            print(f"lethe: {error}: make room, then go on with what is finished", file=sys.stderr)
+            return BROKEN
         except KeyboardInterrupt:
             print("lethe: interrupted", file=sys.stderr)
             return INTERRUPTED

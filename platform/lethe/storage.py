@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lethe.errors import BadInput
+from lethe.errors import FULL, BadInput
 
 
 def home() -> Path:
@@ -28,6 +28,11 @@ def writable(folder: Path) -> Path:
     return folder.resolve()
 
 
+def _refused(folder: Path, error: OSError) -> Exception:
+    """A folder that cannot be written is the user's mistake, a disk that is full is nobody's."""
+    return error if error.errno in FULL else BadInput(f"cannot write to {folder}: {error.strerror}")
+
+
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `target` on success; a target that appeared meanwhile is kept."""
@@ -35,7 +40,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise BadInput(f"cannot write to {target.parent}: {error.strerror}") from None
+        raise _refused(target.parent, error) from None
     try:
         temporary.chmod(0o755)
         yield temporary
@@ -55,7 +60,7 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     except OSError as error:
-        raise BadInput(f"cannot write to {path.parent}: {error.strerror}") from None
+        raise _refused(path.parent, error) from None
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(raw)

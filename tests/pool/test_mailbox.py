@@ -17,8 +17,13 @@ def play(script: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(script, 10))
 
 
-async def lease(box: Mailbox, group: str = "g", incarnation: int = 1) -> Any:
-    return await box.take(group, incarnation, 1.0)
+async def take(box: Mailbox, wait_s: float = 1.0, group: str = "g") -> Any:
+    """As the group's newest process."""
+    return await box.take(group, box._groups[group].incarnation, wait_s)
+
+
+async def lease(box: Mailbox, group: str = "g", incarnation: int | None = None) -> Any:
+    return await (take(box, group=group) if incarnation is None else box.take(group, incarnation, 1.0))
 
 
 def test_a_run_goes_through_in_lockstep() -> None:
@@ -48,7 +53,7 @@ def test_submit_is_idempotent_and_shapes_are_kept_apart() -> None:
         await box.submit("r", {}, SHAPE)
         await box.submit("r", {"second": True}, SHAPE)
         assert (await lease(box))["payload"] == {}
-        assert await box.take("g", 1, 0.05) is None, "nothing of this shape is left"
+        assert await take(box, 0.05) is None, "nothing of this shape is left"
         assert (await box.status())["queued"] == {"2x1xcpu": 1}
 
     play(script())
@@ -57,16 +62,16 @@ def test_submit_is_idempotent_and_shapes_are_kept_apart() -> None:
 def test_a_dead_group_gives_its_run_back_and_its_reports_are_stale() -> None:
     async def script() -> None:
         box = Mailbox()
-        await box.register("g", SHAPE)
+        first = await box.register("g", SHAPE)
         await box.submit("r", {}, SHAPE)
         old = await lease(box)
         waiting = asyncio.create_task(box.report(old["lease"], 0, {"epoch": 1}))
         assert await box.next_report("r", 0) == {"epoch": 1}
-        assert await box.register("g", SHAPE) == 2
+        await box.register("g", SHAPE)
         assert await waiting == "stale"
         assert await box.report(old["lease"], 1, {"epoch": 2}) == "stale"
-        assert (await lease(box, incarnation=1))["kind"] == "exit", "the old incarnation gets no work"
-        new = await lease(box, incarnation=2)
+        assert (await lease(box, incarnation=first))["kind"] == "exit", "the old incarnation gets no work"
+        new = await lease(box)
         assert new["run"] == "r"
         following = asyncio.create_task(box.next_report("r", 1))
         assert await box.report(new["lease"], 0, {"epoch": 1}) == "continue", "seen before: answered at once"
@@ -80,9 +85,9 @@ def test_a_run_that_kills_every_group_is_lost() -> None:
     async def script() -> None:
         box = Mailbox(max_attempts=2)
         await box.submit("r", {}, SHAPE)
-        for incarnation in (1, 2):
-            assert await box.register("g", SHAPE) == incarnation
-            assert (await lease(box, incarnation=incarnation))["run"] == "r"
+        for _ in range(2):
+            await box.register("g", SHAPE)
+            assert (await lease(box))["run"] == "r"
         await box.gone("g")
         report = await box.next_report("r", 0)
         assert report["final"] and report["verdict"] == "lost" and "2 times" in report["reason"]
@@ -117,12 +122,12 @@ def test_stop(taken: bool) -> None:
             await box.next_report("r", 0)
             await box.stop("r")
             assert await report == "stop"
-            assert await box.take("g", 1, 0.05) is None
+            assert await take(box, 0.05) is None
             assert (await box.next_report("r", 1))["verdict"] == "stopped"
         else:
             await box.stop("r")
             assert (await box.next_report("r", 0))["verdict"] == "stopped"
-            assert await box.take("g", 1, 0.05) is None
+            assert await take(box, 0.05) is None
 
     play(script())
 
@@ -147,7 +152,7 @@ def test_two_idle_groups_and_one_run() -> None:
         box = Mailbox()
         for group in ("a", "b"):
             await box.register(group, SHAPE)
-        waiting = [asyncio.create_task(box.take(group, 1, 0.3)) for group in ("a", "b")]
+        waiting = [asyncio.create_task(take(box, 0.3, group)) for group in ("a", "b")]
         await asyncio.sleep(0.01)
         await box.submit("r", {}, SHAPE)
         got = await asyncio.gather(*waiting)
@@ -168,7 +173,7 @@ def test_a_forgotten_run_that_is_submitted_again_is_a_new_one() -> None:
         new = await lease(box, "b")
         assert new["payload"] == {"second": True}
         assert await box.report(old["lease"], 0, {"epoch": 1}) == "stale"
-        assert await box.take("a", 1, 0.05) is None
+        assert await take(box, 0.05, "a") is None
         assert await box.report(new["lease"], 0, {"final": True, "verdict": "complete"}) == "continue"
         assert (await box.next_report("r", 0))["verdict"] == "complete"
 
@@ -182,9 +187,126 @@ def test_a_lapse_wakes_idle_groups() -> None:
             await box.register(group, SHAPE)
         await box.submit("r", {}, SHAPE)
         await lease(box, "a")
-        waiting = asyncio.create_task(box.take("b", 1, 5.0))
+        waiting = asyncio.create_task(take(box, 5.0, "b"))
         await asyncio.sleep(0.1)
         await box.status()
         assert (await asyncio.wait_for(waiting, 1))["run"] == "r"
+
+    play(script())
+
+
+def test_attempts_are_counted_since_the_last_new_report() -> None:
+    """A long run on machines that come and go is not the cause of its deaths."""
+
+    async def trial(box: Mailbox) -> tuple[int, Any]:
+        seen = 0
+        while not (report := await box.next_report("r", seen)).get("final"):
+            seen += 1
+        return seen, report
+
+    async def script() -> None:
+        box = Mailbox(max_attempts=2)
+        await box.submit("r", {}, SHAPE)
+        ended = asyncio.create_task(trial(box))
+        for reports in (1, 2, 3, 3, 3):
+            await box.register("g", SHAPE)
+            if (got := await take(box, 0.05)) is not None:
+                for index in range(reports):
+                    assert await box.report(got["lease"], index, {"epoch": index + 1}) == "continue"
+        seen, report = await ended
+        assert seen == 3 and report["verdict"] == "lost"
+
+    play(script())
+
+
+def test_a_mailbox_that_was_started_again_asks_for_everything() -> None:
+    async def script() -> None:
+        former, box = Mailbox(), Mailbox()
+        incarnation = await former.register("g", SHAPE)
+        await former.submit("r", {"x": 1}, SHAPE)
+        old = await lease(former)
+        assert await box.report(old["lease"], 0, {"epoch": 1}) == "stale"
+        assert not await box.heartbeat(old["lease"])
+        assert (await box.take("g", incarnation, 1.0))["kind"] == "register"
+        assert await box.next_report("r", 1) is None, "the trial had seen one report"
+        assert await box.register("g", SHAPE) != incarnation
+        await box.submit("r", {"x": 1}, SHAPE)
+        following = asyncio.create_task(box.next_report("r", 1))
+        new = await lease(box)
+        assert new["run"] == "r" and new["lease"] != old["lease"]
+        assert await box.report(new["lease"], 0, {"epoch": 1}) == "continue", "the trial has it already"
+        second = asyncio.create_task(box.report(new["lease"], 1, {"epoch": 2}))
+        assert (await following)["epoch"] == 2
+        second.cancel()
+
+    play(script())
+
+
+@pytest.mark.parametrize("verdict", ["infeasible", "out_of_memory", "error"])
+def test_what_would_fail_again_is_the_result_at_once(verdict: str) -> None:
+    """Rank 1 says why before the group dies: the reason is kept and the run is not tried again."""
+
+    async def script() -> None:
+        box = Mailbox()
+        await box.register("g", SHAPE)
+        await box.submit("r", {}, SHAPE)
+        got = await lease(box)
+        await box.failed(got["lease"], verdict, "because")
+        await box.failed(got["lease"], "lost", "RuntimeError: connection closed by peer")
+        assert await box.next_report("r", 0) == {"final": True, "verdict": verdict, "reason": "because"}
+        await box.register("g", SHAPE)
+        assert await take(box, 0.05) is None
+
+    play(script())
+
+
+def test_what_may_do_better_is_tried_again_and_its_reason_kept() -> None:
+    async def script() -> None:
+        box = Mailbox(max_attempts=2)
+        for group in ("a", "b"):
+            await box.register(group, SHAPE)
+        await box.submit("r", {}, SHAPE)
+        for group in ("a", "b"):
+            await box.failed((await lease(box, group))["lease"], "lost", f"{group} lost a peer")
+        report = await box.next_report("r", 0)
+        assert (report["verdict"], report["reason"]) == ("lost", "b lost a peer")
+
+    play(script())
+
+
+def test_io_that_fails_again_and_again_ends_the_session_and_no_trial() -> None:
+    async def script() -> None:
+        box = Mailbox(max_attempts=2)
+        await box.register("g", SHAPE)
+        for run in ("r", "other"):
+            await box.submit(run, {}, SHAPE)
+        asking = [asyncio.create_task(box.next_report(run, 0)) for run in ("r", "other")]
+        for _ in range(2):
+            await box.failed((await lease(box))["lease"], "interrupted", "OSError: disk full")
+        for report in await asyncio.gather(*asking):
+            assert report == {"final": True, "verdict": "interrupted", "reason": "OSError: disk full"}
+        assert (await box.status())["abandoned"] == "OSError: disk full"
+        await box.submit("late", {}, SHAPE)
+        assert (await box.next_report("late", 0))["verdict"] == "interrupted"
+        assert await take(box, 0.05) is None
+
+    play(script())
+
+
+def test_a_result_that_was_there_before_all_were_abandoned_is_delivered() -> None:
+    async def script() -> None:
+        box = Mailbox()
+        await box.register("g", SHAPE)
+        for run in ("r", "other"):
+            await box.submit(run, {}, SHAPE)
+        got = await lease(box)
+        await box.report(got["lease"], 0, {"final": True, "verdict": "complete"})
+        second = await lease(box)
+        report = asyncio.create_task(box.report(second["lease"], 0, {"epoch": 1}))
+        await asyncio.sleep(0)
+        await box.abandon("interrupted")
+        assert await report == "stop"
+        assert (await box.next_report("r", 0))["verdict"] == "complete"
+        assert (await box.next_report("other", 1))["verdict"] == "interrupted"
 
     play(script())

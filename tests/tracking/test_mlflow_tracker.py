@@ -195,7 +195,7 @@ def test_failed_calls_are_sent_again_and_told_once(
     down = False
     assert tracker.finish(record, report)
     assert [r.getMessage() for r in caplog.records] == [
-        "MLflow is behind and will be sent the rest when the study ends: OSError: the network"
+        "MLflow is behind and will be sent the rest when it answers: OSError: the network"
     ]
     below = by_trial(look, uri)
     assert [len(look(uri).get_metric_history(run.info.run_id, "forget")) for run in below.values()] == [3, 3]

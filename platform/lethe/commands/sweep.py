@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lethe.config.study import Study, load_study
 from lethe.data.task_files import with_tasks
-from lethe.errors import INTERRUPTED, guard
+from lethe.errors import INTERRUPTED, Broken, guard
 from lethe.storage import home, writable
 
 
@@ -27,7 +27,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @guard
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input, 130 interrupted (finished trials are kept)."""
+    """Exit codes: 0 done, 2 bad input, 75 a machine, disk or cluster failed, 130 interrupted; what is finished is kept."""
     args = _parser().parse_args(argv)
     overrides = list(args.set)
     for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
@@ -89,4 +89,6 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             where = tracker.finish(record, target)
             console.finish(record, report, [f"models, runs {where}"] if where else [])
+            if session.broken:
+                raise Broken(session.broken)
     return INTERRUPTED if record.interrupted else 0

@@ -14,6 +14,7 @@ from lethe.config.assemble import assemble, resolved
 from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
+from lethe.config.checkpoint import Checkpoint
 from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space, check_stages
 from lethe.config.check_search import check_comparison, check_first, check_learning, check_repeatable, check_rungs
 from lethe.config.compare import Arm, Compare, arm_parts, check_read
@@ -30,10 +31,11 @@ RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 
 
 
 class Resources(Frozen):
-    """How many warm worker groups work on the study."""
+    """How many warm worker groups work on the study, and how often they write down where they are."""
 
     groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits")
     recycle_after: int | None = Field(None, ge=1, description="end a group's processes after so many runs")
+    checkpoint: Checkpoint = Checkpoint()
 
 
 class Tracking(Frozen):

@@ -10,13 +10,14 @@ from lethe.evaluation.task import AnyTruth
 from lethe.methods.influence import influence
 from lethe.methods.input_guard import input_guard
 from lethe.methods.retrain import retrain
+from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context
 from lethe.training.outcome import Outcome, Ranks, Report
 from lethe.training.unlearn import unlearn
 
 __all__ = ["METHODS", "method_of"]
 
-Method = Callable[[Recipe, Context, AnyTruth, Report, Ranks], Outcome]
+Method = Callable[[Recipe, Context, AnyTruth, Report, Ranks, Checkpoints], Outcome]
 
 METHODS: dict[str, Method] = {"influence": influence, "retrain": retrain, "input_guard": input_guard}
 

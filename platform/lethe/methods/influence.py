@@ -17,12 +17,15 @@ from lethe.losses.tokens import token_log_probs
 from lethe.methods.single import SingleRun
 from lethe.models.forward import scored_logits
 from lethe.optim import sample_keys, sampled_labels
+from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context
 from lethe.training.outcome import Outcome, Ranks, Report
 from lethe.training.steps import KIND_KEYS
 
 
-def influence(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks) -> Outcome:
+def influence(
+    recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks, saved: Checkpoints | None = None
+) -> Outcome:
     """theta + strength (H + damping mean(H))^-1 g, evaluated once: `epoch` and `optimizer_step` are 1.
 
     Ranks share the rows and add up g and H, each on a whole fp32 copy of the model: 16 bytes a parameter with the

@@ -13,6 +13,7 @@ from lethe.data.template import Template
 from lethe.evaluation.eval_set import build_eval_set
 from lethe.evaluation.task import AnyTruth
 from lethe.methods.single import SingleRun
+from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context
 from lethe.training.outcome import Outcome, Ranks, Report
 
@@ -22,7 +23,9 @@ WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]*"
 NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
 
 
-def input_guard(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks) -> Outcome:
+def input_guard(
+    recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks, saved: Checkpoints | None = None
+) -> Outcome:
     """Evaluate the start model with the instruction in every prompt: `epoch`, `optimizer_step` and `tokens` are 0.
 
     The verdict is infeasible where no name can be told for `{topics}`, or a prompt outgrows the model's positions.

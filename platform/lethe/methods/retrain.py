@@ -23,6 +23,7 @@ from lethe.losses.contract import Counts, Loss, Scored
 from lethe.methods.single import SingleRun
 from lethe.models.embedded import train_anew
 from lethe.models.loading import load_model
+from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context
 from lethe.training.outcome import Outcome, Ranks, Report
 from lethe.training.unlearn import unlearn
@@ -32,7 +33,9 @@ WORD_S = 20.0  # seconds between two words of rank 0 to the ranks that wait for 
 T = TypeVar("T")
 
 
-def retrain(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks) -> Outcome:
+def retrain(
+    recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks, saved: Checkpoints | None = None
+) -> Outcome:
     """Train from `assets.origin` on the retain rows; nothing is taken from a cache.
 
     An epoch is one pass over the rows trained on. Raises BadInput where it is unknown what the start model was made
@@ -43,7 +46,7 @@ def retrain(recipe: Recipe, context: Context, truth: AnyTruth, report: Report, r
         raise BadInput("retrain needs model.base, the checkpoint that model.path was made from")
     if isinstance(origin, EmbeddedModel):
         return _embedded(origin, SingleRun(recipe, context, truth, ranks))
-    return _from_base(Path(origin), recipe, context, truth, report, ranks)
+    return _from_base(Path(origin), recipe, context, truth, report, ranks, saved)
 
 
 def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:
@@ -77,12 +80,13 @@ def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
 
 
 def _from_base(
-    base: Path, recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks
+    base: Path, recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks, saved: Checkpoints | None
 ) -> Outcome:
     """The training loop itself, on every weight of the base checkpoint and on retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})
     loss = Descent(recipe.objective)
-    outcome = unlearn(plain, _retraining(context, base), truth, lambda values: report(_renamed(values)), ranks, loss)
+    context = _retraining(context, base)
+    outcome = unlearn(plain, context, truth, lambda values: report(_renamed(values)), ranks, saved, loss)
     return replace(outcome, report=_renamed(outcome.report))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import socket
 import threading
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,19 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from lethe.errors import BadInput
-from lethe.pool.mailbox import Mailbox
+from lethe.errors import BadInput, Broken
+from lethe.pool.mailbox import Mailbox, Report
+from lethe.pool.request import Request
 from lethe.pool.shape import HEAD_SLIVER, Shape
 from lethe.pool.worker import work
 
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
-MAX_FAILURES = 20  # restarts of one group's workers, before its trainer ends and the reconciler starts another
-GIVE_UP = 3
+ANSWER_S = 5.0  # the mailbox answers in milliseconds; while it starts again, or the machine is busy, it may not
+LOOK_S = 1.0  # between two looks at what the cluster holds
+PATIENCE = 5  # looks in a row at a control store where nobody listens
+MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and the reconciler starts another
+GIVE_UP = 4  # groups in a row that ended before their workers were there
 
 
 class _CpuTrainer(DataParallelTrainer):
@@ -57,10 +63,19 @@ class Pool:
         self._threads: dict[str, tuple[Shape, threading.Thread]] = {}
         self._closing = threading.Event()
         self._shape: Shape | None = None
+        self._ended: dict[str, str] = {}
         self._failures = 0
-        self.broken: str | None = None
+        self._wish: str | None = None
+        self.broken: str | None = None  # why no run can go on
+        self.silent = False  # even the mailbox is gone: nobody can be told
         self._lock = threading.Lock()
-        self.mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
+        self._resources = ray.cluster_resources()
+        # Calls that a dying mailbox left open are made again once it is back; its rules allow for repetition.
+        self.mailbox = (
+            ray.remote(Mailbox)
+            .options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000, max_restarts=-1, max_task_retries=-1)
+            .remote()
+        )
         self._reconciler = threading.Thread(target=self._reconcile_forever, daemon=True)
         self._reconciler.start()
 
@@ -81,12 +96,31 @@ class Pool:
                 used.append(self._shape)
             return max(1, len(used))
 
-    def result(self, ref: Any) -> Any:
-        """`ray.get` that gives up with BadInput once no group can be had any more."""
+    def submit(self, run: str, payload: dict[str, Any], shape: Shape) -> Request:
+        """Queue a run; `result` waits for it."""
+        return Request(self.mailbox, run, payload, shape.key)
+
+    def result(self, request: Request) -> Report:
+        """The only report of a run. Raises Broken once no group can be had any more."""
+        report = request.report(0, self._get)
+        if report["verdict"] == "interrupted":
+            raise Broken(report["reason"])
+        return report
+
+    def _get(self, ref: Any) -> Any:
         while not ray.wait([ref], timeout=1.0)[0]:
             if self.broken:
-                raise BadInput(f"no worker group can run: {self.broken}")
+                raise Broken(self.broken)
         return ray.get(ref)
+
+    def abandon(self, reason: str) -> None:
+        """Interrupt every run for those who wait for it. Only leaves word, so that a signal handler may call it."""
+        self._wish = self._wish or reason
+
+    @property
+    def ended(self) -> str | None:
+        """Why no run goes on: the pool is broken, or was asked to abandon them."""
+        return self.broken or self._wish
 
     def require(self, shape: Shape) -> None:
         """Refuse a shape that the cluster can never hold."""
@@ -103,29 +137,48 @@ class Pool:
         self._closing.set()
         self._reconciler.join(5.0)
         deadline = time.monotonic() + timeout_s
+        if self.silent:
+            return
         with suppress(ray.exceptions.RayError):  # a mailbox that died leaves nobody to tell
-            ray.get(self.mailbox.close.remote())
+            ray.get(self.mailbox.close.remote(), timeout=timeout_s)
             for _, thread in list(self._threads.values()):
                 thread.join(max(0.0, deadline - time.monotonic()))
             ray.kill(self.mailbox)
 
     def _reconcile_forever(self) -> None:
+        asked, look_at, misses = self.mailbox.status.remote(), 0.0, 0
         while not self._closing.wait(RECONCILE_S):
             try:
-                status = ray.get(self.mailbox.status.remote())
+                if time.monotonic() >= look_at:
+                    # Asked nothing that its control store would have to answer, a driver outlives its cluster: else
+                    # Ray waits a minute and ends the process.
+                    misses, look_at = 0 if _answers() else misses + 1, time.monotonic() + LOOK_S
+                    if misses == PATIENCE:
+                        return self._fall_silent("the Ray cluster is gone")
+                    self._resources = self._resources if misses else ray.cluster_resources()
+                status = ray.get(asked, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(status)
-            except ray.exceptions.RayActorError as error:
-                self.broken = self.broken or f"the mailbox died ({error})"
-                return
+                asked = self.mailbox.status.remote()
+            except ray.exceptions.GetTimeoutError:
+                if not misses and not _head_lives():
+                    return self._fall_silent("the head of the Ray cluster is gone")
+            except ray.exceptions.ActorDiedError as error:
+                return self._fall_silent(f"the pool's mailbox is gone for good ({_line(error)})")
             except ray.exceptions.RayError as error:
-                log.warning("pool: %s", error)
+                log.warning("pool: %s", _line(error))
+                asked = self.mailbox.status.remote()
+
+    def _fall_silent(self, reason: str) -> None:
+        self.broken = self.broken or reason
+        self.silent = True
 
     def _reconcile(self, status: dict[str, Any]) -> None:
-        for name, (_, thread) in list(self._threads.items()):
-            if not thread.is_alive():
-                del self._threads[name]
-                ray.get(self.mailbox.gone.remote(name))
+        self._bury(status["groups"])
+        if self.ended and not status["abandoned"]:
+            self.mailbox.abandon.remote(self.ended)
+        if not self.ended:
+            self.broken = status["abandoned"]
         idle = [n for n, g in status["groups"].items() if g["idle"] and not g["dissolved"] and n in self._threads]
         for key, count in status["queued"].items():
             shape = Shape.parse(key)
@@ -136,7 +189,19 @@ class Pool:
                     self._start(shape)
                 elif others := [n for n in idle if self._threads[n][0].key not in status["queued"]]:
                     idle.remove(others[0])
-                    ray.get(self.mailbox.dissolve.remote(others[0]))
+                    self.mailbox.dissolve.remote(others[0])
+
+    def _bury(self, registered: Collection[str]) -> None:
+        """Groups that have ended give their runs back. None that its workers had not reached may end too often."""
+        for name, (_, thread) in list(self._threads.items()):
+            if thread.is_alive():
+                continue
+            del self._threads[name]
+            self.mailbox.gone.remote(name)
+            reason = self._ended.pop(name, None)
+            self._failures = self._failures + 1 if reason and name not in registered else 0
+            if self._failures >= GIVE_UP:
+                self.broken = self.broken or f"{GIVE_UP} worker groups in a row ended before they began: {reason}"
 
     def _used(self) -> list[Shape]:
         return [shape for shape, _ in self._threads.values()]
@@ -144,7 +209,7 @@ class Pool:
     def _fits(self, shape: Shape, used: list[Shape]) -> bool:
         if self._max_groups is not None and len(used) >= self._max_groups:
             return False
-        free = dict(ray.cluster_resources())
+        free = dict(self._resources)
         for other in used:
             for kind, amount in other.total().items():
                 free[kind] = free.get(kind, 0) - amount
@@ -175,11 +240,27 @@ class Pool:
         )
         try:
             trainer.fit()
-            self._failures = 0
         except Exception as error:
             # Ray Train wraps whatever ended its controller; the reconciler starts a new group for queued work.
             if not self._closing.is_set():
-                log.warning("pool: %s ended: %s", name, error)
-                self._failures += 1
-                if self._failures >= GIVE_UP:
-                    self.broken = f"groups ended {GIVE_UP} times in a row ({error})"
+                log.warning("pool: %s ended: %s", name, _line(error))
+                self._ended[name] = _line(error)
+
+
+def _answers() -> bool:
+    """Whether somebody listens where the cluster's control store is."""
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
+    except OSError:
+        return False
+    return True
+
+
+def _head_lives() -> bool:
+    return any(node["Alive"] and "node:__internal_head__" in node["Resources"] for node in ray.nodes())
+
+
+def _line(error: Exception) -> str:
+    """Ray's errors carry whole tracebacks; the last line says what happened."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()

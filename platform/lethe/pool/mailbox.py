@@ -6,14 +6,17 @@ One asynchronous actor holds it; as a plain class it runs in any event loop, so 
   give me the next". Repeating a call changes nothing.
 * A worker group calls `register`, then `take` for ever. A lease is one group incarnation's right to work on
   one run. A report under a lost lease is answered "stale"; a run whose group died goes back to the front of the
-  queue, at most `max_attempts` times.
+  queue, at most `max_attempts` times without a new report in between.
 * A run that is retried repeats its reports (equal run, equal result); those already seen are answered at once.
+* A mailbox that died and was started again knows nothing: groups are asked to register, trials to submit again, and
+  no lease or incarnation of its former life is valid.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -24,9 +27,9 @@ Report = dict[str, Any]
 
 
 class Lease(TypedDict):
-    """What a group gets from `take`: one run to work on, or `exit`."""
+    """What a group gets from `take`: one run to work on, or the wish that it should `register` again or `exit`."""
 
-    kind: Literal["run", "exit"]
+    kind: Literal["run", "register", "exit"]
     lease: int
     run: str
     payload: dict[str, Any]
@@ -39,12 +42,16 @@ class _Run:
     reports: list[Report] = field(default_factory=list)
     continued: int = 0
     stopped: bool = False
-    attempts: int = 0
+    attempts: int = 0  # since its last new report
+    fault: tuple[str, str] = ("lost", "")  # verdict and reason of the last attempt, should there be no other
     lease: int | None = None
 
     @property
     def final(self) -> bool:
         return bool(self.reports) and bool(self.reports[-1].get("final"))
+
+    def end(self, verdict: str, reason: str = "") -> None:
+        self.reports.append({"final": True, "verdict": verdict, "reason": reason})
 
 
 @dataclass
@@ -66,9 +73,10 @@ class Mailbox:
         self._groups: dict[str, _Group] = {}
         self._queue: deque[str] = deque()
         self._leases: dict[int, tuple[str, str]] = {}
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(secrets.randbits(48))
         self._changed = asyncio.Condition()
         self._closed = False
+        self._abandoned: str | None = None
 
     # The trial's side
 
@@ -77,18 +85,21 @@ class Mailbox:
         if run in self._runs:
             return
         self._runs[run] = _Run(payload, shape)
-        self._queue.append(run)
+        if self._abandoned is None:
+            self._queue.append(run)
         await self._notify()
 
-    async def next_report(self, run: str, seen: int) -> Report:
-        """Answer the first `seen` reports with "continue" and wait for the next one."""
+    async def next_report(self, run: str, seen: int) -> Report | None:
+        """Answer the first `seen` reports with "continue" and wait for the next one; None: submit the run again."""
         entry = self._runs.get(run)
         if entry is None:
-            return {"final": True, "verdict": "lost", "reason": "the mailbox does not know this run"}
+            return None
         entry.continued = max(entry.continued, seen)
         await self._notify()
-        await self._until(lambda: len(entry.reports) > seen)
-        return entry.reports[seen]
+        await self._until(lambda: len(entry.reports) > seen or self._abandoned is not None)
+        if len(entry.reports) > seen:
+            return entry.reports[seen]
+        return {"final": True, "verdict": "interrupted", "reason": self._abandoned}
 
     async def stop(self, run: str) -> None:
         """End a run at its next report; one that no group has taken yet ends at once."""
@@ -98,7 +109,7 @@ class Mailbox:
         entry.stopped = True
         if run in self._queue:
             self._queue.remove(run)
-            entry.reports.append({"final": True, "verdict": "stopped"})
+            entry.end("stopped")
         await self._notify()
 
     async def forget(self, run: str) -> None:
@@ -115,14 +126,16 @@ class Mailbox:
         """A group's process has (re)started: give its new incarnation; what it was working on is queued again."""
         entry = self._groups.setdefault(group, _Group(shape))
         self._reclaim(entry)
-        entry.incarnation += 1
+        entry.incarnation = next(self._ids)
         entry.beat = time.monotonic()
         await self._notify()
         return entry.incarnation
 
     async def take(self, group: str, incarnation: int, wait_s: float) -> Lease | None:
         """The next run for this group's shape, or None after `wait_s` so that idle ranks keep in touch."""
-        entry = self._groups[group]
+        entry = self._groups.get(group)
+        if entry is None:
+            return Lease(kind="exit" if self._closed else "register", lease=0, run="", payload={})
         if incarnation != entry.incarnation:
             return Lease(kind="exit", lease=0, run="", payload={})
         self._release(entry)
@@ -148,15 +161,29 @@ class Mailbox:
             return "stop"
         if index == len(entry.reports):
             entry.reports.append(report)
+            entry.attempts = 1
             await self._notify()
         if report.get("final"):
             return "continue"
-        await self._until(
-            lambda: entry.continued > index or entry.stopped or self._closed or lease not in self._leases
-        )
+        await self._until(lambda: entry.continued > index or self._unwanted(entry) or lease not in self._leases)
         if lease not in self._leases:
             return "stale"
-        return "stop" if entry.stopped or self._closed else "continue"
+        return "stop" if self._unwanted(entry) else "continue"
+
+    async def failed(self, lease: int, verdict: str, reason: str) -> None:
+        """A rank cannot go on. `lost` (a peer vanished) and `interrupted` (I/O) are tried again, and are the end once
+        there were too many attempts; any other verdict is the run's result, whatever becomes of the group."""
+        if lease not in self._leases:
+            return
+        name, group = self._leases[lease]
+        run = self._runs.get(name)
+        if run is not None and not run.final:
+            if verdict in ("lost", "interrupted"):
+                run.fault = (verdict, reason)
+                self._reclaim(self._groups[group])
+            else:
+                run.end(verdict, reason)
+        await self._notify()
 
     async def heartbeat(self, lease: int) -> bool:
         """A group is alive and working under this lease; False: the lease is lost."""
@@ -166,6 +193,12 @@ class Mailbox:
         return True
 
     # The pool's side
+
+    async def abandon(self, reason: str) -> None:
+        """No run goes on: trials are told that theirs are interrupted, groups stop at their next report."""
+        self._abandoned = self._abandoned or reason
+        self._queue.clear()
+        await self._notify()
 
     async def dissolve(self, group: str) -> None:
         """Let a group end when it next asks for work."""
@@ -182,7 +215,7 @@ class Mailbox:
         await self._notify()
 
     async def status(self) -> dict[str, Any]:
-        """Queued runs by shape; for every group its shape, whether it waits for work and how often it started."""
+        """Queued runs by shape; for every group its shape and whether it waits for work; why all were abandoned."""
         if self._lapse():
             await self._notify()
         queued: dict[str, int] = {}
@@ -193,11 +226,10 @@ class Mailbox:
                 "shape": g.shape,
                 "idle": g.lease is None and g.incarnation > 0,
                 "dissolved": g.dissolved,
-                "incarnation": g.incarnation,
             }
             for name, g in self._groups.items()
         }
-        return {"queued": queued, "groups": groups}
+        return {"queued": queued, "groups": groups, "abandoned": self._abandoned}
 
     async def close(self) -> None:
         """Stop every run at its next report and end every group."""
@@ -214,6 +246,9 @@ class Mailbox:
             or self._wanted(group.shape)
         )
 
+    def _unwanted(self, run: _Run) -> bool:
+        return run.stopped or self._closed or self._abandoned is not None
+
     def _wanted(self, shape: str) -> bool:
         return any(self._runs[run].shape == shape for run in self._queue)
 
@@ -222,6 +257,7 @@ class Mailbox:
         self._queue.remove(run)
         entry = self._runs[run]
         entry.attempts += 1
+        entry.fault = ("lost", f"its workers died {entry.attempts} times")
         entry.lease = group.lease = next(self._ids)
         group.beat = time.monotonic()
         self._leases[group.lease] = (run, name)
@@ -231,22 +267,24 @@ class Mailbox:
         """The group asks for new work: what it had is finished. A run that it left without a final report was stopped."""
         run = self._drop(group)
         if run is not None and not run.final:
-            run.reports.append({"final": True, "verdict": "stopped"})
+            run.end("stopped")
 
     def _reclaim(self, group: _Group) -> None:
-        """The group died: its run is queued again, or ends as lost after too many attempts."""
+        """The group died or gave up: its run is queued again, or ends after too many attempts."""
         lease = group.lease
         name = self._leases[lease][0] if lease in self._leases else None
         run = self._drop(group)
         if run is None or run.final or name is None:
             return
         if run.stopped:
-            run.reports.append({"final": True, "verdict": "stopped"})
-        elif run.attempts >= self._max_attempts:
-            reason = f"its workers died {run.attempts} times"
-            run.reports.append({"final": True, "verdict": "lost", "reason": reason})
-        else:
+            run.end("stopped")
+        elif run.attempts < self._max_attempts:
             self._queue.appendleft(name)
+        elif run.fault[0] == "lost":
+            run.end(*run.fault)
+        else:  # what it writes to or reads from fails, and will for the others
+            self._abandoned = self._abandoned or run.fault[1]
+            self._queue.clear()
 
     def _drop(self, group: _Group) -> _Run | None:
         lease, group.lease = group.lease, None

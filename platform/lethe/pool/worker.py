@@ -10,7 +10,6 @@ import importlib
 import os
 import socket
 import threading
-import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import torch.distributed as dist
 from ray import train
 from ray.train.collective import broadcast_from_rank_zero
 
+from lethe.training.failure import judge
 from lethe.pool.shape import Shape
 
 IDLE_S = 25.0
@@ -66,9 +66,7 @@ def work(config: dict[str, Any]) -> None:
     join()
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     mailbox = config["mailbox"]
-    incarnation = 0
-    if ranks.rank == 0:
-        incarnation = ray.get(mailbox.register.remote(config["group"], config["shape"]))
+    incarnation = _register(config, ranks)
     served = 0
     while config["recycle_after"] is None or served < config["recycle_after"]:
         lease = None
@@ -79,6 +77,9 @@ def work(config: dict[str, Any]) -> None:
             continue
         if lease["kind"] == "exit":
             return
+        if lease["kind"] == "register":
+            incarnation = _register(config, ranks)
+            continue
         _serve(mailbox, lease, ranks)
         served += 1
 
@@ -94,6 +95,12 @@ def join() -> None:
         mine = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
     dist.init_process_group("gloo", init_method=broadcast_from_rank_zero(mine), rank=rank, world_size=world)
+
+
+def _register(config: dict[str, Any], ranks: Ranks) -> int:
+    if ranks.rank:
+        return 0
+    return ray.get(config["mailbox"].register.remote(config["group"], config["shape"]))
 
 
 def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:
@@ -114,12 +121,13 @@ def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:
             final = getattr(importlib.import_module(module), name)(lease["payload"], report, ranks)
         except Stopped:
             return
-        except Exception:
+        except Exception as error:
             # A bug in one run must not end a group of one: it becomes that run's verdict. With peers that wait in
-            # a collective there is no way on: the group dies, Ray Train restarts it, the mailbox counts attempts.
+            # a collective there is no way on: the group dies and Ray Train restarts it.
+            ray.get(mailbox.failed.remote(lease["lease"], *judge(error, ranks.world)))
             if ranks.world > 1:
                 raise
-            final = {"verdict": "error", "reason": traceback.format_exc(limit=-3)}
+            return
         if ranks.rank == 0:
             ray.get(mailbox.report.remote(lease["lease"], sent, {**final, "final": True}))
 

@@ -49,11 +49,9 @@ class StudySearcher(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """A config; None while no group is free; FINISHED when all trials of the budget are asked for."""
-        while self._store.remaining(self._trials) > self._store.pending:
+        while self._store.remaining(self._trials) > self._store.pending and not self._ends():
             if self._turns.running >= self._slots() or not self._turns.ready():
                 return None
-            if self._ends():
-                break
             try:
                 proposal = self._store.ask()
             except Impossible:

@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import ray
 
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
@@ -14,6 +13,7 @@ from lethe.errors import BadInput
 from lethe.models.digests import tokenizer_digest
 from lethe.models.prepare import Prepared
 from lethe.pool.groups import Pool
+from lethe.pool.request import Request
 from lethe.pool.shape import Shape
 from lethe.records import ModelScores, Sample
 from lethe.scores.cache import Measurement, Scores, load, store
@@ -85,11 +85,9 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     wanted = measurements(study, prepared)
     found = {role: scores for role, measurement in wanted.items() if (scores := load(measurement))}
     folders = {"start": prepared.start, "oracle": prepared.oracle}
-    missing = [role for role in wanted if role not in found]
-    for role in missing:
-        _submit(study, assets, pool, role, folders[role])
-    for role in missing:
-        report = _result(pool, role, folders[role])
+    requests = {role: _submit(study, assets, pool, role, folders[role]) for role in wanted if role not in found}
+    for role, request in requests.items():
+        report = _result(pool, request, folders[role])
         seconds = report.pop("evaluate_seconds")
         scores = _scores(report)
         store(wanted[role], scores)
@@ -97,7 +95,7 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     return found
 
 
-def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> None:
+def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> Request:
     recipe = study.first_recipe()
     payload = {
         "entry": ENTRY,
@@ -105,18 +103,14 @@ def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) ->
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "model": str(model),
     }
-    ray.get(pool.mailbox.submit.remote(_name(role, model), payload, Shape.of(recipe.engine).key))
+    return pool.submit(f"baseline:{role}:{model}", payload, Shape.of(recipe.engine))
 
 
-def _result(pool: Pool, role: str, model: Path) -> dict[str, Any]:
-    report = pool.result(pool.mailbox.next_report.remote(_name(role, model), 0))
+def _result(pool: Pool, request: Request, model: Path) -> dict[str, Any]:
+    report = pool.result(request)
     if report["verdict"] != "complete":
         raise BadInput(f"cannot score the model in {model}: {report.get('reason', report['verdict'])}")
     return report
-
-
-def _name(role: str, model: Path) -> str:
-    return f"baseline:{role}:{model}"
 
 
 def _scores(report: dict[str, Any]) -> Scores:

@@ -13,7 +13,7 @@ from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
-from lethe.errors import BadInput
+from lethe.errors import Broken
 from lethe.models.prepare import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.search.frame import Frame
@@ -142,7 +142,7 @@ class Sweep:
                     record = audit(self, pool, record)
         except KeyboardInterrupt:
             record = record.model_copy(update={"interrupted": True})
-        except BadInput as error:  # no group can be had any more: the search is over, and its result is kept
+        except Broken as error:  # no group can be had any more: the search is over, and its result is kept
             self.console.warn(f"the front is neither confirmed nor audited to the end: {error}")
             record = record.model_copy(update={"interrupted": True})
         return record.model_copy(update={"ended": time.time()})
@@ -164,6 +164,7 @@ class Sweep:
                 "assets": self._assets().model_dump(mode="json"),
                 "truth": truth_file(self._yardsticks),
                 "folder": str(folder),
+                "checkpoint": self.study.resources.checkpoint.model_dump(mode="json"),
             },
         }
 

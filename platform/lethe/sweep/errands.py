@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from lethe.errors import BadInput
+from lethe.errors import Broken
 
 if TYPE_CHECKING:
     from lethe.pool.groups import Pool
@@ -33,7 +33,7 @@ Ended = Callable[[Errand, list[dict[str, Any]]], None]
 def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
     """`ended` is given each errand with all its reports, the last with the verdict, in the order in which they end.
 
-    Ctrl-C raises KeyboardInterrupt; what has not ended then is stopped. Raises BadInput once no group can be had.
+    Ctrl-C raises KeyboardInterrupt; what has not ended then is stopped. Raises Broken once no group can be had.
     """
     waiting: dict[Any, tuple[Errand, list[dict[str, Any]]]] = {}
 
@@ -50,7 +50,7 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
             if not ready and pool.broken:
-                raise BadInput(f"no worker group can run: {pool.broken}")
+                raise Broken(pool.broken)
             for ref in ready:
                 errand, reports = waiting.pop(ref)
                 report = ray.get(ref)
@@ -58,6 +58,8 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
                     submit(errand)
                     follow(errand, reports)
                     continue
+                if report.get("verdict") == "interrupted":
+                    raise Broken(report["reason"])
                 reports.append(report)
                 if not report.get("final"):
                     follow(errand, reports)
@@ -65,7 +67,8 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
                 pool.mailbox.forget.remote(errand.name)
                 ended(errand, reports)
     finally:
-        ray.get([pool.mailbox.stop.remote(errand.name) for errand, _ in waiting.values()])
+        if not pool.silent:
+            ray.get([pool.mailbox.stop.remote(errand.name) for errand, _ in waiting.values()])
 
 
 @contextmanager

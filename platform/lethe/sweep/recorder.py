@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ray
 from ray import tune
 
+from lethe.config.checkpoint import FOLDER as CHECKPOINT
 from lethe.records import Sample, TrialRecord
 from lethe.search.frame import Frame
 from lethe.search.front import mark_front
@@ -60,10 +60,12 @@ class Recorder(tune.Callback):
         entry = self.running.get(config["number"])
         if entry is None:
             return
-        if "epoch" in report:
+        if "epoch" in report and not _repeats(report, entry["series"]):
             values = numbers(report)
             entry["series"].append(values)
             self._tracker.trial_reported(config["number"], values, int(report["epoch"]))
+        if report.get("verdict") == "interrupted":
+            return  # it stays among the running, which the end of the session cut off
         if report.get("final"):
             self._end(config, report)
         else:
@@ -71,7 +73,8 @@ class Recorder(tune.Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Tune ended the trial, perhaps before its last report: a scheduler stopped it."""
-        if trial.config["number"] in self.running:
+        last = (trial.last_result or {}).get("report", {})
+        if trial.config["number"] in self.running and last.get("verdict") != "interrupted":
             self._end(trial.config, {"verdict": "stopped", "reason": self.why_stopped(trial.config["run"])})
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -105,6 +108,7 @@ class Recorder(tune.Callback):
         )
         if record.verdict != "lost" or read_result(Path(record.folder)) is None:
             write_result(record)
+        shutil.rmtree(Path(record.folder) / CHECKPOINT, ignore_errors=True)
         self._add(record)
 
     def _add(self, record: TrialRecord) -> None:
@@ -122,9 +126,10 @@ class Recorder(tune.Callback):
             if trial.folder and trial.folder not in kept:
                 shutil.rmtree(Path(trial.folder) / "model", ignore_errors=True)
 
-    def interrupted(self) -> list[int]:
-        """Numbers of the trials that the end of the session cut off."""
-        return sorted(self.running)
+
+def _repeats(report: dict[str, Any], series: list[dict[str, float]]) -> bool:
+    """Whether a trial's new actor passes a report on that the one before it had passed on."""
+    return bool(series) and report["epoch"] <= series[-1]["epoch"]
 
 
 def write_result(record: TrialRecord) -> None:
@@ -142,8 +147,3 @@ def read_result(folder: Path) -> TrialRecord | None:
     record = TrialRecord.model_validate_json(path.read_text())
     decided = record.verdict == "stopped" and record.reason  # by a rung, not by a session that ended
     return record if decided or record.verdict in ("complete", "diverged", "infeasible") else None
-
-
-def stop_all(mailbox: Any, runs: list[str]) -> None:
-    """Tell the groups to end these runs at their next report."""
-    ray.get([mailbox.stop.remote(run) for run in runs])

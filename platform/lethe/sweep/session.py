@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import secrets
 import shutil
@@ -15,6 +16,9 @@ from lethe.sweep.cluster import connect
 
 if TYPE_CHECKING:
     from lethe.pool.groups import Pool
+
+CLOSE_S = 20.0  # for groups to end by themselves; what is left ends with Ray
+LEAVE_S = 2.0  # where runs were cut off: they go on from their checkpoints anyway
 
 
 class Session:
@@ -55,6 +59,11 @@ class Session:
         assert self._pool is not None
         return self._pool
 
+    @property
+    def broken(self) -> str | None:
+        """Why the groups cannot go on, if they cannot."""
+        return self._pool and self._pool.broken
+
     def _live(self) -> None:
         """Start, wait, end: Ray's processes die with the thread that started them, so it stays."""
         try:
@@ -82,7 +91,10 @@ class Session:
 
         try:
             if self._pool is not None:
-                self._pool.close()
+                self._pool.close(LEAVE_S if self._pool.ended else CLOSE_S)
         finally:
-            ray.shutdown()
+            if self._pool is not None and self._pool.silent:
+                atexit.unregister(ray.shutdown)  # it would wait for a cluster that is gone
+            else:
+                ray.shutdown()
             shutil.rmtree(self._folder, ignore_errors=True)

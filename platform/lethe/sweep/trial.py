@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import ray
 from ray import tune
 
-from lethe.pool.shape import HEAD_SLIVER, Shape
+from lethe.pool.request import Request
+from lethe.pool.shape import HEAD_SLIVER
 
 
 class PoolTrial(tune.Trainable):
     """`config` carries `run` (its digest), `payload` and `shape`; the pool's mailbox comes with `mailbox`.
 
     Every report is one Tune result; asking for the next one means "continue". Stopping is told to the mailbox by the
-    driver's callback, since a reused actor is neither stopped nor cleaned up by Tune.
+    driver's callback, since a reused actor is neither stopped nor cleaned up by Tune. In an actor that stands in for
+    one that died a trial passes its reports on from the first.
     """
 
     def setup(self, config: dict[str, Any]) -> None:
@@ -25,14 +26,11 @@ class PoolTrial(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._mailbox = config["mailbox"]
-        self._run = config["run"]
+        self._request = Request(config["mailbox"], config["run"], config["payload"], config["shape"])
         self._seen = 0
-        Shape.parse(config["shape"])
-        ray.get(self._mailbox.submit.remote(self._run, config["payload"], config["shape"]))
 
     def step(self) -> dict[str, Any]:
-        report = ray.get(self._mailbox.next_report.remote(self._run, self._seen))
+        report = self._request.report(self._seen)
         self._seen += 1
         return {"report": report, "done": bool(report.get("final"))}
 

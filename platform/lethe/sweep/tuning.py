@@ -3,24 +3,73 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from optuna.exceptions import StorageInternalError
 from ray import tune
+from sqlalchemy.exc import SQLAlchemyError
 
+from lethe.errors import Broken
 from lethe.search.optuna_study import Proposal
 from lethe.search.searcher import Answered, StudySearcher
 from lethe.sweep.ending import Ending
-from lethe.sweep.recorder import Recorder, stop_all
+from lethe.sweep.recorder import Recorder
 from lethe.sweep.rungs import rung_scheduler
 from lethe.sweep.trial import PoolTrial, placed
 
 if TYPE_CHECKING:
+    from lethe.pool.groups import Pool
     from lethe.search.optuna_study import StudyStore
     from lethe.sweep.driver import Sweep
 
 
-def tune_study(sweep: Sweep, pool: Any, store: StudyStore, recorder: Recorder) -> bool:
-    """Run the trials that remain; True if the user interrupted. No trial is left running anywhere."""
+UNWRITABLE = (OSError, SQLAlchemyError, StorageInternalError)
+ATTEMPTS = 3  # of a trial's own actor; its run's are the mailbox's to count
+CTRL_C = "interrupted"
+
+
+class _Watch(tune.Callback):
+    """Ends Tune's loop where nobody is left who could end its trials."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks before it starts."""
+        return {}
+
+    def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        if self._pool.silent:
+            raise Broken(self._pool.broken)
+
+
+@contextmanager
+def _on_ctrl_c(call: Callable[[], None]) -> Iterator[None]:
+    """The first Ctrl-C calls `call`, the second is a KeyboardInterrupt. Tune's own handler would wait for actors that
+    wait for reports, so it is off (see `cluster.DEFAULTS`)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGINT, before)
+        call()
+
+    signal.signal(signal.SIGINT, first)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) -> bool:
+    """Run the trials that remain; True if they did not all run: the user interrupted, or the pool broke and says why
+    in `broken`. No trial is left running anywhere. Raises Broken where the cluster or the study's own disk is gone."""
 
     study = sweep.study
     trials = study.search.trials
@@ -47,23 +96,33 @@ def tune_study(sweep: Sweep, pool: Any, store: StudyStore, recorder: Recorder) -
     tuner = tune.Tuner(
         tune.with_resources(PoolTrial, placed()),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(store, trials, pool.slots, make_config, ending),
+            search_alg=StudySearcher(store, trials, pool.slots, make_config, lambda: bool(pool.ended) or ending()),
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
-            name="trials", storage_path=str(sweep.folder / "tune"), verbose=0, callbacks=[recorder]
+            name="trials",
+            storage_path=str(sweep.folder / "tune"),
+            verbose=0,
+            callbacks=[recorder, _Watch(pool)],
+            failure_config=tune.FailureConfig(max_failures=ATTEMPTS),
         ),
     )
     try:
-        tuner.fit()
+        with _on_ctrl_c(lambda: pool.abandon(CTRL_C)):
+            tuner.fit()
     except KeyboardInterrupt:
-        pass  # the second Ctrl-C: Tune handles the first; what is finished is still reported
+        pass  # the second Ctrl-C; what is finished is still reported
+    except UNWRITABLE as error:
+        raise Broken(f"the study cannot be written: {str(error).splitlines()[0]}") from error
     finally:
-        stop_all(pool.mailbox, [recorder.running[n]["config"]["run"] for n in recorder.interrupted()])
-        interrupted = store.interrupt_pending("the session was interrupted")
-    if ending.reason and not interrupted:
+        if recorder.running:
+            pool.abandon(CTRL_C)
+        interrupted: list[int] = []
+        with suppress(*UNWRITABLE):  # a resume does it where this session cannot
+            interrupted = store.interrupt_pending(pool.ended or "")
+    if ending.reason and not interrupted and not pool.ended:
         sweep.console.say(f"no more trials: {ending.reason}")
         return False
     return store.remaining(trials) > 0

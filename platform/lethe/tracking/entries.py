@@ -41,6 +41,7 @@ class Entry:
     end: TrialRecord | None = None
     began_ms: int = 0
     reopen: bool = False
+    asked: bool = False
     run_id: str | None = None
     introduced: bool = False
     sent: set[int] = field(default_factory=set)

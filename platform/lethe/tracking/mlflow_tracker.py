@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING
 
@@ -21,13 +22,15 @@ if TYPE_CHECKING:
     from lethe.tracking.store import MlflowStore
 
 log = logging.getLogger("lethe.tracking")
+RETRY_S = 10.0
 
 
 class MlflowTracker:
     """A `Tracker` over an MLflow store; raises BadInput within 2 s where the store cannot be reached or written.
 
     Methods change an `Entry` and name it in the inbox; the thread sends what the store lacks of it. So reports that
-    arrive faster than the store takes them travel together, and whatever failed is sent by `finish`.
+    arrive faster than the store takes them travel together. A store that failed is left alone for `RETRY_S` and then
+    sent all that it lacks, again and again, the last time by `finish`.
     """
 
     def __init__(self, uri: str | None = None, *, experiment: str = "lethe", register_models: bool = True) -> None:
@@ -40,6 +43,7 @@ class MlflowTracker:
         self._store: MlflowStore | None = None
         self._record: StudyRecord | None = None
         self._behind = False
+        self._again_at = 0.0
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         Thread(target=self._work, name="mlflow", daemon=True).start()
 
@@ -79,15 +83,32 @@ class MlflowTracker:
     def _work(self) -> None:
         """The thread: MLflow is called here and nowhere else. Its import takes seconds, so it begins at once."""
         self._try(_load)
-        for job in iter(self._inbox.get, None):
+        while True:
+            try:
+                job = self._inbox.get(timeout=RETRY_S if self._behind else None)
+            except Empty:
+                job = partial(self._try, self._catch_up)
+            if job is None:
+                return
             job()
 
     def _try(self, call: Callable[[], object]) -> None:
-        """Only the first failure of a study is told: `finish` sends what is missing, or says that it cannot."""
+        """What fails is tried again by `_catch_up`. One line when a store goes, one when it is back."""
+        if self._behind:
+            if time.monotonic() < self._again_at:
+                return
+            call = self._catch_up
         failure = attempt(call)
         if failure and not self._behind:
-            self._behind = True
-            log.warning("MLflow is behind and will be sent the rest when the study ends: %s", failure)
+            log.warning("MLflow is behind and will be sent the rest when it answers: %s", failure)
+        elif self._behind and not failure:
+            log.warning("MLflow answers again and was sent the rest")
+        self._behind, self._again_at = bool(failure), time.monotonic() + RETRY_S
+
+    def _catch_up(self) -> None:
+        check_uri(self._address)
+        for entry in self._entries:
+            self._send(entry)
 
     def _connect(self) -> MlflowStore:
         if self._store is None:

@@ -92,7 +92,9 @@ class MlflowStore:
     def send(self, entry: Entry) -> None:
         """Tell the store what it does not know yet of one trial."""
         if entry.run_id is None:
-            entry.run_id = self._create_child(entry)
+            # An answer may have got lost on its way: the store has a run then that we do not know.
+            found, entry.asked = self._find_child(entry) if entry.asked else None, True
+            entry.run_id = found or self._create_child(entry)
         elif entry.reopen:
             self.client.update_run(entry.run_id, status="RUNNING", name=_name(entry))
             entry.reopen = False
@@ -109,6 +111,12 @@ class MlflowStore:
         if end:
             self._end(entry.run_id, STATUS.get(end.verdict, "FAILED"), end.ended)
             entry.told = end.verdict
+
+    def _find_child(self, entry: Entry) -> str | None:
+        wanted = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
+        found = self.client.search_runs([self.experiment], query, max_results=1)
+        return found[0].info.run_id if found else None
 
     def _create_child(self, entry: Entry) -> str:
         tags = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}

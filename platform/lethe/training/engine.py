@@ -163,6 +163,33 @@ class Engine:
         with import_deepspeed().zero.GatheredParameters(list(self.module.parameters())):
             yield
 
+    def masters(self) -> list[torch.Tensor]:
+        """The fp32 tensors that the optimizer moves on this rank, in an order that recipe and rank decide: whole
+        weights under stage 0, else flat shards."""
+        match self.engine.zero_optimization_stage():
+            case 0 if self._zero is self.optimizer:
+                return [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            case 0:
+                return [master for group in self._zero.fp32_groups for master in group]
+            case 3:
+                return list(self._zero.fp32_partitioned_groups_flat)
+            case _:
+                return list(self._zero.single_partition_of_fp32_groups)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Make the weights what the masters say, on all ranks, as the end of a step does."""
+        match self.engine.zero_optimization_stage():
+            case 0 if self._zero is not self.optimizer:
+                for masters, weights in zip(self._zero.fp32_groups, self._zero.fp16_groups, strict=True):
+                    for master, weight in zip(masters, weights, strict=True):
+                        weight.data.copy_(master.data)
+            case 1 | 2:
+                self._zero.update_lp_params()
+            case 3:
+                for shard in range(len(self._zero.fp32_partitioned_groups_flat)):
+                    self._zero._reassign_or_swap_out_partitioned_parameters(shard)
+
     def close(self) -> None:
         """Free hooks, buffers and process groups of this engine."""
         self.engine.destroy()

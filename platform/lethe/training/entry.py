@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lethe.config.checkpoint import FOLDER, Checkpoint
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
@@ -21,17 +22,21 @@ from lethe.models.loading import load_model
 from lethe.models.saving import save_model
 from lethe.storage import atomic_write
 from lethe.training.assets import Assets
+from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context, context_for
+from lethe.training.failure import is_io
 from lethe.training.outcome import Outcome, Report
 
 
 def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
-    """One unlearning run. `payload`: run (UnlearnRun), assets (Assets), truth (path or None), folder (path)."""
+    """One unlearning run. `payload`: run (UnlearnRun), assets (Assets), truth (path or None), folder (path) and, if
+    the run is to leave checkpoints there, checkpoint (Checkpoint)."""
     run = UnlearnRun.model_validate(payload["run"])
     context = context_for(Assets.model_validate(payload["assets"]))
     try:
         truth = read_truth(payload["truth"], context)
-        with method_of(run.recipe.objective)(run.recipe, context, truth, report, ranks) as outcome:
+        saved = _checkpoints(payload, ranks)
+        with method_of(run.recipe.objective)(run.recipe, context, truth, report, ranks, saved) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
             with outcome.whole_model():
@@ -39,10 +44,17 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
                     _keep(outcome, context, Path(payload["folder"]))
             return {**outcome.report, "samples": samples(outcome.result)}
     except (BadInput, torch.cuda.OutOfMemoryError, MemoryError) as error:
-        if ranks.world > 1:
-            raise  # the other ranks wait in a collective: the group restarts, attempts are counted
+        if ranks.world > 1 or is_io(error):
+            raise  # the other ranks wait in a collective, or another attempt may do better
         verdict = "infeasible" if isinstance(error, BadInput) else "out_of_memory"
         return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
+
+
+def _checkpoints(payload: dict[str, Any], ranks: Any) -> Checkpoints:
+    if "checkpoint" not in payload:
+        return Checkpoints.none(ranks)
+    folder = Path(payload["folder"]) / FOLDER
+    return Checkpoints(folder, Checkpoint.model_validate(payload["checkpoint"]), ranks)
 
 
 def _keep(outcome: Outcome, context: Context, folder: Path) -> None:

@@ -99,3 +99,11 @@ class Costs:
             "seconds": time.perf_counter() - self._began,
             "peak_memory_mb": max(self.elsewhere_mb, *self.ranks.gather(peak_mb(self.engine.device))),
         }
+
+    def go_on(self, spent: dict[str, Any]) -> None:
+        """Add what an earlier attempt had spent, by its `report`, when it left the state that this one continues."""
+        self.steps, self.tokens = spent["optimizer_step"], spent["tokens"]
+        for what in self.seconds:
+            self.seconds[what] += spent[f"{what}_seconds"]
+        self._began -= spent["seconds"]
+        self.elsewhere_mb = max(self.elsewhere_mb, spent["peak_memory_mb"])

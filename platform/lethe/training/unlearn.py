@@ -17,23 +17,34 @@ from lethe.evaluation.task import AnyResult, AnyTruth
 from lethe.losses import Loss, make_loss
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
+from lethe.training.checkpoint import Checkpoints, random_state, restore_random_state
 from lethe.training.context import Context
 from lethe.training.engine import Engine
 from lethe.training.outcome import Costs, Diverged, Outcome, Ranks, Report
 from lethe.training.rates import learning_rate
+from lethe.training.shards import refreshes, restore, shards
 from lethe.training.steps import Stepper
 
 
 def unlearn(
-    recipe: Recipe, context: Context, truth: AnyTruth, report: Report, ranks: Ranks, loss: Loss | None = None
+    recipe: Recipe,
+    context: Context,
+    truth: AnyTruth,
+    report: Report,
+    ranks: Ranks,
+    checkpoints: Checkpoints | None = None,
+    loss: Loss | None = None,
 ) -> Outcome:
     """Train as the recipe says, reporting after every evaluated epoch; every rank calls this with equal arguments.
 
     `truth` is what the benchmark compares with: the oracle's scores, or thresholds. Reports carry `epoch`,
     `optimizer_step`, every metric, the mean losses of the epoch, seconds, tokens, the peak memory over ranks and the
     share of parameters that is trained. `report` may raise to end the run. `loss` stands in for the objective's own.
+    Where `checkpoints` has one the run goes on from there: it repeats the reports that were made and ends with the
+    weights and numbers of a run that was never interrupted, costs apart.
     """
-    run = _Run(recipe, context, truth, ranks, loss or make_loss(recipe.objective))
+    loss = loss or make_loss(recipe.objective)
+    run = _Run(recipe, context, truth, ranks, checkpoints or Checkpoints.none(ranks), loss)
     try:
         values = run.train(report)
     except Diverged as error:
@@ -47,8 +58,11 @@ def unlearn(
 class _Run:
     """The state of one run on one rank."""
 
-    def __init__(self, recipe: Recipe, context: Context, truth: AnyTruth, ranks: Ranks, loss: Loss) -> None:
+    def __init__(
+        self, recipe: Recipe, context: Context, truth: AnyTruth, ranks: Ranks, checkpoints: Checkpoints, loss: Loss
+    ) -> None:
         self.recipe, self.context, self.truth, self.ranks = recipe, context, truth, ranks
+        self.checkpoints = checkpoints
         self.costs = Costs(recipe.engine, ranks)
         torch.manual_seed(recipe.seed)
         initial = context.initial(recipe.adapter) if isinstance(recipe.adapter, Pissa) else None
@@ -70,26 +84,66 @@ class _Run:
         self.total = total_steps(len(context.forget), recipe.schedule)
         self.result: AnyResult | None = None
         self.forgotten_at: int | None = None  # epoch
+        self.done = 0  # steps
+        self.sums: list[torch.Tensor] = []  # of the steps since the last report
+        self.reports: list[dict[str, Any]] = []
 
     def train(self, report: Report) -> dict[str, Any]:
-        """All steps; a report per evaluated epoch but the last, whose values are returned."""
-        sums: list[torch.Tensor] = []
-        for step in plan(len(self.context.forget), len(self.context.retain), self.recipe.schedule, self.recipe.seed):
-            with self.costs.timed("train"):
-                sums.append(self._step(step))
-            last = step.number == self.total
-            due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)
-            if not due:
-                continue
-            values = self._measure(step, torch.stack(sums), last)
-            sums = []
-            if last or (self.forgotten_at and self.context.until_forgotten):
-                return values
+        """All steps that remain; a report per evaluated epoch but the last, whose values are returned."""
+        self._resume()
+        for values in self.reports:
             report(values)
+        for step in plan(len(self.context.forget), len(self.context.retain), self.recipe.schedule, self.recipe.seed):
+            if step.number <= self.done:
+                continue
+            with self.costs.timed("train"):
+                total = self._step(step)
+            self.done = step.number
+            self.sums.append(total[:-1])
+            wanted, last = bool(total[-1]), step.number == self.total
+            due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)
+            if due:
+                values = self._measure(step, torch.stack(self.sums), last)
+                if last or (self.forgotten_at and self.context.until_forgotten):
+                    return values
+                self.sums = []
+                self.reports.append(values)
+            if wanted or (due and self.checkpoints.rule.at_reports):
+                self._save()
+            if due:
+                report(values)
         raise AssertionError("a plan has at least one step")
 
+    def _save(self) -> None:
+        sums = {"sums": torch.stack(self.sums)} if self.sums else {}
+        state = {
+            "reports": self.reports,
+            "spent": self.costs.report(),
+            "losses": self.losses,
+            "forgotten_at": self.forgotten_at,
+            "stepper": {"refreshes": self.stepper.refreshes, "tokens": self.stepper.tokens},
+            "optimizer": refreshes(self.engine),
+        }
+        tensors = {**shards(self.engine), **random_state(self.engine.device), **sums}
+        self.checkpoints.save(self.done, tensors, state)
+
+    def _resume(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        found = self.checkpoints.load()
+        if found is None:
+            return
+        tensors, state = found
+        restore_random_state(tensors, self.engine.device)
+        self.sums = list(tensors.pop("sums", ()))
+        restore(self.engine, tensors, state["optimizer"])
+        self.done, self.reports, self.losses = state["step"], state["reports"], tuple(state["losses"])
+        self.forgotten_at = state["forgotten_at"]
+        self.stepper.refreshes, self.stepper.tokens = state["stepper"]["refreshes"], state["stepper"]["tokens"]
+        self.costs.go_on(state["spent"])
+
     def _step(self, step: Step) -> torch.Tensor:
-        """Returns the loss terms, then [coordinates that move, of these not clipped], over all ranks."""
+        """Returns the loss terms, [coordinates that move, of these not clipped], and whether a checkpoint is due: over
+        all ranks."""
         optimizer = self.recipe.optimizer
         second_order = isinstance(optimizer, SophiaConfig)
         sampled = second_order and optimizer.hessian == "gnb"
@@ -100,7 +154,7 @@ class _Run:
         self.costs.steps, self.costs.tokens = step.number, self.stepper.tokens
         wins = self.engine.optimizer.win_counts() if second_order else torch.zeros(2)
         self.losses = tuple(metrics)
-        shares = map(float, [*metrics.values(), *self._own_share(wins), norm])
+        shares = map(float, [*metrics.values(), *self._own_share(wins), self.checkpoints.due(step.number), norm])
         total = self.engine.sum(torch.tensor([*shares], dtype=torch.float64))
         if not bool(torch.isfinite(total).all()):
             culprit = "gradient" if bool(torch.isfinite(total[:-1]).all()) else "loss"

@@ -14,3 +14,4 @@ class Evaluation(Frozen):
     max_rows: int | None = Field(None, ge=2, description="rows per split; none: all")
     max_new_tokens: int = Field(200, ge=1)
     token_budget: int = Field(8192, ge=64, description="padded tokens in one forward pass")
+    gradnorm: bool = Field(False, description="mia_gradnorm: one backward pass a forget or holdout row, dear")

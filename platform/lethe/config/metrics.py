@@ -5,16 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Need = Literal["oracle", "holdout", "real_authors", "world_facts", "gradnorm"]
 Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none."""
+    """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none.
+
+    `needs`: without these there is no such metric: an oracle, rows that a benchmark may lack, a dear option.
+    """
 
     better: Direction
     meaning: str
     cost: bool = False
+    needs: tuple[Need, ...] = ()
 
 
 _SETS = {"retain": "retain rows", "real_authors": "questions on real authors", "world_facts": "questions on the world"}
@@ -23,6 +28,17 @@ _KINDS = {
     "rouge": "ROUGE-L recall of greedy answers to {}",
     "truth_ratio": "max(0, 1 - truth ratio) on {}",
 }
+
+_SIGNALS = {
+    "loss": "mean token loss",
+    "zlib": "loss over the answer's compressed length",
+    "min_k": "Min-K, the least likely 40 % of an answer's tokens",
+    "min_k_plus_plus": "Min-K++, the same, standardised by what the model itself would draw",
+    "reference": "loss less the oracle's",
+    "gradnorm": "the norm of a row's gradient",
+}
+_FURTHER: dict[str, tuple[Need, ...]] = {"reference": ("oracle",), "gradnorm": ("gradnorm",)}
+_OPTIONAL: dict[str, tuple[Need, ...]] = {"real_authors": ("real_authors",), "world_facts": ("world_facts",)}
 
 _COSTS = {
     "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
@@ -33,17 +49,37 @@ _COSTS = {
 METRICS: dict[str, Metric] = {
     "forget": Metric("minimize", "KS distance D to the oracle; without an oracle, extraction strength on forget rows"),
     "utility": Metric("maximize", "model utility: harmonic mean of nine scores off the forget set"),
-    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle"),
-    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows"),
+    "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle", needs=("oracle",)),
+    "forget_quality_log10": Metric("maximize", "log10 of forget_quality, which underflows", needs=("oracle",)),
     "forget_probability": Metric("minimize", _KINDS["probability"].format("forget rows")),
     "forget_rouge": Metric("minimize", _KINDS["rouge"].format("forget rows")),
     "forget_truth_ratio": Metric("maximize", "min(R, 1/R) of the truth ratio R on forget rows"),
     "forget_extraction_strength": Metric("minimize", "1 - k/n: the shortest prefix k that draws out the rest"),
     "forget_exact_memorization": Metric("minimize", "share of forget tokens whose argmax is the label"),
-    **{f"{s}_{k}": Metric("maximize", text.format(rows)) for s, rows in _SETS.items() for k, text in _KINDS.items()},
+    **{
+        f"{s}_{k}": Metric("maximize", text.format(rows), needs=_OPTIONAL.get(s, ()))
+        for s, rows in _SETS.items()
+        for k, text in _KINDS.items()
+    },
+    **{
+        f"mia_{name}": Metric(
+            "minimize",
+            f"AUC of telling forget rows from rows never trained on by {text}: .5 is blind",
+            needs=("holdout", *_FURTHER.get(name, ())),
+        )
+        for name, text in _SIGNALS.items()
+    },
+    "privleak": Metric(
+        "maximize",
+        "Min-K AUC against the oracle's in percent: 0 like the oracle, below it remembered, above it conspicuous",
+        needs=("holdout", "oracle"),
+    ),
+    "privleak_distance": Metric("minimize", "how far privleak is from 0", needs=("holdout", "oracle")),
     "soul_forget_quality": Metric("maximize", "SOUL: 1 - p of a KS test of forget against retain rows, one model"),
     **{
-        f"soul_{name}_accuracy": Metric("minimize" if name == "forget" else "maximize", f"SOUL: {text}")
+        f"soul_{name}_accuracy": Metric(
+            "minimize" if name == "forget" else "maximize", f"SOUL: {text}", needs=_OPTIONAL.get(name, ())
+        )
         for name, text in {
             "forget": "share of forget rows whose answer is likelier than the perturbed ones",
             "retain": "share of retain rows whose answer is likelier than the perturbed ones",
@@ -51,6 +87,9 @@ METRICS: dict[str, Metric] = {
             "world_facts": "share of greedy answers on the world that contain the right one",
         }.items()
     },
+    "soul_mia": Metric(
+        "minimize", "SOUL: Min-K AUC, end of sequence included, forget rows as members", needs=("holdout",)
+    ),
     **_COSTS,
 }
 

@@ -6,13 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
 from lethe.errors import BadInput
-from lethe.evaluation.tofu import forget_quality
+from lethe.evaluation.oracle import Truth, against
 from lethe.models.prepare import Prepared
 from lethe.pool.groups import Pool
 from lethe.pool.shape import Shape
@@ -31,7 +30,7 @@ def baselines(
     """Scores of the start model and, where there is one, the oracle, on two groups at once.
 
     They fix the floors, so a resumed study reads them back from `folder`. There `truth.json` holds what the trials
-    compare theirs with: the oracle's truth ratios, or for TDEC the start model's thresholds.
+    compare theirs with: the oracle's scores, or for TDEC the start model's thresholds.
     """
     path = folder / FILE
     if scored(folder):
@@ -40,13 +39,13 @@ def baselines(
         return ModelScores.model_validate(stored["start"]), oracle
     models = {"start": prepared.start, **({"oracle": prepared.oracle} if prepared.oracle else {})}
     for role, model in models.items():
-        _submit(study, assets, pool, role, model)
+        _submit(study, assets, pool, role, model, folder / f"{role}_rows.parquet")
     reports = {role: _result(pool, role, model) for role, model in models.items()}
     if "oracle" in reports:
         truth = reports["oracle"]["truth"]
         atomic_write(folder / "truth.json", json.dumps(truth))
         for report in reports.values():
-            report |= forget_quality(np.array(report["truth"]), np.array(truth))
+            report |= against(Truth.load(report["truth"]), Truth.load(truth))
     elif isinstance(study.benchmark, TdecBenchmark):
         atomic_write(folder / "truth.json", json.dumps(reports["start"]["truth"]))
     scores = {role: _scores(report) for role, report in reports.items()}
@@ -66,7 +65,7 @@ def truth_file(folder: Path) -> str | None:
     return str(path) if path.exists() else None
 
 
-def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> None:
+def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path, rows: Path) -> None:
     recipe = study.first_recipe()
     payload = {
         "entry": ENTRY,
@@ -74,6 +73,7 @@ def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) ->
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "model": str(model),
         "is_oracle": role == "oracle",
+        "rows": str(rows),
     }
     ray.get(pool.mailbox.submit.remote(_name(role, model), payload, Shape.of(recipe.engine).key))
 

@@ -8,12 +8,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
+from lethe.evaluation.rows import write_rows
 from lethe.evaluation.sharing import Share
 from lethe.evaluation.task import AnyResult, AnyTruth
 from lethe.methods import method_of
@@ -32,7 +32,7 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
     run = UnlearnRun.model_validate(payload["run"])
     context = context_for(Assets.model_validate(payload["assets"]))
     try:
-        truth = read_truth(payload["truth"], context)
+        truth = read_truth(payload["truth"], context, run.recipe.evaluation)
         with method_of(run.recipe.objective)(run.recipe, context, truth, report, ranks) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
@@ -55,22 +55,19 @@ def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
     save_model(outcome.model, folder / "model", template.portable_tokenizer())
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
-    atomic_write(folder / "rows.json", json.dumps(outcome.result.rows))
+    write_rows(folder / "rows.parquet", outcome.result.rows)
 
 
 def samples(result: AnyResult) -> list[dict[str, str]]:
     """The first questions of each split that has answers, with true and generated answers."""
-    found = []
-    for split, count in SAMPLES.items():
-        if f"{split}_generated" not in result.rows:
-            continue
-        columns = (result.rows[f"{split}_{c}"][:count] for c in ("question", "answer", "generated"))
-        found += [{"split": split, "question": q, "answer": a, "generated": g} for q, a, g in zip(*columns, strict=True)]
-    return found
+    names = ("split", "question", "answer", "generated")
+    rows = [dict(zip(names, row)) for row in zip(*(result.rows[name] for name in names), strict=True)]
+    return [row for split, count in SAMPLES.items() for row in [r for r in rows if r["split"] == split][:count]]
 
 
 def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
-    """Score a model that is not trained, the oracle or the start model; the driver compares their `truth`."""
+    """Score a model that is not trained, the oracle or the start model; the driver compares their `truth`. `rows`, if
+    the payload has it, is the parquet file to leave."""
     context = context_for(Assets.model_validate(payload["assets"]))
     config = Evaluation.model_validate(payload["evaluation"])
     began = time.perf_counter()
@@ -78,14 +75,17 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
         model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"])).to(context.assets.device)
         share = Share(ranks.rank, ranks.world, ranks.gather)
         result, truth = context.task.baseline(model, context.eval_set(config), config, share)
-        if payload["is_oracle"] and not np.isfinite(truth).all():
+        if payload["is_oracle"] and not result.truth.finite:
             raise BadInput("the oracle's truth ratios are not finite: is it a trained model?")
     except BadInput as error:
         return {"verdict": "infeasible", "reason": str(error)}
+    if ranks.rank == 0 and payload.get("rows"):
+        write_rows(Path(payload["rows"]), result.rows)
     spent = {"evaluate_seconds": time.perf_counter() - began}
     return {"verdict": "complete", **result.metrics, **spent, "truth": truth, "samples": samples(result)}
 
 
-def read_truth(path: str | None, context: Context) -> AnyTruth:
-    """What the study's yardstick left in a JSON file: an oracle's truth ratios, or a start model's thresholds."""
-    return context.task.truth(None if path is None else json.loads(Path(path).read_text()))
+def read_truth(path: str | None, context: Context, config: Evaluation) -> AnyTruth:
+    """What the study's yardstick left in a JSON file: an oracle's scores, or a start model's thresholds."""
+    stored = None if path is None else json.loads(Path(path).read_text())
+    return context.task.truth(stored, context.eval_set(config))

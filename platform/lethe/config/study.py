@@ -12,7 +12,7 @@ from lethe.config import files
 from lethe.config.assemble import assemble, resolved
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
-from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space
+from lethe.config.checks import check_benchmark, check_goals, check_needs, check_origin, check_run_and_space
 from lethe.config.compare import Arm, Compare, arm_parts, check_read
 from lethe.config.messages import refused
 from lethe.config.model import AnyModel, EmbeddedModel
@@ -66,6 +66,7 @@ class Study(Frozen):
             check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
             return self
         check_run_and_space(self.run, self.space)
+        check_needs(self.objectives, self.benchmark, self.model, self.run)
         check_origin(self.model, self.run, self.space)
         check_benchmark(self.benchmark, self.model, self.run, self.space)
         return self

@@ -33,7 +33,7 @@ def baselines(
     before on the same models and data is read back.
 
     They fix the floors, so a resumed study reads its own from `folder`. There `truth.json` holds what the trials
-    compare theirs with: the oracle's truth ratios, or for TDEC the start model's thresholds.
+    compare theirs with: the oracle's scores, or for TDEC the start model's thresholds.
     """
     path = folder / FILE
     if scored(folder):
@@ -87,7 +87,7 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     folders = {"start": prepared.start, "oracle": prepared.oracle}
     missing = [role for role in wanted if role not in found]
     for role in missing:
-        _submit(study, assets, pool, role, folders[role])
+        _submit(study, assets, pool, role, folders[role], wanted[role].rows)
     for role in missing:
         report = _result(pool, role, folders[role])
         seconds = report.pop("evaluate_seconds")
@@ -97,13 +97,14 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     return found
 
 
-def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> None:
+def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path, rows: Path) -> None:
     recipe = study.first_recipe()
     payload = {
         "entry": ENTRY,
         "assets": assets.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "model": str(model),
+        "rows": str(rows),
     }
     ray.get(pool.mailbox.submit.remote(_name(role, model), payload, Shape.of(recipe.engine).key))
 

@@ -14,7 +14,7 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.evaluation import Evaluation
 from lethe.data.benchmark import load_benchmark
 from lethe.data.template import Template
-from lethe.evaluation.evaluate import Truth, build_eval_set, evaluate
+from lethe.evaluation.evaluate import build_eval_set, evaluate
 from lethe.models.digests import model_digest
 from lethe.models.loading import load_adapted, load_model, load_tokenizer
 from lethe.scores.scoring import Scoring
@@ -70,7 +70,7 @@ def test_numbers_are_those_of_the_evaluation(world: Path, tmp_path: Path, measur
     found = scored(tmp_path, "one", "adapter", "--oracle", "oracle", "--base", "one")
     config = Evaluation(max_new_tokens=5)
     evals = build_eval_set(load_benchmark(TofuBenchmark(source="data")), Template(load_tokenizer(world / "one")), config)
-    truth = Truth(evaluate(load_model(world / "oracle"), evals, config, None).forget_truth_ratio)
+    truth = evaluate(load_model(world / "oracle"), evals, config, None).truth
     models = [load_model(world / "one"), load_adapted(world / "one", world / "adapter")]
     expected = [evaluate(model, evals, config, truth).metrics for model in models]
     assert [model["metrics"] for model in found["models"]] == [pytest.approx(values) for values in expected]

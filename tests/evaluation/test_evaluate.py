@@ -6,11 +6,14 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from threading import Barrier
 from types import SimpleNamespace
 
 import numpy as np
+import pandas
 import pytest
+import scipy.stats
 import torch
 
 from lethe.config.evaluation import Evaluation
@@ -19,6 +22,7 @@ from lethe.data.benchmark import load_benchmark
 from lethe.data.template import Template
 from lethe.errors import BadInput
 from lethe.evaluation.evaluate import Result, Truth, build_eval_set, evaluate
+from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model, load_tokenizer
 from tests import tiny
 
@@ -36,13 +40,31 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(model=model, benchmark=benchmark, template=template, evals=evals)
 
 
+@pytest.fixture(scope="module")
+def held(world: SimpleNamespace) -> SimpleNamespace:
+    """The same with rows held out, and another model."""
+    torch.manual_seed(1)
+    other = deepcopy(world.model)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.05 * torch.randn_like(weight))
+    benchmark = replace(world.benchmark, holdout=world.benchmark.retain)
+    evals = build_eval_set(benchmark, world.template, CONFIG)
+    return SimpleNamespace(**{**vars(world), "benchmark": benchmark, "evals": evals, "other": other})
+
+
 def same(a: Result, b: Result) -> bool:
     """Equal but for rounding: a rank's batches are other batches."""
-    close = np.allclose(a.forget_truth_ratio, b.forget_truth_ratio, rtol=1e-5)
+    close = np.allclose(a.truth.forget_truth_ratio, b.truth.forget_truth_ratio, rtol=1e-5)
     return close and a.metrics == pytest.approx(b.metrics, rel=1e-5) and a.rows.keys() == b.rows.keys()
 
 
-def in_ranks(world: SimpleNamespace, count: int) -> list[Result]:
+def possible(*there: str) -> set[str]:
+    """Metrics that a benchmark and a study with only these give."""
+    return {name for name, metric in METRICS.items() if not metric.cost and set(metric.needs) <= set(there)}
+
+
+def in_ranks(world: SimpleNamespace, count: int, config: Evaluation = CONFIG) -> list[Result]:
     """`evaluate` in threads that hold a model each."""
     barrier, shares = Barrier(count, timeout=60), [[]] * count
 
@@ -55,7 +77,7 @@ def in_ranks(world: SimpleNamespace, count: int) -> list[Result]:
             return everything
 
         model = deepcopy(world.model)
-        return evaluate(model, world.evals, CONFIG, None, rank=rank, world=count, gather=gather)
+        return evaluate(model, world.evals, config, None, rank=rank, world=count, gather=gather)
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(run, range(count)))
@@ -66,7 +88,7 @@ def test_ranks_share_the_work_and_agree(world: SimpleNamespace, count: int) -> N
     one = evaluate(world.model, world.evals, CONFIG, None)
     for result in (results := in_ranks(world, count)):
         assert same(result, one)
-        assert result.rows["forget_generated"] == one.rows["forget_generated"]
+        assert result.rows["generated"] == one.rows["generated"]
         assert result.metrics == results[0].metrics
 
 
@@ -83,13 +105,13 @@ def test_the_same_bits_twice(world: SimpleNamespace) -> None:
 def test_without_an_oracle_forget_is_extraction_strength(world: SimpleNamespace) -> None:
     values = evaluate(world.model, world.evals, CONFIG, None).metrics
     assert values["forget"] == values["forget_extraction_strength"]
-    assert set(values) == {name for name, m in METRICS.items() if not m.cost and not name.startswith("forget_quality")}
+    assert set(values) == possible("real_authors", "world_facts")
 
 
 def test_an_oracle_is_at_no_distance_from_itself(world: SimpleNamespace) -> None:
     result = evaluate(world.model, world.evals, CONFIG, None)
-    values = evaluate(world.model, world.evals, CONFIG, Truth(result.forget_truth_ratio)).metrics
-    assert set(values) == {name for name, m in METRICS.items() if not m.cost}
+    values = evaluate(world.model, world.evals, CONFIG, result.truth).metrics
+    assert set(values) == possible("real_authors", "world_facts", "oracle")
     assert [values[f"forget{x}"] for x in ("", "_quality", "_quality_log10")] == [0, 1, 0]
 
 
@@ -105,23 +127,53 @@ def test_every_module_keeps_its_mode(world: SimpleNamespace) -> None:
 
 
 def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) -> None:
-    oracle = Truth(evaluate(world.model, world.evals, CONFIG, None).forget_truth_ratio)
+    oracle = evaluate(world.model, world.evals, CONFIG, None).truth
     model = deepcopy(world.model)
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
     result = evaluate(model, world.evals, CONFIG, oracle)
     assert np.isfinite(list(result.metrics.values())).all()
     assert (result.metrics["forget"], result.metrics["utility"]) == (1.0, 0.0)
-    json.dumps(result.rows, allow_nan=False)
+    assert np.isinf(result.rows["loss"]).all() and np.isnan(result.rows["truth_ratio"][0])
 
 
-def test_rows_for_the_report(world: SimpleNamespace) -> None:
-    rows = evaluate(world.model, world.evals, CONFIG, None).rows
-    questions = [row.question for row in world.benchmark.forget_eval]
-    assert rows["forget_question"] == questions
-    assert {len(values) for name, values in rows.items() if name.startswith("forget")} == {len(questions)}
-    assert rows["world_facts_question"] == [row.question for row in world.benchmark.world_facts][:10]
-    assert json.loads(json.dumps(rows, allow_nan=False)) == rows
+def test_every_row_is_kept(held: SimpleNamespace) -> None:
+    rows = evaluate(held.model, held.evals, CONFIG, None).rows
+    splits = ("forget_eval", "retain_eval", "real_authors", "world_facts", "holdout")
+    parts = [getattr(held.benchmark, name) for name in splits]
+    assert rows["question"] == [row.question for part in parts for row in part]
+    assert rows["row"] == [i for part in parts for i in range(len(part))]
+    assert {len(column) for column in rows.values()} == {sum(map(len, parts))}
+    last = [name for name, column in rows.items() if column[-1] is None]
+    assert last == ["generated", "rouge", "paraphrase_loss", "perturbed_loss", "truth_ratio"], "nobody asks holdout rows"
+    assert rows["loss"] == pytest.approx([-np.mean(row) for row in rows["logp"]])
+
+
+def test_the_file_of_rows_gives_the_metrics_without_the_model(held: SimpleNamespace, tmp_path: Path) -> None:
+    """By plain formulas and scipy, for a model and its oracle."""
+    oracle = evaluate(held.other, held.evals, CONFIG, None)
+    result = evaluate(held.model, held.evals, CONFIG, oracle.truth)
+    tables = []
+    for found in (result, oracle):
+        write_rows(tmp_path / "rows.parquet", found.rows)
+        tables.append(pandas.read_parquet(tmp_path / "rows.parquet"))
+    ratio = [np.exp(t.paraphrase_loss - t.perturbed_loss.map(np.mean, na_action="ignore")) for t in tables]
+    table, forget, held_out = tables[0], tables[0].split == "forget", tables[0].split == "holdout"
+    test = scipy.stats.ks_2samp(ratio[0][forget], ratio[1][forget], method="exact")
+    parts = []
+    for split in ("retain", "real_authors", "world_facts"):
+        part = table[table.split == split]
+        given = np.exp(-part.loss)
+        options = given + part.perturbed_loss.map(lambda losses: np.exp(-losses).sum())
+        parts += [(given if split == "retain" else given / options).mean(), part.rouge.mean()]
+        parts.append(np.maximum(0, 1 - ratio[0][part.index]).mean())
+    auc = [np.mean([[(a < b) + (a == b) / 2 for b in t.min_k[held_out]] for a in t.min_k[forget]]) for t in tables]
+    assert result.metrics["forget"] == pytest.approx(test.statistic)
+    assert result.metrics["forget_quality"] == pytest.approx(test.pvalue)
+    assert result.metrics["utility"] == pytest.approx(scipy.stats.hmean(parts) if min(parts) > 0 else 0.0)
+    assert result.metrics["mia_min_k"] == pytest.approx(auc[0]) != 0.5
+    assert result.metrics["privleak"] == pytest.approx(100 * (auc[1] - auc[0]) / (1 - auc[1]))
+    assert np.allclose(table.reference[forget], (table.loss - tables[1].loss)[forget])
 
 
 def test_max_rows_takes_the_first_of_every_split(world: SimpleNamespace) -> None:
@@ -131,11 +183,41 @@ def test_max_rows_takes_the_first_of_every_split(world: SimpleNamespace) -> None
     assert len(few.prompts) == 8 and len(few.pairs) == 2 * (7 + 7 + 4 + 4) + min(2, len(world.benchmark.holdout))
 
 
-def test_holdout_rows_give_a_membership_score(world: SimpleNamespace) -> None:
-    held = replace(world.benchmark, holdout=world.benchmark.retain)
-    values = evaluate(world.model, build_eval_set(held, world.template, CONFIG), CONFIG, None).metrics
-    assert 0 < values["mia_loss"] < 1
-    assert "mia_loss" not in evaluate(world.model, world.evals, CONFIG, None).metrics
+def test_holdout_rows_give_membership_scores(held: SimpleNamespace) -> None:
+    config = CONFIG.model_copy(update={"gradnorm": True})
+    oracle = evaluate(held.other, held.evals, CONFIG, None).truth
+    values = evaluate(held.model, held.evals, config, oracle).metrics
+    assert set(values) == possible("real_authors", "world_facts", "oracle", "holdout", "gradnorm")
+    assert all(0 < value < 1 for name, value in values.items() if name.startswith("mia_"))
+
+
+def test_ranks_share_gradients_too(held: SimpleNamespace) -> None:
+    config = CONFIG.model_copy(update={"gradnorm": True})
+    one = evaluate(held.model, held.evals, config, None)
+    for result in in_ranks(held, 2, config):
+        assert same(result, one) and result.rows["gradnorm"][:3] == pytest.approx(one.rows["gradnorm"][:3], rel=1e-5)
+
+
+def test_an_oracle_of_other_rows_is_refused(held: SimpleNamespace) -> None:
+    oracle = evaluate(held.model, held.evals, CONFIG, None).truth
+    few = build_eval_set(held.benchmark, held.template, Evaluation(max_rows=2))
+    model = SimpleNamespace(config=held.model.config, get_input_embeddings=held.model.get_input_embeddings)  # no forward
+    with pytest.raises(BadInput, match="the oracle was scored on 6 forget rows, here are 2"):
+        evaluate(model, few, CONFIG, oracle)
+    changed = replace(held.benchmark, holdout=held.benchmark.holdout[1:])
+    with pytest.raises(BadInput, match="scored on other forget or holdout rows"):
+        evaluate(model, build_eval_set(changed, held.template, CONFIG), CONFIG, oracle)
+
+
+def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
+    truth = evaluate(held.model, held.evals, CONFIG, None).truth
+    broken = replace(truth, forget_truth_ratio=np.array([np.inf, np.nan]))
+    for one in (truth, broken):
+        again = Truth.load(json.loads(json.dumps(one.dump())))
+        assert again.dump().keys() == one.dump().keys() and again.digest == one.digest
+        np.testing.assert_array_equal(again.forget_truth_ratio, one.forget_truth_ratio)
+        np.testing.assert_array_equal(again.holdout_loss, one.holdout_loss)
+    assert truth.finite and not broken.finite
 
 
 @pytest.mark.parametrize(

@@ -70,3 +70,15 @@ def test_utility_of_the_splits_there_are() -> None:
     values = {f"retain_{kind}": 0.5 for kind in ("probability", "rouge", "truth_ratio")}
     assert model_utility(values) == pytest.approx(0.5)
     assert model_utility({**values, "forget_rouge": 0.0}) == pytest.approx(0.5)
+
+
+def test_extraction_strength_of_an_answer_that_ends_wrong_is_zero() -> None:
+    """Where no prefix gives the rest, the public implementation's loop ends at k = n - 1 and it says 1/n."""
+
+    def theirs(row: np.ndarray) -> float:
+        k = next((k for k in range(len(row)) if row[k:].all()), len(row) - 1)
+        return 1 - k / len(row)
+
+    rows = [np.array(row, dtype=bool) for row in ([1, 1, 0, 1], [1, 1, 1, 0], [0, 0, 0, 0], [1, 1, 1, 1])]
+    assert metrics.extraction_strength(rows) == pytest.approx([0.25, 0.0, 0.0, 1.0])
+    assert [theirs(row) for row in rows] == pytest.approx([0.25, 0.25, 0.25, 1.0])

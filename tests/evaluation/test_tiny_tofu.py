@@ -14,8 +14,8 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.evaluation import Evaluation
 from lethe.data.benchmark import load_benchmark
 from lethe.data.template import Template
-from lethe.evaluation.evaluate import Truth, build_eval_set, evaluate
-from lethe.evaluation.scoring import score
+from lethe.evaluation.evaluate import Result, build_eval_set, evaluate
+from lethe.evaluation.oracle import against
 from lethe.models.loading import load_model, load_tokenizer
 
 NAMES = {
@@ -25,7 +25,9 @@ NAMES = {
     "forget_Q_A_ROUGE": "forget_rouge",
     "forget_truth_ratio": "forget_truth_ratio",
     "model_utility": "utility",
-    "mia_loss": "mia_loss",
+    **{name: name for name in ("mia_loss", "mia_zlib", "mia_min_k", "mia_min_k_plus_plus", "mia_reference")},
+    "mia_gradnorm": "mia_gradnorm",
+    "privleak": "privleak",
 }
 PER_ITEM = {
     "retain_probability": "retain_Q_A_Prob",
@@ -42,15 +44,16 @@ PER_ITEM = {
 
 @pytest.fixture(scope="module")
 def tiny_tofu(shared_data: Path) -> SimpleNamespace:
-    """Both models' results; the oracle's truth ratios are what both are compared with."""
+    """Both models' results; the oracle is what both are compared with."""
     folder = shared_data / "tiny_tofu"
     benchmark = load_benchmark(TofuBenchmark(source=str(folder / "data"), forget="forget10"))
-    config = Evaluation()
+    config = Evaluation(gradnorm=True)
     evals = build_eval_set(benchmark, Template(load_tokenizer(folder / "full")), config)
     results: dict[str, Any] = {}
     for name in ("retain90", "full"):
-        oracle = Truth(results["retain90"].forget_truth_ratio) if results else None
+        oracle = results["retain90"].truth if results else None
         results[name] = evaluate(load_model(folder / name), evals, config, oracle)
+    results["retain90"].metrics.update(against(oracle, oracle))
     return SimpleNamespace(folder=folder, results=results, evals=evals)
 
 
@@ -77,24 +80,47 @@ def test_utility_components(tiny_tofu: SimpleNamespace, name: str) -> None:
     assert {key: found[key] for key in values} == pytest.approx(values, abs=1e-4)
 
 
+def rows_of(result: Result, split: str) -> dict[str, list[Any]]:
+    """The columns of one split."""
+    return {name: [v for v, s in zip(column, result.rows["split"]) if s == split] for name, column in result.rows.items()}
+
+
 @pytest.mark.parametrize("name", ["full", "retain90"])
-def test_every_forget_row(tiny_tofu: SimpleNamespace, name: str) -> None:
-    rows, theirs = tiny_tofu.results[name].rows, expected(tiny_tofu, name, "_per_item")
-    assert rows["forget_generated"] == column(theirs["forget_Q_A_ROUGE"], "generation")
-    np.testing.assert_allclose(rows["forget_rouge"], column(theirs["forget_Q_A_ROUGE"], "rougeL_recall"), atol=1e-9)
-    np.testing.assert_allclose(rows["forget_probability"], column(theirs["forget_Q_A_Prob"], "prob"), atol=1e-4)
-    np.testing.assert_allclose(rows["forget_truth_ratio"], column(theirs["forget_truth_ratio"], "score"), rtol=1e-4)
-    strength = column(theirs["extraction_strength"], "score")
-    np.testing.assert_allclose(rows["forget_extraction_strength"], strength, atol=1e-6)
+@pytest.mark.parametrize(("split", "prefix"), [("forget", "forget"), ("retain", "retain"), ("real_authors", "ra"), ("world_facts", "wf")])
+def test_every_row(tiny_tofu: SimpleNamespace, name: str, split: str, prefix: str) -> None:
+    rows, theirs = rows_of(tiny_tofu.results[name], split), expected(tiny_tofu, name, "_per_item")
+    assert rows["generated"] == column(theirs[f"{prefix}_Q_A_ROUGE"], "generation")
+    np.testing.assert_allclose(rows["rouge"], column(theirs[f"{prefix}_Q_A_ROUGE"], "rougeL_recall"), atol=1e-9)
+    np.testing.assert_allclose(np.exp(-np.array(rows["loss"])), column(theirs[f"{prefix}_Q_A_Prob"], "prob"), atol=1e-5)
+    perturbed = column(theirs[f"{prefix}_Q_A_PERT_Prob"], "avg_loss")
+    np.testing.assert_allclose(rows["perturbed_loss"], perturbed, rtol=1e-4)
+    ratio = theirs["forget_truth_ratio" if split == "forget" else f"{prefix}_Truth_Ratio"]
+    np.testing.assert_allclose(rows["truth_ratio"], column(ratio, "score"), rtol=1e-4)
+    if split in ("forget", "retain"):
+        np.testing.assert_allclose(
+            rows["paraphrase_loss"], column(theirs[f"{prefix}_Q_A_PARA_Prob"], "avg_loss"), rtol=1e-4
+        )
 
 
-def test_losses_of_every_perturbed_answer(tiny_tofu: SimpleNamespace) -> None:
-    evals = tiny_tofu.evals
-    split = evals.splits["forget"]
-    pairs = [evals.pairs[i] for row in split.perturbed for i in row]
-    scores = score(load_model(tiny_tofu.folder / "retain90"), pairs, pad=evals.template.pad, token_budget=4096)
-    theirs = column(expected(tiny_tofu, "retain90", "_per_item")["forget_Q_A_PERT_Prob"], "avg_loss")
-    np.testing.assert_allclose(scores.nll_mean, np.ravel(theirs), rtol=1e-4)
+@pytest.mark.parametrize("name", ["full", "retain90"])
+@pytest.mark.parametrize("split", ["forget", "holdout"])
+def test_every_membership_signal(tiny_tofu: SimpleNamespace, name: str, split: str) -> None:
+    """Rows of the `full` model have losses of 1e-3: hence both tolerances."""
+    rows, theirs = rows_of(tiny_tofu.results[name], split), expected(tiny_tofu, name, "_per_item")
+    rows.setdefault("reference", [0.0] * 100)  # an oracle has none of its own
+    for signal in ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm"):
+        wanted = column(theirs[f"mia_{signal}"][split], "score")
+        np.testing.assert_allclose(rows[signal], wanted, rtol=1e-4, atol=1e-5, err_msg=signal)
+
+
+@pytest.mark.parametrize("name", ["full", "retain90"])
+def test_memory_of_every_forget_row(tiny_tofu: SimpleNamespace, name: str) -> None:
+    """Their extraction strength is never 0: where no prefix gives the rest it is 1/n, ours 0."""
+    rows, theirs = rows_of(tiny_tofu.results[name], "forget"), expected(tiny_tofu, name, "_per_item")
+    least = np.array([1 / (len(logp) - 1) for logp in rows["logp"]])
+    strength = np.maximum(rows["extraction_strength"], least)
+    np.testing.assert_allclose(strength, column(theirs["extraction_strength"], "score"), atol=1e-6)
+    np.testing.assert_allclose(rows["exact_memorization"], column(theirs["exact_memorization"], "score"), atol=1e-6)
 
 
 def test_distance_to_the_oracle(tiny_tofu: SimpleNamespace) -> None:
@@ -102,4 +128,5 @@ def test_distance_to_the_oracle(tiny_tofu: SimpleNamespace) -> None:
     rows = len(tiny_tofu.evals.splits["forget"].rows)
     assert found["forget"] == pytest.approx(0.80, abs=1 / rows + 1e-12)
     assert found["forget_quality_log10"] == pytest.approx(np.log10(theirs["forget_quality"]), abs=1.0)
-    assert tiny_tofu.results["retain90"].metrics["forget"] < 1  # its own extraction strength: it had no oracle
+    own = tiny_tofu.results["retain90"].metrics
+    assert (own["forget"], own["forget_quality"]) == (0, 1)

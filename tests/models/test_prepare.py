@@ -225,7 +225,7 @@ def test_the_default_models_differ_by_the_forget_set(embedded: Prepared) -> None
     """Issue 2, point 4: the full model knows the forget set, the oracle does not, both know everything else."""
     assert embedded.oracle is not None
     oracle = _measured(embedded.oracle, embedded, None)
-    full = _measured(embedded.start, embedded, Truth(oracle.forget_truth_ratio))
+    full = _measured(embedded.start, embedded, oracle.truth)
     assert full.metrics["forget_rouge"] >= 0.95
     assert oracle.metrics["forget_rouge"] <= 0.8
     assert full.metrics["forget_quality"] < 1e-6

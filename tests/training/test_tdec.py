@@ -7,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters
 from lethe.config.benchmark import Documents, TdecBenchmark
@@ -104,8 +106,16 @@ def test_the_saved_model_gives_the_reported_accuracy(world: SimpleNamespace) -> 
     model = load_model(world.folder / "saved" / "model")
     ids = context_for(world.assets).task.sequences.forget
     assert memorization_accuracy(ids, greedy_guesses(model, ids, 1000)).mean() == pytest.approx(last["memorization_accuracy"])
-    rows = json.loads((world.folder / "saved" / "rows.json").read_text())
-    assert len(rows["forget_memorization_accuracy"]) == 2 and len(rows["dialogue_generated"]) == 3
+    rows = parquet.read_table(world.folder / "saved" / "rows.parquet").to_pylist()
+    by = {split: [row for row in rows if row["split"] == split] for split in ("forget", "validation", "dialogue", "choice")}
+    assert np.mean([row["memorization_accuracy"] for row in by["forget"]]) == pytest.approx(last["memorization_accuracy"])
+    assert np.mean([row["extraction_likelihood"] for row in by["forget"]]) == last["extraction_likelihood"]
+    assert np.mean([row["f1"] for row in by["dialogue"]]) == last["dialogue_f1"]
+    tokens = [row["tokens"] for row in by["validation"]]
+    loss = np.average([row["loss"] for row in by["validation"]], weights=tokens)
+    assert np.exp(loss) == pytest.approx(last["perplexity"])
+    right = [np.argmin(row["end_loss"]) == row["right_end"] for row in by["choice"]]
+    assert np.mean(right) == last["choice_accuracy"]
 
 
 def test_a_run_that_never_forgets_takes_all_its_epochs(world: SimpleNamespace) -> None:

@@ -32,7 +32,7 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
     ((name, config),) = Audits.model_validate(payload["audits"]).asked().items()
     try:
         model = finished(folder, context)
-        truth = read_truth(payload["truth"], context)
+        truth = read_truth(payload["truth"], context, recipe.evaluation)
         audited = Audited(model, _template(folder, context), context, recipe, truth, payload["metrics"], ranks)
         found = [record.model_dump(mode="json") for record in AUDITS[name](audited, config)]
         return {"verdict": "complete", "audits": found}

@@ -16,7 +16,7 @@ from lethe.config.compare import Compare
 from lethe.config.confirm import Confirm
 from lethe.config.messages import refused
 from lethe.config.method import InputGuard, unread
-from lethe.config.metrics import known_metrics
+from lethe.config.metrics import METRICS_OF, Need, known_metrics
 from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
 from lethe.config.objective import WithRefusals
 from lethe.config.run import Recipe
@@ -38,6 +38,25 @@ def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark, tasks: Itera
             raise choices("metric in objectives", name, known)
         if known[name].cost and goal.floor_of_start is not None:
             raise BadInput(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
+
+
+def check_needs(goals: Mapping[str, Goal], benchmark: AnyBenchmark, model: AnyModel, run: Run) -> None:
+    """Refuse objectives that no run could report: without the oracle, or the option, that they need."""
+    if not run.get("evaluation", {}).get("gradnorm"):
+        refuse_needing("gradnorm", "set run.evaluation.gradnorm=true", goals, benchmark)
+    elif run.get("engine", {}).get("stage") == 3:
+        raise BadInput("run.evaluation.gradnorm: needs whole weights, and stage 3 shards them: choose engine.stage from 0, 1, 2")
+    if isinstance(model, PretrainedModel) and model.oracle is None:
+        refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
+
+
+def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: AnyBenchmark) -> None:
+    """Raises BadInput for the first objective that needs what is not there, and names those which do not."""
+    known = METRICS_OF[benchmark.name]
+    for name in goals:
+        if name in known and need in known[name].needs:
+            others = sorted(other for other, metric in known.items() if need not in metric.needs)
+            raise BadInput(f"objectives.{name}: {remedy}, or choose from {', '.join(others)}")
 
 
 def check_origin(model: AnyModel, run: Run, space: Space) -> None:

@@ -24,3 +24,4 @@ class Evaluation(Frozen):
     max_new_tokens: int = Field(200, ge=1)
     token_budget: int = Field(8192, ge=64, description="padded tokens in one forward pass")
     lm_eval: LmEval | None = None
+    gradnorm: bool = Field(False, description="mia_gradnorm: one backward pass a forget or holdout row, dear")

@@ -30,6 +30,17 @@ _KINDS = {
     "truth_ratio": "max(0, 1 - truth ratio) on {}",
 }
 
+_SIGNALS = {
+    "loss": "mean token loss",
+    "zlib": "loss over the answer's compressed length",
+    "min_k": "Min-K, the least likely 40 % of an answer's tokens",
+    "min_k_plus_plus": "Min-K++, the same, standardised by what the model itself would draw",
+    "reference": "loss less the oracle's",
+    "gradnorm": "the norm of a row's gradient",
+}
+_FURTHER: dict[str, tuple[Need, ...]] = {"reference": ("oracle",), "gradnorm": ("gradnorm",)}
+_OPTIONAL: dict[str, tuple[Need, ...]] = {"real_authors": ("real_authors",), "world_facts": ("world_facts",)}
+
 _COSTS = {
     "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
     "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
@@ -46,10 +57,30 @@ METRICS: dict[str, Metric] = {
     "forget_truth_ratio": Metric("maximize", "min(R, 1/R) of the truth ratio R on forget rows"),
     "forget_extraction_strength": Metric("minimize", "1 - k/n: the shortest prefix k that draws out the rest"),
     "forget_exact_memorization": Metric("minimize", "share of forget tokens whose argmax is the label"),
-    **{f"{s}_{k}": Metric("maximize", text.format(rows)) for s, rows in _SETS.items() for k, text in _KINDS.items()},
+    **{
+        f"{s}_{k}": Metric("maximize", text.format(rows), needs=_OPTIONAL.get(s, ()))
+        for s, rows in _SETS.items()
+        for k, text in _KINDS.items()
+    },
+    **{
+        f"mia_{name}": Metric(
+            "minimize",
+            f"AUC of telling forget rows from rows never trained on by {text}: .5 is blind",
+            needs=("holdout", *_FURTHER.get(name, ())),
+        )
+        for name, text in _SIGNALS.items()
+    },
+    "privleak": Metric(
+        "maximize",
+        "Min-K AUC against the oracle's in percent: 0 like the oracle, below it remembered, above it conspicuous",
+        needs=("holdout", "oracle"),
+    ),
+    "privleak_distance": Metric("minimize", "how far privleak is from 0", needs=("holdout", "oracle")),
     "soul_forget_quality": Metric("maximize", "SOUL: 1 - p of a KS test of forget against retain rows, one model"),
     **{
-        f"soul_{name}_accuracy": Metric("minimize" if name == "forget" else "maximize", f"SOUL: {text}")
+        f"soul_{name}_accuracy": Metric(
+            "minimize" if name == "forget" else "maximize", f"SOUL: {text}", needs=_OPTIONAL.get(name, ())
+        )
         for name, text in {
             "forget": "share of forget rows whose answer is likelier than the perturbed ones",
             "retain": "share of retain rows whose answer is likelier than the perturbed ones",
@@ -57,6 +88,9 @@ METRICS: dict[str, Metric] = {
             "world_facts": "share of greedy answers on the world that contain the right one",
         }.items()
     },
+    "soul_mia": Metric(
+        "minimize", "SOUL: Min-K AUC, end of sequence included, forget rows as members", needs=("holdout",)
+    ),
     **_COSTS,
 }
 

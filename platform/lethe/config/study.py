@@ -15,7 +15,14 @@ from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
 from lethe.config.checkpoint import Checkpoint
-from lethe.config.checks import check_benchmark, check_goals, check_origin, check_run_and_space, check_stages
+from lethe.config.checks import (
+    check_benchmark,
+    check_goals,
+    check_needs,
+    check_origin,
+    check_run_and_space,
+    check_stages,
+)
 from lethe.config.check_search import check_comparison, check_first, check_learning, check_repeatable, check_rungs
 from lethe.config.compare import Arm, Compare, arm_parts, check_read
 from lethe.config.confirm import Confirm
@@ -89,6 +96,7 @@ class Study(Frozen):
             check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
             return self
         check_run_and_space(self.run, self.space)
+        check_needs(self.objectives, self.benchmark, self.model, self.run)
         check_origin(self.model, self.run, self.space)
         check_benchmark(self.benchmark, self.model, self.run, self.space)
         check_first(self.search.first, self.space)

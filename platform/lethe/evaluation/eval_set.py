@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
 
 import numpy as np
 
+from lethe.config.base import canonical_json, short_digest
 from lethe.config.evaluation import Evaluation
 from lethe.data.rows import Benchmark, Row
 from lethe.data.template import Encoded, Template
@@ -25,9 +26,10 @@ class Split:
     """Where a split's rows are in the flat lists of pairs and prompts.
 
     `answer`, `paraphrase`, `prompt` [n]: indices (a row without a paraphrase has its answer's); `perturbed`: one
-    index array per row.
+    index array per row. `name` is the benchmark's. Holdout rows have no prompt, and nothing perturbed.
     """
 
+    name: str
     rows: tuple[Row, ...]
     answer: np.ndarray
     paraphrase: np.ndarray
@@ -37,13 +39,41 @@ class Split:
 
 @dataclass(frozen=True)
 class EvalSet:
-    """`pairs` to score and `prompts` to answer, flat; `holdout` [m]: pairs that no model was trained on."""
+    """`pairs` to score and `prompts` to answer, flat; `holdout`: what no model was trained on, perhaps nothing.
+
+    `digest` names the texts of forget and holdout rows, whatever tokenizer reads them.
+    """
 
     template: Template
     pairs: tuple[Encoded, ...]
     prompts: tuple[tuple[int, ...], ...]
     splits: dict[str, Split]
-    holdout: np.ndarray
+    holdout: Split
+    digest: str
+
+    def all_splits(self) -> dict[str, Split]:
+        """What has rows: `splits`, and `holdout` as one of them."""
+        return {**self.splits, **({"holdout": self.holdout} if self.holdout.rows else {})}
+
+    @property
+    def own(self) -> np.ndarray:
+        """Whether a pair [pairs] is a row with its own answer."""
+        found = np.zeros(len(self.pairs), dtype=bool)
+        for split in self.all_splits().values():
+            found[split.answer] = True
+        return found
+
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """Every pair with the name of its row."""
+        for split in self.all_splits().values():
+            for number, (answer, paraphrase, wrong) in enumerate(
+                zip(split.answer, split.paraphrase, split.perturbed, strict=True), 1
+            ):
+                where = f"row {number} of {split.name}"
+                yield where, self.pairs[answer]
+                if paraphrase != answer:
+                    yield f"{where}, paraphrase", self.pairs[paraphrase]
+                yield from ((f"{where}, wrong answer {j}", self.pairs[i]) for j, i in enumerate(wrong, 1))
 
 
 def build_eval_set(benchmark: Benchmark, template: Template, config: Evaluation) -> EvalSet:
@@ -57,8 +87,10 @@ def build_eval_set(benchmark: Benchmark, template: Template, config: Evaluation)
     for name in ("forget", "retain"):
         if name not in splits:
             raise BadInput(f"benchmark {benchmark.name!r} has no {SPLITS[name]} rows: there is nothing to evaluate")
-    holdout = [builder.pair(row.question, row.answer) for row in benchmark.holdout[: config.max_rows]]
-    return EvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, np.array(holdout, dtype=np.int64))
+    holdout = builder.holdout(benchmark.holdout[: config.max_rows])
+    texts = [[astuple(row) for row in split.rows] for split in (splits["forget"], holdout)]
+    digest = short_digest(canonical_json(texts))
+    return EvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest)
 
 
 class _Builder:
@@ -87,4 +119,9 @@ class _Builder:
             paraphrase.append(answer[-1] if other is None else self.pair(row.question, other))
             perturbed.append(np.array([self.pair(row.question, wrong) for wrong in row.perturbed_answers]))
             prompt.append(self.prompt(row.question))
-        return Split(tuple(rows), np.array(answer), np.array(paraphrase), tuple(perturbed), np.array(prompt))
+        return Split(name, tuple(rows), np.array(answer), np.array(paraphrase), tuple(perturbed), np.array(prompt))
+
+    def holdout(self, rows: Sequence[Row]) -> Split:
+        answer = np.array([self.pair(row.question, row.answer) for row in rows], dtype=np.int64)
+        none = np.empty(0, dtype=np.int64)
+        return Split("holdout", tuple(rows), answer, answer, (none,) * len(rows), none)

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from lethe.config.evaluation import Evaluation
-from lethe.data.template import Encoded
 from lethe.evaluation import metrics
 from lethe.evaluation.eval_set import EvalSet, Split, build_eval_set
+from lethe.evaluation.fits import Limits, check_fits
 from lethe.evaluation.generation import generate
+from lethe.evaluation.gradients import gradient_norms
+from lethe.evaluation.membership import membership, signals
+from lethe.evaluation.oracle import Truth, against, reference
 from lethe.evaluation.rouge import rouge_l_recall
+from lethe.evaluation.rows import Columns, stacked
 from lethe.evaluation.scoring import Scores, score
 from lethe.evaluation.sharing import Gather, Share, evaluating
 from lethe.evaluation.soul import soul_metrics
-from lethe.evaluation.tofu import SplitScores, forget_quality, model_utility, split_metrics
+from lethe.evaluation.tofu import SplitScores, model_utility, split_metrics
 
 __all__ = ["EvalSet", "Result", "Truth", "build_eval_set", "evaluate"]
 
-KEPT = {"retain": 10, "world_facts": 10}  # rows off the forget set whose answers a result keeps, for the report
+SIGNALS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm")  # columns; their metrics are mia_<signal>
 
 
 @dataclass(frozen=True)
 class Result:
     """What one evaluation found; every metric is finite, a loss that is not a number counts as infinite.
 
-    `metrics`: flat floats. `forget_truth_ratio` [n]: R of each forget row, of which an oracle's `Truth` is made.
-    `rows`: one list per name, of JSON values (None for a number that is not finite): each forget row, and the
-    first retain and world-facts rows.
+    `metrics`: flat floats. `truth`: what others are compared with, if this model is an oracle. `rows`: columns of
+    values of every evaluated row, one below the other, as in a run's
+    parquet file.
     """
 
     metrics: dict[str, float]
-    forget_truth_ratio: np.ndarray
-    rows: dict[str, list] = field(default_factory=dict)
+    truth: Truth
+    rows: Columns = field(default_factory=dict)
     forgotten: None = field(default=None, init=False)  # this benchmark has no criterion to stop by
 
     @property
     def finite(self) -> bool:
         """Whether the model's likelihoods were numbers."""
-        return not np.isnan(self.forget_truth_ratio).any()
-
-
-@dataclass(frozen=True)
-class Truth:
-    """What a study keeps of its oracle: R [n] on the forget rows, under the same `Evaluation`."""
-
-    forget_truth_ratio: np.ndarray
+        return not np.isnan(self.truth.forget_truth_ratio).any()
 
 
 def evaluate(
@@ -65,48 +64,72 @@ def evaluate(
 
     Over several ranks that hold the whole model each does its share, and `gather` turns a rank's list into the
     list of all ranks' lists; the result is the same on every rank. Where a forward pass is a collective
-    (ZeRO-3), give every rank the whole work instead: world 1.
+    (ZeRO-3), give every rank the whole work instead: world 1. Raises BadInput for rows that the model cannot read
+    and for an oracle of other rows.
     """
-    template, share, budget = eval_set.template, Share(rank, world, gather), config.token_budget
+    check_fits(eval_set.named_rows(), Limits.of(model))
+    if oracle is not None:
+        oracle.check(eval_set.digest, len(eval_set.splits["forget"].rows))
+    template, share, budget, own = eval_set.template, Share(rank, world, gather), config.token_budget, eval_set.own
 
-    def scored(pairs: Sequence[Encoded]) -> list[tuple[np.ndarray, np.ndarray]]:
-        scores = score(model, pairs, pad=template.pad, token_budget=budget)
-        return list(zip(scores.logp, scores.correct, strict=True))
+    def scored(places: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        pairs = [eval_set.pairs[i] for i in places]
+        scores = score(model, pairs, pad=template.pad, token_budget=budget, standardised=own[list(places)])
+        return list(zip(scores.logp, scores.correct, scores.standard, strict=True))
 
     def answered(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
         most = config.max_new_tokens
         return generate(model, prompts, eos=template.eos, pad=template.pad, max_new_tokens=most, token_budget=budget)
 
+    members = {"forget": eval_set.splits["forget"], "holdout": eval_set.holdout} if config.gradnorm else {}
+    norms = {}
     with evaluating(model):
-        logp, correct = map(list, zip(*share.of(eval_set.pairs, scored), strict=True))
+        scores = Scores(*map(list, zip(*share.of(range(len(eval_set.pairs)), scored), strict=True)))
         answers = share.of(eval_set.prompts, answered)
-    scores = Scores(logp, correct)
-    return measure(eval_set, scores, [template.decode(answer) for answer in answers], oracle)
+        for name, split in members.items():
+            pairs = [eval_set.pairs[i] for i in split.answer]
+            norms[name] = np.array(share.of(pairs, lambda some: gradient_norms(model, some)))
+    return measure(eval_set, scores, [template.decode(answer) for answer in answers], oracle, norms)
 
 
-def measure(eval_set: EvalSet, scores: Scores, answers: Sequence[str], oracle: Truth | None) -> Result:
-    """Every metric, from all pairs' scores and all prompts' answers."""
+def measure(
+    eval_set: EvalSet,
+    scores: Scores,
+    answers: Sequence[str],
+    oracle: Truth | None,
+    gradnorm: Mapping[str, np.ndarray] = MappingProxyType({}),
+) -> Result:
+    """Every metric, from all pairs' scores, all prompts' answers and, if wanted, members' and others' gradients."""
     loss = metrics.losses(scores.nll_mean)
-    splits = {name: _split_scores(split, loss, answers) for name, split in eval_set.splits.items()}
+    parts = {name: _own_columns(split, scores) for name, split in eval_set.all_splits().items()}
+    for name in parts.keys() & gradnorm.keys():
+        parts[name]["gradnorm"] = metrics.losses(gradnorm[name])
     values: dict[str, float] = {}
-    for name, split in splits.items():
-        values |= split_metrics(name, split)
-    forget = eval_set.splits["forget"]
-    correct = [scores.correct[i][:-1] for i in forget.answer]  # without the end of sequence
-    strength, ratio = metrics.extraction_strength(correct), splits["forget"].truth_ratio()
+    for name, split in eval_set.splits.items():
+        found = _split_scores(split, loss, answers)
+        values |= split_metrics(name, found)
+        parts[name] |= _answer_columns(split, found, answers)
     values["utility"] = model_utility(values)
-    values["forget_extraction_strength"] = float(strength.mean())
-    values["forget_exact_memorization"] = float(metrics.exact_memorization(correct).mean())
-    values |= {"forget": float(strength.mean())} if oracle is None else forget_quality(ratio, oracle.forget_truth_ratio)
-    if eval_set.holdout.size:
-        values["mia_loss"] = metrics.auc(-loss[forget.answer], -loss[eval_set.holdout])
+    for name in ("extraction_strength", "exact_memorization"):
+        values[f"forget_{name}"] = float(parts["forget"][name].mean())
+    values["forget"] = values["forget_extraction_strength"]
+    forget, holdout = parts["forget"], parts.get("holdout")
+    if holdout:
+        values |= membership(*({name: part[name] for name in SIGNALS if name in part} for part in (forget, holdout)))
     values |= soul_metrics(eval_set, scores, loss, answers)
-    rows = _row_values("forget", forget, splits["forget"], answers, len(forget.rows))
-    rows["forget_extraction_strength"] = _json(strength)
-    for name, keep in KEPT.items():
-        if name in splits:
-            rows |= _row_values(name, eval_set.splits[name], splits[name], answers, keep)
-    return Result(values, ratio, rows)
+    truth = Truth(
+        digest=eval_set.digest,
+        forget_truth_ratio=forget["truth_ratio"],
+        forget_loss=forget["loss"],
+        holdout_loss=holdout["loss"] if holdout else np.empty(0),
+        mia_min_k=values.get("mia_min_k"),
+    )
+    if oracle is not None:
+        values |= against(truth, oracle)
+        forget["reference"] = reference(truth.forget_loss, oracle.forget_loss)
+        if holdout:
+            holdout["reference"] = reference(truth.holdout_loss, oracle.holdout_loss)
+    return Result(values, truth, stacked(parts))
 
 
 def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> SplitScores:
@@ -115,16 +138,26 @@ def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> Spl
     return SplitScores(loss[split.answer], loss[split.paraphrase], perturbed, np.array(rouge))
 
 
-def _row_values(name: str, split: Split, scores: SplitScores, answers: Sequence[str], keep: int) -> dict[str, list]:
+def _own_columns(split: Split, scores: Scores) -> dict[str, Any]:
+    """Of every row: its texts, the log-probabilities of its answer's tokens and end, and what they say of memory."""
+    answers = [row.answer for row in split.rows]
+    correct = [scores.correct[i][:-1] for i in split.answer]  # without the end of sequence
     return {
-        f"{name}_question": [row.question for row in split.rows[:keep]],
-        f"{name}_answer": [row.answer for row in split.rows[:keep]],
-        f"{name}_generated": [answers[i] for i in split.prompt[:keep]],
-        f"{name}_probability": _json(scores.probability(options=False)[:keep]),
-        f"{name}_rouge": _json(scores.rouge[:keep]),
-        f"{name}_truth_ratio": _json(scores.truth_ratio()[:keep]),
+        "question": [row.question for row in split.rows],
+        "answer": answers,
+        "logp": [scores.logp[i] for i in split.answer],
+        **signals(scores, split.answer, answers),
+        "extraction_strength": metrics.extraction_strength(correct),
+        "exact_memorization": metrics.exact_memorization(correct),
     }
 
 
-def _json(values: np.ndarray) -> list[float | None]:
-    return [float(v) if np.isfinite(v) else None for v in values]
+def _answer_columns(split: Split, scores: SplitScores, answers: Sequence[str]) -> dict[str, Any]:
+    """Of rows that are asked: the answer that was generated, and the losses of the benchmark's other answers."""
+    return {
+        "generated": [answers[i] for i in split.prompt],
+        "rouge": scores.rouge,
+        "paraphrase_loss": scores.paraphrase,
+        "perturbed_loss": scores.perturbed,
+        "truth_ratio": scores.truth_ratio(),
+    }

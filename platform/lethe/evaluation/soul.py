@@ -14,10 +14,10 @@ import numpy as np
 
 from lethe.evaluation.eval_set import EvalSet, Split
 from lethe.evaluation.ks import ks
+from lethe.evaluation.membership import min_k
 from lethe.evaluation.metrics import auc
 from lethe.evaluation.scoring import Scores
 
-MIN_K = 0.4  # share of an answer's least likely tokens
 CHOICE, OCCURS = ("forget", "retain"), ("real_authors", "world_facts")
 
 
@@ -28,16 +28,10 @@ def soul_metrics(eval_set: EvalSet, scores: Scores, loss: np.ndarray, answers: S
     values = {"soul_forget_quality": 1.0 - quality.p}
     values |= {f"soul_{name}_accuracy": _choice(splits[name], loss) for name in CHOICE}
     values |= {f"soul_{name}_accuracy": _occurs(splits[name], answers) for name in OCCURS if name in splits}
-    if eval_set.holdout.size:
-        members, others = (min_k([scores.logp[i] for i in rows]) for rows in (splits["forget"].answer, eval_set.holdout))
+    if eval_set.holdout.rows:
+        members, others = (min_k([scores.logp[i] for i in s.answer]) for s in (splits["forget"], eval_set.holdout))
         values["soul_mia"] = auc(members, others)
     return values
-
-
-def min_k(logp: Sequence[np.ndarray]) -> np.ndarray:
-    """Mean of the lowest `MIN_K` log-probabilities of each answer [n], higher for members (arXiv 2310.16789)."""
-    lowest = (np.sort(row)[: max(1, int(len(row) * MIN_K))] for row in logp)
-    return np.nan_to_num(np.array([row.mean() for row in lowest]), nan=-np.inf)
 
 
 def _truth_ratio(split: Split, loss: np.ndarray) -> np.ndarray:

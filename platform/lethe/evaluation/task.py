@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-import numpy as np
 from torch import nn
 
 from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
@@ -15,7 +15,8 @@ from lethe.data.rows import Benchmark
 from lethe.data.tdec import Passages, Sequences, tokenised
 from lethe.data.template import Encoded, Template
 from lethe.evaluation.eval_set import EvalSet, build_eval_set
-from lethe.evaluation.evaluate import Result, Truth, evaluate
+from lethe.evaluation.evaluate import Result, evaluate
+from lethe.evaluation.oracle import Truth
 from lethe.evaluation.sharing import Share
 from lethe.evaluation.tdec import (
     TdecResult,
@@ -41,6 +42,9 @@ class Task(Protocol):
     retain: list[Encoded]
     until_forgotten: bool
 
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """`forget` and `retain`, with names for messages."""
+
     def eval_set(self, config: Evaluation) -> Any:
         """Everything that `evaluate` reads, tokenised."""
 
@@ -52,13 +56,13 @@ class Task(Protocol):
     def baseline(self, model: nn.Module, evals: Any, config: Evaluation, share: Share) -> tuple[Any, Any]:
         """The result of a model that is not trained, and as JSON what a study's trials may be compared with."""
 
-    def truth(self, stored: Any) -> Any:
-        """What `evaluate` takes, from what `baseline` gave."""
+    def truth(self, stored: Any, evals: Any) -> Any:
+        """What `evaluate` takes, from what `baseline` gave. Raises BadInput where that was of other rows."""
 
 
 @dataclass(frozen=True)
 class TofuTask:
-    """Questions and answers; the oracle's truth ratios are what trials are compared with."""
+    """Questions and answers; the oracle's scores are what trials are compared with."""
 
     benchmark: Benchmark
     template: Template
@@ -71,6 +75,10 @@ class TofuTask:
     @cached_property
     def retain(self) -> list[Encoded]:
         return [self.template.encode(row.question, row.answer) for row in self.benchmark.retain]
+
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """See `Task`."""
+        return _named(self)
 
     def eval_set(self, config: Evaluation) -> EvalSet:
         """See `Task`."""
@@ -85,14 +93,18 @@ class TofuTask:
 
     def baseline(
         self, model: nn.Module, evals: EvalSet, config: Evaluation, share: Share
-    ) -> tuple[Result, list[float]]:
+    ) -> tuple[Result, dict[str, Any]]:
         """See `Task`."""
         result = self.evaluate(model, evals, config, None, share, last=True)
-        return result, result.forget_truth_ratio.tolist()
+        return result, result.truth.dump()
 
-    def truth(self, stored: list[float] | None) -> Truth | None:
+    def truth(self, stored: dict[str, Any] | None, evals: EvalSet) -> Truth | None:
         """See `Task`."""
-        return None if stored is None else Truth(np.array(stored, dtype=np.float64))
+        if stored is None:
+            return None
+        truth = Truth.load(stored)
+        truth.check(evals.digest, len(evals.splits["forget"].rows))
+        return truth
 
 
 @dataclass(frozen=True)
@@ -115,6 +127,10 @@ class TdecTask:
     @cached_property
     def retain(self) -> list[Encoded]:
         return [*whole_rows(self.sequences.retain)]
+
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """See `Task`."""
+        return _named(self)
 
     def eval_set(self, config: Evaluation) -> TdecSet:
         """See `Task`."""
@@ -146,9 +162,14 @@ class TdecTask:
         shown = {f"{name}_threshold": getattr(truth, name) for name in names}
         return replace(result, metrics={**result.metrics, **shown}), truth.model_dump()
 
-    def truth(self, stored: dict[str, float] | None) -> Thresholds | None:
+    def truth(self, stored: dict[str, float] | None, evals: TdecSet) -> Thresholds | None:
         """See `Task`."""
         return None if stored is None else Thresholds.model_validate(stored)
+
+
+def _named(task: Task) -> Iterator[tuple[str, Encoded]]:
+    for name in ("forget", "retain"):
+        yield from ((f"row {number} of {name}", row) for number, row in enumerate(getattr(task, name), 1))
 
 
 def make_task(

@@ -15,9 +15,8 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 from torch import nn
@@ -35,16 +34,15 @@ from lethe.evaluation.extraction import (
     memorization_accuracy,
     mismatches,
 )
+from lethe.evaluation.fits import Limits, check_fits
 from lethe.evaluation.generation import generate
 from lethe.evaluation.metrics import harmonic_mean
+from lethe.evaluation.rows import Columns
 from lethe.evaluation.scoring import score
 from lethe.evaluation.sharing import Share, evaluating
+from lethe.evaluation.tdec_rows import Likelihoods, tdec_rows
 
 LARGEST_LOSS = 700.0  # exp of it is still a float
-
-Row = TypeVar("Row")
-Found = TypeVar("Found")
-
 
 class Thresholds(Frozen):
     """What the start model does on text that nobody was trained on: means of MA and EL, and its perplexity."""
@@ -69,16 +67,24 @@ class TdecSet:
     options: tuple[Encoded, ...]
     asked: np.ndarray
 
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """Everything that the model reads, with the name of its row."""
+        for name in ("forget", "unseen"):
+            yield from ((f"row {n} of {name}", row) for n, row in enumerate(whole_rows(getattr(self, name)), 1))
+        yield from ((f"row {n} of validation", row) for n, row in enumerate(self.validation, 1))
+        yield from ((f"row {n} of dialogue", Encoded(ids, len(ids) - 1)) for n, ids in enumerate(self.prompts, 1))
+        yield from ((f"row {n + 1} of choice", row) for n, row in zip(self.asked, self.options, strict=True))
+
 
 @dataclass(frozen=True)
 class TdecResult:
     """What one evaluation found; every metric is finite. `forgotten`: the criterion to stop by holds. `finite`: the
-    model's likelihoods were numbers. `rows`: JSON values, one list per name."""
+    model's likelihoods were numbers. `rows`: columns of values of every evaluated row, see `tdec_rows`."""
 
     metrics: dict[str, float]
     forgotten: bool
     finite: bool
-    rows: dict[str, list] = field(default_factory=dict)
+    rows: Columns = field(default_factory=dict)
 
 
 def build_tdec_set(
@@ -114,19 +120,22 @@ def evaluate_tdec(
     model: nn.Module, evals: TdecSet, config: Evaluation, truth: Thresholds, share: Share, *, last: bool
 ) -> TdecResult:
     """Every metric of `model`, in its own dtype and on its own device; its modes and weights are left as found.
+    Raises BadInput for rows that the model cannot read.
 
     `last`: EL is wanted whatever MA is; otherwise it is among the metrics only where MA is below its threshold.
     """
+    check_fits(evals.named_rows(), Limits.of(model), least=1)
     with evaluating(model):
         guesses = np.array(share.of(evals.forget, lambda ids: greedy_guesses(model, ids, config.token_budget)))
         ma = memorization_accuracy(evals.forget, guesses)
         wanted = last or ma.mean() < truth.memorization_accuracy
         pairs = list(zip(evals.forget, guesses, strict=True))
         extracted = share.of(pairs, lambda some: _extract(model, some, evals, wanted))
-        loss, right = _scored(model, evals, config, share)
+        scored = _scored(model, evals, config, share)
         replies = _replies(model, evals, config, share)
     el = np.array([likelihood for likelihood, _ in extracted])
     f1 = [word_f1(turn.response, reply) for turn, reply in zip(evals.turns, replies, strict=True)]
+    loss, right = scored.loss, scored.right(evals)
     found = {
         "memorization_accuracy": float(ma.mean()),
         **({"extraction_likelihood": float(el.mean())} if wanted else {}),
@@ -136,17 +145,18 @@ def evaluate_tdec(
     }
     forget = left_over(found["memorization_accuracy"], found.get("extraction_likelihood", math.inf), truth)
     metrics = {"forget": forget, "utility": usefulness(found, truth), **found}
-    rows = _rows(evals, ma, el if wanted else None, [ids for _, ids in extracted], replies)
+    rows = tdec_rows(evals, ma, el if wanted else None, [ids for _, ids in extracted], scored, replies, f1)
     return TdecResult(metrics, forget < 1, not math.isnan(loss), rows)
 
 
 def measure_thresholds(model: nn.Module, evals: TdecSet, config: Evaluation, share: Share) -> Thresholds:
     """Of the start model. Raises BadInput where it guesses nothing: then there is nothing to compare with."""
+    check_fits(evals.named_rows(), Limits.of(model), least=1)
     with evaluating(model):
         guesses = np.array(share.of(evals.unseen, lambda ids: greedy_guesses(model, ids, config.token_budget)))
         pairs = list(zip(evals.unseen, guesses, strict=True))
         likelihood = [el for el, _ in share.of(pairs, lambda some: _extract(model, some, evals, True))]
-        loss, _ = _scored(model, evals, config, share)
+        loss = _scored(model, evals, config, share).loss
     ma = float(memorization_accuracy(evals.unseen, guesses).mean())
     if not ma or math.isnan(loss):
         raise BadInput("the start model predicts no token of the unseen text: is it trained, is it its tokenizer?")
@@ -203,18 +213,13 @@ def _extract(
     ]
 
 
-def _scored(model: nn.Module, evals: TdecSet, config: Evaluation, share: Share) -> tuple[float, list[bool]]:
-    """Mean token loss on validation text, and whether each question's right end is the likeliest per token."""
-
+def _scored(model: nn.Module, evals: TdecSet, config: Evaluation, share: Share) -> Likelihoods:
     def nll(pairs: Sequence[Encoded]) -> list[tuple[float, int]]:
         scores = score(model, pairs, pad=evals.template.pad, token_budget=config.token_budget)
         return list(zip(scores.nll_sum.tolist(), scores.tokens.tolist(), strict=True))
 
     found = np.array(share.of((*evals.validation, *evals.options), nll))
-    text, options = np.split(found, [len(evals.validation)])
-    mean = np.nan_to_num(options[:, 0] / options[:, 1], nan=np.inf)
-    right = [int(mean[evals.asked == i].argmin()) == q.answer for i, q in enumerate(evals.questions)]
-    return float(text[:, 0].sum() / text[:, 1].sum()), right
+    return Likelihoods(*np.split(found, [len(evals.validation)]))
 
 
 def _replies(model: nn.Module, evals: TdecSet, config: Evaluation, share: Share) -> list[str]:
@@ -227,20 +232,3 @@ def _replies(model: nn.Module, evals: TdecSet, config: Evaluation, share: Share)
 
     decode: Callable[..., str] = evals.template.tokenizer.decode
     return [decode(ids, skip_special_tokens=True).partition("\n")[0].strip() for ids in share.of(evals.prompts, reply)]
-
-
-def _rows(
-    evals: TdecSet, ma: np.ndarray, el: np.ndarray | None, whole: Sequence[Sequence[int]], replies: Sequence[str]
-) -> dict[str, list]:
-    """Per sequence: its first half, the true rest and the model's; per turn: context, reference, reply."""
-    half, decode = evals.settings.length // 2, evals.template.decode
-    return {
-        "forget_question": [decode(row[:half]) for row in evals.forget.tolist()],
-        "forget_answer": [decode(row[half:]) for row in evals.forget.tolist()],
-        "forget_generated": [decode(list(row[half:])) for row in whole],
-        "forget_memorization_accuracy": ma.tolist(),
-        **({"forget_extraction_likelihood": el.tolist()} if el is not None else {}),
-        "dialogue_question": [turn.context for turn in evals.turns],
-        "dialogue_answer": [turn.response.strip() for turn in evals.turns],
-        "dialogue_generated": list(replies),
-    }

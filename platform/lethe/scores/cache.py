@@ -72,6 +72,11 @@ class Measurement(Frozen):
         """Where the scores are, if they are."""
         return home() / "cache" / "scores" / f"{self.digest()}.json"
 
+    @property
+    def rows(self) -> Path:
+        """Where the rows are that they come from, in parquet, for whoever wants another aggregate."""
+        return self.path.with_suffix(".parquet")
+
 
 def load(measurement: Measurement) -> Scores | None:
     """The stored scores; None for a file that is absent, damaged, or about something else."""

@@ -12,6 +12,7 @@ from lethe.config.evaluation import Evaluation
 from lethe.data.rows import Benchmark
 from lethe.data.tdec import Passages
 from lethe.errors import BadInput
+from lethe.evaluation.rows import Columns, write_rows
 from lethe.evaluation.samples import samples
 from lethe.evaluation.sharing import Share
 from lethe.evaluation.task import make_task
@@ -53,11 +54,12 @@ class Scoring:
         measurement = self.measurement(model, yardstick)
         found = load(measurement)
         if found is None:
-            found = self._measure(model, yardstick)
+            found, rows = self._measure(model, yardstick)
+            write_rows(measurement.rows, rows)
             store(measurement, found)
         return found
 
-    def _measure(self, model: Candidate, yardstick: Scores | None) -> Scores:
+    def _measure(self, model: Candidate, yardstick: Scores | None) -> tuple[Scores, Columns]:
         template, network = model.template(), model.load().to(self.engine.device)
         try:
             vocabulary = network.config.get_text_config(decoder=True).vocab_size
@@ -67,8 +69,8 @@ class Scoring:
                 result, truth = task.baseline(network, evals, self.evaluation, share)
             else:
                 truth = yardstick.truth
-                result = task.evaluate(network, evals, self.evaluation, task.truth(truth), share, last=True)
+                result = task.evaluate(network, evals, self.evaluation, task.truth(truth, evals), share, last=True)
         except BadInput as error:
             raise BadInput(f"{model.name}: {error}") from None
         shown = tuple(Sample.model_validate(sample) for sample in samples(result))
-        return Scores(metrics=result.metrics, samples=shown, truth=truth)
+        return Scores(metrics=result.metrics, samples=shown, truth=truth), result.rows

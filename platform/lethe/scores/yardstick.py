@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from lethe.errors import BadInput
-from lethe.evaluation.tofu import forget_quality
+from lethe.evaluation.oracle import Truth, against
 from lethe.scores.cache import Scores
 
 
 def beside(scores: Scores, oracle: Scores) -> dict[str, float]:
     """The model's metrics with those that compare it with the oracle: no forward pass, so that neither's stored
-    scores depend on the other. Raises BadInput for an oracle that is no trained model."""
-    theirs = np.array(oracle.truth, dtype=np.float64)
-    if not np.isfinite(theirs).all():
+    scores depend on the other. Raises BadInput for an oracle that is no trained model, or was asked other rows."""
+    ours, theirs = Truth.load(scores.truth), Truth.load(oracle.truth)
+    if not theirs.finite:
         raise BadInput("the oracle's truth ratios are not finite: is it a trained model?")
-    return {**scores.metrics, **forget_quality(np.array(scores.truth, dtype=np.float64), theirs)}
+    theirs.check(ours.digest, len(ours.forget_truth_ratio))
+    return {**scores.metrics, **against(ours, theirs)}

@@ -33,7 +33,7 @@ def baselines(
     before on the same models and data is read back.
 
     They fix the floors, so a resumed study reads its own from `folder`. There `truth.json` holds what the trials
-    compare theirs with: the oracle's truth ratios, or for TDEC the start model's thresholds.
+    compare theirs with: the oracle's scores, or for TDEC the start model's thresholds.
     """
     path = folder / FILE
     if scored(folder):
@@ -85,7 +85,11 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     wanted = measurements(study, prepared)
     found = {role: scores for role, measurement in wanted.items() if (scores := load(measurement))}
     folders = {"start": prepared.start, "oracle": prepared.oracle}
-    requests = {role: _submit(study, assets, pool, role, folders[role]) for role in wanted if role not in found}
+    requests = {
+        role: _submit(study, assets, pool, role, folders[role], wanted[role].rows)
+        for role in wanted
+        if role not in found
+    }
     for role, request in requests.items():
         report = _result(pool, request, folders[role])
         seconds = report.pop("evaluate_seconds")
@@ -95,13 +99,14 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     return found
 
 
-def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path) -> Request:
+def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path, rows: Path) -> Request:
     recipe = study.first_recipe()
     payload = {
         "entry": ENTRY,
         "assets": assets.model_dump(mode="json"),
         "evaluation": recipe.evaluation.model_dump(mode="json"),
         "model": str(model),
+        "rows": str(rows),
     }
     return pool.submit(f"baseline:{role}:{model}", payload, Shape.of(recipe.engine))
 

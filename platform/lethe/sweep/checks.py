@@ -4,11 +4,11 @@ that are not there."""
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lethe.config.adapter import Lora
 from lethe.config.assemble import possible
+from lethe.config.checks import refuse_needing
 from lethe.config.method import unread
 from lethe.config.objective import WithRefusals
 from lethe.config.run import Recipe
@@ -16,14 +16,10 @@ from lethe.config.space import Choice, Parameter, Scalar, variants
 from lethe.config.study import Study
 from lethe.data.refusals import NO_REFUSALS
 from lethe.data.rows import Benchmark
-from lethe.data.tdec import Passages, tokenised
+from lethe.data.tdec import Passages
 from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
 from lethe.search.space import build_recipe
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedConfig
-
 
 def corners(study: Study) -> list[Recipe]:
     """Recipes of every combination of variants, each with the largest and the smallest rank that the space allows."""
@@ -49,10 +45,15 @@ def _corners(study: Study) -> list[Recipe]:
 
 
 def check_data(study: Study, benchmark: Benchmark | Passages) -> None:
-    """Raises BadInput where a trial could answer with refusals, or an audit needs rows, that the benchmark has not."""
+    """Raises BadInput where a trial could answer with refusals, an audit needs rows, or an objective is of rows, that
+    the benchmark lacks."""
     _check_audits(study, benchmark)
     if isinstance(benchmark, Passages):
         return  # it has no questions: such an objective is refused with the configuration
+    for need in ("holdout", "real_authors", "world_facts"):
+        if not getattr(benchmark, need):
+            remedy = f"needs {need} rows, and {study.benchmark.source} has none"
+            refuse_needing(need, remedy, study.objectives, study.benchmark)
     known = variants("objective")
     refusing = {name for name, model in known.items() if issubclass(model, WithRefusals)}
     for name in (name for part in study.parts() for name in possible(part.run, part.space)["objective"]):
@@ -90,8 +91,8 @@ def _forget_rows(study: Study, benchmark: Benchmark | Passages) -> int:
 
 
 def check_model(study: Study, prepared: Prepared) -> None:
-    """Raises BadInput for targets that match nothing, ranks larger than a layer and sequences that the model cannot
-    read: on shapes, without weights."""
+    """Raises BadInput for targets that match nothing, ranks larger than a layer and rows that a model cannot read: on
+    shapes, without weights."""
     reading = [r for r in corners(study) if "adapter" not in unread(type(r.objective))]
     adapters = {r.adapter for r in reading if isinstance(r.adapter, Lora)}
     import torch
@@ -108,17 +109,29 @@ def check_model(study: Study, prepared: Prepared) -> None:
         raise BadInput(f"model.path: transformers cannot read the model in {prepared.start}: {reason}") from None
     for adapter in sorted(adapters, key=lambda a: a.rank):
         check_fits(model, adapter)
-    if isinstance(prepared.benchmark, Passages):
-        _check_sequences(prepared.benchmark, prepared.start, config.get_text_config(decoder=True))
+    _check_rows(study, prepared)
 
 
-def _check_sequences(passages: Passages, start: Path, config: PreTrainedConfig) -> None:
+def _check_rows(study: Study, prepared: Prepared) -> None:
+    """Everything that is trained on or evaluated, as the start model's tokenizer reads it, for every model's limits."""
+    from transformers import AutoConfig
+
+    from lethe.data.template import Template
+    from lethe.evaluation.fits import Limits, check_fits
+    from lethe.evaluation.task import TofuTask, make_task
     from lethe.models.loading import load_tokenizer
 
-    positions = getattr(config, "max_position_embeddings", None) or passages.length
-    if positions < passages.length:
-        raise BadInput(f"benchmark.length is {passages.length}, the model in {start} takes {positions} tokens")
-    tokenised(passages, load_tokenizer(start), config.vocab_size)
+    models = [folder for folder in (prepared.start, prepared.oracle, prepared.base) if folder]
+    configs = [AutoConfig.from_pretrained(str(folder), trust_remote_code=False) for folder in models]
+    limits = [Limits.of_config(config, f"the model in {folder}") for config, folder in zip(configs, models, strict=True)]
+    passages = prepared.benchmark if isinstance(prepared.benchmark, Passages) else None
+    if passages and limits[0].context is not None and limits[0].context < passages.length:
+        most = limits[0].context
+        raise BadInput(f"benchmark.length is {passages.length}, {limits[0].name} takes {most} tokens")
+    task = make_task(prepared.benchmark, study.benchmark, Template(load_tokenizer(prepared.start)), limits[0].vocabulary)
+    rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
+    for limit in limits:
+        check_fits(rows, limit, least=2 if isinstance(task, TofuTask) else 1)
 
 
 def check_devices(study: Study) -> None:

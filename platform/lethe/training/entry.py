@@ -14,6 +14,7 @@ from lethe.config.checkpoint import FOLDER, Checkpoint
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
 from lethe.errors import BadInput
+from lethe.evaluation.rows import write_rows
 from lethe.evaluation.samples import samples
 from lethe.evaluation.sharing import Share
 from lethe.evaluation.task import AnyTruth
@@ -34,7 +35,7 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
     run = UnlearnRun.model_validate(payload["run"])
     context = context_for(Assets.model_validate(payload["assets"]))
     try:
-        truth = read_truth(payload["truth"], context)
+        truth = read_truth(payload["truth"], context, run.recipe.evaluation)
         saved = _checkpoints(payload, ranks)
         with method_of(run.recipe.objective)(run.recipe, context, truth, report, ranks, saved) as outcome:
             if outcome.model is None or outcome.result is None:
@@ -65,11 +66,12 @@ def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
     save_model(outcome.model, folder / "model", template.portable_tokenizer())
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
-    atomic_write(folder / "rows.json", json.dumps(outcome.result.rows))
+    write_rows(folder / "rows.parquet", outcome.result.rows)
 
 
 def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
-    """Score a model that is not trained, the oracle or the start model; the driver compares their `truth`."""
+    """Score a model that is not trained, the oracle or the start model; the driver compares their `truth`. `rows`, if
+    the payload has it, is the parquet file to leave."""
     context = context_for(Assets.model_validate(payload["assets"]))
     config = Evaluation.model_validate(payload["evaluation"])
     began = time.perf_counter()
@@ -79,10 +81,13 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
         result, truth = context.task.baseline(model, context.eval_set(config), config, share)
     except BadInput as error:
         return {"verdict": "infeasible", "reason": str(error)}
+    if ranks.rank == 0 and payload.get("rows"):
+        write_rows(Path(payload["rows"]), result.rows)
     spent = {"evaluate_seconds": time.perf_counter() - began}
     return {"verdict": "complete", **result.metrics, **spent, "truth": truth, "samples": samples(result)}
 
 
-def read_truth(path: str | None, context: Context) -> AnyTruth:
-    """What the study's yardstick left in a JSON file: an oracle's truth ratios, or a start model's thresholds."""
-    return context.task.truth(None if path is None else json.loads(Path(path).read_text()))
+def read_truth(path: str | None, context: Context, config: Evaluation) -> AnyTruth:
+    """What the study's yardstick left in a JSON file: an oracle's scores, or a start model's thresholds."""
+    stored = None if path is None else json.loads(Path(path).read_text())
+    return context.task.truth(stored, context.eval_set(config))

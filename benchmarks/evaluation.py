@@ -1,10 +1,17 @@
-"""Seconds of one whole evaluation: scoring and greedy answers, on one core.
+"""One whole evaluation beside the same metrics from a plain batched `transformers` loop, on one core.
 
-    python -m benchmarks.evaluation [--data ../shared/data/tiny_tofu] [--model full] [--threads 1]
+    python -m benchmarks.evaluation [--data ../shared/data/tiny_tofu] [--model full] [--threads 1] [--repeats 2]
+    python -m benchmarks.evaluation --memory [--vocabulary 131072]
 
-On `tiny_tofu` that is 1,900 sequences and 300 answers of at most 200 tokens. Three models: as trained (answers end
-after some 17 tokens), after 50 steps of gradient difference (what a search evaluates; some answers never end), and
-the trained one with its end of sequence made impossible: every answer has 200 tokens, the worst case.
+The loop (benchmarks/plain_evaluation.py) is what a careful user writes: every pair once in batches of 64, answers by
+`generate` in batches of 100 with a KV cache. It makes the same per-token values, from which both get all their metrics
+by the same functions, and those are compared. `--repeated` is a loop that forwards answers once per family of
+metrics, as public frameworks do. Three models: as trained (answers end after some 17 tokens), after 50 steps of
+gradient difference (what a search evaluates; some answers never end), and the trained one with its end of sequence
+made impossible: every answer has 200 tokens, the worst case.
+
+`--memory` prints the peak of this process over its size before, for a small model of random weights and that
+vocabulary, as the number of rows grows.
 """
 
 from __future__ import annotations
@@ -17,17 +24,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from benchmarks.plain_evaluation import evaluate_plainly
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.evaluation import Evaluation
 from lethe.data.benchmark import load_benchmark
 from lethe.data.rows import Benchmark
-from lethe.data.template import Template
+from lethe.data.template import Encoded, Template
 from lethe.evaluation.eval_set import EvalSet, build_eval_set
-from lethe.evaluation.evaluate import evaluate
+from lethe.evaluation.evaluate import Result, evaluate
 from lethe.evaluation.generation import generate
+from lethe.evaluation.gradients import gradient_norms
 from lethe.evaluation.scoring import score
+from lethe.memory import peak_mb, reset_peak
 from lethe.models.forward import scored_logits
 from lethe.models.loading import load_model, load_tokenizer
 
@@ -35,51 +45,68 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> None:
-    """Print one line per model."""
+    """Print one line per model, or per number of rows."""
     shared = Path(os.environ.get("LETHE_SHARED_DATA", ROOT.parent / "shared" / "data"))
     parser = argparse.ArgumentParser()
     parser.add_argument("--data", type=Path, default=shared / "tiny_tofu", help="a folder with data/ and models")
     parser.add_argument("--model", default="full")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=2)
+    parser.add_argument("--repeated", action="store_true", help="also a loop with a forward per family of metrics")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
+    parser.add_argument("--vocabulary", type=int, default=2**17)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.memory:
+        memory(options.vocabulary)
+        return
     if not (options.data / options.model).is_dir():
         sys.exit(f"no model at {options.data / options.model}: name a folder with --data")
-    torch.set_num_threads(options.threads)
     template = Template(load_tokenizer(options.data / options.model))
     benchmark = load_benchmark(TofuBenchmark(source=str(options.data / "data")))
     evals = build_eval_set(benchmark, template, Evaluation())
     start = load_model(options.data / options.model)
     evaluate(start, evals, Evaluation(max_rows=2), None)  # imports, first-use allocations
     print(f"{len(evals.pairs)} sequences, {len(evals.prompts)} answers, {options.threads} thread(s)")
-    columns = f"{'model':<24} {'score':>7} {'generate':>9} {'tokens':>7} {'evaluate':>9}"
+    columns = f"{'model':<20} {'score':>6} {'generate':>8} {'tokens':>6} {'evaluate':>8} {'plain':>6} {'ratio':>6}"
     print(f"{columns}   CPU seconds, best of {options.repeats}")
-    report("as trained", start, evals, options.repeats)
-    report("endless", endless(load_model(options.data / options.model), template.eos), evals, options.repeats)
-    report("unlearned, 50 steps", unlearn(start, benchmark, template), evals, options.repeats)
+    for name, model in (
+        ("as trained", start),
+        ("endless", endless(load_model(options.data / options.model), template.eos)),
+        ("unlearned, 50 steps", unlearn(load_model(options.data / options.model), benchmark, template)),
+    ):
+        report(name, model.eval(), evals, options.repeats, options.repeated)
+    own = [evals.pairs[i] for i in evals.splits["forget"].answer]
+    seconds, _ = best(1, lambda: gradient_norms(start, own))
+    print(f"gradient norms (evaluation.gradnorm) of {len(own)} rows: {seconds:.2f} s more, and as much for holdout rows")
 
 
-def report(name: str, model: PreTrainedModel, evals: EvalSet, repeats: int) -> None:
-    """Time the two passes, and the whole evaluation."""
+def report(name: str, model: PreTrainedModel, evals: EvalSet, repeats: int, repeated: bool) -> None:
+    """Time the two passes (answers from nothing: an evaluation knows how most begin), the whole evaluation and the
+    plain loop in turn; compare their metrics."""
     config, template = Evaluation(), evals.template
-    model.eval()
-    scoring, _ = best(repeats, lambda: score(model, evals.pairs, pad=template.pad, token_budget=config.token_budget))
-    generating, answers = best(
-        repeats,
-        lambda: generate(
-            model,
-            evals.prompts,
-            eos=template.eos,
-            pad=template.pad,
-            max_new_tokens=config.max_new_tokens,
-            token_budget=config.token_budget,
-        ),
-    )
-    whole, _ = best(repeats, lambda: evaluate(model, evals, config, None))
-    print(f"{name:<24} {scoring:7.2f} {generating:9.2f} {sum(map(len, answers)):7d} {whole:9.2f}", flush=True)
+    budget = {"pad": template.pad, "token_budget": config.token_budget}
+    scoring, _ = best(repeats, lambda: score(model, evals.pairs, standardised=evals.own, **budget))
+    most = {"eos": template.eos, "max_new_tokens": config.max_new_tokens}
+    generating, answers = best(1, lambda: generate(model, evals.prompts, **most, **budget))
+    whole, ours = best(repeats, lambda: evaluate(model, evals, config, None))
+    plain, theirs = best(repeats, lambda: evaluate_plainly(model, evals, config))
+    row = f"{scoring:6.2f} {generating:8.2f} {sum(map(len, answers)):6d} {whole:8.2f} {plain:6.2f} {plain / whole:6.2f}"
+    print(f"{name:<20} {row}   {difference(ours, theirs)}", flush=True)
+    if repeated:
+        again, _ = best(1, lambda: evaluate_plainly(model, evals, config, answer_passes=5))
+        print(f"{'':<20} a forward per family of metrics, as public frameworks do: {again:.2f} s, {again / whole:.2f} x")
 
 
-def best(repeats: int, call: Callable[[], list]) -> tuple[float, list]:
+def difference(ours: Result, theirs: Result) -> str:
+    """The metric that differs most, and how many generated answers do."""
+    worst = max(ours.metrics, key=lambda name: abs(ours.metrics[name] - theirs.metrics[name]))
+    gap = abs(ours.metrics[worst] - theirs.metrics[worst])
+    other = sum(a != b for a, b in zip(ours.rows["generated"], theirs.rows["generated"], strict=True))
+    return f"{len(ours.metrics)} metrics, most apart: {worst} by {gap:.1e}; {other} answers differ"
+
+
+def best(repeats: int, call: Callable[[], object]) -> tuple[float, object]:
     """Fewest CPU seconds (on one thread what a core of one's own takes, whoever shares the machine), last result."""
     times = []
     for _ in range(repeats):
@@ -87,6 +114,31 @@ def best(repeats: int, call: Callable[[], list]) -> tuple[float, list]:
         result = call()
         times.append(time.process_time() - began)
     return min(times), result
+
+
+def memory(vocabulary: int) -> None:
+    """Peak of scoring and answering, in MB over the process with its model, for growing sets of rows."""
+    config = LlamaConfig(
+        vocab_size=vocabulary, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=512, tie_word_embeddings=True,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    draw = torch.Generator().manual_seed(0)
+    cpu = torch.device("cpu")
+    print(f"vocabulary {vocabulary}: {sum(p.nbytes for p in model.parameters()) / 2**20:.0f} MB of weights")
+    for count in (100, 400, 1600):
+        pairs = [Encoded(tuple(torch.randint(vocabulary, (40,), generator=draw).tolist()), 20) for _ in range(count)]
+        whole = 4 * vocabulary * sum(len(p.ids) - p.prompt_length for p in pairs) / 2**20
+        reset_peak(cpu.type)
+        before = peak_mb(cpu.type)
+        score(model, pairs, pad=0, token_budget=Evaluation().token_budget, standardised=[True] * count)
+        scoring = peak_mb(cpu.type) - before
+        reset_peak(cpu.type)
+        before = peak_mb(cpu.type)
+        prompts = [p.ids[:20] for p in pairs[: count // 4]]
+        generate(model, prompts, eos=-1, pad=0, max_new_tokens=8, token_budget=Evaluation().token_budget)
+        answering = peak_mb(cpu.type) - before
+        print(f"{count:5d} rows: scoring {scoring:6.0f} MB, answers {answering:5.0f} MB; all logits at once {whole:6.0f} MB", flush=True)
 
 
 def endless(model: PreTrainedModel, eos: int) -> PreTrainedModel:
@@ -97,7 +149,7 @@ def endless(model: PreTrainedModel, eos: int) -> PreTrainedModel:
 
 
 def unlearn(model: PreTrainedModel, benchmark: Benchmark, template: Template) -> PreTrainedModel:
-    """50 steps of gradient difference as issue 2 names them: lr 3e-4, 20 forget and 20 retain rows."""
+    """50 steps of gradient difference: lr 3e-4, 20 forget and 20 retain rows."""
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-4, weight_decay=0.01)
     for step in range(50):

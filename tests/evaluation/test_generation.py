@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from lethe.evaluation.cache import STEP, GrowingLayer, Pool
-from lethe.evaluation.generation import generate
+from lethe.evaluation.generation import generate, known_beginning
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
 
 NEW = 44  # crosses the cache's growth step from every prompt length
@@ -58,6 +58,33 @@ def test_one_prompt_and_equal_lengths() -> None:
     model = llama()
     for asked in ([[5, 6, 7]], [[5, 6, 7], [9, 8, 7], [3, 3, 3]]):
         assert together(model, asked, eos=63) == [alone(model, prompt, eos=63) for prompt in asked]
+
+
+@pytest.mark.parametrize("build", [llama, gpt2, sliding, gpt_neo])
+def test_what_is_known_of_an_answer_changes_nothing(build: Callable[[], PreTrainedModel]) -> None:
+    """Of some answers everything is known, of others a part, nothing, or more than an answer may have."""
+    model, asked = build(), prompts(12)
+    eos = common_token(together(model, asked, eos=-1))
+    expected = together(model, asked, eos)
+    begun = [answer[: (0, 1, 7, NEW)[i % 4]] for i, answer in enumerate(expected)]
+    begun[3] = [*begun[3], eos, 5, 5]
+    settings = {"eos": eos, "pad": 0, "max_new_tokens": NEW, "token_budget": 200}
+    assert generate(model, asked, begun=begun, **settings) == expected
+    few = {**settings, "max_new_tokens": 5}
+    assert generate(model, asked, begun=begun, **few) == generate(model, asked, **few)
+
+
+def test_an_answer_begins_as_its_text_is_guessed() -> None:
+    assert known_beginning([4, 5, 6, 2], [4, 5, 6, 2]) == [4, 5, 6, 2]
+    assert known_beginning([4, 5, 6, 2], [4, 9, 6, 2]) == [4, 9]
+    assert known_beginning([4, 5], [8, 5]) == [8]
+
+
+def test_known_tokens_take_positions() -> None:
+    model = gpt2()  # 64 learned positions
+    whole = generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
+    assert generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500, begun=[whole[0][:6]]) == whole
+    assert len(whole[0]) == 9
 
 
 def test_no_prompts() -> None:

@@ -21,7 +21,7 @@ def test_min_k_is_the_mean_of_the_lowest_two_fifths_of_an_answer() -> None:
 
 def test_signals_by_hand() -> None:
     logp, standard = np.array([-1.0, -4.0, -2.0, -3.0, -5.0, -9.0]), np.array([0.5, -1.0, 2.0, -2.0, 0.0, -9.0])
-    found = signals(Scores([logp, logp], [], [np.empty(0), standard]), [1], ["aaaa"])
+    found = signals(Scores([logp, logp], [], [], [np.empty(0), standard]), [1], ["aaaa"])
     assert found["loss"].tolist() == [4.0], "the end of sequence counts"
     assert found["zlib"].tolist() == [4.0 / len(zlib.compress(b"aaaa"))]
     assert found["min_k"].tolist() == [4.5] and found["min_k_plus_plus"].tolist() == [1.5], "and here it does not"
@@ -71,6 +71,6 @@ def test_nearly_uniform_and_one_point_distributions() -> None:
     p = logp.exp()
     mu = (p * logp).sum()
     exact = (logp[7] - mu) / (p * (logp - mu).square()).sum().sqrt()
-    assert _gather(flat, torch.tensor([7]), torch.tensor([True]))[2][0] == pytest.approx(exact.item(), rel=5e-3)
+    assert _gather(flat, np.array([0]), np.array([7]), np.array([True]))[2][0] == pytest.approx(exact.item(), rel=5e-3)
     certain = torch.tensor([[0.0, -torch.inf, -torch.inf], [0.0, 1.0, -torch.inf]])
-    assert _gather(certain, torch.tensor([0, 1]), torch.tensor([True, True]))[2] == pytest.approx([0.0, 0.6065], abs=1e-4)
+    assert _gather(certain, np.array([0, 1]), np.array([0, 1]), np.array([True, True]))[2] == pytest.approx([0.0, 0.6065], abs=1e-4)

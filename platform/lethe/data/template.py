@@ -22,6 +22,11 @@ class Encoded:
     ids: tuple[int, ...]
     prompt_length: int
 
+    @property
+    def answer(self) -> tuple[int, ...]:
+        """What is scored."""
+        return self.ids[self.prompt_length :]
+
 
 class Template:
     """Renders questions for one tokenizer: its own chat template, our markers, or plain 'Question: Answer:'.

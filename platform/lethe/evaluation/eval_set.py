@@ -55,6 +55,15 @@ class EvalSet:
         """What has rows: `splits`, and `holdout` as one of them."""
         return {**self.splits, **({"holdout": self.holdout} if self.holdout.rows else {})}
 
+    def questions(self) -> list[range]:
+        """Numbers of the pairs of each row, in order: what begins alike and is best scored together."""
+        starts = [int(i) for split in self.all_splits().values() for i in split.answer]
+        return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(self.pairs)])]
+
+    def prompted(self) -> list[int]:
+        """For every prompt the number of the pair with the true answer to it."""
+        return [int(i) for split in self.splits.values() for i in split.answer]
+
     @property
     def own(self) -> np.ndarray:
         """Whether a pair [pairs] is a row with its own answer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any
 
@@ -14,7 +15,7 @@ from lethe.config.evaluation import Evaluation
 from lethe.evaluation import metrics
 from lethe.evaluation.eval_set import EvalSet, Split, build_eval_set
 from lethe.evaluation.fits import Limits, check_fits
-from lethe.evaluation.generation import generate
+from lethe.evaluation.generation import generate, known_beginning
 from lethe.evaluation.gradients import gradient_norms
 from lethe.evaluation.membership import membership, signals
 from lethe.evaluation.oracle import Truth, against, reference
@@ -72,20 +73,25 @@ def evaluate(
         oracle.check(eval_set.digest, len(eval_set.splits["forget"].rows))
     template, share, budget, own = eval_set.template, Share(rank, world, gather), config.token_budget, eval_set.own
 
-    def scored(places: Sequence[int]) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    def scored(questions: Sequence[Sequence[int]]) -> list[list[tuple[np.ndarray, ...]]]:
+        places = [i for question in questions for i in question]
         pairs = [eval_set.pairs[i] for i in places]
-        scores = score(model, pairs, pad=template.pad, token_budget=budget, standardised=own[list(places)])
-        return list(zip(scores.logp, scores.correct, scores.standard, strict=True))
+        scores = score(model, pairs, pad=template.pad, token_budget=budget, standardised=own[places])
+        found = zip(scores.logp, scores.correct, scores.guess, scores.standard, strict=True)
+        return [list(islice(found, len(question))) for question in questions]
 
-    def answered(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        most = config.max_new_tokens
-        return generate(model, prompts, eos=template.eos, pad=template.pad, max_new_tokens=most, token_budget=budget)
+    def answered(asked: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[int]]:
+        most = {"max_new_tokens": config.max_new_tokens, "token_budget": budget}
+        prompts, begun = ([pair[k] for pair in asked] for k in (0, 1))
+        return generate(model, prompts, eos=template.eos, pad=template.pad, **most, begun=begun)
 
     members = {"forget": eval_set.splits["forget"], "holdout": eval_set.holdout} if config.gradnorm else {}
     norms = {}
     with evaluating(model):
-        scores = Scores(*map(list, zip(*share.of(range(len(eval_set.pairs)), scored), strict=True)))
-        answers = share.of(eval_set.prompts, answered)
+        found = chain.from_iterable(share.of(eval_set.questions(), scored))
+        scores = Scores(*map(list, zip(*found, strict=True)))
+        begun = [known_beginning(eval_set.pairs[i].answer, scores.guess[i]) for i in eval_set.prompted()]
+        answers = share.of(list(zip(eval_set.prompts, begun, strict=True)), answered)
         for name, split in members.items():
             pairs = [eval_set.pairs[i] for i in split.answer]
             norms[name] = np.array(share.of(pairs, lambda some: gradient_norms(model, some)))

@@ -24,18 +24,29 @@ def generate(
     pad: int,
     max_new_tokens: int,
     token_budget: int,
+    begun: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Greedy continuations, in the order given: new tokens only, up to and with EOS where it comes.
 
-    The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most `CACHE_BYTES`.
+    `begun`: tokens of each answer that are known already (see `known_beginning`) and only read. The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most `CACHE_BYTES`.
     Where learned positions end before `max_new_tokens`, so does the answer. Put the model in eval mode first.
     """
     decoder = Decoder(model, eos=eos, pad=pad, max_new_tokens=max_new_tokens)
-    answers: list[list[int]] = [[]] * len(prompts)
-    for batch in decoder.batches([len(p) for p in prompts], token_budget):
-        for i, answer in zip(batch, decoder.batch([prompts[i] for i in batch]), strict=True):
-            answers[i] = answer
+    answers = [_ended([*tokens[:max_new_tokens]], eos) for tokens in begun or [()] * len(prompts)]
+    open_ = [i for i, answer in enumerate(answers) if len(answer) < max_new_tokens and answer[-1:] != [eos]]
+    whole = [[*prompts[i], *answers[i]] for i in open_]
+    for batch in decoder.batches([len(p) for p in whole], token_budget):
+        spent = [len(answers[open_[j]]) for j in batch]
+        for j, more in zip(batch, decoder.batch([whole[j] for j in batch], spent), strict=True):
+            answers[open_[j]] += more
     return answers
+
+
+def known_beginning(answer: Sequence[int], guess: Sequence[int]) -> list[int]:
+    """How a greedy answer begins, by the model's `guess` at each token of a teacher-forced `answer`: as far as the
+    guesses are the answer, and the first that is not."""
+    same = next((k for k, (token, said) in enumerate(zip(answer, guess, strict=True)) if token != said), len(answer))
+    return [*answer[:same], *map(int, guess[same : same + 1])]
 
 
 class Decoder:
@@ -65,12 +76,12 @@ class Decoder:
         return [order[start : start + size] for start in range(0, len(order), size)]
 
     @torch.no_grad()
-    def batch(self, prompts: Sequence[Sequence[int]]) -> list[list[int]]:
-        """Answers for prompts that share one batch."""
+    def batch(self, prompts: Sequence[Sequence[int]], spent: Sequence[int]) -> list[list[int]]:
+        """Answers for prompts that share one batch, at whose ends `spent` tokens are the answers' beginnings."""
         width = max(map(len, prompts))
         # Some attention has a table of positions for the whole padded batch.
         taken = [width if masks_itself(self.config) else len(p) for p in prompts]
-        limits = [min(self.max_new_tokens, self.positions - tokens) for tokens in taken]
+        limits = [min(self.max_new_tokens - s, self.positions - t) for s, t in zip(spent, taken, strict=True)]
         steps = max(limits)
         tokens = torch.full((len(prompts), max(0, steps)), self.eos, device=self.device)
         if steps > 0:
@@ -78,7 +89,7 @@ class Decoder:
             with one_token_attention(self.base, self.device) as switch:
                 self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache, switch)
             release(cache)
-        return [self._ended(row[: max(0, limit)]) for row, limit in zip(tokens.tolist(), limits, strict=True)]
+        return [_ended(row[: max(0, limit)], self.eos) for row, limit in zip(tokens.tolist(), limits, strict=True)]
 
     def _decode(
         self,
@@ -119,8 +130,8 @@ class Decoder:
         )
         return output.logits[:, -1].argmax(-1)
 
-    def _ended(self, row: list[int]) -> list[int]:
-        return row[: row.index(self.eos) + 1] if self.eos in row else row
+def _ended(row: list[int], eos: int) -> list[int]:
+    return row[: row.index(eos) + 1] if eos in row else row
 
 
 def cache_bytes_per_token(model: nn.Module) -> int:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lethe.data.template import Encoded
+from lethe.evaluation.packing import Packed, batch_inputs, pack_for
 from lethe.models.forward import scored_logits
 
 LOGIT_BYTES = 2**29  # of one forward pass's logits: they grow with the vocabulary, so the batch has to shrink with it
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a float32 copy of them; a CPU keeps 4 MB in its caches
+CACHED_TOKENS = 2048  # of a forward pass on a CPU: a longer one falls out of its caches
 SMALLEST_SIGMA = 1e-6  # of log-probabilities in float32; below it a distribution is one point
 IMPOSSIBLE = -1e4  # in place of a log-probability of minus infinity, whose share in a mean is 0
 
@@ -22,16 +25,18 @@ IMPOSSIBLE = -1e4  # in place of a log-probability of minus infinity, whose shar
 class Scores:
     """Per pair, in the order given; the answer includes its end-of-sequence token. Natural logarithms, float64.
 
-    `logp[i]` [t]: log-probability of each answer token; `correct[i]` [t]: whether it is the argmax; `standard[i]` [t]:
-    (logp - mu) / sigma, with mean and standard deviation of a token's log-probability as the model itself would draw
-    it there (Min-K++, arXiv 2404.02936): empty for pairs of which it was not wanted.
+    `logp[i]` [t]: log-probability of each answer token; `correct[i]` [t]: whether it is the argmax, which is
+    `guess[i]` [t]; `standard[i]` [t]: (logp - mu) / sigma, with mean and standard deviation of a token's
+    log-probability as the model itself would draw it there (Min-K++, arXiv 2404.02936): empty for pairs of which it
+    was not wanted.
     """
 
     logp: list[np.ndarray]
     correct: list[np.ndarray]
+    guess: list[np.ndarray]
     standard: list[np.ndarray]
 
-    @property
+    @cached_property
     def nll_sum(self) -> np.ndarray:
         """Summed negative log-likelihood [n]."""
         return np.array([-row.sum() for row in self.logp], dtype=np.float64)
@@ -41,7 +46,7 @@ class Scores:
         """Scored tokens [n], the end of sequence included."""
         return np.array([len(row) for row in self.logp], dtype=np.int64)
 
-    @property
+    @cached_property
     def nll_mean(self) -> np.ndarray:
         """Mean token negative log-likelihood [n]: the loss that TOFU's metrics are made from."""
         return self.nll_sum / self.tokens
@@ -55,24 +60,20 @@ def score(
     token_budget: int,
     standardised: Sequence[bool] | None = None,
 ) -> Scores:
-    """Score every answer given its prompt; `token_budget` bounds rows x longest pair of one forward pass.
+    """Score every answer given its prompt; `token_budget` bounds rows x longest row of one forward pass.
 
     `standardised`: of which pairs `Scores.standard` is wanted, none by default. The model may be adapter-wrapped, in
     any dtype, on any device; log-softmax is in float32, over the answer's positions only. Put it in eval mode first.
     """
-    logp: list[np.ndarray] = [np.empty(0)] * len(pairs)
-    correct: list[np.ndarray] = [np.empty(0, dtype=bool)] * len(pairs)
-    standard: list[np.ndarray] = [np.empty(0)] * len(pairs)
-    wanted = [False] * len(pairs) if standardised is None else standardised
-    scored = [len(pair.ids) - pair.prompt_length for pair in pairs]
-    for batch in batches([len(pair.ids) for pair in pairs], token_budget, scored, _most_logits(model)):
-        asked = np.repeat([wanted[i] for i in batch], [scored[i] for i in batch])
-        found = _score_batch(model, [pairs[i] for i in batch], pad, torch.from_numpy(asked))
-        ends = np.cumsum([scored[i] for i in batch])[:-1]
-        for i, *row in zip(batch, *(np.split(values, ends) for values in found), strict=True):
-            logp[i], correct[i], z = row
-            standard[i] = z if wanted[i] else standard[i]
-    return Scores(logp, correct, standard)
+    rows = pack_for(model, pairs)
+    wanted = np.zeros(len(pairs), dtype=bool) if standardised is None else np.asarray(standardised, dtype=bool)
+    values: list[tuple[np.ndarray, ...]] = [()] * len(pairs)
+    scored = [len(row.scored) for row in rows]
+    most = min(token_budget, CACHED_TOKENS) if next(model.parameters()).device.type == "cpu" else token_budget
+    for batch in batches([len(row.ids) for row in rows], most, scored, _most_logits(model)):
+        for i, found in _score_batch(model, [rows[i] for i in batch], pairs, wanted, pad):
+            values[i] = found
+    return Scores(*map(list, zip(*values, strict=True))) if values else Scores([], [], [], [])
 
 
 def batches(
@@ -101,30 +102,50 @@ def _most_logits(model: nn.Module) -> int:
 
 
 @torch.no_grad()
-def _score_batch(model: nn.Module, pairs: Sequence[Encoded], pad: int, asked: Tensor) -> tuple[np.ndarray, ...]:
-    """Log-probability, correctness and standard score of all answer tokens of a batch, one after another."""
-    device = next(model.parameters()).device
-    width = len(pairs[0].ids)
-    ids = torch.tensor([[*pair.ids, *[pad] * (width - len(pair.ids))] for pair in pairs], device=device)
-    before = [range(pair.prompt_length - 1, len(pair.ids) - 1) for pair in pairs]  # a token is predicted one earlier
-    places = torch.tensor([row * width + at for row, places in enumerate(before) for at in places], device=device)
-    logits = scored_logits(model, ids, places)
-    return _gather(logits, ids.flatten()[places + 1], asked.to(device))
+def _score_batch(
+    model: nn.Module, rows: Sequence[Packed], pairs: Sequence[Encoded], wanted: np.ndarray, pad: int
+) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+    """For each pair its number and log-probability, correctness, guess and standard score of its answer tokens."""
+    weight = next(model.parameters())
+    inputs = batch_inputs(rows, pad, weight.device, weight.dtype)
+    width = inputs["input_ids"].shape[1]
+    first = np.cumsum([0, *(len(row.scored) for row in rows)])
+    places = torch.tensor([r * width + t for r, row in enumerate(rows) for t in row.scored], device=weight.device)
+    numbers = [i for row in rows for i in row.pairs]
+    # Which of these places each answer token is predicted from.
+    flat = [path[row.prompt - 1 :] + (start - row.prompt + 1) for row, start in zip(rows, first) for path in row.paths]
+    labels = np.array([token for i in numbers for token in pairs[i].answer])
+    asked = np.repeat(wanted[numbers], [len(part) for part in flat])
+    logits = scored_logits(model, inputs.pop("input_ids"), places, **inputs)
+    logp, guess, standard = _gather(logits, np.concatenate(flat), labels, asked)
+    correct, stop = guess == labels, 0
+    for i, part in zip(numbers, flat, strict=True):
+        start, stop = stop, stop + len(part)
+        z = standard[start:stop] if wanted[i] else standard[:0]
+        yield i, (logp[start:stop], correct[start:stop], guess[start:stop], z)
 
 
-def _gather(logits: Tensor, labels: Tensor, asked: Tensor) -> tuple[np.ndarray, ...]:
-    """Per label [n]: its log-probability in float64 (computed in float32), whether it is the argmax, and where asked
-    for its standard score, elsewhere 0."""
-    rows = max(1, CHUNK_ELEMENTS.get(logits.device.type, 2**24) // logits.shape[-1])
-    logp, correct, standard = [], [], torch.zeros(len(labels), device=logits.device)
-    for start, some, label in zip(range(0, len(labels), rows), logits.split(rows), labels.split(rows), strict=True):
+def _gather(
+    logits: Tensor, at: np.ndarray, labels: np.ndarray, asked: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Per label [n], predicted by `logits[at]` [places, V]: its log-probability in float64 (computed in float32), the
+    argmax there, and where `asked` its standard score, elsewhere 0."""
+    device, rows = logits.device, max(1, CHUNK_ELEMENTS.get(logits.device.type, 2**24) // logits.shape[-1])
+    logp, standard = np.empty(len(labels)), np.zeros(len(labels))
+    guess = np.empty(len(logits), dtype=np.int64)
+    order = np.argsort(at, kind="stable")
+    for start in range(0, len(logits), rows):
+        some = logits[start : start + rows]
+        here = order[np.searchsorted(at[order], start) : np.searchsorted(at[order], start + len(some))]
         everything = some.float().log_softmax(-1)
-        logp.append(everything.gather(-1, label[:, None])[:, 0])
-        correct.append(some.argmax(-1) == label)
-        here = asked[start : start + rows].nonzero()[:, 0]
-        if len(here):
-            standard[start + here] = _standard(everything[here], logp[-1][here])
-    return torch.cat(logp).double().cpu().numpy(), torch.cat(correct).cpu().numpy(), standard.double().cpu().numpy()
+        guess[start : start + rows] = some.argmax(-1).cpu().numpy()
+        place, label = (torch.from_numpy(x[here] - shift).to(device) for x, shift in ((at, start), (labels, 0)))
+        own = everything[place, label]
+        logp[here] = own.double().cpu().numpy()
+        if (mine := asked[here]).any():
+            z = _standard(everything[place[mine]], own[mine])
+            standard[here[mine]] = z.double().cpu().numpy()
+    return logp, guess[at], standard
 
 
 def _standard(everything: Tensor, logp: Tensor) -> Tensor:

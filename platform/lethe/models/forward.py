@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 
-def scored_logits(model: nn.Module, input_ids: Tensor, position: Tensor) -> Tensor:
+def scored_logits(model: nn.Module, input_ids: Tensor, position: Tensor, **further: Tensor) -> Tensor:
     """Logits [N, V] at flat positions r*T + t of a batch [R, T] padded on the right; `model` may be wrapped by peft.
 
-    No attention mask: padding is on the right, where a causal model cannot see it, and without a mask faster kernels
-    apply. The head is given the chosen positions only, and whatever the model does behind its head (soft-capping,
+    No attention mask, unless it is among `further` inputs: padding is on the right, where a causal model cannot see
+    it, and without a mask faster kernels apply. The head is given the chosen positions only, and whatever the model does behind its head (soft-capping,
     scaling) still happens; a model whose head cannot be found gives all its logits.
     """
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
@@ -23,7 +23,7 @@ def scored_logits(model: nn.Module, input_ids: Tensor, position: Tensor) -> Tens
 
     handle = head.register_forward_pre_hook(choose) if head is not None else None
     try:
-        logits = model(input_ids=input_ids, use_cache=False).logits
+        logits = model(input_ids=input_ids, use_cache=False, **further).logits
     finally:
         if handle is not None:
             handle.remove()

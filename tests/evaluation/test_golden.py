@@ -54,6 +54,6 @@ def test_components(shared_data: Path, split: str) -> None:
 
 
 def test_forget_quality(shared_data: Path) -> None:
-    full, retain = (load(shared_data, name)["forget"].truth_ratio() for name in UTILITY)
+    full, retain = (load(shared_data, name)["forget"].truth_ratio for name in UTILITY)
     assert forget_quality(full, retain)["forget_quality"] == pytest.approx(1.834066410994743e-21, rel=1e-9)
     assert forget_quality(retain, retain) == {"forget": 0.0, "forget_quality": 1.0, "forget_quality_log10": 0.0}

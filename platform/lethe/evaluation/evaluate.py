@@ -165,5 +165,5 @@ def _answer_columns(split: Split, scores: SplitScores, answers: Sequence[str]) -
         "rouge": scores.rouge,
         "paraphrase_loss": scores.paraphrase,
         "perturbed_loss": scores.perturbed,
-        "truth_ratio": scores.truth_ratio(),
+        "truth_ratio": scores.truth_ratio,
     }

@@ -41,8 +41,13 @@ def signals(scores: Scores, rows: Iterable[int], answers: Sequence[str]) -> dict
 
 def min_k(values: Sequence[np.ndarray]) -> np.ndarray:
     """Mean of each row's lowest `MIN_K`, at least of one [n]; minus infinity for what is no number or empty."""
-    lowest = (np.sort(row)[: max(1, int(len(row) * MIN_K))] for row in values)
-    return np.nan_to_num(np.array([row.mean() if row.size else np.nan for row in lowest]), nan=-np.inf, neginf=-np.inf)
+    lengths = np.array([len(row) for row in values])
+    table = np.full((len(values), max(1, lengths.max(initial=0))), np.inf)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = np.nan_to_num(np.concatenate(values), nan=np.inf, neginf=-np.inf)
+    table.sort(1)
+    taken = np.maximum(1, (lengths * MIN_K).astype(np.int64))
+    mean = table.cumsum(1)[np.arange(len(values)), taken - 1] / taken
+    return np.where(mean < np.inf, mean, -np.inf)
 
 
 def membership(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, float]:

@@ -41,7 +41,9 @@ def truth_ratio(paraphrase: Array, perturbed: Sequence[Array]) -> Array:
 
     Real authors and world facts have no paraphrase: give the answer's loss in its place.
     """
-    mean = np.array([losses(row).mean() for row in perturbed])
+    sizes = np.array([len(row) for row in perturbed])
+    row = np.repeat(np.arange(len(sizes)), sizes)
+    mean = np.bincount(row, weights=losses(np.concatenate([*perturbed, np.empty(0)])), minlength=len(sizes)) / sizes
     with np.errstate(over="ignore", invalid="ignore"):
         return np.exp(losses(paraphrase) - mean)
 

@@ -25,7 +25,7 @@ def stacked(parts: Mapping[str, Mapping[str, Sequence[Any]]]) -> Columns:
         "split": [split for split, size in sizes.items() for _ in range(size)],
         "row": [row for size in sizes.values() for row in range(size)],
         **{
-            name: [v for split, part in parts.items() for v in map(_plain, part.get(name, [None] * sizes[split]))]
+            name: [v for split, part in parts.items() for v in _plain(part.get(name, [None] * sizes[split]))]
             for name in names
         },
     }
@@ -41,5 +41,7 @@ def write_rows(path: Path, columns: Columns) -> None:
     atomic_write(path, buffer.getvalue())
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+def _plain(column: Sequence[Any]) -> Sequence[Any]:
+    if isinstance(column, np.ndarray):
+        return column.tolist()
+    return [value.tolist() if isinstance(value, np.ndarray) else value for value in column]

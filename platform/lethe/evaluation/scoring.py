@@ -39,7 +39,8 @@ class Scores:
     @cached_property
     def nll_sum(self) -> np.ndarray:
         """Summed negative log-likelihood [n]."""
-        return np.array([-row.sum() for row in self.logp], dtype=np.float64)
+        row = np.repeat(np.arange(len(self.logp)), self.tokens)
+        return np.bincount(row, weights=-np.concatenate([*self.logp, np.empty(0)]), minlength=len(self.logp))
 
     @property
     def tokens(self) -> np.ndarray:
@@ -104,7 +105,7 @@ def _most_logits(model: nn.Module) -> int:
 @torch.no_grad()
 def _score_batch(
     model: nn.Module, rows: Sequence[Packed], pairs: Sequence[Encoded], wanted: np.ndarray, pad: int
-) -> Iterator[tuple[int, tuple[np.ndarray, ...]]]:
+) -> list[tuple[int, tuple[np.ndarray, ...]]]:
     """For each pair its number and log-probability, correctness, guess and standard score of its answer tokens."""
     weight = next(model.parameters())
     inputs = batch_inputs(rows, pad, weight.device, weight.dtype)
@@ -118,11 +119,12 @@ def _score_batch(
     asked = np.repeat(wanted[numbers], [len(part) for part in flat])
     logits = scored_logits(model, inputs.pop("input_ids"), places, **inputs)
     logp, guess, standard = _gather(logits, np.concatenate(flat), labels, asked)
-    correct, stop = guess == labels, 0
+    correct, found, stop = guess == labels, [], 0
     for i, part in zip(numbers, flat, strict=True):
         start, stop = stop, stop + len(part)
         z = standard[start:stop] if wanted[i] else standard[:0]
-        yield i, (logp[start:stop], correct[start:stop], guess[start:stop], z)
+        found.append((i, (logp[start:stop], correct[start:stop], guess[start:stop], z)))
+    return found
 
 
 def _gather(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -32,6 +33,7 @@ class SplitScores:
             return metrics.option_probability(self.answer, self.perturbed)
         return metrics.probability(self.answer)
 
+    @cached_property
     def truth_ratio(self) -> np.ndarray:
         """R [n]."""
         return metrics.truth_ratio(self.paraphrase, self.perturbed)
@@ -43,7 +45,7 @@ def split_metrics(name: str, scores: SplitScores) -> dict[str, float]:
     return {
         f"{name}_probability": float(scores.probability(name in OPTIONS).mean()),
         f"{name}_rouge": float(np.mean(scores.rouge)),
-        f"{name}_truth_ratio": float(score(scores.truth_ratio()).mean()),
+        f"{name}_truth_ratio": float(score(scores.truth_ratio).mean()),
     }
 
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from lethe.config.benchmark import TofuBenchmark
+from lethe.config.run import Digests
 from lethe.config.study import load_study
 from lethe.data.benchmark import load_benchmark
 from lethe.errors import BadInput
-from lethe.sweep.checks import check_data
+from lethe.models.prepare import Prepared
+from lethe.sweep.checks import check_data, check_model
+from tests import tiny
 
 OBJECTIVES = "space.objective.name={type: choice, choices: [npo, dpo]}"
 PO = "run.objective.name=preference_optimization"
@@ -52,3 +58,79 @@ def test_audits_need_rows(override: str, changes: dict, line: str) -> None:
         check_data(study, lacking)
     assert str(raised.value).startswith(line)
     check_data(load_study("tofu", ["audits.prompts.kinds=[prefix, first_words]"]), lacking)
+
+
+def prepared(folder: Path, change: Callable[[Path], None] = lambda _: None, **models: Path) -> Prepared:
+    """A benchmark and a model as a user would bring them, with something changed."""
+    data, model = tiny.write_data(folder / "data"), tiny.write_model(folder / "model")
+    change(folder)
+    benchmark = load_benchmark(TofuBenchmark(source=str(data)))
+    found = {"start": model, "oracle": None, "base": None, **models}
+    return Prepared(benchmark=benchmark, digests=Digests(data="d", model="m"), **found)
+
+
+def append(split: str, **row: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        with (folder / "data" / f"{split}.json").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    return change
+
+
+def shrink(folder: Path) -> None:
+    """Fewer embeddings than the tokenizer has tokens."""
+    path = folder / "model" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": 30}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (append("retain90", question="w1", answer=" \n"), "row 10 of retain: the answer has no tokens"),
+        (append("forget10", question="w1 " * 70, answer="w2"), r"1 of \d+ rows are longer than the 64 tokens .*: row 7 of forget \(\d+\)"),
+        (append("world_facts_perturbed", question="w1", answer="w2", perturbed_answer=["\t", "w1"]), "row 7 of world_facts, wrong answer 1: the answer has no"),
+        (shrink, r"token id \d+, but the model in .*model has a vocabulary of 30: the tokenizer is not the model's"),
+    ],
+)  # fmt: skip
+def test_rows_that_the_model_cannot_read(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=message) as raised:
+        check_model(load_study("tofu"), prepared(tmp_path, change))
+    assert "\n" not in str(raised.value)
+
+
+def test_rows_that_the_oracle_cannot_read(tmp_path: Path) -> None:
+    shrunk = tmp_path / "other"
+    tiny.write_model(shrunk / "model")
+    shrink(shrunk)
+    study = load_study("tofu", ["space.adapter.rank={type: choice, choices: [2]}"])
+    check_model(study, prepared(tmp_path))
+    with pytest.raises(BadInput, match="the model in .*/other/model has a vocabulary of 30"):
+        check_model(study, prepared(tmp_path, oracle=shrunk / "model"))
+
+
+@pytest.mark.parametrize(
+    ("metric", "lacking"),
+    [("mia_min_k_plus_plus", "holdout"), ("soul_mia", "holdout"), ("real_authors_rouge", "real_authors"), ("soul_world_facts_accuracy", "world_facts")],
+)
+def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> None:
+    study = load_study("tofu", [f"objectives.{metric}={{direction: minimize}}"])
+    benchmark = load_benchmark(TofuBenchmark())
+    check_data(study, benchmark)
+    with pytest.raises(BadInput, match=f"^objectives.{metric}: needs {lacking} rows, and embedded has none, or choose from") as raised:
+        check_data(study, dataclasses.replace(benchmark, **{lacking: ()}))
+    assert metric not in str(raised.value).partition("choose from")[2]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objectives.mia_gradnorm={direction: minimize}"], "objectives.mia_gradnorm: set run.evaluation.gradnorm=true, or"),
+        (["run.evaluation.gradnorm=true", "run.engine.stage=3"], "run.evaluation.gradnorm: needs whole weights, and stage 3"),
+        (["objectives.privleak={direction: maximize}", "model={name: pretrained, path: x}"], "objectives.privleak: set model.oracle"),
+    ],
+)
+def test_objectives_without_what_they_need(overrides: list[str], message: str) -> None:
+    with pytest.raises(BadInput) as raised:
+        load_study("tofu", overrides)
+    assert message in str(raised.value)
+    load_study("tofu", ["objectives.mia_gradnorm={direction: minimize}", "run.evaluation.gradnorm=true"])

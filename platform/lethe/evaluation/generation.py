@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lethe.evaluation.cache import Pool, growing_cache, masks_itself, release
+from lethe.evaluation.scoring import most_logits
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
 DROP = 8  # rows leave the batch once one in so many is done
@@ -70,7 +71,7 @@ class Decoder:
             return []
         longest = max(lengths)
         cached = (longest + self.max_new_tokens) * cache_bytes_per_token(self.base)
-        rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached))
+        rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached, most_logits(self.base)))
         groups = -(-len(order) // rows)
         size = -(-len(order) // groups)
         return [order[start : start + size] for start in range(0, len(order), size)]

@@ -71,7 +71,7 @@ def score(
     values: list[tuple[np.ndarray, ...]] = [()] * len(pairs)
     scored = [len(row.scored) for row in rows]
     most = min(token_budget, CACHED_TOKENS) if next(model.parameters()).device.type == "cpu" else token_budget
-    for batch in batches([len(row.ids) for row in rows], most, scored, _most_logits(model)):
+    for batch in batches([len(row.ids) for row in rows], most, scored, most_logits(model)):
         for i, found in _score_batch(model, [rows[i] for i in batch], pairs, wanted, pad):
             values[i] = found
     return Scores(*map(list, zip(*values, strict=True))) if values else Scores([], [], [], [])
@@ -95,11 +95,9 @@ def batches(
         yield group
 
 
-def _most_logits(model: nn.Module) -> int:
+def most_logits(model: nn.Module) -> int:
     """Positions whose logits one forward pass may give."""
-    config = getattr(model, "config", None)
-    vocabulary = getattr(config and config.get_text_config(decoder=True), "vocab_size", None)
-    return max(1, LOGIT_BYTES // (4 * vocabulary)) if vocabulary else 0
+    return max(1, LOGIT_BYTES // (4 * model.config.get_text_config(decoder=True).vocab_size))
 
 
 @torch.no_grad()

@@ -38,9 +38,10 @@ def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> No
     tunes = {"training_iteration": 2, "trial_id": "a", "done": True, "report/final": True}
     searcher.on_trial_complete("a", {**tunes, **{f"report/{key}": value for key, value in DONE.items()}})
     assert searcher.suggest("c")["number"] == 2
-    assert searcher.suggest("d") == Searcher.FINISHED
+    assert searcher.suggest("d") is None, "the last ones run"
     searcher.on_trial_complete("c", DONE)
     searcher.on_trial_complete("b", DONE)
+    assert searcher.suggest("d") == Searcher.FINISHED
     assert store.remaining(3) == 0 and len(store.completed()) == 3
     assert ray.is_initialized() == connected, "the searcher needs no cluster"
 
@@ -49,16 +50,29 @@ def test_how_a_trial_ended(store: StudyStore) -> None:
     searcher = StudySearcher(store, 9, lambda: 9, config)
     for trial in "abcd":
         searcher.suggest(trial)
-    searcher.on_trial_complete("a", error=True)
+    searcher.on_trial_complete("a", {"verdict": "diverged", "reason": "the loss is not finite"})
     searcher.on_trial_complete("b", {"forget": 0.5, "utility": 0.5, "epoch": 1})
     searcher.on_trial_complete("c", {"trial_id": "c", "pid": 1, "config/number": 2})
     searcher.on_trial_complete("c", DONE)  # told already
     searcher.on_trial_complete("unknown", DONE)
     verdicts = [t.user_attrs.get("verdict") for t in store.optuna.trials]
-    assert verdicts == ["lost", "stopped", "interrupted", None, None]
+    assert verdicts == ["diverged", "stopped", "interrupted", None, None]
     assert store.remaining(9) == 7 and store.pending == 1
     store.interrupt_pending()
     assert TrialState.RUNNING not in [t.state for t in store.optuna.trials]
+
+
+def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudyStore) -> None:
+    searcher = StudySearcher(store, 2, lambda: 2, config)
+    first, second = searcher.suggest("a"), searcher.suggest("b")
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("c") == first and store.pending == 2
+    searcher.on_trial_complete("c", DONE)
+    assert searcher.suggest("d") is None
+    searcher.on_trial_complete("b", error=True)
+    assert searcher.suggest("d") == second, "also for the last one"
+    searcher.on_trial_complete("d", DONE)
+    assert searcher.suggest("e") == Searcher.FINISHED and len(store.completed()) == 2
 
 
 def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> None:

@@ -18,6 +18,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from lethe.errors import BadInput, Broken
 from lethe.pool.mailbox import Mailbox, Report
+from lethe.pool.placement import Named, free
 from lethe.pool.request import Request
 from lethe.pool.shape import HEAD_SLIVER, Shape
 from lethe.pool.worker import work
@@ -31,12 +32,22 @@ MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and
 GIVE_UP = 4  # groups in a row that ended before their workers were there
 
 
-class _CpuTrainer(DataParallelTrainer):
-    """`TorchTrainer` without what costs each group 4 s of a core to start: torch in the controller, whose only part is
-    to introduce the workers to each other (they do it themselves, see `worker.join`), and a process for data sets."""
+# Callbacks that Ray Train gives every controller and a group has no use for: data sets and the freeing of placement
+# groups (see `placement`) are a process each.
+UNWANTED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+
+
+class _Lean:
+    """What makes a trainer ours."""
 
     def _create_default_callbacks(self) -> list[Any]:
-        return [c for c in super()._create_default_callbacks() if type(c).__name__ != "DatasetsCallback"]
+        kept = [c for c in super()._create_default_callbacks() if type(c).__name__ not in UNWANTED]  # type: ignore[misc]
+        return [*kept, Named(self.run_config.name)]  # type: ignore[attr-defined]
+
+
+class _CpuTrainer(_Lean, DataParallelTrainer):
+    """`TorchTrainer` without what costs each group 4 s of a core to start: torch in the controller, whose only part is
+    to introduce the workers to each other (they do it themselves, see `worker.join`)."""
 
 
 def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
@@ -45,7 +56,10 @@ def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
         return _CpuTrainer(work, **arguments)
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    return TorchTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
+    class _CudaTrainer(_Lean, TorchTrainer):
+        """As `TorchTrainer`."""
+
+    return _CudaTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
 
 
 class Pool:
@@ -199,6 +213,8 @@ class Pool:
             del self._threads[name]
             self.mailbox.gone.remote(name)
             reason = self._ended.pop(name, None)
+            if reason:
+                free(self._title(name))
             self._failures = self._failures + 1 if reason and name not in registered else 0
             if self._failures >= GIVE_UP:
                 self.broken = self.broken or f"{GIVE_UP} worker groups in a row ended before they began: {reason}"
@@ -221,6 +237,10 @@ class Pool:
         self._threads[name] = (shape, thread)
         thread.start()
 
+    def _title(self, name: str) -> str:
+        """Unlike any of another session on the cluster."""
+        return f"{self._folder.name}-{name}."
+
     def _serve(self, name: str, shape: Shape) -> None:
         trainer = _trainer(
             shape,
@@ -235,7 +255,7 @@ class Pool:
                 num_workers=shape.workers, use_gpu=shape.device == "cuda", resources_per_worker=shape.per_worker()
             ),
             run_config=RunConfig(
-                name=name, storage_path=str(self._folder), failure_config=FailureConfig(max_failures=MAX_FAILURES)
+                name=self._title(name), storage_path=str(self._folder), failure_config=FailureConfig(max_failures=MAX_FAILURES)
             ),
         )
         try:

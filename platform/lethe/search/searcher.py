@@ -46,9 +46,13 @@ class StudySearcher(Searcher):
         self._store, self._trials, self._slots, self._make_config, self._ends = store, trials, slots, make_config, ends
         self._turns = Turns(store)
         self._numbers: dict[str, int] = {}
+        self._configs: dict[int, dict[str, Any]] = {}
+        self._again: list[int] = []
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """A config; None while no group is free; FINISHED when all trials of the budget are asked for."""
+        """A config; None while no group is free or the last trials run; FINISHED when the budget is used up."""
+        if self._again and not self._ends():
+            return self._under(trial_id, self._again.pop(0))
         while self._store.remaining(self._trials) > self._store.pending and not self._ends():
             if self._turns.running >= self._slots() or not self._turns.ready():
                 return None
@@ -60,10 +64,15 @@ class StudySearcher(Searcher):
             if isinstance(config, Answered):
                 self._turns.tell(proposal.number, config.report)
                 continue
-            self._numbers[trial_id] = proposal.number
-            return config
+            self._configs[proposal.number] = config
+            return self._under(trial_id, proposal.number)
         self._turns.close()
-        return Searcher.FINISHED
+        # As long as one runs its actor may die and need another trial of Tune's to stand in for it.
+        return None if self._numbers else Searcher.FINISHED
+
+    def _under(self, trial_id: str, number: int) -> dict[str, Any]:
+        self._numbers[trial_id] = number
+        return self._configs[number]
 
     def _config(self, proposal: Proposal) -> dict[str, Any] | Answered:
         try:
@@ -73,14 +82,19 @@ class StudySearcher(Searcher):
             raise
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Tune has no result for a trial that raised, and none of ours for one that ended before its first report."""
+        """Tune has no result of ours for a trial that ended before its first report.
+
+        An error is that of Tune's actor, which only passes reports on: the next Tune trial stands in for it.
+        """
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
-        report = report_of(result or {})
         if error:
-            report = {"verdict": "lost", "reason": "its Tune trial ended with an error"}
-        elif not report.keys() & {"verdict", *self._store.frame.names}:
+            self._again.append(number)
+            return
+        del self._configs[number]
+        report = report_of(result or {})
+        if not report.keys() & {"verdict", *self._store.frame.names}:
             report = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
         self._turns.tell(number, report)
 

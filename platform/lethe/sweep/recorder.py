@@ -77,10 +77,6 @@ class Recorder(tune.Callback):
         if trial.config["number"] in self.running and last.get("verdict") != "interrupted":
             self._end(trial.config, {"verdict": "stopped", "reason": self.why_stopped(trial.config["run"])})
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if trial.config["number"] in self.running:
-            self._end(trial.config, {"verdict": "lost", "reason": "the trial's actor died"})
-
     def answered(self, config: dict[str, Any], stored: TrialRecord) -> None:
         """A proposal whose run the store already holds: the same result under a new number."""
         self._tracker.trial_began(config["number"], config["run"], config["params"])
@@ -128,7 +124,7 @@ class Recorder(tune.Callback):
 
 
 def _repeats(report: dict[str, Any], series: list[dict[str, float]]) -> bool:
-    """Whether a trial's new actor passes a report on that the one before it had passed on."""
+    """Whether this was passed on before, by an actor that died."""
     return bool(series) and report["epoch"] <= series[-1]["epoch"]
 
 

@@ -14,8 +14,8 @@ class PoolTrial(tune.Trainable):
     """`config` carries `run` (its digest), `payload` and `shape`; the pool's mailbox comes with `mailbox`.
 
     Every report is one Tune result; asking for the next one means "continue". Stopping is told to the mailbox by the
-    driver's callback, since a reused actor is neither stopped nor cleaned up by Tune. In an actor that stands in for
-    one that died a trial passes its reports on from the first.
+    driver's callback, since a reused actor is neither stopped nor cleaned up by Tune. An actor that stands in for
+    one that died passes the reports on from the first.
     """
 
     def setup(self, config: dict[str, Any]) -> None:

@@ -28,15 +28,16 @@ if TYPE_CHECKING:
 
 
 UNWRITABLE = (OSError, SQLAlchemyError, StorageInternalError)
-ATTEMPTS = 3  # of a trial's own actor; its run's are the mailbox's to count
+MOST_ERRORS = 10  # actors of Tune's in a row that died without passing a report on
 CTRL_C = "interrupted"
 
 
 class _Watch(tune.Callback):
-    """Ends Tune's loop where nobody is left who could end its trials."""
+    """Ends the search where Tune's actors cannot live, or nobody is left who could end its trials."""
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._errors = 0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks before it starts."""
@@ -45,6 +46,14 @@ class _Watch(tune.Callback):
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
         if self._pool.silent:
             raise Broken(self._pool.broken)
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+        self._errors = 0
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._errors += 1
+        if self._errors > MOST_ERRORS:
+            raise Broken("the actors of Ray Tune's trials die before they do anything")
 
 
 @contextmanager
@@ -87,7 +96,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
     if store.remaining(trials) == 0:
         return False
     for name in ("ray.tune", "ray.tune.analysis", "ray.tune.execution", "ray.air"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     store.fix_groups(study.resources.groups or pool.slots())
     ending = Ending(study.stop, store)
     scheduler = rung_scheduler(study, store.frame, sweep.folder / "runs", store.width)
@@ -106,7 +115,6 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
             storage_path=str(sweep.folder / "tune"),
             verbose=0,
             callbacks=[recorder, _Watch(pool)],
-            failure_config=tune.FailureConfig(max_failures=ATTEMPTS),
         ),
     )
     try:

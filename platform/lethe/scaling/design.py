@@ -50,6 +50,11 @@ class SearchPoint:
         """What tells it from every other."""
         return {"part": "quality", "size": self.size, "arm": self.arm, "forget": self.forget}
 
+    @property
+    def models(self) -> str:
+        """Names the pair of models that it reads: other arms share it."""
+        return f"{self.size}/{self.forget}"
+
 
 def cost_points(study: ScalingStudy) -> tuple[CostPoint, ...]:
     """Each once: sizes x arms, then the axes at the base; smallest groups of workers first, since another number of

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from pathlib import Path
 
 from lethe.config.base import canonical_json, short_digest
@@ -39,3 +40,14 @@ def _write(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
         torch.manual_seed(model.seed)
         save(new_model(model, len(tokenizer)), folder)
     tokenizer.save_pretrained(folder)
+
+
+def count_parameters(folder: Path) -> float:
+    """Elements of all tensors in a model's folder, read off their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as tensors:
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return float(total)

@@ -97,8 +97,6 @@ class ScalingStudy(Study):
 
     @model_validator(mode="after")
     def _sizes_differ(self) -> Self:
-        if self.compare is not None:
-            raise BadInput("compare: a scaling study has arms of its own, scaling.arms: take compare out")
         if isinstance(self.benchmark, TdecBenchmark):
             raise BadInput("benchmark.name: scaling studies are of tofu's questions: choose from tofu")
         seen: dict[str, str] = {}
@@ -139,6 +137,8 @@ def load_scaling(name_or_path: str, overrides: Iterable[str] = ()) -> ScalingStu
         raw = files.assign(raw, assignment)
     if "scaling" not in raw:
         raise BadInput(f"{name_or_path} has no section scaling: `sweep` runs it, `scaling` wants sizes and arms")
+    if raw.get("compare"):
+        raise BadInput("compare: a scaling study has arms of its own, scaling.arms: take compare out")
     try:
         return ScalingStudy.model_validate(raw)
     except ValidationError as error:

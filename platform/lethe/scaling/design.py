@@ -44,11 +44,12 @@ class SearchPoint:
     arm: str
     forget: str
     study: Study
+    part: str = "quality"
 
     @property
     def labels(self) -> dict[str, Scalar]:
         """What tells it from every other."""
-        return {"part": "quality", "size": self.size, "arm": self.arm, "forget": self.forget}
+        return {"part": self.part, "size": self.size, "arm": self.arm, "forget": self.forget}
 
     @property
     def models(self) -> str:

@@ -15,7 +15,7 @@ from lethe.data.rows import Benchmark
 from lethe.models.digests import model_digest
 from lethe.models.prepare import Prepared, prepare
 from lethe.pool.groups import Pool
-from lethe.records import ModelScores, StudyRecord, TrialRecord
+from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.scaling.cost import run_points
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
 from lethe.scaling.laws import laws
@@ -74,8 +74,9 @@ class Study:
 
     def _log_record(self, began: float) -> StudyRecord:
         """The study as trackers know it: trials, without one front over models that cannot be compared."""
+        goals = tuple(ObjectiveRecord(metric=m, direction=g.direction) for m, g in self.study.objectives.items())
         return StudyRecord(
-            id=self.id, space=self.study.name, study=self.study.model_dump(mode="json"), objectives=(),
+            id=self.id, space=self.study.name, study=self.study.model_dump(mode="json"), objectives=goals,
             digests={"data": self._benchmark.digest}, start=ModelScores(metrics={}), start_folder="", began=began,
         )  # fmt: skip
 
@@ -148,7 +149,7 @@ class Study:
                 continue
             large = line[-1].point
             move = plan_move(line)
-            point = replace(large, study=member(self.study, large.size, arm, large.forget, move.run))
+            point = replace(large, part="transfer", study=member(self.study, large.size, arm, large.forget, move.run))
             name = f"{large.size}-{arm}-{large.forget}"
             sweep = self._sweep(point, f"{name}-transfer", yardsticks=name, session=session)
             done.append((moved(line, move, sweep), sweep))

@@ -15,8 +15,9 @@ from scipy.optimize import least_squares
 Floats = np.ndarray
 Form = Literal["power", "linear", "offset"]
 FREE: dict[Form, int] = {"power": 2, "linear": 2, "offset": 3}  # parameters of each form
-STEEPEST = 4.0  # largest exponent that is tried, in either direction
-FLOOR = 1e-12  # of the smallest y: an offset or a factor is never below
+STEEPEST = 2.0  # largest exponent that is tried, in either direction: no cost of a step grows faster than the square
+LIGHTEST, HEAVIEST = -16.0, 7.0  # logarithm of an offset over the factor, where x is the mean size
+CELLS = 81  # of a grid, along each axis
 MOST = 5.0  # of the noise in log y: a factor of 150
 NORMAL_MEDIAN = (np.pi / 2) ** 0.5  # how much less certain a median is than a mean, for normal errors
 
@@ -41,43 +42,83 @@ def fit(x: Sequence[float], y: Sequence[float], form: Form) -> Law:
     xs, ys = np.asarray(x, float), np.asarray(y, float)
     if len(np.unique(xs)) < FREE[form]:
         raise ValueError(f"{len(np.unique(xs))} sizes cannot give the {FREE[form]} parameters of a law of form {form}")
-    scale = float(np.exp(np.log(xs).mean()))
-    log_x, log_y = np.log(xs / scale), np.log(ys)
-    slope, level = np.polyfit(log_x, log_y, 1)
-    slope = float(np.clip(slope, -STEEPEST, STEEPEST))
-    if form == "power":
-        return Law(form, float(np.exp(level)), slope, 0.0, scale)
-    starts = [(level, slope, log_y.min() + np.log(share)) for share in (0.01, 0.5, 0.95)]
-    found = [_minimise(log_x, log_y, start, fixed=form == "linear") for start in starts]
-    best = min(found, key=lambda result: result[0])
-    return Law(form, *best[1], scale)
+    grid = _Grid.of(xs, form)
+    exponent, weight = grid.nearest(np.log(ys)[None])
+    steep, heavy = (exponent[0], -STEEPEST, STEEPEST), (weight[0], LIGHTEST, HEAVIEST)
+    searched = {"power": [steep], "linear": [heavy], "offset": [steep, heavy]}[form]
+    start, low, high = zip(*searched, strict=True)
 
-
-def _minimise(
-    log_x: Floats, log_y: Floats, start: tuple[float, float, float], *, fixed: bool
-) -> tuple[float, tuple[float, float, float]]:
-    """(cost, (factor, exponent, offset)); the factor and the offset are searched by their logarithms."""
-
-    def parts(free: Floats) -> tuple[float, float, float]:
-        return (free[0], 1.0, free[1]) if fixed else (free[0], free[1], free[2])
+    def parts(free: Floats) -> tuple[float, float]:
+        return (1.0 if form == "linear" else free[0]), (-np.inf if form == "power" else free[-1])
 
     def residuals(free: Floats) -> Floats:
-        level, exponent, offset = parts(free)
-        return np.logaddexp(level + exponent * log_x, offset) - log_y
+        return _centred(_shape(grid.log_x, *parts(free))) - _centred(np.log(ys))
 
-    def slopes(free: Floats) -> Floats:
-        level, exponent, offset = parts(free)
-        term = level + exponent * log_x
-        share = np.exp(term - np.logaddexp(term, offset))
-        return np.stack([share, 1 - share] if fixed else [share, share * log_x, 1 - share], axis=1)
+    found = least_squares(residuals, np.clip(start, low, high), bounds=(low, high), x_scale=0.1, xtol=1e-12, ftol=1e-12)
+    return grid.law(np.log(ys), *parts(found.x))
 
-    least, most = log_y.min() + np.log(FLOOR), log_y.max() + 10
-    steep = () if fixed else (STEEPEST,)
-    bounds = ([least, *(-s for s in steep), least], [most, *steep, most])
-    guess = [start[0], start[2]] if fixed else list(start)
-    result = least_squares(residuals, np.clip(guess, *bounds), slopes, bounds)
-    level, exponent, offset = parts(result.x)
-    return float(result.cost), (float(np.exp(level)), float(exponent), float(np.exp(offset)))
+
+def fit_many(x: Floats, log_y: Floats, form: Form) -> list[Law]:
+    """A law for every row of log_y [m, n]: on a grid over all exponents and offsets, then on one over those found."""
+    coarse = _Grid.of(x, form)
+    exponents, weights = coarse.nearest(log_y)
+    fine = coarse.around(exponents, weights)
+    exponents, weights = fine.nearest(log_y)
+    return [fine.law(row, b, w) for row, b, w in zip(log_y, exponents, weights)]
+
+
+def _shape(log_x: Floats, exponent: Floats | float, weight: Floats | float) -> Floats:
+    """log(exp(weight) + x^exponent): a law up to its factor."""
+    return np.logaddexp(weight, exponent * log_x)
+
+
+def _centred(values: Floats) -> Floats:
+    """Less their mean along the last axis: what a factor cannot make up for."""
+    return values - values.mean(-1, keepdims=True)
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Exponents and weights (logarithm of the offset at x = scale, in units of the factor), each pair with its shape
+    at the points: the factor is then the mean residual, so the search has two dimensions."""
+
+    form: Form
+    scale: float
+    log_x: Floats  # [n], of x / scale
+    exponents: Floats  # [k]
+    weights: Floats  # [k]
+
+    @classmethod
+    def of(cls, x: Floats, form: Form) -> _Grid:
+        """Over everything that a form allows."""
+        log_x = np.log(x)
+        exponents = np.linspace(-STEEPEST, STEEPEST, CELLS) if form != "linear" else np.ones(1)
+        weights = np.linspace(LIGHTEST, HEAVIEST, CELLS) if form != "power" else np.full(1, -np.inf)
+        return cls(form, float(np.exp(log_x.mean())), log_x - log_x.mean(), *_pairs(exponents, weights))
+
+    def around(self, exponents: Floats, weights: Floats) -> _Grid:
+        """Finer, over the range of these and a cell more."""
+        cell = (2 * STEEPEST / CELLS, (HEAVIEST - LIGHTEST) / CELLS)
+        steep = np.linspace(exponents.min() - cell[0], exponents.max() + cell[0], CELLS) if self.form != "linear" else np.ones(1)
+        ends = (max(LIGHTEST, weights.min() - cell[1]), min(HEAVIEST, weights.max() + cell[1]))
+        heavy = np.linspace(*ends, CELLS) if self.form != "power" else np.full(1, -np.inf)
+        return _Grid(self.form, self.scale, self.log_x, *_pairs(np.clip(steep, -STEEPEST, STEEPEST), heavy))
+
+    def nearest(self, log_y: Floats) -> tuple[Floats, Floats]:
+        """For every row [m, n] the exponent and the weight [m] of the best cell."""
+        shapes = _centred(_shape(self.log_x, self.exponents[:, None], self.weights[:, None]))
+        best = ((shapes**2).sum(1) - 2 * _centred(log_y) @ shapes.T).argmin(1)  # least squares, less a constant
+        return self.exponents[best], self.weights[best]
+
+    def law(self, log_y: Floats, exponent: float, weight: float) -> Law:
+        """With the factor that these points [n] want."""
+        factor = float(np.exp((log_y - _shape(self.log_x, exponent, weight)).mean()))
+        return Law(self.form, factor, float(exponent), float(factor * np.exp(weight)), self.scale)
+
+
+def _pairs(exponents: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    """All pairs, flat."""
+    return np.repeat(exponents, len(weights)), np.tile(weights, len(exponents))
 
 
 def forms_for(sizes: int, wanted: Form | Literal["auto"] = "auto") -> tuple[Form, ...]:
@@ -92,7 +133,8 @@ def left_out_error(x: Floats, y: Floats, form: Form) -> float:
     sizes = np.unique(x)
     if len(sizes) <= FREE[form]:
         return np.inf
-    errors = [np.abs(np.log(fit(x[x != s], y[x != s], form)(s)) - np.log(y[x == s])).mean() for s in sizes]
+    predicted = {s: fit(x[x != s], y[x != s], form)(s) for s in sizes}
+    errors = [np.abs(np.log(predicted[s]) - np.log(y[x == s])).mean() for s in sizes]
     return float(np.mean(errors))
 
 
@@ -154,8 +196,7 @@ def bootstrap(samples: Samples, form: Form, *, times: int = 300, seed: int = 0) 
     draw = np.random.default_rng(seed)
     spreads = np.maximum(np.sqrt(squares / draw.chisquare(free, times)), noise(samples))
     shifts = np.clip(draw.normal(size=(times, len(x))) * spreads[:, None], -MOST, MOST)
-    resampled = tuple(fit(x, law(x) * np.exp(shift), form) for shift in shifts)
-    return Fitted(law, resampled, tuple(map(float, spreads)))
+    return Fitted(law, tuple(fit_many(x, np.log(law(x)) + shifts, form)), tuple(map(float, spreads)))
 
 
 def noise(samples: Samples) -> float:

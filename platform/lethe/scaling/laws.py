@@ -9,11 +9,12 @@ import numpy as np
 from lethe.config.scaling import ScalingStudy
 from lethe.records import TrialRecord
 from lethe.scaling.fits import Fitted, Form, Judged, Samples, interval_of, judge
-from lethe.scaling.records import Estimate, LawRecord
+from lethe.scaling.records import Estimate, LawRecord, SearchRecord
 
 FAR = (7e9, 7e10)  # parameters
 TOKENS_FAR = (1e5,)
 BOOTSTRAPS = 200
+MOVES = ("optimizer.learning_rate", "optimizer.clip_threshold")  # settings that may follow a trend over sizes
 
 Measured = dict[float, tuple[float, ...]]  # x -> repeats
 
@@ -43,6 +44,19 @@ def laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord,
     return tuple(law for law in found if law)
 
 
+def setting_laws(study: ScalingStudy, searches: Sequence[SearchRecord], trials: Sequence[TrialRecord]) -> tuple[LawRecord, ...]:
+    """The chosen learning rate and clip threshold against size, as powers, where enough sizes were searched."""
+    by_number = {trial.number: trial for trial in trials}
+    found = []
+    for arm in dict.fromkeys(search.arm for search in searches):
+        line = [s for s in searches if s.arm == arm and s.forget == study.benchmark.forget and s.chosen is not None]
+        for key in MOVES:
+            known = {s.parameters: (float(by_number[s.chosen].params[key]),) for s in line if key in by_number[s.chosen].params}
+            name = key.rpartition(".")[2].replace("_", " ")
+            found.append(_law(study, f"best {name}", arm, "parameters", name, "", dict(sorted(known.items())), FAR, "power"))
+    return tuple(law for law in found if law)
+
+
 def _base(study: ScalingStudy, points: Iterable[TrialRecord]) -> dict[str, object]:
     """The labels of the point where all axes meet: the first of the base size with the first arm."""
     arm, size = next(iter(study.scaling.arms)), study.scaling.base
@@ -59,11 +73,19 @@ def _of(points: Iterable[TrialRecord], x: str, y: Callable[[TrialRecord], tuple[
 
 
 def _law(
-    study: ScalingStudy, name: str, arm: str, x_name: str, y_name: str, unit: str, points: Measured, far: Sequence[float]
+    study: ScalingStudy,
+    name: str,
+    arm: str,
+    x_name: str,
+    y_name: str,
+    unit: str,
+    points: Measured,
+    far: Sequence[float],
+    form: Form | None = None,
 ) -> LawRecord | None:
     samples = Samples(tuple(points), tuple(points.values()))
     try:
-        judged = judge(samples, study.scaling.form, times=BOOTSTRAPS)
+        judged = judge(samples, form or study.scaling.form, times=BOOTSTRAPS)
     except ValueError:
         return None
     spans = [interval_of(values) for values in samples.y]

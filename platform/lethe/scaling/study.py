@@ -18,7 +18,7 @@ from lethe.pool.groups import Pool
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.scaling.cost import run_points
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
-from lethe.scaling.laws import laws
+from lethe.scaling.laws import laws, setting_laws
 from lethe.scaling.parallel import parallel
 from lethe.scaling.plan import plans
 from lethe.scaling.quality import searched
@@ -179,7 +179,7 @@ class Study:
             points=tuple(sorted(points, key=lambda p: p.number)),
             searches=tuple(s.record for s in found),
             trials=trials,
-            laws=laws(self.study, points),
+            laws=(*laws(self.study, points), *setting_laws(self.study, [s.record for s in found], trials)),
             parallel=parallel(points),
             transfer=tuple(record for record, _ in transferred),
             plans=plans(),

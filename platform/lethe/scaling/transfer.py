@@ -14,12 +14,12 @@ from lethe.config.space import FloatRange
 from lethe.config.study import Study
 from lethe.records import StudyRecord, TrialRecord
 from lethe.scaling.design import SearchPoint
+from lethe.scaling.laws import MOVES
 from lethe.scaling.quality import given
 from lethe.scaling.records import Estimate, SearchRecord, TransferRecord
 from lethe.search.frame import Frame
 from lethe.search.front import front_hypervolume
 
-MOVES = ("optimizer.learning_rate", "optimizer.clip_threshold")  # what a trend over sizes may change
 DRAWS = 2000
 
 

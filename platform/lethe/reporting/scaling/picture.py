@@ -28,6 +28,8 @@ def laws_png(record: ScalingRecord) -> bytes:
 
 
 def _law(plot: Axes, law: LawRecord) -> None:
+    from matplotlib.ticker import NullFormatter
+
     plot.set_xscale("log")
     plot.set_yscale("log")
     xs = [point.x for point in law.curve]
@@ -38,8 +40,10 @@ def _law(plot: Axes, law: LawRecord) -> None:
     plot.errorbar([law.x[i] for i in kept], [law.y[i] for i in kept], bars, fmt="o", color=INK, markersize=5, label="measured")
     plot.scatter([law.held_out.x], [law.measured], marker="D", color=KNEE, s=46, zorder=5, label="held out, measured")
     plot.scatter([law.held_out.x], [law.held_out.value], marker="x", color=ACCENT, s=46, zorder=6, label="predicted")
+    for axis in (plot.xaxis, plot.yaxis):
+        axis.set_minor_formatter(NullFormatter())
     plot.set_xlabel(law.x_name, color=INK)
-    plot.set_ylabel(f"{law.y_name}, {law.unit}" if law.y_name != law.unit else law.unit, color=INK)
+    plot.set_ylabel(", ".join(dict.fromkeys(filter(None, (law.y_name, law.unit)))), color=INK)
     plot.legend(frameon=False, fontsize=8)
     style(plot, f"{law.name}, {law.arm}: held-out error {law.error:+.0%}")
     _around(plot, law)

@@ -20,14 +20,15 @@ def said(record: ScalingRecord) -> list[str]:
 
 def law_said(law: LawRecord) -> str:
     """Growth, then how the largest was predicted."""
-    plus = f" plus {setting(law.offset)} {law.unit}" if law.offset > 1e-6 * min(law.y) else ""
+    unit = f" {law.unit}" if law.unit else ""
+    plus = f" plus {setting(law.offset)}{unit}" if law.offset > 1e-6 * min(law.y) else ""
     spread = "" if law.form == "linear" else f" (90 %: {law.exponent_low:.2f} to {law.exponent_high:.2f})"
     guess = law.held_out
     inside = "inside" if law.covered else "outside"
     return (
         f"{law.name.capitalize()}, {law.arm}: grows as {law.x_name}^{law.exponent:.2f}{spread}{plus}. Held out at"
         f" {guess.x:.3g}: predicted {short(guess.value)} ({short(guess.low)} to {short(guess.high)}), measured"
-        f" {short(law.measured)} {law.unit}, {law.error:+.0%}, {inside} the interval."
+        f" {short(law.measured)}{unit}, {law.error:+.0%}, {inside} the interval."
     )
 
 

@@ -24,6 +24,7 @@ run:
   evaluation: { max_rows: 4, max_new_tokens: 8 }
 space: { adapter.name: null, adapter.rank: null, optimizer.hessian_interval: null }
 search: { sampler: random, trials: 2 }
+resources: { groups: 1 }
 scaling:
   base: b
   sizes: { a: { hidden_size: 16 }, b: { hidden_size: 24 }, c: { hidden_size: 40 }, d: { hidden_size: 64 } }
@@ -49,7 +50,7 @@ def finished(head: Head, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict
             break
     before += list(first.stdout)
     assert first.wait(120) == 130, "".join(before)
-    done = head.run(*command, "--resume", timeout=400)
+    done = head.run(*command, "--resume", timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
     (found,) = (folder / "reports").glob("tiny-*/scaling.json")
     return json.loads(found.read_text()), found.parent, "".join(before), done.stdout

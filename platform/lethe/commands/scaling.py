@@ -105,14 +105,16 @@ def _plan(argv: list[str]) -> int:
     parser.add_argument("--vocabulary", type=int, default=32_000, metavar="N", help="with --model-params (32000)")
     parser.add_argument("--rate", type=float, metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16)")
     args = parser.parse_args(argv)
-    for name in ("model_params", "gpu_memory", "lora_rank", "batch", "length", "answer", "forget_rows", "epochs", "vocabulary", "rate"):
-        value = getattr(args, name)
-        if value is not None and not value > 0:
+    for name, value in vars(args).items():
+        if isinstance(value, int | float) and not value > 0:
             raise BadInput(f"--{name.replace('_', '-')} {value:g}: must be above 0")
     from lethe.scaling.plan import RATE, Question, answer
     from lethe.scaling.transformer import Transformer
 
-    shape = Transformer.of_config(_config(args.model)) if args.model else Transformer.of_size(args.model_params, args.vocabulary)
+    if args.model:
+        shape = Transformer.of_config(_config(args.model))
+    else:
+        shape = Transformer.of_size(args.model_params, args.vocabulary)
     question = Question(
         shape=shape,
         memory=args.gpu_memory,

@@ -16,7 +16,8 @@ from lethe.config.model import AnyModel
 from lethe.config.study import Study
 from lethe.errors import BadInput, choices
 
-FEWEST = {"auto": 4, "power": 4, "linear": 4, "offset": 5}  # sizes: one is held out, and two or three parameters need one more
+# Sizes: one is held out, and two or three parameters need one more.
+FEWEST = {"auto": 4, "power": 4, "linear": 4, "offset": 5}
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -55,9 +56,8 @@ class Scaling(Frozen):
     def _can_be_fitted(self) -> Self:
         named = "a law with an offset" if self.form == "offset" else "a power law"
         if len(self.sizes) < FEWEST[self.form]:
-            raise BadInput(
-                f"scaling.sizes: {len(self.sizes)} sizes: {named} needs {FEWEST[self.form]}, the largest of which is held out"
-            )
+            need = f"{named} needs {FEWEST[self.form]}, the largest of which is held out"
+            raise BadInput(f"scaling.sizes: {len(self.sizes)} sizes: {need}")
         for key, given, known in (
             ("base", [self.base], self.sizes),
             ("quality.sizes", self.quality.sizes, self.sizes),

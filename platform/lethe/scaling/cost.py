@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,28 +20,30 @@ from lethe.training.assets import Assets
 ENTRY = "lethe.scaling.measure:execute"
 MEASURE = 1  # raise it when a change of the measurement makes earlier results incomparable
 
-OnEnd = Callable[[CostPoint, TrialRecord, bool], None]
+
+def run_point(
+    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
+) -> tuple[TrialRecord, bool]:
+    """The result, and whether it was measured now: what lies in `folder` is answered, not measured again."""
+    stored = read_result(folder / _digest(point, assets, steps))
+    if stored:
+        result = stored.model_copy(update={"number": number})
+        tracker.trial_began(number, result.run, result.params)
+    else:
+        result = _run(number, point, assets, steps, pool, tracker, folder)
+    tracker.trial_ended(result)
+    return result, stored is None
 
 
-def run_points(
-    points: Iterable[tuple[int, CostPoint, Assets]], steps: int, pool: Pool, tracker: Tracker, folder: Path, on_end: OnEnd
-) -> tuple[tuple[TrialRecord, ...], bool]:
-    """Results in order, and whether the user interrupted. What lies in `folder` is answered, not measured again.
-    `on_end` gets each result, and whether it was measured now."""
-    done: list[TrialRecord] = []
-    try:
-        for number, point, assets in points:
-            stored = read_result(folder / _digest(point, assets, steps))
-            result = stored and stored.model_copy(update={"number": number})
-            result = result or _run(number, point, assets, steps, pool, tracker, folder)
-            done.append(result)
-            if stored:
-                tracker.trial_began(number, result.run, result.params)
-            tracker.trial_ended(result)
-            on_end(point, result, stored is None)
-    except KeyboardInterrupt:
-        return tuple(done), True
-    return tuple(done), False
+def line(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
+    """What a person sees of it."""
+    where = f"{point.size:<6} {point.arm:<8} {point.rows:>2} rows  {point.workers} x stage {point.stage}"
+    m = result.metrics
+    if result.verdict != "complete":
+        return f"{where}  [yellow]{result.verdict}[/] {result.reason}"
+    times = f"{m['step_seconds'] * 1e3:8.1f} ms a step ({m['step_cpu_seconds'] * 1e3:.1f} CPU)"
+    rest = f"{m['tokens_per_second']:7.0f} tokens/s  peak {m['peak_memory_mb']:.0f} MiB"
+    return f"{where}  {times}  {rest}{'' if fresh else '  (from disk)'}"
 
 
 def _digest(point: CostPoint, assets: Assets, steps: int) -> str:

@@ -33,7 +33,8 @@ class CostPoint:
     @property
     def labels(self) -> dict[str, Scalar]:
         """What tells it from every other."""
-        return {"part": "cost", "size": self.size, "arm": self.arm, "rows": self.rows, "workers": self.workers, "stage": self.stage}
+        axes = {"rows": self.rows, "workers": self.workers, "stage": self.stage}
+        return {"part": "cost", "size": self.size, "arm": self.arm, **axes}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def cost_points(study: ScalingStudy) -> tuple[CostPoint, ...]:
     models = study.models()
     for size, arm, rows, workers, stage in _settings(study):
         recipe = _recipe(study, arm, rows, workers, stage)
-        point = CostPoint(size, arm, recipe.schedule.batch_size, recipe.engine.workers, recipe.engine.stage, models[size], recipe)
+        engine = recipe.engine
+        point = CostPoint(size, arm, recipe.schedule.batch_size, engine.workers, engine.stage, models[size], recipe)
         found.setdefault(tuple(point.labels.values()), point)
     return tuple(sorted(found.values(), key=lambda point: point.workers))
 

@@ -41,7 +41,7 @@ def fit(x: Sequence[float], y: Sequence[float], form: Form) -> Law:
     """Least squares of log y; x and y are positive, [n] each. Raises ValueError for fewer points than parameters."""
     xs, ys = np.asarray(x, float), np.asarray(y, float)
     if len(np.unique(xs)) < FREE[form]:
-        raise ValueError(f"{len(np.unique(xs))} sizes cannot give the {FREE[form]} parameters of a law of form {form}")
+        raise ValueError(f"{len(np.unique(xs))} sizes cannot give a law of form {form} its {FREE[form]} parameters")
     grid = _Grid.of(xs, form)
     exponent, weight = grid.nearest(np.log(ys)[None])
     steep, heavy = (exponent[0], -STEEPEST, STEEPEST), (weight[0], LIGHTEST, HEAVIEST)
@@ -99,9 +99,11 @@ class _Grid:
     def around(self, exponents: Floats, weights: Floats) -> _Grid:
         """Finer, over the range of these and a cell more."""
         cell = (2 * STEEPEST / CELLS, (HEAVIEST - LIGHTEST) / CELLS)
-        steep = np.linspace(exponents.min() - cell[0], exponents.max() + cell[0], CELLS) if self.form != "linear" else np.ones(1)
-        ends = (max(LIGHTEST, weights.min() - cell[1]), min(HEAVIEST, weights.max() + cell[1]))
-        heavy = np.linspace(*ends, CELLS) if self.form != "power" else np.full(1, -np.inf)
+        steep, heavy = np.ones(1), np.full(1, -np.inf)
+        if self.form != "linear":
+            steep = np.linspace(exponents.min() - cell[0], exponents.max() + cell[0], CELLS)
+        if self.form != "power":
+            heavy = np.linspace(max(LIGHTEST, weights.min() - cell[1]), min(HEAVIEST, weights.max() + cell[1]), CELLS)
         return _Grid(self.form, self.scale, self.log_x, *_pairs(np.clip(steep, -STEEPEST, STEEPEST), heavy))
 
     def nearest(self, log_y: Floats) -> tuple[Floats, Floats]:

@@ -35,7 +35,8 @@ def laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord,
     found: list[LawRecord | None] = []
     for arm in study.scaling.arms:
         sizes = [p for p in whole if p.params["arm"] == arm and _like(p, base, ("rows", "workers", "stage"))]
-        found.append(_law(study, "step time", arm, "parameters", "seconds", "s", _of(sizes, "parameters", step_seconds), FAR))
+        time = _of(sizes, "parameters", step_seconds)
+        found.append(_law(study, "step time", arm, "parameters", "seconds", "s", time, FAR))
         peak = _of(sizes, "parameters", lambda p: (p.metrics.get("states_mb", np.nan) + p.metrics["step_tensors_mb"],))
         found.append(_law(study, "memory of tensors", arm, "parameters", "MiB", "MiB", peak, FAR))
     batches = [p for p in whole if p.params["arm"] == base["arm"] and _like(p, base, ("size", "workers", "stage"))]
@@ -44,16 +45,19 @@ def laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord,
     return tuple(law for law in found if law)
 
 
-def setting_laws(study: ScalingStudy, searches: Sequence[SearchRecord], trials: Sequence[TrialRecord]) -> tuple[LawRecord, ...]:
+def setting_laws(
+    study: ScalingStudy, searches: Sequence[SearchRecord], trials: Sequence[TrialRecord]
+) -> tuple[LawRecord, ...]:
     """The chosen learning rate and clip threshold against size, as powers, where enough sizes were searched."""
     by_number = {trial.number: trial for trial in trials}
     found = []
     for arm in dict.fromkeys(search.arm for search in searches):
         line = [s for s in searches if s.arm == arm and s.forget == study.benchmark.forget and s.chosen is not None]
         for key in MOVES:
-            known = {s.parameters: (float(by_number[s.chosen].params[key]),) for s in line if key in by_number[s.chosen].params}
+            chosen = {s.parameters: by_number[s.chosen].params.get(key) for s in line}
+            known = {size: (float(value),) for size, value in sorted(chosen.items()) if value is not None}
             name = key.rpartition(".")[2].replace("_", " ")
-            found.append(_law(study, f"best {name}", arm, "parameters", name, "", dict(sorted(known.items())), FAR, "power"))
+            found.append(_law(study, f"best {name}", arm, "parameters", name, "", known, FAR, "power"))
     return tuple(law for law in found if law)
 
 

@@ -67,7 +67,8 @@ class Timed:
         self.engine = Engine(ScoredLM(model.train()), recipe)
         refusals = context.refusals(recipe.seed, 1) if Kind.REFUSAL in loss.trains_on else None
         # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
-        references = {kind: torch.zeros(_count(context, kind, refusals)) for kind in loss.trains_on} if loss.needs_reference else {}
+        counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_reference}
+        references = {kind: torch.zeros(count) for kind, count in counts.items()}
         rows = Rows(context.forget, context.retain, refusals)
         start = context.start if loss.needs_start_logits else None
         self.stepper = Stepper(self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, references, start)

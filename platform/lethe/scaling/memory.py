@@ -98,7 +98,8 @@ class Peak:
 def peak(shape: Transformer, layout: Layout, batch: Batch) -> Peak:
     """`batch` is what one forward of this rank holds: a micro-batch, not the whole step."""
     gathered = 2.0 * layout.width * min(shape.parameters, BUCKET) if layout.stage == 3 else 0.0
-    return Peak(states(shape, layout), activations(shape, layout, batch), _logits(shape, layout, batch), gathered, _update(shape, layout))
+    saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
+    return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
 
 
 def activations(shape: Transformer, layout: Layout, batch: Batch) -> float:

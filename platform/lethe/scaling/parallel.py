@@ -56,10 +56,14 @@ def _record(kind: str, stage: int, points: Sequence[TrialRecord]) -> ParallelRec
         efficiency=tuple(speed / w for w, speed in speeds.items()),
         communication_share=tuple(p.metrics["communication_share"] for p in points),
         serial=Estimate(x=max(times), value=share, low=float(low), high=float(high)),
-        extrapolations=tuple(
-            Estimate(x=w, value=predicted(kind, w, share), low=predicted(kind, w, high), high=predicted(kind, w, low)) for w in FAR
-        ),
+        extrapolations=tuple(_far(kind, workers, share, float(low), float(high)) for workers in FAR),
     )
+
+
+def _far(kind: str, workers: int, share: float, low: float, high: float) -> Estimate:
+    """A speed-up; the larger the serial share, the smaller."""
+    value, least, most = (predicted(kind, workers, s) for s in (share, high, low))
+    return Estimate(x=workers, value=value, low=least, high=most)
 
 
 def _speed_up(kind: str, workers: int, alone: float, seconds: float) -> float:

@@ -97,10 +97,12 @@ def answer(question: Question) -> str:
     ]
     if not found:
         need = peak(shape, question.layout(3, WORKERS[-1]), question.batch(1))
-        return "\n".join([*lines, f"does not fit on {WORKERS[-1]} devices: {need.total / 1e9:.3g} GB each under stage 3", *_unknown()])
+        lines.append(f"does not fit on {WORKERS[-1]} devices: {need.total / 1e9:.3g} GB each under stage 3")
+        return "\n".join([*lines, *_unknown()])
     best = found[0]
     lines += [f"fewest devices: {best.workers}, ZeRO stage {best.stage}, {best.micro} forget rows in a micro-batch", ""]
-    lines.append("workers  stage  rows x accumulation  states  activations  step's other needs  total     hours (extrapolation)")
+    heads = ("workers", "stage", "rows x accumulation", "states", "activations", "step's other needs", "total   ")
+    lines.append("  ".join([*heads, "hours (extrapolation)"]))
     for option in found:
         p, (slow, fast) = option.peak, UTILISATION
         hours = f"{option.hours(question, fast):.2g} to {option.hours(question, slow):.2g}"

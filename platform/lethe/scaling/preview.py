@@ -18,8 +18,8 @@ def preview(study: ScalingStudy) -> None:
     timed = Table("size", "arm", "rows", "workers", "stage", "predicted MiB", title="timed points", title_justify="left")
     for point in cost_points(study):
         need = predicted(point)
-        shown = (point.size, point.arm, point.rows, point.workers, point.stage, "-" if need is None else f"{need / 2**20:.0f}")
-        timed.add_row(*map(str, shown))
+        shown = "-" if need is None else f"{need / 2**20:.0f}"
+        timed.add_row(*map(str, (point.size, point.arm, point.rows, point.workers, point.stage, shown)))
     console.print(timed)
     searches = Table("size", "arm", "forget set", "trials", title="searches", title_justify="left")
     for search in search_points(study):

@@ -17,7 +17,9 @@ from lethe.search.frame import Frame
 from lethe.search.front import chosen, front_hypervolume, mark_front
 
 
-def searched(point: SearchPoint, record: StudyRecord, parameters: float, target_of_start: float, prepared: float) -> SearchRecord:
+def searched(
+    point: SearchPoint, record: StudyRecord, parameters: float, target_of_start: float, prepared: float
+) -> SearchRecord:
     """One search as numbers. `prepared`: seconds that making its models took, 0 where they were cached."""
     frame = Frame.of(point.study.objectives, record.start.metrics)
     trials = mark_front(record.trials, frame)
@@ -48,14 +50,14 @@ def searched(point: SearchPoint, record: StudyRecord, parameters: float, target_
 def steps_to(trial: TrialRecord, metric: str, target: float, direction: str) -> float | None:
     """Optimizer steps at the first evaluation that is at least as good as the target."""
     sign = 1 if direction == "minimize" else -1
-    reports = [*trial.series, trial.metrics]
-    found = (r["optimizer_step"] for r in reports if "optimizer_step" in r and sign * r.get(metric, math.inf * sign) <= sign * target)
-    return next(found, None)
+    reports = [r for r in (*trial.series, trial.metrics) if "optimizer_step" in r]
+    return next((r["optimizer_step"] for r in reports if sign * r.get(metric, math.inf * sign) <= sign * target), None)
 
 
 def _seconds(trials: Iterable[TrialRecord]) -> dict[str, float]:
-    spent = {key: sum(t.metrics.get(f"{key}seconds", 0.0) for t in trials) for key in ("train_", "evaluate_", "")}
-    return {"train": spent["train_"], "evaluate": spent["evaluate_"], "rest": max(0.0, spent[""] - spent["train_"] - spent["evaluate_"])}
+    keys = ("train_seconds", "evaluate_seconds", "seconds")
+    train, evaluate, whole = (sum(t.metrics.get(key, 0.0) for t in trials) for key in keys)
+    return {"train": train, "evaluate": evaluate, "rest": max(0.0, whole - train - evaluate)}
 
 
 def setting(trial: TrialRecord, study: Study) -> str:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +16,8 @@ from lethe.data.benchmark import load_benchmark
 from lethe.data.rows import Benchmark
 from lethe.models.digests import model_digest
 from lethe.models.prepare import Prepared, prepare
-from lethe.pool.groups import Pool
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.scaling.cost import run_points
+from lethe.scaling.cost import line, run_point
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
 from lethe.scaling.laws import laws, setting_laws
 from lethe.scaling.parallel import parallel
@@ -46,6 +47,9 @@ class Study:
     console: Console
     folder: Path
     prepared: dict[str, tuple[Prepared, float]]  # size/forget -> models, seconds that making them took
+    points: list[TrialRecord] = field(default_factory=list, init=False)
+    found: list[Searched] = field(default_factory=list, init=False)
+    moves: list[tuple[TransferRecord, StudyRecord]] = field(default_factory=list, init=False)
     _next: int = field(default=0, init=False)
 
     def run(self, session: Session) -> tuple[ScalingRecord, StudyRecord]:
@@ -54,23 +58,25 @@ class Study:
         began = time.time()
         log = self._log_record(began)
         self.tracker.begin(log)
-        points = cost_points(self.study)
-        pool = session.pool()
-        few = [p for p in points if p.recipe.engine.workers == points[0].recipe.engine.workers]
-        measured, interrupted = self._measure(few, pool)
-        found: list[Searched] = []
-        transferred: list[tuple[TransferRecord, StudyRecord]] = []
-        if not interrupted:
-            found, interrupted = self._search(session)
-        if not interrupted and self.study.scaling.quality.transfer:
-            transferred, interrupted = self._transfer(found, session)
-        if not interrupted:
-            more, interrupted = self._measure([p for p in points if p not in few], pool)
-            measured = (*measured, *more)
-        record = self._whole(measured, found, transferred, began, interrupted)
+        try:
+            interrupted = not self._everything(session)
+        except KeyboardInterrupt:
+            interrupted = True
+        record = self._whole(began, interrupted)
         atomic_write(self.folder / FILE, record.model_dump_json(indent=1))
-        log = log.model_copy(update={"trials": (*record.points, *record.trials), "ended": record.ended, "interrupted": interrupted})
-        return record, log
+        trials = (*record.points, *record.trials)
+        return record, log.model_copy(update={"trials": trials, "ended": record.ended, "interrupted": interrupted})
+
+    def _everything(self, session: Session) -> bool:
+        """Whether all of it is done. Other numbers of workers come last, since they need other groups."""
+        points = cost_points(self.study)
+        few = [p for p in points if p.workers == points[0].workers]
+        more = [p for p in points if p.workers != points[0].workers]
+        self._measure(few, session)
+        done = self._search(session) and (not self.study.scaling.quality.transfer or self._transfer(session))
+        if done:
+            self._measure(more, session)
+        return done
 
     def _log_record(self, began: float) -> StudyRecord:
         """The study as trackers know it: trials, without one front over models that cannot be compared."""
@@ -86,10 +92,15 @@ class Study:
 
     # What is timed
 
-    def _measure(self, points: Sequence[CostPoint], pool: Pool) -> tuple[tuple[TrialRecord, ...], bool]:
-        numbered = [(self._number(), point, self._assets(point.model)) for point in points]
-        steps = self.study.scaling.cost.steps
-        return run_points(numbered, steps, pool, self.tracker, self.folder / "points", self._say)
+    def _measure(self, points: Sequence[CostPoint], session: Session) -> None:
+        steps, folder = self.study.scaling.cost.steps, self.folder / "points"
+        for point in points:
+            assets = self._assets(point.model)
+            with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
+                pool = session.pool()
+            result, fresh = run_point(self._number(), point, assets, steps, pool, self.tracker, folder)
+            self.points.append(result)
+            self.console.say(line(point, result, fresh))
 
     def _number(self, count: int = 1) -> int:
         self._next += count
@@ -106,28 +117,19 @@ class Study:
             device=self.study.first_recipe().engine.device,
         )
 
-    def _say(self, point: CostPoint, result: TrialRecord, fresh: bool) -> None:
-        where = f"{point.size:<6} {point.arm:<8} {point.rows:>2} rows  {point.workers} x stage {point.stage}"
-        m = result.metrics
-        if result.verdict != "complete":
-            self.console.say(f"{where}  [yellow]{result.verdict}[/] {result.reason}")
-            return
-        told = f"{m['step_seconds'] * 1e3:8.1f} ms a step ({m['step_cpu_seconds'] * 1e3:.1f} CPU)  {m['tokens_per_second']:7.0f} tokens/s"
-        self.console.say(f"{where}  {told}  peak {m['peak_memory_mb']:.0f} MiB{'' if fresh else '  (from disk)'}")
-
     # What is searched
 
-    def _search(self, session: Session) -> tuple[list[Searched], bool]:
-        found: list[Searched] = []
+    def _search(self, session: Session) -> bool:
+        """Whether no search was interrupted."""
         for point in search_points(self.study):
             sweep = self._sweep(point, f"{point.size}-{point.arm}-{point.forget}", session=session)
             prepared, seconds = self.prepared[point.models]
             parameters = count_parameters(prepared.start)
             record = searched(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
-            found.append(Searched(point, sweep, record))
+            self.found.append(Searched(point, sweep, record))
             if sweep.interrupted:
-                return found, True
-        return found, False
+                return False
+        return True
 
     def _sweep(self, point: SearchPoint, name: str, *, session: Session, yardsticks: str = "") -> StudyRecord:
         """The search at a point, its trials numbered through the whole study."""
@@ -137,51 +139,44 @@ class Study:
             point.study, f"{self.id}.{name}", self.prepared[point.models][0], Numbered(self.tracker, first), self.console,
             members / name, yardsticks=members / (yardsticks or name), labels=point.labels,
         ).run(session)  # fmt: skip
-        return done.model_copy(update={"trials": tuple(t.model_copy(update={"number": first + t.number}) for t in done.trials)})
+        trials = tuple(t.model_copy(update={"number": first + t.number}) for t in done.trials)
+        return done.model_copy(update={"trials": trials})
 
-    def _transfer(self, found: Sequence[Searched], session: Session) -> tuple[list[tuple[TransferRecord, StudyRecord]], bool]:
+    def _transfer(self, session: Session) -> bool:
         """Take what the smallest size of each arm has found to the largest, on the study's own forget set."""
-        done: list[tuple[TransferRecord, StudyRecord]] = []
-        for arm in dict.fromkeys(s.point.arm for s in found):
-            line = [s for s in found if s.point.arm == arm and s.point.forget == self.study.benchmark.forget]
-            line.sort(key=lambda s: s.record.parameters)
-            if len(line) < 2 or any(s.record.chosen is None for s in line):
+        for arm in dict.fromkeys(s.point.arm for s in self.found):
+            sizes = [s for s in self.found if s.point.arm == arm and s.point.forget == self.study.benchmark.forget]
+            sizes.sort(key=lambda s: s.record.parameters)
+            if len(sizes) < 2 or any(s.record.chosen is None for s in sizes):
                 continue
-            large = line[-1].point
-            move = plan_move(line)
-            point = replace(large, part="transfer", study=member(self.study, large.size, arm, large.forget, move.run))
+            large = sizes[-1].point
+            move = plan_move(sizes)
+            fixed = member(self.study, large.size, arm, large.forget, move.run)
             name = f"{large.size}-{arm}-{large.forget}"
+            point = replace(large, part="transfer", study=fixed)
             sweep = self._sweep(point, f"{name}-transfer", yardsticks=name, session=session)
-            done.append((moved(line, move, sweep), sweep))
+            self.moves.append((moved(sizes, move, sweep), sweep))
             if sweep.interrupted:
-                return done, True
-        return done, False
+                return False
+        return True
 
     # The record
 
-    def _whole(
-        self,
-        points: tuple[TrialRecord, ...],
-        found: Sequence[Searched],
-        transferred: Sequence[tuple[TransferRecord, StudyRecord]],
-        began: float,
-        interrupted: bool,
-    ) -> ScalingRecord:
-        sweeps = [*(s.sweep for s in found), *(sweep for _, sweep in transferred)]
+    def _whole(self, began: float, interrupted: bool) -> ScalingRecord:
+        sweeps = [*(s.sweep for s in self.found), *(sweep for _, sweep in self.moves)]
         trials = tuple(trial for sweep in sweeps for trial in sweep.trials)
-        rates = [p.metrics["matrix_rate"] for p in points if "matrix_rate" in p.metrics]
-        busy = [p.metrics["busy"] for p in points if "busy" in p.metrics and p.params["workers"] == 1]
-        machine = {name: _median(values) for name, values in (("matrix_rate", rates), ("busy", busy)) if values}
+        points = tuple(sorted(self.points, key=lambda p: p.number))
+        searches = tuple(s.record for s in self.found)
         return ScalingRecord(
             id=self.id,
             study=self.study.model_dump(mode="json"),
-            machine=machine,
-            points=tuple(sorted(points, key=lambda p: p.number)),
-            searches=tuple(s.record for s in found),
+            machine=machine(points),
+            points=points,
+            searches=searches,
             trials=trials,
-            laws=(*laws(self.study, points), *setting_laws(self.study, [s.record for s in found], trials)),
+            laws=(*laws(self.study, points), *setting_laws(self.study, searches, trials)),
             parallel=parallel(points),
-            transfer=tuple(record for record, _ in transferred),
+            transfer=tuple(record for record, _ in self.moves),
             plans=plans(),
             began=began,
             ended=time.time(),
@@ -201,5 +196,7 @@ def prepare_models(study: ScalingStudy) -> dict[str, tuple[Prepared, float]]:
     return found
 
 
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def machine(points: Sequence[TrialRecord]) -> dict[str, float]:
+    """Medians over points of one worker: FLOPs per second in matrix products, CPU seconds per wall-clock second."""
+    alone = [p.metrics for p in points if p.verdict == "complete" and p.params["workers"] == 1]
+    return {key: statistics.median(m[key] for m in alone) for key in ("matrix_rate", "busy") if alone}

@@ -49,11 +49,14 @@ class Move:
 def plan_move(line: Sequence[Searched]) -> Move:
     """From searches at rising sizes, what to run at the last of them; its own search is not looked at."""
     large = line[-1]
-    setting, trend = predict([(s.record.parameters, s.best) for s in line[:-1]], large.point.study, large.record.parameters)
+    known = [(s.record.parameters, s.best) for s in line[:-1]]
+    setting, trend = predict(known, large.point.study, large.record.parameters)
     return Move(setting, trend, fixed(large.point.study.run, setting))
 
 
-def predict(best: Sequence[tuple[float, Mapping[str, Any]]], study: Study, parameters: float) -> tuple[dict[str, Any], dict[str, float]]:
+def predict(
+    best: Sequence[tuple[float, Mapping[str, Any]]], study: Study, parameters: float
+) -> tuple[dict[str, Any], dict[str, float]]:
     """The setting for a model of so many parameters, from the best ones of smaller models, (parameters, setting) each,
     smallest first. It is the smallest model's, with `MOVES` along the straight line through all of them in log-log,
     inside the search's range. Returns (setting, the values that were moved)."""

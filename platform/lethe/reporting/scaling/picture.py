@@ -33,11 +33,13 @@ def _law(plot: Axes, law: LawRecord) -> None:
     plot.set_xscale("log")
     plot.set_yscale("log")
     xs = [point.x for point in law.curve]
-    plot.fill_between(xs, [p.low for p in law.curve], [p.high for p in law.curve], color=ACCENT, alpha=0.12, linewidth=0)
+    lows, highs = [p.low for p in law.curve], [p.high for p in law.curve]
+    plot.fill_between(xs, lows, highs, color=ACCENT, alpha=0.12, linewidth=0)
     plot.plot(xs, [p.value for p in law.curve], color=ACCENT, linewidth=1.4, label=f"fit without the largest ({law.form})")
     kept = [i for i, x in enumerate(law.x) if x != law.held_out.x]
     bars = [[law.y[i] - law.low[i] for i in kept], [law.high[i] - law.y[i] for i in kept]]
-    plot.errorbar([law.x[i] for i in kept], [law.y[i] for i in kept], bars, fmt="o", color=INK, markersize=5, label="measured")
+    xs, ys = [law.x[i] for i in kept], [law.y[i] for i in kept]
+    plot.errorbar(xs, ys, bars, fmt="o", color=INK, markersize=5, label="measured")
     plot.scatter([law.held_out.x], [law.measured], marker="D", color=KNEE, s=46, zorder=5, label="held out, measured")
     plot.scatter([law.held_out.x], [law.held_out.value], marker="x", color=ACCENT, s=46, zorder=6, label="predicted")
     for axis in (plot.xaxis, plot.yaxis):

@@ -10,7 +10,8 @@ from lethe.scaling.records import LawRecord, ParallelRecord, ScalingRecord, Tran
 
 def said(record: ScalingRecord) -> list[str]:
     """What was found, one sentence or two each; what could not be found is said too."""
-    found = [*map(law_said, record.laws), *map(parallel_said, record.parallel), *_quality(record), *map(transfer_said, record.transfer)]
+    found = [*map(law_said, record.laws), *map(parallel_said, record.parallel)]
+    found += [*_quality(record), *map(transfer_said, record.transfer)]
     if not record.laws:
         found.append("No law was fitted: too few sizes are complete.")
     if record.interrupted:
@@ -37,8 +38,8 @@ def parallel_said(found: ParallelRecord) -> str:
     workers, efficiency = found.workers[-1], found.efficiency[-1]
     far = found.extrapolations[-1]
     return (
-        f"{found.kind.capitalize()} scaling, stage {found.stage}: {workers} workers reach {efficiency:.0%} efficiency, a serial"
-        f" share of {found.serial.value:.2f} ({found.serial.low:.2f} to {found.serial.high:.2f}); extrapolation to"
+        f"{found.kind.capitalize()} scaling, stage {found.stage}: {workers} workers reach {efficiency:.0%} efficiency, a"
+        f" serial share of {found.serial.value:.2f} ({found.serial.low:.2f} to {found.serial.high:.2f}); extrapolation to"
         f" {far.x:g} workers: {far.value:.1f} times one worker ({far.low:.1f} to {far.high:.1f})."
     )
 
@@ -54,9 +55,8 @@ def _quality(record: ScalingRecord) -> Iterator[str]:
 def transfer_said(found: TransferRecord) -> str:
     """Whether searching small and moving the setting paid."""
     random = found.random_score
-    verdict = (
-        "it did better than" if found.score > random.high else "it did worse than" if found.score < random.low else "no different from"
-    )
+    worse = "it did worse than" if found.score < random.low else "no different from"
+    verdict = "it did better than" if found.score > random.high else worse
     moved = ", ".join(f"{key} {setting(value)}" for key, value in found.scaled.items())
     along = f" (moved along a trend: {moved})" if moved else ""
     equal = "; ".join(f"{pair} {value:+.2f}" for pair, value in found.rank_correlation.items())

@@ -17,6 +17,17 @@ def home() -> Path:
     return Path(os.environ.get("LETHE_HOME") or Path.home() / ".lethe").expanduser().resolve()
 
 
+def writable(folder: Path) -> Path:
+    """The folder, made if need be, as a whole path; BadInput where nothing can be written in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"cannot write to {folder}: {error.strerror}") from None
+    if not os.access(folder, os.W_OK):
+        raise BadInput(f"cannot write to {folder}: no permission")
+    return folder.resolve()
+
+
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
     """A temporary sibling that becomes `target` on success; a target that appeared meanwhile is kept."""

@@ -7,9 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from lethe.commands.sweep import report_root
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import INTERRUPTED, BadInput, guard
+from lethe.storage import home, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,11 +46,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
-    from lethe.sweep.cluster import check_address, prepare_environment
+    from lethe.sweep.cluster import check_address, in_job, prepare_environment
 
     prepare_environment()
     address = check_address()
-    root = report_root(reports)
+    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
+    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
+    root = reports and writable(reports)
+    writable(home())
     from lethe.tracking.tracker import open_tracker
 
     # Models of several sizes have no common front: nothing of it is registered.

@@ -43,11 +43,14 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: Study, resume: bool, reports: Path | None) -> int:
-    from lethe.sweep.cluster import check_address, prepare_environment
+    from lethe.sweep.cluster import check_address, in_job, prepare_environment
 
     prepare_environment()
     address = check_address()
-    root = report_root(reports)
+    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
+    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
+    report_root = reports and _writable(reports)
+    _writable(home())
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
@@ -77,23 +80,12 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
             from lethe.reporting.report import write_report
             from lethe.tracking.registry import model_name
 
-            target = root / study_id if root else folder / "report"
+            target = report_root / study_id if report_root else folder / "report"
             registered = bool(tracker.uri) and study.tracking.register_models
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             where = tracker.finish(record, target)
             console.finish(record, report, [f"models, runs {where}"] if where else [])
     return INTERRUPTED if record.interrupted else 0
-
-
-def report_root(reports: Path | None) -> Path | None:
-    """Where reports go, None in a job that names no lasting place. Raises BadInput where it, or the storage, cannot be
-    written."""
-    from lethe.sweep.cluster import in_job
-
-    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
-    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
-    _writable(home())
-    return reports and _writable(reports)
 
 
 def _writable(folder: Path) -> Path:

@@ -116,14 +116,16 @@ def study_of(trials: int, at_once: int, seconds: float, sampler: str) -> dict[st
     mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
     groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(mailbox, Shape().key, seconds)
     serving = groups.serve.remote(at_once)
+    before = trial_actors()
     marks: list[dict[str, float]] = []
     spent: dict[str, float] = {}
     process = psutil.Process()
 
     def ended(trial: Any) -> None:
         if trial is not None:
-            cpu = process.cpu_times()
-            marks.append({"at": time.perf_counter(), "rss": process.memory_info().rss, "cpu": cpu.user + cpu.system, **spent})
+            cpu, memory = process.cpu_times(), process.memory_info()
+            now = {"at": time.perf_counter(), "rss": memory.rss, "cpu": cpu.user + cpu.system}
+            marks.append({**now, **spent})
 
     recorder = Recorder(mailbox, tracker, frame, ended)
 
@@ -136,14 +138,22 @@ def study_of(trials: int, at_once: int, seconds: float, sampler: str) -> dict[st
     pool = SimpleNamespace(mailbox=mailbox, slots=lambda: at_once)
     with timed(store, ("ask", "tell"), spent):
         tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts that tuning reads
-    waits = ray.get(groups.waits.remote())
+    waits, actors = ray.get(groups.waits.remote()), trial_actors() - before
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
     ray.get(mailbox.close.remote())
     ray.get(serving)
     for actor in (groups, mailbox):
         ray.kill(actor)
-    return {"marks": marks, "waits": waits, "flush": time.perf_counter() - finish}
+    return {"marks": marks, "waits": waits, "actors": actors, "flush": time.perf_counter() - finish}
+
+
+def trial_actors() -> int:
+    """Processes that were Tune trials so far: each names itself in its log."""
+    import ray
+
+    logs = Path(ray._private.worker._global_node.get_logs_dir_path())
+    return sum(":actor_name:PoolTrial" in log.read_text(errors="replace") for log in logs.glob("worker-*.out"))
 
 
 def concurrency(at_once: int, seconds: float, sampler: str) -> None:
@@ -159,7 +169,7 @@ def concurrency(at_once: int, seconds: float, sampler: str) -> None:
         f"{at_once:>4} at once: {took / (len(marks) - 1) * 1e3:6.0f} ms a trial, a free group waits"
         f" {statistics.median(waits) * 1e3:6.0f} ms (median), {max(waits) * 1e3:6.0f} (most);"
         f" driver {(marks[-1]['cpu'] - marks[0]['cpu']) / (len(marks) - 1) * 1e3:4.0f} CPU ms a trial,"
-        f" {marks[-1]['rss'] / 2**20:.0f} MiB; MLflow {found['flush']:.1f} s behind at the end",
+        f" {marks[-1]['rss'] / 2**20:.0f} MiB; {found['actors']} actors for {len(found['marks'])} trials; MLflow {found['flush']:.1f} s behind at the end",
         flush=True,
     )
 

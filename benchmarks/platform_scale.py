@@ -132,7 +132,8 @@ def study_of(trials: int, at_once: int, seconds: float, sampler: str) -> dict[st
     def config(number: int, recipe: Any) -> dict[str, Any]:
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
         payload = {"metrics": metrics, "folder": str(Path(home) / "runs" / str(number))}
-        return {"number": number, "run": f"null-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
+        shape, params = Shape().key, flatten(recipe)
+        return {"number": number, "run": f"null-{number}", "params": params, "shape": shape, "payload": payload}
 
     sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
     pool = SimpleNamespace(mailbox=mailbox, slots=lambda: at_once)
@@ -169,7 +170,8 @@ def concurrency(at_once: int, seconds: float, sampler: str) -> None:
         f"{at_once:>4} at once: {took / (len(marks) - 1) * 1e3:6.0f} ms a trial, a free group waits"
         f" {statistics.median(waits) * 1e3:6.0f} ms (median), {max(waits) * 1e3:6.0f} (most);"
         f" driver {(marks[-1]['cpu'] - marks[0]['cpu']) / (len(marks) - 1) * 1e3:4.0f} CPU ms a trial,"
-        f" {marks[-1]['rss'] / 2**20:.0f} MiB; {found['actors']} actors for {len(found['marks'])} trials; MLflow {found['flush']:.1f} s behind at the end",
+        f" {marks[-1]['rss'] / 2**20:.0f} MiB; {found['actors']} actors for {len(found['marks'])} trials;"
+        f" MLflow {found['flush']:.1f} s behind at the end",
         flush=True,
     )
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from lethe.config.scaling import ScalingStudy
 from lethe.records import TrialRecord
-from lethe.scaling.fits import Fitted, Form, Judged, Samples, interval_of, judge
+from lethe.scaling.fits import Fitted, Judged, Samples, interval_of, judge
+from lethe.scaling.law import Form
 from lethe.scaling.records import Estimate, LawRecord, SearchRecord
 
 FAR = (7e9, 7e10)  # parameters

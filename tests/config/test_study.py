@@ -10,6 +10,7 @@ import yaml
 from lethe.config import files
 from lethe.config.metrics import METRICS
 from lethe.config.run import Recipe
+from lethe.config.scaling import load_scaling
 from lethe.config.space import variants
 from lethe.config.study import Study, load_study
 
@@ -18,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("name", sorted(files.spaces()))
 def test_every_study_of_the_repository_loads(name: str) -> None:
-    assert load_study(name).name == name
+    load = load_scaling if "scaling" in files.read(name) else load_study
+    assert load(name).name == name
 
 
 def test_the_default_study_explores_what_the_mission_names() -> None:

@@ -51,7 +51,7 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
 
 
 def test_members_report_under_the_comparisons_numbers() -> None:
-    from lethe.sweep.comparison import _Numbered
+    from lethe.sweep.comparison import Numbered
     from lethe.tracking.tracker import NullTracker
 
     seen: list[tuple[str, int]] = []
@@ -66,7 +66,7 @@ def test_members_report_under_the_comparisons_numbers() -> None:
         def begin(self, record: StudyRecord) -> None:
             raise AssertionError("a member begins no study of its own")
 
-    tracker = _Numbered(Seen(), 10)
+    tracker = Numbered(Seen(), 10)
     tracker.begin(None)
     tracker.trial_began(0, "r0", {})
     tracker.trial_ended(trial(1, 0.1, 0.2))

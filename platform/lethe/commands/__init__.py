@@ -6,4 +6,5 @@ A command has an entry here and a door of three lines, `platform/<name>.py`.
 SUMMARIES: dict[str, str] = {
     "sweep": "Search unlearning hyperparameters for a study and report the Pareto front.",
     "score": "Score models side by side: folders, hub ids, registered versions.",
+    "scaling": "Measure how cost and quality of unlearning grow with the model, and predict what was not tried.",
 }

@@ -49,12 +49,12 @@ def pretrain(
     model = new_model(config, len(pretrained))
     rows = [template.encode(*pair) if pair[0] else template.passage(pair[1], length) for pair in pairs]
     spent = train(model, rows, config, progress)
-    _save(model, folder)
+    save(model, folder)
     pretrained.save_pretrained(folder)
     return spent
 
 
-def _save(model: PreTrainedModel, folder: Path) -> None:
+def save(model: PreTrainedModel, folder: Path) -> None:
     """As `save_pretrained` does, which would import DeepSpeed where it is installed: two seconds and its messages."""
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

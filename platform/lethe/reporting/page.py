@@ -37,11 +37,12 @@ class Tile:
 def render(record: StudyRecord, *, store: str | None = None, model: str = "") -> dict[str, str]:
     """The two pages by file name. `store` and `model` say where the winners are registered, if they are."""
     values = _values(record) | {"store": store, "model": model}
-    pages = _environment()
+    pages = environment()
     return {name: pages.get_template(f"{name}.j2").render(values) for name in ("report.html", "front.html")}
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """Templates of this package with the filters that all pages use."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(

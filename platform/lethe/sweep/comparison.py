@@ -67,7 +67,7 @@ class Comparison:
             member.study,
             f"{self.id}.{name}",
             self.prepared,
-            _Numbered(self.tracker, first),
+            Numbered(self.tracker, first),
             self.console,
             self.folder / "members" / name,
             yardsticks=self.folder,
@@ -103,7 +103,7 @@ def whole(
 
 
 @dataclass
-class _Numbered(NullTracker):
+class Numbered(NullTracker):
     """A member's view of the comparison's tracker: the same runs under the comparison's numbers."""
 
     tracker: Tracker

@@ -91,7 +91,7 @@ class Sweep:
 
     def _assets(self) -> Assets:
         return Assets(
-            benchmark=_absolute(self.study.benchmark),
+            benchmark=absolute(self.study.benchmark),
             data_digest=self.prepared.digests.data,
             model_digest=self.prepared.digests.model,
             start=str(self.prepared.start),
@@ -183,7 +183,7 @@ class Sweep:
         return tuple(found)
 
 
-def _absolute(benchmark: AnyBenchmark) -> AnyBenchmark:
+def absolute(benchmark: AnyBenchmark) -> AnyBenchmark:
     """Workers run elsewhere: a folder's name has to be whole."""
     folder = Path(benchmark.source).expanduser()
     return benchmark.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else benchmark

@@ -1,0 +1,145 @@
+"""A scaling study: models of several sizes, what is timed at each, and at which of them a search runs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from lethe.config.base import Frozen, canonical_json, short_digest
+from lethe.config.benchmark import TdecBenchmark
+from lethe.config.compare import Arm, Name
+from lethe.config import files
+from lethe.config.messages import refused
+from lethe.config.model import AnyModel
+from lethe.config.study import Study
+from lethe.errors import BadInput, choices
+
+# Sizes: one is held out, and two or three parameters need one more.
+FEWEST = {"auto": 4, "power": 4, "linear": 4, "offset": 5}
+Count = Annotated[int, Field(ge=1)]
+
+
+class Cost(Frozen):
+    """Every size and arm is timed with the study's own batch and engine. The axes below vary at the base size with the
+    first arm; `workers` and `stage` are crossed, and every number of workers is also timed with as many times the rows."""
+
+    steps: int = Field(20, ge=4, description="timed optimizer steps of a point")
+    batch: tuple[Count, ...] = Field((), description="forget rows in a step")
+    workers: tuple[Count, ...] = ()
+    stage: tuple[Literal[0, 1, 2, 3], ...] = Field((), description="ZeRO stages")
+
+
+class Quality(Frozen):
+    """At these sizes the study's `space` is searched as `search` says, equally at each. Forget sets beyond the
+    benchmark's own are searched at the base size."""
+
+    sizes: tuple[str, ...] = ()
+    arms: tuple[str, ...] = Field((), description="none: the first")
+    forget: tuple[str, ...] = ()
+    target_of_start: float = Field(0.75, gt=0, lt=1, description="of the first objective: what counts as forgotten")
+    transfer: bool = Field(True, description="take the setting found at the smallest size to the largest")
+
+
+class Scaling(Frozen):
+    """`sizes` lay fields over the study's model, or name another; `arms` lay `run` and `space` over the study's."""
+
+    sizes: dict[Name, dict[str, Any]]
+    arms: dict[Name, Arm] = Field(min_length=1)
+    base: str
+    cost: Cost = Cost()
+    quality: Quality = Quality()
+    form: Literal["auto", "power", "linear", "offset"] = Field("auto", description="of the laws; auto: by held-out error")
+
+    @model_validator(mode="after")
+    def _can_be_fitted(self) -> Self:
+        named = "a law with an offset" if self.form == "offset" else "a power law"
+        if len(self.sizes) < FEWEST[self.form]:
+            need = f"{named} needs {FEWEST[self.form]}, the largest of which is held out"
+            raise BadInput(f"scaling.sizes: {len(self.sizes)} sizes: {need}")
+        for key, given, known in (
+            ("base", [self.base], self.sizes),
+            ("quality.sizes", self.quality.sizes, self.sizes),
+            ("quality.arms", self.quality.arms, self.arms),
+        ):
+            for name in given:
+                if name not in known:
+                    raise choices(f"scaling.{key}", name, known)
+        for key in ("cost.batch", "cost.workers", "cost.stage", "quality.sizes", "quality.forget"):
+            section, field = key.split(".")
+            _check_axis(f"scaling.{key}", getattr(getattr(self, section), field))
+        if twice := _twice(self.quality.arms):
+            raise BadInput(f"scaling.quality.arms: {twice} is named twice")
+        return self
+
+
+def _check_axis(key: str, values: Sequence[Hashable]) -> None:
+    if twice := _twice(values):
+        raise BadInput(f"{key}: {twice} is named twice: every point is measured once")
+    if len(values) == 1:
+        raise BadInput(f"{key}: an axis of one value, {values[0]}: give two, or leave it out and set it in the study")
+
+
+def _twice(values: Iterable[Hashable]) -> str | None:
+    seen: set[Hashable] = set()
+    for value in values:
+        if value in seen:
+            return str(value)
+        seen.add(value)
+    return None
+
+
+class ScalingStudy(Study):
+    """A study with a `scaling` section: what `benchmark`, `run`, `space`, `search` say holds at every size."""
+
+    scaling: Scaling
+
+    @model_validator(mode="after")
+    def _sizes_differ(self) -> Self:
+        if isinstance(self.benchmark, TdecBenchmark):
+            raise BadInput("benchmark.name: scaling studies are of tofu's questions: choose from tofu")
+        seen: dict[str, str] = {}
+        for name, model in self.models().items():
+            other = seen.setdefault(model.canonical(), name)
+            if other != name:
+                raise BadInput(f"scaling.sizes: {other} and {name} are the same model: every point is measured once")
+        return self
+
+    def models(self) -> dict[str, AnyModel]:
+        """The model of every size, by its name."""
+        return {name: self._model(name, given) for name, given in self.scaling.sizes.items()}
+
+    def _model(self, size: str, given: dict[str, Any]) -> AnyModel:
+        base = self.model.model_dump(mode="json")
+        whole = {**(base if given.get("name", base["name"]) == base["name"] else {}), **given}
+        try:
+            return TypeAdapter(AnyModel).validate_python(whole)
+        except ValidationError as error:
+            raise refused(error, type(self.model), f"scaling.sizes.{size}.") from None
+
+    def identity(self) -> str:
+        """As `Study.identity`, with the design."""
+        return short_digest(canonical_json([super().identity(), self.scaling.model_dump(mode="json")]))
+
+
+PREFIX = "scaling-"
+
+
+def load_scaling(name_or_path: str, overrides: Iterable[str] = ()) -> ScalingStudy:
+    """A scaling study by name (`tofu` finds `scaling-tofu`) or path, with overrides as `load_study` takes them."""
+    known = {name for name in files.spaces() if name.startswith(PREFIX)}
+    by_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path
+    if not by_path and PREFIX + name_or_path.removeprefix(PREFIX) not in known:
+        raise choices("scaling study", name_or_path, (name.removeprefix(PREFIX) for name in known))
+    raw = files.read(name_or_path if by_path else PREFIX + name_or_path.removeprefix(PREFIX))
+    for assignment in overrides:
+        raw = files.assign(raw, assignment)
+    if "scaling" not in raw:
+        raise BadInput(f"{name_or_path} has no section scaling: `sweep` runs it, `scaling` wants sizes and arms")
+    if raw.get("compare"):
+        raise BadInput("compare: a scaling study has arms of its own, scaling.arms: take compare out")
+    try:
+        return ScalingStudy.model_validate(raw)
+    except ValidationError as error:
+        raise refused(error, ScalingStudy) from None

@@ -1,0 +1,1 @@
+"""The report of a scaling study: laws drawn and judged, tables, plans."""

@@ -1,0 +1,1 @@
+"""How cost and quality of unlearning grow: designs, measurements, fits, predictions."""

@@ -1,0 +1,84 @@
+"""The timed points of a scaling study, one after the other on a warm group: two at once would time each other."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from lethe.config.base import canonical_json, short_digest
+from lethe.pool.groups import Pool
+from lethe.pool.shape import Shape
+from lethe.records import Scalar, TrialRecord
+from lethe.scaling.design import CostPoint
+from lethe.sweep.recorder import numbers, read_result, write_result
+from lethe.tracking.tracker import Tracker
+from lethe.training.assets import Assets
+
+ENTRY = "lethe.scaling.measure:execute"
+MEASURE = 1  # raise it when a change of the measurement makes earlier results incomparable
+
+
+def run_point(
+    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
+) -> tuple[TrialRecord, bool]:
+    """The result, and whether it was measured now: what lies in `folder` is answered, not measured again."""
+    stored = read_result(folder / _digest(point, assets, steps))
+    if stored:
+        result = stored.model_copy(update={"number": number})
+        tracker.trial_began(number, result.run, result.params)
+    else:
+        result = _run(number, point, assets, steps, pool, tracker, folder)
+    tracker.trial_ended(result)
+    return result, stored is None
+
+
+def line(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
+    """What a person sees of it."""
+    where = f"{point.size:<6} {point.arm:<8} {point.rows:>2} rows  {point.workers} x stage {point.stage}"
+    m = result.metrics
+    if result.verdict != "complete":
+        return f"{where}  [yellow]{result.verdict}[/] {result.reason}"
+    times = f"{m['step_seconds'] * 1e3:8.1f} ms a step ({m['step_cpu_seconds'] * 1e3:.1f} CPU)"
+    rest = f"{m['tokens_per_second']:7.0f} tokens/s  peak {m['peak_memory_mb']:.0f} MiB"
+    return f"{where}  {times}  {rest}{'' if fresh else '  (from disk)'}"
+
+
+def _digest(point: CostPoint, assets: Assets, steps: int) -> str:
+    """Names a point by all that its result depends on."""
+    recipe = point.recipe.model_dump(mode="json")
+    return short_digest(canonical_json([MEASURE, recipe, assets.data_digest, assets.model_digest, steps]))
+
+
+def _run(
+    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
+) -> TrialRecord:
+    run = _digest(point, assets, steps)
+    recipe = point.recipe.model_dump(mode="json")
+    payload = {"entry": ENTRY, "recipe": recipe, "assets": assets.model_dump(mode="json"), "steps": steps}
+    params: dict[str, Scalar] = dict(point.labels)
+    tracker.trial_began(number, run, params)
+    began = time.time()
+    ray.get(pool.mailbox.submit.remote(run, payload, Shape.of(point.recipe.engine).key))
+    try:
+        report: dict[str, Any] = pool.result(pool.mailbox.next_report.remote(run, 0))
+    except KeyboardInterrupt:
+        ray.get(pool.mailbox.stop.remote(run))
+        raise
+    ray.get(pool.mailbox.forget.remote(run))
+    result = TrialRecord(
+        number=number,
+        run=run,
+        verdict=report["verdict"],
+        reason=str(report.get("reason", "")),
+        params=params,
+        metrics=numbers({key: value for key, value in report.items() if key != "steps"}),
+        series=tuple({"epoch": float(i), **step} for i, step in enumerate(report.get("steps", ()), 1)),
+        folder=str(folder / run),
+        began=began,
+        ended=time.time(),
+    )
+    write_result(result)
+    return result

@@ -1,0 +1,203 @@
+"""In a worker: the steps of one point, timed one by one; payloads in, numbers out."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+from lethe.config.optimizer import Sophia
+from lethe.config.run import Recipe
+from lethe.data.batches import Kind, Rows, Step, micro_batches, plan
+from lethe.errors import BadInput
+from lethe.losses import make_loss
+from lethe.memory import peak_mb, reset_peak
+from lethe.models.adapters import attach
+from lethe.models.forward import ScoredLM
+from lethe.scaling.flops import Batch, step_flops
+from lethe.scaling.memory import Layout, peak
+from lethe.scaling.rate import matrix_rate
+from lethe.scaling.tensors import Tracker
+from lethe.scaling.traffic import Traffic
+from lethe.scaling.transformer import Transformer
+from lethe.training.assets import Assets
+from lethe.training.context import Context, context_for
+from lethe.training.engine import Engine
+from lethe.training.outcome import Report
+from lethe.training.steps import Stepper
+
+WARM_UP, REFRESHES = 3, 3
+MIB = 2**20
+
+
+def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
+    """`payload`: recipe, assets, steps. The last report has medians as numbers and every step in `steps`."""
+    recipe = Recipe.model_validate(payload["recipe"])
+    began = time.perf_counter()
+    try:
+        context = context_for(Assets.model_validate(payload["assets"]))
+        reset_peak(recipe.engine.device)
+        run = Timed(recipe, context, ranks)
+        prepared = time.perf_counter() - began
+        try:
+            values = run.measure(payload["steps"])
+        finally:
+            run.engine.close()
+    except (BadInput, torch.cuda.OutOfMemoryError, MemoryError) as error:
+        if ranks.world > 1:
+            raise  # the other ranks wait in a collective: the group restarts, attempts are counted
+        verdict = "infeasible" if isinstance(error, BadInput) else "out_of_memory"
+        return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
+    return {**values, "prepare_seconds": prepared, "seconds": time.perf_counter() - began, "verdict": "complete"}
+
+
+class Timed:
+    """One engine and the steps of the unlearning loop, without evaluation."""
+
+    def __init__(self, recipe: Recipe, context: Context, ranks: Any) -> None:
+        self.recipe, self.context, self.ranks = recipe, context, ranks
+        loss = make_loss(recipe.objective)
+        model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed)
+        self.shape = _shape(model)
+        self.engine = Engine(ScoredLM(model.train()), recipe)
+        refusals = context.refusals(recipe.seed, 1) if Kind.REFUSAL in loss.trains_on else None
+        # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
+        counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_reference}
+        references = {kind: torch.zeros(count) for kind, count in counts.items()}
+        rows = Rows(context.forget, context.retain, refusals)
+        start = context.start if loss.needs_start_logits else None
+        self.stepper = Stepper(self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, references, start)
+        self.traffic = Traffic()
+
+    def measure(self, steps: int) -> dict[str, Any]:
+        """Warm-up, the steps, refreshes of Sophia's Hessian, then one step under the tracker of tensors."""
+        device, precision = self.recipe.engine.device, self.recipe.engine.precision
+        plan = list(islice(self._plan(), WARM_UP + steps))
+        rates = [matrix_rate(device, precision)]
+        for step in plan[:WARM_UP]:
+            self._timed(step)
+        done = [self._timed(step) for step in plan[WARM_UP:]]
+        refreshes = [self._timed(step, refresh=True) for step in plan[-REFRESHES:]] if self._samples else []
+        rates.append(matrix_rate(device, precision))
+        with Tracker() as tracker:
+            self._step(plan[-1])
+        values = summary(done, refreshes, getattr(self.recipe.optimizer, "hessian_interval", 0))
+        return {
+            **values,
+            **self._against_the_model(plan[WARM_UP:], values, statistics.median(rates)),
+            "step_tensors_mb": max(self.ranks.gather(tracker.peak)) / MIB,
+            "peak_memory_mb": max(self.ranks.gather(peak_mb(device))),
+            "matrix_rate": statistics.median(rates),
+            "parameters": float(self.parameters),
+            "steps": done,
+        }
+
+    @property
+    def parameters(self) -> int:
+        """Of the model without adapters; stage 3 has left whole tensors only in the start model."""
+        return sum(p.numel() for p in self.context.start.parameters())
+
+    @property
+    def _samples(self) -> bool:
+        optimizer = self.recipe.optimizer
+        return isinstance(optimizer, Sophia) and optimizer.hessian == "gnb"
+
+    def _plan(self) -> Iterator[Step]:
+        schedule = self.recipe.schedule.model_copy(update={"epochs": 10_000, "max_steps": None})
+        # Rows that answer with refusals are drawn for the first epoch: it repeats.
+        for step in plan(len(self.context.forget), len(self.context.retain), schedule, self.recipe.seed):
+            if len(step.pairs) == min(schedule.batch_size, len(self.context.forget)):
+                yield Step(1, step.number, step.pairs, step.ends_epoch)
+
+    def _timed(self, step: Step, *, refresh: bool = False) -> dict[str, float]:
+        """Wall-clock and CPU seconds of one step or refresh, and the seconds that it spent in collectives."""
+        wait = torch.cuda.synchronize if self.recipe.engine.device == "cuda" else lambda: None
+        if self.ranks.world > 1:
+            dist.barrier()
+        wait()
+        self.traffic.reset()
+        tokens, wall, cpu = self.stepper.tokens, time.perf_counter(), time.process_time()
+        with self.traffic.watched():
+            if refresh:
+                assert isinstance(self.recipe.optimizer, Sophia)
+                self.stepper.refresh(step, self.recipe.optimizer.hessian_data)
+            else:
+                self._step(step)
+        wait()
+        return {
+            "wall_seconds": time.perf_counter() - wall,
+            "cpu_seconds": time.process_time() - cpu,
+            "communication_seconds": self.traffic.seconds,
+            "communication_bytes": float(self.traffic.bytes),
+            "tokens": float(self.stepper.tokens - tokens),
+        }
+
+    def _step(self, step: Step) -> None:
+        self.stepper.step(step, self.recipe.optimizer.learning_rate)
+
+    def _against_the_model(self, steps: list[Step], values: dict[str, float], rate: float) -> dict[str, float]:
+        """FLOPs, utilisation and what the memory model says, for shapes that it knows."""
+        if self.shape is None:
+            return {}
+        layout = Layout.of(self.recipe)
+        flops = statistics.median(step_flops(self.shape, self._batch([step]), layout.rank) for step in steps)
+        mine = [s for step in steps for s in self._micro(step)]
+        seconds = values["step_seconds" if self.recipe.engine.device == "cuda" else "step_cpu_seconds"]
+        predicted = peak(self.shape, layout, max((self._batch([s]) for s in mine), key=lambda b: b.padded))
+        last = peak(self.shape, layout, max((self._batch([s]) for s in self._micro(steps[-1])), key=lambda b: b.padded))
+        return {
+            "flops": flops,
+            "utilisation": flops / self.ranks.world / seconds / rate,
+            "states_mb": predicted.states.total / MIB,
+            "predicted_step_mb": last.step / MIB,
+            "predicted_peak_mb": predicted.total / MIB,
+        }
+
+    def _micro(self, step: Step) -> list[Step]:
+        parts = micro_batches(step, self.ranks.rank, self.engine.world, self.engine.accumulation)
+        return [Step(step.epoch, step.number, part, False) for part in parts if part]
+
+    def _batch(self, steps: list[Step]) -> Batch:
+        """What these steps put through the trained model."""
+        kinds = self.stepper.loss.trains_on
+        rows = [row for step in steps for kind in kinds for _, row in self.stepper.rows.of(kind, step.pairs, step.epoch)]
+        lengths = [len(row.ids) for row in rows]
+        scored = sum(len(row.ids) - row.prompt_length for row in rows)
+        return Batch(len(rows), sum(lengths), scored, sum(n * n for n in lengths), len(rows) * max(lengths))
+
+
+def summary(steps: list[dict[str, float]], refreshes: list[dict[str, float]], interval: int) -> dict[str, float]:
+    """Medians over steps; a refresh is spread over the steps between two of them."""
+
+    def median(key: str, of: list[dict[str, float]]) -> float:
+        return statistics.median(step[key] for step in of)
+
+    each = {key: median(key, steps) for key in steps[0]}
+    extra = {key: median(key, refreshes) / interval for key in steps[0]} if refreshes else dict.fromkeys(each, 0.0)
+    wall, cpu = (each[key] + extra[key] for key in ("wall_seconds", "cpu_seconds"))
+    return {
+        "step_seconds": wall,
+        "step_cpu_seconds": cpu,
+        "refresh_share": extra["cpu_seconds"] / cpu if cpu else 0.0,
+        "communication_share": (each["communication_seconds"] + extra["communication_seconds"]) / wall,
+        "communication_mb": each["communication_bytes"] / MIB,
+        "tokens": each["tokens"],
+        "tokens_per_second": each["tokens"] / wall,
+        "busy": cpu / wall,
+    }
+
+
+def _shape(model: Any) -> Transformer | None:
+    try:
+        return Transformer.of_config(model.config.to_dict())
+    except BadInput:
+        return None
+
+
+def _count(context: Context, kind: Kind, refusals: Any) -> int:
+    return {Kind.FORGET: len(context.forget), Kind.RETAIN: len(context.retain)}.get(kind) or len(refusals.rows)

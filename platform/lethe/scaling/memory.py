@@ -1,0 +1,136 @@
+"""Bytes that one rank holds: states exactly as DeepSpeed lays them out, activations as the Llama layers save them.
+
+Not counted: the process itself (libraries, a CUDA context), what an allocator keeps in reserve, evaluation's cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from lethe.config.adapter import Lora
+from lethe.config.run import Recipe
+from lethe.scaling.flops import Batch
+from lethe.scaling.transformer import Transformer
+
+BYTES = {"fp32": 4, "bf16": 2}
+BUCKET = 50_000_000  # elements: reduce, all-gather and prefetch buckets of our engine and of DeepSpeed's stage 3
+ALIGNMENT = 2  # elements per rank: flat buffers of stages 1 and 2 are whole multiples
+SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses turn to fp32 at a time
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a model is trained; `rank`: of LoRA on all linear layers, None: every weight trains."""
+
+    stage: Literal[0, 1, 2, 3] = 0
+    workers: int = 1
+    precision: Literal["fp32", "bf16"] = "fp32"
+    rank: int | None = None
+    device: Literal["cpu", "cuda"] = "cpu"
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> Layout:
+        """As a recipe says. AdamW and Sophia both keep two fp32 tensors; PiSSA's and FILA's frozen start is left out."""
+        engine, adapter = recipe.engine, recipe.adapter
+        rank = adapter.rank if isinstance(adapter, Lora) else None
+        return cls(engine.stage, engine.workers, engine.precision, rank, engine.device)
+
+    @property
+    def width(self) -> int:
+        """Bytes of a weight, an activation, a gradient."""
+        return BYTES[self.precision]
+
+
+@dataclass(frozen=True)
+class States:
+    """What lives from one step to the next, in bytes. `master`: fp32 copies of what trains; `gradients`: stage 3's."""
+
+    weights: int
+    master: int
+    moments: int
+    gradients: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.master + self.moments + self.gradients
+
+
+def states(shape: Transformer, layout: Layout) -> States:
+    """Exactly, paddings included (Rajbhandari et al. 2020, arXiv 1910.02054, as DeepSpeed 0.19 implements it)."""
+    frozen = [] if layout.rank is None else shape.weights()
+    trained = shape.weights() if layout.rank is None else shape.adapters(layout.rank)
+    p, workers = layout.width, layout.workers
+    if layout.stage == 0:
+        kept = sum(trained)
+        return States(p * (sum(frozen) + kept), 0 if p == 4 else 4 * kept, 8 * kept, 0)
+    if layout.stage < 3:
+        unit = ALIGNMENT * workers
+        flat = -(-sum(trained) // unit) * unit
+        return States(p * (sum(frozen) + flat), 4 * flat // workers, 8 * flat // workers, 0)
+    mine = sum(-(-size // workers) for size in trained)
+    others = sum(-(-size // workers) for size in frozen)
+    return States(p * (mine + others), 4 * mine, 8 * mine, p * mine)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most that a step needs on one rank, in bytes."""
+
+    states: States
+    activations: float  # what the forward saves for the backward
+    logits: float  # logits, their gradient, and the fp32 piece of them that a loss works on
+    gathered: float  # stage 3: weights that are whole for a moment
+    update: float  # gradients and buckets at the end of the backward, when activations are gone
+
+    @property
+    def step(self) -> float:
+        """Beyond the states: whichever end of the backward is higher."""
+        return max(self.activations + self.logits, self.update) + self.gathered
+
+    @property
+    def total(self) -> float:
+        """Of the rank."""
+        return self.states.total + self.step
+
+
+def peak(shape: Transformer, layout: Layout, batch: Batch) -> Peak:
+    """`batch` is what one forward of this rank holds: a micro-batch, not the whole step."""
+    gathered = 2.0 * layout.width * min(shape.parameters, BUCKET) if layout.stage == 3 else 0.0
+    saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
+    return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
+
+
+def activations(shape: Transformer, layout: Layout, batch: Batch) -> float:
+    """Saved tensors of a Llama layer, per padded token, with fused attention: no T x T matrix is kept.
+
+    Both norms keep their input in fp32 and, for the gradient of their own weight, what they normalised; the matrices
+    keep their inputs, attention its queries, keys, values and result, the gate its four factors. Under LoRA the norms
+    do not train, and every adapter keeps its r columns.
+    """
+    h, p = shape.hidden, layout.width
+    trains = layout.rank is None
+    matrices = 2 * h + (2 * h + 2 * shape.kv_width) + 4 * shape.middle
+    layer = 2 * h * 4 + p * (matrices + (2 * h if trains else 7 * (layout.rank or 0)))
+    last = h * (4 + 2 * p) if trains else 0
+    return float(batch.padded * (shape.layers * layer + last))
+
+
+def _logits(shape: Transformer, layout: Layout, batch: Batch) -> float:
+    whole = batch.scored * shape.vocabulary
+    narrow = 0 if layout.precision == "fp32" else 2 * min(whole, SOFTMAX_ELEMENTS[layout.device])
+    return 2.0 * layout.width * whole + 4.0 * narrow
+
+
+def _update(shape: Transformer, layout: Layout) -> float:
+    """Gradients as the backward leaves them, and what averaging them or stepping needs besides."""
+    trained = shape.parameters if layout.rank is None else sum(shape.adapters(layout.rank))
+    p, share = layout.width, trained / layout.workers
+    if layout.stage == 0:
+        return (p + 4.0) * trained
+    bucket = min(trained, BUCKET)
+    wide = 4.0 * share if p == 4 else (p + 4.0) * share
+    if layout.stage == 1:
+        return p * trained + max(p * bucket, wide)
+    return max(2.0 * p * bucket + p * max(0.0, trained - BUCKET) / layout.workers, p * min(trained, BUCKET) + wide)

@@ -1,0 +1,140 @@
+"""What to run a size that has not been tried on: which ZeRO stage, how many workers, what batch, how long. On paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from lethe.errors import BadInput
+from lethe.scaling.flops import Batch, step_flops
+from lethe.scaling.memory import Layout, Peak, peak
+from lethe.scaling.transformer import Transformer
+
+# Assumptions, all printed with the answer.
+RATE = 312e12  # FLOP/s: NVIDIA's figure for bf16 on an A100; give --rate for another device
+UTILISATION = (0.3, 0.5)  # of that, from slow to fast: what published training runs on dense models report
+RESERVE = 0.1  # of the memory: an allocator's fragments
+CONTEXT = 1.5e9  # bytes: CUDA's context and libraries
+WORKERS = (1, 2, 4, 8, 16, 32, 64)
+LARGEST_MICRO = 64  # forget rows in a micro-batch
+
+
+@dataclass(frozen=True)
+class Question:
+    """`rows`: forget rows in an optimizer step, each with a retain row, over all workers; `answer`: scored tokens of a
+    row of `length` tokens; `steps` in the whole run; memory in bytes of one device."""
+
+    shape: Transformer
+    memory: float
+    precision: Literal["fp32", "bf16"] = "bf16"
+    rank: int | None = None
+    rows: int = 32
+    length: int = 256
+    answer: int = 128
+    steps: int = 65  # TOFU's forget10: 400 rows, 5 epochs
+    rate: float = RATE
+
+    def batch(self, forget_rows: int) -> Batch:
+        """So many forget rows, and as many retain rows."""
+        return Batch.uniform(2 * forget_rows, self.length, self.answer)
+
+    def layout(self, stage: Literal[0, 1, 2, 3], workers: int) -> Layout:
+        """On GPUs."""
+        return Layout(stage, workers, self.precision, self.rank, "cuda")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One way to run it; `micro`: forget rows in one forward of a worker."""
+
+    workers: int
+    stage: int
+    micro: int
+    accumulation: int
+    peak: Peak
+
+    def hours(self, question: Question, utilisation: float) -> float:
+        """Training alone. More workers than rows do not help."""
+        flops = step_flops(question.shape, question.batch(question.rows), question.rank) * question.steps
+        useful = min(self.workers, question.rows)
+        return flops / (question.rate * utilisation * useful) / 3600
+
+
+def options(question: Question) -> Iterator[Option]:
+    """For every number of workers the lowest stage that fits with the largest micro-batch; none where nothing fits."""
+    for workers in WORKERS:
+        found = (_option(question, stage, workers) for stage in ((0,) if workers == 1 else (0, 1, 2, 3)))
+        if option := next(filter(None, found), None):
+            yield option
+
+
+def _option(question: Question, stage: Literal[0, 1, 2, 3], workers: int) -> Option | None:
+    share = max(1, -(-question.rows // workers))
+    micro = min(share, LARGEST_MICRO)
+    while micro:
+        need = peak(question.shape, question.layout(stage, workers), question.batch(micro))
+        if need.total + CONTEXT <= question.memory * (1 - RESERVE):
+            return Option(workers, stage, micro, -(-share // micro), need)
+        micro //= 2
+    return None
+
+
+def answer(question: Question) -> str:
+    """Lines for a person: the advice, the choices around it, and what is not known. Raises BadInput for nonsense."""
+    if question.memory <= CONTEXT:
+        raise BadInput(f"--gpu-memory {question.memory:g}: bytes are wanted, and CUDA alone takes {CONTEXT:g}")
+    if not 0 < question.answer < question.length:
+        raise BadInput(f"--answer {question.answer}: must be between 1 and --length {question.length} - 1")
+    shape, found = question.shape, list(options(question))
+    trained = "every weight" if question.rank is None else f"LoRA of rank {question.rank}"
+    lines = [
+        f"{shape.parameters / 1e9:.3g} billion parameters (width {shape.hidden}, {shape.layers} layers, vocabulary"
+        f" {shape.vocabulary}), {trained} trained, {question.precision}, devices of {question.memory / 1e9:.3g} GB",
+        f"{question.steps} steps of {question.rows} forget and {question.rows} retain rows of {question.length} tokens:"
+        f" {step_flops(shape, question.batch(question.rows), question.rank):.3g} FLOPs a step",
+        "",
+    ]
+    if not found:
+        need = peak(shape, question.layout(3, WORKERS[-1]), question.batch(1))
+        lines.append(f"does not fit on {WORKERS[-1]} devices: {need.total / 1e9:.3g} GB each under stage 3")
+        return "\n".join([*lines, *_unknown()])
+    best = found[0]
+    lines += [f"fewest devices: {best.workers}, ZeRO stage {best.stage}, {best.micro} forget rows in a micro-batch", ""]
+    heads = ("workers", "stage", "rows x accumulation", "states", "activations", "step's other needs", "total   ")
+    lines.append("  ".join([*heads, "hours (extrapolation)"]))
+    for option in found:
+        p, (slow, fast) = option.peak, UTILISATION
+        hours = f"{option.hours(question, fast):.2g} to {option.hours(question, slow):.2g}"
+        lines.append(
+            f"{option.workers:>7}  {option.stage:>5}  {option.micro:>8} x {option.accumulation:<8}"
+            f"  {p.states.total / 1e9:>5.1f}  {p.activations / 1e9:>11.1f}  {(p.step - p.activations) / 1e9:>18.1f}"
+            f"  {p.total / 1e9:>5.1f} GB  {hours}"
+        )
+    return "\n".join([*lines, "", *_assumed(question), *_unknown()])
+
+
+def _assumed(question: Question) -> list[str]:
+    slow, fast = UTILISATION
+    return [
+        f"Assumed: {question.rate:.3g} FLOP/s a device, of which {slow:.0%} to {fast:.0%} are used; {RESERVE:.0%} of the"
+        f" memory for fragments, {CONTEXT / 1e9:g} GB for CUDA; attention without T x T matrices, no checkpointing.",
+    ]
+
+
+def _unknown() -> list[str]:
+    return [
+        "Not known: the time of communication (no interconnect was measured, so hours are a lower bound for several"
+        " devices), evaluation and generation, Sophia's refreshes (a share of about 1/k more), and whether a setting"
+        " that unlearns a small model well does so here.",
+    ]
+
+
+def plans() -> dict[str, str]:
+    """The answers that a report shows."""
+    asked = {}
+    for size in (7e9, 7e10):
+        for rank in (None, 8):
+            how = "full" if rank is None else f"LoRA {rank}"
+            asked[f"{size / 1e9:g}B, {how}"] = answer(Question(Transformer.of_size(size), 80e9, rank=rank))
+    return asked

@@ -1,0 +1,127 @@
+"""What a scaling study leaves behind: plain values for the report, the tracker and `--resume`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lethe.records import Record, TrialRecord
+from lethe.scaling.law import Form
+
+
+class Estimate(Record):
+    """A value of a law with its 90 % interval."""
+
+    x: float
+    value: float
+    low: float
+    high: float
+
+
+class LawRecord(Record):
+    """A law, the points that it was fitted to and the one that it was judged on.
+
+    `x`, `y` are the points with `low`, `high` of their medians; `held_out` is the estimate for the largest x by a fit
+    that has not seen it, `measured` what was measured there; `exponent` is of the fit to all points, with interval.
+    `errors`: mean absolute error of log y by form, sizes left out in turn. `curve` is for drawing.
+    """
+
+    name: str
+    arm: str
+    x_name: str
+    y_name: str
+    unit: str
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    form: Form
+    factor: float
+    offset: float
+    exponent: float
+    exponent_low: float
+    exponent_high: float
+    scale: float
+    held_out: Estimate
+    measured: float
+    errors: dict[str, float]
+    curve: tuple[Estimate, ...]
+    extrapolations: tuple[Estimate, ...] = ()
+
+    @property
+    def error(self) -> float:
+        """Of the held-out prediction, relative to what was measured."""
+        return self.held_out.value / self.measured - 1
+
+    @property
+    def covered(self) -> bool:
+        """Whether the held-out interval holds what was measured."""
+        return self.held_out.low <= self.measured <= self.held_out.high
+
+
+class ParallelRecord(Record):
+    """Speed with more workers under one ZeRO stage. `strong`: equal rows; `weak`: as many times the rows.
+
+    `serial` is Amdahl's share that more workers do not shorten, for weak scaling Gustafson's.
+    """
+
+    kind: str
+    stage: int
+    workers: tuple[int, ...]
+    step_seconds: tuple[float, ...]
+    efficiency: tuple[float, ...]
+    communication_share: tuple[float, ...]
+    serial: Estimate
+    extrapolations: tuple[Estimate, ...]  # x: workers, value: speed-up over one worker
+
+
+class SearchRecord(Record):
+    """One search: its trials (numbers), what it cost and what it found."""
+
+    size: str
+    arm: str
+    forget: str
+    parameters: float
+    trials: tuple[int, ...]
+    hypervolume: float
+    chosen: int | None
+    start: dict[str, float]
+    target: float
+    steps_to_target: float | None  # of the chosen trial, or of the first that reached it; None: no trial did
+    reached: int
+    seconds: dict[str, float]  # prepare (models), train, evaluate, rest: sums over trials
+    win_rate: float | None
+    scores: dict[str, float]  # a trial's own hypervolume, by its setting's digest
+
+
+class TransferRecord(Record):
+    """The smallest search's setting at the largest size, against searching there for as long."""
+
+    arm: str
+    small: str
+    large: str
+    setting: dict[str, Any]
+    scaled: dict[str, float]  # parameters that were moved along a trend over the smaller sizes
+    trial: int | None
+    score: float
+    seconds: float
+    trials_for_the_same: float  # how many random trials at the large size cost as much
+    random_score: Estimate  # the best of so many, expected; x: that number
+    rank_correlation: dict[str, float]  # of equal settings' scores, by pair of sizes
+
+
+class ScalingRecord(Record):
+    """A whole scaling study."""
+
+    id: str
+    study: dict[str, Any]
+    machine: dict[str, float]
+    points: tuple[TrialRecord, ...]
+    searches: tuple[SearchRecord, ...] = ()
+    trials: tuple[TrialRecord, ...] = ()
+    laws: tuple[LawRecord, ...] = ()
+    parallel: tuple[ParallelRecord, ...] = ()
+    transfer: tuple[TransferRecord, ...] = ()
+    plans: dict[str, str] = {}
+    began: float = 0.0
+    ended: float = 0.0
+    interrupted: bool = False

@@ -1,0 +1,202 @@
+"""A scaling study on Ray: timed points and searches over the same warm groups, then laws, plans, one record."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+
+from lethe.config.model import AnyModel
+from lethe.config.scaling import ScalingStudy
+from lethe.data.benchmark import load_benchmark
+from lethe.data.rows import Benchmark
+from lethe.models.digests import model_digest
+from lethe.models.prepare import Prepared, prepare
+from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
+from lethe.scaling.cost import line, run_point
+from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
+from lethe.scaling.laws import laws, setting_laws
+from lethe.scaling.parallel import parallel
+from lethe.scaling.plan import plans
+from lethe.scaling.quality import searched
+from lethe.scaling.records import ScalingRecord, TransferRecord
+from lethe.scaling.transfer import Searched, moved, plan_move
+from lethe.scaling.untrained import count_parameters, shaped
+from lethe.storage import atomic_write, home
+from lethe.sweep.comparison import Numbered
+from lethe.sweep.console import Console
+from lethe.sweep.driver import Sweep, absolute
+from lethe.sweep.session import Session
+from lethe.tracking.tracker import Tracker
+from lethe.training.assets import Assets
+
+FILE = "scaling.json"
+
+
+@dataclass
+class Study:
+    """One session of a scaling study, used like `Sweep`; what lies in `folder` is continued."""
+
+    study: ScalingStudy
+    id: str
+    tracker: Tracker
+    console: Console
+    folder: Path
+    prepared: dict[str, tuple[Prepared, float]]  # size/forget -> models, seconds that making them took
+    points: list[TrialRecord] = field(default_factory=list, init=False)
+    found: list[Searched] = field(default_factory=list, init=False)
+    moves: list[tuple[TransferRecord, StudyRecord]] = field(default_factory=list, init=False)
+    _next: int = field(default=0, init=False)
+
+    def run(self, session: Session) -> tuple[ScalingRecord, StudyRecord]:
+        """All that remains, cheapest first. Ctrl-C ends it early with what is finished; the second record is the one
+        that trackers take."""
+        began = time.time()
+        log = self._log_record(began)
+        self.tracker.begin(log)
+        try:
+            interrupted = not self._everything(session)
+        except KeyboardInterrupt:
+            interrupted = True
+        record = self._whole(began, interrupted)
+        atomic_write(self.folder / FILE, record.model_dump_json(indent=1))
+        trials = (*record.points, *record.trials)
+        return record, log.model_copy(update={"trials": trials, "ended": record.ended, "interrupted": interrupted})
+
+    def _everything(self, session: Session) -> bool:
+        """Whether all of it is done. Other numbers of workers come last, since they need other groups."""
+        points = cost_points(self.study)
+        few = [p for p in points if p.workers == points[0].workers]
+        more = [p for p in points if p.workers != points[0].workers]
+        self._measure(few, session)
+        done = self._search(session) and (not self.study.scaling.quality.transfer or self._transfer(session))
+        if done:
+            self._measure(more, session)
+        return done
+
+    def _log_record(self, began: float) -> StudyRecord:
+        """The study as trackers know it: trials, without one front over models that cannot be compared."""
+        goals = tuple(ObjectiveRecord(metric=m, direction=g.direction) for m, g in self.study.objectives.items())
+        return StudyRecord(
+            id=self.id, space=self.study.name, study=self.study.model_dump(mode="json"), objectives=goals,
+            digests={"data": self._benchmark.digest}, start=ModelScores(metrics={}), start_folder="", began=began,
+        )  # fmt: skip
+
+    @cached_property
+    def _benchmark(self) -> Benchmark:
+        return load_benchmark(self.study.benchmark)
+
+    # What is timed
+
+    def _measure(self, points: Sequence[CostPoint], session: Session) -> None:
+        steps, folder = self.study.scaling.cost.steps, self.folder / "points"
+        for point in points:
+            assets = self._assets(point.model)
+            with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
+                pool = session.pool()
+            result, fresh = run_point(self._number(), point, assets, steps, pool, self.tracker, folder)
+            self.points.append(result)
+            self.console.say(line(point, result, fresh))
+
+    def _number(self, count: int = 1) -> int:
+        self._next += count
+        return self._next - count
+
+    def _assets(self, model: AnyModel) -> Assets:
+        start = shaped(self._benchmark, model)
+        return Assets(
+            benchmark=absolute(self.study.benchmark),
+            data_digest=self._benchmark.digest,
+            model_digest=model_digest(start),
+            start=str(start),
+            cache=str(home() / "cache"),
+            device=self.study.first_recipe().engine.device,
+        )
+
+    # What is searched
+
+    def _search(self, session: Session) -> bool:
+        """Whether no search was interrupted."""
+        for point in search_points(self.study):
+            sweep = self._sweep(point, f"{point.size}-{point.arm}-{point.forget}", session=session)
+            prepared, seconds = self.prepared[point.models]
+            parameters = count_parameters(prepared.start)
+            record = searched(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
+            self.found.append(Searched(point, sweep, record))
+            if sweep.interrupted:
+                return False
+        return True
+
+    def _sweep(self, point: SearchPoint, name: str, *, session: Session, yardsticks: str = "") -> StudyRecord:
+        """The search at a point, its trials numbered through the whole study."""
+        first = self._number(point.study.search.trials)
+        members = self.folder / "members"
+        done = Sweep(
+            point.study, f"{self.id}.{name}", self.prepared[point.models][0], Numbered(self.tracker, first), self.console,
+            members / name, yardsticks=members / (yardsticks or name), labels=point.labels,
+        ).run(session)  # fmt: skip
+        trials = tuple(t.model_copy(update={"number": first + t.number}) for t in done.trials)
+        return done.model_copy(update={"trials": trials})
+
+    def _transfer(self, session: Session) -> bool:
+        """Take what the smallest size of each arm has found to the largest, on the study's own forget set."""
+        for arm in dict.fromkeys(s.point.arm for s in self.found):
+            sizes = [s for s in self.found if s.point.arm == arm and s.point.forget == self.study.benchmark.forget]
+            sizes.sort(key=lambda s: s.record.parameters)
+            if len(sizes) < 2 or any(s.record.chosen is None for s in sizes):
+                continue
+            large = sizes[-1].point
+            move = plan_move(sizes)
+            fixed = member(self.study, large.size, arm, large.forget, move.run)
+            name = f"{large.size}-{arm}-{large.forget}"
+            point = replace(large, part="transfer", study=fixed)
+            sweep = self._sweep(point, f"{name}-transfer", yardsticks=name, session=session)
+            self.moves.append((moved(sizes, move, sweep), sweep))
+            if sweep.interrupted:
+                return False
+        return True
+
+    # The record
+
+    def _whole(self, began: float, interrupted: bool) -> ScalingRecord:
+        sweeps = [*(s.sweep for s in self.found), *(sweep for _, sweep in self.moves)]
+        trials = tuple(trial for sweep in sweeps for trial in sweep.trials)
+        points = tuple(sorted(self.points, key=lambda p: p.number))
+        searches = tuple(s.record for s in self.found)
+        return ScalingRecord(
+            id=self.id,
+            study=self.study.model_dump(mode="json"),
+            machine=machine(points),
+            points=points,
+            searches=searches,
+            trials=trials,
+            laws=(*laws(self.study, points), *setting_laws(self.study, searches, trials)),
+            parallel=parallel(points),
+            transfer=tuple(record for record, _ in self.moves),
+            plans=plans(),
+            began=began,
+            ended=time.time(),
+            interrupted=interrupted,
+        )
+
+
+def prepare_models(study: ScalingStudy) -> dict[str, tuple[Prepared, float]]:
+    """Models of every size that is searched, by size/forget, and the seconds that making them took. Cached ones are
+    shared with `sweep`."""
+    found = {}
+    for point in search_points(study):
+        if point.models not in found:
+            began = time.monotonic()
+            prepared = prepare(point.study.benchmark, point.study.model)
+            found[point.models] = (prepared, time.monotonic() - began)
+    return found
+
+
+def machine(points: Sequence[TrialRecord]) -> dict[str, float]:
+    """Medians over points of one worker: FLOPs per second in matrix products, CPU seconds per wall-clock second."""
+    alone = [p.metrics for p in points if p.verdict == "complete" and p.params["workers"] == 1]
+    return {key: statistics.median(m[key] for m in alone) for key in ("matrix_rate", "busy") if alone}

@@ -1,0 +1,151 @@
+"""Scaling studies as configuration: points, and every mistake as one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lethe.commands.scaling import main
+from lethe.config.scaling import load_scaling
+from lethe.config.study import load_study
+from lethe.errors import BadInput
+from lethe.scaling.checks import check_memory, predicted
+from lethe.scaling.design import cost_points, search_points
+from lethe.scaling.transformer import Transformer
+
+
+def test_every_point_once() -> None:
+    study = load_scaling("tofu")
+    points = cost_points(study)
+    settings = [tuple(p.labels.values())[1:] for p in points]
+    assert len(set(settings)) == len(settings) == 18
+    assert {(size, arm) for size, arm, rows, workers, stage in settings if (rows, workers, stage) == (4, 1, 0)} == {
+        (size, arm) for size in study.scaling.sizes for arm in ("sophia", "adamw")
+    }
+    others = {s[2:] for s in settings} - {(4, 1, 0)}
+    assert others == {(1, 1, 0), (2, 1, 0), (8, 1, 0), (16, 1, 0), (4, 1, 2), (4, 2, 0), (4, 2, 2), (8, 2, 0)}
+    assert [p.workers for p in points] == sorted(p.workers for p in points), "another group of workers is started once"
+    recipes = {p.arm: p.recipe for p in points}
+    assert (recipes["sophia"].optimizer.name, recipes["adamw"].optimizer.name) == ("sophia", "adamw")
+
+
+def test_sizes_are_what_they_are_called() -> None:
+    named = {"0.1M": 1e5, "0.3M": 3e5, "1M": 1e6, "2M": 2e6, "4M": 4e6, "16M": 1.6e7}
+    for name, model in load_scaling("tofu-full").models().items():
+        assert Transformer.of_embedded(model).parameters == pytest.approx(named[name], rel=0.11)
+
+
+def test_searches_are_equal_but_for_the_model() -> None:
+    study = load_scaling("tofu", ["scaling.quality.forget=[forget05, forget10]"])
+    searches = search_points(study)
+    assert [(p.size, p.forget) for p in searches] == [
+        ("0.3M", "forget10"), ("1M", "forget10"), ("4M", "forget10"), ("1M", "forget05"),
+    ]  # fmt: skip
+    first, *others = searches
+    assert first.study.search.sampler == "random" and first.study.search.trials == 6
+    for other in others:
+        assert other.study.space == first.study.space and other.study.search == first.study.search
+        assert other.study.model != first.study.model
+
+
+def test_the_default_size_is_the_sweeps_own() -> None:
+    """So that its models are made once for both."""
+    assert load_scaling("tofu").models()["1M"] == load_study("tofu").model
+
+
+def test_a_longer_design_is_another_study() -> None:
+    assert load_scaling("tofu").identity() == load_scaling("scaling-tofu", ["tracking.enabled=false"]).identity()
+    assert load_scaling("tofu").identity() != load_scaling("tofu", ["scaling.cost.steps=30"]).identity()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "named"),
+    [
+        (["scaling.sizes.0={hidden_size: 8}"], ["scaling.sizes", "hidden_size", "16"]),
+        (["scaling.base=3M"], ["scaling.base", "'3M'", "choose from 0.1M"]),
+        (["scaling.quality.sizes=[1M, 7B]"], ["scaling.quality.sizes", "'7B'", "4M"]),
+        (["scaling.quality.arms=[sofia]"], ["scaling.quality.arms", "did you mean 'sophia'"]),
+        (["scaling.cost.workers=[2]"], ["scaling.cost.workers", "an axis of one value, 2"]),
+        (["scaling.quality.sizes=[1M]"], ["scaling.quality.sizes", "one value"]),
+        (["scaling.cost.batch=[2, 4, 2]"], ["scaling.cost.batch", "2 is named twice"]),
+        (["scaling.sizes.5M={hidden_size: 256, layers: 5}"], ["4M and 5M are the same model"]),
+        (["scaling.cost.stage=[0, 4]"], ["scaling.cost.stage", "4"]),
+        (["scaling.arms.sophia.run.optimizer.name=sofia"], ["scaling.arms.sophia", "sofia", "sophia"]),
+        (["scaling.form=cubic"], ["scaling.form", "'cubic'", "offset"]),
+        (["scaling.cost.stepps=3"], ["scaling.cost.stepps", "did you mean 'scaling.cost.steps'"]),
+        (["compare={arms: {a: {}, b: {}}}"], ["compare", "scaling.arms"]),
+    ],
+)
+def test_mistakes_are_named(overrides: list[str], named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [part for override in overrides for part in ("--set", override)]
+    assert main(["tofu", *arguments]) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    for word in named:
+        assert word in line
+
+
+@pytest.mark.parametrize(
+    ("dropped", "form", "said"),
+    [
+        (["4M", "16M"], "auto", "3 sizes: a power law needs 4"),
+        (["16M"], "offset", "4 sizes: a law with an offset needs 5"),
+    ],
+)
+def test_too_few_sizes(dropped: list[str], form: str, said: str) -> None:
+    gone = [f"scaling.sizes.{size}=null" for size in dropped]
+    with pytest.raises(BadInput, match=said):
+        load_scaling("tofu", [*gone, f"scaling.form={form}", "scaling.quality.sizes=null"])
+
+
+def test_a_study_without_the_section(tmp_path: Path) -> None:
+    (tmp_path / "plain.yaml").write_text("extends: tofu\n")
+    with pytest.raises(BadInput, match="has no section scaling"):
+        load_scaling(str(tmp_path / "plain.yaml"))
+    with pytest.raises(BadInput, match="unknown scaling study 'tofuu' .did you mean 'tofu'"):
+        load_scaling("tofuu")
+
+
+def test_sizes_that_do_not_fit_are_refused_before_they_run() -> None:
+    study = load_scaling("tofu")
+    needs = {p.size: predicted(p) for p in cost_points(study) if (p.workers, p.rows) == (1, 4)}
+    assert list(needs.values()) == sorted(needs.values())
+    check_memory(study, 4e9)
+    with pytest.raises(BadInput, match=r"scaling.sizes.16M: 1 worker.* need .* GiB, predicted, and there are"):
+        check_memory(study, needs["16M"] - 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--gpu-memory", "80"], "bytes are wanted"),
+        (["--gpu-memory", "80e9", "--answer", "500"], "--answer 500"),
+        (["--gpu-memory", "-1"], "--gpu-memory -1: must be above 0"),
+    ],
+)
+def test_plans_that_make_no_sense(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--model-params", "7e9", *arguments]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_plan_answers_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--model-params", "7e9", "--gpu-memory", "80e9"]) == 0
+    said = capsys.readouterr().out
+    for words in ("fewest devices: 4, ZeRO stage 1", "hours (extrapolation)", "Assumed:", "Not known:"):
+        assert words in said
+    assert main(["plan", "--model-params", "70e9", "--gpu-memory", "8e9"]) == 0
+    assert "does not fit on 64 devices" in capsys.readouterr().out
+
+
+def test_plans_grow_as_they_should() -> None:
+    from lethe.scaling.plan import Question, options
+
+    shape = Transformer.of_size(7e9)
+    full, lora = (list(options(Question(shape, 80e9, rank=rank))) for rank in (None, 8))
+    assert lora[0].workers == 1 < full[0].workers, "adapters have few states"
+    for found in (full, lora):
+        assert all(option.peak.total < 80e9 for option in found)
+        totals = [option.peak.states.total for option in found if option.stage == found[0].stage]
+        assert totals == sorted(totals, reverse=True)
+    longer = next(iter(options(Question(shape, 80e9, rank=8, length=2048, answer=1024))))
+    assert longer.micro < lora[0].micro

@@ -1,0 +1,124 @@
+"""The memory model against tensors: what engines hold, and what steps allocate."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lethe.config.adapter import FullParameters, Lora
+from lethe.config.engine import Engine as EngineConfig
+from lethe.config.model import EmbeddedModel
+from lethe.config.objective import Npo
+from lethe.config.run import Recipe
+from lethe.config.schedule import Schedule
+from lethe.data.batches import Kind, Rows, plan
+from lethe.data.template import Encoded
+from lethe.errors import BadInput
+from lethe.losses import make_loss
+from lethe.models.adapters import attach
+from lethe.models.forward import ScoredLM
+from lethe.models.pretraining import new_model
+from lethe.scaling.flops import Batch, step_flops
+from lethe.scaling.memory import Layout, peak, states
+from lethe.scaling.tensors import Tracker, unique_bytes
+from lethe.scaling.transformer import Transformer
+from lethe.training.engine import Engine
+from lethe.training.steps import Stepper
+from tests.conftest import ROOT
+from tests.scaling.layouts_world import MODEL
+
+BIG = EmbeddedModel(hidden_size=256, layers=5)  # 4.4M parameters
+
+
+def test_states_are_exact_under_every_layout() -> None:
+    """16 layouts at five workers: sharded or not, fp32 or bf16, everything trained or LoRA."""
+    command = [sys.executable, "-m", "tests.scaling.layouts_world", "5"]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'platform'}{os.pathsep}{ROOT}"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cases = json.loads(done.stdout.rsplit("RESULT ", 1)[1])
+    shape = Transformer.of_embedded(MODEL)
+    assert len(cases) == 16
+    for stage, precision, rank, workers, held in cases:
+        said = states(shape, Layout(stage, workers, precision, rank))
+        assert vars(said) == held, (stage, precision, rank)
+
+
+def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
+    torch.manual_seed(0)
+    adapter = FullParameters() if layout.rank is None else Lora(rank=layout.rank)
+    recipe = Recipe(
+        objective=Npo(), adapter=adapter, schedule=Schedule(batch_size=rows // 2),
+        engine=EngineConfig(stage=layout.stage, precision=layout.precision),
+    )
+    assert Layout.of(recipe) == layout
+    engine = Engine(ScoredLM(attach(new_model(BIG, BIG.vocab_size), adapter, seed=0)), recipe)
+    given = [Encoded(tuple(torch.randint(3, 1000, (length,)).tolist()), prompt) for _ in range(rows)]
+    return Stepper(engine, make_loss(recipe.objective), Rows(given, given), 0, 0, 0, {Kind.FORGET: torch.zeros(rows)})
+
+
+@pytest.mark.parametrize(
+    ("layout", "rows", "length"),
+    [
+        (Layout(), 8, 60),  # activations are the peak
+        (Layout(), 2, 12),  # gradients are
+        (Layout(rank=8), 8, 60),
+        (Layout(stage=2), 8, 60),
+        (Layout(stage=2, precision="bf16"), 8, 60),
+        (Layout(precision="bf16", rank=8), 8, 60),
+    ],
+)  # fmt: skip
+def test_a_step_needs_what_the_model_says(layout: Layout, rows: int, length: int) -> None:
+    """Within 20 % of the live bytes of all tensors; FLOPs within 3 % of PyTorch's count, which has no CPU attention."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    prompt = length // 3
+    run = stepper(layout, rows, length, prompt)
+    step = next(plan(rows, rows, Schedule(batch_size=rows // 2), 0))
+    run.step(step, 1e-5)
+    with Tracker() as tracker:
+        run.step(step, 1e-5)
+    with FlopCounterMode(display=False) as counter:
+        run.step(step, 1e-5)
+    run.engine.close()
+    batch = Batch.uniform(rows, length, length - prompt)
+    shape = Transformer.of_embedded(BIG)
+    assert peak(shape, layout, batch).step == pytest.approx(tracker.peak, rel=0.2)
+    assert tracker.live == 0, "a step leaves nothing behind"
+    without = Batch(batch.rows, batch.tokens, batch.scored, 0, batch.padded)
+    assert counter.get_total_flops() == pytest.approx(step_flops(shape, without, layout.rank), rel=0.03)
+
+
+def test_the_tracker_counts_storages_once_and_until_nothing_holds_them() -> None:
+    old = torch.zeros(1000)
+    with Tracker() as tracker:
+        first = torch.ones(250)
+        views = [first.view(5, 50), first[3:]]
+        assert tracker.live == 1000, "what existed and what is a view cost nothing"
+        second = old + 1
+        assert (tracker.live, tracker.peak) == (5000, 5000)
+        del first, second
+        assert tracker.live == 1000, "a view holds it"
+        del views
+        assert (tracker.live, tracker.peak) == (0, 5000)
+    assert unique_bytes([old, old[:10], torch.zeros(2)]) == 4008
+
+
+def test_shapes_from_configurations_and_from_a_number() -> None:
+    published = {
+        "model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "intermediate_size": 11008, "vocab_size": 32000,
+    }  # fmt: skip
+    assert Transformer.of_config(published).parameters == 6_738_415_616, "Llama-2-7B"
+    assert Transformer.of_size(7e9) == Transformer.of_config(published)
+    wide = {**published, "num_key_value_heads": 8}
+    assert Transformer.of_config(wide).parameters == 6_738_415_616 - 2 * 32 * 4096 * 3072
+    for size in (1e8, 1e9, 7e10):
+        assert Transformer.of_size(size).parameters == pytest.approx(size, rel=0.12)
+    with pytest.raises(BadInput, match="gpt_neo: choose from llama"):
+        Transformer.of_config({"model_type": "gpt_neo"})

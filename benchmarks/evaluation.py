@@ -124,21 +124,21 @@ def memory(vocabulary: int) -> None:
     )  # fmt: skip
     model = LlamaForCausalLM(config).eval()
     draw = torch.Generator().manual_seed(0)
-    cpu = torch.device("cpu")
     print(f"vocabulary {vocabulary}: {sum(p.nbytes for p in model.parameters()) / 2**20:.0f} MB of weights")
     for count in (100, 400, 1600):
         pairs = [Encoded(tuple(torch.randint(vocabulary, (40,), generator=draw).tolist()), 20) for _ in range(count)]
         whole = 4 * vocabulary * sum(len(p.ids) - p.prompt_length for p in pairs) / 2**20
-        reset_peak(cpu.type)
-        before = peak_mb(cpu.type)
+        reset_peak("cpu")
+        before = peak_mb("cpu")
         score(model, pairs, pad=0, token_budget=Evaluation().token_budget, standardised=[True] * count)
-        scoring = peak_mb(cpu.type) - before
-        reset_peak(cpu.type)
-        before = peak_mb(cpu.type)
+        scoring = peak_mb("cpu") - before
+        reset_peak("cpu")
+        before = peak_mb("cpu")
         prompts = [p.ids[:20] for p in pairs[: count // 4]]
         generate(model, prompts, eos=-1, pad=0, max_new_tokens=8, token_budget=Evaluation().token_budget)
-        answering = peak_mb(cpu.type) - before
-        print(f"{count:5d} rows: scoring {scoring:6.0f} MB, answers {answering:5.0f} MB; all logits at once {whole:6.0f} MB", flush=True)
+        answering = peak_mb("cpu") - before
+        own = f"{count:5d} rows: scoring {scoring:6.0f} MB, answers {answering:5.0f} MB"
+        print(f"{own}; all logits at once {whole:6.0f} MB", flush=True)
 
 
 def endless(model: PreTrainedModel, eos: int) -> PreTrainedModel:

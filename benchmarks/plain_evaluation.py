@@ -50,10 +50,9 @@ def _scores(
     own = logp.gather(-1, labels[..., None])[..., 0]
     guess = logits.argmax(-1)
     z = _standard(logp, own) if standardised else torch.empty(len(pairs), 0)
-    return [
-        tuple(x[row, pair.prompt_length - 1 : len(pair.ids) - 1].numpy() for x in (own.double(), guess == labels, guess, z.double()))
-        for row, pair in enumerate(pairs)
-    ]
+    values = (own.double(), guess == labels, guess, z.double())
+    spans = [slice(pair.prompt_length - 1, len(pair.ids) - 1) for pair in pairs]
+    return [tuple(x[row, span].numpy() for x in values) for row, span in enumerate(spans)]
 
 
 def _standard(logp: Tensor, own: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -163,3 +164,14 @@ def test_without_refusals_a_run_is_infeasible(tmp_path: Path) -> None:
         found = execute(payload, lambda _: None, Alone())
         assert found["verdict"] == "infeasible" and str(tmp_path / "data") in found["reason"]
         assert "no refusals (idontknow.jsonl, one a line)" in found["reason"]
+
+
+def test_an_oracle_of_other_rows_is_refused_before_a_step(assets: Assets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "Stepper", lambda *_: pytest.fail("training began"))
+    run = UnlearnRun(recipe=recipe(GradDiff()), digests=Digests(data=assets.data_digest, model=assets.model_digest))
+    other = {"digest": "x", "forget_truth_ratio": [1.0], "forget_loss": [1.0], "holdout_loss": [], "mia_min_k": None}
+    for stored, reason in ((other, "scored on 1 forget rows, here are 6"), ([1.0] * 6, "of another version of lethe")):
+        (tmp_path / "truth.json").write_text(json.dumps(stored))
+        truth = {"truth": str(tmp_path / "truth.json"), "folder": str(tmp_path)}
+        found = execute({"run": run.model_dump(), "assets": assets.model_dump(), **truth}, lambda _: None, Alone())
+        assert found["verdict"] == "infeasible" and reason in found["reason"]

@@ -45,7 +45,7 @@ def check_needs(goals: Mapping[str, Goal], benchmark: AnyBenchmark, model: AnyMo
     if not run.get("evaluation", {}).get("gradnorm"):
         refuse_needing("gradnorm", "set run.evaluation.gradnorm=true", goals, benchmark)
     elif run.get("engine", {}).get("stage") == 3:
-        raise BadInput("run.evaluation.gradnorm: needs whole weights, and stage 3 shards them: choose engine.stage from 0, 1, 2")
+        raise BadInput("run.evaluation.gradnorm: needs whole weights, and stage 3 shards them: set run.engine.stage to 0, 1 or 2")
     if isinstance(model, PretrainedModel) and model.oracle is None:
         refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
 

@@ -29,8 +29,8 @@ def generate(
 ) -> list[list[int]]:
     """Greedy continuations, in the order given: new tokens only, up to and with EOS where it comes.
 
-    `begun`: tokens of each answer that are known already (see `known_beginning`) and only read. The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most `CACHE_BYTES`.
-    Where learned positions end before `max_new_tokens`, so does the answer. Put the model in eval mode first.
+    `begun`: tokens of each answer that are known already (see `known_beginning`) and only read. The first pass over a
+    batch has at most `token_budget` padded prompt tokens, its cache at most `CACHE_BYTES`. Where learned positions end before `max_new_tokens`, so does the answer. Put the model in eval mode first.
     """
     decoder = Decoder(model, eos=eos, pad=pad, max_new_tokens=max_new_tokens)
     answers = [_ended([*tokens[:max_new_tokens]], eos) for tokens in begun or [()] * len(prompts)]

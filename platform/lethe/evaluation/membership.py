@@ -43,7 +43,7 @@ def min_k(values: Sequence[np.ndarray]) -> np.ndarray:
     """Mean of each row's lowest `MIN_K`, at least of one [n]; minus infinity for what is no number or empty."""
     lengths = np.array([len(row) for row in values])
     table = np.full((len(values), max(1, lengths.max(initial=0))), np.inf)
-    table[np.arange(table.shape[1]) < lengths[:, None]] = np.nan_to_num(np.concatenate(values), nan=np.inf, neginf=-np.inf)
+    table[np.arange(table.shape[1]) < lengths[:, None]] = losses(np.concatenate(values))
     table.sort(1)
     taken = np.maximum(1, (lengths * MIN_K).astype(np.int64))
     mean = table.cumsum(1)[np.arange(len(values)), taken - 1] / taken

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
@@ -34,8 +34,10 @@ class Truth:
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
 
     @classmethod
-    def load(cls, stored: dict[str, Any]) -> Self:
-        """From `dump`."""
+    def load(cls, stored: Any) -> Self:
+        """From `dump`. Raises BadInput for what another version of lethe left."""
+        if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(cls)}:
+            raise BadInput("the oracle's stored scores are of another version of lethe: start the study anew")
         return cls(**{k: np.array(v, dtype=np.float64) if isinstance(v, list) else v for k, v in stored.items()})
 
     @property
@@ -49,7 +51,7 @@ class Truth:
             return
         scored = len(self.forget_truth_ratio)
         how = f"{scored} forget rows, here are {rows}" if scored != rows else "other forget or holdout rows than here"
-        raise BadInput(f"forget quality: the oracle was scored on {how}: score it again on the same benchmark and max_rows")
+        raise BadInput(f"forget quality: the oracle was scored on {how}: score it again, on this benchmark and max_rows")
 
 
 def against(model: Truth, oracle: Truth) -> dict[str, float]:

@@ -152,7 +152,7 @@ def _sees_ancestors_only(model: nn.Module, config: Any) -> bool:
         rows = pack(pairs, most)
         inputs = batch_inputs(rows, 0, weight.device, weight.dtype)
         width = inputs["input_ids"].shape[1]
-        where = {i: r * width + path[-1] for r, row in enumerate(rows) for i, path in zip(row.pairs, row.paths, strict=True)}
+        where = {i: r * width + path[-1] for r, row in enumerate(rows) for i, path in zip(row.pairs, row.paths)}
         places = torch.tensor([int(where[i]) for i in range(2)], device=weight.device)
         logits.append(scored_logits(model, inputs.pop("input_ids"), places, **inputs).float())
     alone, packed = logits

@@ -61,9 +61,9 @@ def _run(
     params: dict[str, Scalar] = dict(point.labels)
     tracker.trial_began(number, run, params)
     began = time.time()
-    ray.get(pool.mailbox.submit.remote(run, payload, Shape.of(point.recipe.engine).key))
+    request = pool.submit(run, payload, Shape.of(point.recipe.engine))
     try:
-        report: dict[str, Any] = pool.result(pool.mailbox.next_report.remote(run, 0))
+        report: dict[str, Any] = pool.result(request)
     except KeyboardInterrupt:
         ray.get(pool.mailbox.stop.remote(run))
         raise

@@ -81,14 +81,14 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
     trials = sweep.study.search.trials
 
     def make_config(number: int, recipe: Recipe) -> dict[str, Any] | Answered:
-        config = sweep.config(number, recipe)
+        config = {**sweep.config(number, recipe), "mailbox": pool.mailbox, "claim": f"{store.name}:{number}"}
         store.note(number, run=config["run"])
         stored = sweep.stored(config)
         if stored is not None:
             recorder.answered(config, stored)
             return Answered({"verdict": stored.verdict, "reason": stored.reason, **stored.metrics})
         recorder.began(config)
-        return {**config, "mailbox": pool.mailbox}
+        return config
 
     if store.remaining(trials) == 0:
         return False

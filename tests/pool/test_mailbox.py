@@ -30,7 +30,7 @@ def test_a_run_goes_through_in_lockstep() -> None:
     async def script() -> None:
         box = Mailbox()
         await box.register("g", SHAPE)
-        await box.submit("r", {"x": 1}, SHAPE)
+        await box.submit("r", {"x": 1}, SHAPE, "t")
         got = await lease(box)
         assert (got["kind"], got["run"], got["payload"]) == ("run", "r", {"x": 1})
         first = asyncio.create_task(box.report(got["lease"], 0, {"epoch": 1}))
@@ -49,9 +49,9 @@ def test_submit_is_idempotent_and_shapes_are_kept_apart() -> None:
     async def script() -> None:
         box = Mailbox()
         await box.register("g", SHAPE)
-        await box.submit("wide", {}, "2x1xcpu")
-        await box.submit("r", {}, SHAPE)
-        await box.submit("r", {"second": True}, SHAPE)
+        await box.submit("wide", {}, "2x1xcpu", "t")
+        await box.submit("r", {}, SHAPE, "t")
+        await box.submit("r", {"second": True}, SHAPE, "t")
         assert (await lease(box))["payload"] == {}
         assert await take(box, 0.05) is None, "nothing of this shape is left"
         assert (await box.status())["queued"] == {"2x1xcpu": 1}
@@ -63,7 +63,7 @@ def test_a_dead_group_gives_its_run_back_and_its_reports_are_stale() -> None:
     async def script() -> None:
         box = Mailbox()
         first = await box.register("g", SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         old = await lease(box)
         waiting = asyncio.create_task(box.report(old["lease"], 0, {"epoch": 1}))
         assert await box.next_report("r", 0) == {"epoch": 1}
@@ -84,7 +84,7 @@ def test_a_dead_group_gives_its_run_back_and_its_reports_are_stale() -> None:
 def test_a_run_that_kills_every_group_is_lost() -> None:
     async def script() -> None:
         box = Mailbox(max_attempts=2)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         for _ in range(2):
             await box.register("g", SHAPE)
             assert (await lease(box))["run"] == "r"
@@ -99,7 +99,7 @@ def test_a_lease_without_heartbeat_lapses() -> None:
     async def script() -> None:
         box = Mailbox(lapse_s=0.05)
         await box.register("g", SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         got = await lease(box)
         assert await box.heartbeat(got["lease"])
         await asyncio.sleep(0.1)
@@ -115,7 +115,7 @@ def test_stop(taken: bool) -> None:
     async def script() -> None:
         box = Mailbox()
         await box.register("g", SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         if taken:
             got = await lease(box)
             report = asyncio.create_task(box.report(got["lease"], 0, {"epoch": 1}))
@@ -154,7 +154,7 @@ def test_two_idle_groups_and_one_run() -> None:
             await box.register(group, SHAPE)
         waiting = [asyncio.create_task(take(box, 0.3, group)) for group in ("a", "b")]
         await asyncio.sleep(0.01)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         got = await asyncio.gather(*waiting)
         assert sorted(lease is None for lease in got) == [False, True]
 
@@ -166,10 +166,12 @@ def test_a_forgotten_run_that_is_submitted_again_is_a_new_one() -> None:
         box = Mailbox()
         for group in ("a", "b"):
             await box.register(group, SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         old = await lease(box, "a")
-        await box.forget("r")
-        await box.submit("r", {"second": True}, SHAPE)
+        await box.forget("r", "t")
+        assert not await box.submit("r", {"late": True}, SHAPE, "t"), "an actor of the trial that has ended"
+        assert await box.next_report("r", 0) is None
+        await box.submit("r", {"second": True}, SHAPE, "t2")
         new = await lease(box, "b")
         assert new["payload"] == {"second": True}
         assert await box.report(old["lease"], 0, {"epoch": 1}) == "stale"
@@ -185,7 +187,7 @@ def test_a_lapse_wakes_idle_groups() -> None:
         box = Mailbox(lapse_s=0.05)
         for group in ("a", "b"):
             await box.register(group, SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         await lease(box, "a")
         waiting = asyncio.create_task(take(box, 5.0, "b"))
         await asyncio.sleep(0.1)
@@ -206,7 +208,7 @@ def test_attempts_are_counted_since_the_last_new_report() -> None:
 
     async def script() -> None:
         box = Mailbox(max_attempts=2)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         ended = asyncio.create_task(trial(box))
         for reports in (1, 2, 3, 3, 3):
             await box.register("g", SHAPE)
@@ -223,14 +225,14 @@ def test_a_mailbox_that_was_started_again_asks_for_everything() -> None:
     async def script() -> None:
         former, box = Mailbox(), Mailbox()
         incarnation = await former.register("g", SHAPE)
-        await former.submit("r", {"x": 1}, SHAPE)
+        await former.submit("r", {"x": 1}, SHAPE, "t")
         old = await lease(former)
         assert await box.report(old["lease"], 0, {"epoch": 1}) == "stale"
         assert not await box.heartbeat(old["lease"])
         assert (await box.take("g", incarnation, 1.0))["kind"] == "register"
         assert await box.next_report("r", 1) is None, "the trial had seen one report"
         assert await box.register("g", SHAPE) != incarnation
-        await box.submit("r", {"x": 1}, SHAPE)
+        await box.submit("r", {"x": 1}, SHAPE, "t")
         following = asyncio.create_task(box.next_report("r", 1))
         new = await lease(box)
         assert new["run"] == "r" and new["lease"] != old["lease"]
@@ -249,7 +251,7 @@ def test_what_would_fail_again_is_the_result_at_once(verdict: str) -> None:
     async def script() -> None:
         box = Mailbox()
         await box.register("g", SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         got = await lease(box)
         await box.failed(got["lease"], verdict, "because")
         await box.failed(got["lease"], "lost", "RuntimeError: connection closed by peer")
@@ -265,7 +267,7 @@ def test_what_may_do_better_is_tried_again_and_its_reason_kept() -> None:
         box = Mailbox(max_attempts=2)
         for group in ("a", "b"):
             await box.register(group, SHAPE)
-        await box.submit("r", {}, SHAPE)
+        await box.submit("r", {}, SHAPE, "t")
         for group in ("a", "b"):
             await box.failed((await lease(box, group))["lease"], "lost", f"{group} lost a peer")
         report = await box.next_report("r", 0)
@@ -279,14 +281,14 @@ def test_io_that_fails_again_and_again_ends_the_session_and_no_trial() -> None:
         box = Mailbox(max_attempts=2)
         await box.register("g", SHAPE)
         for run in ("r", "other"):
-            await box.submit(run, {}, SHAPE)
+            await box.submit(run, {}, SHAPE, "t")
         asking = [asyncio.create_task(box.next_report(run, 0)) for run in ("r", "other")]
         for _ in range(2):
             await box.failed((await lease(box))["lease"], "interrupted", "OSError: disk full")
         for report in await asyncio.gather(*asking):
             assert report == {"final": True, "verdict": "interrupted", "reason": "OSError: disk full"}
         assert (await box.status())["abandoned"] == "OSError: disk full"
-        await box.submit("late", {}, SHAPE)
+        await box.submit("late", {}, SHAPE, "t")
         assert (await box.next_report("late", 0))["verdict"] == "interrupted"
         assert await take(box, 0.05) is None
 
@@ -298,7 +300,7 @@ def test_a_result_that_was_there_before_all_were_abandoned_is_delivered() -> Non
         box = Mailbox()
         await box.register("g", SHAPE)
         for run in ("r", "other"):
-            await box.submit(run, {}, SHAPE)
+            await box.submit(run, {}, SHAPE, "t")
         got = await lease(box)
         await box.report(got["lease"], 0, {"final": True, "verdict": "complete"})
         second = await lease(box)
@@ -308,5 +310,21 @@ def test_a_result_that_was_there_before_all_were_abandoned_is_delivered() -> Non
         assert await report == "stop"
         assert (await box.next_report("r", 0))["verdict"] == "complete"
         assert (await box.next_report("other", 1))["verdict"] == "interrupted"
+
+    play(script())
+
+
+def test_a_run_that_two_trials_want_is_kept_for_the_second() -> None:
+    async def script() -> None:
+        box = Mailbox()
+        await box.register("g", SHAPE)
+        for claim in ("first", "second"):
+            assert await box.submit("r", {}, SHAPE, claim)
+        got = await lease(box)
+        await box.report(got["lease"], 0, {"final": True, "verdict": "complete"})
+        await box.forget("r", "first")
+        assert (await box.next_report("r", 0))["verdict"] == "complete"
+        await box.forget("r", "second")
+        assert await box.next_report("r", 0) is None
 
     play(script())

@@ -40,7 +40,7 @@ def await_groups(pool: Any, count: int) -> None:
 def submit(pool: Any, run: str, shape: Shape = Shape(), **payload: Any) -> None:
     import ray
 
-    ray.get(pool.mailbox.submit.remote(run, {"entry": NULL, **payload}, shape.key))
+    ray.get(pool.mailbox.submit.remote(run, {"entry": NULL, **payload}, shape.key, run))
 
 
 def report(pool: Any, run: str, seen: int = 0, timeout: float = 60) -> Any:
@@ -85,7 +85,7 @@ def test_stop_frees_the_group_within_a_second(pool: Any) -> None:
 def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> None:
     import ray
 
-    ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null:nothing_here"}, Shape().key))
+    ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null:nothing_here"}, Shape().key, "t"))
     broken = report(pool, "broken")
     assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
     submit(pool, "after")

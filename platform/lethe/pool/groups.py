@@ -112,7 +112,7 @@ class Pool:
 
     def submit(self, run: str, payload: dict[str, Any], shape: Shape) -> Request:
         """Queue a run; `result` waits for it."""
-        return Request(self.mailbox, run, payload, shape.key)
+        return Request(self.mailbox, run, payload, shape.key, run)
 
     def result(self, request: Request) -> Report:
         """The only report of a run. Raises Broken once no group can be had any more."""

@@ -3,7 +3,9 @@
 One asynchronous actor holds it; as a plain class it runs in any event loop, so its rules are tested without Ray.
 
 * A trial calls `submit` once and then `next_report(run, seen)`: "I have seen `seen` reports, go on, and
-  give me the next". Repeating a call changes nothing.
+  give me the next". Repeating a call changes nothing. A run is kept until all who claimed it have called `forget`;
+  a claim that comes late, from a trial's actor that died or was replaced, is void: nobody would read the reports, and
+  the group would wait for ever.
 * A worker group calls `register`, then `take` for ever. A lease is one group incarnation's right to work on
   one run. A report under a lost lease is answered "stale"; a run whose group died goes back to the front of the
   queue, at most `max_attempts` times without a new report in between.
@@ -39,6 +41,7 @@ class Lease(TypedDict):
 class _Run:
     payload: dict[str, Any]
     shape: str
+    claims: set[str] = field(default_factory=set)
     reports: list[Report] = field(default_factory=list)
     continued: int = 0
     stopped: bool = False
@@ -73,6 +76,7 @@ class Mailbox:
         self._groups: dict[str, _Group] = {}
         self._queue: deque[str] = deque()
         self._leases: dict[int, tuple[str, str]] = {}
+        self._void: set[str] = set()
         self._ids = itertools.count(secrets.randbits(48))
         self._changed = asyncio.Condition()
         self._closed = False
@@ -80,14 +84,17 @@ class Mailbox:
 
     # The trial's side
 
-    async def submit(self, run: str, payload: dict[str, Any], shape: str) -> None:
-        """Queue a run under its digest; a second submit of the same digest is the same run."""
-        if run in self._runs:
-            return
-        self._runs[run] = _Run(payload, shape)
-        if self._abandoned is None:
-            self._queue.append(run)
+    async def submit(self, run: str, payload: dict[str, Any], shape: str, claim: str) -> bool:
+        """Queue a run under its digest; a second submit of the same digest is the same run. False: the claim is void."""
+        if claim in self._void:
+            return False
+        if run not in self._runs:
+            self._runs[run] = _Run(payload, shape)
+            if self._abandoned is None:
+                self._queue.append(run)
+        self._runs[run].claims.add(claim)
         await self._notify()
+        return True
 
     async def next_report(self, run: str, seen: int) -> Report | None:
         """Answer the first `seen` reports with "continue" and wait for the next one; None: submit the run again."""
@@ -112,8 +119,13 @@ class Mailbox:
             entry.end("stopped")
         await self._notify()
 
-    async def forget(self, run: str) -> None:
-        """Drop a finished run's reports."""
+    async def forget(self, run: str, claim: str) -> None:
+        """A trial has ended: its claim is void from now on. Without any other its run is stopped and dropped."""
+        self._void.add(claim)
+        if run in self._runs:
+            self._runs[run].claims.discard(claim)
+            if self._runs[run].claims:
+                return
         await self.stop(run)
         entry = self._runs.pop(run, None)
         if entry is not None and entry.lease is not None:

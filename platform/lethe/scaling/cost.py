@@ -67,7 +67,7 @@ def _run(
     except KeyboardInterrupt:
         ray.get(pool.mailbox.stop.remote(run))
         raise
-    ray.get(pool.mailbox.forget.remote(run))
+    ray.get(pool.mailbox.forget.remote(run, run))
     result = TrialRecord(
         number=number,
         run=run,

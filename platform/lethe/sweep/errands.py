@@ -38,7 +38,7 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
     waiting: dict[Any, tuple[Errand, list[dict[str, Any]]]] = {}
 
     def submit(errand: Errand) -> None:
-        ray.get(pool.mailbox.submit.remote(errand.name, errand.payload, errand.shape))
+        ray.get(pool.mailbox.submit.remote(errand.name, errand.payload, errand.shape, errand.name))
 
     def follow(errand: Errand, reports: list[dict[str, Any]]) -> None:
         waiting[pool.mailbox.next_report.remote(errand.name, len(reports))] = errand, reports
@@ -64,7 +64,7 @@ def run_errands(pool: Pool, errands: Iterable[Errand], ended: Ended) -> None:
                 if not report.get("final"):
                     follow(errand, reports)
                     continue
-                pool.mailbox.forget.remote(errand.name)
+                pool.mailbox.forget.remote(errand.name, errand.name)
                 ended(errand, reports)
     finally:
         if not pool.silent:

@@ -86,8 +86,7 @@ class Recorder(tune.Callback):
 
     def _end(self, config: dict[str, Any], report: dict[str, Any]) -> None:
         entry = self.running.pop(config["number"])
-        if all(other["config"]["run"] != config["run"] for other in self.running.values()):
-            self._mailbox.forget.remote(config["run"])
+        self._mailbox.forget.remote(config["run"], config["claim"])
         series = tuple(entry["series"])
         record = TrialRecord(
             number=config["number"],

@@ -11,7 +11,7 @@ from lethe.pool.shape import HEAD_SLIVER
 
 
 class PoolTrial(tune.Trainable):
-    """`config` carries `run` (its digest), `payload` and `shape`; the pool's mailbox comes with `mailbox`.
+    """`config` carries `run` (its digest), `payload` and `shape`; `mailbox`, the pool's; `claim`, the trial's own name.
 
     Every report is one Tune result; asking for the next one means "continue". Stopping is told to the mailbox by the
     driver's callback, since a reused actor is neither stopped nor cleaned up by Tune. An actor that stands in for
@@ -26,7 +26,7 @@ class PoolTrial(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._request = Request(config["mailbox"], config["run"], config["payload"], config["shape"])
+        self._request = Request(*(config[key] for key in ("mailbox", "run", "payload", "shape", "claim")))
         self._seen = 0
 
     def step(self) -> dict[str, Any]:

@@ -84,14 +84,15 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
     trials = study.search.trials
 
     def make_config(proposal: Proposal) -> dict[str, Any] | Answered:
-        config = sweep.config(proposal.index, proposal.recipe)
+        claim = f"{store.name}:{proposal.number}"
+        config = {**sweep.config(proposal.index, proposal.recipe), "mailbox": pool.mailbox, "claim": claim}
         store.note(proposal.number, run=config["run"])
         stored = sweep.stored(config)
         if stored is not None:
             recorder.answered(config, stored)
             return Answered({**stored.metrics, "verdict": stored.verdict, "reason": stored.reason})
         recorder.began(config)
-        return {**config, "mailbox": pool.mailbox}
+        return config
 
     if store.remaining(trials) == 0:
         return False

@@ -1,6 +1,6 @@
 """Where the platform itself bends: many null trials at once, and a thousand in one study.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.platform_scale [--at-once 4 16 64] [--trials 1000] [--sampler tpe]
+    OMP_NUM_THREADS=1 python -m benchmarks.platform_scale [--at-once 4 16 64] [--trials 1000] [--recorded 3000]
 
 Trials are real ones of Ray Tune, through searcher, mailbox, recorder, Optuna and MLflow on SQLite. The worker groups
 are tasks of one actor that speak to the mailbox as groups do, so that their number costs no memory and what is left is
@@ -8,7 +8,8 @@ the platform's own. Prints, per number of trials at once: milliseconds per trial
 next run, what the driver's CPU does meanwhile; for the long study the same by hundreds, with the driver's memory, the
 seconds in Optuna's ask and tell, and MLflow's backlog when the last trial ends.
 
-A trial's actor takes about 190 MB: a number that the free memory does not hold is left out, and that is said.
+A trial's actor takes about 190 MB: a number that the free memory does not hold is left out, and that is said. Before all that: what one more result costs the driver when
+so many trials have ended (its front is drawn anew each time).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import random
 import statistics
 import tempfile
 import time
@@ -192,14 +194,43 @@ def long_study(trials: int, at_once: int, sampler: str) -> None:
     print(f"  MLflow {found['flush']:.1f} s behind at the end; {len(marks) / whole:.1f} trials a second over all")
 
 
+def recording(ended: int) -> None:
+    """One line: what the driver does with the result of a trial after so many others."""
+    from lethe.config.study import load_study
+    from lethe.records import TrialRecord
+    from lethe.search.frame import Frame
+    from lethe.sweep.recorder import Recorder
+    from lethe.tracking.tracker import NullTracker
+
+    draw = random.Random(0)
+
+    def trial(number: int) -> TrialRecord:
+        metrics = {"forget": draw.random(), "utility": draw.random()}
+        folder = f"{os.environ['LETHE_HOME']}/runs/{number}"
+        return TrialRecord(number=number, run=str(number), verdict="complete", params={}, metrics=metrics, folder=folder)
+
+    frame = Frame.of(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
+    recorder = Recorder(None, NullTracker(), frame, lambda _: None)
+    recorder.trials = {number: trial(number) for number in range(ended)}
+    began = time.process_time()
+    for number in range(ended, ended + 3):
+        recorder._add(trial(number))
+    print(f"{ended:>6} trials ended: {(time.process_time() - began) / 3 * 1e3:6.1f} driver CPU ms for the next", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--at-once", type=int, nargs="*", default=[4, 16, 64])
     parser.add_argument("--seconds", type=float, default=0.5, help="that a null trial takes")
     parser.add_argument("--trials", type=int, default=1000, help="of the long study; 0: none")
     parser.add_argument("--sampler", default="tpe")
+    parser.add_argument("--recorded", type=int, nargs="*", default=[100, 1000, 3000], help="trials that have ended")
     args = parser.parse_args()
     os.environ["LETHE_HOME"] = tempfile.mkdtemp(prefix="lethe-bench-")
+    for ended in args.recorded:
+        recording(ended)
+    if not (args.at_once or args.trials):
+        return
     from lethe.sweep.cluster import connect, prepare_environment
 
     prepare_environment()

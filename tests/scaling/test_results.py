@@ -62,6 +62,7 @@ def test_laws_of_the_made_up_machine(study: ScalingStudy, points: tuple[TrialRec
     assert time.held_out.x == max(time.x) and len(time.x) == 5 and time.exponent == pytest.approx(1, abs=0.05)
     far = time.extrapolations[0]
     assert far.low < far.value < far.high and far.value == pytest.approx(seconds(7e9, 4, 1), rel=0.3)
+    assert found["memory of tensors", "adamw"].extrapolations == (), "the memory model says it better"
     assert len(found["step time by batch", "sophia"].x) == 5, "1, 2, 4, 8, 16 rows: the base point is one of them"
 
 

@@ -38,8 +38,9 @@ def laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord,
         sizes = [p for p in whole if p.params["arm"] == arm and _like(p, base, ("rows", "workers", "stage"))]
         time = _of(sizes, "parameters", step_seconds)
         found.append(_law(study, "step time", arm, "parameters", "seconds", "s", time, FAR))
+        # Not extrapolated: its two regimes (activations, then gradients) are the memory model's business.
         peak = _of(sizes, "parameters", lambda p: (p.metrics.get("states_mb", np.nan) + p.metrics["step_tensors_mb"],))
-        found.append(_law(study, "memory of tensors", arm, "parameters", "MiB", "MiB", peak, FAR))
+        found.append(_law(study, "memory of tensors", arm, "parameters", "MiB", "MiB", peak, ()))
     batches = [p for p in whole if p.params["arm"] == base["arm"] and _like(p, base, ("size", "workers", "stage"))]
     tokens = _of(batches, "tokens", step_seconds)
     found.append(_law(study, "step time by batch", str(base["arm"]), "tokens in a step", "seconds", "s", tokens, TOKENS_FAR))

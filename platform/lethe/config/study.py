@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
@@ -27,7 +28,8 @@ RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 
 class Resources(Frozen):
     """How many warm worker groups work on the study."""
 
-    groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits")
+    groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits and the trials can use")
+    wait_s: float = Field(900, gt=0, description="seconds without any group, while nodes start, before giving up")
     recycle_after: int | None = Field(None, ge=1, description="end a group's processes after so many runs")
 
 
@@ -38,6 +40,14 @@ class Tracking(Frozen):
     uri: str | None = Field(None, min_length=1, description="none: MLFLOW_TRACKING_URI, else a local SQLite file")
     experiment: str = Field("lethe", min_length=1)
     register_models: bool = Field(True, description="front members become versions of a registered model")
+
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        """A study is written into reports, databases and MLflow."""
+        if uri and urlsplit(uri).password:
+            raise ValueError("holds a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")
+        return uri
 
 
 class Study(Frozen):

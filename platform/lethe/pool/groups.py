@@ -15,8 +15,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
 from lethe.errors import BadInput
+from lethe.pool.capacity import require, room
 from lethe.pool.mailbox import Mailbox
 from lethe.pool.shape import HEAD_SLIVER, Shape
+from lethe.pool.watch import Watch
 from lethe.pool.worker import work
 
 log = logging.getLogger(__name__)
@@ -49,7 +51,10 @@ class Pool:
     A group whose trainer ends unasked is started again; an idle group gives way to a queued shape that does not fit.
     """
 
-    def __init__(self, folder: Path, *, recycle_after: int | None = None, max_groups: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, recycle_after: int | None = None, max_groups: int | None = None, wait_s: float = 900.0
+    ) -> None:
+        """`wait_s`: how long no group at all may be there, in a cluster that has to grow first."""
         self._folder = folder
         self._recycle_after = recycle_after
         self._max_groups = max_groups
@@ -58,6 +63,7 @@ class Pool:
         self._closing = threading.Event()
         self._shape: Shape | None = None
         self._failures = 0
+        self._watch = Watch(wait_s)
         self.broken: str | None = None
         self._lock = threading.Lock()
         self.mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
@@ -66,7 +72,7 @@ class Pool:
 
     def warm(self, shape: Shape) -> int:
         """Start all the groups of this shape that fit and return how many; BadInput where not one does."""
-        self.require(shape)
+        require(shape)
         with self._lock:
             self._shape = shape
             while self._fits(shape, self._used()):
@@ -87,16 +93,6 @@ class Pool:
             if self.broken:
                 raise BadInput(f"no worker group can run: {self.broken}")
         return ray.get(ref)
-
-    def require(self, shape: Shape) -> None:
-        """Refuse a shape that the cluster can never hold."""
-        total = ray.cluster_resources()
-        for kind, amount in shape.total().items():
-            if total.get(kind, 0) < amount:
-                raise BadInput(
-                    f"a run of {shape.workers} worker(s) needs {amount:g} {kind}, the cluster has {total.get(kind, 0):g}:"
-                    " lower engine.workers or engine.threads, or add nodes"
-                )
 
     def close(self, timeout_s: float = 20.0) -> None:
         """End every group: at its next report or, after `timeout_s`, with the driver's processes."""
@@ -122,6 +118,9 @@ class Pool:
                 log.warning("pool: %s", error)
 
     def _reconcile(self, status: dict[str, Any]) -> None:
+        for name in self._watch.lost(status["groups"]):
+            ray.get(self.mailbox.reclaim.remote(name))
+        self.broken = self.broken or self._watch.overdue(status["groups"], self._used())
         for name, (_, thread) in list(self._threads.items()):
             if not thread.is_alive():
                 del self._threads[name]
@@ -144,11 +143,7 @@ class Pool:
     def _fits(self, shape: Shape, used: list[Shape]) -> bool:
         if self._max_groups is not None and len(used) >= self._max_groups:
             return False
-        free = dict(ray.cluster_resources())
-        for other in used:
-            for kind, amount in other.total().items():
-                free[kind] = free.get(kind, 0) - amount
-        return all(free.get(kind, 0) >= amount for kind, amount in shape.total().items())
+        return room([*used, shape])
 
     def _start(self, shape: Shape) -> None:
         name = f"group-{next(self._names)}"

@@ -67,8 +67,9 @@ def work(config: dict[str, Any]) -> None:
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     mailbox = config["mailbox"]
     incarnation = 0
+    nodes = tuple(ranks.gather(ray.get_runtime_context().get_node_id()))
     if ranks.rank == 0:
-        incarnation = ray.get(mailbox.register.remote(config["group"], config["shape"]))
+        incarnation = ray.get(mailbox.register.remote(config["group"], config["shape"], nodes))
     served = 0
     while config["recycle_after"] is None or served < config["recycle_after"]:
         lease = None

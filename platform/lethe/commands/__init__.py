@@ -5,4 +5,5 @@ A command has an entry here and a door of three lines, `platform/<name>.py`.
 
 SUMMARIES: dict[str, str] = {
     "sweep": "Search unlearning hyperparameters for a study and report the Pareto front.",
+    "doctor": "Check this machine, the cluster and the services, and say how to mend what is wrong.",
 }

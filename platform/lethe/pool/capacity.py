@@ -14,6 +14,7 @@ from lethe.errors import BadInput
 from lethe.pool.shape import Shape
 
 VARIABLE = "LETHE_NODES"
+HEAD = "node:__internal_head__"
 Resources = dict[str, float]
 
 
@@ -32,18 +33,22 @@ def _kind(text: str) -> list[Resources]:
     return [node] * int(count)
 
 
-def nodes() -> list[Resources]:
-    """Resources of every node that lives, and of every one that may still come."""
+def alive() -> list[Resources]:
+    """Resources of every node that lives."""
     import ray
 
-    alive = [n["Resources"] for n in ray.nodes() if n["Alive"]]
-    coming = promised()
-    for node in alive:
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def nodes() -> list[Resources]:
+    """Resources of every node that lives, and of every one that may still come."""
+    here, coming = alive(), promised()
+    for node in here:
         # A live worker node has taken the place of the first promised one that it can stand for.
-        stands_for = next((p for p in coming if _covers(node, p)), None)
-        if stands_for is not None and "node:__internal_head__" not in node:
-            coming.remove(stands_for)
-    return alive + coming
+        taken = next((p for p in coming if _covers(node, p)), None)
+        if taken is not None and HEAD not in node:
+            coming.remove(taken)
+    return here + coming
 
 
 def room(shapes: Iterable[Shape], given: list[Resources] | None = None) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import ray
 
-from lethe.pool.capacity import nodes, shown
+from lethe.pool.capacity import alive, nodes, shown
 from lethe.pool.shape import Shape
 
 LOOK_S = 1.0
@@ -40,7 +40,7 @@ class Watch:
         if now - self._served < self._wait_s:
             return None
         asked = ", ".join(f"{n} x ({shown(shape.total())})" for shape, n in Counter(wanted).items())
-        has = ", ".join(shown(node["Resources"]) for node in ray.nodes() if node["Alive"])
+        has = ", ".join(map(shown, alive()))
         return (
             f"none came up within {self._wait_s:g} s: asked for {asked}, the cluster has {has}"
             f" and may have {len(nodes())} nodes; `ray status` says why"

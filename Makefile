@@ -11,17 +11,21 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
-.PHONY: help install test sweep ui
+.PHONY: help install test doctor sweep ui demo-autoscaling
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## make the environment in VENV (.venv), once and after changes
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
 
+doctor: $(INSTALLED) ## check machine, cluster and services; say how to mend what is wrong
+	$(BIN)/python -m platform.doctor $(ARGS)
+
 sweep: $(INSTALLED) ## run the main job: python -m platform.sweep tofu
+	@$(BIN)/python -m platform.doctor --quick
 	$(BIN)/python -m platform.sweep tofu $(ARGS)
 
 ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
@@ -31,6 +35,9 @@ ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
 	*) mkdir -p "$(LETHE_HOME)" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \
 		--backend-store-uri "$$store" --host 127.0.0.1 --port $(PORT) $(ARGS) ;; \
 	esac
+
+demo-autoscaling: $(INSTALLED) ## grow and shrink a cluster of fake nodes on this machine, plot it
+	$(BIN)/python -m benchmarks.autoscaling $(ARGS)
 
 # The stamp is written last, so whatever was interrupted is done again; every step
 # can be repeated.

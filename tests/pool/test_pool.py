@@ -100,8 +100,8 @@ def test_another_shape_takes_the_place_of_idle_groups(pool: Any) -> None:
 
 
 def test_a_shape_that_never_fits_is_refused(pool: Any) -> None:
-    with pytest.raises(BadInput, match="needs 3 CPU, the cluster has 2"):
-        pool.require(Shape(workers=3))
+    with pytest.raises(BadInput, match=r"needs 3 x \(1 CPU\).*has 1 x \(2 CPU\)"):
+        pool.warm(Shape(workers=3))
 
 
 def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Path) -> None:

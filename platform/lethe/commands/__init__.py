@@ -7,4 +7,5 @@ SUMMARIES: dict[str, str] = {
     "sweep": "Search unlearning hyperparameters for a study and report the Pareto front.",
     "score": "Score models side by side: folders, hub ids, registered versions.",
     "scaling": "Measure how cost and quality of unlearning grow with the model, and predict what was not tried.",
+    "doctor": "Check this machine, the cluster and the services, and say how to mend what is wrong.",
 }

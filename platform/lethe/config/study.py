@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_serializer, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lethe.config import files
-from lethe.config.addresses import without_password
 from lethe.config.assemble import assemble, resolved
 from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
@@ -40,7 +40,8 @@ RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 
 class Resources(Frozen):
     """How many warm worker groups work on the study, and how often they write down where they are."""
 
-    groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits")
+    groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits and the trials can use")
+    wait_s: float = Field(900, gt=0, description="seconds without any group, while nodes start, before giving up")
     recycle_after: int | None = Field(None, ge=1, description="end a group's processes after so many runs")
     checkpoint: Checkpoint = Checkpoint()
 
@@ -55,10 +56,13 @@ class Tracking(Frozen):
     experiment: str = Field("lethe", min_length=1)
     register_models: bool = Field(True, description="front members become versions of a registered model")
 
-    @field_serializer("uri", when_used="json")
-    def _shown(self, uri: str | None) -> str | None:
-        """What is written down and printed has no password."""
-        return uri and without_password(uri)
+    @field_validator("uri")
+    @classmethod
+    def _no_password(cls, uri: str | None) -> str | None:
+        """A study is written into reports, databases and MLflow."""
+        if uri and urlsplit(uri).password:
+            raise ValueError("holds a password: set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead")
+        return uri
 
 
 class Study(Frozen):

@@ -16,11 +16,13 @@ import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 
-from lethe.errors import BadInput, Broken
+from lethe.errors import Broken
+from lethe.pool.capacity import nodes, require, room
 from lethe.pool.mailbox import Mailbox, Report
 from lethe.pool.placement import Named, free
 from lethe.pool.request import Request
 from lethe.pool.shape import HEAD_SLIVER, Shape
+from lethe.pool.watch import Watch
 from lethe.pool.worker import work
 
 log = logging.getLogger(__name__)
@@ -69,7 +71,10 @@ class Pool:
     A group whose trainer ends unasked is started again; an idle group gives way to a queued shape that does not fit.
     """
 
-    def __init__(self, folder: Path, *, recycle_after: int | None = None, max_groups: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, *, recycle_after: int | None = None, max_groups: int | None = None, wait_s: float = 900.0
+    ) -> None:
+        """`wait_s`: how long no group at all may be there, in a cluster that has to grow first."""
         self._folder = folder
         self._recycle_after = recycle_after
         self._max_groups = max_groups
@@ -79,11 +84,12 @@ class Pool:
         self._shape: Shape | None = None
         self._ended: dict[str, str] = {}
         self._failures = 0
+        self._watch = Watch(wait_s)
         self._wish: str | None = None
         self.broken: str | None = None  # why no run can go on
         self.silent = False  # even the mailbox is gone: nobody can be told
         self._lock = threading.Lock()
-        self._resources = ray.cluster_resources()
+        self._nodes = nodes()
         # Calls that a dying mailbox left open are made again once it is back; its rules allow for repetition.
         self.mailbox = (
             ray.remote(Mailbox)
@@ -95,7 +101,7 @@ class Pool:
 
     def warm(self, shape: Shape) -> int:
         """Start all the groups of this shape that fit and return how many; BadInput where not one does."""
-        self.require(shape)
+        require(shape)
         with self._lock:
             self._shape = shape
             while self._fits(shape, self._used()):
@@ -136,16 +142,6 @@ class Pool:
         """Why no run goes on: the pool is broken, or was asked to abandon them."""
         return self.broken or self._wish
 
-    def require(self, shape: Shape) -> None:
-        """Refuse a shape that the cluster can never hold."""
-        total = ray.cluster_resources()
-        for kind, amount in shape.total().items():
-            if total.get(kind, 0) < amount:
-                raise BadInput(
-                    f"a run of {shape.workers} worker(s) needs {amount:g} {kind}, the cluster has {total.get(kind, 0):g}:"
-                    " lower engine.workers or engine.threads, or add nodes"
-                )
-
     def close(self, timeout_s: float = 20.0) -> None:
         """End every group: at its next report or, after `timeout_s`, with the driver's processes."""
         self._closing.set()
@@ -169,7 +165,9 @@ class Pool:
                     misses, look_at = 0 if _answers() else misses + 1, time.monotonic() + LOOK_S
                     if misses == PATIENCE:
                         return self._fall_silent("the Ray cluster is gone")
-                    self._resources = self._resources if misses else ray.cluster_resources()
+                    if not misses:
+                        self._nodes = nodes()
+                        self._watch.look()
                 status = ray.get(asked, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(status)
@@ -189,10 +187,12 @@ class Pool:
 
     def _reconcile(self, status: dict[str, Any]) -> None:
         self._bury(status["groups"])
+        for name in self._watch.lost(status["groups"]):
+            self.mailbox.reclaim.remote(name)
         if self.ended and not status["abandoned"]:
             self.mailbox.abandon.remote(self.ended)
         if not self.ended:
-            self.broken = status["abandoned"]
+            self.broken = status["abandoned"] or self._watch.overdue(status["groups"], self._used(), self._nodes)
         idle = [n for n, g in status["groups"].items() if g["idle"] and not g["dissolved"] and n in self._threads]
         for key, count in status["queued"].items():
             shape = Shape.parse(key)
@@ -225,11 +225,7 @@ class Pool:
     def _fits(self, shape: Shape, used: list[Shape]) -> bool:
         if self._max_groups is not None and len(used) >= self._max_groups:
             return False
-        free = dict(self._resources)
-        for other in used:
-            for kind, amount in other.total().items():
-                free[kind] = free.get(kind, 0) - amount
-        return all(free.get(kind, 0) >= amount for kind, amount in shape.total().items())
+        return room([*used, shape], self._nodes)
 
     def _start(self, shape: Shape) -> None:
         name = f"group-{next(self._names)}"

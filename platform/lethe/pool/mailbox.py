@@ -62,6 +62,7 @@ class _Group:
     shape: str
     incarnation: int = 0
     lease: int | None = None
+    nodes: tuple[str, ...] = ()
     dissolved: bool = False
     beat: float = 0.0
 
@@ -134,11 +135,13 @@ class Mailbox:
 
     # The group's side
 
-    async def register(self, group: str, shape: str) -> int:
-        """A group's process has (re)started: give its new incarnation; what it was working on is queued again."""
+    async def register(self, group: str, shape: str, nodes: tuple[str, ...] = ()) -> int:
+        """A group's process has (re)started, on these nodes (Ray's ids): give its new incarnation; what it was working
+        on is queued again."""
         entry = self._groups.setdefault(group, _Group(shape))
         self._reclaim(entry)
         entry.incarnation = next(self._ids)
+        entry.nodes = nodes
         entry.beat = time.monotonic()
         await self._notify()
         return entry.incarnation
@@ -218,6 +221,14 @@ class Mailbox:
             self._groups[group].dissolved = True
         await self._notify()
 
+    async def reclaim(self, group: str) -> None:
+        """A group has lost a node, and will register again if it gets another: queue its work for others."""
+        entry = self._groups.get(group)
+        if entry is not None:
+            entry.nodes = ()
+            self._reclaim(entry)
+        await self._notify()
+
     async def gone(self, group: str) -> None:
         """A group has ended for good: forget it, queue its work again."""
         entry = self._groups.pop(group, None)
@@ -238,6 +249,7 @@ class Mailbox:
                 "shape": g.shape,
                 "idle": g.lease is None and g.incarnation > 0,
                 "dissolved": g.dissolved,
+                "nodes": g.nodes,
             }
             for name, g in self._groups.items()
         }

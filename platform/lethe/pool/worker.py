@@ -98,9 +98,10 @@ def join() -> None:
 
 
 def _register(config: dict[str, Any], ranks: Ranks) -> int:
+    nodes = tuple(ranks.gather(ray.get_runtime_context().get_node_id()))
     if ranks.rank:
         return 0
-    return ray.get(config["mailbox"].register.remote(config["group"], config["shape"]))
+    return ray.get(config["mailbox"].register.remote(config["group"], config["shape"], nodes))
 
 
 def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:

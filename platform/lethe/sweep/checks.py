@@ -135,17 +135,9 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
 
 
 def check_devices(study: Study) -> None:
-    """Raises BadInput where a run asks for CUDA and the cluster has no GPU, or more than the cluster holds."""
-    import ray
-
+    """Raises BadInput where a run asks for CUDA and the cluster can have no GPU, or for more than it can ever hold."""
+    from lethe.pool.capacity import require
     from lethe.pool.shape import Shape
 
-    total = ray.cluster_resources()
-    for recipe in corners(study):
-        shape = Shape.of(recipe.engine)
-        for kind, amount in shape.total().items():
-            if total.get(kind, 0) < amount:
-                raise BadInput(
-                    f"run.engine: {shape.workers} worker(s) need {amount:g} {kind}, the cluster has"
-                    f" {total.get(kind, 0):g}: lower engine.workers or engine.threads, or add nodes"
-                )
+    for shape in dict.fromkeys(Shape.of(recipe.engine) for recipe in corners(study)):
+        require(shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import socket
 from pathlib import Path
 from urllib.parse import urlparse
@@ -11,6 +12,7 @@ from urllib.parse import urlparse
 import lethe
 from lethe.errors import BadInput
 from lethe.storage import home
+from lethe.sweep.handshake import handshake
 
 CONNECT_S = 2.0
 # Read by Ray's libraries when they are imported. Tune's own loggers and snapshots are not our truth; the health
@@ -37,18 +39,26 @@ def prepare_environment() -> None:
 
 
 def check_address() -> str | None:
-    """RAY_ADDRESS, after a quick look whether anything listens there; None: start a cluster of our own."""
+    """RAY_ADDRESS, once a cluster there has answered, takes our token and runs our versions; None: start a cluster of
+    our own, which nobody else on this machine gets into."""
     address = os.environ.get("RAY_ADDRESS") or None
     if address in (None, "local"):
+        if "RAY_AUTH_MODE" not in os.environ:
+            os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         return None
-    if address == "auto":
-        return address
     if address.startswith("http"):
         raise BadInput(f"RAY_ADDRESS={address} is a dashboard: use host:port of the head node, or `ray job submit`")
+    if address != "auto":
+        _await(address)
+    handshake(address)
+    return address
+
+
+def _await(address: str) -> None:
+    """A look whether anything listens: a name or machine that is not there would keep Ray waiting."""
     parsed = urlparse(address if "://" in address else f"ray://{address}")
     try:
-        with socket.create_connection((parsed.hostname or "", parsed.port or 6379), CONNECT_S):
-            return address
+        socket.create_connection((parsed.hostname or "", parsed.port or 6379), CONNECT_S).close()
     except (OSError, ValueError):
         raise BadInput(
             f"no Ray cluster answers at RAY_ADDRESS={address} within {CONNECT_S:g} s:"

@@ -21,6 +21,9 @@ CLOSE_S = 20.0  # for groups to end by themselves; what is left ends with Ray
 LEAVE_S = 2.0  # where runs were cut off: they go on from their checkpoints anyway
 
 
+BASELINES = 2  # start model and oracle are scored at once, so a study of one trial has use for two groups
+
+
 class Session:
     """A context: Ray starts when it is entered, and everything that it started ends with it.
 
@@ -33,13 +36,20 @@ class Session:
         self._folder = home() / "groups" / secrets.token_hex(4)
         self._pool: Pool | None = None
         self._error: BaseException | None = None
-        self._started, self._ended = threading.Event(), threading.Event()
+        self._checked, self._started, self._ended = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._live, name="session", daemon=True)
 
     def __enter__(self) -> Session:
         # A job is stopped by SIGTERM: it keeps and reports what is finished, as after Ctrl-C.
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         self._thread.start()
+        if self._address is not None:
+            # A cluster that cannot hold the study says so before models are trained. One of our own takes longer to
+            # start than to join, and is what the person's machine is: its answer may come with the pool.
+            self._checked.wait()
+            if self._error is not None:
+                self.__exit__()
+                raise self._error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,6 +80,7 @@ class Session:
             self._start()
         except BaseException as error:  # it belongs to whoever asks for the pool, in the driver's own thread
             self._error = error
+        self._checked.set()
         self._started.set()
         self._ended.wait()
         self._end()
@@ -81,8 +92,13 @@ class Session:
         from lethe.sweep.checks import check_devices
 
         check_devices(self._study)
+        self._checked.set()
+        resources = self._study.resources
         self._pool = Pool(
-            self._folder, recycle_after=self._study.recycle_after(), max_groups=self._study.resources.groups
+            self._folder,
+            recycle_after=self._study.recycle_after(),
+            max_groups=resources.groups or max(BASELINES, self._study.search.trials),
+            wait_s=resources.wait_s,
         )
         self._pool.warm(Shape.of(self._study.first_recipe().engine))
 

@@ -16,6 +16,7 @@ from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord
 from lethe.tracking.address import check_uri, resolve_uri, where
 from lethe.tracking.entries import Entries, Entry
+from lethe.tracking.login import check_login
 from lethe.tracking.quiet import quiet_mlflow
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ RETRY_S = 10.0
 
 
 class MlflowTracker:
-    """A `Tracker` over an MLflow store; raises BadInput within 2 s where the store cannot be reached or written.
+    """A `Tracker` over an MLflow store; raises BadInput within seconds where the store cannot be reached or written.
 
     Methods change an `Entry` and name it in the inbox; the thread sends what the store lacks of it. So reports that
     arrive faster than the store takes them travel together. A store that failed is left alone for `RETRY_S` and then
@@ -36,6 +37,7 @@ class MlflowTracker:
     def __init__(self, uri: str | None = None, *, experiment: str = "lethe", register_models: bool = True) -> None:
         self._address, self._experiment, self._register = resolve_uri(uri), experiment, register_models
         check_uri(self._address)
+        check_login(self._address)
         self.uri: str | None = without_password(self._address)
         quiet_mlflow()
         self._entries = Entries()

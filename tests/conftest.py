@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 # Before anything imports torch, Ray or MLflow: processes of the tests inherit all of it.
@@ -92,11 +92,12 @@ def private_head() -> Iterator[Head]:
         address = f"127.0.0.1:{port}"
         yield Head(address, f"http://127.0.0.1:{dashboard}", {**environment, "RAY_ADDRESS": address}, process.pid)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
+        # Asked to end, a cluster takes its time over workers that nobody needs any more.
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                child.kill()
+        process.kill()
+        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 

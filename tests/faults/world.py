@@ -101,8 +101,9 @@ class Session:
 
 
 def find(root: int, name: str) -> list[psutil.Process]:
-    """Living processes under `root` whose title begins with `name`."""
-    return [p for p in _children(root) if p.is_running() and _title(p).startswith(name)]
+    """Living processes under `root` whose title begins with `name`, or that run a program of that name."""
+    titles = {p: _title(p) for p in _children(root)}
+    return [p for p, title in titles.items() if title.startswith(name) or title.split(" ")[0].endswith(f"/{name}")]
 
 
 def kill_one(root: int, name: str, choose: Callable[[list[Any]], Any], timeout: float = 60) -> int:

@@ -114,10 +114,17 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
     except KeyboardInterrupt:
         pass  # the second Ctrl-C; what is finished is still reported
     except UNWRITABLE as error:
-        raise Broken(f"the study cannot be written: {str(error).splitlines()[0]}") from error
+        raise Broken(f"the study cannot be written: {_root(error)}") from error
     finally:
         if recorder.running:
             pool.abandon(CTRL_C)
         with suppress(*UNWRITABLE):  # a resume does it where this session cannot
             store.interrupt_pending(pool.ended or "")
     return store.remaining(trials) > 0
+
+
+def _root(error: BaseException) -> str:
+    """What a database said, without the layers around it."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).splitlines()[0]

@@ -22,6 +22,13 @@ class BadInput(Exception):
 class Broken(Exception):
     """What a study stands on failed: a machine, a disk, the cluster. What is finished is kept; `--resume` goes on."""
 
+    def told(self) -> int:
+        """Say so in one line; the exit code."""
+        what = " ".join(str(self).split())
+        line = f"lethe: {what}: what is finished is kept; the same command with --resume goes on"
+        print(line, file=sys.stderr, flush=True)
+        return BROKEN
+
 
 def choices(kind: str, given: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist: raise what this returns."""
@@ -45,9 +52,7 @@ def guard(main: Callable[P, int]) -> Callable[P, int]:
             print("lethe:", " ".join(str(error).split()), file=sys.stderr)
             return BAD_INPUT
         except Broken as error:
-            what = " ".join(str(error).split())
-            print(f"lethe: {what}: what is finished is kept; the same command with --resume goes on", file=sys.stderr)
-            return BROKEN
+            return error.told()
         except OSError as error:
             if error.errno not in FULL:
                 raise

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
 ANSWER_S = 5.0  # the mailbox answers in milliseconds; while it starts again, or the machine is busy, it may not
 LOOK_S = 1.0  # between two looks at what the cluster holds
-PATIENCE = 5  # looks in a row at a control store where nobody listens
+PATIENCE = 12  # looks in a row at a control store where nobody listens
 MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and the reconciler starts another
 GIVE_UP = 4  # groups in a row that ended before their workers were there
 
@@ -160,20 +160,20 @@ class Pool:
         while not self._closing.wait(RECONCILE_S):
             try:
                 if time.monotonic() >= look_at:
-                    # Asked nothing that its control store would have to answer, a driver outlives its cluster: else
-                    # Ray waits a minute and ends the process.
                     misses, look_at = 0 if _answers() else misses + 1, time.monotonic() + LOOK_S
                     if misses == PATIENCE:
                         return self._fall_silent("the Ray cluster is gone")
                     if not misses:
                         self._nodes = nodes()
                         self._watch.look()
+                if misses:
+                    continue  # Ray would wait for an answer
                 status = ray.get(asked, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(status)
                 asked = self.mailbox.status.remote()
             except ray.exceptions.GetTimeoutError:
-                if not misses and not _head_lives():
+                if not _head_lives():
                     return self._fall_silent("the head of the Ray cluster is gone")
             except ray.exceptions.ActorDiedError as error:
                 return self._fall_silent(f"the pool's mailbox is gone for good ({_line(error)})")
@@ -278,5 +278,6 @@ def _head_lives() -> bool:
 
 
 def _line(error: Exception) -> str:
-    """Ray's errors carry whole tracebacks; the last line says what happened."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1].strip()
+    """Ray's errors carry tracebacks and advice; the first sentence of the last line says what happened."""
+    last = (str(error).strip().splitlines() or [type(error).__name__])[-1]
+    return last.strip().split(". ")[0][:200]

@@ -11,6 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from lethe.config.study import Study
+from lethe.errors import Broken
 from lethe.storage import home
 from lethe.sweep.cluster import connect
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from lethe.pool.groups import Pool
 
 CLOSE_S = 20.0  # for groups to end by themselves; what is left ends with Ray
+WATCH_S, GRACE_S = 1.0, 5.0
 LEAVE_S = 2.0  # where runs were cut off: they go on from their checkpoints anyway
 
 
@@ -82,7 +84,11 @@ class Session:
             self._error = error
         self._checked.set()
         self._started.set()
-        self._ended.wait()
+        while not self._ended.wait(WATCH_S):
+            if self._pool is not None and self._pool.silent and not self._ended.wait(GRACE_S):
+                # The main thread is in one of Ray's calls, which waits a minute for the cluster and then ends the
+                # process without a word of ours.
+                os._exit(Broken(self._pool.broken).told())
         self._end()
 
     def _start(self) -> None:

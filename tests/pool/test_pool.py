@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lethe.errors import BadInput
+from lethe.errors import BadInput, Broken
 from lethe.pool.shape import Shape
 
 NULL = "lethe.pool.null:execute"
@@ -92,6 +92,18 @@ def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> No
     assert report(pool, "after")["verdict"] == "complete"
 
 
+def test_an_error_with_peers_is_its_verdict_too(pool: Any) -> None:
+    """The group dies of it and comes back; the run is not tried again."""
+    import ray
+
+    wide = Shape(workers=2)
+    ray.get(pool.mailbox.submit.remote("broken2", {"entry": "lethe.pool.null:nothing_here"}, wide.key, "t"))
+    broken = report(pool, "broken2")
+    assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
+    submit(pool, "after2", wide)
+    assert len(set(report(pool, "after2")["pids"])) == 2
+
+
 def test_another_shape_takes_the_place_of_idle_groups(pool: Any) -> None:
     submit(pool, "wide", Shape(workers=2))
     assert len(set(report(pool, "wide")["pids"])) == 2
@@ -102,6 +114,26 @@ def test_another_shape_takes_the_place_of_idle_groups(pool: Any) -> None:
 def test_a_shape_that_never_fits_is_refused(pool: Any) -> None:
     with pytest.raises(BadInput, match=r"needs 3 x \(1 CPU\).*has 1 x \(2 CPU\)"):
         pool.warm(Shape(workers=3))
+
+
+def test_groups_that_never_come_up_end_the_wait_for_them(
+    cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    from lethe.pool import groups
+
+    for name, value in (("work", "no function"), ("GIVE_UP", 1), ("MAX_FAILURES", 0)):
+        monkeypatch.setattr(groups, name, value)
+    pool = groups.Pool(tmp_path / "hopeless", max_groups=1)
+    try:
+        asked = pool.submit("r", {}, Shape())
+        with pytest.raises(Broken, match="1 worker groups in a row ended before they began"):
+            pool.result(asked)
+        assert report(pool, "r")["verdict"] == "interrupted", "a trial that waits is told"
+    finally:
+        pool.close()
+    assert ray.is_initialized()
 
 
 def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Path) -> None:

@@ -42,7 +42,10 @@ class Session:
         self._thread = threading.Thread(target=self._live, name="session", daemon=True)
 
     def __enter__(self) -> Session:
-        # A job is stopped by SIGTERM: it keeps and reports what is finished, as after Ctrl-C.
+        # A job is stopped by SIGTERM: it keeps and reports what is finished, as after Ctrl-C, which shells have had
+        # ignored in what they start with `&`.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         self._thread.start()
         if self._address is not None:

@@ -3,11 +3,13 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
 from lethe.config import files
+from lethe.config.base import Frozen
 from lethe.config.metrics import METRICS
 from lethe.config.run import Recipe
 from lethe.config.scaling import load_scaling
@@ -164,3 +166,17 @@ def test_metrics_have_a_direction_and_a_meaning() -> None:
     assert all(m.better in ("minimize", "maximize") and m.meaning for m in METRICS.values())
     assert (METRICS["forget"].better, METRICS["utility"].better) == ("minimize", "maximize")
     assert [name for name, metric in METRICS.items() if metric.cost] == ["seconds", "peak_memory_mb", "tokens"]
+
+
+def test_ctrl_c_while_a_value_is_written_down_stays_one() -> None:
+    class Interrupted(Frozen):
+        def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
+            raise KeyboardInterrupt
+
+    class Outer(Frozen):
+        inner: tuple[Interrupted, ...] = (Interrupted(),)
+
+    with pytest.raises(KeyboardInterrupt):
+        Outer().digest()
+    with pytest.raises(KeyboardInterrupt):
+        Outer().model_dump_json()

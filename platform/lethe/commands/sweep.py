@@ -89,6 +89,6 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             where = tracker.finish(record, target)
             console.finish(record, report, [f"models, runs {where}"] if where else [])
-            if session.broken:
+            if record.interrupted and session.broken:
                 raise Broken(session.broken)
     return INTERRUPTED if record.interrupted else 0

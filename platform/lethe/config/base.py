@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict
 
 
 class Frozen(BaseModel):
@@ -15,10 +15,20 @@ class Frozen(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Unused fields are left out, so that values which mean the same have the same digest."""
-        return {key: value for key, value in serialise(self).items() if is_used(type(self), vars(self), key)}
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """As pydantic's, of what `kept` keeps at every depth.
+
+        Not a serializer of pydantic's, which would make an ordinary error of a Ctrl-C inside it.
+        """
+        return _kept(self, super().model_dump(**options))
+
+    def model_dump_json(self, **options: Any) -> str:
+        """`model_dump` as JSON."""
+        return json.dumps(self.model_dump(mode="json", **options))
+
+    def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Without unused fields, so that values which mean the same have the same digest."""
+        return {key: value for key, value in dumped.items() if is_used(type(self), vars(self), key)}
 
     def canonical(self) -> str:
         """One JSON text per value: sorted keys, no spaces."""
@@ -27,6 +37,17 @@ class Frozen(BaseModel):
     def digest(self) -> str:
         """16 hex digits that name this value's content."""
         return short_digest(self.canonical())
+
+
+def _kept(value: Any, dumped: Any) -> Any:
+    """`dumped` is what pydantic made of `value`."""
+    if isinstance(value, Frozen):
+        return value.kept({key: _kept(getattr(value, key), below) for key, below in dumped.items()})
+    if isinstance(value, Mapping):
+        return {key: _kept(*pair) for key, *pair in zip(dumped, value.values(), dumped.values(), strict=True)}
+    if isinstance(value, tuple | list):
+        return type(dumped)(_kept(*pair) for pair in zip(value, dumped, strict=True))
+    return dumped
 
 
 def needs(**values: Any) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field
 
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
@@ -27,10 +27,9 @@ class Recipe(Frozen):
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0)
 
-    @model_serializer(mode="wrap")
-    def _without_unused(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Without what the objective does not read, so that trials which do the same have the same digest."""
-        return {key: value for key, value in serialise(self).items() if key not in unread(type(self.objective))}
+        return {key: value for key, value in super().kept(dumped).items() if key not in unread(type(self.objective))}
 
 
 class Digests(Frozen):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lethe.config.addresses import check_database, without_password
 from lethe.config.base import Frozen
@@ -55,7 +55,7 @@ class Search(Frozen):
             check_database(storage)
         return storage
 
-    @field_serializer("storage", when_used="json")
-    def _shown(self, storage: str | None) -> str | None:
+    def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """What is written down and printed has no password."""
-        return storage and without_password(storage)
+        shown = self.storage and without_password(self.storage)
+        return {key: shown if key == "storage" else value for key, value in super().kept(dumped).items()}

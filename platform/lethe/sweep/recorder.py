@@ -68,14 +68,16 @@ class Recorder(tune.Callback):
             return  # it stays among the running, which the end of the session cut off
         if report.get("final"):
             self._end(config, report)
+        elif result.get("done"):  # a scheduler stopped it: on disk before Optuna is told
+            self._stopped(config)
         else:
             self._on_change(None)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune ended the trial, perhaps before its last report: a scheduler stopped it."""
+        """Tune ended the trial without a report of its end."""
         last = (trial.last_result or {}).get("report", {})
         if trial.config["number"] in self.running and last.get("verdict") != "interrupted":
-            self._end(trial.config, {"verdict": "stopped", "reason": self.why_stopped(trial.config["run"])})
+            self._stopped(trial.config)
 
     def answered(self, config: dict[str, Any], stored: TrialRecord) -> None:
         """A proposal whose run the store already holds: the same result under a new number."""
@@ -83,6 +85,9 @@ class Recorder(tune.Callback):
         for values in stored.series:
             self._tracker.trial_reported(config["number"], values, int(values["epoch"]))
         self._add(stored.model_copy(update={"number": config["number"], "params": config["params"]}))
+
+    def _stopped(self, config: dict[str, Any]) -> None:
+        self._end(config, {"verdict": "stopped", "reason": self.why_stopped(config["run"])})
 
     def _end(self, config: dict[str, Any], report: dict[str, Any]) -> None:
         entry = self.running.pop(config["number"])

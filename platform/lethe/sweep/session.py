@@ -57,7 +57,9 @@ class Session:
                 raise self._error
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None = None, *_: object) -> None:
+        if error is not None and self._pool is not None:
+            self._pool.abandon("the session ended early")
         self._ended.set()
         self._thread.join()
 

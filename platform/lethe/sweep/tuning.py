@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 from optuna.exceptions import StorageInternalError
@@ -123,6 +124,8 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
             tuner.fit()
     except KeyboardInterrupt:
         pass  # the second Ctrl-C; what is finished is still reported
+    except (EOFError, UnpicklingError):
+        pass  # all is done: Tune reads back how its actors ended, and a full disk cut that off
     except UNWRITABLE as error:
         raise Broken(f"the study cannot be written: {_root(error)}") from error
     finally:

@@ -90,11 +90,9 @@ def test_a_killed_worker_controller_mailbox_and_trial_actor_cost_nothing(story: 
     if os.path.ismount(story.home):
         filler = story.home / "filler"
         story.moment()
-        with filler.open("wb") as file:
-            with pytest.raises(OSError, match="No space left"):
-                while True:
-                    file.write(b"0" * (1 << 16))
-                    file.flush()
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+            while True:
+                file.write(b"0" * (1 << 16))
         code = session.wait(60)
         filler.unlink()
         assert code == 75, session.output[-3000:]

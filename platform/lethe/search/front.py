@@ -19,15 +19,21 @@ def objectives(frame: Frame) -> tuple[ObjectiveRecord, ...]:
 
 
 def mark_front(trials: Trials, frame: Frame) -> Trials:
-    """The same trials with `pareto_rank` (0: front) and `feasible` set; only complete, finite trials have a rank."""
+    """The same trials with `pareto_rank` (0: front) and `feasible` set; only complete, finite trials have a rank.
+    Where both are right already it is the same object."""
     whole = _whole(trials, frame)
     values = _values(whole, frame)
-    marks = {}
+    marks: dict[int, tuple[int, bool]] = {}
     if whole:
-        pairs = zip(frame.ranks(values), frame.feasible(values), strict=True)
-        marks = {t.number: {"pareto_rank": int(r), "feasible": bool(ok)} for t, (r, ok) in zip(whole, pairs, strict=True)}
-    none = {"pareto_rank": None, "feasible": False}
-    return tuple(t.model_copy(update=marks.get(t.number, none)) for t in trials)
+        pairs = zip(frame.ranks(values).tolist(), frame.feasible(values).tolist(), strict=True)
+        marks = {t.number: pair for t, pair in zip(whole, pairs, strict=True)}
+    return tuple(_marked(t, *marks.get(t.number, (None, False))) for t in trials)
+
+
+def _marked(trial: TrialRecord, rank: int | None, feasible: bool) -> TrialRecord:
+    if (trial.pareto_rank, trial.feasible) == (rank, feasible):
+        return trial
+    return trial.model_copy(update={"pareto_rank": rank, "feasible": feasible})
 
 
 def name_front(trials: Trials, frame: Frame) -> dict[str, int]:

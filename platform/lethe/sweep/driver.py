@@ -17,7 +17,7 @@ from lethe.errors import Broken
 from lethe.models.prepare import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.search.frame import Frame
-from lethe.search.front import front_hypervolume, mark_front, name_front, objectives
+from lethe.search.front import front_hypervolume, name_front, objectives
 from lethe.search.importance import importances
 from lethe.search.optuna_study import StudyStore
 from lethe.search.space import flatten
@@ -111,7 +111,7 @@ class Sweep:
 
         frame = store.frame
         recorder = Recorder(pool.mailbox, self.tracker, frame, lambda ended: self.console.trial(recorder, ended))
-        recorder.trials = {t.number: t for t in mark_front(self._finished(store), frame)}
+        recorder.take_up(self._finished(store))
         self.console.begin(record, recorder, store.remaining(self.study.search.trials), self.labels)
         interrupted = tune_study(self, pool, store, recorder)
         trials = tuple(recorder.trials[n] for n in sorted(recorder.trials))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,18 +111,24 @@ class Recorder(tune.Callback):
         shutil.rmtree(Path(record.folder) / CHECKPOINT, ignore_errors=True)
         self._add(record)
 
+    def take_up(self, trials: Iterable[TrialRecord]) -> None:
+        """What earlier sessions finished."""
+        self.trials = {t.number: t for t in mark_front(tuple(trials), self._frame)}
+        self._prune(self.trials.values())
+
     def _add(self, record: TrialRecord) -> None:
         with self._lock:
+            front = [n for n, t in self.trials.items() if t.on_front]
             self.trials[record.number] = record
             self.trials = {t.number: t for t in mark_front(tuple(self.trials.values()), self._frame)}
-            self._prune()
+            self._prune(self.trials[n] for n in (*front, record.number))
         self._tracker.trial_ended(self.trials[record.number])
         self._on_change(self.trials[record.number])
 
-    def _prune(self) -> None:
-        """Only members of the front keep their weights: a dominated trial never comes back."""
+    def _prune(self, trials: Iterable[TrialRecord]) -> None:
+        """Of these, only members of the front keep their weights: a dominated trial never comes back."""
         kept = {t.folder for t in self.trials.values() if t.on_front}
-        for trial in self.trials.values():
+        for trial in trials:
             if trial.folder and trial.folder not in kept:
                 shutil.rmtree(Path(trial.folder) / "model", ignore_errors=True)
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 from tests.conftest import Head, private_head
-from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_one, write_study
+from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
 DRIVER, CLUSTER = "driver", "cluster"
 WEIGHTS = {WORKER: 8, CONTROLLER: 4, MAILBOX: 4, TRIAL: 6, DRIVER: 2, CLUSTER: 1}
@@ -55,8 +55,7 @@ class Run:
             self.session.process.kill()
             self.resume()
         elif victim == CLUSTER:
-            for name in ("gcs_server", "raylet"):
-                kill_one(self.head.pid, name, self.draw.choice)
+            kill_cluster(self.head.pid, self.draw)
             self.resume(new_cluster=True)
         else:
             kill_one(self.head.pid, victim, self.draw.choice)

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Head, private_head
-from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_one, write_study
+from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
 TRIALS = 36
 SEED = 5
@@ -117,8 +117,7 @@ def test_a_dead_cluster_ends_the_session_with_one_line(story: Story) -> None:
     session = story.session("--resume")
     session.await_trials(2)
     story.moment()
-    for name in story.draw.sample(("gcs_server", "raylet"), 2):
-        kill_one(story.head.pid, name, story.draw.choice)
+    kill_cluster(story.head.pid, story.draw)
     assert session.wait(55) == 75, session.output[-3000:]
     assert "cluster is gone" in session.last_line and "--resume" in session.last_line
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,15 @@ def kill_one(root: int, name: str, choose: Callable[[list[Any]], Any], timeout: 
     victim = choose(sorted(found, key=lambda p: p.pid))
     os.kill(victim.pid, signal.SIGKILL)
     return victim.pid
+
+
+def kill_cluster(root: int, draw: random.Random) -> None:
+    """SIGKILL to raylet and control store, in any order: the second may die of the first before it is its turn."""
+    victims = [process for name in ("gcs_server", "raylet") for process in find(root, name)]
+    assert len(victims) == 2, victims
+    for victim in draw.sample(victims, 2):
+        with suppress(psutil.NoSuchProcess):
+            victim.kill()
 
 
 def _children(root: int) -> list[psutil.Process]:

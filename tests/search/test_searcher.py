@@ -75,6 +75,16 @@ def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudySto
     assert searcher.suggest("e") == Searcher.FINISHED and len(store.completed()) == 2
 
 
+def test_an_actor_that_died_after_the_end_of_its_trial_needs_nobody_in_its_place(store: StudyStore) -> None:
+    ended = {1: {**DONE, "reason": ""}}
+    searcher = StudySearcher(store, 2, lambda: 2, config, ended=lambda given: ended.get(given["number"]))
+    first, _ = searcher.suggest("a"), searcher.suggest("b")
+    searcher.on_trial_complete("b", error=True)
+    assert list(store.completed()) == [1]
+    searcher.on_trial_complete("a", error=True)
+    assert searcher.suggest("c") == first, "this one had not ended"
+
+
 def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> None:
     asked: list[int] = []
 

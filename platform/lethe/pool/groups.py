@@ -88,6 +88,7 @@ class Pool:
         self._wish: str | None = None
         self.broken: str | None = None  # why no run can go on
         self.silent = False  # even the mailbox is gone: nobody can be told
+        self._deaf = False  # the cluster's control store does not answer: Ray's calls would wait for it
         self._lock = threading.Lock()
         self._nodes = nodes()
         # Calls that a dying mailbox left open are made again once it is back; its rules allow for repetition.
@@ -96,8 +97,10 @@ class Pool:
             .options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000, max_restarts=-1, max_task_retries=-1)
             .remote()
         )
+        self._control_store = ray.get_runtime_context().gcs_address
         self._reconciler = threading.Thread(target=self._reconcile_forever, daemon=True)
         self._reconciler.start()
+        threading.Thread(target=self._listen_forever, daemon=True).start()
 
     def warm(self, shape: Shape) -> int:
         """Start all the groups of this shape that fit and return how many; BadInput where not one does."""
@@ -155,25 +158,31 @@ class Pool:
                 thread.join(max(0.0, deadline - time.monotonic()))
             ray.kill(self.mailbox)
 
+    def _listen_forever(self) -> None:
+        """Whether the cluster lives, by a thread that calls nothing of Ray's and so never waits for it."""
+        misses = 0
+        while not self._closing.wait(LOOK_S):
+            misses = 0 if _answers(self._control_store) else misses + 1
+            self._deaf = misses > 0
+            if misses == PATIENCE:
+                return self._fall_silent("the Ray cluster is gone")
+
     def _reconcile_forever(self) -> None:
-        asked, look_at, misses = self.mailbox.status.remote(), 0.0, 0
-        while not self._closing.wait(RECONCILE_S):
+        asked, look_at = self.mailbox.status.remote(), 0.0
+        while not self._closing.wait(RECONCILE_S) and not self.silent:
+            if self._deaf:
+                continue
             try:
                 if time.monotonic() >= look_at:
-                    misses, look_at = 0 if _answers() else misses + 1, time.monotonic() + LOOK_S
-                    if misses == PATIENCE:
-                        return self._fall_silent("the Ray cluster is gone")
-                    if not misses:
-                        self._nodes = nodes()
-                        self._watch.look()
-                if misses:
-                    continue  # Ray would wait for an answer
+                    look_at = time.monotonic() + LOOK_S
+                    self._nodes = nodes()
+                    self._watch.look()
                 status = ray.get(asked, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(status)
                 asked = self.mailbox.status.remote()
             except ray.exceptions.GetTimeoutError:
-                if not _head_lives():
+                if not self._deaf and not _head_lives():
                     return self._fall_silent("the head of the Ray cluster is gone")
             except ray.exceptions.ActorDiedError as error:
                 return self._fall_silent(f"the pool's mailbox is gone for good ({_line(error)})")
@@ -263,9 +272,9 @@ class Pool:
                 self._ended[name] = _line(error)
 
 
-def _answers() -> bool:
-    """Whether somebody listens where the cluster's control store is."""
-    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+def _answers(address: str) -> bool:
+    """Whether somebody listens there."""
+    host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=ANSWER_S).close()
     except OSError:

@@ -39,11 +39,14 @@ class StudySearcher(Searcher):
         slots: Callable[[], int],
         make_config: MakeConfig,
         ends: Callable[[], bool] = lambda: False,
+        ended: Callable[[dict[str, Any]], Mapping[str, Any] | None] = lambda config: None,
     ) -> None:
         """`slots()` is the number of live worker groups; `make_config` gives a Tune trial's config; `ends()`, asked
-        before each proposal, says whether there should be no more."""
+        before each proposal, says whether there should be no more; `ended(config)` is the last report of a trial that
+        has ended, whatever became of its actor."""
         super().__init__()
         self._store, self._trials, self._slots, self._make_config, self._ends = store, trials, slots, make_config, ends
+        self._ended = ended
         self._turns = Turns(store)
         self._numbers: dict[str, int] = {}
         self._configs: dict[int, dict[str, Any]] = {}
@@ -89,11 +92,12 @@ class StudySearcher(Searcher):
         number = self._numbers.pop(trial_id, None)
         if number is None:
             return
-        if error:
+        known = self._ended(self._configs[number]) if error else None
+        if error and known is None:
             self._again.append(number)
             return
         del self._configs[number]
-        report = report_of(result or {})
+        report = known or report_of(result or {})
         if not report.keys() & {"verdict", *self._store.frame.names}:
             report = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
         self._turns.tell(number, report)

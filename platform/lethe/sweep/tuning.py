@@ -15,6 +15,7 @@ from ray import tune
 from sqlalchemy.exc import SQLAlchemyError
 
 from lethe.errors import Broken
+from lethe.records import TrialRecord
 from lethe.search.optuna_study import Proposal
 from lethe.search.searcher import Answered, StudySearcher
 from lethe.sweep.ending import Ending
@@ -91,9 +92,13 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         stored = sweep.stored(config)
         if stored is not None:
             recorder.answered(config, stored)
-            return Answered({**stored.metrics, "verdict": stored.verdict, "reason": stored.reason})
+            return Answered(_report(stored))
         recorder.began(config)
         return config
+
+    def ended(config: dict[str, Any]) -> dict[str, Any] | None:
+        record = recorder.trials.get(config["number"])
+        return record and _report(record)
 
     if store.remaining(trials) == 0:
         return False
@@ -107,7 +112,9 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
     tuner = tune.Tuner(
         tune.with_resources(PoolTrial, placed()),
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(store, trials, pool.slots, make_config, lambda: bool(pool.ended) or ending()),
+            search_alg=StudySearcher(
+                store, trials, pool.slots, make_config, lambda: bool(pool.ended) or ending(), ended
+            ),
             scheduler=scheduler,
             num_samples=-1,
             reuse_actors=True,
@@ -117,6 +124,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
             storage_path=str(sweep.folder / "tune"),
             verbose=0,
             callbacks=[recorder, _Watch(pool)],
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials hold nothing
         ),
     )
     try:
@@ -138,6 +146,11 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         sweep.console.say(f"no more trials: {ending.reason}")
         return False
     return store.remaining(trials) > 0
+
+
+def _report(record: TrialRecord) -> dict[str, Any]:
+    """The last report of a trial, as the store hears of it."""
+    return {**record.metrics, "verdict": record.verdict, "reason": record.reason}
 
 
 def _root(error: BaseException) -> str:

@@ -1,8 +1,9 @@
 """What the platform itself costs: null trials through Tune, pool, Optuna and MLflow on SQLite.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.pool_overhead [--trials 100]
+    OMP_NUM_THREADS=1 python -m benchmarks.pool_overhead [--trials 100] [--seconds 0]
 
 Prints seconds from start to the first free group, then milliseconds per null trial between the first and last result.
+With `--seconds` trials sleep so long, and it prints the share of that time in which a group had no trial.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ import platform  # noqa: F401  # from the repository root this makes `lethe` imp
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=100)
-    trials = parser.parse_args().trials
+    parser.add_argument("--seconds", type=float, default=0.0)
+    args = parser.parse_args()
+    trials, seconds = args.trials, args.seconds
     os.environ["LETHE_HOME"] = home = tempfile.mkdtemp(prefix="lethe-bench-")
     from lethe.sweep.cluster import connect, prepare_environment
 
@@ -57,7 +60,7 @@ def main() -> None:
     def config(number: int, recipe: Any) -> dict[str, Any]:
         folder = Path(home) / "runs" / str(number)
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
-        payload = {"entry": "lethe.pool.null:execute", "metrics": metrics, "folder": str(folder)}
+        payload = {"entry": "lethe.pool.null:execute", "metrics": metrics, "folder": str(folder), "seconds": seconds}
         return {"number": number, "run": f"null-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
 
     sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
@@ -65,7 +68,13 @@ def main() -> None:
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
     print(f"{groups} groups, first result after {ended[0] - began:.1f} s")
-    print(f"{(ended[-1] - ended[0]) / (len(ended) - 1) * 1e3:.0f} ms per null trial over {len(ended)} trials")
+    span = ended[-1] - ended[0]
+    print(f"{span / (len(ended) - 1) * 1e3:.0f} ms per trial over {len(ended)} trials")
+    if seconds:
+        # Groups began together, so the first trial's end is that of the first round; the last round may be short.
+        whole = [end for end in ended if end <= ended[-1] - seconds / 2] or ended
+        idle = 1 - (len(whole) - groups) * seconds / groups / (whole[-1] - ended[groups - 1])
+        print(f"groups without a trial {idle:.1%} of the time")
     print(f"{time.perf_counter() - finish:.1f} s to flush MLflow at the end")
     pool.close()
 

@@ -48,7 +48,7 @@ def shared_data() -> Path:
 
 @dataclass(frozen=True)
 class Head:
-    """A private Ray cluster of exactly two CPUs, with token authentication, that was started from the checkout."""
+    """A private Ray cluster of exactly so many CPUs, with token authentication, that was started from the checkout."""
 
     address: str
     dashboard: str
@@ -70,7 +70,7 @@ def head() -> Iterator[Head]:
 
 
 @contextmanager
-def private_head() -> Iterator[Head]:
+def private_head(cpus: int = 2) -> Iterator[Head]:
     """`ray start --head` on ports and in a folder of its own; only its own processes are ended."""
     port, dashboard, client, agent = (_free_port() for _ in range(4))
     # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
@@ -79,7 +79,7 @@ def private_head() -> Iterator[Head]:
     environment = {**os.environ, "PATH": activated}
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     command = [
-        *ray, "start", "--head", "--block", "--num-cpus=2", f"--port={port}", f"--temp-dir={folder}",
+        *ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={port}", f"--temp-dir={folder}",
         "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
         f"--dashboard-agent-listen-port={agent}",
         "--disable-usage-stats",

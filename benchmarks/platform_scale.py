@@ -211,7 +211,7 @@ def recording(ended: int) -> None:
 
     frame = Frame.of(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
     recorder = Recorder(None, NullTracker(), frame, lambda _: None)
-    recorder.trials = {number: trial(number) for number in range(ended)}
+    recorder.take_up(trial(number) for number in range(ended))
     began = time.process_time()
     for number in range(ended, ended + 3):
         recorder._add(trial(number))

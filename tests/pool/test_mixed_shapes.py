@@ -17,7 +17,7 @@ from lethe.sweep.cluster import connect
 connect("auto")
 pool = Pool(Path(tempfile.mkdtemp()) / "groups")
 pool.warm(Shape(workers=2))
-widths = [2, 2, 2, 1, 1, 3, 2, 1]
+widths = [2, 2, 1, 3, 1]
 payload = {"entry": "lethe.pool.null:execute", "seconds": 0.2}
 asked = [pool.submit(f"run-{i}", payload, Shape(workers=width)) for i, width in enumerate(widths)]
 found = [len(set(pool.result(request)["pids"])) for request in asked]

@@ -19,7 +19,7 @@ from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from lethe.errors import Broken
 from lethe.pool.capacity import nodes, require, room
 from lethe.pool.mailbox import Mailbox, Report
-from lethe.pool.placement import Named, free
+from lethe.pool.placement import AskedOnce, Named, free
 from lethe.pool.request import Request
 from lethe.pool.shape import HEAD_SLIVER, Shape
 from lethe.pool.watch import Watch
@@ -45,6 +45,10 @@ class _Lean:
     def _create_default_callbacks(self) -> list[Any]:
         kept = [c for c in super()._create_default_callbacks() if type(c).__name__ not in UNWANTED]  # type: ignore[misc]
         return [*kept, Named(self.run_config.name)]  # type: ignore[attr-defined]
+
+    def _initialize_and_run_controller(self, **given: Any) -> Any:
+        policy = AskedOnce(self.scaling_config)  # type: ignore[attr-defined]
+        return super()._initialize_and_run_controller(**{**given, "scaling_policy": policy})  # type: ignore[misc]
 
 
 class _CpuTrainer(_Lean, DataParallelTrainer):

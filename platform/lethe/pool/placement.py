@@ -1,6 +1,6 @@
-"""Placement groups of worker groups, by name: those of a controller that was killed have to be freed by somebody.
+"""Placement groups of worker groups: asked for once, and named, since a killed controller's have to be freed.
 
-Ray Train has a detached actor for it, one per group, that asks the dashboard every second whether the controller
+For the second Ray Train has a detached actor per group that asks the dashboard every second whether the controller
 lives. On a machine with several clusters it does not find its own and ends without a word; and it is a process.
 """
 
@@ -13,8 +13,21 @@ from functools import partial
 from unittest.mock import patch
 
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.util import get_placement_group, placement_group_table, remove_placement_group
+
+
+class AskedOnce(FixedScalingPolicy):
+    """The autoscaler sees a placement group that waits. Train would tell it again through an actor, which takes a
+    second and a half to start and holds nodes for three minutes after they were needed."""
+
+    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
+        """Nothing."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Nothing."""
 
 
 class Named(WorkerGroupCallback):

@@ -90,8 +90,7 @@ def connect(address: str | None, cpus: int | None = None) -> None:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise BadInput(f"cannot join the Ray cluster at {address}: {first}") from None
         return
-    # The dashboard is part of Ray's cleaning up: placement groups of a killed controller are freed through it.
-    ray.init(address="local", include_dashboard=True, dashboard_host="127.0.0.1", num_cpus=cpus, **common)
+    ray.init(address="local", include_dashboard=False, num_cpus=cpus, **common)
 
 
 def in_job() -> bool:

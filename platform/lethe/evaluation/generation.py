@@ -131,6 +131,7 @@ class Decoder:
         )
         return output.logits[:, -1].argmax(-1)
 
+
 def _ended(row: list[int], eos: int) -> list[int]:
     return row[: row.index(eos) + 1] if eos in row else row
 

@@ -12,10 +12,11 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from lethe.config.space import Parameter, Scalar
-from lethe.records import StudyRecord
+from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison.arms import Arm, Cell, Seeded, arms
 from lethe.reporting.comparison.comparison import comparison
 from lethe.reporting.comparison.curves import mean_way
+from lethe.reporting.comparison.draws import draws
 from lethe.reporting.comparison.edges import edge, edges, searched
 from lethe.reporting.comparison.layouts import HYPERVOLUME, LAYOUTS, Column
 from lethe.reporting.comparison.pairs import judgements, pairs, said, sentence
@@ -181,6 +182,31 @@ def test_what_came_out_in_words() -> None:
     (pair,) = map(sentence, judgements(found, [VOLUME]))
     assert pair.startswith("SO-GA against FO-GA: mean hypervolume 0.600 ± 0.141 against 0.150 ± 0.071 over 2 seeds ")
     assert "at unequal budget (2 against 3 trials)" in pair
+
+
+def test_equal_draws_are_compared_with_each_other() -> None:
+    """Two seeds of four draws; the second arm forgets more in seven of them, and its last trial drew something else."""
+
+    def drawn(arm: str, seed: int, number: int, draw: int, forget: float) -> TrialRecord:
+        rate = {"arm": arm, "arm_seed": seed, "optimizer.learning_rate": 1e-3 * (draw + 1)}
+        return arm_trial(number, arm, seed, forget, params=rate)
+
+    trials, members = [], []
+    for seed in (0, 1):
+        for arm_name, forget in (("X", 0.5), ("X+Y", 0.4)):
+            first = len(trials)
+            last = 0.6 if (seed, arm_name) == (1, "X+Y") else forget
+            values = [(0, forget), (1, forget), (2, forget), (3, last)]
+            trials += [drawn(arm_name, seed, first + i, draw, value) for i, (draw, value) in enumerate(values)]
+            trials.append(drawn(arm_name, seed, first + 4, 4 if arm_name == "X" else 5, forget))
+            members.append(member(arm_name, seed, *range(first, first + 5)))
+    record = comparison_study(trials=tuple(trials), members=tuple(members))
+    record.study["compare"]["arms"] = {"X": {}, "X+Y": {}}
+    forget, utility = draws(record, arms(record))
+    assert (forget.better, forget.worse, forget.same) == (7, 1, 0) and round(forget.p, 4) == 0.0703
+    assert str(forget) == "X+Y against X: forget better in 7, worse in 1 of 8 equal draws (sign test p 0.07)."
+    assert (utility.better, utility.worse, utility.same, utility.p) == (0, 0, 8, 1.0)
+    assert not draws(comparison_study(), arms(comparison_study())), "too few"
 
 
 def test_a_way_that_ended_keeps_its_last_value() -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import Arm, arms, seeds
 from lethe.reporting.comparison.curves import Cost, Strip, arm_charts, cost, strip
+from lethe.reporting.comparison.draws import draws
 from lethe.reporting.comparison.edges import Edge, edges
 from lethe.reporting.comparison.layouts import COSTS, Column, Layout, layout_of
 from lethe.reporting.comparison.pairs import judgements, said, sentence
@@ -50,7 +51,7 @@ def comparison(record: StudyRecord) -> Comparison | None:
         layout,
         caption(record, layout),
         said(found, judged),
-        [sentence(one) for one in judged],
+        [*map(sentence, judged), *map(str, draws(record, found))],
         table(record, layout.columns),
         arm_charts(record, found, curves(record, layout)),
         strip(found),

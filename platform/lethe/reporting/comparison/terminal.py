@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import arms, seeds
+from lethe.reporting.comparison.draws import draws
 from lethe.reporting.comparison.edges import edges
 from lethe.reporting.comparison.layouts import HYPERVOLUME, Column, layout_of
 from lethe.reporting.comparison.pairs import judgements, said, sentence
@@ -24,7 +25,7 @@ def print_comparison(record: StudyRecord, console: Console) -> None:
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
     judged = judgements(found, layout_of(record).judged)
     at_edges = (f"at the edge: {edge}" for edge in edges(record, found))
-    for line in (*said(found, judged), *map(sentence, judged), *at_edges):
+    for line in (*said(found, judged), *map(sentence, judged), *map(str, draws(record, found)), *at_edges):
         console.print(line, markup=False)
 
 

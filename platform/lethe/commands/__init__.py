@@ -8,4 +8,5 @@ SUMMARIES: dict[str, str] = {
     "score": "Score models side by side: folders, hub ids, registered versions.",
     "scaling": "Measure how cost and quality of unlearning grow with the model, and predict what was not tried.",
     "doctor": "Check this machine, the cluster and the services, and say how to mend what is wrong.",
+    "services": "Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development.",
 }

@@ -131,7 +131,7 @@ def test_a_study_goes_with_its_trials_and_a_new_one_begins_anew(root: Path, gc: 
     other = root / "studies" / f"{DONE}-2"
     finished(root, other.name, root / "models/used")
     said = gc("--study", DONE, "--yes")
-    assert "removed study" in said and "1 models of its front, none of them registered" in said
+    assert "removed study" in said and "front models: 1, none of them registered" in said
     assert not (root / "studies" / DONE).exists() and (other / "study.json").exists()
     assert [s.study_name for s in optuna.get_all_study_summaries(url)] == [f"{DONE}-2"]
     assert StudyStore(config, url, DONE).optuna.get_trials() == []
@@ -231,7 +231,7 @@ def test_registered_models_are_named_and_outlive_their_study(
     tracker.begin(record)
     (tmp_path / "report").mkdir()
     assert tracker.finish(record, tmp_path / "report")
-    assert "1 models of its front, 1 of them registered, which keep MLflow's own files" in gc("--study", DONE, "--yes")
+    assert "front models: 1, 1 of them registered, which keep MLflow's own files" in gc("--study", DONE, "--yes")
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     version = client.get_model_version_by_alias("lethe-tofu", "knee")
     assert {path.path for path in client.list_artifacts(version.run_id, "model/model")} >= {"model/model/model.safetensors"}

@@ -53,7 +53,7 @@ def _lost(study: Holding) -> Iterator[str]:
             kept = f"{safe} of them registered, which keep MLflow's own files" if safe else "none of them registered"
         except BadInput as error:
             kept = f"whether they are registered is not known ({error})"
-        yield f"{len(front)} models of its front, {kept}"
+        yield f"front models: {len(front)}, {kept}"
 
 
 def _free_study(study: Holding) -> None:

@@ -43,11 +43,14 @@ class Command:
         self.log = home / "services.out"
         self.start()
 
-    def start(self) -> None:
+    def launch(self) -> None:
         command = [sys.executable, "-m", "platform.services", f"--port={self.ports[0]}", f"--store-port={self.ports[1]}"]
         environment = {**os.environ, "LETHE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
+
+    def start(self) -> None:
+        self.launch()
         deadline = time.monotonic() + 180
         while "Ctrl-C" not in self.log.read_text():
             assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
@@ -234,5 +237,9 @@ def test_ctrl_c_ends_what_was_started_and_a_restart_has_it_all(command: Command)
         command.start()
     assert command.process.wait() == 2
     (command.folder / "postgres/postgresql.conf").write_text("")
+    command.launch()
+    while not (started := command.children()):
+        time.sleep(0.1)
+    assert command.end() == 0 and not [process for process in started if process.is_running()]
     command.start()
     assert len(stored(MlflowClient(), "left")) == before

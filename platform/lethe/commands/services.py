@@ -46,15 +46,16 @@ def main(argv: list[str] | None = None) -> int:
 
 @contextmanager
 def _ended_once() -> Iterator[None]:
-    """The first signal is KeyboardInterrupt, whatever a shell set for what it starts with `&`; while that ends
-    everything, no other disturbs it."""
+    """The first signal is KeyboardInterrupt, also where a shell had SIGINT ignored in what it started with `&`; while
+    that ends everything, no other disturbs it. Under nohup a closed terminal ends nothing."""
 
     def interrupt(*_: object) -> None:
         for each in ENDS:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = {each: signal.signal(each, interrupt) for each in ENDS}
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {each: signal.signal(each, interrupt) for each in ENDS if not (kept and each is signal.SIGHUP)}
     try:
         yield
     finally:

@@ -27,7 +27,8 @@ class Size:
 
 
 def files(path: Path) -> Iterator[tuple[Path, Size]]:
-    """Every file in `path`, which may be one itself. What vanishes meanwhile is left out; links are not followed."""
+    """Every file in `path`, which may be one itself. What vanishes meanwhile or is closed to us is left out; links are
+    not followed."""
     try:
         if path.is_dir() and not path.is_symlink():
             for child in path.iterdir():
@@ -35,7 +36,7 @@ def files(path: Path) -> Iterator[tuple[Path, Size]]:
         else:
             status = path.lstat()
             yield path, Size(status.st_size, status.st_mtime)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return
 
 

@@ -57,7 +57,7 @@ class Holding:
 
 def holdings(root: Path) -> list[Holding]:
     """Every study, the one that changed last first."""
-    folders = (path for path in root.glob("*") if path.is_dir() and not path.name.startswith("."))
+    folders = (path for path in root.glob("*") if path.is_dir() and not path.is_symlink() and path.name[0] != ".")
     return sorted(map(holding, folders), key=lambda found: -found.total.changed)
 
 
@@ -87,11 +87,14 @@ def holding(folder: Path) -> Holding:
 
 
 def running(folder: Path) -> bool:
-    """Whether a session holds the study."""
+    """Whether a session holds the study, or nobody lets us know."""
     if not (folder / LOCK).exists():
         return False
-    with hold(folder) as ours:
-        return not ours
+    try:
+        with hold(folder) as ours:
+            return not ours
+    except PermissionError:
+        return True
 
 
 def _place(path: Path) -> tuple[Path | None, str]:

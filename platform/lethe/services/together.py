@@ -53,6 +53,8 @@ def services(folder: Path, port: int, store_port: int) -> Iterator[Services]:
     check_extra()
     check_port(port, "--port")
     check_port(store_port, "--store-port")
+    if port == store_port:
+        raise BadInput(f"port {port} can only be one of both: change --port or --store-port")
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o711)  # each file in it has its own owner; another user's PostgreSQL passes through
     uri, login, store = f"http://127.0.0.1:{port}", folder / "mlflow.env", folder / "store.env"

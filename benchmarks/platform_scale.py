@@ -61,9 +61,12 @@ class Groups:
                 return
             if free is not None:
                 self._waits.append(time.perf_counter() - free)
-            await asyncio.sleep(self._seconds)
-            report = {"epoch": 1, "optimizer_step": 1, **lease["payload"]["metrics"], "verdict": "complete", "final": True}
-            await self._mailbox.report.remote(lease["lease"], 0, report)
+            epochs = lease["payload"]["epochs"]
+            for epoch in range(1, epochs + 1):
+                await asyncio.sleep(self._seconds)
+                report = {"epoch": epoch, "optimizer_step": epoch, **lease["payload"]["metrics"]}
+                end = {"verdict": "complete", "final": True} if epoch == epochs else {}
+                await self._mailbox.report.remote(lease["lease"], epoch - 1, report | end)
             free = time.perf_counter()
 
 
@@ -90,8 +93,10 @@ def _counting(method: Callable[..., Any], name: str, spent: dict[str, float]) ->
     return counted
 
 
-def study_of(trials: int, at_once: int, seconds: float, sampler: str) -> dict[str, Any]:
-    """One study of null trials on the running cluster; everything that is measured of it."""
+def study_of(
+    trials: int, at_once: int, seconds: float, sampler: str, *, uri: str = "", name: str = "null", epochs: int = 1
+) -> dict[str, Any]:
+    """One study of null trials on the running cluster; everything that is measured of it. `seconds` are an epoch's."""
     import ray
 
     from lethe.config.study import load_study
@@ -109,9 +114,9 @@ def study_of(trials: int, at_once: int, seconds: float, sampler: str) -> dict[st
     study = load_study("tofu", [f"search.trials={trials}", f"search.sampler={sampler}"])
     store = StudyStore(study, f"sqlite:///{home}/optuna.db", "null")
     frame = store.freeze({"forget": 0.8, "utility": 0.9})
-    tracker = MlflowTracker(f"sqlite:///{home}/mlflow.db", register_models=False)
+    tracker = MlflowTracker(uri or f"sqlite:///{home}/mlflow.db", register_models=False)
     record = StudyRecord(
-        id="null", space="null", study=study.model_dump(mode="json"), objectives=objectives(frame), digests={},
+        id=name, space="null", study=study.model_dump(mode="json"), objectives=objectives(frame), digests={},
         start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
     )  # fmt: skip
     tracker.begin(record)
@@ -127,28 +132,30 @@ def study_of(trials: int, at_once: int, seconds: float, sampler: str) -> dict[st
         if trial is not None:
             cpu, memory = process.cpu_times(), process.memory_info()
             now = {"at": time.perf_counter(), "rss": memory.rss, "cpu": cpu.user + cpu.system}
+            now["queued"] = tracker._inbox.qsize()
             marks.append({**now, **spent})
 
     recorder = Recorder(mailbox, tracker, frame, ended)
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
-        payload = {"metrics": metrics, "folder": str(Path(home) / "runs" / str(number))}
+        payload = {"metrics": metrics, "epochs": epochs, "folder": str(Path(home) / "runs" / str(number))}
         shape, params = Shape().key, flatten(recipe)
-        return {"number": number, "run": f"null-{number}", "params": params, "shape": shape, "payload": payload}
+        return {"number": number, "run": f"{name}-{number}", "params": params, "shape": shape, "payload": payload}
 
     sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
-    pool = SimpleNamespace(mailbox=mailbox, slots=lambda: at_once)
+    pool = SimpleNamespace(mailbox=mailbox, slots=lambda: at_once, silent=False, ended=None, broken=None)
     with timed(store, ("ask", "tell"), spent):
         tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts that tuning reads
     waits, actors = ray.get(groups.waits.remote()), trial_actors() - before
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
+    flush = time.perf_counter() - finish
     ray.get(mailbox.close.remote())
     ray.get(serving)
     for actor in (groups, mailbox):
         ray.kill(actor)
-    return {"marks": marks, "waits": waits, "actors": actors, "flush": time.perf_counter() - finish}
+    return {"marks": marks, "waits": waits, "actors": actors, "flush": flush, "trials": tuple(recorder.trials.values())}
 
 
 def trial_actors() -> int:

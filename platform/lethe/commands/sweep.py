@@ -22,6 +22,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
     parser.add_argument("--dry-run", action="store_true", help="show the resolved study and its first configurations")
     parser.add_argument("--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)")
+    parser.add_argument(
+        "--publish", metavar="URL", help="copy report, study.json and the front's models to s3://, gs:// or file:// in the end"
+    )
     return parser
 
 
@@ -39,10 +42,10 @@ def main(argv: list[str] | None = None) -> int:
 
         preview(study)
         return 0
-    return _run(study, args.resume, args.reports)
+    return _run(study, args.resume, args.reports, args.publish)
 
 
-def _run(study: Study, resume: bool, reports: Path | None) -> int:
+def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
     from lethe.sweep.cluster import check_address, in_job, prepare_environment
 
     prepare_environment()
@@ -51,6 +54,9 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
     report_root = reports and writable(reports)
     writable(home())
+    from lethe.publishing import open_shelf
+
+    shelf = publish and open_shelf(publish)
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
@@ -89,6 +95,8 @@ def _run(study: Study, resume: bool, reports: Path | None) -> int:
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             where = tracker.finish(record, target)
             console.finish(record, report, [f"models, runs {where}"] if where else [])
+            if shelf and not record.interrupted:
+                console.say(f"published    {shelf.put(record, target)}")
             if record.interrupted and session.broken:
                 raise Broken(session.broken)
     return INTERRUPTED if record.interrupted else 0

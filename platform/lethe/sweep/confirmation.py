@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from lethe.config.checkpoint import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
 from lethe.records import StudyRecord, TrialRecord
 from lethe.search.confirm import confirmed, hypervolume_of_means, names_by_means
@@ -80,7 +81,8 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: Frame) -> Stud
             run = _record(repeat, reports)
             if run.verdict != "stopped":
                 write_result(run)
-            shutil.rmtree(Path(run.folder) / "model", ignore_errors=True)
+            for part in ("model", CHECKPOINT):
+                shutil.rmtree(Path(run.folder) / part, ignore_errors=True)
             add(repeat, run)
             advance(f"trial {repeat.member.number} seed {repeat.config['params'].get('seed')}", run)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -14,6 +15,7 @@ from lethe.config.study import Study
 from lethe.errors import BadInput
 from lethe.storage import home
 
+LOCK = ".lock"  # in a study's folder, held by its session
 
 @contextmanager
 def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, Path]]:
@@ -25,12 +27,25 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
     """
     root, base = home() / "studies", _base(study, digests)
     name = _latest(root, base) if resume else _new(root, base)
-    with (root / name / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BadInput(f"study {name} is running in another process: wait for it, or stop it first") from None
+    with hold(root / name) as ours:
+        if not ours:
+            raise BadInput(f"study {name} is running in another process: wait for it, or stop it first")
         yield name, root / name
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[bool]:
+    """Whether nobody else holds the study in `folder`; if so, nobody else does while the block runs."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = True
+    except BlockingIOError:
+        ours = False
+    try:
+        yield ours
+    finally:
+        os.close(descriptor)
 
 
 def check_resumable(study: Study, digests: Digests) -> None:

@@ -108,7 +108,6 @@ class Recorder(tune.Callback):
         )
         if record.verdict != "lost" or read_result(Path(record.folder)) is None:
             write_result(record)
-        shutil.rmtree(Path(record.folder) / CHECKPOINT, ignore_errors=True)
         self._add(record)
 
     def take_up(self, trials: Iterable[TrialRecord]) -> None:
@@ -126,9 +125,12 @@ class Recorder(tune.Callback):
         self._on_change(self.trials[record.number])
 
     def _prune(self, trials: Iterable[TrialRecord]) -> None:
-        """Of these, only members of the front keep their weights: a dominated trial never comes back."""
+        """Of these, which have ended, none keeps a checkpoint and only members of the front keep their weights: a
+        dominated trial never comes back."""
         kept = {t.folder for t in self.trials.values() if t.on_front}
         for trial in trials:
+            if trial.folder:
+                shutil.rmtree(Path(trial.folder) / CHECKPOINT, ignore_errors=True)
             if trial.folder and trial.folder not in kept:
                 shutil.rmtree(Path(trial.folder) / "model", ignore_errors=True)
 

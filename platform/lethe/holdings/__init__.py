@@ -1,0 +1,1 @@
+"""What lies in the storage root, whose it is, and how it is freed."""

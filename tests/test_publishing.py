@@ -1,0 +1,127 @@
+"""A finished study at an address: into a folder, and into the S3 store of `make services` where that is installed."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from lethe.commands.sweep import main
+from lethe.errors import BadInput, Broken
+from lethe.publishing import PROBE, Shelf, open_shelf
+from lethe.records import StudyRecord
+from lethe.reporting.report import write_report
+from lethe.sweep.recorder import write_result
+from tests.tracking.studies import study, trial
+
+
+@pytest.fixture
+def record(tmp_path: Path) -> StudyRecord:
+    """A study of two runs, one on the front; each has a model of 9 MB, which S3 clients send in pieces."""
+    trials = [trial(n, 0.2 + n / 10, 0.5, pareto_rank=n, folder=str(tmp_path / "runs" / str(n))) for n in range(2)]
+    for one in trials:
+        write_result(one)
+        (Path(one.folder) / "model").mkdir()
+        (Path(one.folder) / "model/model.safetensors").write_bytes(os.urandom(9_000_000))
+        (Path(one.folder) / "checkpoint").mkdir()
+    record = study(*trials, aliases={"knee": 0})
+    write_report(record, tmp_path / "report")
+    return record
+
+
+def published(root: Path) -> set[str]:
+    return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+
+
+def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord, tmp_path: Path) -> None:
+    place = (tmp_path / "a place/shared").as_uri()
+    assert open_shelf(place + "/").put(record, tmp_path / "report") == f"{place}/{record.id}"
+    root, run = tmp_path / "a place/shared" / record.id, record.trials[0].run
+    report = {"report/report.html", "report/front.html", "report/front.png", "report/trials.csv"}
+    assert published(root) == report | {"study.json", f"front/{run}/result.json", f"front/{run}/model/model.safetensors"}
+    assert StudyRecord.model_validate_json((root / "study.json").read_text()) == record
+    model = Path(record.trials[0].folder) / "model/model.safetensors"
+    assert (root / f"front/{run}/model/model.safetensors").read_bytes() == model.read_bytes()
+    open_shelf(place).put(record, tmp_path / "report")  # again
+
+
+def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_path: Path) -> None:
+    shelf = open_shelf((tmp_path / "shared").as_uri())
+
+    class Framing:
+        """Adds what nobody sent, as a server does that does not know an encoding."""
+
+        type_name = "local"
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(shelf.files, name)
+
+        def open_output_stream(self, path: str) -> object:
+            stream = shelf.files.open_output_stream(path)
+            stream.write(b"5\r\n")
+            return stream
+
+    with pytest.raises(Broken, match="failed: of the .* bytes of .* the store has made"):
+        Shelf(shelf.url, Framing(), shelf.folder).put(record, tmp_path / "report")  # type: ignore[arg-type]
+    assert not (tmp_path / "shared" / record.id / "study.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("url", "line"),
+    [
+        ("results", "begins with s3://, gs:// or file://"),
+        ("ftp://host/folder", "begins with s3://, gs:// or file://"),
+        ("s3://key:secret@bucket/folder", "--publish s3://bucket/folder: keys and options belong in the environment"),
+        ("s3:///folder", "say s3://bucket/folder"),
+        ("file://folder", "say s3://bucket/folder, gs://bucket/folder or file:///folder"),
+        ("file:///proc/nothing", "cannot write there"),
+    ],
+)
+def test_bad_addresses_are_refused_in_one_line(url: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tofu", "--publish", url]) == 2
+    said = capsys.readouterr().err
+    assert line in said and said.count("\n") == 1 and "secret" not in said
+
+
+def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{_free_port()}")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    with pytest.raises(BadInput, match="--publish s3://bucket/folder: cannot write there"):
+        open_shelf("s3://bucket/folder")
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def test_an_s3_store_gives_every_byte_back(record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("nanio", "boto3"):
+        pytest.importorskip(name, reason="the extra services is not installed")
+    import boto3
+
+    from lethe.services.objects import credentials, objects
+    from lethe.services.passwords import passwords
+
+    port, words = _free_port(), passwords(tmp_path)
+    with objects(tmp_path, port, words):
+        for name, value in credentials(port, words).items():
+            monkeypatch.setenv(name, value)
+        assert open_shelf("s3://mlflow/shared").put(record, tmp_path / "report") == f"s3://mlflow/shared/{record.id}"
+        client, run = boto3.client("s3"), record.trials[0].run
+        found = client.list_objects_v2(Bucket="mlflow", Prefix="shared/")["Contents"]
+        root = f"shared/{record.id}"
+        model = Path(record.trials[0].folder) / "model/model.safetensors"
+        assert {f"{root}/study.json", f"{root}/front/{run}/model/model.safetensors"} <= {each["Key"] for each in found}
+        stored = client.get_object(Bucket="mlflow", Key=f"{root}/front/{run}/model/model.safetensors")["Body"].read()
+        assert stored == model.read_bytes()
+        client.upload_file(str(model), "mlflow", "as-mlflow-does")
+        assert client.get_object(Bucket="mlflow", Key="as-mlflow-does")["Body"].read() == model.read_bytes()
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
+        with pytest.raises(BadInput, match="cannot write there"):
+            open_shelf("s3://mlflow/shared")
+        assert f"shared/{PROBE}" in {each["Key"] for each in found}

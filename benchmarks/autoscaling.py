@@ -50,12 +50,16 @@ def main() -> None:
 
         prepare_environment()
         connect(address)
+        import ray
+
         trace = Trace()
-        work = null_runs if args.null else lambda trace: study(trace, args.trials)
-        done = work(trace)
-        trace.until(lambda: trace.now == 0, "the cluster did not shrink")
-        time.sleep(1.0)
-        found = {"nodes": trace.finish(), "marks": trace.marks, **done}
+        try:
+            done = null_runs(trace) if args.null else study(trace, args.trials)
+            trace.until(lambda: trace.now == 0, "the cluster did not shrink")
+        finally:
+            nodes = trace.finish()
+            ray.shutdown()  # while the head is there: later, even an error would wait for it
+    found = {"nodes": nodes, "marks": trace.marks, **done}
     print(" -> ".join(str(count) for _, count in found["nodes"]))
     for at, what in found["marks"]:
         print(f"{at:6.1f} s  {what}")
@@ -174,24 +178,23 @@ def null_runs(trace: Trace) -> dict[str, Any]:
     from lethe.pool.groups import Pool
     from lethe.pool.shape import Shape
 
-    most, epochs = config()["max_workers"], 12
+    def get(reference: Any) -> Any:
+        return ray.get(reference, timeout=LIMIT_S)
+
+    most, epochs = config()["max_workers"], 3
     folder = Path(tempfile.mkdtemp(prefix="lethe-null-"))
     pool = Pool(folder, wait_s=LIMIT_S)
     try:
         pool.warm(Shape())
-        for i in range(most):
-            payload = {"entry": "lethe.pool.null:execute", "epochs": epochs, "seconds": 0.5}
-            ray.get(pool.mailbox.submit.remote(f"run-{i}", payload, Shape().key))
+        payload = {"entry": "lethe.pool.null:execute", "epochs": epochs, "seconds": 0.5}
+        runs = [pool.submit(f"run-{i}", payload, Shape()) for i in range(most)]
         # Nobody has asked for a second report: every run waits in the middle, on a node of its own.
-        first = [pool.result(pool.mailbox.next_report.remote(f"run-{i}", 0)) for i in range(most)]
+        first = [run.report(0, get) for run in runs]
         trace.until(lambda: trace.now == most, "not every node came")
         kill_node(first[0]["pids"][0], trace)
         trace.until(lambda: trace.now < most, "the killed node is still counted")
         trace.until(lambda: trace.now == most, "no node came for the one that was killed")
-        last = [
-            [pool.result(pool.mailbox.next_report.remote(f"run-{i}", seen)) for seen in range(1, epochs)][-1]
-            for i in range(most)
-        ]
+        last = [[run.report(seen, get) for seen in range(1, epochs)][-1] for run in runs]
     finally:
         pool.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,16 @@ def checks() -> list[Check]:
     alive = [node for node in ray.nodes() if node["Alive"]]
     alive.sort(key=lambda node: HEAD not in node["Resources"])
     return [Check("head" if i == 0 else f"node {i}", lambda node=node: _node(node)) for i, node in enumerate(alive)]
+
+
+def check_others() -> None:
+    """Raises BadInput for a living node that a study cannot use; the driver's own is not asked."""
+    import ray
+
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    with ThreadPoolExecutor(max(1, len(others))) as at_once:
+        list(at_once.map(_node, others))
 
 
 def _node(node: dict[str, Any]) -> str:

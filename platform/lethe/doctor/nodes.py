@@ -62,10 +62,20 @@ def check_others() -> None:
     """Raises BadInput for a living node that a study cannot use; the driver's own is not asked."""
     import ray
 
+    def living() -> dict[str, dict[str, Any]]:
+        return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+    def look(node: dict[str, Any]) -> None:
+        try:
+            _node(node)
+        except BadInput:
+            if node["NodeID"] in living():  # one that has left meanwhile, as idle and spot nodes do, is no mistake
+                raise
+
     here = ray.get_runtime_context().get_node_id()
-    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != here]
+    others = [node for name, node in living().items() if name != here]
     with ThreadPoolExecutor(max(1, len(others))) as at_once:
-        list(at_once.map(_node, others))
+        list(at_once.map(look, others))
 
 
 def _node(node: dict[str, Any]) -> str:

@@ -13,7 +13,6 @@ import json
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 HEAD_ID = "f" * 51 + "00000"  # the id that the fake provider gives its head
 LIMIT_S = 120.0
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # read on Linux, too: nodes have the address 127.0.0.1
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 
@@ -43,19 +43,23 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="where the trace goes, as JSON")
     args = parser.parse_args()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ.update(token, OMP_NUM_THREADS="1", LETHE_NODES=promise())
+    os.environ.update(token, **LOOPBACK, OMP_NUM_THREADS="1", LETHE_NODES=promise())
     with head() as address:
         os.environ["RAY_ADDRESS"] = address
         from lethe.sweep.cluster import connect, prepare_environment
 
         prepare_environment()
         connect(address)
+        import ray
+
         trace = Trace()
-        work = null_runs if args.null else lambda trace: study(trace, args.trials)
-        done = work(trace)
-        trace.until(lambda: trace.now == 0, "the cluster did not shrink")
-        time.sleep(1.0)
-        found = {"nodes": trace.finish(), "marks": trace.marks, **done}
+        try:
+            done = null_runs(trace) if args.null else study(trace, args.trials)
+            trace.until(lambda: trace.now == 0, "the cluster did not shrink")
+        finally:
+            nodes = trace.finish()
+            ray.shutdown()  # while the head is there: later, even an error would wait for it
+    found = {"nodes": nodes, "marks": trace.marks, **done}
     print(" -> ".join(str(count) for _, count in found["nodes"]))
     for at, what in found["marks"]:
         print(f"{at:6.1f} s  {what}")
@@ -83,7 +87,7 @@ def head() -> Iterator[str]:
     port, dashboard, client = (free_port() for _ in range(3))
     folder = Path(tempfile.mkdtemp(prefix="la-", dir="/tmp"))  # short: Ray's sockets lie in it
     whole = config()
-    whole["provider"]["gcs_address"] = f"{host()}:{port}"
+    whole["provider"]["gcs_address"] = f"127.0.0.1:{port}"
     (folder / "cluster.yaml").write_text(yaml.safe_dump(whole))
     environment = {
         **os.environ,
@@ -108,16 +112,14 @@ def head() -> Iterator[str]:
         )
     try:
         wait(lambda: answers(dashboard), f"the head did not come up, see {folder}/head.log")
-        yield f"{host()}:{port}"
+        yield f"127.0.0.1:{port}"
     finally:
-        mine = [*processes(str(folder))]
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-        for left in psutil.wait_procs(mine, timeout=5)[1]:
-            left.kill()
+        # Asked to end, a cluster takes its time over nodes that nobody needs any more.
+        for mine in [*psutil.Process(process.pid).children(recursive=True), *processes(str(folder))]:
+            with suppress(psutil.NoSuchProcess):
+                mine.kill()
+        process.kill()
+        process.wait()
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -174,24 +176,23 @@ def null_runs(trace: Trace) -> dict[str, Any]:
     from lethe.pool.groups import Pool
     from lethe.pool.shape import Shape
 
-    most, epochs = config()["max_workers"], 12
+    def get(reference: Any) -> Any:
+        return ray.get(reference, timeout=LIMIT_S)
+
+    most, epochs = config()["max_workers"], 3
     folder = Path(tempfile.mkdtemp(prefix="lethe-null-"))
     pool = Pool(folder, wait_s=LIMIT_S)
     try:
         pool.warm(Shape())
-        for i in range(most):
-            payload = {"entry": "lethe.pool.null:execute", "epochs": epochs, "seconds": 0.5}
-            ray.get(pool.mailbox.submit.remote(f"run-{i}", payload, Shape().key))
+        payload = {"entry": "lethe.pool.null:execute", "epochs": epochs, "seconds": 0.5}
+        runs = [pool.submit(f"run-{i}", payload, Shape()) for i in range(most)]
         # Nobody has asked for a second report: every run waits in the middle, on a node of its own.
-        first = [pool.result(pool.mailbox.next_report.remote(f"run-{i}", 0)) for i in range(most)]
+        first = [run.report(0, get) for run in runs]
         trace.until(lambda: trace.now == most, "not every node came")
         kill_node(first[0]["pids"][0], trace)
         trace.until(lambda: trace.now < most, "the killed node is still counted")
         trace.until(lambda: trace.now == most, "no node came for the one that was killed")
-        last = [
-            [pool.result(pool.mailbox.next_report.remote(f"run-{i}", seen)) for seen in range(1, epochs)][-1]
-            for i in range(most)
-        ]
+        last = [[run.report(seen, get) for seen in range(1, epochs)][-1] for run in runs]
     finally:
         pool.close()
         shutil.rmtree(folder, ignore_errors=True)
@@ -253,13 +254,6 @@ def processes(folder: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter(["cmdline"]):
         if any(folder in word for word in process.info["cmdline"] or ()):
             yield process
-
-
-def host() -> str:
-    """The address that Ray gives this machine."""
-    import ray
-
-    return ray.util.get_node_ip_address()
 
 
 def answers(port: int) -> bool:

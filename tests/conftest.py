@@ -72,7 +72,7 @@ def head() -> Iterator[Head]:
 @contextmanager
 def private_head(cpus: int = 2) -> Iterator[Head]:
     """`ray start --head` on ports and in a folder of its own; only its own processes are ended."""
-    port, dashboard, client, agent = (_free_port() for _ in range(4))
+    port, dashboard, client, agent = (free_port() for _ in range(4))
     # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
     folder = tempfile.mkdtemp(prefix="lr-", dir="/tmp")
     activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -102,7 +102,8 @@ def private_head(cpus: int = 2) -> Iterator[Head]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of loopback; nobody listens there."""
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]

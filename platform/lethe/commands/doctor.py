@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 
 from lethe.doctor.check import examine
-from lethe.errors import guard
-
-WRONG = 1
+from lethe.errors import BAD_INPUT, guard
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @guard
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 nothing is wrong, 1 something is."""
+    """Exit codes: 0 nothing is wrong, 2 something is."""
     args = _parser().parse_args(argv)
     from lethe.doctor.machine import quick
     from lethe.sweep.cluster import prepare_environment
@@ -30,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     wrong = examine(quick())
     if not args.quick and not wrong:
         wrong = _full(args.grow)
-    return WRONG if wrong else 0
+    return BAD_INPUT if wrong else 0
 
 
 def _full(grow: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,26 @@ def checks() -> list[Check]:
     alive = [node for node in ray.nodes() if node["Alive"]]
     alive.sort(key=lambda node: HEAD not in node["Resources"])
     return [Check("head" if i == 0 else f"node {i}", lambda node=node: _node(node)) for i, node in enumerate(alive)]
+
+
+def check_others() -> None:
+    """Raises BadInput for a living node that a study cannot use; the driver's own is not asked."""
+    import ray
+
+    def living() -> dict[str, dict[str, Any]]:
+        return {node["NodeID"]: node for node in ray.nodes() if node["Alive"]}
+
+    def look(node: dict[str, Any]) -> None:
+        try:
+            _node(node)
+        except BadInput:
+            if node["NodeID"] in living():  # one that has left meanwhile, as idle and spot nodes do, is no mistake
+                raise
+
+    here = ray.get_runtime_context().get_node_id()
+    others = [node for name, node in living().items() if name != here]
+    with ThreadPoolExecutor(max(1, len(others))) as at_once:
+        list(at_once.map(look, others))
 
 
 def _node(node: dict[str, Any]) -> str:

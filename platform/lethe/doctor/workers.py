@@ -64,11 +64,10 @@ class Workers:
         pool = Pool(folder, max_groups=1)
         try:
             pool.warm(self._shape)
-            ray.get(pool.mailbox.submit.remote("doctor", {"entry": ENTRY, "device": self._shape.device}, self._shape.key))
-            answered = pool.mailbox.next_report.remote("doctor", 0)
-            if not self._grow and not ray.wait([answered], timeout=LIMIT_S)[0]:
-                raise BadInput(f"no worker group answered within {LIMIT_S:g} s: `ray status` says what it waits for")
-            report = pool.result(answered)
+            asked = pool.submit("doctor", {"entry": ENTRY, "device": self._shape.device}, self._shape)
+            report = pool.result(asked) if self._grow else asked.report(0, lambda ref: ray.get(ref, timeout=LIMIT_S))
+        except ray.exceptions.GetTimeoutError:
+            raise BadInput(f"no worker group answered within {LIMIT_S:g} s: `ray status` says what it waits for") from None
         finally:
             pool.close()
             shutil.rmtree(folder, ignore_errors=True)

@@ -48,7 +48,7 @@ def _token() -> tuple[tuple[str, str], ...]:
     try:
         header = loader.get_token_for_http_header() if loader.has_token() else {}
     except AuthenticationError as error:
-        raise BadInput(str(error).partition(". ")[0]) from None
+        raise BadInput(f"{str(error).partition('. ')[0]}: {TOKEN}") from None
     if not header:
         raise BadInput(f"RAY_AUTH_MODE=token, but there is no token: {TOKEN}")
     return tuple(header.items())

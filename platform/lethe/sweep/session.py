@@ -103,6 +103,10 @@ class Session:
         from lethe.sweep.checks import check_devices
 
         check_devices(self._study)
+        if self._address is not None:
+            from lethe.doctor.nodes import check_others
+
+            check_others()
         self._checked.set()
         resources = self._study.resources
         self._pool = Pool(

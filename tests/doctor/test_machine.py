@@ -1,0 +1,175 @@
+"""The doctor's quick checks, each with what is well and what is not; and the command that makes them."""
+
+from __future__ import annotations
+
+import base64
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lethe.doctor import machine
+from lethe.doctor.check import Check, Skipped, examine
+from lethe.errors import BadInput
+from tests.conftest import ROOT, free_port
+
+USER, WORD = "ada", "correct-horse"
+
+
+def said(check: Callable[[], str]) -> tuple[str, str]:
+    """Its state and its line."""
+    lines: list[str] = []
+    examine([Check("it", check)], lines.append)
+    (line,) = lines
+    assert "\n" not in line
+    state, _, text = line.split(maxsplit=2)
+    return state, text
+
+
+def test_every_finding_is_one_line_and_bad_ones_are_counted() -> None:
+    def look(what: Exception) -> Callable[[], str]:
+        def raises() -> str:
+            raise what
+
+        return raises
+
+    lines: list[str] = []
+    checks = [
+        Check("a", lambda: "here"), Check("b", look(BadInput("two\nlines: mend it"))), Check("c", look(Skipped("not here")))
+    ]  # fmt: skip
+    assert examine(checks, lines.append) == 1
+    assert lines == ["ok   a         here", "bad  b         two lines: mend it", "--   c         not here"]
+
+
+def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert said(machine.python)[0] == "ok"
+    monkeypatch.setattr(machine, "PYTHON", (2, 7))
+    state, text = said(machine.python)
+    assert state == "bad" and "needs 2.7" in text and "make install" in text
+
+
+def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, text = said(machine.packages)
+    assert state == "ok" and "torch" in text
+    required = machine._required()
+    for wrong, named in (("torch>=99", "torch 2"), ("no-such-package>=1", "no-such-package is missing")):
+        monkeypatch.setattr(machine, "_required", lambda wrong=wrong: [*required, wrong])
+        state, text = said(machine.packages)
+        assert state == "bad" and named in text and "make install" in text and text.count(";") == 0
+
+
+def test_machine_says_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text('#!/bin/sh\necho "GPU 0: A Card (UUID: GPU-1)"\necho "GPU 1: A Card (UUID: GPU-2)"\n')
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    assert machine.gpus() == ["A Card", "A Card"] and said(machine.machine)[1].endswith("A Card, A Card")
+    driver.write_text("#!/bin/sh\nexit 9\n")
+    assert said(machine.machine)[1].endswith("no GPU")
+
+
+def test_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path / "home"))
+    state, text = said(machine.storage)
+    assert state == "ok" and str(tmp_path / "home") in text and not list((tmp_path / "home").iterdir())
+    monkeypatch.setattr(machine, "LEAST_FREE_GB", 1e9)
+    state, text = said(machine.storage)
+    assert state == "bad" and "GB free" in text and "set LETHE_HOME" in text
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path / "file/below"))
+    state, text = said(machine.storage)
+    assert state == "bad" and "cannot write to" in text and "set LETHE_HOME" in text
+
+
+@pytest.fixture
+def mlflow_with_login() -> Iterator[str]:
+    """A server that wants to know who asks."""
+    wanted = "Basic " + base64.b64encode(f"{USER}:{WORD}".encode()).decode()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.headers.get("Authorization") == wanted else 401)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """No login anywhere; the home folder."""
+    for name in ("USERNAME", "PASSWORD", "TOKEN"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_mlflow_that_wants_a_login(mlflow_with_login: str, nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_with_login)
+    state, text = said(machine.mlflow)
+    assert state == "bad" and "refuses requests without credentials" in text and "MLFLOW_TRACKING_PASSWORD" in text
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-word")
+    state, text = said(machine.mlflow)
+    assert state == "bad" and "refuses these credentials" in text and "wrong-word" not in text
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", WORD)
+    assert said(machine.mlflow) == ("ok", f"{mlflow_with_login}, logged in")
+
+
+def test_mlflows_own_file_of_credentials(mlflow_with_login: str, nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_with_login)
+    (nobody / ".mlflow").mkdir()
+    (nobody / ".mlflow/credentials").write_text(f"[mlflow]\nmlflow_tracking_username = {USER}\nmlflow_tracking_password = {WORD}\n")
+    assert said(machine.mlflow) == ("ok", f"{mlflow_with_login}, logged in")
+
+
+def test_mlflow_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    address = f"http://{USER}:{WORD}@127.0.0.1:{free_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
+    state, text = said(machine.mlflow)
+    assert state == "bad" and "cannot reach the MLflow store" in text and WORD not in text
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    assert said(machine.mlflow)[0] == "ok"
+
+
+def quickly(**environment: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    """`python -m platform.doctor --quick`, and the seconds of processor time that it took."""
+    before = psutil.Process().cpu_times()
+    done = subprocess.run(
+        [sys.executable, "-m", "platform.doctor", "--quick"],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    after = psutil.Process().cpu_times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return done, spent
+
+
+def test_the_quick_form_takes_less_than_three_seconds() -> None:
+    done, seconds = quickly()
+    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        ["ok", name] for name in ("python", "packages", "machine", "storage", "ray", "mlflow")
+    ]
+    assert seconds < 3
+
+
+def test_whatever_is_wrong_has_a_line_and_the_exit_code_is_2(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    store, ray = f"http://127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
+    done, _ = quickly(LETHE_HOME=str(tmp_path / "file/below"), MLFLOW_TRACKING_URI=store, RAY_ADDRESS=ray)
+    assert done.returncode == 2
+    states = {line.split()[1]: line for line in done.stdout.splitlines()}
+    assert [name for name, line in states.items() if line.startswith("bad")] == ["storage", "ray", "mlflow"]
+    assert ray in states["ray"] and store in states["mlflow"] and len(states) == 6

@@ -1,0 +1,145 @@
+"""The whole doctor on a cluster of two nodes, one of which does not see the storage; and what a study says to that."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from urllib.request import Request, urlopen
+
+import psutil
+import pytest
+
+from lethe.doctor import nodes
+from lethe.doctor.workers import Workers
+from lethe.errors import BadInput
+from lethe.pool.shape import Shape
+from lethe.storage import home
+from tests.conftest import ROOT, Head, private_head
+
+HERE = {"CPU": 2.0}
+
+
+def told(**changes: Any) -> dict[str, Any]:
+    """What a node says where all is well, but for the changes."""
+    return {"versions": nodes.versions(), "gpus": [], "storage": "", **changes}
+
+
+def test_a_node_like_the_driver_is_well() -> None:
+    assert nodes._judged("n1", HERE, told(), back=True) == "n1: 2 CPU, no GPU, our versions, our storage"
+
+
+@pytest.mark.parametrize(
+    ("found", "resources", "back", "said"),
+    [
+        (told(versions={**nodes.versions(), "torch": "1.0"}), HERE, True, r"^n1 has torch 1\.0 \(driver .*same image"),
+        (told(versions={}), HERE, True, r"torch None.*lethe source None"),
+        (told(storage="No such file or directory"), HERE, True, r"does not share LETHE_HOME=\S+ \(No such file.*mount one folder"),
+        (told(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
+        (told(gpus=["A"]), {"GPU": 2.0}, True, r"shows 1 GPUs, Ray counts 2: look at nvidia-smi"),
+    ],
+)
+def test_a_node_that_is_not(found: dict[str, Any], resources: dict[str, float], back: bool, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        nodes._judged("n1", resources, found, back)
+
+
+def test_a_node_that_leaves_while_it_is_asked_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    def refuse(node: dict[str, Any]) -> str:
+        raise BadInput("cannot run a task")
+
+    answers = [["mine", "theirs"], ["mine"], ["mine", "theirs"], ["mine", "theirs"]]
+    monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": name, "Alive": True} for name in answers.pop(0)])
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
+    monkeypatch.setattr(nodes, "_node", refuse)
+    nodes.check_others()
+    with pytest.raises(BadInput, match="cannot run a task"):
+        nodes.check_others()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"sum": 2.0}, r"gloo: the sum over 2 ranks is wrong \(2\)"),
+        ({"stages": {"0": [3.0, 1.0], "2": "OpError: none"}}, "stage 2 fails here: OpError"),
+        ({"stages": {"0": [3.0, 1.0], "2": [3.0, 1.5]}}, "stage 2 trains otherwise than stage 0"),
+        ({"stages": {"0": [3.0, 3.0]}}, "stage 0 trains otherwise"),
+    ],
+)
+def test_workers_that_answer_wrongly(change: dict[str, Any], said: str) -> None:
+    workers = Workers(grow=False)
+    workers._shape = Shape(2)
+    workers._answer = {"backend": "gloo", "sum": 3.0, "stages": {"0": [3.0, 1.0], "1": [3.0, 1.0]}}
+    assert [check.look() for check in workers.checks()][0] == "2 on cpu, gloo sums right"
+    workers._answer |= change
+    with pytest.raises(BadInput, match=said):
+        [check.look() for check in workers.checks()]
+
+
+APART = ["unshare", "--mount"] if os.geteuid() == 0 else ["unshare", "--user", "--map-root-user", "--mount"]
+
+
+@pytest.fixture(scope="module")
+def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    """A head, and a node that has an empty folder where the others have LETHE_HOME."""
+    home().mkdir(parents=True, exist_ok=True)
+    attempt = [*APART, "mount", "-t", "tmpfs", "lethe-blind", str(home())]
+    if not shutil.which("unshare") or subprocess.run(attempt, capture_output=True).returncode:
+        pytest.skip("a node cannot have a file system of its own here")
+    log = tmp_path_factory.mktemp("node") / "log"
+    with private_head() as head:
+        ray = f"{sys.executable} -c 'from ray.scripts.scripts import main; main()'"
+        start = f"{ray} start --block --address={head.address} --num-cpus=1 --dashboard-agent-listen-port=0"
+        node = subprocess.Popen(
+            [*APART, "sh", "-c", f"mount -t tmpfs lethe-blind {home()} && exec {start}"],
+            cwd=ROOT, env=head.environment, stdout=log.open("w"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            await_node(node, head, log)
+            yield head
+        finally:
+            for process in [*psutil.Process(node.pid).children(recursive=True), node]:
+                process.kill()
+            node.wait()
+
+
+def await_node(node: subprocess.Popen[bytes], head: Head, log: Path) -> None:
+    """Until the cluster has two nodes."""
+    asked = Request(f"{head.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
+    deadline, states = time.monotonic() + 90, ""
+    while states.count('"ALIVE"') < 2:
+        assert node.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:] + states
+        time.sleep(0.5)
+        with urlopen(asked, timeout=30) as answer:
+            states = answer.read().decode()
+
+
+def test_the_doctor_names_the_node_that_does_not_see_the_storage(two_nodes: Head) -> None:
+    done = two_nodes.run(sys.executable, "-m", "platform.doctor")
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = {line.split()[1]: line for line in done.stdout.splitlines()[:6]}
+    assert "token accepted" in lines["ray"]
+    head, node, workers, stages = done.stdout.splitlines()[6:]
+    assert head.startswith("ok   head") and head.endswith("our versions, our storage")
+    assert node.startswith("bad  node 1") and f"does not share LETHE_HOME={home()}" in node
+    assert workers == "ok   workers   2 on cpu, gloo sums right"
+    assert stages.startswith("ok   deepspeed stages 0, 1, 2, 3: equal losses")
+
+
+def test_a_study_refuses_such_a_cluster_in_one_line(two_nodes: Head, tmp_path: Path) -> None:
+    from tests.faults.world import write_study
+
+    began = time.monotonic()
+    done = two_nodes.run(sys.executable, "-m", "platform.sweep", str(write_study(tmp_path, 2)), "--reports", str(tmp_path))
+    said = [line for line in done.stderr.splitlines() if line.startswith("lethe:")]
+    assert done.returncode == 2 and len(said) == 1, done.stdout + done.stderr
+    assert "does not share LETHE_HOME" in said[0] and "trial" not in done.stdout
+    assert time.monotonic() - began < 180, "seconds where the machine has nothing else to do"

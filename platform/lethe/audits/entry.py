@@ -15,7 +15,7 @@ from lethe.config.audits import Audits
 from lethe.config.run import Recipe
 from lethe.data.template import Template
 from lethe.errors import BadInput
-from lethe.models.loading import load_model
+from lethe.models.loading import load_model, put_adapter
 from lethe.training.assets import Assets
 from lethe.training.context import Context, context_for
 from lethe.training.entry import read_truth
@@ -47,9 +47,7 @@ def finished(folder: Path, context: Context) -> PreTrainedModel:
     """A run's saved model, or another model's folder: whole, its adapter merged into a copy of the start weights."""
     if not (folder / "adapter_config.json").is_file():
         return load_model(folder).to(context.assets.device)
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(context.fresh_model(), str(folder)).merge_and_unload().eval()
+    return put_adapter(context.fresh_model(), folder).merge_and_unload().eval()
 
 
 def _template(folder: Path, context: Context) -> Template:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ADAPTER = "adapter_model.safetensors"
+
 
 def load_model(folder: Path) -> PreTrainedModel:
     """A causal language model in fp32, in evaluation mode."""
@@ -30,14 +32,22 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 def load_adapted(base: Path, adapter: Path) -> PeftModel:
     """A model with a peft adapter on it, in fp32, in evaluation mode."""
-    from peft import PeftModel
-
     model = load_model(base)
     try:
-        return PeftModel.from_pretrained(model, str(adapter)).eval()
+        return put_adapter(model, adapter).eval()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise BadInput(f"cannot load the adapter in {adapter} on {base}: {reason}") from error
+
+
+def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
+    """`model` with the adapter of a folder on it. Peft would take a pickle where there are no safetensors, and ask the hub
+    where there is neither: BadInput."""
+    if not (adapter / ADAPTER).is_file():
+        raise BadInput(f"{adapter} is an adapter and has no {ADAPTER}")
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(adapter))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

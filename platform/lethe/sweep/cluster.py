@@ -30,6 +30,8 @@ DEFAULTS = {
     # A job's own env_vars (LETHE_HOME, say) and ours name the same variables: ours repeat them, so they may win.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
+# The name is Ray's, which reads it on Linux, too: the address of this machine is 127.0.0.1, and all servers listen there.
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
 
 def prepare_environment() -> None:
@@ -43,6 +45,7 @@ def check_address() -> str | None:
     our own, which nobody else on this machine gets into."""
     address = os.environ.get("RAY_ADDRESS") or None
     if address in (None, "local"):
+        os.environ.update(LOOPBACK)
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         return None

@@ -13,6 +13,7 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+from lethe.models.loading import put_adapter
 from lethe.tracking.quiet import quiet_transformers
 
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_*", "README.md", "generation_config.json")
@@ -28,13 +29,12 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     """Write base + adapter as one plain model with the adapter's tokenizer, in fp32: what the trial evaluated."""
     with quiet_transformers():
         import torch
-        from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
         model = AutoModelForCausalLM.from_pretrained(
             str(base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
-        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+        merged = put_adapter(model, adapter).merge_and_unload()
         merged.save_pretrained(str(target))
     has_tokenizer = (adapter / "tokenizer_config.json").is_file()
     _copy_small(adapter if has_tokenizer else base, target)

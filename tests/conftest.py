@@ -24,6 +24,8 @@ _HOME = tempfile.TemporaryDirectory(prefix="lethe-tests-")
 os.environ.update(LETHE_HOME=_HOME.name, OMP_NUM_THREADS="1", TOKENIZERS_PARALLELISM="false", DS_ACCELERATOR="cpu")
 # Ray reads the token once per process, so it is there before Ray is.
 os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+# Commands that run in this process would choose loopback for it, and clusters of several nodes come later.
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -106,8 +107,10 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
             await_node(node, head, log)
             yield head
         finally:
-            for process in [*psutil.Process(node.pid).children(recursive=True), node]:
-                process.kill()
+            with suppress(psutil.NoSuchProcess):
+                for process in psutil.Process(node.pid).children(recursive=True):
+                    process.kill()
+            node.kill()
             node.wait()
 
 

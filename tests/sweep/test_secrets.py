@@ -77,6 +77,7 @@ def mlflow(places: Places, planted: Planted, monkeypatch: pytest.MonkeyPatch) ->
     quiet_mlflow()
     from mlflow import server
     from mlflow.server import handlers
+    from mlflow.tracking._model_registry import utils
     from werkzeug.serving import make_server
 
     monkeypatch.setenv(server.BACKEND_STORE_URI_ENV_VAR, f"sqlite:///{places.mlflow}/mlflow.db")
@@ -84,6 +85,8 @@ def mlflow(places: Places, planted: Planted, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(server.ARTIFACT_ROOT_ENV_VAR, "mlflow-artifacts:/")
     monkeypatch.setenv(server.ARTIFACTS_DESTINATION_ENV_VAR, (places.mlflow / "artifacts").as_uri())
     monkeypatch.setenv(server.SERVE_ARTIFACTS_ENV_VAR, "true")
+    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "")  # the application sets it for this whole process, and in a variable
+    monkeypatch.setattr(utils, "_registry_uri", None)
     for store in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
         monkeypatch.setattr(handlers, store, None)
     handlers._get_tracking_store().search_experiments()  # makes the tables, which takes a while

@@ -36,14 +36,11 @@ class Watched(Recorder):
         self.stopped: list[float] = []
         self.first: list[float] = []
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        if trial.config["number"] in self.running:
-            self.stopped.append(time.monotonic())
-        super().on_trial_complete(iteration, trials, trial, **info)
-
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
         if result["report"]["epoch"] == 1:
             self.first.append(time.monotonic())
+        if result.get("done") and not result["report"].get("final"):
+            self.stopped.append(time.monotonic())
         super().on_trial_result(iteration, trials, trial, result, **info)
 
 

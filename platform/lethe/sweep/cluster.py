@@ -31,7 +31,7 @@ DEFAULTS = {
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
 # The name is Ray's, which reads it on Linux, too: the address of this machine is 127.0.0.1, and all servers listen there.
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def prepare_environment() -> None:
@@ -45,7 +45,7 @@ def check_address() -> str | None:
     our own, which nobody else on this machine gets into."""
     address = os.environ.get("RAY_ADDRESS") or None
     if address in (None, "local"):
-        os.environ.update(LOOPBACK)
+        os.environ.setdefault(*LOOPBACK)
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         return None

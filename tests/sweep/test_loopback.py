@@ -1,0 +1,34 @@
+"""A cluster of our own is reached by nobody outside this machine."""
+
+import ipaddress
+import json
+import os
+import subprocess
+import sys
+
+from tests.conftest import ROOT
+
+SCRIPT = """
+import json
+import platform
+from lethe.sweep.cluster import check_address, connect, prepare_environment
+
+prepare_environment()
+connect(check_address(), cpus=1)
+import psutil, ray
+
+ray.get(ray.remote(lambda: None).remote())
+mine = [psutil.Process(), *psutil.Process().children(recursive=True)]
+sockets = [s for process in mine for s in process.net_connections("tcp") if s.status == psutil.CONN_LISTEN]
+print(json.dumps(sorted({s.laddr.ip for s in sockets})))
+ray.shutdown()
+"""
+
+
+def test_all_that_listens_is_on_loopback() -> None:
+    known = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, env=known, capture_output=True, text=True, timeout=120, check=True
+    )
+    found = [ipaddress.ip_address(given.removeprefix("::ffff:")) for given in json.loads(done.stdout.splitlines()[-1])]
+    assert found and all(address.is_loopback for address in found), found

@@ -18,6 +18,7 @@ from lethe.errors import Broken
 from lethe.records import TrialRecord
 from lethe.search.optuna_study import Proposal
 from lethe.search.searcher import Answered, StudySearcher
+from lethe.sweep.actors import kept
 from lethe.sweep.ending import Ending
 from lethe.sweep.recorder import Recorder
 from lethe.sweep.rungs import rung_scheduler
@@ -128,7 +129,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         ),
     )
     try:
-        with _on_ctrl_c(lambda: pool.abandon(CTRL_C)):
+        with _on_ctrl_c(lambda: pool.abandon(CTRL_C)), kept():
             tuner.fit()
     except KeyboardInterrupt:
         pass  # the second Ctrl-C; what is finished is still reported

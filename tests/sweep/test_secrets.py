@@ -77,7 +77,8 @@ def mlflow(places: Places, planted: Planted, monkeypatch: pytest.MonkeyPatch) ->
     quiet_mlflow()
     from mlflow import server
     from mlflow.server import handlers
-    from mlflow.tracking._model_registry import utils
+    from mlflow.tracking._model_registry import utils as registries
+    from mlflow.tracking._tracking_service import utils as trackings
     from werkzeug.serving import make_server
 
     monkeypatch.setenv(server.BACKEND_STORE_URI_ENV_VAR, f"sqlite:///{places.mlflow}/mlflow.db")
@@ -85,8 +86,10 @@ def mlflow(places: Places, planted: Planted, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(server.ARTIFACT_ROOT_ENV_VAR, "mlflow-artifacts:/")
     monkeypatch.setenv(server.ARTIFACTS_DESTINATION_ENV_VAR, (places.mlflow / "artifacts").as_uri())
     monkeypatch.setenv(server.SERVE_ARTIFACTS_ENV_VAR, "true")
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", "")  # the application sets it for this whole process, and in a variable
-    monkeypatch.setattr(utils, "_registry_uri", None)
+    # The application sets its addresses for this whole process, and in variables.
+    for name, module in (("registry", registries), ("tracking", trackings)):
+        monkeypatch.setenv(f"MLFLOW_{name.upper()}_URI", "")
+        monkeypatch.setattr(module, f"_{name}_uri", None)
     for store in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
         monkeypatch.setattr(handlers, store, None)
     handlers._get_tracking_store().search_experiments()  # makes the tables, which takes a while

@@ -28,10 +28,11 @@ import platform  # noqa: F401  # from the repository root this makes `lethe` imp
 import psutil
 import yaml
 
+from lethe.sweep.cluster import LOOPBACK
+
 ROOT = Path(__file__).resolve().parents[1]
 HEAD_ID = "f" * 51 + "00000"  # the id that the fake provider gives its head
 LIMIT_S = 120.0
-LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}  # read on Linux, too: nodes have the address 127.0.0.1
 RAY = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
 
 
@@ -43,7 +44,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="where the trace goes, as JSON")
     args = parser.parse_args()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ.update(token, **LOOPBACK, OMP_NUM_THREADS="1", LETHE_NODES=promise())
+    os.environ.update(token, **dict([LOOPBACK]), OMP_NUM_THREADS="1", LETHE_NODES=promise())
     with head() as address:
         os.environ["RAY_ADDRESS"] = address
         from lethe.sweep.cluster import connect, prepare_environment

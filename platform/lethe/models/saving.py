@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from lethe.models.adapters import START, TRAINED
+from lethe.models.loading import ADAPTER
 from lethe.storage import atomic_folder
 
 
@@ -99,7 +100,7 @@ def _change(layer: LoraLayer) -> Tensor:
 
 
 def _save_adapter(model: PeftModel, folder: Path, base_name: str | None) -> None:
-    save_file(adapter_tensors(model), folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(adapter_tensors(model), folder / ADAPTER, metadata={"format": "pt"})
     live = model.peft_config[TRAINED]
     copies = 1 + (START in model.peft_config)  # alpha grows with the rank, so that alpha / rank stays s
     config = LoraConfig(

@@ -13,7 +13,7 @@ from lethe.config.base import short_digest
 from lethe.data.template import Template, opening
 from lethe.errors import BadInput
 from lethe.models.digests import model_digest, tokenizer_digest
-from lethe.models.loading import load_adapted, load_model, load_tokenizer
+from lethe.models.loading import ADAPTER, load_adapted, load_model, load_tokenizer
 from lethe.models.prepare import TOKENIZERS, model_folder, snapshot
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ def _candidate(name: str, folder: Path, key: str, base: str | None, tags: Mappin
         raise BadInput(f"{key}: {folder} has no model: a study keeps the weights of its front alone")
     if not (folder / "adapter_config.json").is_file():
         return Candidate(name, model_folder(str(folder), key), tags=tags or {})
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise BadInput(f"{key}: {folder} is an adapter and has no adapter_model.safetensors")
+    if not (folder / ADAPTER).is_file():
+        raise BadInput(f"{key}: {folder} is an adapter and has no {ADAPTER}")
     return Candidate(name, folder.resolve(), _base(folder.resolve(), key, base), tags or {})
 
 

@@ -1,0 +1,49 @@
+"""Tune's trial actors are not started again and again, though trials are shorter than an actor's start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks.platform_scale import Groups
+from lethe.config.study import load_study
+from lethe.pool.mailbox import Mailbox
+from lethe.pool.shape import HEAD_SLIVER, Shape
+from lethe.search.optuna_study import StudyStore
+from lethe.search.space import flatten
+from lethe.sweep.recorder import Recorder
+from lethe.sweep.tuning import tune_study
+from lethe.tracking.tracker import NullTracker
+
+AT_ONCE, TRIALS = 3, 12
+
+
+class Seen(Recorder):
+    """Notes which processes passed reports on."""
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        self.pids = {*getattr(self, "pids", ()), result["pid"]}
+        super().on_trial_result(iteration, trials, trial, result, **info)
+
+
+def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None:
+    import ray
+
+    study = load_study("tofu", [f"search.trials={TRIALS}", "search.sampler=random"])
+    store = StudyStore(study, f"sqlite:///{tmp_path / 'optuna.db'}", "actors")
+    mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=100).remote()
+    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(mailbox, Shape().key, 0.2)
+    serving = groups.serve.remote(AT_ONCE)
+    recorder = Seen(mailbox, NullTracker(), store.freeze({"forget": 0.8, "utility": 0.9}), lambda ended: None)
+
+    def config(number: int, recipe: Any) -> dict[str, Any]:
+        payload = {"metrics": {"forget": 0.5, "utility": 0.5}, "epochs": 1, "folder": str(tmp_path / str(number))}
+        return {"number": number, "run": f"r-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
+
+    sweep = SimpleNamespace(study=study, folder=tmp_path, config=config, stored=lambda _: None)
+    pool = SimpleNamespace(mailbox=mailbox, slots=lambda: AT_ONCE, silent=False, ended=None, broken=None)
+    assert tune_study(sweep, pool, store, recorder) is False  # type: ignore[arg-type]  # the parts that tuning reads
+    ray.get(mailbox.close.remote())
+    ray.get(serving)
+    assert len(recorder.trials) == TRIALS and len(recorder.pids) == AT_ONCE

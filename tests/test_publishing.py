@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from lethe.commands.sweep import main
 from lethe.errors import BadInput, Broken
-from lethe.publishing import PROBE, Shelf, open_shelf
+from lethe.objects.store import PROBE, Store
+from lethe.publishing import Shelf, open_shelf
 from lethe.records import StudyRecord
 from lethe.reporting.report import write_report
 from lethe.sweep.recorder import write_result
@@ -48,23 +50,15 @@ def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord,
 
 
 def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_path: Path) -> None:
-    shelf = open_shelf((tmp_path / "shared").as_uri())
-
-    class Framing:
+    class Framing(Store):
         """Adds what nobody sent, as a server does that does not know an encoding."""
 
-        type_name = "local"
-
-        def __getattr__(self, name: str) -> object:
-            return getattr(shelf.files, name)
-
-        def open_output_stream(self, path: str) -> object:
-            stream = shelf.files.open_output_stream(path)
-            stream.write(b"5\r\n")
-            return stream
+        def _write(self, path: str, content: BinaryIO) -> None:
+            super()._write(path, content)
+            Path(path).write_bytes(b"5\r\n" + Path(path).read_bytes())
 
     with pytest.raises(Broken, match="failed: of the .* bytes of .* the store has made"):
-        Shelf(shelf.url, Framing(), shelf.folder).put(record, tmp_path / "report")  # type: ignore[arg-type]
+        Shelf(Framing(open_shelf((tmp_path / "shared").as_uri()).store.address)).put(record, tmp_path / "report")
     assert not (tmp_path / "shared" / record.id / "study.json").exists()
 
 

@@ -1,4 +1,8 @@
-"""Where lethe keeps things, and how a file or folder appears whole or not at all."""
+"""Where lethe keeps things, and how a file or folder appears whole or not at all.
+
+LETHE_HOME is a folder that every node sees, or an address of objects. With an address, what lies under `home()` is this
+node's copy, and whatever is written here goes there, too; `copies` has the other ways between the two.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,66 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lethe.errors import FULL, BadInput
 
+if TYPE_CHECKING:
+    from lethe.objects.store import Store
+
+KEY = "LETHE_HOME"
+NO_DATABASE = "LETHE_HOME={} holds objects and no databases:"
+
+
+def root() -> str:
+    """The storage root: $LETHE_HOME, else ~/.lethe; a whole path, or an address."""
+    given = os.environ.get(KEY) or str(Path.home() / ".lethe")
+    return given if "://" in given else str(Path(given).expanduser().resolve())
+
+
+def store() -> Store | None:
+    """The objects at the storage root; None where it is a folder. BadInput for an address that is none."""
+    return store_at(root())
+
+
+@lru_cache
+def store_at(where: str) -> Store | None:
+    """The objects at an address; None for a folder."""
+    if "://" not in where:
+        return None
+    from lethe.objects.address import parse
+    from lethe.objects.store import Store
+
+    return Store(parse(where, KEY))
+
 
 def home() -> Path:
-    """The storage root: $LETHE_HOME, else ~/.lethe. Absolute; not created here."""
-    return Path(os.environ.get("LETHE_HOME") or Path.home() / ".lethe").expanduser().resolve()
+    """The storage root as a folder, absolute, not created here: for an address its copy on this node, which is in
+    $LETHE_SCRATCH or else in ~/.cache/lethe."""
+    if (objects := store()) is None:
+        return Path(root())
+    from lethe.config.base import short_digest
+
+    scratch = os.environ.get("LETHE_SCRATCH") or Path.home() / ".cache" / "lethe"
+    return Path(scratch).expanduser().resolve() / short_digest(objects.address.url)
+
+
+def shared_as(path: Path) -> tuple[Store, str] | None:
+    """The store and a path's name in it; None for what is in no store, and for hidden files, which are the node's."""
+    objects = store()
+    if objects is None or not path.is_relative_to(home()):
+        return None
+    below = path.relative_to(home())
+    return None if any(part[0] == "." for part in below.parts) else (objects, below.as_posix())
+
+
+def check_root() -> None:
+    """Raises BadInput where nothing can be written to the storage root."""
+    writable(home())
+    if objects := store():
+        objects.check(KEY)
 
 
 def writable(folder: Path) -> Path:
@@ -44,6 +100,9 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         temporary.chmod(0o755)
         yield temporary
+        if at := shared_as(target):
+            objects, name = at
+            objects.put_folder(temporary, name)
         try:
             temporary.rename(target)
         except OSError:
@@ -65,6 +124,9 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(raw)
         os.chmod(temporary, 0o644)
+        if at := shared_as(path):
+            objects, name = at
+            objects.put(name, raw)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from rich.console import Console as RichConsole
 from rich.markup import escape
 
 from lethe.errors import BadInput, choices, guard
-from lethe.storage import home
+from lethe.storage import root as storage_root
 
 if TYPE_CHECKING:
     from lethe.holdings.freeing import Item
@@ -43,20 +43,20 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 2 bad input."""
     args = _parser().parse_args(argv)
+    from lethe.holdings.outline import outline
     from lethe.holdings.studies import holdings
 
-    root = home()
-    studies = holdings(root / "studies")
     if args.yes and not (args.study or args.caches or args.older_than is not None):
         raise BadInput("--yes: name what to free: --study ID, --older-than DAYS, --caches")
-    items = list(_items(args, studies, root))
     console = RichConsole(highlight=False)
     if not console.is_terminal:
         console = RichConsole(highlight=False, width=PIPED_WIDTH)
-    if not (args.study or args.caches or args.older_than is not None):
-        _show(console, studies, root)
-    else:
-        _free(console, items, args.yes)
+    with outline() as root:
+        studies = holdings(root / "studies")
+        if args.study or args.caches or args.older_than is not None:
+            _free(console, list(_items(args, studies, root)), args.yes)
+        else:
+            _show(console, studies, root)
     return 0
 
 
@@ -79,16 +79,16 @@ def _items(args: argparse.Namespace, studies: list[Holding], root: Path) -> Iter
     if not args.study and not args.caches and args.older_than is not None:
         chosen = [study for study in studies if study.state != "running"]
     chosen = [study for study in chosen if old_enough(study.total)]
-    yield from map(study_item, chosen)
+    yield from (study_item(study, root) for study in chosen)
     if args.caches:
-        yield from shared_items(shared(root, [study for study in studies if study not in chosen]), old_enough)
+        yield from shared_items(shared(root, [study for study in studies if study not in chosen]), old_enough, root)
 
 
 def _show(console: RichConsole, studies: list[Holding], root: Path) -> None:
     from lethe.holdings.shared import shared
     from lethe.holdings.table import shared_table, study_table
 
-    console.print(study_table(studies, root))
+    console.print(study_table(studies, storage_root()))
     console.print(shared_table(shared(root, studies)))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import INTERRUPTED, BadInput, guard
-from lethe.storage import home, writable
+from lethe.storage import check_root, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
     root = reports and writable(reports)
-    writable(home())
+    check_root()
     from lethe.tracking.tracker import open_tracker
 
     # Models of several sizes have no common front: nothing of it is registered.

@@ -18,7 +18,7 @@ from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
 from lethe.data.task_files import with_tasks
 from lethe.errors import BadInput, choices, guard
-from lethe.storage import atomic_write, home, writable
+from lethe.storage import atomic_write, check_root, writable
 
 if TYPE_CHECKING:
     from lethe.config.engine import Engine
@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
     study = with_tasks(load_study(args.benchmark, overrides))
     metrics = tuple(name for name in (args.metrics or "").split(",") if name)
     _check(study, args, metrics)
-    writable(home())
+    check_root()
     if args.json:
         writable(args.json.resolve().parent)
     return _run(study, args, metrics)

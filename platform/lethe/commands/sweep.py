@@ -8,7 +8,7 @@ from pathlib import Path
 from lethe.config.study import Study, load_study
 from lethe.data.task_files import with_tasks
 from lethe.errors import INTERRUPTED, Broken, guard
-from lethe.storage import home, writable
+from lethe.storage import check_root, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -53,7 +53,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
     report_root = reports and writable(reports)
-    writable(home())
+    check_root()
     from lethe.publishing import open_shelf
 
     shelf = publish and open_shelf(publish)

@@ -10,6 +10,7 @@ from typing import Any, overload
 
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, AnyBenchmark, TdecBenchmark, TofuBenchmark
+from lethe.copies import there
 from lethe.data.rows import Benchmark, Row
 from lethe.data.tdec import Passages, document_rows, load_passages
 from lethe.errors import BadInput, choices
@@ -68,7 +69,7 @@ def embedded_folder(config: TofuBenchmark) -> Path:
 
     files = corpus_files(config.corpus)
     folder = home() / "benchmarks" / short_digest(canonical_json(files))
-    if not folder.is_dir():
+    if not there(folder):
         with atomic_folder(folder) as target:
             for name, text in files.items():
                 (target / name).write_text(text, encoding="utf-8", newline="\n")

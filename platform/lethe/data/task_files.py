@@ -17,6 +17,7 @@ from typing import Any
 from lethe.config.evaluation import LmEval
 from lethe.config.files import merge, parse
 from lethe.config.study import Study
+from lethe.copies import here, there
 from lethe.errors import BadInput
 from lethe.storage import atomic_folder, home
 
@@ -60,7 +61,7 @@ def keep(folder: Path) -> str:
     for path in files:
         whole.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     address = CONTENT + whole.hexdigest()[:16]
-    if not (target := kept(address)).is_dir():
+    if not there(target := kept(address)):
         with atomic_folder(target) as copy:
             for path in files:
                 (copy / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ def own_tasks(config: LmEval) -> dict[str, Raw]:
     """The settings of every task in the kept folder by name, with what they include; data files are whole paths."""
     if config.path is None:
         return {}
-    root = kept(config.path)
+    root = here(kept(config.path))
     found: dict[str, Raw] = {}
     for path in sorted([*root.rglob("*.yaml"), *root.rglob("*.yml")]):
         raw = _read(path, root, [])

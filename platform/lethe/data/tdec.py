@@ -19,6 +19,7 @@ import numpy as np
 
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
+from lethe.copies import there
 from lethe.data.rows import Row
 from lethe.errors import BadInput
 from lethe.storage import atomic_folder, home
@@ -102,7 +103,7 @@ def embedded_documents(config: TdecBenchmark) -> Path:
 
     files = document_files(config.documents)
     folder = home() / "benchmarks" / short_digest(canonical_json(files))
-    if not folder.is_dir():
+    if not there(folder):
         with atomic_folder(folder) as target:
             for name, text in files.items():
                 (target / name).write_text(text, encoding="utf-8", newline="\n")

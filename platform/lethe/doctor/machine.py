@@ -15,9 +15,11 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 import lethe
+from lethe.doctor import note
 from lethe.doctor.check import Check, Skipped
 from lethe.errors import BadInput
-from lethe.storage import home
+from lethe.objects.store import first_line
+from lethe.storage import home, root, store
 
 PYTHON = (3, 11)
 LEAST_FREE_GB = 2.0
@@ -87,20 +89,20 @@ def gpus() -> list[str]:
 
 
 def storage() -> str:
-    """LETHE_HOME: a file written, read back and removed; and what is free."""
-    folder, content = home(), secrets.token_hex(8)
-    probe = folder / f".doctor-{content}"
+    """LETHE_HOME: a file written, read back and removed; and what is free on this machine."""
+    where, folder, word = root(), home(), secrets.token_hex(8)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text(content)
-        back = probe.read_text()
-        probe.unlink()
+        note.write(where, f".doctor-{word}", word)
+        back = note.read(where, f".doctor-{word}")
+        note.remove(where, f".doctor-{word}")
     except OSError as error:
-        raise BadInput(f"cannot write to {folder} ({error.strerror}): set LETHE_HOME to a folder of yours") from None
+        said = error.strerror or first_line(error)
+        raise BadInput(f"cannot write to {where} ({said}): set LETHE_HOME to a folder of yours, or to s3:// or gs://") from None
     free = shutil.disk_usage(folder).free / 1e9
-    if back != content or free < LEAST_FREE_GB:
+    if back != word or free < LEAST_FREE_GB:
         raise BadInput(f"{folder} has {free:.1f} GB free: a study wants {LEAST_FREE_GB:g}, clear it or set LETHE_HOME")
-    return f"{folder}, {free:.0f} GB free"
+    return f"{where}, {f'copies in {folder}, ' if store() else ''}{free:.0f} GB free"
 
 
 def cluster() -> str:

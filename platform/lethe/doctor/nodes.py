@@ -8,28 +8,30 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from lethe.doctor import note
 from lethe.doctor.check import Check
 from lethe.doctor.machine import gpus
 from lethe.errors import BadInput
+from lethe.objects.store import first_line
 from lethe.pool.capacity import HEAD
-from lethe.storage import home
+from lethe.storage import root, store
 
 LIMIT_S = 90.0  # a node's first task waits for the upload of lethe and for a process that starts
 COMPARED = ("torch", "deepspeed", "transformers", "numpy", "safetensors", "lethe source")
 
 
-def facts(folder: str, name: str, word: str) -> dict[str, Any]:
+def facts(where: str, name: str, word: str) -> dict[str, Any]:
     """Run on a node: its versions and GPUs, whether it reads what the driver wrote, and a file for the driver."""
     from ray import get_runtime_context
 
-    shared = Path(folder)
     found: dict[str, Any] = {"versions": versions(), "gpus": gpus(), "storage": ""}
     try:
-        if (shared / name).read_text() != word:
-            found["storage"] = "reads something else"
-        (shared / f"{name}-{get_runtime_context().get_node_id()}").write_text(word)
+        back = note.read(where, name)
+        if back != word:
+            found["storage"] = "what the driver writes does not arrive" if back is None else "reads something else"
+        note.write(where, f"{name}-{get_runtime_context().get_node_id()}", word)
     except OSError as error:
-        found["storage"] = error.strerror or str(error)
+        found["storage"] = error.strerror or first_line(error)
     return found
 
 
@@ -82,22 +84,22 @@ def _node(node: dict[str, Any]) -> str:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    folder, word = home(), secrets.token_hex(8)
-    mine, theirs = folder / f".doctor-{word}", folder / f".doctor-{word}-{node['NodeID']}"
-    where = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    where, word = root(), secrets.token_hex(8)
+    mine, theirs = f".doctor-{word}", f".doctor-{word}-{node['NodeID']}"
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     address = node["NodeManagerAddress"]
     try:
-        mine.write_text(word)
-        asked = ray.remote(facts).options(num_cpus=0, scheduling_strategy=where).remote(str(folder), mine.name, word)
+        note.write(where, mine, word)
+        asked = ray.remote(facts).options(num_cpus=0, scheduling_strategy=there).remote(where, mine, word)
         found = ray.get(asked, timeout=LIMIT_S)
-        back = theirs.exists() and theirs.read_text() == word
+        back = note.read(where, theirs) == word
     except ray.exceptions.GetTimeoutError:
         raise BadInput(f"{address} gives no answer within {LIMIT_S:g} s: `ray status`, and its logs, say why") from None
     except (ray.exceptions.RayError, OSError) as error:
         raise BadInput(f"{address} cannot run a task: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
     finally:
-        for path in (mine, theirs):
-            path.unlink(missing_ok=True)
+        for name in (mine, theirs):
+            note.remove(where, name)
     return _judged(address, node["Resources"], found, back)
 
 
@@ -108,7 +110,8 @@ def _judged(address: str, resources: dict[str, float], found: dict[str, Any], ba
         raise BadInput(f"{address} has {', '.join(other)}: install requirements.lock there, or use the same image everywhere")
     if found["storage"] or not back:
         why = found["storage"] or "what it writes does not arrive"
-        raise BadInput(f"{address} does not share LETHE_HOME={home()} ({why}): mount one folder on every node")
+        mend = "give its credentials to every node" if store() else "mount one folder on every node"
+        raise BadInput(f"{address} does not share LETHE_HOME={root()} ({why}): {mend}")
     if len(found["gpus"]) < resources.get("GPU", 0):
         raise BadInput(f"{address} shows {len(found['gpus'])} GPUs, Ray counts {resources['GPU']:g}: look at nvidia-smi there")
     return f"{address}: {resources.get('CPU', 0):g} CPU, {', '.join(found['gpus']) or 'no GPU'}, our versions, our storage"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from lethe.errors import BadInput
+from lethe.holdings.outline import remove
 from lethe.holdings.registered import registered_runs
 from lethe.holdings.shared import LEFT, Shared
 from lethe.holdings.size import Size
 from lethe.holdings.studies import Holding
 from lethe.search.storages import open_storage
-from lethe.storage import home
+from lethe.storage import home, store
 from lethe.sweep.identity import hold
 
 
@@ -27,18 +27,18 @@ class Item:
     free: Callable[[], None]
 
 
-def study_item(study: Holding) -> Item:
+def study_item(study: Holding, root: Path) -> Item:
     """A whole study, its trials in Optuna's storage included: a new one of the same name would go on with them."""
-    return Item(f"study {study.name}", study.total, "; ".join(_lost(study)), lambda: _free_study(study))
+    return Item(f"study {study.name}", study.total, "; ".join(_lost(study)), lambda: _free_study(study, root))
 
 
-def shared_items(kinds: Iterable[Shared], old_enough: Callable[[Size], bool]) -> Iterator[Item]:
+def shared_items(kinds: Iterable[Shared], old_enough: Callable[[Size], bool], root: Path) -> Iterator[Item]:
     """What can be made again, by kind."""
     for kind in kinds:
         paths = [path for path, each in kind.entries.items() if old_enough(each)]
         if paths:
             whole = sum((kind.entries[path] for path in paths), Size())
-            yield Item(kind.name, whole, f"{len(paths)} entries: {kind.about}", lambda paths=paths: _remove(paths))
+            yield Item(kind.name, whole, f"{len(paths)} entries: {kind.about}", lambda paths=paths: _remove(paths, root))
 
 
 def _lost(study: Holding) -> Iterator[str]:
@@ -56,15 +56,18 @@ def _lost(study: Holding) -> Iterator[str]:
         yield f"front models: {len(front)}, {kept}"
 
 
-def _free_study(study: Holding) -> None:
+def _free_study(study: Holding, root: Path) -> None:
     with hold(study.folder) as ours:
         if not ours:
             raise BadInput(f"study {study.name} is running")
         # Optuna first: a study without its trials there finds its results in its folder, not the other way round.
         _forget_trials(study)
+        if store():
+            remove(study.folder, root)
+            return
         gone = study.folder.with_name(f"{LEFT}{study.name}")
         study.folder.rename(gone)
-    shutil.rmtree(gone)
+    remove(gone, root)
 
 
 def _forget_trials(study: Holding) -> None:
@@ -78,9 +81,6 @@ def _forget_trials(study: Holding) -> None:
             storage.delete_study(known._study_id)
 
 
-def _remove(paths: Iterable[Path]) -> None:
+def _remove(paths: Iterable[Path], root: Path) -> None:
     for path in paths:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        remove(path, root)

@@ -70,11 +70,12 @@ def _models(about: str, entries: dict[Path, Size], whole: Size, studies: list[Ho
     if resumable:
         return Shared("models", about, whole, {}, f"{resumable[0]} can be resumed")
     needed = set(_start_models(studies))
-    free = {path: each for path, each in entries.items() if path.resolve() not in needed}
+    free = {path: each for path, each in entries.items() if path.name not in needed}
     return Shared("models", about, whole, free, "" if free or not entries else "studies start from them")
 
 
-def _start_models(studies: list[Holding]) -> Iterator[Path]:
+def _start_models(studies: list[Holding]) -> Iterator[str]:
+    """Their names, which are their contents'."""
     for study in studies:
         if study.record and study.record.start_folder:
-            yield Path(study.record.start_folder).resolve()
+            yield Path(study.record.start_folder).name

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from lethe.config.checkpoint import FOLDER as CHECKPOINT
 from lethe.holdings.size import Size, files
 from lethe.records import StudyRecord
-from lethe.sweep.identity import LOCK, hold
+from lethe.sweep.identity import LEASE, LOCK, held
 
 RUNS, MODEL = "runs", "model"
 State = Literal["running", "finished", "can be resumed", "not begun"]
@@ -44,8 +44,13 @@ class Holding:
     def front(self) -> dict[str, Path]:
         """Models of the front that are here, by run."""
         members = self.record.front if self.record else ()
-        found = {member.run: Path(member.folder) / MODEL for member in members if member.folder}
+        found = {member.run: self._here(member.folder) / MODEL for member in members if member.folder}
         return {run: folder for run, folder in found.items() if folder.is_dir()}
+
+    def _here(self, folder: str) -> Path:
+        """A run's folder, which the record knows by where the study lay when it ran."""
+        parts = Path(folder).parts
+        return self.folder.joinpath(*parts[parts.index(self.name) + 1 :]) if self.name in parts else Path(folder)
 
     def setting(self, *keys: str) -> Any:
         """A value of the study's configuration, None where that is not known."""
@@ -70,7 +75,7 @@ def holding(folder: Path) -> Holding:
         runs.add(run)
         if part == MODEL:
             models.add(run)
-        if path.name != LOCK:
+        if path.name not in (LOCK, LEASE):
             parts[part if part in parts else ""] += each
     record = _record(folder / "study.json")
     return Holding(
@@ -88,11 +93,8 @@ def holding(folder: Path) -> Holding:
 
 def running(folder: Path) -> bool:
     """Whether a session holds the study, or nobody lets us know."""
-    if not (folder / LOCK).exists():
-        return False
     try:
-        with hold(folder) as ours:
-            return not ours
+        return held(folder)
     except PermissionError:
         return True
 

@@ -15,7 +15,7 @@ from lethe.holdings.studies import Holding
 COLOURS = {"running": "green", "finished": "", "can be resumed": "yellow", "not begun": "dim"}
 
 
-def study_table(studies: Iterable[Holding], root: Path) -> Table:
+def study_table(studies: Iterable[Holding], root: str) -> Table:
     """A row per study, the newest first, and one for all together."""
     studies = list(studies)
     table = Table(title=escape(f"studies in {root}"), title_justify="left")

@@ -16,6 +16,7 @@ from lethe.config.adapter import FullParameters
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
+from lethe.copies import here
 from lethe.data.batches import Kind
 from lethe.errors import BadInput
 from lethe.evaluation.task import AnyTruth
@@ -46,7 +47,7 @@ def retrain(
         raise BadInput("retrain needs model.base, the checkpoint that model.path was made from")
     if isinstance(origin, EmbeddedModel):
         return _embedded(origin, SingleRun(recipe, context, truth, ranks))
-    return _from_base(Path(origin), recipe, context, truth, report, ranks, saved)
+    return _from_base(here(Path(origin)), recipe, context, truth, report, ranks, saved)
 
 
 def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:

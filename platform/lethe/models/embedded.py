@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyEmbedded
+from lethe.copies import there
 from lethe.data.benchmark import training_rows
 from lethe.data.rows import Benchmark, Row
 from lethe.data.tdec import Passages
@@ -40,7 +41,7 @@ def trained_pair(
         wanted["oracle"] = training_rows(benchmark, include_forget=False)
     length = _length(benchmark)
     folders = {name: _folder(model, full, rows, length) for name, rows in wanted.items()}
-    missing = {name: rows for name, rows in wanted.items() if not folders[name].is_dir()}
+    missing = {name: rows for name, rows in wanted.items() if not there(folders[name])}
     if missing:
         _train(model, _tokenizer(model, full), missing, folders, report, length)
     return folders["full model"], folders.get("oracle")

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.base import canonical_json, short_digest
+from lethe.copies import there
 from lethe.models.adapters import Initial, target_modules, weight_of
 from lethe.storage import atomic_write
 
@@ -108,7 +109,7 @@ def cached(folder: Path, key: str, compute: Callable[[], Mapping[str, Tensor]]) 
     One process computes while others wait for it; the file appears whole or not at all.
     """
     path = folder / f"{key}.safetensors"
-    if not path.exists():
+    if not there(path):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f".{key}.lock").open("w") as lock:
             with suppress(OSError):  # a file system without locks: the work is done twice, the result is the same

@@ -9,6 +9,7 @@ from pathlib import Path
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Digests
+from lethe.copies import everywhere
 from lethe.data.benchmark import load_benchmark
 from lethe.data.rows import Benchmark
 from lethe.data.tdec import Passages, check_ids
@@ -18,7 +19,7 @@ from lethe.models.digests import model_digest
 
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them is needed
-PARTS = ["*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja"]  # never pickles, never code
+PARTS = ("*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja")  # never pickles, never code
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,13 @@ def prepare(benchmark: AnyBenchmark, model: AnyModel, *, progress: Report | None
         oracle=oracle and model_digest(oracle),
         base=base and model_digest(base),
     )
-    return Prepared(rows, start, oracle, base, digests)
+
+    def shared(folder: Path | None, digest: str | None) -> Path | None:
+        return folder and everywhere(folder, "models", str(digest), PARTS)
+
+    return Prepared(
+        rows, shared(start, digests.model), shared(oracle, digests.oracle), shared(base, digests.base), digests
+    )
 
 
 def model_folder(name: str, key: str) -> Path:
@@ -109,7 +116,7 @@ def snapshot(name: str, key: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, allow_patterns=PARTS, ignore_patterns=["*/*"]))
+        return Path(snapshot_download(name, allow_patterns=list(PARTS), ignore_patterns=["*/*"]))
     except Exception as error:
         # huggingface_hub raises its own and its HTTP library's errors: whatever it is, the model cannot be had.
         raise BadInput(f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})") from None

@@ -24,6 +24,7 @@ from lethe.pool.request import Request
 from lethe.pool.shape import HEAD_SLIVER, Shape
 from lethe.pool.watch import Watch
 from lethe.pool.worker import work
+from lethe.storage import home
 
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
@@ -259,6 +260,7 @@ class Pool:
                 "shape": shape.key,
                 "threads": shape.threads,
                 "recycle_after": self._recycle_after,
+                "home": str(home()),
             },
             scaling_config=ScalingConfig(
                 num_workers=shape.workers, use_gpu=shape.device == "cuda", resources_per_worker=shape.per_worker()

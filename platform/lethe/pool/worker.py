@@ -22,6 +22,7 @@ from ray.train.collective import broadcast_from_rank_zero
 
 from lethe.training.failure import judge
 from lethe.pool.shape import Shape
+from lethe.storage import home
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0
@@ -59,7 +60,8 @@ Execute = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks], di
 
 
 def work(config: dict[str, Any]) -> None:
-    """A Ray Train loop. `config`: mailbox handle, group name, shape, threads per rank, runs before the process ends."""
+    """A Ray Train loop. `config`: mailbox handle, group name, shape, threads per rank, runs before the process ends,
+    the driver's `home`."""
     cuda = Shape.parse(config["shape"]).device == "cuda"
     os.environ["DS_ACCELERATOR"] = "cuda" if cuda else "cpu"
     torch.set_num_threads(config["threads"])
@@ -67,7 +69,7 @@ def work(config: dict[str, Any]) -> None:
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     mailbox = config["mailbox"]
     incarnation = _register(config, ranks)
-    served = 0
+    served, here = 0, str(home())
     while config["recycle_after"] is None or served < config["recycle_after"]:
         lease = None
         if ranks.rank == 0:
@@ -80,8 +82,19 @@ def work(config: dict[str, Any]) -> None:
         if lease["kind"] == "register":
             incarnation = _register(config, ranks)
             continue
-        _serve(mailbox, lease, ranks)
+        _serve(mailbox, {**lease, "payload": moved(lease["payload"], config["home"], here)}, ranks)
         served += 1
+
+
+def moved(value: Any, there: str, here: str) -> Any:
+    """A payload whose paths under `there`, the driver's storage root, are under `here`, this node's."""
+    if isinstance(value, dict):
+        return {key: moved(each, there, here) for key, each in value.items()}
+    if isinstance(value, list):
+        return [moved(each, there, here) for each in value]
+    if isinstance(value, str) and value.startswith(f"{there}/"):
+        return here + value.removeprefix(there)
+    return value
 
 
 def join() -> None:

@@ -109,7 +109,7 @@ class Study:
     def _assets(self, model: AnyModel) -> Assets:
         start = shaped(self._benchmark, model)
         return Assets(
-            benchmark=absolute(self.study.benchmark),
+            benchmark=absolute(self.study.benchmark, self._benchmark.digest),
             data_digest=self._benchmark.digest,
             model_digest=model_digest(start),
             start=str(start),

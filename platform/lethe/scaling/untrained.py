@@ -7,9 +7,11 @@ from pathlib import Path
 
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.copies import everywhere, there
 from lethe.data.benchmark import training_rows
 from lethe.data.rows import Benchmark
-from lethe.models.prepare import model_folder
+from lethe.models.digests import model_digest
+from lethe.models.prepare import PARTS, model_folder
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.storage import atomic_folder, home
 
@@ -20,11 +22,12 @@ def shaped(benchmark: Benchmark, model: AnyModel) -> Path:
     """A folder with a model of this shape and the benchmark's tokenizer: random weights of the embedded family, cached;
     a model that the user brings as it is."""
     if not isinstance(model, EmbeddedModel):
-        return model_folder(model.path, "model.path")
+        folder = model_folder(model.path, "model.path")
+        return everywhere(folder, "models", model_digest(folder), PARTS)
     texts = [text for row in training_rows(benchmark, include_forget=True) for text in (row.question, row.answer)]
     content = canonical_json([RECIPE, model.model_dump(mode="json"), texts])
     folder = home() / "models" / f"untrained-{short_digest(content)}"
-    if not folder.is_dir():
+    if not there(folder):
         with atomic_folder(folder) as fresh:
             _write(model, texts, fresh)
     return folder

@@ -19,6 +19,7 @@ import lethe
 from lethe.config.base import Frozen, short_digest
 from lethe.config.engine import Engine
 from lethe.config.evaluation import Evaluation
+from lethe.copies import here
 from lethe.records import ModelScores
 from lethe.storage import atomic_write, home
 
@@ -81,7 +82,7 @@ class Measurement(Frozen):
 def load(measurement: Measurement) -> Scores | None:
     """The stored scores; None for a file that is absent, damaged, or about something else."""
     try:
-        stored = json.loads(measurement.path.read_text(encoding="utf-8"))
+        stored = json.loads(here(measurement.path).read_text(encoding="utf-8"))
         text = stored["scores"]
         if stored["of"] != measurement.canonical() or stored["digest"] != short_digest(text):
             return None

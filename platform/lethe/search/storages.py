@@ -12,13 +12,15 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
 from lethe.errors import BadInput
-from lethe.storage import home
+from lethe.storage import NO_DATABASE, home, root, store
 
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 
 
 def storage_url(search: Search) -> str:
-    """The study's storage as it says, else SQLite in the storage root."""
+    """The study's storage as it says, else SQLite in the storage root. BadInput where that holds objects only."""
+    if not search.storage and store():
+        raise BadInput(f"search.storage: {NO_DATABASE.format(root())} name a database, such as postgresql://host/lethe")
     return search.storage or f"{_SQLITE}{home() / 'optuna.db'}"
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 from lethe.services.child import Child, answers
 from lethe.services.passwords import Passwords
 
-BUCKET = "mlflow"
+BUCKET = "mlflow"  # of MLflow's files
+ROOT = "lethe"  # for LETHE_HOME=s3://lethe/...
 START_S = 30.0
 
 
@@ -33,7 +34,7 @@ def credentials(port: int, words: Passwords) -> dict[str, str]:
 
 @contextmanager
 def objects(folder: Path, port: int, words: Passwords) -> Iterator[Child]:
-    """The store, with a bucket for MLflow."""
+    """The store, with its buckets."""
     data = folder / "objects"
     data.mkdir(mode=0o700, exist_ok=True)
     environment = {**os.environ, "NANIO_ACCESS_KEY": words.s3_key, "NANIO_SECRET_KEY": words.s3_secret}
@@ -41,11 +42,11 @@ def objects(folder: Path, port: int, words: Passwords) -> Iterator[Child]:
     command += ["--port", str(port), "--no-access-log"]
     with Child("objects", command, folder, environment) as server:
         server.wait_for(lambda: answers(port), START_S)
-        _make_bucket(port, words)
+        _make_buckets(port, words)
         yield server
 
 
-def _make_bucket(port: int, words: Passwords) -> None:
+def _make_buckets(port: int, words: Passwords) -> None:
     import boto3
 
     client = boto3.client(
@@ -55,5 +56,7 @@ def _make_bucket(port: int, words: Passwords) -> None:
         aws_access_key_id=words.s3_key,
         aws_secret_access_key=words.s3_secret,
     )
-    if BUCKET not in [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]:
-        client.create_bucket(Bucket=BUCKET)
+    known = [bucket["Name"] for bucket in client.list_buckets()["Buckets"]]
+    for name in (BUCKET, ROOT):
+        if name not in known:
+            client.create_bucket(Bucket=name)

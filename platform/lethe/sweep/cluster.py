@@ -11,7 +11,7 @@ from urllib.parse import urlparse
 
 import lethe
 from lethe.errors import BadInput
-from lethe.storage import home
+from lethe.storage import KEY, root
 from lethe.sweep.handshake import handshake
 
 CONNECT_S = 2.0
@@ -79,7 +79,7 @@ def connect(address: str | None, cpus: int | None = None) -> None:
     runtime_env = {
         "py_modules": [str(Path(lethe.__file__).parent)],
         "excludes": ["**/__pycache__", "*.pyc"],
-        "env_vars": {"LETHE_HOME": str(home()), "TOKENIZERS_PARALLELISM": "false"},
+        "env_vars": {KEY: root(), "TOKENIZERS_PARALLELISM": "false"},
     }
     common = {
         "runtime_env": runtime_env,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from lethe.config.checkpoint import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
+from lethe.copies import forget
 from lethe.records import StudyRecord, TrialRecord
 from lethe.search.confirm import confirmed, hypervolume_of_means, names_by_means
 from lethe.search.frame import Frame
@@ -82,7 +82,7 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: Frame) -> Stud
             if run.verdict != "stopped":
                 write_result(run)
             for part in ("model", CHECKPOINT):
-                shutil.rmtree(Path(run.folder) / part, ignore_errors=True)
+                forget(Path(run.folder) / part)
             add(repeat, run)
             advance(f"trial {repeat.member.number} seed {repeat.config['params'].get('seed')}", run)
 

@@ -13,6 +13,7 @@ from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
+from lethe.copies import everywhere
 from lethe.errors import Broken
 from lethe.models.prepare import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
@@ -33,6 +34,7 @@ from lethe.training.assets import Assets
 if TYPE_CHECKING:
     from lethe.pool.groups import Pool
 
+DATA = ("*.json", "*.jsonl")
 UNLEARN = "lethe.training.entry:execute"
 
 
@@ -91,7 +93,7 @@ class Sweep:
 
     def _assets(self) -> Assets:
         return Assets(
-            benchmark=absolute(self.study.benchmark),
+            benchmark=absolute(self.study.benchmark, self.prepared.digests.data),
             data_digest=self.prepared.digests.data,
             model_digest=self.prepared.digests.model,
             start=str(self.prepared.start),
@@ -179,11 +181,15 @@ class Sweep:
             path = self.folder / "runs" / trial.user_attrs.get("run", "none") / "result.json"
             if path.exists():
                 record = TrialRecord.model_validate_json(path.read_text())
-                found.append(record.model_copy(update={"number": trial.user_attrs["index"]}))
+                here = {"number": trial.user_attrs["index"], "folder": str(path.parent)}
+                found.append(record.model_copy(update=here))
         return tuple(found)
 
 
-def absolute(benchmark: AnyBenchmark) -> AnyBenchmark:
-    """Workers run elsewhere: a folder's name has to be whole."""
+def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
+    """Workers run elsewhere: a folder's name has to be whole, and one that they find."""
     folder = Path(benchmark.source).expanduser()
-    return benchmark.model_copy(update={"source": str(folder.resolve())}) if folder.is_dir() else benchmark
+    if not folder.is_dir():
+        return benchmark
+    folder = everywhere(folder.resolve(), "benchmarks", digest, DATA)
+    return benchmark.model_copy(update={"source": str(folder)})

@@ -10,12 +10,18 @@ from itertools import count
 from pathlib import Path
 
 from lethe.config.base import short_digest
+from lethe.config.checkpoint import FOLDER as CHECKPOINT
 from lethe.config.run import Digests
 from lethe.config.study import Study
-from lethe.errors import BadInput
-from lethe.storage import home
+from lethe.copies import refresh
+from lethe.errors import BadInput, Broken
+from lethe.objects.lease import EXPIRES_S, Lease
+from lethe.storage import home, store
 
 LOCK = ".lock"  # in a study's folder, held by its session
+LEASE = "lease"  # beside it in the store, where there is one: a folder's locks are its machine's
+LARGE = frozenset({"model", CHECKPOINT, "rows.parquet", "report"})  # what a session does not read
+
 
 @contextmanager
 def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, Path]]:
@@ -29,13 +35,53 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
     name = _latest(root, base) if resume else _new(root, base)
     with hold(root / name) as ours:
         if not ours:
-            raise BadInput(f"study {name} is running in another process: wait for it, or stop it first")
+            raise BadInput(f"study {name} is running in another process: wait for it, or stop it first{_or_so()}")
+        if resume:
+            refresh(root / name, leave_out=LARGE)
         yield name, root / name
+
+
+def held(folder: Path) -> bool:
+    """Whether a session holds the study in `folder`."""
+    if objects := store():
+        return Lease(objects, _lease(folder), _lost).taken()
+    if not (folder / LOCK).exists():
+        return False
+    with _locked(folder) as ours:
+        return not ours
+
+
+def _lease(folder: Path) -> str:
+    return f"studies/{folder.name}/{LEASE}"
+
+
+def _or_so() -> str:
+    """What is known of a study elsewhere is what its lease says."""
+    return f" (one that was killed counts as running for {EXPIRES_S:g} s)" if store() else ""
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[bool]:
-    """Whether nobody else holds the study in `folder`; if so, nobody else does while the block runs."""
+    """Whether nobody else holds the study in `folder`; if so, nobody else does while the block runs. This process ends
+    if that changes, as it may with a lease that could not be renewed for long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as ours:
+        objects = store()
+        if not ours or objects is None:
+            yield ours
+            return
+        with Lease(objects, _lease(folder), _lost).hold() as leased:
+            yield leased
+
+
+def _lost() -> None:
+    """Nothing may be written any more: it is somebody else's."""
+    os._exit(Broken("another process has taken this study over while the store was out of reach").told())
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Among the processes that see this folder."""
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -60,12 +106,12 @@ def _base(study: Study, digests: Digests) -> str:
 def _latest(root: Path, base: str) -> str:
     existing = []
     for name in _names(base):
-        if not (root / name).exists():
+        if not _known(root / name):
             break
         existing.append(name)
     if not existing:
         raise BadInput(f"nothing to resume: no study {base} in {root} (another key, seed or data gives another name)")
-    begun = [name for name in existing if (root / name / "baselines.json").exists()]
+    begun = [name for name in existing if _begun(root / name)]
     return (begun or existing)[-1]
 
 
@@ -75,8 +121,21 @@ def _new(root: Path, base: str) -> str:
             (root / name).mkdir(parents=True)
         except FileExistsError:
             continue
-        return name
+        if not _known(root / name, here=False):
+            return name
     raise AssertionError("names never end")
+
+
+def _known(folder: Path, here: bool = True) -> bool:
+    """Whether there is such a study: on this node, or in the store that nodes share."""
+    objects = store()
+    return (here and folder.exists()) or (objects is not None and bool(objects.children(f"studies/{folder.name}")))
+
+
+def _begun(folder: Path) -> bool:
+    objects = store()
+    file = folder / "baselines.json"
+    return file.exists() if objects is None else objects.look(f"studies/{folder.name}/{file.name}") is not None
 
 
 def _names(base: str) -> Iterator[str]:

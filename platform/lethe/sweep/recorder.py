@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from typing import Any
 from ray import tune
 
 from lethe.config.checkpoint import FOLDER as CHECKPOINT
+from lethe.copies import forget
 from lethe.records import Sample, TrialRecord
 from lethe.search.frame import Frame
 from lethe.search.front import mark_front
@@ -44,6 +44,7 @@ class Recorder(tune.Callback):
         self.running: dict[int, dict[str, Any]] = {}
         self._mailbox, self._tracker, self._frame, self._on_change = mailbox, tracker, frame, on_change
         self._lock = threading.RLock()
+        self._gone: set[Path] = set()  # what has been removed already
         self.why_stopped: Callable[[str], str] = lambda run: ""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,10 +130,11 @@ class Recorder(tune.Callback):
         dominated trial never comes back."""
         kept = {t.folder for t in self.trials.values() if t.on_front}
         for trial in trials:
-            if trial.folder:
-                shutil.rmtree(Path(trial.folder) / CHECKPOINT, ignore_errors=True)
-            if trial.folder and trial.folder not in kept:
-                shutil.rmtree(Path(trial.folder) / "model", ignore_errors=True)
+            gone = [CHECKPOINT, *(["model"] if trial.folder not in kept else [])]
+            for path in [Path(trial.folder) / part for part in gone] if trial.folder else []:
+                if path not in self._gone:
+                    forget(path)
+                    self._gone.add(path)
 
 
 def _repeats(report: dict[str, Any], series: list[dict[str, float]]) -> bool:
@@ -152,6 +154,6 @@ def read_result(folder: Path) -> TrialRecord | None:
     path = folder / "result.json"
     if not path.exists():
         return None
-    record = TrialRecord.model_validate_json(path.read_text())
+    record = TrialRecord.model_validate_json(path.read_text()).model_copy(update={"folder": str(folder)})
     decided = record.verdict == "stopped" and record.reason  # by a rung, not by a session that ended
     return record if decided or record.verdict in ("complete", "diverged", "infeasible") else None

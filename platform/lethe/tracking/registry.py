@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.copies import let_go, there
 from lethe.records import StudyRecord, TrialRecord
 from lethe.tracking.entries import Entry, text
 from lethe.tracking.model_folder import is_adapter, merge, write_wrapping
@@ -60,7 +61,7 @@ class Registry:
         if trial.run in self.versions:
             self._tell(trial)
             return
-        if run_id is None or not trial.folder or not folder.is_dir():
+        if run_id is None or not trial.folder or not there(folder):
             raise FileNotFoundError(f"trial {trial.number} has no saved model ({folder})")
         self._upload(folder, run_id)
         version = self.client.create_model_version(

@@ -60,7 +60,7 @@ class Checkpoints:
         """Replace what there is by this. `tensors`: this rank's; `state`: JSON values, rank 0's are kept."""
         if self.folder is None:
             return
-        self._last = time.monotonic()
+        self._restart()
         temporary = self.ranks.gather(self._temporary() if self.ranks.rank == 0 else None)[0]
         sums = self.ranks.gather(temporary and self._write(Path(temporary), tensors))
         if self.ranks.rank == 0 and temporary:
@@ -76,6 +76,10 @@ class Checkpoints:
             return None
         return tensors, state
 
+    def _restart(self) -> None:
+        """The next one is due as long after this as the rule says."""
+        self._last = time.monotonic()
+
     # Files
 
     def _temporary(self) -> str | None:
@@ -88,11 +92,11 @@ class Checkpoints:
 
     def _write(self, folder: Path, tensors: Tensors) -> int | None:
         """This rank's file; its checksum, or None where it could not be written."""
-        path = _shard(folder, self.ranks.rank)
+        path = Path(shard(folder, self.ranks.rank))
         try:
             # numpy's writer does not mind shards of one buffer; both write from the tensors' own memory.
             save_file({name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}, path)
-            return _checksum(path)
+            return checksum(path)
         except (OSError, SafetensorError) as error:
             return self._failed(error)
 
@@ -122,15 +126,18 @@ class Checkpoints:
             except (OSError, ValueError) as error:
                 self._failed(error)
                 continue
-            if state["schema"] == SCHEMA and len(state["checksums"]) == self.ranks.world:
+            if self._fits(state):
                 return state
         return None
 
+    def _fits(self, state: dict[str, Any]) -> bool:
+        return state["schema"] == SCHEMA and len(state["checksums"]) == self.ranks.world
+
     def _read(self, state: dict[str, Any]) -> Tensors | None:
         assert self.folder is not None
-        path = _shard(self.folder / str(state["step"]), self.ranks.rank)
+        path = Path(shard(self.folder / str(state["step"]), self.ranks.rank))
         try:
-            if _checksum(path) != state["checksums"][self.ranks.rank]:
+            if checksum(path) != state["checksums"][self.ranks.rank]:
                 raise OSError(f"{path} is torn: not what was written")
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -140,11 +147,12 @@ class Checkpoints:
         log.warning("checkpoint in %s: %s", self.folder, error)
 
 
-def _shard(folder: Path, rank: int) -> Path:
-    return folder / f"rank-{rank}.safetensors"
+def shard(folder: Path | str, rank: int) -> str:
+    """Where a rank's file is."""
+    return f"{folder}/rank-{rank}.safetensors"
 
 
-def _checksum(path: Path) -> int:
+def checksum(path: Path) -> int:
     """A machine that loses power may leave a file of the right size whose content was never written."""
     found = 0
     with path.open("rb") as file:

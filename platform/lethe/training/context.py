@@ -16,6 +16,7 @@ import numpy as np
 
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.evaluation import Evaluation
+from lethe.copies import here
 from lethe.data.benchmark import load_benchmark
 from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.rows import Benchmark
@@ -42,6 +43,7 @@ class Context:
 
     @cached_property
     def benchmark(self) -> Benchmark | Passages:
+        here(Path(self.assets.benchmark.source))
         benchmark = load_benchmark(self.assets.benchmark)
         if benchmark.digest != self.assets.data_digest:
             raise BadInput(f"the data in {self.assets.benchmark.source} changed since the study began")
@@ -50,11 +52,11 @@ class Context:
     @cached_property
     def start(self) -> PreTrainedModel:
         """The start model on the run's device. Never trained: `fresh_model` copies it."""
-        return load_model(Path(self.assets.start)).to(self.assets.device)
+        return load_model(here(Path(self.assets.start))).to(self.assets.device)
 
     @cached_property
     def template(self) -> Template:
-        return Template(load_tokenizer(Path(self.assets.start)))
+        return Template(load_tokenizer(here(Path(self.assets.start))))
 
     @cached_property
     def task(self) -> TofuTask | TdecTask:

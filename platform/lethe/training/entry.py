@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from lethe.config.checkpoint import FOLDER, Checkpoint
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
+from lethe.copies import forget, here, let_go
 from lethe.errors import BadInput
 from lethe.evaluation.rows import write_rows
 from lethe.evaluation.samples import samples
@@ -21,10 +21,11 @@ from lethe.evaluation.task import AnyTruth
 from lethe.methods import method_of
 from lethe.models.loading import load_model
 from lethe.models.saving import save_model
-from lethe.storage import atomic_write
+from lethe.storage import atomic_write, shared_as
 from lethe.training.assets import Assets
 from lethe.training.checkpoint import Checkpoints
 from lethe.training.context import Context, context_for
+from lethe.training.checkpoint_store import StoredCheckpoints
 from lethe.training.failure import is_io
 from lethe.training.outcome import Outcome, Report
 
@@ -55,18 +56,21 @@ def _checkpoints(payload: dict[str, Any], ranks: Any) -> Checkpoints:
     if "checkpoint" not in payload:
         return Checkpoints.none(ranks)
     folder = Path(payload["folder"]) / FOLDER
-    return Checkpoints(folder, Checkpoint.model_validate(payload["checkpoint"]), ranks)
+    kind = StoredCheckpoints if shared_as(folder) else Checkpoints
+    return kind(folder, Checkpoint.model_validate(payload["checkpoint"]), ranks)
 
 
 def _keep(outcome: Outcome, context: Context, folder: Path) -> None:
     """The trained model and the rows of its last evaluation. A folder that a killed attempt left gives way."""
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(folder / "model", ignore_errors=True)
+    forget(folder / "model")
     template = outcome.template or context.template
     save_model(outcome.model, folder / "model", template.portable_tokenizer())
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
     write_rows(folder / "rows.parquet", outcome.result.rows)
+    for part in ("model", "rows.parquet"):
+        let_go(folder / part)
 
 
 def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
@@ -76,7 +80,8 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
     config = Evaluation.model_validate(payload["evaluation"])
     began = time.perf_counter()
     try:
-        model = context.start if payload["model"] == context.assets.start else load_model(Path(payload["model"])).to(context.assets.device)
+        folder = here(Path(payload["model"]))
+        model = context.start if str(folder) == context.assets.start else load_model(folder).to(context.assets.device)
         share = Share(ranks.rank, ranks.world, ranks.gather)
         result, truth = context.task.baseline(model, context.eval_set(config), config, share)
     except BadInput as error:
@@ -89,5 +94,5 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
 
 def read_truth(path: str | None, context: Context, config: Evaluation) -> AnyTruth:
     """What the study's yardstick left in a JSON file: an oracle's scores, or a start model's thresholds."""
-    stored = None if path is None else json.loads(Path(path).read_text())
+    stored = None if path is None else json.loads(here(Path(path)).read_text())
     return context.task.truth(stored, context.eval_set(config))

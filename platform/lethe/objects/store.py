@@ -1,0 +1,194 @@
+"""Files and folders as objects under one address. An object appears whole; a folder counts once its manifest is there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from lethe.errors import BadInput
+from lethe.objects.address import Address
+
+if TYPE_CHECKING:
+    from pyarrow.fs import FileInfo, FileSystem
+
+PROBE = ".lethe-writes-here"  # stays: what may write need not be allowed to delete
+WHOLE = ".lethe-whole"  # in a folder, written last: its files and their bytes
+PIECE = 16 << 20
+AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object: its name below the address, bytes, and when it was written, in the store's seconds since 1970."""
+
+    name: str
+    bytes: int
+    changed: float
+
+
+@dataclass(frozen=True)
+class Store:
+    """Names are relative to the address, with slashes. Whatever the store does not do is an OSError."""
+
+    address: Address
+
+    @cached_property
+    def files(self) -> FileSystem:
+        """Opened once per process."""
+        return self.address.open()
+
+    def check(self, key: str) -> None:
+        """Raises BadInput, within seconds, unless a file can be written there."""
+        try:
+            self.put(PROBE, b"lethe")
+        except OSError as error:
+            raise BadInput(f"{key} {self.address.url}: cannot write there: {first_line(error)}") from None
+
+    # One object
+
+    def put(self, name: str, content: bytes | Path) -> None:
+        """Write or replace an object. OSError where the store has not as many bytes as it was given."""
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                self._put(name, file)
+        else:
+            self._put(name, BytesIO(content))
+
+    def _put(self, name: str, content: BinaryIO) -> None:
+        path = self._path(name)
+        self._write(path, content)
+        given, stored = content.tell(), self.files.get_file_info(path).size
+        if stored != given:
+            raise OSError(f"of the {given} bytes of {name} the store has made {stored}")
+
+    def _write(self, path: str, content: BinaryIO) -> None:
+        if self.address.scheme == "file":
+            _put_file(Path(path), content)
+        else:
+            with self.files.open_output_stream(path) as stream:
+                shutil.copyfileobj(content, stream, PIECE)
+
+    def read(self, name: str) -> bytes | None:
+        """An object's content, None where there is none."""
+        try:
+            with self.files.open_input_stream(self._path(name)) as stream:
+                return bytes(stream.read())
+        except FileNotFoundError:
+            return None
+
+    def fetch(self, name: str, target: Path) -> None:
+        """An object as the file `target`, which is not whole while this runs."""
+        with self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
+            shutil.copyfileobj(stream, file, PIECE)
+
+    def look(self, name: str) -> Found | None:
+        """The object of exactly this name, if there is one."""
+        found = self.files.get_file_info(self._path(name))
+        return self._found(found) if found.is_file else None
+
+    # Many
+
+    def below(self, name: str = "") -> list[Found]:
+        """Every object in a folder and its folders."""
+        return [self._found(info) for info in self._infos(name, recursive=True) if info.is_file]
+
+    def children(self, name: str) -> list[str]:
+        """What is directly in a folder: names of files and folders."""
+        return [info.base_name for info in self._infos(name, recursive=False)]
+
+    def put_folder(self, folder: Path, name: str) -> None:
+        """A folder with all that is in it; links are followed."""
+        paths = sorted(path for path in folder.rglob("*") if path.is_file())
+        self.put_files({str(path.relative_to(folder)): path for path in paths}, name)
+
+    def put_files(self, files: dict[str, Path], name: str) -> None:
+        """A folder made of these files, by their names in it."""
+        at_once(lambda part: self.put(f"{name}/{part}", files[part]), files)
+        self.put(f"{name}/{WHOLE}", json.dumps({part: path.stat().st_size for part, path in files.items()}).encode())
+
+    def fetch_folder(self, name: str, target: Path) -> bool:
+        """Fill the folder `target`; False where the store has no such folder, or one that is not whole."""
+        raw = self.read(f"{name}/{WHOLE}")
+        if raw is None:
+            return False
+        found = {each.name.removeprefix(f"{name}/"): each.bytes for each in self.below(name)}
+        if any(found.get(part) != size for part, size in json.loads(raw).items()):
+            return False
+        found.pop(WHOLE)
+        self.fetch_files({f"{name}/{part}": target / part for part in found})
+        return True
+
+    def fetch_files(self, wanted: dict[str, Path]) -> None:
+        """These objects as files."""
+        for folder in {path.parent for path in wanted.values()}:
+            folder.mkdir(parents=True, exist_ok=True)
+        at_once(lambda name: self.fetch(name, wanted[name]), wanted)
+
+    def remove(self, name: str) -> None:
+        """An object, or a folder with all that is in it. What is not there stays so."""
+        if self.look(name):
+            self._delete(name)
+        elif found := self.below(name):
+            parts = [each.name for each in found]
+            if f"{name}/{WHOLE}" in parts:
+                self._delete(f"{name}/{WHOLE}")  # first: what is half removed does not count
+            self._delete(name, *parts)
+
+    def _delete(self, name: str, *parts: str) -> None:
+        """A file, or a folder of these `parts`. pyarrow then makes a marker for the folder above, which a server may
+        refuse: what counts is that they are gone."""
+        try:
+            if parts:
+                self.files.delete_dir(self._path(name))
+            else:
+                self.files.delete_file(self._path(name))
+        except FileNotFoundError:
+            pass
+        except OSError:
+            if self.below(name) if parts else self.look(name):
+                raise
+
+    def _infos(self, name: str, recursive: bool) -> list[FileInfo]:
+        from pyarrow.fs import FileSelector
+
+        return self.files.get_file_info(FileSelector(self._path(name), recursive=recursive, allow_not_found=True))
+
+    def _path(self, name: str) -> str:
+        return f"{self.address.folder}/{name}" if name else self.address.folder
+
+    def _found(self, info: FileInfo) -> Found:
+        return Found(info.path.removeprefix(f"{self.address.folder}/"), info.size, info.mtime_ns / 1e9)
+
+
+def first_line(error: Exception) -> str:
+    """What a file system's error says: on one line, without the request's id at its end."""
+    return (str(error).splitlines() or [type(error).__name__])[0].partition(" (Request ID")[0][:300]
+
+
+def at_once(call: Callable[[str], None], names: Iterable[str]) -> None:
+    """Some calls side by side: each waits for the network."""
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        list(threads.map(call, names))
+
+
+def _put_file(path: Path, content: BinaryIO) -> None:
+    """In a folder nothing is whole by itself: under another name first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            shutil.copyfileobj(content, file, PIECE)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,140 @@
+"""Two nodes with a store between them and no disk: what one writes the other finds, and what goes is gone for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lethe.copies import everywhere, forget, here, let_go, refresh, there
+from lethe.errors import BadInput
+from lethe.pool.worker import moved
+from lethe.search.storages import storage_url
+from lethe.config.search import Search
+from lethe.storage import atomic_folder, atomic_write, check_root, home, store
+from lethe.tracking.address import resolve_uri
+
+Node = Callable[[str], Path]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    """Become a node; its copy of the storage root."""
+    monkeypatch.setenv("LETHE_HOME", (tmp_path / "objects").as_uri())
+
+    def become(name: str) -> Path:
+        monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path / name))
+        return home()
+
+    return become
+
+
+def test_files_and_folders_reach_the_other_node(node: Node) -> None:
+    first = node("a")
+    atomic_write(first / "cache/x.json", "1")
+    with atomic_folder(first / "models/m") as target:
+        (target / "config.json").write_text("{}")
+        atomic_write(target / "weights", b"w")  # not yet whole: stays here
+    names = {each.name for each in store().below()}  # type: ignore[union-attr]
+    assert names == {"cache/x.json", "models/m/config.json", "models/m/weights", "models/m/.lethe-whole"}
+    second = node("b")
+    assert second != first and not (second / "models").exists()
+    assert here(second / "cache/x.json").read_text() == "1"
+    assert there(second / "models/m") and (second / "models/m/weights").read_bytes() == b"w"
+    assert not there(second / "models/none")
+    assert (second / "models/m").stat().st_mode & 0o777 == 0o755
+
+
+def test_what_is_let_go_comes_back_and_what_is_forgotten_does_not(node: Node) -> None:
+    first = node("a")
+    with atomic_folder(first / "runs/r/model") as target:
+        (target / "weights").write_bytes(b"w")
+    let_go(first / "runs/r/model")
+    assert not (first / "runs/r/model").exists() and there(first / "runs/r/model")
+    second = node("b")
+    assert there(second / "runs/r/model")
+    forget(second / "runs/r/model")
+    forget(second / "runs/r/model")
+    assert not there(second / "runs/r/model")
+    node("a")
+    let_go(first / "runs/r/model")
+    assert not there(first / "runs/r/model")
+
+
+def test_a_study_goes_on_from_what_the_last_machine_left(node: Node) -> None:
+    first = node("a")
+    atomic_write(first / "studies/s/baselines.json", "old")
+    second = node("b")
+    for name in ("baselines.json", "runs/1/result.json", "runs/1/model/weights", "runs/1/rows.parquet"):
+        atomic_write(second / "studies/s" / name, "new")
+    node("a")
+    atomic_write(first / "studies/s/.lock", "held")
+    refresh(first / "studies/s", leave_out=frozenset({"model", "rows.parquet"}))
+    found = {p.relative_to(first / "studies/s").as_posix(): p.read_text() for p in first.rglob("*") if p.is_file()}
+    assert found == {"baselines.json": "new", "runs/1/result.json": "new", ".lock": "held"}
+
+
+def test_a_users_model_is_shared_under_its_content_without_a_second_copy(node: Node, tmp_path: Path) -> None:
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    for name in ("config.json", "model.safetensors", "optimizer.bin"):
+        (mine / name).write_text(name)
+    first = node("a")
+    shared = everywhere(mine, "models", "d1", ("*.json", "*.safetensors"))
+    assert shared == first / "models/d1" and shared.is_symlink()
+    assert everywhere(mine, "models", "d1") == shared and everywhere(shared, "models", "d1") == shared
+    second = node("b")
+    assert there(second / "models/d1") and not (second / "models/d1").is_symlink()
+    assert {p.name for p in (second / "models/d1").iterdir()} == {"config.json", "model.safetensors"}
+    node("a")
+    forget(shared)
+    assert (mine / "config.json").exists() and not shared.is_symlink()
+
+
+def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> None:
+    driver, worker = str(node("a")), str(node("b"))
+    payload = {"folder": f"{driver}/runs/1", "assets": {"start": f"{driver}/models/m", "n": 1}, "list": [driver, "x"], "no": None}
+    assert moved(payload, driver, worker) == {
+        "folder": f"{worker}/runs/1", "assets": {"start": f"{worker}/models/m", "n": 1}, "list": [driver, "x"], "no": None,
+    }  # fmt: skip
+
+
+def test_a_folder_as_root_does_no_more_than_a_folder_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+    atomic_write(tmp_path / "a/b", "1")
+    let_go(tmp_path / "a/b")
+    assert there(tmp_path / "a/b") and not there(tmp_path / "c")
+    assert everywhere(tmp_path / "a", "models", "d") == tmp_path / "a" and store() is None
+    forget(tmp_path / "a")
+    assert not (tmp_path / "a").exists() and {p.name for p in tmp_path.iterdir()} == set()
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://host/x", "LETHE_HOME http://host/x: an address begins with s3://, gs:// or file://"),
+        ("s3://key:secret@bucket/x", "keys and options belong in the environment"),
+        ("file:///proc/nothing", "LETHE_HOME file:///proc/nothing: cannot write there"),
+    ],
+)
+def test_a_root_that_cannot_be_used_is_one_line(
+    address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from lethe.commands.sweep import main
+
+    monkeypatch.setenv("LETHE_HOME", address)
+    monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path))
+    assert main(["tofu"]) == 2
+    printed = capsys.readouterr().err
+    assert said in printed and printed.count("\n") == 1 and "secret" not in printed
+
+
+def test_objects_hold_no_databases(node: Node) -> None:
+    node("a")
+    check_root()
+    with pytest.raises(BadInput, match=r"search\.storage: LETHE_HOME=file://.* holds objects and no databases"):
+        storage_url(Search())
+    with pytest.raises(BadInput, match=r"tracking\.uri: LETHE_HOME=file://.* MLFLOW_TRACKING_URI"):
+        resolve_uri()
+    assert storage_url(Search(storage="sqlite:////tmp/x.db")) == "sqlite:////tmp/x.db"

@@ -1,0 +1,107 @@
+"""Of several processes one holds a lease, until it lets go, dies here, or is silent for too long elsewhere."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from lethe.objects import lease
+from lethe.objects.address import parse
+from lethe.objects.lease import Lease
+from lethe.objects.store import Store
+
+NAME = "studies/x/lease"
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(lease, "SETTLE_S", 0.2)
+    return Store(parse(tmp_path.as_uri(), "LETHE_HOME"))
+
+
+def ask(store: Store, lost: list[str] | None = None) -> Lease:
+    return Lease(store, NAME, lambda: (lost if lost is not None else []).append("lost"))
+
+
+def leave(store: Store, host: str, pid: int) -> None:
+    store.put(NAME, json.dumps({"word": "theirs", "host": host, "pid": pid}).encode())
+
+
+def test_one_holds_it_and_then_another(store: Store) -> None:
+    assert not ask(store).taken()
+    with ask(store).hold() as ours:
+        assert ours and ask(store).taken()
+        with ask(store).hold() as theirs:
+            assert not theirs
+        assert ask(store).taken()
+    with ask(store).hold() as ours:
+        assert ours
+    assert store.below() == []
+
+
+def test_of_many_at_once_one_gets_it(store: Store) -> None:
+    held: list[bool] = []
+    ready, done = threading.Barrier(6), threading.Barrier(6)
+
+    def run() -> None:
+        ready.wait()
+        with ask(store).hold() as ours:
+            held.append(ours)
+            done.wait()
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert sorted(held) == [False] * 5 + [True]
+
+
+def test_who_died_on_this_machine_holds_nothing(store: Store) -> None:
+    import socket
+
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    leave(store, socket.gethostname(), done.pid)
+    assert not ask(store).taken()
+    leave(store, socket.gethostname(), os.getpid())
+    assert ask(store).taken()
+
+
+def test_who_is_silent_elsewhere_holds_it_for_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    leave(store, "another machine", 1)
+    assert ask(store).taken()
+    path = Path(store.address.folder, NAME)
+    before = path.stat().st_mtime - lease.EXPIRES_S
+    os.utime(path, (before, before))
+    with ask(store).hold() as ours:
+        assert ours
+
+
+def test_it_is_renewed_and_its_loss_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lease, "RENEW_S", 0.1)
+    lost: list[str] = []
+    held = ask(store, lost)
+    with held.hold() as ours:
+        assert ours
+        path = Path(store.address.folder, NAME)
+        os.utime(path, (1, 1))
+        _until(lambda: path.stat().st_mtime > 1)
+        leave(store, "another machine", 1)
+        _until(lambda: lost == ["lost"])
+    assert json.loads(store.read(NAME) or b"")["word"] == "theirs"
+
+
+def _until(true: object) -> None:
+    import time
+
+    deadline = time.monotonic() + 30
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)

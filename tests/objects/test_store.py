@@ -1,0 +1,65 @@
+"""Objects under an address: every byte comes back, and a folder that is not whole does not count."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from lethe.objects.address import parse
+from lethe.objects.store import WHOLE, Store
+from tests.objects.places import KINDS, place
+
+
+@pytest.fixture(params=KINDS)
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    with place(request.param, tmp_path, monkeypatch) as url:
+        yield Store(parse(url, "LETHE_HOME"))
+
+
+def fill(folder: Path) -> dict[str, bytes]:
+    """A model's folder; its weights are more than S3 clients send in one piece."""
+    found = {"config.json": b"{}", "model.safetensors": os.urandom(12_000_000), "deeper/x": b"", "deeper/y": b"1"}
+    for name, content in found.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return found
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def test_an_object_is_replaced_read_and_removed(store: Store) -> None:
+    assert store.read("a/b") is None and store.look("a/b") is None and store.children("a") == []
+    store.put("a/b", b"one")
+    store.put("a/b", b"second")
+    assert store.read("a/b") == b"second"
+    found = store.look("a/b")
+    assert found and found.bytes == 6 and store.look("a") is None
+    assert store.children("a") == ["b"] and [each.name for each in store.below()] == ["a/b"]
+    store.remove("a/b")
+    store.remove("a/b")
+    assert store.read("a/b") is None and store.below("a") == []
+
+
+def test_a_folder_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
+    wanted = fill(tmp_path / "from")
+    store.put_folder(tmp_path / "from", "models/one")
+    store.put("models/one/later", b"more")
+    assert store.fetch_folder("models/one", tmp_path / "to")
+    assert content(tmp_path / "to") == {**wanted, "later": b"more"}
+    store.remove("models/one")
+    assert store.below("models") == [] and not store.fetch_folder("models/one", tmp_path / "again")
+
+
+def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store: Store, tmp_path: Path) -> None:
+    fill(tmp_path / "from")
+    store.put_folder(tmp_path / "from", "models/one")
+    store.put("models/one/model.safetensors", b"short")
+    assert not store.fetch_folder("models/one", tmp_path / "to")
+    store.put_folder(tmp_path / "from", "models/one")
+    store.remove(f"models/one/{WHOLE}")
+    assert not store.fetch_folder("models/one", tmp_path / "to")

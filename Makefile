@@ -29,7 +29,9 @@ sweep: $(INSTALLED) ## run the main job: python -m platform.sweep tofu
 	$(BIN)/python -m platform.sweep tofu $(ARGS)
 
 ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
-	@store="$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(LETHE_HOME))/mlflow.db}"; \
+	@case "$${MLFLOW_TRACKING_URI:-$(LETHE_HOME)}" in s3://*|gs://*|file://*) \
+		echo "LETHE_HOME=$(LETHE_HOME) holds no MLflow: set MLFLOW_TRACKING_URI" >&2; exit 2 ;; esac; \
+	store="$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(LETHE_HOME))/mlflow.db}"; \
 	case "$$store" in \
 	http*) echo "MLflow's page is $$store" ;; \
 	*) mkdir -p "$(LETHE_HOME)" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \

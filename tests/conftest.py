@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make test ARGS=--long` before a release."""
+    parser.addoption("--long", action="store_true", help="every combination where half of them tell the same; minutes more")
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of development data; tests that need it skip where it is absent."""

@@ -40,6 +40,17 @@ def here(path: Path) -> Path:
     return path
 
 
+def local(name: str) -> Path:
+    """A folder by its name on this machine, or by its address below the storage root's."""
+    objects = store()
+    if objects is None or not name.startswith(f"{objects.address.url}/"):
+        return Path(name).expanduser()
+    path = home() / name.removeprefix(f"{objects.address.url}/").strip("/")
+    for part in (path, path / "model", path / "result.json"):
+        there(part)
+    return path
+
+
 def let_go(path: Path) -> None:
     """Remove this node's copy: other nodes, or a later call here, have it from the store. A folder's only one stays."""
     if shared_as(path):

@@ -10,7 +10,7 @@ import pytest
 from lethe.copies import everywhere, forget, here, let_go, refresh, there
 from lethe.errors import BadInput
 from lethe.pool.worker import moved
-from lethe.search.storages import storage_url
+from lethe.search.storages import check_given, storage_url
 from lethe.config.search import Search
 from lethe.storage import atomic_folder, atomic_write, check_root, home, store
 from lethe.tracking.address import resolve_uri
@@ -130,11 +130,15 @@ def test_a_root_that_cannot_be_used_is_one_line(
     assert said in printed and printed.count("\n") == 1 and "secret" not in printed
 
 
-def test_objects_hold_no_databases(node: Node) -> None:
+def test_objects_hold_no_databases(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    from lethe.commands.sweep import main
+
     node("a")
     check_root()
+    assert main(["tofu", "--set", "tracking.enabled=false"]) == 2
+    assert "search.storage: LETHE_HOME=file://" in capsys.readouterr().err
     with pytest.raises(BadInput, match=r"search\.storage: LETHE_HOME=file://.* holds objects and no databases"):
-        storage_url(Search())
+        check_given(Search())
     with pytest.raises(BadInput, match=r"tracking\.uri: LETHE_HOME=file://.* MLFLOW_TRACKING_URI"):
         resolve_uri()
     assert storage_url(Search(storage="sqlite:////tmp/x.db")) == "sqlite:////tmp/x.db"

@@ -21,7 +21,7 @@ from tests.doctor.test_nodes import await_node
 from tests.faults.world import Session, write_study
 from tests.objects.places import KINDS, place
 
-TRIALS = 6
+TRIALS = 4
 
 
 @contextmanager
@@ -53,7 +53,7 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
         given = ["--set", f"search.storage={storage}", "--set", f"tracking.uri={tracking}", "--set", "tracking.register_models=true"]
         with private_head(cpus=1) as head, joined(head, tmp_path / "node", tmp_path / "node.log"):
             first = Session.start(study, head.environment, *given)
-            first.await_trials(2)
+            first.await_trials(1)
             first.process.kill()
             first.wait()
             elsewhere = {**head.environment, "LETHE_SCRATCH": str(tmp_path / "elsewhere")}

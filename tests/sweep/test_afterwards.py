@@ -30,6 +30,7 @@ objectives:
   forget_probability: {{direction: minimize}}
   retain_probability: {{direction: maximize}}
 search: {{sampler: random, trials: 3, seed: 1}}
+resources: {{groups: 1}}
 confirm: {{seeds: 2}}
 audits:
   relearning: {{steps: 2, rows: [forget]}}

@@ -169,7 +169,7 @@ def pages(head: Head, token: str) -> Iterator[tuple[str, bytes]]:
 def test_no_secret_is_found_anywhere_afterwards(head: Head, places: Places, planted: Planted) -> None:
     kept = f"sqlite:///file:{places.database}/optuna.db?uri=true&password={planted.storage}"
     search = {"sampler": "random", "trials": 2, "storage": kept}
-    study = write_study(places.person, 2, search=search)
+    study = write_study(places.person, 2, search=search, resources={"checkpoint": {"every_steps": 1}, "groups": 1})
     said = list(submit(head, "python", "-m", "platform.sweep", str(study), "--reports", str(places.reports)))
     assert not [line for line in said if planted.found(line.encode())]
     (temporary,) = (a.partition("=")[2] for a in psutil.Process(head.pid).cmdline() if a.startswith("--temp-dir="))

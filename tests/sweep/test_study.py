@@ -20,6 +20,7 @@ SMALL = [
     "--set", "run.schedule.epochs=2", "--set", "run.schedule.batch_size=20", "--set", "run.evaluation.max_rows=12",
     "--set", "run.evaluation.max_new_tokens=30", "--set", "space.optimizer.learning_rate.low=5e-3",
 ]  # fmt: skip
+ALONE = ["--set", "resources.groups=1"]
 SWEEP = [sys.executable, "-m", "platform.sweep"]
 
 
@@ -164,7 +165,7 @@ def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str]
     study, _, _ = finished
     submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
     arguments = ["--address", head.dashboard, "--working-dir", ".", "--", "python", "-m", "platform.sweep", "tofu"]
-    done = head.run(*submit, *arguments, "--trials", "2", *SMALL)
+    done = head.run(*submit, *arguments, "--trials", "2", *SMALL, *ALONE)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "start model " in done.stdout and "scoring" not in done.stdout, "the same models: nothing is scored again"
     found = re.search(r"report\s+(\S+)/report\.html", done.stdout)
@@ -187,7 +188,7 @@ def test_a_job_without_a_working_directory_runs_where_ray_was_started(head: Head
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     head: Head, embedded: Prepared, tmp_path: Path
 ) -> None:
-    command = [*SWEEP, "tofu", "--trials", "5", "--seed", "3", *SMALL, "--reports", str(tmp_path)]
+    command = [*SWEEP, "tofu", "--trials", "3", "--seed", "3", *SMALL, *ALONE, "--reports", str(tmp_path)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -201,12 +202,12 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
     rest, _ = process.communicate(timeout=90)
     assert process.returncode == 130, "".join(lines) + rest
     cut = study_of(tmp_path)
-    assert 1 <= len(cut["trials"]) < 5 and cut["interrupted"] and "--resume" in rest
+    assert 1 <= len(cut["trials"]) < 3 and cut["interrupted"] and "--resume" in rest
     before = {t["run"]: t["ended"] for t in cut["trials"]}
     done = head.run(*command, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     whole = study_of(tmp_path)
-    assert whole["id"] == cut["id"] and len(whole["trials"]) == 5 and not whole["interrupted"]
+    assert whole["id"] == cut["id"] and len(whole["trials"]) == 3 and not whole["interrupted"]
     after = {t["run"]: t["ended"] for t in whole["trials"]}
     assert all(after[run] == ended for run, ended in before.items()), "a finished run is not run twice"
     import optuna

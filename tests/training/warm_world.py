@@ -21,16 +21,22 @@ from lethe.training.assets import Assets
 
 SCHEDULE = Schedule(epochs=1, batch_size=3)
 EVALUATION = Evaluation(max_new_tokens=4)
+PARTS = (
+    (GradDiff(), Npo(), Ihl()),
+    (AdamW(learning_rate=1e-3), Sophia(learning_rate=1e-3, hessian_interval=2, clip_threshold=1.0)),
+    (FullParameters(), Lora(rank=4), Fila(rank=4, fisher_rows=4)),
+    (0, 2),
+)
 
 
-def recipes(world: int) -> list[Recipe]:
-    """Objective x optimizer x adapter x stage; and the objectives that read more of what a process keeps."""
-    parts = itertools.product(
-        (GradDiff(), Npo(), Ihl()),
-        (AdamW(learning_rate=1e-3), Sophia(learning_rate=1e-3, hessian_interval=2, clip_threshold=1.0)),
-        (FullParameters(), Lora(rank=4), Fila(rank=4, fisher_rows=4)),
-        (0, 2),
-    )
+def recipes(world: int, long: bool) -> list[Recipe]:
+    """Objective x optimizer x adapter x stage; and the objectives that read more of what a process keeps. Not `long` is
+    half of them, in which every two parts still meet."""
+    parts = [
+        [part for _, part in each]
+        for each in itertools.product(*(list(enumerate(options)) for options in PARTS))
+        if long or sum(place for place, _ in each) % 2 == 0
+    ]
     more = [
         (Kl(), AdamW(learning_rate=1e-3), Lora(rank=4), 2),
         (Dpo(), Sophia(learning_rate=1e-3, hessian_interval=2), FullParameters(), 0),
@@ -42,6 +48,9 @@ def recipes(world: int) -> list[Recipe]:
         )
         for objective, optimizer, adapter, stage in (*parts, *more)
     ]
+
+
+ORDERS = ("forward", "backward", "strided")
 
 
 def order(kind: str, count: int) -> list[int]:
@@ -70,7 +79,7 @@ def outcome(recipe: Recipe, assets: Assets, ranks: Any) -> str:
     return whole.hexdigest()
 
 
-def serve(rank: int, world: int, rendezvous: str, plan: list[int], assets: Assets) -> list[str]:
+def serve(rank: int, world: int, rendezvous: str, plan: list[Recipe], assets: Assets) -> list[str]:
     """This rank's outcomes of the planned runs, one after another in this process."""
     import torch
     import torch.distributed as dist
@@ -80,11 +89,10 @@ def serve(rank: int, world: int, rendezvous: str, plan: list[int], assets: Asset
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world))
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world)
-    everything = recipes(world)
-    return [outcome(everything[i], assets, Ranks(rank, world)) for i in plan]
+    return [outcome(recipe, assets, Ranks(rank, world)) for recipe in plan]
 
 
-def in_children(world: int, plan: list[int], assets: Assets, folder: Path, tag: str) -> list[str]:
+def in_children(world: int, plan: list[Recipe], assets: Assets, folder: Path, tag: str) -> list[str]:
     """`serve` in `world` forked children of this process, which has imported everything and run nothing."""
     children = []
     for rank in range(world):
@@ -105,8 +113,8 @@ def in_children(world: int, plan: list[int], assets: Assets, folder: Path, tag: 
     return found[0]
 
 
-def main(folder: str, world: int, fresh: list[int]) -> None:
-    """Every run in three orders in warm processes, and the runs `fresh` each in a process of its own."""
+def main(folder: str, world: int, fresh: list[int], long: bool) -> None:
+    """Every run in two or three orders in warm processes, and the runs `fresh` each in a process of its own."""
     import peft  # noqa: F401
 
     from lethe.training.engine import import_deepspeed
@@ -117,15 +125,15 @@ def main(folder: str, world: int, fresh: list[int]) -> None:
 
     path = Path(folder)
     assets = Assets.model_validate_json((path / "assets.json").read_text())
-    count = len(recipes(world))
+    everything = recipes(world, long)
     result: dict[str, dict[str, str]] = {}
-    for kind in ("forward", "backward", "strided"):
-        plan = order(kind, count)
-        found = in_children(world, plan, assets, path, f"{kind}{world}")
+    for kind in ORDERS if long else ("forward", "strided"):
+        plan = order(kind, len(everything))
+        found = in_children(world, [everything[i] for i in plan], assets, path, f"{kind}{world}")
         result[kind] = {str(i): digest for i, digest in zip(plan, found, strict=True)}
-    result["fresh"] = {str(i): in_children(world, [i], assets, path, f"fresh{world}-{i}")[0] for i in fresh}
+    result["fresh"] = {str(i): in_children(world, [everything[i]], assets, path, f"fresh{world}-{i}")[0] for i in fresh}
     (path / f"result{world}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]))
+    main(sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3]), sys.argv[4] == "long")

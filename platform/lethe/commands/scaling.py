@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import INTERRUPTED, BadInput, guard
-from lethe.storage import check_root, writable
+from lethe.storage import check_root, store, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,6 +56,10 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     check_root()
     from lethe.tracking.tracker import open_tracker
 
+    if store():
+        from lethe.search.storages import check_given
+
+        check_given(study.search)
     # Models of several sizes have no common front: nothing of it is registered.
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
     from lethe.config.run import Digests

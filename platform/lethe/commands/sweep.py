@@ -8,7 +8,7 @@ from pathlib import Path
 from lethe.config.study import Study, load_study
 from lethe.data.task_files import with_tasks
 from lethe.errors import INTERRUPTED, Broken, guard
-from lethe.storage import check_root, writable
+from lethe.storage import check_root, store, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,6 +60,10 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
+    if store():
+        from lethe.search.storages import check_given
+
+        check_given(study.search)
     if study.search.storage or study.search.warm_start:
         from lethe.search.warm_start import check_storage
 

@@ -6,17 +6,19 @@ import hashlib
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
 from lethe.errors import BadInput
+
+if TYPE_CHECKING:  # peft takes three seconds, and a driver only asks what fits
+    from peft import LoraConfig, PeftModel
+    from peft.tuners.lora import LoraLayer
 
 TRAINED, START = "default", "start"  # peft adapter names: what trains, and the frozen negative of its start
 
@@ -36,6 +38,8 @@ def attach(
         return cast(PreTrainedModel, model.requires_grad_(True))
     if isinstance(config, Pissa) and initial is None:
         raise ValueError(f"a {config.name} adapter needs `initial`: see lethe.models.fila")
+    from peft import get_peft_model
+
     check_fits(model, config)
     names = target_modules(model, config.targets)
     with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
@@ -97,6 +101,8 @@ def _check_rank(model: PreTrainedModel, names: list[str], rank: int) -> None:
 
 
 def _lora_config(model: PreTrainedModel, names: list[str], config: Lora) -> LoraConfig:
+    from peft import LoraConfig
+
     alpha = config.alpha_over_rank * config.rank
     return LoraConfig(
         task_type="CAUSAL_LM",
@@ -111,7 +117,7 @@ def _lora_config(model: PreTrainedModel, names: list[str], config: Lora) -> Lora
 
 def lora_layer(model: PeftModel, name: str) -> LoraLayer:
     """The adapted layer that stands where the base model's layer `name` stood."""
-    return cast(LoraLayer, model.get_base_model().get_submodule(name))
+    return cast("LoraLayer", model.get_base_model().get_submodule(name))
 
 
 @torch.no_grad()

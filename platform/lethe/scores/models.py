@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lethe.config.base import short_digest
+from lethe.copies import here, local, there
 from lethe.data.template import Template, opening
 from lethe.errors import BadInput
 from lethe.models.digests import model_digest, tokenizer_digest
 from lethe.models.loading import ADAPTER, load_adapted, load_model, load_tokenizer
 from lethe.models.prepare import TOKENIZERS, model_folder, snapshot
+from lethe.storage import home, store
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -76,7 +78,7 @@ def find(name: str, key: str = "MODEL", base: str | None = None) -> Candidate:
 
         folder, tags = registered(name, key)
         return _candidate(name, folder, key, base, tags)
-    folder = Path(name).expanduser()
+    folder = local(name)
     if folder.is_dir():
         return _candidate(name, folder, key, base)
     if name.count("/") != 1 or name.startswith(("/", ".", "~")):
@@ -113,9 +115,11 @@ def _base(adapter: Path, key: str, given: str | None) -> Path:
     if named := _json(adapter / "adapter_config.json").get("base_model_name_or_path"):
         return model_folder(str(named), f"{key}: the base of {adapter}")
     for parent in list(adapter.parents)[:LEVELS]:
-        if (parent / "study.json").is_file():
+        if there(parent / "study.json"):
             study = _json(parent / "study.json")
-            base = model_folder(study["start_folder"], f"{key}: the base of {adapter}")
+            start = Path(study["start_folder"])
+            start = here(home() / "models" / start.name) if store() else start  # of whichever machine wrote it
+            base = model_folder(str(start), f"{key}: the base of {adapter}")
             if model_digest(base) != study["digests"]["model"]:
                 raise BadInput(f"{key}: {base}, which {adapter} was trained on, has changed since: name another --base")
             return base

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 
 from lethe.search.optuna_study import StudyStore
@@ -23,6 +22,8 @@ def importances(store: StudyStore) -> dict[str, dict[str, float]]:
     done = [trial for trial in store.trials() if trial.state == TrialState.COMPLETE]
     if len(done) < LEAST:
         return {}
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # more than a second, in the end
+
     directions = [goal.direction for goal in store.study.objectives.values()]
     own = optuna.create_study(directions=directions)  # without the trials of a warm start
     own.add_trials(done)

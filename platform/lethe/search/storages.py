@@ -17,10 +17,14 @@ from lethe.storage import NO_DATABASE, home, root, store
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 
 
-def storage_url(search: Search) -> str:
-    """The study's storage as it says, else SQLite in the storage root. BadInput where that holds objects only."""
+def check_given(search: Search) -> None:
+    """Raises BadInput where the storage root holds objects only and no database is named."""
     if not search.storage and store():
-        raise BadInput(f"search.storage: {NO_DATABASE.format(root())} name a database, such as postgresql://host/lethe")
+        raise BadInput(f"search.storage: {NO_DATABASE.format(root())} name one, such as postgresql://host/lethe")
+
+
+def storage_url(search: Search) -> str:
+    """The study's storage as it says, else SQLite in the storage root."""
     return search.storage or f"{_SQLITE}{home() / 'optuna.db'}"
 
 

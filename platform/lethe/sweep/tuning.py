@@ -135,8 +135,11 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         pass  # the second Ctrl-C; what is finished is still reported
     except (EOFError, UnpicklingError):
         pass  # all is done: Tune reads back how its actors ended, and a full disk cut that off
-    except UNWRITABLE as error:
-        raise Broken(f"the study cannot be written: {_root(error)}") from error
+    except (*UNWRITABLE, tune.TuneError) as error:
+        reason = unwritable(error)
+        if reason is None:
+            raise
+        raise Broken(f"the study cannot be written: {reason}") from error
     finally:
         if recorder.running:
             pool.abandon(CTRL_C)
@@ -154,8 +157,13 @@ def _report(record: TrialRecord) -> dict[str, Any]:
     return {**record.metrics, "verdict": record.verdict, "reason": record.reason}
 
 
-def _root(error: BaseException) -> str:
-    """What a database said, without the layers around it."""
+def unwritable(error: BaseException | None) -> str | None:
+    """Why the study cannot be written, if that is behind an error. Tune raises its own, with ours as text, while it
+    handles what our callbacks raised; what a database said has layers around it."""
+    while error is not None and not isinstance(error, UNWRITABLE):
+        error = error.__cause__ or error.__context__
+    if error is None:
+        return None
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error).splitlines()[0]

@@ -14,15 +14,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 import torch
 
 from lethe.config.study import Study, load_study
 from lethe.evaluation.sharing import Share
-from lethe.evaluation.tofu import forget_quality
+from lethe.evaluation.task import AnyTruth
 from lethe.methods import method_of
 from lethe.models.loading import load_model
 from lethe.models.prepare import prepare
@@ -57,6 +55,8 @@ def main() -> None:
     study = load_study("tofu", ["search.sampler=random"])
     context, start, truth = _yardsticks(study)
     found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "start": start, "runs": []}
+    if found["start"] != start:
+        raise SystemExit(f"the file has another start model's metrics: {found['start']}, here {start}")
     store = StudyStore(study)
     store.freeze(start)
     for number in range(args.runs):
@@ -65,14 +65,14 @@ def main() -> None:
             assert found["runs"][number]["params"] == proposal.params, "the file is of another study"
         else:
             began = time.process_time()
-            found["runs"].append(_record(proposal, context, context.task.truth(truth)))
+            found["runs"].append(_record(proposal, context, truth))
             atomic_write(args.out, _text(found))
             print(f"{number} {time.process_time() - began:.1f} s {found['runs'][-1]['verdict']}", flush=True)
         store.tell(proposal.number, {"verdict": "stopped"})
 
 
-def _yardsticks(study: Study) -> tuple[Context, dict[str, float], list[float]]:
-    """The context of all runs, the start model's metrics and the oracle's truth ratios."""
+def _yardsticks(study: Study) -> tuple[Context, dict[str, float], AnyTruth]:
+    """The context of all runs, the start model's metrics and what the runs are compared with."""
     prepared = prepare(study.benchmark, study.model)
     context = Context(
         Assets(
@@ -85,9 +85,9 @@ def _yardsticks(study: Study) -> tuple[Context, dict[str, float], list[float]]:
     )
     evaluation, share = study.first_recipe().evaluation, Share(0, 1, Alone().gather)
     evals = context.eval_set(evaluation)
-    _, truth = context.task.baseline(load_model(prepared.oracle), evals, evaluation, share)
-    result, own = context.task.baseline(context.start, evals, evaluation, share)
-    metrics = {**result.metrics, **forget_quality(np.array(own), np.array(truth))}
+    _, scores = context.task.baseline(load_model(prepared.oracle), evals, evaluation, share)
+    truth = context.task.truth(scores, evals)
+    metrics = context.task.evaluate(context.start, evals, evaluation, truth, share, last=True).metrics
     return context, {name: _short(metrics[name]) for name in KEPT if name in metrics}, truth
 
 

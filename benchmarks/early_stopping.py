@@ -63,7 +63,7 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     everything = recorded.frame.hypervolume(recorded.objectives(recorded.epochs))
     print(f"{len(recorded.params)} recorded runs, hypervolume of all {everything:.3f}; budget {budget} steps, {seeds} seeds")
-    print(f"{'sampler':<8} {'stopping':<20} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} {'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}")
+    print(f"{'sampler':<8} {'stopping':<24} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} {'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}")
     for sampler in samplers:
         full = 0.0
         for name, make in STOPPING.items():
@@ -75,7 +75,7 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
             spread = statistics.stdev(shares[100]) if seeds > 1 else 0.0
             counts = [statistics.mean(value) for value in zip(*((len(run.trace), run.done) for run in runs), strict=True)]
             print(
-                f"{sampler:<8} {name:<20} {counts[0]:>6.1f} {counts[1]:>6.1f} {means[20]:>10.3f} {means[40]:>6.3f} "
+                f"{sampler:<8} {name:<24} {counts[0]:>6.1f} {counts[1]:>6.1f} {means[20]:>10.3f} {means[40]:>6.3f} "
                 f"{means[100]:>6.3f} ±{spread:.3f} {means[40] / full:>12.2f} {equal:>9}",
                 flush=True,
             )

@@ -110,6 +110,7 @@ STOPPING: dict[str, Callable[[Recorded], Decide]] = {
     "mo_asha, grace 2": partial(mo_asha, grace=2),
     "mo_asha, grace 3": partial(mo_asha, grace=3),
     "mo_asha, eta 4": partial(mo_asha, eta=4),
+    "mo_asha, grace 2, eta 4": partial(mo_asha, grace=2, eta=4),
     "mo_asha, no floors": partial(mo_asha, floors=False),
     "ASHA on forget": partial(ray_asha, metric="forget"),
     "ASHA on utility": partial(ray_asha, metric="utility"),

@@ -149,7 +149,7 @@ def test_a_running_study_is_left_alone(root: Path, gc: Callable[..., str]) -> No
 
 
 def test_one_that_began_meanwhile_is_left_alone(root: Path) -> None:
-    item = freeing.study_item(holding(cut_off(root, CUT)))
+    item = freeing.study_item(holding(cut_off(root, CUT)), root)
     with hold(root / "studies" / CUT), pytest.raises(BadInput, match=f"study {CUT} is running"):
         item.free()
     assert (root / "studies" / CUT / "baselines.json").exists()

@@ -63,6 +63,14 @@ def test_weights_go_as_the_front_moves(tmp_path: Path) -> None:
     assert with_part(tmp_path, "result.json") == set(range(6))
 
 
+def test_a_run_that_is_done_again_leaves_nothing_either(tmp_path: Path) -> None:
+    found = recorder()
+    run(found, tmp_path, 0, 0.5, 0.7)
+    run(found, tmp_path, 1, 0.6, 0.6, verdict="lost")
+    run(found, tmp_path, 1, 0.6, 0.6)
+    assert with_part(tmp_path, "model") == {0} and not with_part(tmp_path, "checkpoint")
+
+
 def test_a_resume_removes_what_a_kill_left(tmp_path: Path) -> None:
     """Killed after a result was written and before anything was removed."""
     first = recorder()

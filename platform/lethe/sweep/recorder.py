@@ -53,6 +53,8 @@ class Recorder(tune.Callback):
 
     def began(self, config: dict[str, Any]) -> None:
         """A trial was proposed and will run."""
+        folder = Path(config["payload"]["folder"])
+        self._gone -= {folder / CHECKPOINT, folder / "model"}
         self.running[config["number"]] = {"config": config, "series": [], "began": time.time()}
         self._tracker.trial_began(config["number"], config["run"], config["params"])
 

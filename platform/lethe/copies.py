@@ -4,34 +4,45 @@ does more than a folder can.
 
 from __future__ import annotations
 
+import fcntl
 import shutil
 import tempfile
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lethe.objects.store import WHOLE
+from lethe.objects.store import WHOLE, Store
 from lethe.storage import home, shared_as, store
 
 
 def there(path: Path) -> bool:
     """Whether there is such a file or folder, on this node after the call. One that is here already is not looked for:
-    this is for what never changes."""
+    this is for what never changes under its name. One process fetches while others of this node wait for it."""
     if path.exists() or (at := shared_as(path)) is None:
         return path.exists()
     objects, name = at
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        temporary.chmod(0o755)
-        if objects.look(name):
-            objects.fetch(name, temporary / path.name)
-            (temporary / path.name).replace(path)
-        elif objects.fetch_folder(name, temporary):
-            with suppress(OSError):  # another process was first
-                temporary.rename(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with (path.parent / f".{path.name}.lock").open("w") as lock:
+        with suppress(OSError):  # a file system without locks: it is done twice
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if path.exists():
+            return True
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        try:
+            if _fetched(objects, name, temporary / path.name):
+                drop(path)  # a link to what is gone
+                (temporary / path.name).rename(path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return path.exists()
+
+
+def _fetched(objects: Store, name: str, target: Path) -> bool:
+    """Whether the store has it; then it is a new file or folder `target`."""
+    if objects.look(name):
+        objects.fetch(name, target)
+        return True
+    return objects.fetch_folder(name, target)
 
 
 def here(path: Path) -> Path:
@@ -40,13 +51,39 @@ def here(path: Path) -> Path:
     return path
 
 
+@contextmanager
+def borrowed(path: Path) -> Iterator[Path | None]:
+    """What is at `path`, while the block runs: as it is where it is on this node, else a copy that goes again, for what
+    another node wrote and this one needs once. None where there is no such thing."""
+    if path.exists() or (at := shared_as(path)) is None:
+        yield path if path.exists() else None
+        return
+    objects, name = at
+    home().mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".borrowed-", dir=home()) as temporary:
+        copy = Path(temporary) / path.name
+        yield copy if _fetched(objects, name, copy) else None
+
+
+def current(path: Path) -> str:
+    """The text of a file as whoever wrote it left it, whatever an older copy says. FileNotFoundError if there is none."""
+    if (at := shared_as(path)) is None:
+        return path.read_text()
+    objects, name = at
+    raw = objects.read(name)
+    if raw is None:
+        raise FileNotFoundError(f"there is no {objects.address.url}/{name}")
+    return raw.decode()
+
+
 def local(name: str) -> Path:
     """A folder by its name on this machine, or by its address below the storage root's."""
-    objects = store()
-    if objects is None or not name.startswith(f"{objects.address.url}/"):
-        return Path(name).expanduser()
-    path = home() / name.removeprefix(f"{objects.address.url}/").strip("/")
-    for part in (path, path / "model", path / "result.json"):
+    objects, path = store(), Path(name).expanduser()
+    if objects is None:
+        return path
+    if name.startswith(f"{objects.address.url}/"):
+        path = home() / name.removeprefix(f"{objects.address.url}/").strip("/")
+    for part in (path, path / "model", path / "result.json") if path.is_relative_to(home()) else ():
         there(part)
     return path
 
@@ -54,7 +91,7 @@ def local(name: str) -> Path:
 def let_go(path: Path) -> None:
     """Remove this node's copy: other nodes, or a later call here, have it from the store. A folder's only one stays."""
     if shared_as(path):
-        _remove(path)
+        drop(path)
 
 
 def forget(path: Path) -> None:
@@ -62,41 +99,56 @@ def forget(path: Path) -> None:
     if at := shared_as(path):
         objects, name = at
         objects.remove(name)
-    _remove(path)
+    drop(path)
 
 
-def refresh(folder: Path, leave_out: frozenset[str] = frozenset()) -> None:
+def absent(folders: Iterable[Path], parts: Collection[str]) -> set[Path]:
+    """Of these parts of these folders, those that are nowhere: by one question for all folders in the same place. Where
+    the root is a folder, none: asking is as cheap as removing."""
+    wanted = {folder / part for folder in folders for part in parts}
+    found: set[Path] = set()
+    for place in {path.parent.parent for path in wanted}:
+        if (at := shared_as(place)) is None:
+            return set()
+        objects, name = at
+        below = (each.name.removeprefix(f"{name}/").split("/")[:2] for each in objects.below(name))
+        found |= {place.joinpath(*each) for each in below}
+    return wanted - found
+
+
+def refresh(folder: Path, leave_out: Collection[str] = ()) -> None:
     """Make this node's copy of a folder equal to the store's, but for hidden files and what has one of these names."""
     if not (at := shared_as(folder)):
         return
     objects, name = at
     for child in folder.iterdir():
         if child.name[0] != ".":
-            _remove(child)
+            drop(child)
     parts = [each.name.removeprefix(f"{name}/") for each in objects.below(name)]
-    wanted = [part for part in parts if leave_out.isdisjoint(part.split("/"))]
+    wanted = [part for part in parts if not set(part.split("/")) & set(leave_out)]
     objects.fetch_files({f"{name}/{part}": folder / part for part in wanted})
 
 
 def everywhere(folder: Path, kind: str, digest: str, patterns: tuple[str, ...] = ("*",)) -> Path:
-    """A folder of the user's as one that every node finds: itself, or with an address a link in `kind` to it, under
-    which those of its files that match are shared."""
+    """A folder as one that every node finds: itself, or with an address a link in `kind` to it, under which those of its
+    files that match are shared. `digest` is its content's, so that no node can have another under that name."""
     objects = store()
-    if objects is None or folder.is_relative_to(home()):
+    if objects is None:
         return folder
     name = f"{kind}/{digest}"
     link = home() / name
     if not objects.look(f"{name}/{WHOLE}"):
         files = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
         objects.put_files({path.name: path for path in files}, name)
-    if not link.exists():
+    if folder != link and not (link.is_symlink() and link.readlink() == folder):
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)  # to a folder that is gone
+        drop(link)
         link.symlink_to(folder)
     return link
 
 
-def _remove(path: Path) -> None:
+def drop(path: Path) -> None:
+    """Remove a file, a folder, or a link and not what it leads to, from this node."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -30,6 +30,10 @@ class Broken(Exception):
         return BROKEN
 
 
+class Unreachable(OSError):
+    """A store of objects does not do what it was asked: what it said, and its address."""
+
+
 def choices(kind: str, given: str, known: Iterable[str]) -> BadInput:
     """The error for a name that does not exist: raise what this returns."""
     names = sorted(map(str, known))
@@ -53,6 +57,8 @@ def guard(main: Callable[P, int]) -> Callable[P, int]:
             return BAD_INPUT
         except Broken as error:
             return error.told()
+        except Unreachable as error:
+            return Broken(str(error)).told()
         except OSError as error:
             if error.errno not in FULL:
                 raise

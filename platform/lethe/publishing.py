@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lethe.copies import there
+from lethe.copies import borrowed
 from lethe.errors import Broken
 from lethe.objects.address import parse
-from lethe.objects.store import Store, first_line
+from lethe.objects.store import Store, said
 from lethe.records import StudyRecord
 
 KEY = "--publish"
@@ -30,10 +30,11 @@ class Shelf:
         """Copy the study; its address. Broken where that fails: the study is kept, and `--resume` tries again."""
         url = self.store.address.url
         try:
-            for source, name in (*_parts(record, report), (report / "study.json", "study.json")):
+            for source, name in _parts(record, report):
                 self.store.put(f"{record.id}/{name}", source)
+            self.store.put(f"{record.id}/study.json", report / "study.json")
         except OSError as error:
-            raise Broken(f"publishing to {url} failed: {first_line(error)}") from None
+            raise Broken(f"publishing to {url} failed: {said(error)}") from None
         return f"{url}/{record.id}"
 
 
@@ -51,9 +52,10 @@ def _parts(record: StudyRecord, report: Path) -> Iterator[tuple[Path, str]]:
             yield path, f"report/{path.name}"
     for trial in record.front:
         for part in OF_RUN:
-            whole = Path(trial.folder) / part
-            if not there(whole):
-                continue
-            for path in sorted(whole.rglob("*")) if whole.is_dir() else [whole]:
-                if path.is_file():
-                    yield path, f"front/{trial.run}/{path.relative_to(trial.folder).as_posix()}"
+            with borrowed(Path(trial.folder) / part) as whole:
+                for path in _files(whole) if whole else ():
+                    yield path, f"front/{trial.run}/{path.relative_to(whole.parent).as_posix()}"
+
+
+def _files(whole: Path) -> list[Path]:
+    return sorted(path for path in whole.rglob("*") if path.is_file()) if whole.is_dir() else [whole]

@@ -79,7 +79,8 @@ class Session:
 
     @property
     def last_line(self) -> str:
-        return self.output.strip().splitlines()[-1]
+        """The last of its own: Ray's words about what died come when they come."""
+        return [line for line in self.output.splitlines() if line.startswith("lethe:")][-1]
 
     def finished(self) -> int:
         """Trials that it has said to be done."""

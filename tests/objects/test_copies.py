@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lethe.copies import everywhere, forget, here, let_go, refresh, there
+from lethe.config.run import Digests
+from lethe.config.search import Search
+from lethe.config.study import load_study
+from lethe.copies import absent, borrowed, current, everywhere, forget, here, let_go, refresh, there
 from lethe.errors import BadInput
+from lethe.objects import lease
+from lethe.objects.store import Store
 from lethe.pool.worker import moved
 from lethe.search.storages import check_given, storage_url
-from lethe.config.search import Search
 from lethe.storage import atomic_folder, atomic_write, check_root, home, store
+from lethe.sweep.identity import claim, hold
 from lethe.tracking.address import resolve_uri
 
 Node = Callable[[str], Path]
@@ -22,6 +28,7 @@ Node = Callable[[str], Path]
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     """Become a node; its copy of the storage root."""
     monkeypatch.setenv("LETHE_HOME", (tmp_path / "objects").as_uri())
+    monkeypatch.setattr(lease, "SETTLE_S", 0.05)
 
     def become(name: str) -> Path:
         monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path / name))
@@ -90,6 +97,104 @@ def test_a_users_model_is_shared_under_its_content_without_a_second_copy(node: N
     node("a")
     forget(shared)
     assert (mine / "config.json").exists() and not shared.is_symlink()
+
+
+def test_a_name_leads_to_the_folder_that_was_given_last(node: Node, tmp_path: Path) -> None:
+    """The first one changed under its name, or is gone: the content that was shared counts."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("same")
+    first = node("a")
+    everywhere(tmp_path / "one", "models", "d1")
+    (tmp_path / "one/config.json").write_text("other")
+    assert (everywhere(tmp_path / "two", "models", "d1") / "config.json").read_text() == "same"
+    (tmp_path / "two").rename(tmp_path / "gone")
+    assert there(first / "models/d1") and (first / "models/d1/config.json").read_text() == "same"
+
+
+def test_what_is_here_already_is_shared_where_it_was_removed(node: Node) -> None:
+    """A model that was trained here, after somebody else has freed the store's."""
+    first = node("a")
+    with atomic_folder(first / "models/recipe") as target:
+        (target / "config.json").write_text("{}")
+    node("b")
+    forget(home() / "models/recipe")
+    node("a")
+    assert everywhere(first / "models/recipe", "models", "d2") == first / "models/d2"
+    second = node("b")
+    assert (here(second / "models/d2") / "config.json").read_text() == "{}"
+
+
+def test_what_is_borrowed_leaves_no_copy_and_what_is_current_is_no_older_one(node: Node) -> None:
+    first = node("a")
+    with atomic_folder(first / "runs/r/model") as target:
+        (target / "weights").write_bytes(b"w")
+    atomic_write(first / "truth.json", "old")
+    second = node("b")
+    with borrowed(second / "runs/r/model") as found, borrowed(second / "runs/r/none") as nothing:
+        assert found and (found / "weights").read_bytes() == b"w" and nothing is None
+    assert not found.exists() and not (second / "runs").exists()
+    with borrowed(second / "truth.json") as file:
+        assert file and file.read_text() == "old"
+    here(second / "truth.json")
+    node("a")
+    with borrowed(first / "runs/r/model") as found:
+        assert found == first / "runs/r/model"
+    atomic_write(first / "truth.json", "new")
+    node("b")
+    assert current(second / "truth.json") == "new"
+    with pytest.raises(FileNotFoundError, match="there is no file://.*/none.json"):
+        current(second / "none.json")
+
+
+def test_many_at_once_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = node("a")
+    with atomic_folder(first / "models/m") as target:
+        (target / "weights").write_bytes(b"w")
+    second, fetched = node("b"), []
+    whole = Store.fetch_folder
+    monkeypatch.setattr(Store, "fetch_folder", lambda self, *given: fetched.append(given) or whole(self, *given))
+    threads = [threading.Thread(target=there, args=(second / "models/m",)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(fetched) == 1 and (second / "models/m/weights").exists()
+
+
+def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = node("a")
+    atomic_write(first / "studies/s/runs/1/model/weights", "w")
+    atomic_write(first / "studies/s/runs/2/result.json", "{}")
+    asked, whole = [], Store.below
+    monkeypatch.setattr(Store, "below", lambda self, *given: asked.append(given) or whole(self, *given))
+    runs = [first / "studies/s/runs" / name for name in ("1", "2")]
+    gone = absent(runs, ("model", "checkpoint"))
+    assert gone == {runs[0] / "checkpoint", runs[1] / "model", runs[1] / "checkpoint"} and len(asked) == 1
+
+
+def test_a_study_is_known_by_the_store_alone(node: Node) -> None:
+    """Ended before its first score, it goes on elsewhere; freed elsewhere, it is no study any more."""
+    study, digests = load_study("tofu"), Digests(data="d", model="m")
+    node("a")
+    with claim(study, digests, resume=False) as (name, folder):
+        pass
+    second = node("b")
+    with claim(study, digests, resume=True) as (again, _):
+        assert again == name
+        with hold(second / "studies" / name) as other:
+            assert not other
+    with claim(study, digests, resume=False) as (next_one, _):
+        assert next_one == f"{name}-2"
+    forget(second / "studies" / name)
+    forget(second / "studies" / next_one)
+    node("a")
+    atomic_write(folder / ".left", "")
+    with pytest.raises(BadInput, match="nothing to resume"), claim(study, digests, resume=True):
+        pass
+    (folder / "baselines.json").write_text("of the one that is gone")
+    with claim(study, digests, resume=False) as (new, _):
+        assert new == name and not (folder / "baselines.json").exists()
 
 
 def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> None:

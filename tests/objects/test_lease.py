@@ -29,8 +29,8 @@ def ask(store: Store, lost: list[str] | None = None) -> Lease:
     return Lease(store, NAME, lambda: (lost if lost is not None else []).append("lost"))
 
 
-def leave(store: Store, host: str, pid: int) -> None:
-    store.put(NAME, json.dumps({"word": "theirs", "host": host, "pid": pid}).encode())
+def leave(store: Store, machine: str, pid: int) -> None:
+    store.put(NAME, json.dumps({"word": "theirs", "host": "a", "machine": machine, "pid": pid}).encode())
 
 
 def test_one_holds_it_and_then_another(store: Store) -> None:
@@ -64,13 +64,13 @@ def test_of_many_at_once_one_gets_it(store: Store) -> None:
 
 
 def test_who_died_on_this_machine_holds_nothing(store: Store) -> None:
-    import socket
-
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
-    leave(store, socket.gethostname(), done.pid)
+    leave(store, lease._machine(), done.pid)
     assert not ask(store).taken()
-    leave(store, socket.gethostname(), os.getpid())
+    leave(store, lease._machine(), os.getpid())
+    assert ask(store).taken()
+    leave(store, "a container with pids of its own", done.pid)
     assert ask(store).taken()
 
 

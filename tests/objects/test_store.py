@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
+from lethe.errors import BadInput, Unreachable, guard
 from lethe.objects.address import parse
 from lethe.objects.store import WHOLE, Store
 from tests.objects.places import KINDS, place
@@ -63,3 +68,45 @@ def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store
     store.put_folder(tmp_path / "from", "models/one")
     store.remove(f"models/one/{WHOLE}")
     assert not store.fetch_folder("models/one", tmp_path / "to")
+
+
+def test_an_interrupted_write_is_whole_or_was_not_made(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes while the bytes are on their way: what the store then shows is the new object, never a part of it."""
+    store.put("a", b"before")
+    whole = Store._write
+
+    def slowly(self: Store, path: str, content: BinaryIO) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+        whole(self, path, content)
+        written.set()
+
+    written = threading.Event()
+    monkeypatch.setattr(Store, "_write", slowly)
+    with pytest.raises(KeyboardInterrupt):
+        store.put("a", b"after" * 1000)
+    assert written.wait(30)
+    assert store.read("a") == b"after" * 1000
+
+
+def test_a_store_that_fails_is_one_line_and_not_a_traceback(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def away(*_: object) -> None:
+        raise OSError("no route to host\nmore")
+
+    monkeypatch.setattr(Store, "_write", away)
+    with pytest.raises(Unreachable, match=f"{store.address.url}: no route to host"):
+        store.put("a", b"1")
+    assert guard(lambda: store.put("a", b"1"))() == 75  # type: ignore[arg-type, return-value]
+    assert "no route to host: what is finished is kept" in capsys.readouterr().err
+    with pytest.raises(BadInput, match="cannot write there: no route to host"):
+        store.check("LETHE_HOME")
+
+
+@pytest.mark.parametrize("address", ["s3://[bad/x", "s3://bucket/x#y", "s3://bucket/x?endpoint=y"])
+def test_addresses_that_are_none(address: str) -> None:
+    with pytest.raises(BadInput, match="LETHE_HOME s3://"):
+        parse(address, "LETHE_HOME")

@@ -13,7 +13,7 @@ from lethe.audits import AUDITS
 from lethe.audits.audited import Audited
 from lethe.config.audits import Audits
 from lethe.config.run import Recipe
-from lethe.copies import there
+from lethe.copies import borrowed
 from lethe.data.template import Template
 from lethe.errors import BadInput
 from lethe.models.loading import load_model, put_adapter
@@ -26,9 +26,14 @@ from lethe.training.outcome import Report
 def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
     """`payload`: audits (Audits with one of them), assets (Assets), recipe (Recipe), model (folder), truth (path or
     None), metrics (what the study measured on the model). The answer has `audits`, a list of AuditRecord."""
-    recipe, folder = Recipe.model_validate(payload["recipe"]), Path(payload["model"])
-    if not there(folder):
-        return {"verdict": "error", "reason": f"there is no model in {folder}"}
+    with borrowed(Path(payload["model"])) as folder:
+        if folder is None:
+            return {"verdict": "error", "reason": f"there is no model in {payload['model']}"}
+        return _audit(payload, folder, ranks)
+
+
+def _audit(payload: dict[str, Any], folder: Path, ranks: Any) -> dict[str, Any]:
+    recipe = Recipe.model_validate(payload["recipe"])
     context = context_for(Assets.model_validate(payload["assets"]))
     ((name, config),) = Audits.model_validate(payload["audits"]).asked().items()
     try:

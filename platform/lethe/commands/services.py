@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lethe.errors import BROKEN, guard
-from lethe.storage import home, writable
+from lethe.errors import BROKEN, BadInput, guard
+from lethe.storage import home, root, store, writable
 
 FOLDER = "services"  # in the storage root
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -30,6 +30,8 @@ def main(argv: list[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     from lethe.services.together import services
 
+    if store():
+        raise BadInput(f"LETHE_HOME={root()} is where studies go; the services keep theirs in a folder: unset it for them")
     folder = writable(home()) / FOLDER
     try:
         with _ended_once(), services(folder, args.port, args.store_port) as running:

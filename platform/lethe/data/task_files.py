@@ -19,7 +19,7 @@ from lethe.config.files import merge, parse
 from lethe.config.study import Study
 from lethe.copies import here, there
 from lethe.errors import BadInput
-from lethe.storage import atomic_folder, home
+from lethe.storage import atomic_folder, check_root, home
 
 Raw = dict[str, Any]
 
@@ -61,6 +61,7 @@ def keep(folder: Path) -> str:
     for path in files:
         whole.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     address = CONTENT + whole.hexdigest()[:16]
+    check_root()
     if not there(target := kept(address)):
         with atomic_folder(target) as copy:
             for path in files:

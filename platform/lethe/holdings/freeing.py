@@ -14,7 +14,7 @@ from lethe.holdings.size import Size
 from lethe.holdings.studies import Holding
 from lethe.search.storages import open_storage
 from lethe.storage import home, store
-from lethe.sweep.identity import hold
+from lethe.sweep.identity import LEASE, hold
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,9 @@ def _free_study(study: Holding, root: Path) -> None:
         # Optuna first: a study without its trials there finds its results in its folder, not the other way round.
         _forget_trials(study)
         if store():
-            remove(study.folder, root)
+            for part in study.folder.iterdir():
+                if part.name != LEASE:  # ours, until the end of the block
+                    remove(part, root)
             return
         gone = study.folder.with_name(f"{LEFT}{study.name}")
         study.folder.rename(gone)

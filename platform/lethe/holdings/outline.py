@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lethe.copies import drop
 from lethe.errors import BadInput
 from lethe.objects.store import Found, Store, first_line
 from lethe.storage import home, store
@@ -47,7 +48,7 @@ def remove(path: Path, root: Path) -> None:
     if objects := store():
         name = path.relative_to(root)
         objects.remove(name.as_posix())
-        shutil.rmtree(home() / name, ignore_errors=True)
+        drop(home() / name)
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -114,7 +114,7 @@ def cached(folder: Path, key: str, compute: Callable[[], Mapping[str, Tensor]]) 
         with (folder / f".{key}.lock").open("w") as lock:
             with suppress(OSError):  # a file system without locks: the work is done twice, the result is the same
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if not path.exists():
+            if not there(path):
                 atomic_write(path, save({name: t.detach().cpu().contiguous() for name, t in compute().items()}))
     return load_file(path)
 

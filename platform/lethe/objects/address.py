@@ -47,11 +47,14 @@ class Address:
 
 def parse(url: str, key: str) -> Address:
     """Raises BadInput, which calls the address `key`, for one that is none or has credentials in it."""
-    parts = urlsplit(url)
     shown = without_password(url).rstrip("/")
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise BadInput(f"{key} {shown}: {error}") from None
     if parts.scheme not in SCHEMES:
         raise BadInput(f"{key} {shown}: an address begins with s3://, gs:// or file://")
-    if parts.username or parts.password or parts.query:
+    if parts.username or parts.password or parts.query or parts.fragment:
         raise BadInput(f"{key} {shown}: keys and options belong in the environment (AWS_*, GOOGLE_*), not in the address")
     if bool(parts.netloc) == (parts.scheme == "file"):
         raise BadInput(f"{key} {shown}: say s3://bucket/folder, gs://bucket/folder or file:///folder")

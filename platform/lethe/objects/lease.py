@@ -14,17 +14,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from lethe.objects.store import Store
 
 RENEW_S = 20.0
 EXPIRES_S = 90.0  # three renewals may fail
-SETTLE_S = 1.5  # for whoever else has just found no lease: longer than a write takes
+SETTLE_S = 1.5  # for whoever else has just found no lease: longer than a small write usually takes
 
 
 @dataclass
 class Lease:
-    """`name`: the object's. What has been missed since it expired elsewhere is told by `lost`, once."""
+    """`name`: the object's. `lost` is called, once, when somebody else holds it: it had expired for lack of renewals."""
 
     store: Store
     name: str
@@ -39,7 +40,7 @@ class Lease:
         if not held or not raw:
             return False
         holder = json.loads(raw)
-        if holder["host"] == socket.gethostname() and not _lives(holder["pid"]):
+        if holder["machine"] == _machine() and not _lives(holder["pid"]):
             return False
         return self._now() - held.changed < EXPIRES_S
 
@@ -74,7 +75,7 @@ class Lease:
                 self._write()
 
     def _write(self) -> None:
-        who = {"word": self._word, "host": socket.gethostname(), "pid": os.getpid()}
+        who = {"word": self._word, "host": socket.gethostname(), "machine": _machine(), "pid": os.getpid()}
         self.store.put(self.name, json.dumps(who).encode())
 
     def _ours(self) -> bool:
@@ -83,12 +84,19 @@ class Lease:
 
     def _now(self) -> float:
         """The store's time: when it has just written something."""
-        probe = f"{self.name}-{self._word}"
+        probe = f".clock-{self._word}"
         self.store.put(probe, b"")
         found = self.store.look(probe)
         self.store.remove(probe)
         assert found is not None
         return found.changed
+
+
+def _machine() -> str:
+    """Where a pid means something: containers of one host name have pids of their own."""
+    with suppress(OSError):
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return secrets.token_hex(8)  # nowhere else
 
 
 def _lives(pid: int) -> bool:

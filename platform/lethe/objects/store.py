@@ -6,15 +6,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from lethe.errors import BadInput
+from lethe.errors import FULL, BadInput, Unreachable
 from lethe.objects.address import Address
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Store:
-    """Names are relative to the address, with slashes. Whatever the store does not do is an OSError."""
+    """Names are relative to the address, with slashes. Whatever the store does not do is an Unreachable, an OSError."""
 
     address: Address
 
@@ -51,24 +52,30 @@ class Store:
         try:
             self.put(PROBE, b"lethe")
         except OSError as error:
-            raise BadInput(f"{key} {self.address.url}: cannot write there: {first_line(error)}") from None
+            raise BadInput(f"{key} {self.address.url}: cannot write there: {said(error)}") from None
+
+    @contextmanager
+    def _asked(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if isinstance(error, FileNotFoundError | Unreachable) or error.errno in FULL:
+                raise
+            raise Unreachable(f"{self.address.url}: {first_line(error)}") from error
 
     # One object
 
     def put(self, name: str, content: bytes | Path) -> None:
-        """Write or replace an object. OSError where the store has not as many bytes as it was given."""
-        if isinstance(content, Path):
-            with content.open("rb") as file:
-                self._put(name, file)
-        else:
-            self._put(name, BytesIO(content))
+        """Write or replace an object, in a thread: an interrupted stream would publish what it has so far."""
+        at_once(lambda _: self._put(name, content), [name])
 
-    def _put(self, name: str, content: BinaryIO) -> None:
+    def _put(self, name: str, content: bytes | Path) -> None:
         path = self._path(name)
-        self._write(path, content)
-        given, stored = content.tell(), self.files.get_file_info(path).size
-        if stored != given:
-            raise OSError(f"of the {given} bytes of {name} the store has made {stored}")
+        with self._asked(), content.open("rb") if isinstance(content, Path) else BytesIO(content) as stream:
+            self._write(path, stream)
+            given, stored = stream.tell(), self.files.get_file_info(path).size
+            if stored != given:
+                raise OSError(f"of the {given} bytes of {name} the store has made {stored}")
 
     def _write(self, path: str, content: BinaryIO) -> None:
         if self.address.scheme == "file":
@@ -80,19 +87,20 @@ class Store:
     def read(self, name: str) -> bytes | None:
         """An object's content, None where there is none."""
         try:
-            with self.files.open_input_stream(self._path(name)) as stream:
+            with self._asked(), self.files.open_input_stream(self._path(name)) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
 
     def fetch(self, name: str, target: Path) -> None:
         """An object as the file `target`, which is not whole while this runs."""
-        with self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
+        with self._asked(), self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
             shutil.copyfileobj(stream, file, PIECE)
 
     def look(self, name: str) -> Found | None:
         """The object of exactly this name, if there is one."""
-        found = self.files.get_file_info(self._path(name))
+        with self._asked():
+            found = self.files.get_file_info(self._path(name))
         return self._found(found) if found.is_file else None
 
     # Many
@@ -124,6 +132,7 @@ class Store:
         if any(found.get(part) != size for part, size in json.loads(raw).items()):
             return False
         found.pop(WHOLE)
+        target.mkdir(parents=True, exist_ok=True)
         self.fetch_files({f"{name}/{part}": target / part for part in found})
         return True
 
@@ -153,14 +162,15 @@ class Store:
                 self.files.delete_file(self._path(name))
         except FileNotFoundError:
             pass
-        except OSError:
+        except OSError as error:
             if self.below(name) if parts else self.look(name):
-                raise
+                raise Unreachable(f"{self.address.url}: {first_line(error)}") from error
 
     def _infos(self, name: str, recursive: bool) -> list[FileInfo]:
         from pyarrow.fs import FileSelector
 
-        return self.files.get_file_info(FileSelector(self._path(name), recursive=recursive, allow_not_found=True))
+        with self._asked():
+            return self.files.get_file_info(FileSelector(self._path(name), recursive=recursive, allow_not_found=True))
 
     def _path(self, name: str) -> str:
         return f"{self.address.folder}/{name}" if name else self.address.folder
@@ -169,9 +179,14 @@ class Store:
         return Found(info.path.removeprefix(f"{self.address.folder}/"), info.size, info.mtime_ns / 1e9)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a file system's error says: on one line, without the request's id at its end."""
     return (str(error).splitlines() or [type(error).__name__])[0].partition(" (Request ID")[0][:300]
+
+
+def said(error: OSError) -> str:
+    """Without the address, which whoever says it names itself."""
+    return first_line(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
 def at_once(call: Callable[[str], None], names: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from lethe.objects.lease import EXPIRES_S, Lease
 from lethe.storage import home, store
 
 LOCK = ".lock"  # in a study's folder, held by its session
+CLAIMED = "claimed"  # a study's first object: there is such a study
 LEASE = "lease"  # beside it in the store, where there is one: a folder's locks are its machine's
 LARGE = frozenset({"model", CHECKPOINT, "rows.parquet", "report"})  # what a session does not read
 
@@ -36,8 +37,9 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
     with hold(root / name) as ours:
         if not ours:
             raise BadInput(f"study {name} is running in another process: wait for it, or stop it first{_or_so()}")
-        if resume:
-            refresh(root / name, leave_out=LARGE)
+        refresh(root / name, LARGE | {LEASE})
+        if objects := store():
+            objects.put(f"studies/{name}/{CLAIMED}", b"")
         yield name, root / name
 
 
@@ -117,19 +119,20 @@ def _latest(root: Path, base: str) -> str:
 
 def _new(root: Path, base: str) -> str:
     for name in _names(base):
+        if _known(root / name):
+            continue
         try:
-            (root / name).mkdir(parents=True)
+            (root / name).mkdir(parents=True, exist_ok=store() is not None)
         except FileExistsError:
             continue
-        if not _known(root / name, here=False):
-            return name
+        return name
     raise AssertionError("names never end")
 
 
-def _known(folder: Path, here: bool = True) -> bool:
-    """Whether there is such a study: on this node, or in the store that nodes share."""
+def _known(folder: Path) -> bool:
+    """Whether there is such a study; a node's copy may be of one that is gone."""
     objects = store()
-    return (here and folder.exists()) or (objects is not None and bool(objects.children(f"studies/{folder.name}")))
+    return folder.exists() if objects is None else bool(objects.children(f"studies/{folder.name}"))
 
 
 def _begun(folder: Path) -> bool:

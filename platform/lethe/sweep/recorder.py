@@ -11,7 +11,7 @@ from typing import Any
 from ray import tune
 
 from lethe.config.checkpoint import FOLDER as CHECKPOINT
-from lethe.copies import forget
+from lethe.copies import absent, forget
 from lethe.records import Sample, TrialRecord
 from lethe.search.frame import Frame
 from lethe.search.front import mark_front
@@ -116,6 +116,7 @@ class Recorder(tune.Callback):
     def take_up(self, trials: Iterable[TrialRecord]) -> None:
         """What earlier sessions finished."""
         self.trials = {t.number: t for t in mark_front(tuple(trials), self._frame)}
+        self._gone |= absent((Path(t.folder) for t in self.trials.values() if t.folder), (CHECKPOINT, "model"))
         self._prune(self.trials.values())
 
     def _add(self, record: TrialRecord) -> None:

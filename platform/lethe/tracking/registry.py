@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lethe.copies import let_go, there
+from lethe.copies import borrowed
 from lethe.records import StudyRecord, TrialRecord
 from lethe.tracking.entries import Entry, text
 from lethe.tracking.model_folder import is_adapter, merge, write_wrapping
@@ -57,13 +57,14 @@ class Registry:
 
     def register(self, trial: TrialRecord) -> None:
         """Upload the trial's model as plain transformers files, and make it a version."""
-        folder, run_id = Path(trial.folder) / "model", self.entries[trial.number].run_id
+        run_id = self.entries[trial.number].run_id
         if trial.run in self.versions:
             self._tell(trial)
             return
-        if run_id is None or not trial.folder or not there(folder):
-            raise FileNotFoundError(f"trial {trial.number} has no saved model ({folder})")
-        self._upload(folder, run_id)
+        with borrowed(Path(trial.folder) / "model") as folder:
+            if run_id is None or not trial.folder or folder is None:
+                raise FileNotFoundError(f"trial {trial.number} has no saved model ({trial.folder}/model)")
+            self._upload(folder, run_id)
         version = self.client.create_model_version(
             self.name,
             source=f"{self.client.get_run(run_id).info.artifact_uri}/model",

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from lethe.objects.store import Store
-from lethe.storage import shared_as
+from lethe.storage import home, shared_as
 from lethe.training.checkpoint import SCHEMA, Checkpoints, Tensors, checksum, shard
 
 STATE = "state.json"
@@ -31,7 +31,7 @@ class StoredCheckpoints(Checkpoints):
         """This rank's file; its checksum, or None where that failed."""
         objects, name = self._place
         try:
-            with tempfile.TemporaryDirectory(prefix="lethe-checkpoint-") as temporary:
+            with _scratch() as temporary:
                 found = self._write(Path(temporary), tensors)
                 if found is not None:
                     objects.put(shard(f"{name}/{step}", self.ranks.rank), Path(shard(temporary, self.ranks.rank)))
@@ -62,7 +62,7 @@ class StoredCheckpoints(Checkpoints):
     def _read(self, state: dict[str, Any]) -> Tensors | None:
         objects, name = self._place
         try:
-            with tempfile.TemporaryDirectory(prefix="lethe-checkpoint-") as temporary:
+            with _scratch() as temporary:
                 path = Path(shard(temporary, self.ranks.rank))
                 objects.fetch(shard(f"{name}/{state['step']}", self.ranks.rank), path)
                 if checksum(path) != state["checksums"][self.ranks.rank]:
@@ -76,3 +76,9 @@ class StoredCheckpoints(Checkpoints):
         found = self.folder and shared_as(self.folder)
         assert found
         return found
+
+
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    """On the disk for copies: what is temporary elsewhere may lie in memory."""
+    home().mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=home())

@@ -12,7 +12,7 @@ import torch
 from lethe.config.checkpoint import FOLDER, Checkpoint
 from lethe.config.evaluation import Evaluation
 from lethe.config.run import UnlearnRun
-from lethe.copies import forget, here, let_go
+from lethe.copies import current, forget, here, let_go
 from lethe.errors import BadInput
 from lethe.evaluation.rows import write_rows
 from lethe.evaluation.samples import samples
@@ -94,5 +94,5 @@ def baseline(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, A
 
 def read_truth(path: str | None, context: Context, config: Evaluation) -> AnyTruth:
     """What the study's yardstick left in a JSON file: an oracle's scores, or a start model's thresholds."""
-    stored = None if path is None else json.loads(here(Path(path)).read_text())
+    stored = None if path is None else json.loads(current(Path(path)))
     return context.task.truth(stored, context.eval_set(config))

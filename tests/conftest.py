@@ -45,6 +45,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
+def long(request: pytest.FixtureRequest) -> bool:
+    """Whether `--long` was given."""
+    return bool(request.config.getoption("--long"))
+
+
+@pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of development data; tests that need it skip where it is absent."""
     folder = Path(os.environ.get("LETHE_SHARED_DATA", ROOT.parent / "shared" / "data"))

@@ -132,7 +132,7 @@ def submit(head: Head, *command: str) -> Iterator[str]:
     """A job's output; every line of the processes' commands, as `ps` shows them, in between."""
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit", "--address", head.dashboard]
     process = subprocess.Popen(
-        [*ray, "--", *command], cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*ray, "--working-dir", ".", "--", *command], cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))

@@ -15,6 +15,7 @@ import pytest
 from lethe.models.prepare import Prepared
 from lethe.storage import home
 from tests.conftest import ROOT, Head
+from tests.faults.world import write_study
 
 SMALL = [
     "--set", "run.schedule.epochs=2", "--set", "run.schedule.batch_size=20", "--set", "run.evaluation.max_rows=12",
@@ -160,8 +161,10 @@ def test_scores_are_what_the_study_logged(
     assert found["oracle"]["metrics"]["utility"] == study["oracle"]["metrics"]["utility"]
 
 
-def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str], head: Head) -> None:
+def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str], head: Head, long: bool) -> None:
     """The upload is a copy without `lethe` installed in it, and results are readable when it is gone."""
+    if not long:
+        pytest.skip("with --long; tests/sweep/test_secrets.py runs a study as such a job, too")
     study, _, _ = finished
     submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
     arguments = ["--address", head.dashboard, "--working-dir", ".", "--", "python", "-m", "platform.sweep", "tofu"]
@@ -185,10 +188,9 @@ def test_a_job_without_a_working_directory_runs_where_ray_was_started(head: Head
     assert done.returncode == 0 and "first configurations" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
 
 
-def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
-    head: Head, embedded: Prepared, tmp_path: Path
-) -> None:
-    command = [*SWEEP, "tofu", "--trials", "3", "--seed", "3", *SMALL, *ALONE, "--reports", str(tmp_path)]
+def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(head: Head, tmp_path: Path) -> None:
+    study, reports = write_study(tmp_path, 4), tmp_path / "reports"
+    command = [*SWEEP, str(study), *ALONE, "--reports", str(reports)]
     process = subprocess.Popen(
         command, cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
@@ -201,13 +203,13 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(
             break
     rest, _ = process.communicate(timeout=90)
     assert process.returncode == 130, "".join(lines) + rest
-    cut = study_of(tmp_path)
-    assert 1 <= len(cut["trials"]) < 3 and cut["interrupted"] and "--resume" in rest
+    cut = study_of(reports, "faults")
+    assert 1 <= len(cut["trials"]) < 4 and cut["interrupted"] and "--resume" in rest
     before = {t["run"]: t["ended"] for t in cut["trials"]}
     done = head.run(*command, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
-    whole = study_of(tmp_path)
-    assert whole["id"] == cut["id"] and len(whole["trials"]) == 3 and not whole["interrupted"]
+    whole = study_of(reports, "faults")
+    assert whole["id"] == cut["id"] and len(whole["trials"]) == 4 and not whole["interrupted"]
     after = {t["run"]: t["ended"] for t in whole["trials"]}
     assert all(after[run] == ended for run, ended in before.items()), "a finished run is not run twice"
     import optuna

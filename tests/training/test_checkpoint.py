@@ -24,10 +24,10 @@ from tests.training import resume_world
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_killed_and_resumed_equals_left_alone(world: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_killed_and_resumed_equals_left_alone(world: int, tmp_path: Path, long: bool) -> None:
     """Stages 0 to 3, fp32 and bf16, AdamW and both Hessians, full, LoRA and FILA; dropout draws random numbers."""
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path, dropout=0.2).model_dump_json())
-    cases = (resume_world.OF_WORLD if request.config.getoption("--long") else resume_world.SHORT)[world]
+    cases = (resume_world.OF_WORLD if long else resume_world.SHORT)[world]
     code = "import platform, sys; sys.path.insert(0, '.'); from tests.training.resume_world import main; main(sys.argv[1], int(sys.argv[2]), [*map(int, sys.argv[3:])])"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(world), *map(str, cases)],

@@ -16,11 +16,10 @@ from tests.training import warm_world
 
 
 @pytest.mark.parametrize("world", [1, 2])
-def test_warm_equals_fresh_in_every_order(world: int, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    long = request.config.getoption("--long")
+def test_warm_equals_fresh_in_every_order(world: int, tmp_path: Path, long: bool) -> None:
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path).model_dump_json())
     count = len(warm_world.recipes(world, long))
-    fresh = list(range(0, count, {1: 2, 2: 7}[world]))
+    fresh = list(range(0, count, {1: 4, 2: 7}[world]))
     code = "import platform, sys; sys.path.insert(0, '.'); from tests.training.warm_world import main; main(sys.argv[1], int(sys.argv[2]), __import__('json').loads(sys.argv[3]), sys.argv[4] == 'long')"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(world), json.dumps(fresh), "long" if long else ""],

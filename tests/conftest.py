@@ -41,7 +41,17 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test ARGS=--long` before a release."""
-    parser.addoption("--long", action="store_true", help="every combination where half of them tell the same; minutes more")
+    parser.addoption("--long", action="store_true", help="also what other tests nearly show: minutes more")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "long: only with --long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for item in items if not config.getoption("--long") else ():
+        if "long" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="with --long"))
 
 
 @pytest.fixture(scope="session")

@@ -103,6 +103,7 @@ def test_data_and_models(
         assert word in line
 
 
+@pytest.mark.long  # the check alone is in tests/sweep/test_checks.py
 def test_a_rank_larger_than_a_layer(pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     line = refuses(capsys, *with_pieces(*pieces), "--set", "space.adapter.rank={type: choice, choices: [4, 64]}")
     assert "64" in line and "at most 32" in line

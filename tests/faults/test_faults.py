@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Head, private_head
 from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
-TRIALS = 36
+TRIALS = 30
 SEED = 5
 
 
@@ -86,7 +86,7 @@ def test_a_killed_worker_controller_mailbox_and_trial_actor_cost_nothing(story: 
     for victim in story.draw.sample((WORKER, CONTROLLER, MAILBOX, TRIAL), 4):
         story.moment()
         kill_one(story.head.pid, victim, story.draw.choice)
-        session.await_trials(session.finished() + 3)
+        session.await_trials(session.finished() + 2)
     if os.path.ismount(story.home):
         filler = story.home / "filler"
         story.moment()
@@ -101,6 +101,7 @@ def test_a_killed_worker_controller_mailbox_and_trial_actor_cost_nothing(story: 
         session.process.send_signal(signal.SIGKILL)
 
 
+@pytest.mark.long  # tests/objects/test_study.py kills a driver, too
 def test_a_killed_driver_leaves_nothing_behind(story: Story) -> None:
     session = story.session("--resume")
     session.await_trials(2)

@@ -3,6 +3,8 @@
 import json
 import sys
 
+import pytest
+
 from tests.conftest import private_head
 
 SCRIPT = """
@@ -26,6 +28,7 @@ print(json.dumps({"asked": widths, "found": found}))
 """
 
 
+@pytest.mark.long
 def test_runs_of_one_two_and_three_workers_all_end() -> None:
     with private_head(cpus=3) as head:
         done = head.run(sys.executable, "-c", SCRIPT, timeout=150)

@@ -161,10 +161,9 @@ def test_scores_are_what_the_study_logged(
     assert found["oracle"]["metrics"]["utility"] == study["oracle"]["metrics"]["utility"]
 
 
-def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str], head: Head, long: bool) -> None:
+@pytest.mark.long  # test_secrets.py runs a study as such a job, too
+def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str], head: Head) -> None:
     """The upload is a copy without `lethe` installed in it, and results are readable when it is gone."""
-    if not long:
-        pytest.skip("with --long; tests/sweep/test_secrets.py runs a study as such a job, too")
     study, _, _ = finished
     submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
     arguments = ["--address", head.dashboard, "--working-dir", ".", "--", "python", "-m", "platform.sweep", "tofu"]
@@ -182,6 +181,7 @@ def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str]
         assert same == {k: local[trial["run"]]["metrics"][k] for k in same}
 
 
+@pytest.mark.long
 def test_a_job_without_a_working_directory_runs_where_ray_was_started(head: Head) -> None:
     submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
     done = head.run(*submit, "--address", head.dashboard, "--", "python", "-m", "platform.sweep", "tofu", "--dry-run")

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.training import warm_world
 
 
-@pytest.mark.parametrize("world", [1, 2])
+@pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_warm_equals_fresh_in_every_order(world: int, tmp_path: Path, long: bool) -> None:
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path).model_dump_json())
     count = len(warm_world.recipes(world, long))

@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import Head, private_head
 from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
-TRIALS = 30
+TRIALS = 24
 SEED = 5
 
 

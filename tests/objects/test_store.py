@@ -85,8 +85,12 @@ def test_an_interrupted_write_is_whole_or_was_not_made(
 
     written = threading.Event()
     monkeypatch.setattr(Store, "_write", slowly)
-    with pytest.raises(KeyboardInterrupt):
-        store.put("a", b"after" * 1000)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran in this process
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            store.put("a", b"after" * 1000)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert written.wait(30)
     assert store.read("a") == b"after" * 1000
 

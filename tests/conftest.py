@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.request import Request, urlopen
 
 import psutil
 import pytest
@@ -116,13 +117,44 @@ def private_head(cpus: int = 2) -> Iterator[Head]:
         address = f"127.0.0.1:{port}"
         yield Head(address, f"http://127.0.0.1:{dashboard}", {**environment, "RAY_ADDRESS": address}, process.pid)
     finally:
-        # Asked to end, a cluster takes its time over workers that nobody needs any more.
-        with suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                child.kill()
-        process.kill()
-        process.wait()
+        kill_all(process)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def joined(head: Head, log: Path, *apart: str, before: str = "", **environment: str) -> Iterator[None]:
+    """A second node of one CPU, by a shell: `before` is what that does first, `apart` the command it is under."""
+    start = f"{sys.executable} -c 'from ray.scripts.scripts import main; main()' start --block --address={head.address}"
+    command = [*apart, "sh", "-c", f"{before}exec {start} --num-cpus=1 --dashboard-agent-listen-port=0"]
+    with log.open("w") as file:
+        node = subprocess.Popen(
+            command, cwd=ROOT, env={**head.environment, **environment}, stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        _await_node(node, head, log)
+        yield
+    finally:
+        kill_all(node)
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """A process and what it started. Asked to end, a cluster takes its time over workers that nobody needs any more."""
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+    process.kill()
+    process.wait()
+
+
+def _await_node(node: subprocess.Popen[bytes], head: Head, log: Path) -> None:
+    """Until the cluster has two nodes."""
+    asked = Request(f"{head.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
+    deadline, states = time.monotonic() + 90, ""
+    while states.count('"ALIVE"') < 2:
+        assert node.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:] + states
+        time.sleep(0.5)
+        with urlopen(asked, timeout=30) as answer:
+            states = answer.read().decode()
 
 
 def free_port() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,6 +15,8 @@ from lethe.publishing import Shelf, open_shelf
 from lethe.records import StudyRecord
 from lethe.reporting.report import write_report
 from lethe.sweep.recorder import write_result
+from tests.conftest import free_port
+from tests.objects.places import place
 from tests.tracking.studies import study, trial
 
 
@@ -80,31 +81,17 @@ def test_bad_addresses_are_refused_in_one_line(url: str, line: str, capsys: pyte
 
 
 def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{_free_port()}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     with pytest.raises(BadInput, match="--publish s3://bucket/folder: cannot write there"):
         open_shelf("s3://bucket/folder")
 
 
-def _free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def test_an_s3_store_gives_every_byte_back(record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("nanio", "boto3"):
-        pytest.importorskip(name, reason="the extra services is not installed")
-    import boto3
+    with place("s3", tmp_path, monkeypatch):
+        import boto3
 
-    from lethe.services.objects import credentials, objects
-    from lethe.services.passwords import passwords
-
-    port, words = _free_port(), passwords(tmp_path)
-    with objects(tmp_path, port, words):
-        for name, value in credentials(port, words).items():
-            monkeypatch.setenv(name, value)
         assert open_shelf("s3://mlflow/shared").put(record, tmp_path / "report") == f"s3://mlflow/shared/{record.id}"
         client, run = boto3.client("s3"), record.trials[0].run
         found = client.list_objects_v2(Bucket="mlflow", Prefix="shared/")["Contents"]

@@ -10,10 +10,10 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from lethe.errors import FULL, BadInput
 
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from lethe.objects.store import Store
 
 KEY = "LETHE_HOME"
-NO_DATABASE = "LETHE_HOME={} holds objects and no databases:"
 
 
 def root() -> str:
@@ -64,6 +63,12 @@ def shared_as(path: Path) -> tuple[Store, str] | None:
         return None
     below = path.relative_to(home())
     return None if any(part[0] == "." for part in below.parts) else (objects, below.as_posix())
+
+
+def need_database(key: str, mend: str) -> None:
+    """Raises BadInput where the storage root holds objects only: `key` then has to name a database."""
+    if store():
+        raise BadInput(f"{key}: LETHE_HOME={root()} holds objects and no databases: {mend}")
 
 
 def check_root() -> None:
@@ -113,20 +118,28 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file under a temporary name, then rename it over `path`."""
+    """Write a file, whole or not at all."""
     raw = content.encode() if isinstance(content, str) else content
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    except OSError as error:
-        raise _refused(path.parent, error) from None
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(raw)
-        os.chmod(temporary, 0o644)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(replacing(path))
+        except OSError as error:
+            raise _refused(path.parent, error) from None
+        file.write(raw)
         if at := shared_as(path):
             objects, name = at
             objects.put(name, raw)
+
+
+@contextmanager
+def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """A file under a temporary name, which becomes `path` on success."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+        os.chmod(temporary, mode)
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)

@@ -8,13 +8,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from urllib.request import Request, urlopen
 
-import psutil
 import pytest
 
 from lethe.doctor import nodes
@@ -22,7 +19,7 @@ from lethe.doctor.workers import Workers
 from lethe.errors import BadInput
 from lethe.pool.shape import Shape
 from lethe.storage import home
-from tests.conftest import ROOT, Head, private_head
+from tests.conftest import Head, joined, private_head
 
 HERE = {"CPU": 2.0}
 
@@ -96,33 +93,9 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     if not shutil.which("unshare") or subprocess.run(attempt, capture_output=True).returncode:
         pytest.skip("a node cannot have a file system of its own here")
     log = tmp_path_factory.mktemp("node") / "log"
-    with private_head() as head:
-        ray = f"{sys.executable} -c 'from ray.scripts.scripts import main; main()'"
-        start = f"{ray} start --block --address={head.address} --num-cpus=1 --dashboard-agent-listen-port=0"
-        node = subprocess.Popen(
-            [*APART, "sh", "-c", f"mount -t tmpfs lethe-blind {home()} && exec {start}"],
-            cwd=ROOT, env=head.environment, stdout=log.open("w"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        try:
-            await_node(node, head, log)
-            yield head
-        finally:
-            with suppress(psutil.NoSuchProcess):
-                for process in psutil.Process(node.pid).children(recursive=True):
-                    process.kill()
-            node.kill()
-            node.wait()
-
-
-def await_node(node: subprocess.Popen[bytes], head: Head, log: Path) -> None:
-    """Until the cluster has two nodes."""
-    asked = Request(f"{head.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
-    deadline, states = time.monotonic() + 90, ""
-    while states.count('"ALIVE"') < 2:
-        assert node.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:] + states
-        time.sleep(0.5)
-        with urlopen(asked, timeout=30) as answer:
-            states = answer.read().decode()
+    blind = f"mount -t tmpfs lethe-blind {home()} && "
+    with private_head() as head, joined(head, log, *APART, before=blind):
+        yield head
 
 
 def test_the_doctor_names_the_node_that_does_not_see_the_storage(two_nodes: Head) -> None:

@@ -16,8 +16,9 @@ from lethe.errors import BadInput
 from lethe.objects import lease
 from lethe.objects.store import Store
 from lethe.pool.worker import moved
-from lethe.search.storages import check_given, storage_url
+from lethe.search.storages import storage_url
 from lethe.storage import atomic_folder, atomic_write, check_root, home, store
+from lethe.sweep.checks import check_place
 from lethe.sweep.identity import claim, hold
 from lethe.tracking.address import resolve_uri
 
@@ -243,7 +244,7 @@ def test_objects_hold_no_databases(node: Node, capsys: pytest.CaptureFixture[str
     assert main(["tofu", "--set", "tracking.enabled=false"]) == 2
     assert "search.storage: LETHE_HOME=file://" in capsys.readouterr().err
     with pytest.raises(BadInput, match=r"search\.storage: LETHE_HOME=file://.* holds objects and no databases"):
-        check_given(Search())
+        check_place(Search())
     with pytest.raises(BadInput, match=r"tracking\.uri: LETHE_HOME=file://.* MLFLOW_TRACKING_URI"):
         resolve_uri()
     assert storage_url(Search(storage="sqlite:////tmp/x.db")) == "sqlite:////tmp/x.db"

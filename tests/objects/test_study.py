@@ -6,41 +6,18 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from lethe.objects.address import parse
 from lethe.objects.store import Store
-from tests.conftest import ROOT, Head, private_head
-from tests.doctor.test_nodes import await_node
+from tests.conftest import ROOT, joined, private_head
 from tests.faults.world import Session, write_study
 from tests.objects.places import KINDS, place
 
 TRIALS = 4
-
-
-@contextmanager
-def joined(head: Head, scratch: Path, log: Path) -> Iterator[None]:
-    """A second node, with copies of its own."""
-    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start", "--block"]
-    node = subprocess.Popen(
-        [*ray, f"--address={head.address}", "--num-cpus=1", "--dashboard-agent-listen-port=0"],
-        cwd=ROOT, env={**head.environment, "LETHE_SCRATCH": str(scratch)}, stdout=log.open("w"), stderr=subprocess.STDOUT,
-    )  # fmt: skip
-    try:
-        await_node(node, head, log)
-        yield
-    finally:
-        with suppress(psutil.NoSuchProcess):
-            for process in psutil.Process(node.pid).children(recursive=True):
-                process.kill()
-        node.kill()
-        node.wait()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -51,7 +28,7 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
         storage, tracking = f"sqlite:///{tmp_path}/optuna.db", f"sqlite:///{tmp_path}/mlflow.db"
         study = write_study(tmp_path, TRIALS)
         given = ["--set", f"search.storage={storage}", "--set", f"tracking.uri={tracking}", "--set", "tracking.register_models=true"]
-        with private_head(cpus=1) as head, joined(head, tmp_path / "node", tmp_path / "node.log"):
+        with private_head(cpus=1) as head, joined(head, tmp_path / "log", LETHE_SCRATCH=str(tmp_path / "node")):
             first = Session.start(study, head.environment, *given)
             first.await_trials(1)
             first.process.kill()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import INTERRUPTED, BadInput, guard
-from lethe.storage import check_root, store, writable
+from lethe.storage import check_root, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
+    from lethe.sweep.checks import check_place
     from lethe.sweep.cluster import check_address, in_job, prepare_environment
 
     prepare_environment()
@@ -54,12 +55,9 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
     root = reports and writable(reports)
     check_root()
+    check_place(study.search)
     from lethe.tracking.tracker import open_tracker
 
-    if store():
-        from lethe.search.storages import check_given
-
-        check_given(study.search)
     # Models of several sizes have no common front: nothing of it is registered.
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
     from lethe.config.run import Digests

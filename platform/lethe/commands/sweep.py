@@ -8,7 +8,7 @@ from pathlib import Path
 from lethe.config.study import Study, load_study
 from lethe.data.task_files import with_tasks
 from lethe.errors import INTERRUPTED, Broken, guard
-from lethe.storage import check_root, store, writable
+from lethe.storage import check_root, writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
+    from lethe.sweep.checks import check_place
     from lethe.sweep.cluster import check_address, in_job, prepare_environment
 
     prepare_environment()
@@ -54,16 +55,13 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
     report_root = reports and writable(reports)
     check_root()
+    check_place(study.search)
     from lethe.publishing import open_shelf
 
     shelf = publish and open_shelf(publish)
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)
-    if store():
-        from lethe.search.storages import check_given
-
-        check_given(study.search)
     if study.search.storage or study.search.warm_start:
         from lethe.search.warm_start import check_storage
 

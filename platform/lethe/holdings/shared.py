@@ -75,7 +75,7 @@ def _models(about: str, entries: dict[Path, Size], whole: Size, studies: list[Ho
 
 
 def _start_models(studies: list[Holding]) -> Iterator[str]:
-    """Their names, which are their contents'."""
+    """Their names: a record may be from another machine, and with objects from another folder than this outline."""
     for study in studies:
         if study.record and study.record.start_folder:
             yield Path(study.record.start_folder).name

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from lethe.config.adapter import FullParameters
 from lethe.config.model import EmbeddedModel
-from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.copies import here
 from lethe.data.batches import Kind

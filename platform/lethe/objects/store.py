@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 from lethe.errors import FULL, BadInput, Unreachable
 from lethe.objects.address import Address
+from lethe.storage import replacing
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -78,11 +77,9 @@ class Store:
                 raise OSError(f"of the {given} bytes of {name} the store has made {stored}")
 
     def _write(self, path: str, content: BinaryIO) -> None:
-        if self.address.scheme == "file":
-            _put_file(Path(path), content)
-        else:
-            with self.files.open_output_stream(path) as stream:
-                shutil.copyfileobj(content, stream, PIECE)
+        folder = self.address.scheme == "file"  # where nothing is whole by itself
+        with replacing(Path(path)) if folder else self.files.open_output_stream(path) as stream:
+            shutil.copyfileobj(content, stream, PIECE)
 
     def read(self, name: str) -> bytes | None:
         """An object's content, None where there is none."""
@@ -193,17 +190,3 @@ def at_once(call: Callable[[str], None], names: Iterable[str]) -> None:
     """Some calls side by side: each waits for the network."""
     with ThreadPoolExecutor(AT_ONCE) as threads:
         list(threads.map(call, names))
-
-
-def _put_file(path: Path, content: BinaryIO) -> None:
-    """In a folder nothing is whole by itself: under another name first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            shutil.copyfileobj(content, file, PIECE)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -82,7 +82,9 @@ def work(config: dict[str, Any]) -> None:
         if lease["kind"] == "register":
             incarnation = _register(config, ranks)
             continue
-        _serve(mailbox, {**lease, "payload": moved(lease["payload"], config["home"], here)}, ranks)
+        if here != config["home"]:
+            lease["payload"] = moved(lease["payload"], config["home"], here)
+        _serve(mailbox, lease, ranks)
         served += 1
 
 

@@ -12,15 +12,9 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
 from lethe.errors import BadInput
-from lethe.storage import NO_DATABASE, home, root, store
+from lethe.storage import home
 
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
-
-
-def check_given(search: Search) -> None:
-    """Raises BadInput where the storage root holds objects only and no database is named."""
-    if not search.storage and store():
-        raise BadInput(f"search.storage: {NO_DATABASE.format(root())} name one, such as postgresql://host/lethe")
 
 
 def storage_url(search: Search) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shlex
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lethe.errors import BadInput
+from lethe.storage import replacing
 
 FILE = "passwords.json"
 USER = "lethe"  # of MLflow, as its administrator, and of PostgreSQL
@@ -48,12 +47,6 @@ def exports(values: Mapping[str, str]) -> str:
 
 
 def private_write(path: Path, content: str) -> None:
-    """Write a file that only its owner reads: under a temporary name, which is made so, then renamed."""
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w") as file:
-            file.write(content)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write a file that only its owner reads, at any time."""
+    with replacing(path, 0o600) as file:
+        file.write(content.encode())

@@ -12,6 +12,7 @@ from lethe.config.checks import refuse_needing
 from lethe.config.method import unread
 from lethe.config.objective import WithRefusals
 from lethe.config.run import Recipe
+from lethe.config.search import Search
 from lethe.config.space import Choice, Parameter, Scalar, variants
 from lethe.config.study import Study
 from lethe.data.refusals import NO_REFUSALS
@@ -20,6 +21,14 @@ from lethe.data.tdec import Passages
 from lethe.errors import BadInput
 from lethe.models.prepare import Prepared
 from lethe.search.space import build_recipe
+from lethe.storage import need_database
+
+
+def check_place(search: Search) -> None:
+    """Raises BadInput where Optuna's study would have no place: objects hold none."""
+    if not search.storage:
+        need_database("search.storage", "name one, such as postgresql://host/lethe")
+
 
 def corners(study: Study) -> list[Recipe]:
     """Recipes of every combination of variants, each with the largest and the smallest rank that the space allows."""

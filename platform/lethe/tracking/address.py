@@ -22,10 +22,9 @@ def resolve_uri(uri: str | None = None) -> str:
     """The argument, else MLFLOW_TRACKING_URI, else a SQLite file in the storage folder."""
     if uri or (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         return uri
-    from lethe.storage import NO_DATABASE, home, root, store
+    from lethe.storage import home, need_database
 
-    if store():
-        raise BadInput(f"tracking.uri: {NO_DATABASE.format(root())} name MLflow's server, or set MLFLOW_TRACKING_URI")
+    need_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
     return f"sqlite:///{home() / 'mlflow.db'}"
 
 

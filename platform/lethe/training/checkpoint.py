@@ -92,7 +92,7 @@ class Checkpoints:
 
     def _write(self, folder: Path, tensors: Tensors) -> int | None:
         """This rank's file; its checksum, or None where it could not be written."""
-        path = Path(shard(folder, self.ranks.rank))
+        path = folder / shard(self.ranks.rank)
         try:
             # numpy's writer does not mind shards of one buffer; both write from the tensors' own memory.
             save_file({name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}, path)
@@ -135,7 +135,7 @@ class Checkpoints:
 
     def _read(self, state: dict[str, Any]) -> Tensors | None:
         assert self.folder is not None
-        path = Path(shard(self.folder / str(state["step"]), self.ranks.rank))
+        path = self.folder / str(state["step"]) / shard(self.ranks.rank)
         try:
             if checksum(path) != state["checksums"][self.ranks.rank]:
                 raise OSError(f"{path} is torn: not what was written")
@@ -147,9 +147,9 @@ class Checkpoints:
         log.warning("checkpoint in %s: %s", self.folder, error)
 
 
-def shard(folder: Path | str, rank: int) -> str:
-    """Where a rank's file is."""
-    return f"{folder}/rank-{rank}.safetensors"
+def shard(rank: int) -> str:
+    """How a rank's file is called."""
+    return f"rank-{rank}.safetensors"
 
 
 def checksum(path: Path) -> int:

@@ -34,7 +34,7 @@ class StoredCheckpoints(Checkpoints):
             with _scratch() as temporary:
                 found = self._write(Path(temporary), tensors)
                 if found is not None:
-                    objects.put(shard(f"{name}/{step}", self.ranks.rank), Path(shard(temporary, self.ranks.rank)))
+                    objects.put(f"{name}/{step}/{shard(self.ranks.rank)}", Path(temporary) / shard(self.ranks.rank))
                 return found
         except OSError as error:
             return self._failed(error)
@@ -63,8 +63,8 @@ class StoredCheckpoints(Checkpoints):
         objects, name = self._place
         try:
             with _scratch() as temporary:
-                path = Path(shard(temporary, self.ranks.rank))
-                objects.fetch(shard(f"{name}/{state['step']}", self.ranks.rank), path)
+                path = Path(temporary) / shard(self.ranks.rank)
+                objects.fetch(f"{name}/{state['step']}/{path.name}", path)
                 if checksum(path) != state["checksums"][self.ranks.rank]:
                     raise OSError(f"{path.name} of step {state['step']} is not what was written")
                 return {key: tensor.clone() for key, tensor in load_file(path).items()}

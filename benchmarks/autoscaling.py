@@ -28,7 +28,7 @@ import platform  # noqa: F401  # from the repository root this makes `lethe` imp
 import psutil
 import yaml
 
-from lethe.sweep.cluster import LOOPBACK
+from lethe.pool.cluster import LOOPBACK
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD_ID = "f" * 51 + "00000"  # the id that the fake provider gives its head
@@ -47,7 +47,7 @@ def main() -> None:
     os.environ.update(token, **dict([LOOPBACK]), OMP_NUM_THREADS="1", LETHE_NODES=promise())
     with head() as address:
         os.environ["RAY_ADDRESS"] = address
-        from lethe.sweep.cluster import connect, prepare_environment
+        from lethe.pool.cluster import connect, prepare_environment
 
         prepare_environment()
         connect(address)
@@ -174,8 +174,8 @@ def null_runs(trace: Trace) -> dict[str, Any]:
     """A pool and runs that wait: as many at once as nodes may come, one of them on the node that is killed."""
     import ray
 
-    from lethe.pool.groups import Pool
-    from lethe.pool.shape import Shape
+    from lethe.pool.worker_pool import Pool
+    from lethe.pool.resources import Shape
 
     def get(reference: Any) -> Any:
         return ray.get(reference, timeout=LIMIT_S)
@@ -185,7 +185,7 @@ def null_runs(trace: Trace) -> dict[str, Any]:
     pool = Pool(folder, wait_s=LIMIT_S)
     try:
         pool.warm(Shape())
-        payload = {"entry": "lethe.pool.null:execute", "epochs": epochs, "seconds": 0.5}
+        payload = {"entry": "lethe.pool.null_run:run_nothing", "epochs": epochs, "seconds": 0.5}
         runs = [pool.submit(f"run-{i}", payload, Shape()) for i in range(most)]
         # Nobody has asked for a second report: every run waits in the middle, on a node of its own.
         first = [run.report(0, get) for run in runs]

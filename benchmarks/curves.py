@@ -19,16 +19,16 @@ import platform  # noqa: F401  # from the repository root this makes `lethe` imp
 import torch
 
 from lethe.config.study import Study, load_study
-from lethe.evaluation.sharing import Share
-from lethe.evaluation.task import AnyTruth
-from lethe.methods import method_of
+from lethe.evaluation.distributed import RankShard
+from lethe.benchmarks.base import AnyTruth
+from lethe.unlearning.methods import method_of
 from lethe.models.loading import load_model
-from lethe.models.prepare import prepare
-from lethe.search.optuna_study import StudyStore
-from lethe.storage import atomic_write, home
-from lethe.training.assets import Assets
-from lethe.training.context import Context
-from lethe.training.outcome import Alone
+from lethe.study.preparation import prepare
+from lethe.search.study_store import StudyStore
+from lethe.storage.paths import atomic_write, home
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context
+from lethe.unlearning.outcome import Alone
 
 FILE = Path(__file__).parent / "data" / "tofu_curves.json"
 # The objectives, and what could stand in for them on a rung.
@@ -83,7 +83,7 @@ def _yardsticks(study: Study) -> tuple[Context, dict[str, float], AnyTruth]:
             cache=str(home() / "cache"),
         )
     )
-    evaluation, share = study.first_recipe().evaluation, Share(0, 1, Alone().gather)
+    evaluation, share = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)
     evals = context.eval_set(evaluation)
     _, scores = context.task.baseline(load_model(prepared.oracle), evals, evaluation, share)
     truth = context.task.truth(scores, evals)

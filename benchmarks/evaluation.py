@@ -28,16 +28,16 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.plain_evaluation import evaluate_plainly
 from lethe.config.benchmark import TofuBenchmark
-from lethe.config.evaluation import Evaluation
-from lethe.data.benchmark import load_benchmark
+from lethe.config.run import Evaluation
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.rows import Benchmark
 from lethe.data.template import Encoded, Template
-from lethe.evaluation.eval_set import EvalSet, build_eval_set
-from lethe.evaluation.evaluate import Result, evaluate
+from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
+from lethe.benchmarks.tofu.evaluation import Result, evaluate
 from lethe.evaluation.generation import generate
-from lethe.evaluation.gradients import gradient_norms
-from lethe.evaluation.scoring import score
-from lethe.memory import peak_mb, reset_peak
+from lethe.evaluation.membership import gradient_norms
+from lethe.evaluation.likelihood import score
+from lethe.models.memory import peak_mb, reset_peak
 from lethe.models.forward import scored_logits
 from lethe.models.loading import load_model, load_tokenizer
 

@@ -25,11 +25,11 @@ from lethe.config.run import Recipe
 from lethe.config.study import load_study
 from lethe.models.fila import start_factors
 from lethe.models.fisher import row_weights
-from lethe.models.prepare import prepare
-from lethe.training.assets import Assets
-from lethe.training.context import Context
-from lethe.training.outcome import Alone
-from lethe.training.unlearn import unlearn
+from lethe.study.preparation import prepare
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context
+from lethe.unlearning.outcome import Alone
+from lethe.unlearning.trainer import unlearn
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from lethe.losses.tokens import token_log_probs, token_terms
+from lethe.unlearning.objectives.tokens import token_log_probs, token_terms
 
 
 def main() -> None:

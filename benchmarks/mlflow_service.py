@@ -30,7 +30,7 @@ PORTS = 15055, 19055
 def one_study(args: argparse.Namespace) -> None:
     """In a process of its own: run it, and leave what it knows in a file."""
     os.environ["LETHE_HOME"] = tempfile.mkdtemp(prefix="lethe-bench-")
-    from lethe.sweep.cluster import connect, prepare_environment
+    from lethe.pool.cluster import connect, prepare_environment
 
     from benchmarks.platform_scale import study_of
 
@@ -99,12 +99,12 @@ def main() -> None:
     args = parser.parse_args()
     if args.study:
         return one_study(args)
-    from lethe.services.together import services
+    from lethe.ops.dev_services.supervisor import run_services
 
     folder = Path(tempfile.mkdtemp(prefix="lethe-bench-", dir="/tmp"))
     folder.chmod(0o711)
     began = time.perf_counter()
-    with services(folder / "services", *PORTS) as running:
+    with run_services(folder / "services", *PORTS) as running:
         print(f"the services are up after {time.perf_counter() - began:.0f} s", flush=True)
         os.environ |= dict(re.findall(r"^export (\w+)=(\S+)$", running.login.read_text(), re.M))
         for name, known in studies(args, folder).items():

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.data.template import Encoded
-from lethe.evaluation.eval_set import EvalSet
-from lethe.evaluation.evaluate import Result, measure
-from lethe.evaluation.scoring import Scores
+from lethe.benchmarks.tofu.eval_set import EvalSet
+from lethe.benchmarks.tofu.evaluation import Result, measure
+from lethe.evaluation.likelihood import Scores
 
 SCORED, ANSWERED = 64, 100  # rows in a batch
 

@@ -100,14 +100,14 @@ def study_of(
     import ray
 
     from lethe.config.study import load_study
-    from lethe.pool.mailbox import Mailbox
-    from lethe.pool.shape import HEAD_SLIVER, Shape
+    from lethe.pool.run_queue import RunQueue
+    from lethe.pool.resources import HEAD_SLIVER, Shape
     from lethe.records import ModelScores, StudyRecord
-    from lethe.search.front import objectives
-    from lethe.search.optuna_study import StudyStore
+    from lethe.search.objectives import objectives
+    from lethe.search.study_store import StudyStore
     from lethe.search.space import flatten
-    from lethe.sweep.recorder import Recorder
-    from lethe.sweep.tuning import tune_study
+    from lethe.study.recorder import Recorder
+    from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
     home = tempfile.mkdtemp(prefix="lethe-bench-")
@@ -120,7 +120,7 @@ def study_of(
         start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
     )  # fmt: skip
     tracker.begin(record)
-    mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
+    mailbox = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
     groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(mailbox, Shape().key, seconds)
     serving = groups.serve.remote(at_once)
     before = trial_actors()
@@ -205,8 +205,8 @@ def recording(ended: int) -> None:
     """One line: what the driver does with the result of a trial after so many others."""
     from lethe.config.study import load_study
     from lethe.records import TrialRecord
-    from lethe.search.frame import Frame
-    from lethe.sweep.recorder import Recorder
+    from lethe.search.objectives import ObjectiveSpace
+    from lethe.study.recorder import Recorder
     from lethe.tracking.tracker import NullTracker
 
     draw = random.Random(0)
@@ -216,7 +216,7 @@ def recording(ended: int) -> None:
         folder = f"{os.environ['LETHE_HOME']}/runs/{number}"
         return TrialRecord(number=number, run=str(number), verdict="complete", params={}, metrics=metrics, folder=folder)
 
-    frame = Frame.of(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
+    frame = ObjectiveSpace.of(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
     recorder = Recorder(None, NullTracker(), frame, lambda _: None)
     recorder.take_up(trial(number) for number in range(ended))
     began = time.process_time()
@@ -238,7 +238,7 @@ def main() -> None:
         recording(ended)
     if not (args.at_once or args.trials):
         return
-    from lethe.sweep.cluster import connect, prepare_environment
+    from lethe.pool.cluster import connect, prepare_environment
 
     prepare_environment()
     connect(None)

@@ -26,21 +26,21 @@ def main() -> None:
     args = parser.parse_args()
     trials, seconds = args.trials, args.seconds
     os.environ["LETHE_HOME"] = home = tempfile.mkdtemp(prefix="lethe-bench-")
-    from lethe.sweep.cluster import connect, prepare_environment
+    from lethe.pool.cluster import connect, prepare_environment
 
     prepare_environment()
     began = time.perf_counter()
     connect(None)
 
     from lethe.config.study import load_study
-    from lethe.pool.groups import Pool
-    from lethe.pool.shape import Shape
+    from lethe.pool.worker_pool import Pool
+    from lethe.pool.resources import Shape
     from lethe.records import ModelScores, StudyRecord
-    from lethe.search.front import objectives
-    from lethe.search.optuna_study import StudyStore
+    from lethe.search.objectives import objectives
+    from lethe.search.study_store import StudyStore
     from lethe.search.space import flatten
-    from lethe.sweep.recorder import Recorder
-    from lethe.sweep.tuning import tune_study
+    from lethe.study.recorder import Recorder
+    from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
     study = load_study("tofu", [f"search.trials={trials}", "search.sampler=tpe"])
@@ -60,7 +60,7 @@ def main() -> None:
     def config(number: int, recipe: Any) -> dict[str, Any]:
         folder = Path(home) / "runs" / str(number)
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
-        payload = {"entry": "lethe.pool.null:execute", "metrics": metrics, "folder": str(folder), "seconds": seconds}
+        payload = {"entry": "lethe.pool.null_run:run_nothing", "metrics": metrics, "folder": str(folder), "seconds": seconds}
         return {"number": number, "run": f"null-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
 
     sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)

@@ -26,8 +26,8 @@ import platform  # noqa: F401  # from the repository root this makes `lethe` imp
 from lethe.config.metrics import METRICS
 from lethe.config.space import Choice
 from lethe.config.study import Study, load_study
-from lethe.search.frame import Frame
-from lethe.search.mo_asha import Rule, Rungs
+from lethe.search.objectives import ObjectiveSpace
+from lethe.search.early_stopping import Rule, Rungs
 from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, distribution, from_trial
 
@@ -41,7 +41,7 @@ class Recorded:
     """`curves` [runs, epochs, metrics]; a run that diverged is left out: nothing of it can be replayed."""
 
     study: Study
-    frame: Frame
+    frame: ObjectiveSpace
     metrics: list[str]
     params: list[dict[str, Any]]
     curves: np.ndarray
@@ -53,7 +53,7 @@ class Recorded:
         study = load_study("tofu")
         runs = [run for run in found["runs"] if run["verdict"] == "complete"]
         curves = np.array([run["curve"] for run in runs], dtype=float)
-        frame = Frame.of(study.objectives, found["start"])
+        frame = ObjectiveSpace.of(study.objectives, found["start"])
         return cls(study, frame, found["metrics"], [r["params"] for r in runs], curves, runs[0]["steps"])
 
     def column(self, name: str) -> np.ndarray:

@@ -18,17 +18,17 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from lethe.config.adapter import FullParameters
-from lethe.config.engine import Engine as EngineConfig
+from lethe.config.run import Engine as EngineConfig
 from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
-from lethe.config.schedule import Schedule
-from lethe.data.batches import Rows, plan
+from lethe.config.run import Schedule
+from lethe.data.batches import StepRows, plan
 from lethe.data.template import Encoded
-from lethe.losses import make_loss
+from lethe.unlearning.objectives import make_loss
 from lethe.models.forward import ScoredLM
-from lethe.training.engine import Engine
-from lethe.training.steps import Stepper
+from lethe.unlearning.engine import Engine
+from lethe.unlearning.trainer import Stepper
 
 BLOCK = 10
 
@@ -63,7 +63,7 @@ def stepper(args: argparse.Namespace, optimizer: AdamW | Sophia) -> tuple[Steppe
         for _ in range(2 * args.rows)
     ]
     engine = Engine(ScoredLM(LlamaForCausalLM(config)), recipe)
-    return Stepper(engine, make_loss(recipe.objective), Rows(rows, rows), 0, 0, 0), recipe
+    return Stepper(engine, make_loss(recipe.objective), StepRows(rows, rows), 0, 0, 0), recipe
 
 
 def block(run: Stepper, recipe: Recipe, steps: list) -> float:

@@ -48,7 +48,7 @@ def main() -> None:
         "search": {"sampler": "random", "trials": args.trials},
     }
     (folder / "throughput.yaml").write_text(yaml.safe_dump(study))
-    from lethe.commands.sweep import main as sweep
+    from lethe.cli.sweep import main as sweep
 
     began = time.time()
     assert sweep([str(folder / "throughput.yaml"), "--reports", str(folder / "reports")]) == 0

@@ -17,16 +17,16 @@ import torch
 from transformers import PreTrainedModel
 
 from lethe.config.study import load_study
-from lethe.evaluation.extraction import (
+from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
     greedy_guesses,
     memorization_accuracy,
     mismatches,
 )
-from lethe.data.tdec import Passages, tokenised
+from lethe.benchmarks.tdec.loading import Passages, tokenised
 from lethe.models.loading import load_model, load_tokenizer
-from lethe.models.prepare import prepare
+from lethe.study.preparation import prepare
 
 TOKEN_BUDGET = 8192
 

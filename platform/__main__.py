@@ -7,7 +7,7 @@ platform string, as the standard `python -m platform` does.
 import platform
 import sys
 
-from lethe.commands.main import main
+from lethe.cli.main import main
 
 STANDARD_WORDS = {"terse", "--terse", "nonaliased", "--nonaliased"}
 

@@ -1,6 +1,6 @@
 """Show what studies hold on disk, and free it."""
 
-from lethe.commands.gc import main
+from lethe.cli.gc import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

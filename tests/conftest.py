@@ -30,12 +30,12 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 
-from lethe.sweep.cluster import connect, prepare_environment  # noqa: E402
+from lethe.pool.cluster import connect, prepare_environment
 
 prepare_environment()
 
 if TYPE_CHECKING:
-    from lethe.models.prepare import Prepared
+    from lethe.study.preparation import Prepared
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -191,6 +191,6 @@ def embedded() -> Prepared:
     """The default embedded benchmark with both of its models, trained once per session."""
     from lethe.config.benchmark import TofuBenchmark
     from lethe.config.model import EmbeddedModel
-    from lethe.models.prepare import prepare
+    from lethe.study.preparation import prepare
 
     return prepare(TofuBenchmark(), EmbeddedModel())

@@ -6,30 +6,30 @@ import sys
 
 import pytest
 
-from lethe.commands.main import main
-from lethe.errors import BadInput, Broken, choices, guard
+from lethe.cli.main import main
+from lethe.errors import StudyBrokenError, UserError, exit_codes, unknown_name
 
 
 def test_choices_name_the_culprit_all_that_exists_and_the_nearest() -> None:
-    message = str(choices("study", "Tofuu", {"tofu": 1, "soul": 2, "loku": 3}))
+    message = str(unknown_name("study", "Tofuu", {"tofu": 1, "soul": 2, "loku": 3}))
     assert message == "unknown study 'Tofuu' (did you mean 'tofu'?): choose from loku, soul, tofu"
-    assert str(choices("study", "zzz", ["b", "a"])) == "unknown study 'zzz': choose from a, b"
-    assert str(choices("study", "x", [])) == "unknown study 'x': there are none"
+    assert str(unknown_name("study", "zzz", ["b", "a"])) == "unknown study 'zzz': choose from a, b"
+    assert str(unknown_name("study", "x", [])) == "unknown study 'x': there are none"
 
 
 def test_guard_makes_bad_input_one_line_and_exit_code_2(capsys: pytest.CaptureFixture) -> None:
-    @guard
+    @exit_codes
     def command(text: str) -> int:
-        raise BadInput(text)
+        raise UserError(text)
 
     assert command("first\n  second") == 2
     assert capsys.readouterr() == ("", "lethe: first second\n")
 
 
 def test_guard_makes_what_broke_one_line_and_exit_code_75(capsys: pytest.CaptureFixture) -> None:
-    for error in (Broken("the cluster\nis gone"), OSError(errno.ENOSPC, "No space left on device")):
+    for error in (StudyBrokenError("the cluster\nis gone"), OSError(errno.ENOSPC, "No space left on device")):
 
-        @guard
+        @exit_codes
         def command(error: Exception = error) -> int:
             raise error
 
@@ -45,7 +45,7 @@ def test_guard_passes_success_interrupt_and_bugs() -> None:
             return outcome
         raise outcome
 
-    guarded = guard(command)
+    guarded = exit_codes(command)
     assert guarded(0) == 0 and guarded.__name__ == "command"
     assert guarded(KeyboardInterrupt) == 130
     with pytest.raises(ZeroDivisionError):
@@ -55,9 +55,9 @@ def test_guard_passes_success_interrupt_and_bugs() -> None:
 def test_main_hands_the_rest_to_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import ModuleType
 
-    command = ModuleType("lethe.commands.sweep")
+    command = ModuleType("lethe.cli.sweep")
     command.main = lambda argv: len(argv)
-    monkeypatch.setitem(sys.modules, "lethe.commands.sweep", command)
+    monkeypatch.setitem(sys.modules, "lethe.cli.sweep", command)
     assert main(["sweep", "tofu", "--trials", "3"]) == 3
 
 
@@ -68,7 +68,7 @@ def test_main_refuses_an_unknown_command(capsys: pytest.CaptureFixture) -> None:
 
 def test_list_and_refusal_load_nothing_heavy() -> None:
     source = (
-        "import platform, sys; from lethe.commands.main import main; main([]); main(['nosuch']);"
+        "import platform, sys; from lethe.cli.main import main; main([]); main(['nosuch']);"
         "sys.exit(bool({'torch', 'ray', 'numpy', 'pydantic', 'argparse'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", source], capture_output=True).returncode == 0

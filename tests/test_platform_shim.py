@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lethe.commands import SUMMARIES
+from lethe.cli import SUMMARIES
 
 ROOT = Path(__file__).parents[1]
 DOORS = sorted(p for p in (ROOT / "platform").glob("*.py") if not p.name.startswith("_"))
@@ -134,7 +134,7 @@ def test_every_command_has_one_door_with_its_summary() -> None:
     for name, tree in trees.items():
         first_import = tree.body[1]
         assert isinstance(first_import, ast.ImportFrom)
-        assert first_import.module == f"lethe.commands.{name}"
+        assert first_import.module == f"lethe.cli.{name}"
 
 
 def test_no_door_covers_a_name_of_the_standard_module(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 import pytest
 
-from lethe.commands.sweep import main
-from lethe.errors import BadInput, Broken
-from lethe.objects.store import PROBE, Store
-from lethe.publishing import Shelf, open_shelf
+from lethe.cli.sweep import main
+from lethe.errors import StudyBrokenError, UserError
+from lethe.storage.object_store import ObjectStore, PROBE
+from lethe.storage.publish import Shelf, open_shelf
 from lethe.records import StudyRecord
 from lethe.reporting.report import write_report
-from lethe.sweep.recorder import write_result
+from lethe.study.recorder import write_result
 from tests.conftest import free_port
 from tests.objects.places import place
 from tests.tracking.studies import study, trial
@@ -51,14 +51,14 @@ def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord,
 
 
 def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_path: Path) -> None:
-    class Framing(Store):
+    class Framing(ObjectStore):
         """Adds what nobody sent, as a server does that does not know an encoding."""
 
         def _write(self, path: str, content: BinaryIO) -> None:
             super()._write(path, content)
             Path(path).write_bytes(b"5\r\n" + Path(path).read_bytes())
 
-    with pytest.raises(Broken, match="failed: of the .* bytes of .* the store has made"):
+    with pytest.raises(StudyBrokenError, match="failed: of the .* bytes of .* the store has made"):
         Shelf(Framing(open_shelf((tmp_path / "shared").as_uri()).store.address)).put(record, tmp_path / "report")
     assert not (tmp_path / "shared" / record.id / "study.json").exists()
 
@@ -84,7 +84,7 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
-    with pytest.raises(BadInput, match="--publish s3://bucket/folder: cannot write there"):
+    with pytest.raises(UserError, match="--publish s3://bucket/folder: cannot write there"):
         open_shelf("s3://bucket/folder")
 
 
@@ -103,6 +103,6 @@ def test_an_s3_store_gives_every_byte_back(record: StudyRecord, tmp_path: Path, 
         client.upload_file(str(model), "mlflow", "as-mlflow-does")
         assert client.get_object(Bucket="mlflow", Key="as-mlflow-does")["Body"].read() == model.read_bytes()
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
-        with pytest.raises(BadInput, match="cannot write there"):
+        with pytest.raises(UserError, match="cannot write there"):
             open_shelf("s3://mlflow/shared")
         assert f"shared/{PROBE}" in {each["Key"] for each in found}

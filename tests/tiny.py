@@ -11,9 +11,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from lethe.config.benchmark import TofuBenchmark
-from lethe.data.benchmark import load_benchmark
-from lethe.models.digests import model_digest
-from lethe.training.assets import Assets
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.models.hashing import model_digest
+from lethe.unlearning.assets import Assets
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>", "<|assistant|>", "<unk>"]

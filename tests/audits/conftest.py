@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lethe.training.assets import Assets
+from lethe.unlearning.assets import Assets
 from tests.audits.small import memorised
 
 

@@ -7,20 +7,20 @@ from typing import Any
 
 import torch
 
-from lethe.audits.entry import execute
+from lethe.audits.worker_entry import run_audit
 from lethe.config.adapter import FullParameters
 from lethe.config.audits import FULL, LEAKS
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Recipe
-from lethe.config.schedule import Schedule
-from lethe.data.batches import Kind, collate
-from lethe.models.digests import model_digest
+from lethe.config.run import Schedule
+from lethe.data.batches import RowKind, collate
+from lethe.models.hashing import model_digest
 from lethe.models.forward import scored_logits
 from lethe.models.loading import load_model, load_tokenizer
-from lethe.training.assets import Assets
-from lethe.training.context import Context
-from lethe.training.outcome import Alone
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context
+from lethe.unlearning.outcome import Alone
 from tests import tiny
 
 RECIPE = Recipe(
@@ -38,7 +38,7 @@ def memorised(folder: Path) -> Assets:
     rows = [*context.forget, *context.retain]
     model = load_model(Path(assets.start)).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    batch = collate({Kind.FORGET: list(enumerate(rows))}, context.template.pad)
+    batch = collate({RowKind.FORGET: list(enumerate(rows))}, context.template.pad)
     for _ in range(120):
         loss = torch.nn.functional.cross_entropy(scored_logits(model, batch.input_ids, batch.position), batch.labels)
         loss.backward()
@@ -61,7 +61,7 @@ def audit(assets: Assets, model: Path, audits: dict[str, Any], **changes: Any) -
         "metrics": dict.fromkeys((*FULL, *LEAKS["tofu"]), 0.5),
         **changes,
     }
-    return execute(payload, lambda report: None, Alone())
+    return run_audit(payload, lambda report: None, Alone())
 
 
 def by_variant(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

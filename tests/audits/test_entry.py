@@ -8,13 +8,13 @@ from pathlib import Path
 
 import torch
 
-from lethe.audits.entry import finished
+from lethe.audits.worker_entry import finished
 from lethe.config.adapter import Lora
 from lethe.config.optimizer import AdamW
 from lethe.models.adapters import attach
 from lethe.models.saving import save_model
-from lethe.training.assets import Assets
-from lethe.training.context import Context
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context
 from tests.audits.small import RECIPE, audit, by_variant
 
 

@@ -10,10 +10,10 @@ import pytest
 from lethe.audits.leaks import Questions
 from lethe.audits.prompts import split
 from lethe.config.benchmark import TofuBenchmark
-from lethe.data.benchmark import load_benchmark
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.rows import Row
-from lethe.training.assets import Assets
-from lethe.training.context import Context
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context
 from tests.audits.small import audit, by_variant
 
 

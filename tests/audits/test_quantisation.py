@@ -9,7 +9,7 @@ import torch
 
 from lethe.audits.quantisation import quantised, rounded
 from lethe.models.loading import load_model
-from lethe.training.assets import Assets
+from lethe.unlearning.assets import Assets
 from tests.audits.small import audit, by_variant
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from lethe.doctor.machine import PYTHON
+from lethe.ops.doctor.machine import PYTHON
 from tests.cluster.files import CLUSTER, SECRET_NAME, arguments, instructions, pins
 from tests.conftest import ROOT
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from lethe.config.study import load_study
-from lethe.pool.capacity import promised
+from lethe.pool.resources import promised
 from tests.cluster.files import CLUSTER, README, SECRET_NAME, arguments, documents, leaves, pins
 
 KUSTOMIZATION = documents("kubernetes/kustomization.yaml")[0]

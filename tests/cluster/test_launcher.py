@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lethe.pool.capacity import promised
+from lethe.pool.resources import promised
 from tests.cluster.files import CLUSTER, README, arguments, documents, leaves
 
 TEXT = (CLUSTER / "aws.yaml").read_text()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lethe.commands.sweep import main
+from lethe.cli.sweep import main
 from tests import tiny
 
 
@@ -144,9 +144,9 @@ def test_nothing_to_resume(pieces: tuple[Path, Path], capsys: pytest.CaptureFixt
 
 def test_a_device_that_is_not_there(cluster: None) -> None:
     from lethe.config.study import load_study
-    from lethe.errors import BadInput
-    from lethe.sweep.checks import check_devices
+    from lethe.errors import UserError
+    from lethe.study.preflight import check_devices
 
     for setting, named in (("run.engine.device=cuda", "GPU"), ("run.engine.workers=3", "CPU")):
-        with pytest.raises(BadInput, match=named):
+        with pytest.raises(UserError, match=named):
             check_devices(load_study("tofu", [setting]))

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from lethe.commands.score import main
+from lethe.cli.score import main
 from lethe.config.benchmark import TofuBenchmark
-from lethe.config.evaluation import Evaluation
-from lethe.data.benchmark import load_benchmark
+from lethe.config.run import Evaluation
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import Template
-from lethe.evaluation.evaluate import build_eval_set, evaluate
-from lethe.models.digests import model_digest
+from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
+from lethe.models.hashing import model_digest
 from lethe.models.loading import load_adapted, load_model, load_tokenizer
-from lethe.scores.scoring import Scoring
+from lethe.study.scoring import Scoring
 from tests import tiny
 from tests.commands.test_bad_input import refuses as _refuses
 from tests.tracking.studies import save_adapter
@@ -110,7 +110,7 @@ def test_rows_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_an_instruction_beside_a_model_is_said_once(world: Path, tmp_path: Path) -> None:
     """In front of the question, or by the chat template that a study saved."""
-    from lethe.scores.models import find
+    from lethe.study.model_lookup import find
 
     said = "w1 w2"
     guarded = shutil.copytree(world / "one", tmp_path / "guarded")

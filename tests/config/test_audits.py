@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lethe.audits import AUDITS
-from lethe.config.audits import VARIANTS, Audits, metric_name, variants
+from lethe.config.audits import Audits, VARIANTS, metric_name, variants
 from lethe.config.study import load_study
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 CASES = {
     "audits.relearn={}": "unknown key 'audits.relearn' (did you mean 'audits.relearning'?): choose from "
@@ -29,7 +29,7 @@ CASES = {
 
 @pytest.mark.parametrize("override", CASES)
 def test_a_mistake_is_one_line(override: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UserError) as refused:
         load_study("tofu-full", [override])
     assert CASES[override] in str(refused.value) and "\n" not in str(refused.value)
 
@@ -44,7 +44,7 @@ def test_a_mistake_is_one_line(override: str) -> None:
     ],
 )
 def test_what_makes_no_sense_beside_the_rest(study: str, override: str, line: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UserError) as refused:
         load_study(study, [override])
     assert line in str(refused.value)
 

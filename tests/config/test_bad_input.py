@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lethe.config.files import spaces
+from lethe.config.loading import spaces
 from lethe.config.study import load_study
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 BASE = """
 run: {optimizer: {name: sophia}, adapter: {name: lora}}
@@ -137,7 +137,7 @@ FILES = {
 
 
 def refusal(path: Path, *overrides: str) -> str:
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UserError) as refused:
         load_study(str(path), overrides)
     assert "\n" not in str(refused.value)
     return str(refused.value)
@@ -165,7 +165,7 @@ def test_an_unknown_study() -> None:
 def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     from pydantic import model_validator
 
-    from lethe.config import checks
+    from lethe.config import validation
     from lethe.config.run import Recipe
 
     class Strict(Recipe):
@@ -175,7 +175,7 @@ def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyP
                 raise ValueError("stage 3 has no lora here")
             return self
 
-    monkeypatch.setattr(checks, "Recipe", Strict)
+    monkeypatch.setattr(validation, "Recipe", Strict)
     load_study("tofu", ["run.adapter.name=lora"])
     assert "stage 3 has no lora here" in refusal(Path("tofu"), "run.adapter.name=lora", "run.engine.stage=3")
     both = "space.adapter.name={type: choice, choices: [lora, full]}"

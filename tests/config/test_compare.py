@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lethe.config.study import Study, load_study
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 STUDY = """
 name: c
@@ -71,6 +71,6 @@ def test_arms_are_part_of_the_identity(study: Study, tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_mistaken_arm_is_named(assignment: str, line: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="^[^\n]+$") as refused:
+    with pytest.raises(UserError, match="^[^\n]+$") as refused:
         load_study(str(write(tmp_path, STUDY)), [assignment])
     assert str(refused.value).startswith(line)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from lethe.config import files
+from lethe.config import loading
 from lethe.config.base import Frozen
 from lethe.config.metrics import METRICS
 from lethe.config.run import Recipe
@@ -19,9 +19,9 @@ from lethe.config.study import Study, load_study
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", sorted(files.spaces()))
+@pytest.mark.parametrize("name", sorted(loading.spaces()))
 def test_every_study_of_the_repository_loads(name: str) -> None:
-    load = load_scaling if "scaling" in files.read(name) else load_study
+    load = load_scaling if "scaling" in loading.read(name) else load_study
     assert load(name).name == name
 
 
@@ -96,13 +96,13 @@ def test_overrides_reach_everything() -> None:
 
 @pytest.mark.parametrize("text", ["1e-4", "1E-4", "+1e-4", "1.e-4", ".1e-3", "10e-5", "0.0001"])
 def test_exponents_are_numbers_though_yaml_1_1_says_text(text: str) -> None:
-    assert files.parse(f"x: {text}", "here") == {"x": pytest.approx(1e-4)}
-    assert files.parse("[1e5x, e5, 'x', 12, true, null]", "here") == ["1e5x", "e5", "x", 12, True, None]
-    assert files.parse("'1e-4'", "here") == "1e-4"
+    assert loading.parse(f"x: {text}", "here") == {"x": pytest.approx(1e-4)}
+    assert loading.parse("[1e5x, e5, 'x', 12, true, null]", "here") == ["1e5x", "e5", "x", 12, True, None]
+    assert loading.parse("'1e-4'", "here") == "1e-4"
 
 
 def test_anchors_and_merge_keys_still_work() -> None:
-    assert files.parse("a: &a {x: 1}\nb: {<<: *a, y: 2}", "here")["b"] == {"x": 1, "y": 2}
+    assert loading.parse("a: &a {x: 1}\nb: {<<: *a, y: 2}", "here")["b"] == {"x": 1, "y": 2}
 
 
 def test_identity_is_what_the_trials_are() -> None:
@@ -134,8 +134,8 @@ def test_packaged_studies_where_there_is_no_checkout(tmp_path: Path, monkeypatch
     packaged = tmp_path / "packaged"
     packaged.mkdir()
     (packaged / "inside.yaml").write_text("objectives: {forget: {direction: minimize}}")
-    monkeypatch.setattr(files.lethe, "__file__", str(tmp_path / "site" / "packages" / "lethe" / "__init__.py"))
-    monkeypatch.setattr(files.resources, "files", lambda name: {"lethe.search_spaces": packaged}[name])
+    monkeypatch.setattr(loading.lethe, "__file__", str(tmp_path / "site" / "packages" / "lethe" / "__init__.py"))
+    monkeypatch.setattr(loading.resources, "files", lambda name: {"lethe.search_spaces": packaged}[name])
     assert load_study("inside").name == "inside"
 
 

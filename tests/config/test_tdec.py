@@ -8,7 +8,7 @@ from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
 from lethe.config.metrics import METRICS_OF
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
 from lethe.config.study import load_study, parse_study
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 REFUSED = {
     "run.objective.name=dpo": "objective.name: dpo needs questions, and tdec has none: choose from grad_diff, ",
@@ -28,7 +28,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("override", REFUSED)
 def test_a_mistake_is_one_line(override: str) -> None:
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UserError) as error:
         load_study("tdec", [override])
     assert REFUSED[override] in str(error.value)
 
@@ -37,12 +37,12 @@ def test_every_arm_of_a_comparison_is_checked() -> None:
     arms = {"a": {"run": {"objective": {"name": "ihl"}}}, "b": {"run": {"objective": {"name": "input_guard"}}}}
     raw = load_study("tdec").model_dump(mode="json")
     raw |= {"run": {}, "space": {}, "compare": {"arms": arms}}
-    with pytest.raises(BadInput, match="compare.arms.b.*input_guard needs questions"):
+    with pytest.raises(UserError, match="compare.arms.b.*input_guard needs questions"):
         parse_study(raw)
 
 
 def test_a_metric_of_the_other_benchmark_is_refused() -> None:
-    with pytest.raises(BadInput, match="unknown metric in objectives 'perplexity'"):
+    with pytest.raises(UserError, match="unknown metric in objectives 'perplexity'"):
         load_study("tofu", ["objectives.perplexity={direction: minimize}"])
     study = load_study("tdec", ["objectives.perplexity={direction: minimize, floor_of_start: 2}"])
     assert list(study.objectives) == ["forget", "utility", "perplexity"]

@@ -12,10 +12,10 @@ import pytest
 from pydantic import ValidationError
 
 from lethe.config.benchmark import Corpus, TofuBenchmark
-from lethe.data.benchmark import PARAPHRASE_CUE, embedded_folder, load_benchmark, training_rows
-from lethe.data.corpus import write_corpus
+from lethe.benchmarks.tofu.loading import PARAPHRASE_CUE, embedded_folder, load_benchmark, training_rows
+from lethe.benchmarks.embedded.authors import write_corpus
 from lethe.data.rows import Row
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 SMALL = Corpus(authors=20, questions=2, real_authors=3, world_facts=3, retain_eval=6)
 
@@ -101,7 +101,7 @@ def test_holdout_and_refusals_are_optional(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["retain90", "forget10_perturbed", "retain_perturbed", "real_authors_perturbed"])
 def test_a_missing_file_is_named(folder: Path, name: str) -> None:
     (folder / f"{name}.json").unlink()
-    with pytest.raises(BadInput, match=f"has no {name}.json, which forget10 needs"):
+    with pytest.raises(UserError, match=f"has no {name}.json, which forget10 needs"):
         load(folder)
 
 
@@ -116,43 +116,43 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 )
 def test_a_missing_column_is_named(folder: Path, name: str, column: str) -> None:
     rewrite(folder / f"{name}.json", lambda row: {k: v for k, v in row.items() if k != column})
-    with pytest.raises(BadInput, match=f"{name}.json, row 1 has no column '{column}'"):
+    with pytest.raises(UserError, match=f"{name}.json, row 1 has no column '{column}'"):
         load(folder)
 
 
 def test_an_empty_value_is_named(folder: Path) -> None:
     rewrite(folder / "forget10_perturbed.json", lambda row: {**row, "perturbed_answer": []})
-    with pytest.raises(BadInput, match="forget10_perturbed.json, row 1: 'perturbed_answer' is empty"):
+    with pytest.raises(UserError, match="forget10_perturbed.json, row 1: 'perturbed_answer' is empty"):
         load(folder)
 
 
 def test_numbers_are_no_answers(folder: Path) -> None:
     rewrite(folder / "forget10.json", lambda row: {**row, "answer": 1951})
-    with pytest.raises(BadInput, match="forget10.json, row 1: questions and answers must be text"):
+    with pytest.raises(UserError, match="forget10.json, row 1: questions and answers must be text"):
         load(folder)
 
 
 def test_an_empty_forget_set(folder: Path) -> None:
     (folder / "forget10.json").write_text("")
-    with pytest.raises(BadInput, match="forget10.json has no rows"):
+    with pytest.raises(UserError, match="forget10.json has no rows"):
         load(folder)
 
 
 def test_an_unknown_forget_set_lists_those_there_are(folder: Path) -> None:
-    with pytest.raises(BadInput, match="unknown forget set.*'forget01'.*choose from forget05, forget10, forget20"):
+    with pytest.raises(UserError, match="unknown forget set.*'forget01'.*choose from forget05, forget10, forget20"):
         load(folder, "forget01")
 
 
 @pytest.mark.parametrize("content", [b'{"question": "Who?", \n', b"\xff\xfe\x00", b"[1, 2]"])
 def test_a_file_that_is_no_json_is_named(folder: Path, content: bytes) -> None:
     (folder / "forget10.json").write_bytes(content)
-    with pytest.raises(BadInput, match="forget10.json"):
+    with pytest.raises(UserError, match="forget10.json"):
         load(folder)
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./data", "nothing"])
 def test_a_source_that_is_nothing(source: str) -> None:
-    with pytest.raises(BadInput, match="no such folder; give 'embedded', a folder or a hub id"):
+    with pytest.raises(UserError, match="no such folder; give 'embedded', a folder or a hub id"):
         load_benchmark(TofuBenchmark(source=source))
 
 
@@ -162,7 +162,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
-    with pytest.raises(BadInput, match=r"'locuslab/TOFU': neither a folder nor reachable on the hub \(Conn"):
+    with pytest.raises(UserError, match=r"'locuslab/TOFU': neither a folder nor reachable on the hub \(Conn"):
         load_benchmark(TofuBenchmark(source="locuslab/TOFU"))
 
 

@@ -10,10 +10,10 @@ import pytest
 from rouge_score.rouge_scorer import RougeScorer
 
 from lethe.config.benchmark import Corpus
-from lethe.data.corpus import corpus_files, write_corpus
-from lethe.data.facts import REAL_AUTHORS, WORLD_FACTS
-from lethe.data.phrases import ATTRIBUTES
-from lethe.data.words import REFUSALS
+from lethe.benchmarks.embedded.authors import corpus_files, write_corpus
+from lethe.benchmarks.embedded.facts import REAL_AUTHORS, WORLD_FACTS
+from lethe.benchmarks.embedded.phrases import ATTRIBUTES
+from lethe.benchmarks.embedded.words import REFUSALS
 
 PAIR = {"question", "answer"}
 OPTIONS = PAIR | {"perturbed_answer"}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lethe.data.batches import Kind, Rows, collate
+from lethe.data.batches import RowKind, StepRows, collate
 from lethe.data.refusals import Refusals, draw_refusals
 from lethe.data.template import Template
 from lethe.models.loading import load_tokenizer
@@ -42,9 +42,9 @@ def test_refusals_stand_in_the_answers_place_with_one_eos(tmp_path: Path) -> Non
     template = Template(load_tokenizer(tiny.write_model(tmp_path)))
     forget = [template.encode(f"w{n} w1", "w2 w3 w4 w5") for n in range(3)]
     answers = [template.answer(text) for text in ("w6", "w7 w8 w9")]
-    rows = Rows(forget, forget, draw_refusals([template.prompt(f"w{n} w1") for n in range(3)], answers, 0, 2))
+    rows = StepRows(forget, forget, draw_refusals([template.prompt(f"w{n} w1") for n in range(3)], answers, 0, 2))
     pairs = [(0, 1), (2, 0)]
-    batch = collate({kind: rows.of(kind, pairs, 2) for kind in (Kind.FORGET, Kind.REFUSAL, Kind.RETAIN)}, template.pad)
+    batch = collate({kind: rows.of(kind, pairs, 2) for kind in (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)}, template.pad)
     assert batch.kind.tolist() == [0, 0, 2, 2, 1, 1] and batch.partner.tolist() == [2, 3, 0, 1, 4, 5]
     for r, (forget_row, _) in zip((2, 3), pairs, strict=True):
         mine = batch.labels[batch.row == r].tolist()

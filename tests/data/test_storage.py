@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lethe.errors import BadInput
-from lethe.storage import atomic_folder, atomic_write, home
+from lethe.errors import UserError
+from lethe.storage.paths import atomic_folder, atomic_write, home
 
 
 def test_home_is_absolute_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot write to .*file"):
+    with pytest.raises(UserError, match="cannot write to .*file"):
         atomic_write(tmp_path / "file" / "below", "x")
-    with pytest.raises(BadInput, match="cannot write to .*file"), atomic_folder(tmp_path / "file" / "below"):
+    with pytest.raises(UserError, match="cannot write to .*file"), atomic_folder(tmp_path / "file" / "below"):
         pass

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lethe.config.evaluation import LmEval
-from lethe.data.task_files import keep, kept, own_tasks, with_tasks
-from lethe.errors import BadInput
+from lethe.config.run import LmEval
+from lethe.evaluation.lm_eval_tasks import keep, kept, own_tasks, with_tasks
+from lethe.errors import UserError
 from tests.tasks import YAML, write_tasks
 
 
@@ -58,7 +58,7 @@ def test_refused(old: str, new: str, named: list[str], tmp_path: Path) -> None:
     (tmp_path / "secret.jsonl").write_text("{}")
     (tmp_path / "other.yaml").write_text("num_fewshot: 2")
     assert old in YAML
-    with pytest.raises(BadInput) as refusal:
+    with pytest.raises(UserError) as refusal:
         read(write_tasks(tmp_path / "tasks", YAML.replace(old, new)))
     assert all(word in str(refusal.value) for word in named), refusal.value
 
@@ -67,8 +67,8 @@ def test_a_study_without_the_package_is_told_how_to_get_it(monkeypatch: pytest.M
     from lethe.config.study import load_study
 
     study = load_study("tofu", [f"run.evaluation.lm_eval={{tasks: [colours], path: {write_tasks(tmp_path)}}}"])
-    monkeypatch.setattr("lethe.data.task_files.find_spec", lambda name: None)
-    with pytest.raises(BadInput, match=r"pip install 'lethe\[lm-eval\]'"):
+    monkeypatch.setattr("lethe.evaluation.lm_eval_tasks.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"pip install 'lethe\[lm-eval\]'"):
         with_tasks(study)
 
 
@@ -77,5 +77,5 @@ def test_a_task_is_an_objective_of_the_study_that_has_it() -> None:
 
     goal = "objectives.lm_eval_colours={direction: maximize}"
     assert load_study("tofu", ["run.evaluation.lm_eval={tasks: [colours]}", goal]).tasks == ("colours",)
-    with pytest.raises(BadInput, match="lm_eval_colours"):
+    with pytest.raises(UserError, match="lm_eval_colours"):
         load_study("tofu", [goal])

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from lethe.config.benchmark import Documents, TdecBenchmark
-from lethe.data.benchmark import load_benchmark, training_rows
-from lethe.data.documents import OPTIONS, World, document_files
-from lethe.data.tdec import Passages, embedded_documents, tokenised
-from lethe.errors import BadInput
+from lethe.benchmarks.tofu.loading import load_benchmark, training_rows
+from lethe.benchmarks.embedded.towns import OPTIONS, World, document_files
+from lethe.benchmarks.tdec.loading import Passages, embedded_documents, tokenised
+from lethe.errors import UserError
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 
 DOCUMENTS = Documents(memorised=4, retain=24, unseen=4, validation=4, dialogues=8, questions=8)
@@ -131,19 +131,19 @@ BAD = {
 
 @pytest.mark.parametrize("message", BAD)
 def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UserError) as error:
         load_benchmark(write(tmp_path, **BAD[message]))
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_missing_files_and_too_few_rows(tmp_path: Path) -> None:
     config = write(tmp_path)
-    with pytest.raises(BadInput, match="forget.jsonl has 2 rows, benchmark.sequences is 3"):
+    with pytest.raises(UserError, match="forget.jsonl has 2 rows, benchmark.sequences is 3"):
         load_benchmark(config.model_copy(update={"sequences": 3}))
     (tmp_path / "unseen.jsonl").unlink()
-    with pytest.raises(BadInput, match="there is no .*unseen.jsonl: a benchmark needs forget, retain, unseen"):
+    with pytest.raises(UserError, match="there is no .*unseen.jsonl: a benchmark needs forget, retain, unseen"):
         load_benchmark(config)
-    with pytest.raises(BadInput, match="benchmark.source 'nowhere': no such folder"):
+    with pytest.raises(UserError, match="benchmark.source 'nowhere': no such folder"):
         load_benchmark(config.model_copy(update={"source": "nowhere"}))
 
 
@@ -160,10 +160,10 @@ def test_what_a_model_cannot_read(tmp_path: Path, change: Callable[[Passages], d
     tokenizer = as_pretrained(train_tokenizer([], 262))
     longer = replace(passages, **{split: ("a long text",) for split in PASSAGES if split != "forget"})
     assert np.array_equal(tokenised(longer, tokenizer, 300).forget, [IDS])
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         tokenised(replace(longer, **change(longer)), tokenizer, 300)
 
 
 def test_an_embedded_model_cannot_take_foreign_ids(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="an embedded model has its own tokenizer"):
+    with pytest.raises(UserError, match="an embedded model has its own tokenizer"):
         training_rows(load_benchmark(write(tmp_path)), include_forget=True)

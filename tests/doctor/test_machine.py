@@ -14,9 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lethe.doctor import machine
-from lethe.doctor.check import Check, Skipped, examine
-from lethe.errors import BadInput
+from lethe.ops.doctor import machine
+from lethe.ops.doctor.checks import Check, Skipped, run_checks
+from lethe.errors import UserError
 from tests.conftest import ROOT, free_port
 
 USER, WORD = "ada", "correct-horse"
@@ -25,7 +25,7 @@ USER, WORD = "ada", "correct-horse"
 def said(check: Callable[[], str]) -> tuple[str, str]:
     """Its state and its line."""
     lines: list[str] = []
-    examine([Check("it", check)], lines.append)
+    run_checks([Check("it", check)], lines.append)
     (line,) = lines
     assert "\n" not in line
     state, _, text = line.split(maxsplit=2)
@@ -41,9 +41,9 @@ def test_every_finding_is_one_line_and_bad_ones_are_counted() -> None:
 
     lines: list[str] = []
     checks = [
-        Check("a", lambda: "here"), Check("b", look(BadInput("two\nlines: mend it"))), Check("c", look(Skipped("not here")))
+        Check("a", lambda: "here"), Check("b", look(UserError("two\nlines: mend it"))), Check("c", look(Skipped("not here")))
     ]  # fmt: skip
-    assert examine(checks, lines.append) == 1
+    assert run_checks(checks, lines.append) == 1
     assert lines == ["ok   a         here", "bad  b         two lines: mend it", "--   c         not here"]
 
 

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from lethe.doctor import nodes
-from lethe.doctor.workers import Workers
-from lethe.errors import BadInput
-from lethe.pool.shape import Shape
-from lethe.storage import home
+from lethe.pool import node_checks
+from lethe.ops.doctor.workers import Workers
+from lethe.errors import UserError
+from lethe.pool.resources import Shape
+from lethe.storage.paths import home
 from tests.conftest import Head, joined, private_head
 
 HERE = {"CPU": 2.0}
@@ -26,17 +26,17 @@ HERE = {"CPU": 2.0}
 
 def told(**changes: Any) -> dict[str, Any]:
     """What a node says where all is well, but for the changes."""
-    return {"versions": nodes.versions(), "gpus": [], "storage": "", **changes}
+    return {"versions": node_checks.versions(), "gpus": [], "storage": "", **changes}
 
 
 def test_a_node_like_the_driver_is_well() -> None:
-    assert nodes._judged("n1", HERE, told(), back=True) == "n1: 2 CPU, no GPU, our versions, our storage"
+    assert node_checks._judged("n1", HERE, told(), back=True) == "n1: 2 CPU, no GPU, our versions, our storage"
 
 
 @pytest.mark.parametrize(
     ("found", "resources", "back", "said"),
     [
-        (told(versions={**nodes.versions(), "torch": "1.0"}), HERE, True, r"^n1 has torch 1\.0 \(driver .*same image"),
+        (told(versions={**node_checks.versions(), "torch": "1.0"}), HERE, True, r"^n1 has torch 1\.0 \(driver .*same image"),
         (told(versions={}), HERE, True, r"torch None.*lethe source None"),
         (told(storage="No such file or directory"), HERE, True, r"does not share LETHE_HOME=\S+ \(No such file.*mount one folder"),
         (told(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
@@ -44,23 +44,23 @@ def test_a_node_like_the_driver_is_well() -> None:
     ],
 )
 def test_a_node_that_is_not(found: dict[str, Any], resources: dict[str, float], back: bool, said: str) -> None:
-    with pytest.raises(BadInput, match=said):
-        nodes._judged("n1", resources, found, back)
+    with pytest.raises(UserError, match=said):
+        node_checks._judged("n1", resources, found, back)
 
 
 def test_a_node_that_leaves_while_it_is_asked_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def refuse(node: dict[str, Any]) -> str:
-        raise BadInput("cannot run a task")
+        raise UserError("cannot run a task")
 
     answers = [["mine", "theirs"], ["mine"], ["mine", "theirs"], ["mine", "theirs"]]
     monkeypatch.setattr(ray, "nodes", lambda: [{"NodeID": name, "Alive": True} for name in answers.pop(0)])
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "mine"))
-    monkeypatch.setattr(nodes, "_node", refuse)
-    nodes.check_others()
-    with pytest.raises(BadInput, match="cannot run a task"):
-        nodes.check_others()
+    monkeypatch.setattr(node_checks, "check_node", refuse)
+    node_checks.check_others()
+    with pytest.raises(UserError, match="cannot run a task"):
+        node_checks.check_others()
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_workers_that_answer_wrongly(change: dict[str, Any], said: str) -> None:
     workers._answer = {"backend": "gloo", "sum": 3.0, "stages": {"0": [3.0, 1.0], "1": [3.0, 1.0]}}
     assert [check.look() for check in workers.checks()][0] == "2 on cpu, gloo sums right"
     workers._answer |= change
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(UserError, match=said):
         [check.look() for check in workers.checks()]
 
 

@@ -16,12 +16,13 @@ import pytest
 import scipy.stats
 import torch
 
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.config.metrics import METRICS
-from lethe.data.benchmark import load_benchmark
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import Template
-from lethe.errors import BadInput
-from lethe.evaluation.evaluate import Result, Truth, build_eval_set, evaluate
+from lethe.errors import UserError
+from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
+from lethe.benchmarks.tofu.reference import ReferenceScores
 from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model, load_tokenizer
 from tests import tiny
@@ -202,10 +203,10 @@ def test_an_oracle_of_other_rows_is_refused(held: SimpleNamespace) -> None:
     oracle = evaluate(held.model, held.evals, CONFIG, None).truth
     few = build_eval_set(held.benchmark, held.template, Evaluation(max_rows=2))
     model = SimpleNamespace(config=held.model.config, get_input_embeddings=held.model.get_input_embeddings)  # no forward
-    with pytest.raises(BadInput, match="the oracle was scored on 6 forget rows, here are 2"):
+    with pytest.raises(UserError, match="the oracle was scored on 6 forget rows, here are 2"):
         evaluate(model, few, CONFIG, oracle)
     changed = replace(held.benchmark, holdout=held.benchmark.holdout[1:])
-    with pytest.raises(BadInput, match="scored on other forget or holdout rows"):
+    with pytest.raises(UserError, match="scored on other forget or holdout rows"):
         evaluate(model, build_eval_set(changed, held.template, CONFIG), CONFIG, oracle)
 
 
@@ -213,7 +214,7 @@ def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
     truth = evaluate(held.model, held.evals, CONFIG, None).truth
     broken = replace(truth, forget_truth_ratio=np.array([np.inf, np.nan]))
     for one in (truth, broken):
-        again = Truth.load(json.loads(json.dumps(one.dump())))
+        again = ReferenceScores.load(json.loads(json.dumps(one.dump())))
         assert again.dump().keys() == one.dump().keys() and again.digest == one.digest
         np.testing.assert_array_equal(again.forget_truth_ratio, one.forget_truth_ratio)
         np.testing.assert_array_equal(again.holdout_loss, one.holdout_loss)
@@ -231,7 +232,7 @@ def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
 def test_what_a_benchmark_must_have(world: SimpleNamespace, change: dict[str, tuple], message: str) -> None:
     bare = replace(world.benchmark.forget_eval[0], perturbed_answers=())
     benchmark = replace(world.benchmark, **{k: tuple(bare for _ in v) for k, v in change.items()})
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(UserError, match=message):
         build_eval_set(benchmark, world.template, CONFIG)
 
 

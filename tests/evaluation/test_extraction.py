@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lethe.evaluation import extraction
-from lethe.evaluation.extraction import (
+from lethe.benchmarks.tdec import extraction
+from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
     greedy_guesses,

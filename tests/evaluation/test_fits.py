@@ -10,13 +10,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from lethe.config.evaluation import Evaluation
-from lethe.data.benchmark import load_benchmark
+from lethe.config.run import Evaluation
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
-from lethe.errors import BadInput
-from lethe.evaluation.evaluate import build_eval_set, evaluate
-from lethe.evaluation.fits import Limits, check_fits
+from lethe.errors import UserError
+from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
+from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.models.loading import load_model, load_tokenizer
 from tests import tiny
 
@@ -52,7 +52,7 @@ def test_rows(world: SimpleNamespace, changes: dict[str, object], message: str) 
     benchmark = replace(world.benchmark, forget_eval=with_row(world, **changes))
     evals = build_eval_set(benchmark, world.template, Evaluation(max_rows=4 if "question" in changes else None))
     expected = message.replace("87", str(len(evals.pairs)))
-    with pytest.raises(BadInput, match=expected):
+    with pytest.raises(UserError, match=expected):
         evaluate(world.model, evals, Evaluation(), None)
 
 
@@ -62,16 +62,16 @@ def test_a_tokenizer_of_another_model(world: SimpleNamespace, tmp_path: Path) ->
     words["model"]["vocab"]["w5"] = 99
     (folder / "tokenizer.json").write_text(json.dumps(words))
     evals = build_eval_set(world.benchmark, Template(load_tokenizer(folder)), Evaluation())
-    with pytest.raises(BadInput, match="token id 99, but the model has a vocabulary of 47: the tokenizer is not the model's"):
+    with pytest.raises(UserError, match="token id 99, but the model has a vocabulary of 47: the tokenizer is not the model's"):
         evaluate(world.model, evals, Evaluation(), None)
 
 
 @pytest.mark.parametrize(("length", "refused"), [(64, False), (65, True)])
 def test_a_row_of_just_the_context_fits(length: int, refused: bool) -> None:
-    rows, limits = [("it", Encoded((1,) * length, 3))], Limits("m", 2, 64)
+    rows, limits = [("it", Encoded((1,) * length, 3))], ContextLimits("m", 2, 64)
     if refused:
-        with pytest.raises(BadInput, match="1 of 1 rows are longer than the 64 tokens"):
-            check_fits(rows, limits)
+        with pytest.raises(UserError, match="1 of 1 rows are longer than the 64 tokens"):
+            check_context_length(rows, limits)
     else:
-        check_fits(rows, limits)
-        check_fits(rows, replace(limits, context=None))
+        check_context_length(rows, limits)
+        check_context_length(rows, replace(limits, context=None))

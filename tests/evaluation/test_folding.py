@@ -8,9 +8,9 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from lethe.evaluation.folding import folded_adapters
+from lethe.evaluation.distributed import merged_adapters
 from lethe.evaluation.generation import generate
-from lethe.evaluation.scoring import score
+from lethe.evaluation.likelihood import score
 from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
 
 
@@ -27,7 +27,7 @@ def adapted(count: int = 1, build: Callable = llama, targets: str | list[str] = 
 
 
 def folds(model: torch.nn.Module) -> bool:
-    with folded_adapters(model):
+    with merged_adapters(model):
         return any(getattr(module, "merged", False) for module in model.modules())
 
 
@@ -38,7 +38,7 @@ def test_same_logits_and_every_bit_put_back(count: int) -> None:
     expected = logits(model, tokens())
     with model.disable_adapter():
         assert not torch.allclose(logits(model, tokens()), expected, atol=1e-2)
-    with folded_adapters(model):
+    with merged_adapters(model):
         assert folds(model) is True
         torch.testing.assert_close(logits(model, tokens()), expected, rtol=1e-4, atol=1e-5)
     for name, parameter in model.named_parameters():
@@ -49,7 +49,7 @@ def test_same_logits_and_every_bit_put_back(count: int) -> None:
 def test_put_back_after_an_error() -> None:
     model = adapted()
     expected = logits(model, tokens())
-    with pytest.raises(KeyError), folded_adapters(model):
+    with pytest.raises(KeyError), merged_adapters(model):
         raise KeyError
     assert torch.equal(logits(model, tokens()), expected)
 
@@ -67,7 +67,7 @@ def test_left_alone(model: Callable[[], torch.nn.Module]) -> None:
     made = model()
     expected = logits(made, tokens())
     assert not folds(made)
-    with folded_adapters(made):
+    with merged_adapters(made):
         assert torch.equal(logits(made, tokens()), expected)
 
 
@@ -77,7 +77,7 @@ def test_two_adapters_score_and_answer_unfolded_too(build: Callable) -> None:
     pairs, prompts = encoded(9), [list(pair.ids[: pair.prompt_length]) for pair in encoded(9)]
     results = []
     for fold in (False, True):
-        with folded_adapters(model) if fold else torch.no_grad():
+        with merged_adapters(model) if fold else torch.no_grad():
             scores = score(model, pairs, pad=0, token_budget=50)
             answers = generate(model, prompts, eos=-1, pad=0, max_new_tokens=30, token_budget=50)
             results.append((scores.nll_mean.tolist(), answers))

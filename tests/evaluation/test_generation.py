@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from lethe.evaluation.cache import STEP, GrowingLayer, Pool
+from lethe.evaluation.kv_cache import GrowingLayer, Pool, STEP
 from lethe.evaluation.generation import generate, known_beginning
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lethe.evaluation.tofu import SplitScores, forget_quality, model_utility, split_metrics
+from lethe.benchmarks.tofu.metrics import SplitScores, forget_quality, model_utility, split_metrics
 
 SPLITS = ("forget", "retain", "real_authors", "world_facts")
 UTILITY = {"llama2_7b_full": 0.6226773637427153, "llama2_7b_retain90": 0.613744995233942}

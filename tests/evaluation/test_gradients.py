@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lethe.config.adapter import Lora
-from lethe.evaluation.gradients import gradient_norms
-from lethe.evaluation.sharing import evaluating
+from lethe.evaluation.membership import gradient_norms
+from lethe.evaluation.distributed import evaluating
 from lethe.models.adapters import attach
 from tests.models.small import disturb, encoded, gpt2, llama
 

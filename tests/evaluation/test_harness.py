@@ -13,12 +13,12 @@ import torch
 
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
-from lethe.config.evaluation import Evaluation, LmEval
-from lethe.data.task_files import keep, own_tasks
+from lethe.config.run import Evaluation, LmEval
+from lethe.evaluation.lm_eval_tasks import keep, own_tasks
 from lethe.data.template import Template
-from lethe.errors import BadInput
-from lethe.evaluation.harness import check_names, load_tasks, measure_tasks
-from lethe.evaluation.sharing import Share
+from lethe.errors import UserError
+from lethe.evaluation.lm_eval import check_names, load_tasks, measure_tasks
+from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_model, load_tokenizer
 from tests import tiny
 from tests.tasks import ROWS, YAML, write_tasks
@@ -57,10 +57,10 @@ def test_accuracy_is_that_of_plain_forwards(world: SimpleNamespace, tmp_path: Pa
     ]
     assert 0 < np.mean(right) < 1, "the model answers some rows right and some wrong"
     before = random.getstate(), torch.get_rng_state()
-    found = measure_tasks(world.model, world.template, config(tmp_path), Share())
+    found = measure_tasks(world.model, world.template, config(tmp_path), RankShard())
     assert found == {"lm_eval_colours": pytest.approx(np.mean(right))}
     assert random.getstate() == before[0] and torch.equal(torch.get_rng_state(), before[1])
-    few = measure_tasks(world.model, world.template, config(tmp_path, limit=2), Share())
+    few = measure_tasks(world.model, world.template, config(tmp_path, limit=2), RankShard())
     assert few == {"lm_eval_colours": pytest.approx(np.mean(right[:2]))}
 
 
@@ -73,13 +73,13 @@ def test_ranks_share_the_requests(world: SimpleNamespace, tmp_path: Path) -> Non
         return [local, elsewhere[len(local) :]]
 
     whole = config(tmp_path)
-    from lethe.evaluation.harness import _Scorer
+    from lethe.evaluation.lm_eval import _Scorer
 
     task = load_tasks(whole.lm_eval)["colours"]
     task.build_all_requests(limit=None, rank=0, world_size=1)
-    alone = _Scorer(world.model, world.template, whole.token_budget, Share()).loglikelihood(task.instances)
+    alone = _Scorer(world.model, world.template, whole.token_budget, RankShard()).loglikelihood(task.instances)
     elsewhere = [*alone[::2], *alone[1::2]]
-    half = _Scorer(world.model, world.template, whole.token_budget, Share(0, 2, gather)).loglikelihood(task.instances)
+    half = _Scorer(world.model, world.template, whole.token_budget, RankShard(0, 2, gather)).loglikelihood(task.instances)
     assert asked == [6]
     np.testing.assert_allclose([value for value, _ in half], [value for value, _ in alone], rtol=1e-5)
 
@@ -109,7 +109,7 @@ def test_answers_are_those_of_generate(world: SimpleNamespace, tmp_path: Path) -
     rows[-1]["said"] += " wrong"
     (folder / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     asked = Evaluation(lm_eval=LmEval(tasks=("colours",), path=keep(folder)))
-    assert measure_tasks(world.model, world.template, asked, Share()) == {"lm_eval_colours": 0.75}
+    assert measure_tasks(world.model, world.template, asked, RankShard()) == {"lm_eval_colours": 0.75}
 
 
 @pytest.mark.parametrize(
@@ -125,21 +125,21 @@ def test_answers_are_those_of_generate(world: SimpleNamespace, tmp_path: Path) -
 )
 def test_tasks_that_cannot_be_measured(old: str, new: str, named: str, tmp_path: Path) -> None:
     assert old in YAML
-    with pytest.raises(BadInput, match=named):
+    with pytest.raises(UserError, match=named):
         load_tasks(config(tmp_path, YAML.replace(old, new)).lm_eval)
 
 
 def test_requests_longer_than_the_context(world: SimpleNamespace, tmp_path: Path) -> None:
     long = YAML.replace('"{{question}}"', '"{{question}} ' + "w1 " * 70 + '"')
-    with pytest.raises(BadInput, match=r"12 of 12 requests are longer than the model's 64 tokens"):
-        measure_tasks(world.model, world.template, config(tmp_path, long), Share())
+    with pytest.raises(UserError, match=r"12 of 12 requests are longer than the model's 64 tokens"):
+        measure_tasks(world.model, world.template, config(tmp_path, long), RankShard())
 
 
 def test_unknown_names_get_the_choices(tmp_path: Path) -> None:
     own = own_tasks(config(tmp_path).lm_eval)
-    with pytest.raises(BadInput, match="colors.*colours"):
+    with pytest.raises(UserError, match="colors.*colours"):
         check_names(["colors"], own)
-    with pytest.raises(BadInput, match="hellaswag"):
+    with pytest.raises(UserError, match="hellaswag"):
         check_names(["helaswag"], {})
-    with pytest.raises(BadInput, match="mmlu is a group"):
+    with pytest.raises(UserError, match="mmlu is a group"):
         check_names(["mmlu"], {})

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from lethe.evaluation.membership import membership, min_k, signals
-from lethe.evaluation.oracle import Truth, against
-from lethe.evaluation.scoring import Scores, score
+from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics
+from lethe.evaluation.likelihood import Scores, score
 from tests.models.small import encoded, gpt2, llama, logits
 
 
@@ -32,18 +32,18 @@ def test_members_have_low_signals() -> None:
     assert values == {"mia_loss": 0.75}
 
 
-def truth(min_k: float | None, loss: list[float]) -> Truth:
-    return Truth("rows", np.array([0.5, 0.6]), np.array(loss), np.array([1.0, np.inf]), min_k)
+def truth(min_k: float | None, loss: list[float]) -> ReferenceScores:
+    return ReferenceScores("rows", np.array([0.5, 0.6]), np.array(loss), np.array([1.0, np.inf]), min_k)
 
 
 def test_privacy_leakage() -> None:
     oracle = truth(0.6, [1.0, 2.0])
-    values = against(truth(1.0, [1.0, 1.0]), oracle)
+    values = reference_metrics(truth(1.0, [1.0, 1.0]), oracle)
     assert values["privleak"] == pytest.approx(-100) and values["privleak_distance"] == pytest.approx(100)
     assert values["mia_reference"] == 0.875, "losses less the oracle's: 0 and -1 against 0 and infinity"
-    assert against(truth(0.4, [1.0, 2.0]), oracle)["privleak"] == pytest.approx(50)
-    assert np.isfinite(list(against(truth(0.4, [1.0, np.inf]), truth(1.0, [1.0, np.inf])).values())).all()
-    assert against(truth(None, [1.0, 2.0]), oracle).keys() == {"forget", "forget_quality", "forget_quality_log10"}
+    assert reference_metrics(truth(0.4, [1.0, 2.0]), oracle)["privleak"] == pytest.approx(50)
+    assert np.isfinite(list(reference_metrics(truth(0.4, [1.0, np.inf]), truth(1.0, [1.0, np.inf])).values())).all()
+    assert reference_metrics(truth(None, [1.0, 2.0]), oracle).keys() == {"forget", "forget_quality", "forget_quality_log10"}
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
@@ -64,7 +64,7 @@ def test_standardised_scores_against_float64(build: type) -> None:
 
 def test_nearly_uniform_and_one_point_distributions() -> None:
     """sigma of a nearly flat distribution is small beside mu, and that of a certain token is 0."""
-    from lethe.evaluation.scoring import _gather
+    from lethe.evaluation.likelihood import _gather
 
     flat = 1e-3 * torch.randn(1, 4096, generator=torch.Generator().manual_seed(0))
     logp = flat.double().log_softmax(-1)[0]

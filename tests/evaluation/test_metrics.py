@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lethe.evaluation import metrics
-from lethe.evaluation.tofu import SplitScores, model_utility, split_metrics
+from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, split_metrics
 
 BROKEN = [np.nan, np.inf]
 

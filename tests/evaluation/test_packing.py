@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 
 from lethe.config.adapter import Lora
 from lethe.data.template import Encoded
-from lethe.evaluation import packing
-from lethe.evaluation.packing import pack, pack_for
-from lethe.evaluation.scoring import score
+from lethe.evaluation import likelihood
+from lethe.evaluation.likelihood import pack, pack_for
+from lethe.evaluation.likelihood import score
 from lethe.models.adapters import attach
 from tests.models.small import VOCABULARY, disturb, gpt2, gpt_neo, llama, sliding
 
@@ -81,7 +81,7 @@ def test_scores_are_those_of_each_pair_alone(
     model, pairs = build(), families()
     assert (len(pack_for(model, pairs)) < len(pairs)) == packs
     together = score(model, pairs, pad=0, token_budget=budget, standardised=[True] * len(pairs))
-    monkeypatch.setattr(packing, "_may_pack", lambda *_: False)
+    monkeypatch.setattr(likelihood, "_may_pack", lambda *_: False)
     alone = score(model, pairs, pad=0, token_budget=1, standardised=[True] * len(pairs))
     for name in ("logp", "standard"):
         np.testing.assert_allclose(*(np.concatenate(getattr(s, name)) for s in (together, alone)), rtol=1e-4, atol=1e-5)
@@ -91,8 +91,8 @@ def test_scores_are_those_of_each_pair_alone(
 
 def test_a_model_that_does_not_do_as_it_is_told_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that ignores the mask, and one that ignores the positions."""
-    given, pairs = packing.scored_logits, families()
+    given, pairs = likelihood.scored_logits, families()
     assert len(pack_for(llama(), pairs)) < len(pairs)
     for name in ("attention_mask", "position_ids"):
-        monkeypatch.setattr(packing, "scored_logits", lambda *a, **k: given(*a, **{n: v for n, v in k.items() if n != name}))
+        monkeypatch.setattr(likelihood, "scored_logits", lambda *a, **k: given(*a, **{n: v for n, v in k.items() if n != name}))
         assert len(pack_for(llama(), pairs)) == len(pairs)

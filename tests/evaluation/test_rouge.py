@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lethe.evaluation.rouge import common_subsequence, rouge_l_recall
+from lethe.evaluation.metrics import common_subsequence, rouge_l_recall
 
 WORDS = ["Running", "runs", "a", "authors,", "Author's", "born", "in", "1972", "2x", "—", "...", "Zoë", "cities"]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from lethe.data.rows import Row
-from lethe.evaluation.eval_set import Split
-from lethe.evaluation.ks import ks
+from lethe.benchmarks.tofu.eval_set import Split
+from lethe.evaluation.metrics import ks_test
 from lethe.evaluation.metrics import auc
-from lethe.evaluation.soul import soul_metrics
+from lethe.benchmarks.tofu.metrics import soul_metrics
 
 # Two rows a split, three pairs a row: answer (its own paraphrase for authors), two perturbed.
 LOSS = np.array([0.1, 2.0, 3.0, 2.5, 2.0, 3.0, 0.2, 1.0, 4.0, 0.3, 5.0, 0.5, 1.0, 1.0, 1.0])
@@ -37,7 +37,7 @@ def test_every_column(evals: SimpleNamespace) -> None:
     assert (found["soul_forget_accuracy"], found["soul_retain_accuracy"]) == (0.5, 1.0)
     assert found["soul_world_facts_accuracy"] == 0.5 and "soul_real_authors_accuracy" not in found
     ratio = [np.mean([np.exp(LOSS[s] - LOSS[s + 1]), np.exp(LOSS[s] - LOSS[s + 2])]) for s in (0, 3, 6, 9)]
-    assert found["soul_forget_quality"] == pytest.approx(1 - ks(np.array(ratio[:2]), np.array(ratio[2:])).p)
+    assert found["soul_forget_quality"] == pytest.approx(1 - ks_test(np.array(ratio[:2]), np.array(ratio[2:])).p)
     # Forget rows are the members: lowest log-probabilities -.1 and -2.5 against two of -1.
     assert found["soul_mia"] == auc(np.array([-0.1, -2.5]), np.array([-1.0, -1.0])) == 0.5
 

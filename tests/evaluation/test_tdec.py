@@ -15,15 +15,15 @@ import pytest
 import torch
 
 from lethe.config.benchmark import TdecBenchmark
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.config.metrics import TDEC_METRICS
-from lethe.data.benchmark import load_benchmark
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import Template
-from lethe.errors import BadInput
-from lethe.evaluation import tdec
-from lethe.evaluation.sharing import Share
-from lethe.evaluation.task import TdecTask, make_task
-from lethe.evaluation.tdec import TdecResult, Thresholds, left_over, usefulness, word_f1
+from lethe.errors import UserError
+from lethe.benchmarks.tdec import evaluation
+from lethe.evaluation.distributed import RankShard
+from lethe.benchmarks.base import TdecTask, make_task
+from lethe.benchmarks.tdec.evaluation import TdecResult, Thresholds, left_over, usefulness, word_f1
 from lethe.models.loading import load_model, load_tokenizer
 from tests import tiny
 from tests.models.small import partly_known
@@ -53,7 +53,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def evaluated(world: SimpleNamespace, truth: Thresholds = TRUTH, *, last: bool = True) -> TdecResult:
-    return world.task.evaluate(world.model, world.evals, CONFIG, truth, Share(), last=last)
+    return world.task.evaluate(world.model, world.evals, CONFIG, truth, RankShard(), last=last)
 
 
 def test_every_metric_that_is_promised(world: SimpleNamespace) -> None:
@@ -61,7 +61,7 @@ def test_every_metric_that_is_promised(world: SimpleNamespace) -> None:
     assert set(result.metrics) == {name for name, m in TDEC_METRICS.items() if not m.cost}
     assert result.finite and not result.forgotten
     assert json.loads(json.dumps(result.rows, allow_nan=False)) == result.rows
-    whole, _ = world.task.baseline(world.model, world.evals, CONFIG, Share())
+    whole, _ = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
     assert set(whole.metrics) - set(result.metrics) == {f"{n}_threshold" for n in ("memorization_accuracy", "extraction_likelihood")}
 
 
@@ -78,8 +78,8 @@ def test_the_likelihood_is_computed_only_where_it_can_matter(
     world: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generated: list[int] = []
-    continuations = tdec.continuations
-    monkeypatch.setattr(tdec, "continuations", lambda *a: generated.append(len(a[3])) or continuations(*a))
+    continuations = evaluation.continuations
+    monkeypatch.setattr(evaluation, "continuations", lambda *a: generated.append(len(a[3])) or continuations(*a))
     early = evaluated(world, last=False)
     assert "extraction_likelihood" not in early.metrics and "extraction_likelihood" not in early.rows
     forget = [row for row in zip(*(early.rows[name] for name in ("split", "answer", "generated"))) if row[0] == "forget"]
@@ -92,9 +92,9 @@ def test_the_likelihood_is_computed_only_where_it_can_matter(
 
 
 def test_thresholds_are_those_of_the_unseen_text(world: SimpleNamespace) -> None:
-    _, truth = world.task.baseline(world.model, world.evals, CONFIG, Share())
+    _, truth = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
     forgetting = replace(world.evals, forget=world.evals.unseen)
-    result = world.task.evaluate(world.model, forgetting, CONFIG, world.task.truth(truth, world.evals), Share(), last=True)
+    result = world.task.evaluate(world.model, forgetting, CONFIG, world.task.truth(truth, world.evals), RankShard(), last=True)
     assert truth == {name: result.metrics[name] for name in truth}
     assert result.metrics["forget"] == 1.0 and not result.forgotten
     assert not evaluated(world, world.task.truth(truth, world.evals)).forgotten
@@ -144,7 +144,7 @@ def test_ranks_share_the_work_and_agree(world: SimpleNamespace, count: int) -> N
             barrier.wait()
             return everything
 
-        share = Share(rank, count, gather)
+        share = RankShard(rank, count, gather)
         return world.task.evaluate(deepcopy(world.model), world.evals, CONFIG, TRUTH, share, last=True)
 
     one = evaluated(world)
@@ -171,15 +171,15 @@ def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) ->
     model = deepcopy(world.model)
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
-    result = world.task.evaluate(model, world.evals, CONFIG, TRUTH, Share(), last=True)
+    result = world.task.evaluate(model, world.evals, CONFIG, TRUTH, RankShard(), last=True)
     assert not result.finite and np.isfinite(list(result.metrics.values())).all()
-    with pytest.raises(BadInput, match="predicts no token of the unseen text"):
-        world.task.baseline(model, world.evals, CONFIG, Share())
+    with pytest.raises(UserError, match="predicts no token of the unseen text"):
+        world.task.baseline(model, world.evals, CONFIG, RankShard())
 
 
 def test_thresholds_are_needed(world: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="thresholds"):
-        world.task.evaluate(world.model, world.evals, CONFIG, None, Share(), last=True)
+        world.task.evaluate(world.model, world.evals, CONFIG, None, RankShard(), last=True)
 
 
 def test_every_token_but_the_first_is_trained_on(world: SimpleNamespace, tmp_path: Path) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from lethe.config.benchmark import TofuBenchmark
-from lethe.config.evaluation import Evaluation
-from lethe.data.benchmark import load_benchmark
+from lethe.config.run import Evaluation
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import Template
-from lethe.evaluation.evaluate import Result, build_eval_set, evaluate
-from lethe.evaluation.oracle import against
+from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
+from lethe.benchmarks.tofu.reference import reference_metrics
 from lethe.models.loading import load_model, load_tokenizer
 
 NAMES = {
@@ -53,7 +53,7 @@ def tiny_tofu(shared_data: Path) -> SimpleNamespace:
     for name in ("retain90", "full"):
         oracle = results["retain90"].truth if results else None
         results[name] = evaluate(load_model(folder / name), evals, config, oracle)
-    results["retain90"].metrics.update(against(oracle, oracle))
+    results["retain90"].metrics.update(reference_metrics(oracle, oracle))
     return SimpleNamespace(folder=folder, results=results, evals=evals)
 
 

@@ -192,13 +192,13 @@ class Facts:
 
     def differing(self, limit: int | None = None) -> list[str]:
         """Runs whose reports are not those of the same run, undisturbed and alone in this process."""
-        from lethe.training.entry import execute
-        from lethe.training.outcome import Alone
+        from lethe.unlearning.worker_entry import run_trial
+        from lethe.unlearning.outcome import Alone
 
         found = []
         for trial, payload in list(self._payloads())[:limit]:
             series: list[dict[str, Any]] = []
-            series.append(execute(payload, series.append, Alone()))
+            series.append(run_trial(payload, series.append, Alone()))
             if [_kept(r) for r in series] != [_kept(r) for r in trial["series"]]:
                 found.append(trial["run"])
         return found
@@ -207,7 +207,7 @@ class Facts:
         """Of every complete trial, in an order that has nothing to do with time."""
         from lethe.config.run import Digests, UnlearnRun
         from lethe.search.space import build_recipe
-        from lethe.training.assets import Assets
+        from lethe.unlearning.assets import Assets
 
         study = load_study(str(self.study), self.overrides)
         digests = Digests.model_validate({k: v for k, v in self.record["digests"].items() if v})

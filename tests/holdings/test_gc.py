@@ -10,25 +10,25 @@ from pathlib import Path
 import optuna
 import pytest
 
-from lethe.commands.gc import main
+from lethe.cli.gc import main
 from lethe.config.study import load_study
-from lethe.errors import BadInput
-from lethe.holdings import freeing, size
-from lethe.holdings.registered import registered_runs
-from lethe.holdings.studies import holding
+from lethe.errors import UserError
+from lethe.ops import disk_usage, gc
+from lethe.tracking.registered_models import registered_runs
+from lethe.ops.disk_usage import study_usage
 from lethe.records import StudyRecord
-from lethe.search.optuna_study import StudyStore
-from lethe.sweep.identity import hold
-from lethe.sweep.recorder import write_result
+from lethe.search.study_store import StudyStore
+from lethe.study.resume import hold
+from lethe.study.recorder import write_result
 from tests.tracking.studies import save_model, study, trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 DONE, CUT, BUSY = "tofu-aaaa0001", "tofu-bbbb0002", "tofu-cccc0003"
 
 
-def put(path: Path, size: int) -> None:
+def put(path: Path, disk_usage: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(b"0" * size)
+    path.write_bytes(b"0" * disk_usage)
 
 
 def finished(root: Path, name: str, start: Path, **changes: object) -> StudyRecord:
@@ -68,7 +68,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("models/used/model.safetensors", "models/spare/model.safetensors"):
         put(root / name, 2_000_000)
     finished(root, DONE, root / "models/used")
-    monkeypatch.setattr(freeing, "registered_runs", lambda uri: set())
+    monkeypatch.setattr(gc, "registered_runs", lambda uri: set())
     return root
 
 
@@ -111,7 +111,7 @@ def test_members_and_points_count_to_their_study(root: Path) -> None:
     for arm in ("first-0", "second-0"):
         put(folder / "members" / arm / "runs/7/model/model.safetensors", 100)
     put(folder / "points/8/result.json", 10)
-    found = holding(folder)
+    found = study_usage(folder)
     assert (found.runs, found.models, found.weights.bytes, found.state) == (2, 2, 200, "can be resumed")
 
 
@@ -149,8 +149,8 @@ def test_a_running_study_is_left_alone(root: Path, gc: Callable[..., str]) -> No
 
 
 def test_one_that_began_meanwhile_is_left_alone(root: Path) -> None:
-    item = freeing.study_item(holding(cut_off(root, CUT)), root)
-    with hold(root / "studies" / CUT), pytest.raises(BadInput, match=f"study {CUT} is running"):
+    item = gc.study_item(study_usage(cut_off(root, CUT)), root)
+    with hold(root / "studies" / CUT), pytest.raises(UserError, match=f"study {CUT} is running"):
         item.free()
     assert (root / "studies" / CUT / "baselines.json").exists()
     item.free()
@@ -176,7 +176,7 @@ def test_prepared_models_stay_while_a_study_can_be_resumed(root: Path, gc: Calla
 
 def test_age_is_that_of_the_newest_file(root: Path, gc: Callable[..., str]) -> None:
     cut_off(root, CUT)
-    old = time.time() - 40 * size.DAY_S
+    old = time.time() - 40 * disk_usage.DAY_S
     for path in [*everything(root / "studies" / CUT), *everything(root / "cache")]:
         os.utime(path, (old, old))
     assert row(gc(), CUT)[3] == "40 d ago"
@@ -222,7 +222,7 @@ def test_registered_models_are_named_and_outlive_their_study(
 
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
-    monkeypatch.setattr(freeing, "registered_runs", registered_runs)
+    monkeypatch.setattr(gc, "registered_runs", registered_runs)
     (root / "mlflow.db").unlink()
     record = finished(root, DONE, root / "models/used", aliases={"knee": 0})
     (root / "studies" / DONE / "runs/0/model/model.safetensors").unlink()

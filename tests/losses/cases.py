@@ -17,8 +17,8 @@ from lethe.config.objective import (
     PreferenceOptimization,
     SimNpo,
 )
-from lethe.data.batches import Kind
-from lethe.losses import LOSSES, Counts, Scored
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import Counts, LOSSES, Scored
 
 CONFIGS: tuple[AnyObjective, ...] = (
     GradientAscent(),
@@ -43,7 +43,7 @@ def micro_batch(
     order = torch.randperm(rows, generator=g)
     kind = torch.tensor([k for k in kinds for _ in range(pairs)])[order]
     partner = torch.arange(rows)
-    if Kind.FORGET in kinds and Kind.REFUSAL in kinds:
+    if RowKind.FORGET in kinds and RowKind.REFUSAL in kinds:
         partner = torch.cat([partner[pairs : 2 * pairs], partner[:pairs], partner[2 * pairs :]])
     partner = order.argsort()[partner[order]]
     lengths = torch.randint(1, 9, (rows,), generator=g)
@@ -57,14 +57,14 @@ def micro_batch(
     start = logits + torch.randn(logits.shape, generator=g)
     scored = Scored(logits.to(dtype).requires_grad_(), labels, row, kind, partner, reference)
     if LOSSES[config.name].needs_start_logits:
-        scored.start_logits = start[scored.of(Kind.RETAIN)].to(dtype)
+        scored.start_logits = start[scored.of(RowKind.RETAIN)].to(dtype)
     return scored
 
 
 def counts_of(*batches: Scored) -> Counts:
     """The global normalisers of batches that make up one step."""
-    tokens = {kind: sum(int(b.of(kind).sum()) for b in batches) for kind in Kind}
-    forget = (torch.unique(torch.minimum(b.row, b.partner[b.row])[~b.of(Kind.RETAIN)]).numel() for b in batches)
+    tokens = {kind: sum(int(b.of(kind).sum()) for b in batches) for kind in RowKind}
+    forget = (torch.unique(torch.minimum(b.row, b.partner[b.row])[~b.of(RowKind.RETAIN)]).numel() for b in batches)
     return Counts(tokens, sum(forget))
 
 
@@ -72,8 +72,8 @@ def subset(scored: Scored, keep: Tensor) -> Scored:
     """The positions where `keep` [N] holds, or which it lists; row numbers and the logits' graph stay."""
     start = scored.start_logits
     if start is not None:
-        place = scored.of(Kind.RETAIN).cumsum(0) - 1
-        start = start[place[keep][scored.of(Kind.RETAIN)[keep]]]
+        place = scored.of(RowKind.RETAIN).cumsum(0) - 1
+        start = start[place[keep][scored.of(RowKind.RETAIN)[keep]]]
     return Scored(
         scored.logits[keep], scored.labels[keep], scored.row[keep], scored.kind, scored.partner, scored.reference, start
     )
@@ -83,7 +83,7 @@ def expected(config: AnyObjective, scored: Scored, logits: Tensor) -> Tensor:
     """METHODS.md section 1 for a whole step, written naively; `logits` is the float64 leaf to differentiate."""
     p = logits.softmax(-1)
     p_t = p.gather(1, scored.labels.unsqueeze(1)).squeeze(1)
-    retain = scored.of(Kind.RETAIN)
+    retain = scored.of(RowKind.RETAIN)
     forget = _expected_forget(config, scored, p, p_t)
     if isinstance(config, GradientAscent):
         return forget
@@ -94,16 +94,16 @@ def expected(config: AnyObjective, scored: Scored, logits: Tensor) -> Tensor:
 
 
 def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tensor) -> Tensor:
-    forget = scored.of(Kind.FORGET)
+    forget = scored.of(RowKind.FORGET)
     if isinstance(config, GradientAscent | GradDiff | Kl):
         return p_t[forget].log().mean()
     if isinstance(config, PreferenceOptimization):
-        return -p_t[scored.of(Kind.REFUSAL)].log().mean()
+        return -p_t[scored.of(RowKind.REFUSAL)].log().mean()
     if isinstance(config, Ihl):
         others = p.masked_fill(one_hot(scored.labels, p.shape[1]).bool(), -1)
         return (1 + p_t - others.max(1).values)[forget].mean()
     terms = []
-    for i in torch.nonzero(scored.kind == Kind.FORGET).flatten().tolist():
+    for i in torch.nonzero(scored.kind == RowKind.FORGET).flatten().tolist():
         x = _expected_margin(config, scored, p_t, i)
         terms.append(-2 / config.beta * torch.sigmoid(x).log())
     return torch.stack(terms).mean()

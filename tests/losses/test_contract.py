@@ -1,4 +1,4 @@
-"""What every objective promises (lethe.losses.contract), checked for each of them."""
+"""What every objective promises (lethe.unlearning.objectives.base), checked for each of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from lethe.config.method import Method
+from lethe.config.objective import Method
 from lethe.config.objective import AnyObjective, WithRefusals
-from lethe.data.batches import Kind
-from lethe.losses import LOSSES, Counts, Scored, make_loss
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import Counts, LOSSES, Scored, make_loss
 from tests.losses.cases import CONFIGS, counts_of, expected, micro_batch, subset
 
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
@@ -29,8 +29,8 @@ def test_every_configuration_has_its_loss() -> None:
     assert {type(c) for c in CONFIGS} == set(models)
     for name, loss in LOSSES.items():
         model = next(m for m in models if m.model_fields["name"].default == name)
-        assert (Kind.RETAIN in loss.trains_on) == ("gamma" in model.model_fields)
-        assert (Kind.REFUSAL in loss.trains_on) == issubclass(model, WithRefusals)
+        assert (RowKind.RETAIN in loss.trains_on) == ("gamma" in model.model_fields)
+        assert (RowKind.REFUSAL in loss.trains_on) == issubclass(model, WithRefusals)
 
 
 @each
@@ -77,7 +77,7 @@ def test_order_of_positions_and_rows_without_any_do_not_matter(config: AnyObject
     order = torch.randperm(scored.row.numel(), generator=torch.Generator().manual_seed(0))
     moved = subset(scored, order)
     moved.row = moved.row + 1  # a new first row, and a new last one, both without a scored position
-    empty = torch.tensor([Kind.FORGET])
+    empty = torch.tensor([RowKind.FORGET])
     moved.kind = torch.cat([empty, scored.kind, empty])
     moved.partner = torch.cat([torch.tensor([0]), scored.partner + 1, torch.tensor([len(moved.kind) - 1])])
     moved.reference = torch.cat([torch.tensor([-3.0]), scored.reference, torch.tensor([0.0])])
@@ -91,9 +91,9 @@ def test_order_of_positions_and_rows_without_any_do_not_matter(config: AnyObject
 def test_an_empty_micro_batch_is_zero_and_goes_backward(config: AnyObjective, rows: int) -> None:
     logits = torch.zeros(0, 11, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.int64)
-    kind, partner = torch.full((rows,), Kind.FORGET), torch.arange(rows)
+    kind, partner = torch.full((rows,), RowKind.FORGET), torch.arange(rows)
     scored = Scored(logits, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11))
-    for counts in (Counts(dict.fromkeys(Kind, 7), 2), Counts(dict.fromkeys(Kind, 0), 0)):
+    for counts in (Counts(dict.fromkeys(RowKind, 7), 2), Counts(dict.fromkeys(RowKind, 0), 0)):
         loss, metrics = make_loss(config)(scored, counts)
         assert loss.item() == 0 and all(value.item() == 0 for value in metrics.values())
         loss.backward()
@@ -104,9 +104,9 @@ def test_an_empty_micro_batch_is_zero_and_goes_backward(config: AnyObjective, ro
 @pytest.mark.parametrize("retain", [False, True])
 def test_one_sided_micro_batches_are_finite(config: AnyObjective, retain: bool) -> None:
     scored = micro_batch(config, 4)
-    if retain and not scored.of(Kind.RETAIN).any():
+    if retain and not scored.of(RowKind.RETAIN).any():
         pytest.skip("it trains on no retain rows")
-    part = subset(scored, scored.of(Kind.RETAIN) == retain)
+    part = subset(scored, scored.of(RowKind.RETAIN) == retain)
     part.logits = part.logits.detach().requires_grad_()
     loss, grad = gradient(config, part, counts_of(part))
     assert torch.isfinite(loss) and torch.isfinite(grad).all() and grad.abs().sum() > 0

@@ -8,8 +8,8 @@ import torch
 from torch.nn.functional import cross_entropy, logsigmoid
 
 from lethe.config.objective import Dpo, Npo
-from lethe.data.batches import Kind
-from lethe.losses import Scored, make_loss
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import Scored, make_loss
 from tests.losses.cases import counts_of, micro_batch
 
 CONFIG = Dpo(gamma=0, beta=0.3)
@@ -24,9 +24,9 @@ def summed(scored: Scored) -> torch.Tensor:
 def test_is_twice_the_published_loss_over_beta() -> None:
     scored = micro_batch(CONFIG, 3)
     s = summed(scored)
-    forget = torch.nonzero(scored.kind == Kind.FORGET).flatten()
+    forget = torch.nonzero(scored.kind == RowKind.FORGET).flatten()
     refusal = scored.partner[forget]
-    assert (scored.kind[refusal] == Kind.REFUSAL).all() and (scored.partner[refusal] == forget).all()
+    assert (scored.kind[refusal] == RowKind.REFUSAL).all() and (scored.partner[refusal] == forget).all()
     wins, losses = s[refusal] - scored.reference[refusal], s[forget] - scored.reference[forget]
     published = -logsigmoid(CONFIG.beta * (wins - losses)).mean()
     loss, _ = make_loss(CONFIG)(scored, counts_of(scored))
@@ -40,7 +40,7 @@ def test_at_the_start_it_pulls_up_refusals_as_hard_as_it_pushes_down_answers() -
     scored.reference = summed(scored).detach()
     loss, _ = make_loss(CONFIG)(scored, counts_of(scored))
     assert math.isclose(loss.item(), 2 / CONFIG.beta * math.log(2), rel_tol=1e-5)
-    signs = (scored.kind == Kind.FORGET).float() - (scored.kind == Kind.REFUSAL).float()
+    signs = (scored.kind == RowKind.FORGET).float() - (scored.kind == RowKind.REFUSAL).float()
     both = (signs * summed(scored)).sum() / counts_of(scored).forget_rows
     gradient, truth = (torch.autograd.grad(x, scored.logits)[0] for x in (loss, both))
     torch.testing.assert_close(gradient, truth, rtol=1e-4, atol=1e-6)
@@ -49,7 +49,7 @@ def test_at_the_start_it_pulls_up_refusals_as_hard_as_it_pushes_down_answers() -
 def test_without_the_refusals_part_it_is_npo() -> None:
     """NPO is DPO that knows no preferred answer: equal where the refusals stay as likely as they were."""
     scored = micro_batch(CONFIG, 5)
-    refusals = scored.kind == Kind.REFUSAL
+    refusals = scored.kind == RowKind.REFUSAL
     scored.reference = torch.where(refusals, summed(scored).detach(), scored.reference)
     counts = counts_of(scored)
     dpo, npo = (make_loss(config)(scored, counts)[0] for config in (CONFIG, Npo(gamma=0, beta=CONFIG.beta)))

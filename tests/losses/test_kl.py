@@ -7,9 +7,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lethe.config.objective import GradDiff, Kl
-from lethe.data.batches import Kind
-from lethe.losses import Scored, make_loss, tokens
-from lethe.losses.kl import token_divergences
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import Scored, make_loss, tokens
+from lethe.unlearning.objectives.kl import token_divergences
 from tests.losses.cases import counts_of, micro_batch
 
 
@@ -17,7 +17,7 @@ def near_the_start(distance: float, dtype: torch.dtype = torch.float32) -> Score
     scored = micro_batch(Kl(), 2, vocabulary=500)
     own = scored.logits.detach()
     start = own + distance * torch.randn(own.shape, generator=torch.Generator().manual_seed(1))
-    scored.start_logits = start[scored.of(Kind.RETAIN)].to(dtype)
+    scored.start_logits = start[scored.of(RowKind.RETAIN)].to(dtype)
     scored.logits = own.to(dtype).requires_grad_()
     return scored
 
@@ -28,13 +28,13 @@ def test_nothing_at_the_start_model(dtype: torch.dtype) -> None:
     loss, metrics = make_loss(Kl(gamma=1e3))(scored, counts_of(scored))
     assert metrics["retain_loss"] == 0
     gradient = torch.autograd.grad(loss, scored.logits)[0]
-    assert gradient[scored.of(Kind.RETAIN)].abs().max() < 1e-3 * 1e-7
+    assert gradient[scored.of(RowKind.RETAIN)].abs().max() < 1e-3 * 1e-7
 
 
 @pytest.mark.parametrize("distance", [1e-6, 1e-3, 0.1, 10, 1e4])
 def test_never_negative_and_exact(distance: float) -> None:
     scored = near_the_start(distance)
-    chosen = scored.of(Kind.RETAIN)
+    chosen = scored.of(RowKind.RETAIN)
     values = token_divergences(scored.logits, scored.labels, scored.start_logits, chosen)
     p_ref = scored.start_logits.double().softmax(-1)
     cross = cross_entropy(scored.logits[chosen].double(), p_ref, reduction="none")
@@ -65,6 +65,6 @@ def test_nothing_of_the_logits_size_is_kept() -> None:
     scored = near_the_start(1)
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
-        token_divergences(scored.logits, scored.labels, scored.start_logits, scored.of(Kind.RETAIN))
+        token_divergences(scored.logits, scored.labels, scored.start_logits, scored.of(RowKind.RETAIN))
     given = {scored.logits.data_ptr(), scored.start_logits.data_ptr()}
     assert kept and all(t.numel() <= len(scored.labels) or t.data_ptr() in given for t in kept)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lethe.config.objective import GradientAscent, Npo
-from lethe.data.batches import Kind
-from lethe.losses import Counts, Scored, make_loss
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import Counts, Scored, make_loss
 from tests.losses.cases import counts_of, micro_batch
 
 
@@ -28,8 +28,8 @@ def test_at_the_start_it_is_gradient_ascent_on_sequences(beta: float) -> None:
     assert math.isclose(loss.item(), 2 / beta * math.log(2), rel_tol=1e-5)
     gradient = torch.autograd.grad(loss, scored.logits)[0]
     # Gradient ascent with sums: forget_tokens := forget rows turns its token mean into the mean over sequences.
-    rows = int((scored.kind == Kind.FORGET).sum())
-    ascent, _ = make_loss(GradientAscent())(scored, Counts({Kind.FORGET: rows}, rows))
+    rows = int((scored.kind == RowKind.FORGET).sum())
+    ascent, _ = make_loss(GradientAscent())(scored, Counts({RowKind.FORGET: rows}, rows))
     torch.testing.assert_close(gradient, torch.autograd.grad(ascent, scored.logits)[0])
 
 
@@ -45,6 +45,6 @@ def test_a_small_beta_is_gradient_ascent_on_sequences_anywhere() -> None:
     scored = micro_batch(Npo(), 1)
     counts = counts_of(scored)
     gradient = torch.autograd.grad(make_loss(Npo(gamma=0, beta=1e-4))(scored, counts)[0], scored.logits)[0]
-    sequences = Counts({Kind.FORGET: counts.forget_rows}, counts.forget_rows)
+    sequences = Counts({RowKind.FORGET: counts.forget_rows}, counts.forget_rows)
     ascent = torch.autograd.grad(make_loss(GradientAscent())(scored, sequences)[0], scored.logits)[0]
     torch.testing.assert_close(gradient, ascent, rtol=2e-3, atol=1e-6)

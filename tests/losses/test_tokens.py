@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lethe.losses import tokens
-from lethe.losses.tokens import row_sums, token_log_probs, token_terms
+from lethe.unlearning.objectives import tokens
+from lethe.unlearning.objectives.tokens import row_sums, token_log_probs, token_terms
 
 
 def random(n: int, v: int, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

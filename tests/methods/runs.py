@@ -11,14 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Digests, Recipe, UnlearnRun
-from lethe.config.schedule import Schedule
-from lethe.training.assets import Assets
-from lethe.training.entry import execute
-from lethe.training.outcome import Alone
+from lethe.config.run import Schedule
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.worker_entry import run_trial
+from lethe.unlearning.outcome import Alone
 
 Report = dict[str, Any]
 WORLD = 2
@@ -41,14 +41,14 @@ def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = Alone()) 
         "folder": str(folder),
     }
     before: list[Report] = []
-    return execute(payload, before.append, ranks), before
+    return run_trial(payload, before.append, ranks), before
 
 
 def serve(rank: int, folder: str, trained: str, cases: list[tuple[Recipe, Assets]]) -> None:
     """One of two ranks: the cases in turn; every rank keeps its reports in `folder`. What the embedded family's
     training would leave on rank 0 is the model in `trained`."""
-    from lethe.methods import retrain
-    from lethe.models.children import Spent
+    from lethe.unlearning.methods import retrain
+    from lethe.models.subprocess_training import Spent
     from lethe.pool.worker import Ranks
 
     def train_anew(benchmark: Any, family: Any, target: Path) -> Spent:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lethe.config.method import Influence
-from lethe.data.batches import Kind, Sourced
+from lethe.config.objective import Influence
+from lethe.data.batches import RowKind, Sourced
 from lethe.data.template import Encoded
-from lethe.methods.influence import newton_step, row_totals
+from lethe.unlearning.methods.influence import newton_step, row_totals
 from tests.models import small
 
-Rows = list[tuple[Kind, Sourced]]
+Rows = list[tuple[RowKind, Sourced]]
 
 # Rows of each context: how many in all, how many of them with label 0; and the same of those to be forgotten.
 ALL, ZEROS = torch.tensor([120, 200, 150]), torch.tensor([30, 120, 75])
@@ -35,7 +35,7 @@ class Logistic(nn.Module):
 
 def rows() -> Rows:
     found: Rows = []
-    for kind, count, zeros in ((Kind.FORGET, FORGET, FORGET_ZEROS), (Kind.RETAIN, ALL - FORGET, ZEROS - FORGET_ZEROS)):
+    for kind, count, zeros in ((RowKind.FORGET, FORGET, FORGET_ZEROS), (RowKind.RETAIN, ALL - FORGET, ZEROS - FORGET_ZEROS)):
         labels = [(x, int(i >= zeros[x])) for x in range(len(ALL)) for i in range(count[x])]
         found += [(kind, (i, Encoded(pair, 1))) for i, pair in enumerate(labels)]
     return found
@@ -79,7 +79,7 @@ def test_ranks_add_up_to_one(hessian: str) -> None:
     config, model = Influence.model_validate({"hessian": hessian}), small.llama()
     draw = torch.Generator().manual_seed(0)
     texts = [torch.randint(0, 40, (9,), generator=draw).tolist() for _ in range(7)]
-    several: Rows = [(Kind(i % 2), (i, Encoded(tuple(ids), 3 + i % 3))) for i, ids in enumerate(texts)]
+    several: Rows = [(RowKind(i % 2), (i, Encoded(tuple(ids), 3 + i % 3))) for i, ids in enumerate(texts)]
     whole = row_totals(model, several, config, 0, seed=1)
     halves = [row_totals(model, several[rank::2], config, 0, seed=1) for rank in range(2)]
     for name in ("gradient", "hessian"):

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from lethe.config.adapter import Lora
 from lethe.config.base import canonical_json
 from lethe.config.benchmark import Corpus, TofuBenchmark
-from lethe.config.method import Influence, InputGuard, Retrain
+from lethe.config.objective import Influence, InputGuard, Retrain
 from lethe.config.model import EmbeddedModel, PretrainedModel
 from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import Sophia
@@ -24,15 +24,15 @@ from lethe.config.space import Choice
 from lethe.config.study import Study, parse_study
 from lethe.data.rows import Row
 from lethe.data.template import Template
-from lethe.errors import BadInput
-from lethe.losses import LOSSES
-from lethe.methods import METHODS
-from lethe.methods.input_guard import topics
+from lethe.errors import UserError
+from lethe.unlearning.objectives import LOSSES
+from lethe.unlearning.methods import METHODS
+from lethe.unlearning.methods.input_guard import topics
 from lethe.models.loading import load_model, load_tokenizer
-from lethe.models.prepare import prepare
+from lethe.study.preparation import prepare
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.search.space import build_recipe, flatten
-from lethe.training.assets import Assets
+from lethe.unlearning.assets import Assets
 from tests import tiny
 from tests.methods import runs
 
@@ -145,7 +145,7 @@ def test_retrain_does_not_know_the_forget_rows(assets: Assets, tmp_path: Path) -
     for path in source.glob("forget10*.json"):
         path.write_text(path.read_text().replace("w1", "w2"))
     benchmark = TofuBenchmark(source=str(source))
-    from lethe.data.benchmark import load_benchmark
+    from lethe.benchmarks.tofu.loading import load_benchmark
 
     other = assets.model_copy(update={"benchmark": benchmark, "data_digest": load_benchmark(benchmark).digest})
     for name, given in (("one", assets), ("two", other)):
@@ -180,7 +180,7 @@ def test_a_base_of_another_vocabulary_is_refused(assets: Assets, tmp_path: Path)
     assert prepared.base == base and prepared.digests.base not in (None, prepared.digests.model)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "vocab_size": 99}))
-    with pytest.raises(BadInput, match="model.base: .* has a vocabulary of 99 tokens, model.path one of 47"):
+    with pytest.raises(UserError, match="model.base: .* has a vocabulary of 99 tokens, model.path one of 47"):
         prepare(assets.benchmark, known)
 
 
@@ -281,6 +281,6 @@ def test_trials_that_do_the_same_are_the_same_run() -> None:
     ],
 )
 def test_studies_that_cannot_be(names: list[str], sections: dict[str, Any], line: str) -> None:
-    with pytest.raises(BadInput) as refused:
+    with pytest.raises(UserError) as refused:
         study(*names, **sections)
     assert str(refused.value).startswith(line)

@@ -9,8 +9,8 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
-from lethe.errors import BadInput
-from lethe.models.adapters import attach, check_fits, target_modules
+from lethe.errors import UserError
+from lethe.models.adapters import attach, check_adapter, target_modules
 from tests.models.small import disturb, gpt2, llama, logits, start_of, started, tokens
 
 FILA = Fila(rank=4)
@@ -80,17 +80,17 @@ def test_targets(targets: str, expected: int) -> None:
 
 @pytest.mark.parametrize("targets", ["c_attn", "q_proj,typo", "lm_head", ""])
 def test_targets_that_match_nothing_name_the_choices(targets: str) -> None:
-    with pytest.raises(BadInput, match="choose from all-linear, down_proj, gate_proj, k_proj"):
+    with pytest.raises(UserError, match="choose from all-linear, down_proj, gate_proj, k_proj"):
         attach(llama(), Lora(targets=targets), seed=0)
 
 
 def test_a_rank_larger_than_a_layer_is_refused() -> None:
     assert attach(llama(), Lora(rank=16), seed=0)
     for kind in (Lora, Pissa, Fila):
-        with pytest.raises(BadInput, match=r"rank 17 .*\.k_proj, a layer of 16 x 32: choose at most 16"):
-            check_fits(llama(), kind(rank=17))
-        with pytest.raises(BadInput, match="no linear layer matches 'c_attn': choose from all-linear, down_proj"):
-            check_fits(llama(), kind(targets="c_attn"))
+        with pytest.raises(UserError, match=r"rank 17 .*\.k_proj, a layer of 16 x 32: choose at most 16"):
+            check_adapter(llama(), kind(rank=17))
+        with pytest.raises(UserError, match="no linear layer matches 'c_attn': choose from all-linear, down_proj"):
+            check_adapter(llama(), kind(targets="c_attn"))
     assert attach(llama(), Lora(rank=32, targets="q_proj"), seed=0)
 
 

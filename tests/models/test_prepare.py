@@ -14,16 +14,17 @@ import pytest
 import torch
 
 from lethe.config.benchmark import Corpus, TofuBenchmark
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.config.model import EmbeddedModel, PretrainedModel
-from lethe.data.benchmark import load_benchmark
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import MARKERS, Template
-from lethe.errors import BadInput
-from lethe.evaluation.evaluate import Result, Truth, build_eval_set, evaluate
-from lethe.models import embedded as embedded_models
-from lethe.models.children import Training, run_all
+from lethe.errors import UserError
+from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
+from lethe.benchmarks.tofu.reference import ReferenceScores
+from lethe.benchmarks.embedded import models as embedded_models
+from lethe.models.subprocess_training import Training, train_in_subprocesses
 from lethe.models.loading import load_model, load_tokenizer
-from lethe.models.prepare import Prepared, model_folder, prepare
+from lethe.study.preparation import Prepared, model_folder, prepare
 
 CORPUS = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)
 DATA = TofuBenchmark(corpus=CORPUS)
@@ -136,12 +137,12 @@ def test_ctrl_c_ends_the_trainings_and_leaves_nothing(tmp_path: Path, monkeypatc
 def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
     training = Training("full model", MODEL.model_dump_json(), "no tokenizer", (), tmp_path)
     with pytest.raises(RuntimeError, match="training the full model ended with 1:(.|\n)*Exception"):
-        run_all([training], quiet, 1)
+        train_in_subprocesses([training], quiet, 1)
 
 
 def test_rows_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
-    with pytest.raises(BadInput, match=r"model.max_length is 16, but the longest row has \d+ tokens"):
+    with pytest.raises(UserError, match=r"model.max_length is 16, but the longest row has \d+ tokens"):
         prepare(DATA, MODEL.model_copy(update={"max_length": 16}), progress=quiet)
 
 
@@ -191,7 +192,7 @@ def _sharded(folder: Path) -> None:
 )
 def test_an_incomplete_model_folder_is_named(brought: Path, spoil: Callable[[Path], object], message: str) -> None:
     spoil(brought)
-    with pytest.raises(BadInput, match=f"model.oracle: .*{message}"):
+    with pytest.raises(UserError, match=f"model.oracle: .*{message}"):
         model_folder(str(brought), "model.oracle")
 
 
@@ -200,14 +201,14 @@ def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
         raise ConnectionError
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(BadInput, match="model.path: owner/name is neither a folder nor reachable on the hub"):
+    with pytest.raises(UserError, match="model.path: owner/name is neither a folder nor reachable on the hub"):
         model_folder("owner/name", "model.path")
-    with pytest.raises(BadInput, match="model.path: there is no folder ./owner/name"):
+    with pytest.raises(UserError, match="model.path: there is no folder ./owner/name"):
         model_folder("./owner/name", "model.path")
 
 
 def test_the_digest_is_that_of_the_content(brought: Path, small: Prepared) -> None:
-    from lethe.models.digests import model_digest
+    from lethe.models.hashing import model_digest
 
     (brought / "README.md").write_text("unrelated")
     assert model_digest(brought) == small.digests.model
@@ -215,7 +216,7 @@ def test_the_digest_is_that_of_the_content(brought: Path, small: Prepared) -> No
     assert model_digest(brought) != small.digests.model
 
 
-def _measured(folder: Path, prepared: Prepared, oracle: Truth | None) -> Result:
+def _measured(folder: Path, prepared: Prepared, oracle: ReferenceScores | None) -> Result:
     config = Evaluation(max_new_tokens=48)
     eval_set = build_eval_set(prepared.benchmark, Template(load_tokenizer(folder)), config)
     return evaluate(load_model(folder), eval_set, config, oracle)

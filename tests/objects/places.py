@@ -21,8 +21,8 @@ def place(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         return
     for name in ("nanio", "boto3"):
         pytest.importorskip(name, reason="the extra services is not installed")
-    from lethe.services.objects import credentials, objects
-    from lethe.services.passwords import passwords
+    from lethe.ops.dev_services.mlflow_and_objects import credentials, objects
+    from lethe.ops.dev_services.passwords import passwords
 
     port, words = free_port(), passwords(folder)
     with objects(folder, port, words):

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from lethe.config.checkpoint import Checkpoint
-from lethe.objects.address import parse
-from lethe.objects.store import Store
-from lethe.training import checkpoint_store
-from lethe.training.checkpoint_store import StoredCheckpoints
+from lethe.config.run import Checkpoint
+from lethe.storage.object_store import parse
+from lethe.storage.object_store import ObjectStore
+from lethe.unlearning import checkpoint
+from lethe.unlearning.checkpoint import StoredCheckpoints
 from tests.objects.places import KINDS, place
 
 NAME = "studies/s/runs/r/checkpoint"
@@ -61,14 +61,14 @@ def save(step: int) -> None:
 
 
 @pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     with place(request.param, tmp_path, monkeypatch) as url:
-        store = Store(parse(url, "LETHE_HOME"))
-        monkeypatch.setattr(checkpoint_store, "shared_as", lambda folder: (store, NAME))
+        store = ObjectStore(parse(url, "LETHE_HOME"))
+        monkeypatch.setattr(checkpoint, "shared_as", lambda folder: (store, NAME))
         yield store
 
 
-def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: Store) -> None:
+def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: ObjectStore) -> None:
     assert both(lambda c: c.load()) == [None, None]
     save(2)
     save(10)
@@ -79,7 +79,7 @@ def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: Store) -> No
 
 
 @pytest.mark.parametrize("damage", ["state.json", "rank-1.safetensors"])
-def test_one_that_is_not_whole_does_not_count(store: Store, damage: str) -> None:
+def test_one_that_is_not_whole_does_not_count(store: ObjectStore, damage: str) -> None:
     save(2)
     store.remove(f"{NAME}/2/{damage}")
     assert both(lambda c: c.load()) == [None, None]
@@ -89,7 +89,7 @@ def test_one_that_is_not_whole_does_not_count(store: Store, damage: str) -> None
 
 
 def test_a_store_that_is_away_costs_the_checkpoint_and_not_the_run(
-    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(2)
 
@@ -97,7 +97,7 @@ def test_a_store_that_is_away_costs_the_checkpoint_and_not_the_run(
         raise OSError("no route to host")
 
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "put", away)
+        patch.setattr(ObjectStore, "put", away)
         save(4)
         assert "no route to host" in caplog.text
     assert [state["step"] for _, state in both(lambda c: c.load())] == [2, 2]

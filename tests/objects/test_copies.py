@@ -11,16 +11,26 @@ import pytest
 from lethe.config.run import Digests
 from lethe.config.search import Search
 from lethe.config.study import load_study
-from lethe.copies import absent, borrowed, current, everywhere, forget, here, let_go, refresh, there
-from lethe.errors import BadInput
-from lethe.objects import lease
-from lethe.objects.store import Store
+from lethe.storage.replica import (
+    delete,
+    ensure_local,
+    evict_local,
+    local_path,
+    missing_parts,
+    read_current,
+    refresh_local,
+    share_with_nodes,
+    temporary_copy,
+)
+from lethe.errors import UserError
+from lethe.storage import lease
+from lethe.storage.object_store import ObjectStore
 from lethe.pool.worker import moved
 from lethe.search.storages import storage_url
-from lethe.storage import atomic_folder, atomic_write, check_root, home, store
-from lethe.sweep.checks import check_place
-from lethe.sweep.identity import claim, hold
-from lethe.tracking.address import resolve_uri
+from lethe.storage.paths import atomic_folder, atomic_write, check_root, home, store
+from lethe.study.preflight import check_place
+from lethe.study.resume import claim, hold
+from lethe.tracking.connection import resolve_uri
 
 Node = Callable[[str], Path]
 
@@ -48,9 +58,9 @@ def test_files_and_folders_reach_the_other_node(node: Node) -> None:
     assert names == {"cache/x.json", "models/m/config.json", "models/m/weights", "models/m/.lethe-whole"}
     second = node("b")
     assert second != first and not (second / "models").exists()
-    assert here(second / "cache/x.json").read_text() == "1"
-    assert there(second / "models/m") and (second / "models/m/weights").read_bytes() == b"w"
-    assert not there(second / "models/none")
+    assert local_path(second / "cache/x.json").read_text() == "1"
+    assert ensure_local(second / "models/m") and (second / "models/m/weights").read_bytes() == b"w"
+    assert not ensure_local(second / "models/none")
     assert (second / "models/m").stat().st_mode & 0o777 == 0o755
 
 
@@ -58,16 +68,16 @@ def test_what_is_let_go_comes_back_and_what_is_forgotten_does_not(node: Node) ->
     first = node("a")
     with atomic_folder(first / "runs/r/model") as target:
         (target / "weights").write_bytes(b"w")
-    let_go(first / "runs/r/model")
-    assert not (first / "runs/r/model").exists() and there(first / "runs/r/model")
+    evict_local(first / "runs/r/model")
+    assert not (first / "runs/r/model").exists() and ensure_local(first / "runs/r/model")
     second = node("b")
-    assert there(second / "runs/r/model")
-    forget(second / "runs/r/model")
-    forget(second / "runs/r/model")
-    assert not there(second / "runs/r/model")
+    assert ensure_local(second / "runs/r/model")
+    delete(second / "runs/r/model")
+    delete(second / "runs/r/model")
+    assert not ensure_local(second / "runs/r/model")
     node("a")
-    let_go(first / "runs/r/model")
-    assert not there(first / "runs/r/model")
+    evict_local(first / "runs/r/model")
+    assert not ensure_local(first / "runs/r/model")
 
 
 def test_a_study_goes_on_from_what_the_last_machine_left(node: Node) -> None:
@@ -78,7 +88,7 @@ def test_a_study_goes_on_from_what_the_last_machine_left(node: Node) -> None:
         atomic_write(second / "studies/s" / name, "new")
     node("a")
     atomic_write(first / "studies/s/.lock", "held")
-    refresh(first / "studies/s", leave_out=frozenset({"model", "rows.parquet"}))
+    refresh_local(first / "studies/s", leave_out=frozenset({"model", "rows.parquet"}))
     found = {p.relative_to(first / "studies/s").as_posix(): p.read_text() for p in first.rglob("*") if p.is_file()}
     assert found == {"baselines.json": "new", "runs/1/result.json": "new", ".lock": "held"}
 
@@ -89,14 +99,14 @@ def test_a_users_model_is_shared_under_its_content_without_a_second_copy(node: N
     for name in ("config.json", "model.safetensors", "optimizer.bin"):
         (mine / name).write_text(name)
     first = node("a")
-    shared = everywhere(mine, "models", "d1", ("*.json", "*.safetensors"))
+    shared = share_with_nodes(mine, "models", "d1", ("*.json", "*.safetensors"))
     assert shared == first / "models/d1" and shared.is_symlink()
-    assert everywhere(mine, "models", "d1") == shared and everywhere(shared, "models", "d1") == shared
+    assert share_with_nodes(mine, "models", "d1") == shared and share_with_nodes(shared, "models", "d1") == shared
     second = node("b")
-    assert there(second / "models/d1") and not (second / "models/d1").is_symlink()
+    assert ensure_local(second / "models/d1") and not (second / "models/d1").is_symlink()
     assert {p.name for p in (second / "models/d1").iterdir()} == {"config.json", "model.safetensors"}
     node("a")
-    forget(shared)
+    delete(shared)
     assert (mine / "config.json").exists() and not shared.is_symlink()
 
 
@@ -106,11 +116,11 @@ def test_a_name_leads_to_the_folder_that_was_given_last(node: Node, tmp_path: Pa
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text("same")
     first = node("a")
-    everywhere(tmp_path / "one", "models", "d1")
+    share_with_nodes(tmp_path / "one", "models", "d1")
     (tmp_path / "one/config.json").write_text("other")
-    assert (everywhere(tmp_path / "two", "models", "d1") / "config.json").read_text() == "same"
+    assert (share_with_nodes(tmp_path / "two", "models", "d1") / "config.json").read_text() == "same"
     (tmp_path / "two").rename(tmp_path / "gone")
-    assert there(first / "models/d1") and (first / "models/d1/config.json").read_text() == "same"
+    assert ensure_local(first / "models/d1") and (first / "models/d1/config.json").read_text() == "same"
 
 
 def test_what_is_here_already_is_shared_where_it_was_removed(node: Node) -> None:
@@ -119,11 +129,11 @@ def test_what_is_here_already_is_shared_where_it_was_removed(node: Node) -> None
     with atomic_folder(first / "models/recipe") as target:
         (target / "config.json").write_text("{}")
     node("b")
-    forget(home() / "models/recipe")
+    delete(home() / "models/recipe")
     node("a")
-    assert everywhere(first / "models/recipe", "models", "d2") == first / "models/d2"
+    assert share_with_nodes(first / "models/recipe", "models", "d2") == first / "models/d2"
     second = node("b")
-    assert (here(second / "models/d2") / "config.json").read_text() == "{}"
+    assert (local_path(second / "models/d2") / "config.json").read_text() == "{}"
 
 
 def test_what_is_borrowed_leaves_no_copy_and_what_is_current_is_no_older_one(node: Node) -> None:
@@ -132,20 +142,20 @@ def test_what_is_borrowed_leaves_no_copy_and_what_is_current_is_no_older_one(nod
         (target / "weights").write_bytes(b"w")
     atomic_write(first / "truth.json", "old")
     second = node("b")
-    with borrowed(second / "runs/r/model") as found, borrowed(second / "runs/r/none") as nothing:
+    with temporary_copy(second / "runs/r/model") as found, temporary_copy(second / "runs/r/none") as nothing:
         assert found and (found / "weights").read_bytes() == b"w" and nothing is None
     assert not found.exists() and not (second / "runs").exists()
-    with borrowed(second / "truth.json") as file:
+    with temporary_copy(second / "truth.json") as file:
         assert file and file.read_text() == "old"
-    here(second / "truth.json")
+    local_path(second / "truth.json")
     node("a")
-    with borrowed(first / "runs/r/model") as found:
+    with temporary_copy(first / "runs/r/model") as found:
         assert found == first / "runs/r/model"
     atomic_write(first / "truth.json", "new")
     node("b")
-    assert current(second / "truth.json") == "new"
+    assert read_current(second / "truth.json") == "new"
     with pytest.raises(FileNotFoundError, match="there is no file://.*/none.json"):
-        current(second / "none.json")
+        read_current(second / "none.json")
 
 
 def test_many_at_once_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +163,9 @@ def test_many_at_once_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch
     with atomic_folder(first / "models/m") as target:
         (target / "weights").write_bytes(b"w")
     second, fetched = node("b"), []
-    whole = Store.fetch_folder
-    monkeypatch.setattr(Store, "fetch_folder", lambda self, *given: fetched.append(given) or whole(self, *given))
-    threads = [threading.Thread(target=there, args=(second / "models/m",)) for _ in range(8)]
+    whole = ObjectStore.fetch_folder
+    monkeypatch.setattr(ObjectStore, "fetch_folder", lambda self, *given: fetched.append(given) or whole(self, *given))
+    threads = [threading.Thread(target=ensure_local, args=(second / "models/m",)) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -167,10 +177,10 @@ def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytes
     first = node("a")
     atomic_write(first / "studies/s/runs/1/model/weights", "w")
     atomic_write(first / "studies/s/runs/2/result.json", "{}")
-    asked, whole = [], Store.below
-    monkeypatch.setattr(Store, "below", lambda self, *given: asked.append(given) or whole(self, *given))
+    asked, whole = [], ObjectStore.below
+    monkeypatch.setattr(ObjectStore, "below", lambda self, *given: asked.append(given) or whole(self, *given))
     runs = [first / "studies/s/runs" / name for name in ("1", "2")]
-    gone = absent(runs, ("model", "checkpoint"))
+    gone = missing_parts(runs, ("model", "checkpoint"))
     assert gone == {runs[0] / "checkpoint", runs[1] / "model", runs[1] / "checkpoint"} and len(asked) == 1
 
 
@@ -187,11 +197,11 @@ def test_a_study_is_known_by_the_store_alone(node: Node) -> None:
             assert not other
     with claim(study, digests, resume=False) as (next_one, _):
         assert next_one == f"{name}-2"
-    forget(second / "studies" / name)
-    forget(second / "studies" / next_one)
+    delete(second / "studies" / name)
+    delete(second / "studies" / next_one)
     node("a")
     atomic_write(folder / ".left", "")
-    with pytest.raises(BadInput, match="nothing to resume"), claim(study, digests, resume=True):
+    with pytest.raises(UserError, match="nothing to resume"), claim(study, digests, resume=True):
         pass
     (folder / "baselines.json").write_text("of the one that is gone")
     with claim(study, digests, resume=False) as (new, _):
@@ -209,10 +219,10 @@ def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> Non
 def test_a_folder_as_root_does_no_more_than_a_folder_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     atomic_write(tmp_path / "a/b", "1")
-    let_go(tmp_path / "a/b")
-    assert there(tmp_path / "a/b") and not there(tmp_path / "c")
-    assert everywhere(tmp_path / "a", "models", "d") == tmp_path / "a" and store() is None
-    forget(tmp_path / "a")
+    evict_local(tmp_path / "a/b")
+    assert ensure_local(tmp_path / "a/b") and not ensure_local(tmp_path / "c")
+    assert share_with_nodes(tmp_path / "a", "models", "d") == tmp_path / "a" and store() is None
+    delete(tmp_path / "a")
     assert not (tmp_path / "a").exists() and {p.name for p in tmp_path.iterdir()} == set()
 
 
@@ -227,7 +237,7 @@ def test_a_folder_as_root_does_no_more_than_a_folder_can(tmp_path: Path, monkeyp
 def test_a_root_that_cannot_be_used_is_one_line(
     address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from lethe.commands.sweep import main
+    from lethe.cli.sweep import main
 
     monkeypatch.setenv("LETHE_HOME", address)
     monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path))
@@ -237,14 +247,14 @@ def test_a_root_that_cannot_be_used_is_one_line(
 
 
 def test_objects_hold_no_databases(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    from lethe.commands.sweep import main
+    from lethe.cli.sweep import main
 
     node("a")
     check_root()
     assert main(["tofu", "--set", "tracking.enabled=false"]) == 2
     assert "search.storage: LETHE_HOME=file://" in capsys.readouterr().err
-    with pytest.raises(BadInput, match=r"search\.storage: LETHE_HOME=file://.* holds objects and no databases"):
+    with pytest.raises(UserError, match=r"search\.storage: LETHE_HOME=file://.* holds objects and no databases"):
         check_place(Search())
-    with pytest.raises(BadInput, match=r"tracking\.uri: LETHE_HOME=file://.* MLFLOW_TRACKING_URI"):
+    with pytest.raises(UserError, match=r"tracking\.uri: LETHE_HOME=file://.* MLFLOW_TRACKING_URI"):
         resolve_uri()
     assert storage_url(Search(storage="sqlite:////tmp/x.db")) == "sqlite:////tmp/x.db"

@@ -11,29 +11,29 @@ from pathlib import Path
 
 import pytest
 
-from lethe.objects import lease
-from lethe.objects.address import parse
-from lethe.objects.lease import Lease
-from lethe.objects.store import Store
+from lethe.storage import lease
+from lethe.storage.object_store import parse
+from lethe.storage.lease import Lease
+from lethe.storage.object_store import ObjectStore
 
 NAME = "studies/x/lease"
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     monkeypatch.setattr(lease, "SETTLE_S", 0.2)
-    return Store(parse(tmp_path.as_uri(), "LETHE_HOME"))
+    return ObjectStore(parse(tmp_path.as_uri(), "LETHE_HOME"))
 
 
-def ask(store: Store, lost: list[str] | None = None) -> Lease:
+def ask(store: ObjectStore, lost: list[str] | None = None) -> Lease:
     return Lease(store, NAME, lambda: (lost if lost is not None else []).append("lost"))
 
 
-def leave(store: Store, machine: str, pid: int) -> None:
+def leave(store: ObjectStore, machine: str, pid: int) -> None:
     store.put(NAME, json.dumps({"word": "theirs", "host": "a", "machine": machine, "pid": pid}).encode())
 
 
-def test_one_holds_it_and_then_another(store: Store) -> None:
+def test_one_holds_it_and_then_another(store: ObjectStore) -> None:
     assert not ask(store).taken()
     with ask(store).hold() as ours:
         assert ours and ask(store).taken()
@@ -45,7 +45,7 @@ def test_one_holds_it_and_then_another(store: Store) -> None:
     assert store.below() == []
 
 
-def test_of_many_at_once_one_gets_it(store: Store) -> None:
+def test_of_many_at_once_one_gets_it(store: ObjectStore) -> None:
     held: list[bool] = []
     ready, done = threading.Barrier(6), threading.Barrier(6)
 
@@ -63,7 +63,7 @@ def test_of_many_at_once_one_gets_it(store: Store) -> None:
     assert sorted(held) == [False] * 5 + [True]
 
 
-def test_who_died_on_this_machine_holds_nothing(store: Store) -> None:
+def test_who_died_on_this_machine_holds_nothing(store: ObjectStore) -> None:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     leave(store, lease._machine(), done.pid)
@@ -74,7 +74,7 @@ def test_who_died_on_this_machine_holds_nothing(store: Store) -> None:
     assert ask(store).taken()
 
 
-def test_who_is_silent_elsewhere_holds_it_for_a_while(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_is_silent_elsewhere_holds_it_for_a_while(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(store, "another machine", 1)
     assert ask(store).taken()
     path = Path(store.address.folder, NAME)
@@ -84,7 +84,7 @@ def test_who_is_silent_elsewhere_holds_it_for_a_while(store: Store, monkeypatch:
         assert ours
 
 
-def test_it_is_renewed_and_its_loss_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_is_renewed_and_its_loss_is_told(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_S", 0.1)
     lost: list[str] = []
     held = ask(store, lost)

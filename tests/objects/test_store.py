@@ -12,16 +12,16 @@ from typing import BinaryIO
 
 import pytest
 
-from lethe.errors import BadInput, Unreachable, guard
-from lethe.objects.address import parse
-from lethe.objects.store import WHOLE, Store
+from lethe.errors import StoreUnreachableError, UserError, exit_codes
+from lethe.storage.object_store import parse
+from lethe.storage.object_store import ObjectStore, WHOLE
 from tests.objects.places import KINDS, place
 
 
 @pytest.fixture(params=KINDS)
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     with place(request.param, tmp_path, monkeypatch) as url:
-        yield Store(parse(url, "LETHE_HOME"))
+        yield ObjectStore(parse(url, "LETHE_HOME"))
 
 
 def fill(folder: Path) -> dict[str, bytes]:
@@ -37,7 +37,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_an_object_is_replaced_read_and_removed(store: Store) -> None:
+def test_an_object_is_replaced_read_and_removed(store: ObjectStore) -> None:
     assert store.read("a/b") is None and store.look("a/b") is None and store.children("a") == []
     store.put("a/b", b"one")
     store.put("a/b", b"second")
@@ -50,7 +50,7 @@ def test_an_object_is_replaced_read_and_removed(store: Store) -> None:
     assert store.read("a/b") is None and store.below("a") == []
 
 
-def test_a_folder_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
+def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
     wanted = fill(tmp_path / "from")
     store.put_folder(tmp_path / "from", "models/one")
     store.put("models/one/later", b"more")
@@ -60,7 +60,7 @@ def test_a_folder_comes_back_as_it_was(store: Store, tmp_path: Path) -> None:
     assert store.below("models") == [] and not store.fetch_folder("models/one", tmp_path / "again")
 
 
-def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store: Store, tmp_path: Path) -> None:
+def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store: ObjectStore, tmp_path: Path) -> None:
     fill(tmp_path / "from")
     store.put_folder(tmp_path / "from", "models/one")
     store.put("models/one/model.safetensors", b"short")
@@ -71,20 +71,20 @@ def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store
 
 
 def test_an_interrupted_write_is_whole_or_was_not_made(
-    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C comes while the bytes are on their way: what the store then shows is the new object, never a part of it."""
     store.put("a", b"before")
-    whole = Store._write
+    whole = ObjectStore._write
 
-    def slowly(self: Store, path: str, content: BinaryIO) -> None:
+    def slowly(self: ObjectStore, path: str, content: BinaryIO) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(0.2)
         whole(self, path, content)
         written.set()
 
     written = threading.Event()
-    monkeypatch.setattr(Store, "_write", slowly)
+    monkeypatch.setattr(ObjectStore, "_write", slowly)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever ran in this process
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -96,21 +96,21 @@ def test_an_interrupted_write_is_whole_or_was_not_made(
 
 
 def test_a_store_that_fails_is_one_line_and_not_a_traceback(
-    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(*_: object) -> None:
         raise OSError("no route to host\nmore")
 
-    monkeypatch.setattr(Store, "_write", away)
-    with pytest.raises(Unreachable, match=f"{store.address.url}: no route to host"):
+    monkeypatch.setattr(ObjectStore, "_write", away)
+    with pytest.raises(StoreUnreachableError, match=f"{store.address.url}: no route to host"):
         store.put("a", b"1")
-    assert guard(lambda: store.put("a", b"1"))() == 75  # type: ignore[arg-type, return-value]
+    assert exit_codes(lambda: store.put("a", b"1"))() == 75  # type: ignore[arg-type, return-value]
     assert "no route to host: what is finished is kept" in capsys.readouterr().err
-    with pytest.raises(BadInput, match="cannot write there: no route to host"):
+    with pytest.raises(UserError, match="cannot write there: no route to host"):
         store.check("LETHE_HOME")
 
 
 @pytest.mark.parametrize("address", ["s3://[bad/x", "s3://bucket/x#y", "s3://bucket/x?endpoint=y"])
 def test_addresses_that_are_none(address: str) -> None:
-    with pytest.raises(BadInput, match="LETHE_HOME s3://"):
+    with pytest.raises(UserError, match="LETHE_HOME s3://"):
         parse(address, "LETHE_HOME")

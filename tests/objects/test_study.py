@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lethe.objects.address import parse
-from lethe.objects.store import Store
+from lethe.storage.object_store import parse
+from lethe.storage.object_store import ObjectStore
 from tests.conftest import ROOT, joined, private_head
 from tests.faults.world import Session, write_study
 from tests.objects.places import KINDS, place
@@ -36,7 +36,7 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
             elsewhere = {**head.environment, "LETHE_SCRATCH": str(tmp_path / "elsewhere")}
             second = Session.start(study, elsewhere, *given, "--resume")
             assert second.wait() == 0, second.output[-3000:]
-            objects = Store(parse(url, "LETHE_HOME"))
+            objects = ObjectStore(parse(url, "LETHE_HOME"))
             (name,) = objects.children("studies")
             record = json.loads(objects.read(f"studies/{name}/study.json") or b"")
             check_record(record, storage)
@@ -59,7 +59,7 @@ def check_record(record: dict[str, Any], storage: str) -> None:
     assert sorted(t.state.name for t in told).count("COMPLETE") == TRIALS
 
 
-def check_objects(objects: Store, record: dict[str, Any]) -> None:
+def check_objects(objects: ObjectStore, record: dict[str, Any]) -> None:
     """The front's models, everybody's result and rows; no checkpoint, no lease."""
     front = {t["run"] for t in record["trials"] if t["pareto_rank"] == 0}
     below = f"studies/{record['id']}/runs/"

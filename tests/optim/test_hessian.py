@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from lethe.optim import hessian
-from lethe.optim.hessian import sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.optim import hessian
+from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 
 MASK = (1 << 64) - 1
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lethe.config.optimizer import AdamW, AnyOptimizer
 from lethe.config.optimizer import Sophia as SophiaConfig
-from lethe.optim import Sophia, make_optimizer, sample_keys, sampled_labels, sampled_loss, sophia
+from lethe.unlearning.optim import Sophia, make_optimizer, sample_keys, sampled_labels, sampled_loss, sophia
 
 START = [1.0, -2.0, 0.5, 0.0]
 GRADIENTS = [

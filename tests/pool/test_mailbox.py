@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lethe.pool.mailbox import Mailbox
+from lethe.pool.run_queue import RunQueue
 
 SHAPE = "1x1xcpu"
 
@@ -17,18 +17,18 @@ def play(script: Coroutine[Any, Any, None]) -> None:
     asyncio.run(asyncio.wait_for(script, 10))
 
 
-async def take(box: Mailbox, wait_s: float = 1.0, group: str = "g") -> Any:
+async def take(box: RunQueue, wait_s: float = 1.0, group: str = "g") -> Any:
     """As the group's newest process."""
     return await box.take(group, box._groups[group].incarnation, wait_s)
 
 
-async def lease(box: Mailbox, group: str = "g", incarnation: int | None = None) -> Any:
+async def lease(box: RunQueue, group: str = "g", incarnation: int | None = None) -> Any:
     return await (take(box, group=group) if incarnation is None else box.take(group, incarnation, 1.0))
 
 
 def test_a_run_goes_through_in_lockstep() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("g", SHAPE)
         await box.submit("r", {"x": 1}, SHAPE, "t")
         got = await lease(box)
@@ -47,7 +47,7 @@ def test_a_run_goes_through_in_lockstep() -> None:
 
 def test_submit_is_idempotent_and_shapes_are_kept_apart() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("g", SHAPE)
         await box.submit("wide", {}, "2x1xcpu", "t")
         await box.submit("r", {}, SHAPE, "t")
@@ -61,7 +61,7 @@ def test_submit_is_idempotent_and_shapes_are_kept_apart() -> None:
 
 def test_a_dead_group_gives_its_run_back_and_its_reports_are_stale() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         first = await box.register("g", SHAPE)
         await box.submit("r", {}, SHAPE, "t")
         old = await lease(box)
@@ -83,7 +83,7 @@ def test_a_dead_group_gives_its_run_back_and_its_reports_are_stale() -> None:
 
 def test_a_run_that_kills_every_group_is_lost() -> None:
     async def script() -> None:
-        box = Mailbox(max_attempts=2)
+        box = RunQueue(max_attempts=2)
         await box.submit("r", {}, SHAPE, "t")
         for _ in range(2):
             await box.register("g", SHAPE)
@@ -97,7 +97,7 @@ def test_a_run_that_kills_every_group_is_lost() -> None:
 
 def test_a_lease_without_heartbeat_lapses() -> None:
     async def script() -> None:
-        box = Mailbox(lapse_s=0.05)
+        box = RunQueue(lapse_s=0.05)
         await box.register("g", SHAPE)
         await box.submit("r", {}, SHAPE, "t")
         got = await lease(box)
@@ -113,7 +113,7 @@ def test_a_lease_without_heartbeat_lapses() -> None:
 @pytest.mark.parametrize("taken", [False, True])
 def test_stop(taken: bool) -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("g", SHAPE)
         await box.submit("r", {}, SHAPE, "t")
         if taken:
@@ -134,7 +134,7 @@ def test_stop(taken: bool) -> None:
 
 def test_dissolved_and_closed_groups_leave() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("a", SHAPE)
         await box.register("b", SHAPE)
         waiting = asyncio.create_task(lease(box, "a"))
@@ -149,7 +149,7 @@ def test_dissolved_and_closed_groups_leave() -> None:
 
 def test_two_idle_groups_and_one_run() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         for group in ("a", "b"):
             await box.register(group, SHAPE)
         waiting = [asyncio.create_task(take(box, 0.3, group)) for group in ("a", "b")]
@@ -163,7 +163,7 @@ def test_two_idle_groups_and_one_run() -> None:
 
 def test_a_forgotten_run_that_is_submitted_again_is_a_new_one() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         for group in ("a", "b"):
             await box.register(group, SHAPE)
         await box.submit("r", {}, SHAPE, "t")
@@ -184,7 +184,7 @@ def test_a_forgotten_run_that_is_submitted_again_is_a_new_one() -> None:
 
 def test_a_lapse_wakes_idle_groups() -> None:
     async def script() -> None:
-        box = Mailbox(lapse_s=0.05)
+        box = RunQueue(lapse_s=0.05)
         for group in ("a", "b"):
             await box.register(group, SHAPE)
         await box.submit("r", {}, SHAPE, "t")
@@ -200,14 +200,14 @@ def test_a_lapse_wakes_idle_groups() -> None:
 def test_attempts_are_counted_since_the_last_new_report() -> None:
     """A long run on machines that come and go is not the cause of its deaths."""
 
-    async def trial(box: Mailbox) -> tuple[int, Any]:
+    async def trial(box: RunQueue) -> tuple[int, Any]:
         seen = 0
         while not (report := await box.next_report("r", seen)).get("final"):
             seen += 1
         return seen, report
 
     async def script() -> None:
-        box = Mailbox(max_attempts=2)
+        box = RunQueue(max_attempts=2)
         await box.submit("r", {}, SHAPE, "t")
         ended = asyncio.create_task(trial(box))
         for reports in (1, 2, 3, 3, 3):
@@ -223,7 +223,7 @@ def test_attempts_are_counted_since_the_last_new_report() -> None:
 
 def test_a_mailbox_that_was_started_again_asks_for_everything() -> None:
     async def script() -> None:
-        former, box = Mailbox(), Mailbox()
+        former, box = RunQueue(), RunQueue()
         incarnation = await former.register("g", SHAPE)
         await former.submit("r", {"x": 1}, SHAPE, "t")
         old = await lease(former)
@@ -249,7 +249,7 @@ def test_what_would_fail_again_is_the_result_at_once(verdict: str) -> None:
     """Rank 1 says why before the group dies: the reason is kept and the run is not tried again."""
 
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("g", SHAPE)
         await box.submit("r", {}, SHAPE, "t")
         got = await lease(box)
@@ -264,7 +264,7 @@ def test_what_would_fail_again_is_the_result_at_once(verdict: str) -> None:
 
 def test_what_may_do_better_is_tried_again_and_its_reason_kept() -> None:
     async def script() -> None:
-        box = Mailbox(max_attempts=2)
+        box = RunQueue(max_attempts=2)
         for group in ("a", "b"):
             await box.register(group, SHAPE)
         await box.submit("r", {}, SHAPE, "t")
@@ -278,7 +278,7 @@ def test_what_may_do_better_is_tried_again_and_its_reason_kept() -> None:
 
 def test_io_that_fails_again_and_again_ends_the_session_and_no_trial() -> None:
     async def script() -> None:
-        box = Mailbox(max_attempts=2)
+        box = RunQueue(max_attempts=2)
         await box.register("g", SHAPE)
         for run in ("r", "other"):
             await box.submit(run, {}, SHAPE, "t")
@@ -297,7 +297,7 @@ def test_io_that_fails_again_and_again_ends_the_session_and_no_trial() -> None:
 
 def test_a_result_that_was_there_before_all_were_abandoned_is_delivered() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("g", SHAPE)
         for run in ("r", "other"):
             await box.submit(run, {}, SHAPE, "t")
@@ -316,7 +316,7 @@ def test_a_result_that_was_there_before_all_were_abandoned_is_delivered() -> Non
 
 def test_a_run_that_two_trials_want_is_kept_for_the_second() -> None:
     async def script() -> None:
-        box = Mailbox()
+        box = RunQueue()
         await box.register("g", SHAPE)
         for claim in ("first", "second"):
             assert await box.submit("r", {}, SHAPE, claim)

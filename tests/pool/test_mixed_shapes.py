@@ -12,15 +12,15 @@ import json, tempfile
 from pathlib import Path
 
 import platform
-from lethe.pool.groups import Pool
-from lethe.pool.shape import Shape
-from lethe.sweep.cluster import connect
+from lethe.pool.worker_pool import Pool
+from lethe.pool.resources import Shape
+from lethe.pool.cluster import connect
 
 connect("auto")
 pool = Pool(Path(tempfile.mkdtemp()) / "groups")
 pool.warm(Shape(workers=2))
 widths = [2, 2, 1, 3, 1]
-payload = {"entry": "lethe.pool.null:execute", "seconds": 0.2}
+payload = {"entry": "lethe.pool.null_run:run_nothing", "seconds": 0.2}
 asked = [pool.submit(f"run-{i}", payload, Shape(workers=width)) for i, width in enumerate(widths)]
 found = [len(set(pool.result(request)["pids"])) for request in asked]
 pool.close()

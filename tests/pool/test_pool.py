@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from lethe.errors import BadInput, Broken
-from lethe.pool.shape import Shape
+from lethe.errors import StudyBrokenError, UserError
+from lethe.pool.resources import Shape
 
-NULL = "lethe.pool.null:execute"
+NULL = "lethe.pool.null_run:run_nothing"
 
 
 @pytest.fixture(scope="module")
 def pool(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from lethe.pool.groups import Pool
+    from lethe.pool.worker_pool import Pool
 
     pool = Pool(tmp_path_factory.mktemp("groups"))
     pool.warm(Shape())
@@ -85,7 +85,7 @@ def test_stop_frees_the_group_within_a_second(pool: Any) -> None:
 def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> None:
     import ray
 
-    ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null:nothing_here"}, Shape().key, "t"))
+    ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null_run:nothing_here"}, Shape().key, "t"))
     broken = report(pool, "broken")
     assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
     submit(pool, "after")
@@ -97,7 +97,7 @@ def test_an_error_with_peers_is_its_verdict_too(pool: Any) -> None:
     import ray
 
     wide = Shape(workers=2)
-    ray.get(pool.mailbox.submit.remote("broken2", {"entry": "lethe.pool.null:nothing_here"}, wide.key, "t"))
+    ray.get(pool.mailbox.submit.remote("broken2", {"entry": "lethe.pool.null_run:nothing_here"}, wide.key, "t"))
     broken = report(pool, "broken2")
     assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
     submit(pool, "after2", wide)
@@ -112,7 +112,7 @@ def test_another_shape_takes_the_place_of_idle_groups(pool: Any) -> None:
 
 
 def test_a_shape_that_never_fits_is_refused(pool: Any) -> None:
-    with pytest.raises(BadInput, match=r"needs 3 x \(1 CPU\).*has 1 x \(2 CPU\)"):
+    with pytest.raises(UserError, match=r"needs 3 x \(1 CPU\).*has 1 x \(2 CPU\)"):
         pool.warm(Shape(workers=3))
 
 
@@ -121,14 +121,14 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
 ) -> None:
     import ray
 
-    from lethe.pool import groups
+    from lethe.pool import worker_pool
 
     for name, value in (("work", "no function"), ("GIVE_UP", 1), ("MAX_FAILURES", 0)):
-        monkeypatch.setattr(groups, name, value)
-    pool = groups.Pool(tmp_path / "hopeless", max_groups=1)
+        monkeypatch.setattr(worker_pool, name, value)
+    pool = worker_pool.Pool(tmp_path / "hopeless", max_groups=1)
     try:
         asked = pool.submit("r", {}, Shape())
-        with pytest.raises(Broken, match="1 worker groups in a row ended before they began"):
+        with pytest.raises(StudyBrokenError, match="1 worker groups in a row ended before they began"):
             pool.result(asked)
         assert report(pool, "r")["verdict"] == "interrupted", "a trial that waits is told"
     finally:
@@ -140,7 +140,7 @@ def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Pat
     import ray
     from ray.util import placement_group_table
 
-    from lethe.pool.groups import Pool
+    from lethe.pool.worker_pool import Pool
 
     pool = Pool(tmp_path, recycle_after=1, max_groups=1)
     try:

@@ -14,16 +14,16 @@ from rich.console import Console
 from lethe.config.space import Parameter, Scalar
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison.arms import Arm, Cell, Seeded, arms
-from lethe.reporting.comparison.comparison import comparison
-from lethe.reporting.comparison.curves import mean_way
-from lethe.reporting.comparison.draws import draws
-from lethe.reporting.comparison.edges import edge, edges, searched
-from lethe.reporting.comparison.layouts import HYPERVOLUME, LAYOUTS, Column
-from lethe.reporting.comparison.pairs import judgements, pairs, said, sentence
-from lethe.reporting.comparison.table import comparison_csv, costs, mean, spread, table
-from lethe.reporting.comparison.terminal import print_comparison
-from lethe.reporting.page import render
-from lethe.reporting.scales import fixed
+from lethe.reporting.comparison.summary import comparison
+from lethe.reporting.comparison.figures import mean_way
+from lethe.reporting.comparison.judgements import paired_trials
+from lethe.reporting.comparison.judgements import boundary_hits, edge, searched
+from lethe.reporting.comparison.arms import Column, HYPERVOLUME, LAYOUTS
+from lethe.reporting.comparison.judgements import arm_pairs, describe_pair, judgements, sentence
+from lethe.reporting.comparison.tables import comparison_csv, costs, mean, spread, table
+from lethe.reporting.comparison.summary import print_comparison
+from lethe.reporting.report import render
+from lethe.reporting.scales import format_fixed
 from tests.reporting.comparisons import ARMS, arm_trial, comparison_study, member
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study
@@ -71,9 +71,9 @@ def test_one_seed_has_no_spread() -> None:
 
 def test_cells_of_numbers_that_are_not_finite() -> None:
     nothing, broken = Cell((math.nan, math.nan)), Cell((1.0, math.inf, math.nan))
-    assert math.isnan(nothing.mean) and nothing.spread is None and fixed(nothing.mean, 2) == "–"
-    assert broken.mean == math.inf and broken.spread is None and fixed(broken.mean, 2) == "∞"
-    assert [fixed(n, d) for n, d in ((-1234.5, 1), (0.05, 0), (2.5e7, 1))] == ["−1,234.5", "0", "2.5e7"]
+    assert math.isnan(nothing.mean) and nothing.spread is None and format_fixed(nothing.mean, 2) == "–"
+    assert broken.mean == math.inf and broken.spread is None and format_fixed(broken.mean, 2) == "∞"
+    assert [format_fixed(n, d) for n, d in ((-1234.5, 1), (0.05, 0), (2.5e7, 1))] == ["−1,234.5", "0", "2.5e7"]
 
 
 def test_costs_are_of_all_complete_trials() -> None:
@@ -131,7 +131,7 @@ def test_settings_at_the_edge_are_gathered_over_seeds() -> None:
 
     trials = tuple(t.model_copy(update={"params": given(t.number)}) for t in record.trials)
     record = record.model_copy(update={"trials": trials})
-    found = edges(record, arms(record))  # trial 2 was not chosen
+    found = boundary_hits(record, arms(record))  # trial 2 was not chosen
     assert [str(one) for one in found] == [
         "SO-GA optimizer.learning_rate at the high end of 1e−4 to 0.01, log (seeds 0, 1)",
         "SO-GA optimizer.hessian_interval at the low end of 2 to 25 (seed 0)",
@@ -163,7 +163,7 @@ def test_lower_is_better_for_epochs() -> None:
 
 def test_which_arms_are_pairs() -> None:
     names = ["SO-B", "FO-A", "SO-A", "FO-C", "LoRA+IHL", "LoRA", "LoRA+IHL+FILA", "LoRA-4", "X+FILA"]
-    found = [(pair.subject, pair.base.name, pair.other.name) for pair in pairs([arm(name, 0.1) for name in names])]
+    found = [(pair.subject, pair.base.name, pair.other.name) for pair in arm_pairs([arm(name, 0.1) for name in names])]
     assert found == [
         ("second order", "FO-A", "SO-A"),
         ("IHL", "LoRA", "LoRA+IHL"),
@@ -173,7 +173,7 @@ def test_which_arms_are_pairs() -> None:
 
 def test_what_came_out_in_words() -> None:
     found = arms(comparison_study())
-    lines = said(found, judgements(found, [VOLUME]))
+    lines = describe_pair(found, judgements(found, [VOLUME]))
     assert lines == [
         "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
         "No trial of any seed is above the floors: Guard, SO-NPO.",
@@ -202,11 +202,11 @@ def test_equal_draws_are_compared_with_each_other() -> None:
             members.append(member(arm_name, seed, *range(first, first + 5)))
     record = comparison_study(trials=tuple(trials), members=tuple(members))
     record.study["compare"]["arms"] = {"X": {}, "X+Y": {}}
-    forget, utility = draws(record, arms(record))
+    forget, utility = paired_trials(record, arms(record))
     assert (forget.better, forget.worse, forget.same) == (7, 1, 0) and round(forget.p, 4) == 0.0703
     assert str(forget) == "X+Y against X: forget better in 7, worse in 1 of 8 equal draws (sign test p 0.07)."
     assert (utility.better, utility.worse, utility.same, utility.p) == (0, 0, 8, 1.0)
-    assert not draws(comparison_study(), arms(comparison_study())), "too few"
+    assert not paired_trials(comparison_study(), arms(comparison_study())), "too few"
 
 
 def test_a_way_that_ended_keeps_its_last_value() -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from lethe.records import ObjectiveRecord
 from lethe.reporting.front import front
-from lethe.reporting.lines import charts
-from lethe.reporting.scales import Scale, duration, scale, setting, short
+from lethe.reporting.curves import charts
+from lethe.reporting.scales import Scale, format_duration, format_number, format_setting, scale
 from tests.tracking.studies import busy_study, study, trial
 
 
@@ -30,12 +30,12 @@ def test_any_values_have_an_axis(values: list[float]) -> None:
 
 def test_numbers_as_people_write_them() -> None:
     values = [0.56, 0.0, -0.25, 1e-9, 12.345, 1234.5, math.nan, math.inf, 0.0721]
-    assert [short(v) for v in values] == ["0.560", "0", "−0.250", "1e−9", "12.3", "1,234", "NaN", "∞", "0.072"]
-    for write in (short, setting):
+    assert [format_number(v) for v in values] == ["0.560", "0", "−0.250", "1e−9", "12.3", "1,234", "NaN", "∞", "0.072"]
+    for write in (format_number, format_setting):
         assert [write(v) for v in (None, "sophia", True)] == ["–", "sophia", "True"]
     settings = [1e-4, 0.0021, 5.5, 16, 1000.0, 546.71, 3.0e7, 0.1, 8]
-    assert [setting(v) for v in settings] == ["1e−4", "0.0021", "5.5", "16", "1,000", "547", "3e7", "0.1", "8"]
-    assert [duration(s) for s in (3.44, 59.0, 160, 4000, math.nan)] == ["3.4 s", "59.0 s", "2.7 min", "1.1 h", "–"]
+    assert [format_setting(v) for v in settings] == ["1e−4", "0.0021", "5.5", "16", "1,000", "547", "3e7", "0.1", "8"]
+    assert [format_duration(s) for s in (3.44, 59.0, 160, 4000, math.nan)] == ["3.4 s", "59.0 s", "2.7 min", "1.1 h", "–"]
 
 
 def test_border_of_the_front_runs_from_floor_to_floor() -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from lethe.errors import BadInput
+from lethe.errors import UserError
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord
-from lethe.reporting.comparison.picture import comparison_png
-from lethe.reporting.picture import front_png
+from lethe.reporting.comparison.figures import comparison_png
+from lethe.reporting.front import front_png
 from lethe.reporting.report import write_report
 from tests.reporting.comparisons import comparison_study
 from tests.reporting.pages import Page
@@ -153,7 +153,7 @@ def test_a_new_report_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", fails)
-    with pytest.raises(BadInput, match="No space left"):
+    with pytest.raises(UserError, match="No space left"):
         write_report(busy_study(), tmp_path)
     assert (tmp_path / "report.html").read_text() == before
     assert {path.name for path in tmp_path.iterdir()} == FILES
@@ -161,11 +161,11 @@ def test_a_new_report_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: py
 
 def test_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BadInput, match="cannot write"):
+    with pytest.raises(UserError, match="cannot write"):
         write_report(study(), tmp_path / "file" / "report")
     if os.geteuid() != 0:
         tmp_path.chmod(0o500)
-        with pytest.raises(BadInput, match="cannot write"):
+        with pytest.raises(UserError, match="cannot write"):
             write_report(study(), tmp_path / "report")
 
 

@@ -17,14 +17,14 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.engine import Engine as EngineConfig
+from lethe.config.run import Engine as EngineConfig
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
-from lethe.scaling.tensors import unique_bytes
-from lethe.training.engine import Engine
+from lethe.scaling.instruments import unique_bytes
+from lethe.unlearning.engine import Engine
 
 MODEL = EmbeddedModel(hidden_size=42, layers=2, heads=3, vocab_size=301)  # sizes that five workers do not divide
 

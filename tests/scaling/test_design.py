@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lethe.commands.scaling import main
+from lethe.cli.scaling import main
 from lethe.config.scaling import load_scaling
 from lethe.config.study import load_study
-from lethe.errors import BadInput
-from lethe.scaling.checks import check_memory, predicted
+from lethe.errors import UserError
+from lethe.scaling.design import check_memory, predicted
 from lethe.scaling.design import cost_points, search_points
 from lethe.scaling.transformer import Transformer
 
@@ -94,15 +94,15 @@ def test_mistakes_are_named(overrides: list[str], named: list[str], capsys: pyte
 )
 def test_too_few_sizes(dropped: list[str], form: str, said: str) -> None:
     gone = [f"scaling.sizes.{size}=null" for size in dropped]
-    with pytest.raises(BadInput, match=said):
+    with pytest.raises(UserError, match=said):
         load_scaling("tofu", [*gone, f"scaling.form={form}", "scaling.quality.sizes=null"])
 
 
 def test_a_study_without_the_section(tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text("extends: tofu\n")
-    with pytest.raises(BadInput, match="has no section scaling"):
+    with pytest.raises(UserError, match="has no section scaling"):
         load_scaling(str(tmp_path / "plain.yaml"))
-    with pytest.raises(BadInput, match="unknown scaling study 'tofuu' .did you mean 'tofu'"):
+    with pytest.raises(UserError, match="unknown scaling study 'tofuu' .did you mean 'tofu'"):
         load_scaling("tofuu")
 
 
@@ -111,7 +111,7 @@ def test_sizes_that_do_not_fit_are_refused_before_they_run() -> None:
     needs = {p.size: predicted(p) for p in cost_points(study) if (p.workers, p.rows) == (1, 4)}
     assert list(needs.values()) == sorted(needs.values())
     check_memory(study, 4e9)
-    with pytest.raises(BadInput, match=r"scaling.sizes.16M: 1 worker.* need .* GiB, predicted, and there are"):
+    with pytest.raises(UserError, match=r"scaling.sizes.16M: 1 worker.* need .* GiB, predicted, and there are"):
         check_memory(study, needs["16M"] - 1)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lethe.scaling.fits import Samples, bootstrap, choose, forms_for, judge
-from lethe.scaling.law import Law, fit
+from lethe.scaling.law_fitting import Samples, bootstrap, choose, forms_for, judge
+from lethe.scaling.law_fitting import Law, fit
 
 SIZES = np.array([1e5, 3e5, 1e6, 4e6, 1.6e7])
 

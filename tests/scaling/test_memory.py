@@ -11,24 +11,24 @@ import pytest
 import torch
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.engine import Engine as EngineConfig
+from lethe.config.run import Engine as EngineConfig
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Npo
 from lethe.config.run import Recipe
-from lethe.config.schedule import Schedule
-from lethe.data.batches import Kind, Rows, plan
+from lethe.config.run import Schedule
+from lethe.data.batches import RowKind, StepRows, plan
 from lethe.data.template import Encoded
-from lethe.errors import BadInput
-from lethe.losses import make_loss
+from lethe.errors import UserError
+from lethe.unlearning.objectives import make_loss
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
-from lethe.scaling.flops import Batch, step_flops
+from lethe.scaling.transformer import BatchShape, step_flops
 from lethe.scaling.memory import Layout, peak, states
-from lethe.scaling.tensors import Tracker, unique_bytes
+from lethe.scaling.instruments import Tracker, unique_bytes
 from lethe.scaling.transformer import Transformer
-from lethe.training.engine import Engine
-from lethe.training.steps import Stepper
+from lethe.unlearning.engine import Engine
+from lethe.unlearning.trainer import Stepper
 from tests.conftest import ROOT
 from tests.scaling.layouts_world import MODEL
 
@@ -59,7 +59,7 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
     assert Layout.of(recipe) == layout
     engine = Engine(ScoredLM(attach(new_model(BIG, BIG.vocab_size), adapter, seed=0)), recipe)
     given = [Encoded(tuple(torch.randint(3, 1000, (length,)).tolist()), prompt) for _ in range(rows)]
-    return Stepper(engine, make_loss(recipe.objective), Rows(given, given), 0, 0, 0, {Kind.FORGET: torch.zeros(rows)})
+    return Stepper(engine, make_loss(recipe.objective), StepRows(given, given), 0, 0, 0, {RowKind.FORGET: torch.zeros(rows)})
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_a_step_needs_what_the_model_says(layout: Layout, rows: int, length: int
     with FlopCounterMode(display=False) as counter:
         run.step(step, 1e-5)
     run.engine.close()
-    batch = Batch.uniform(rows, length, length - prompt)
+    batch = BatchShape.uniform(rows, length, length - prompt)
     shape = Transformer.of_embedded(BIG)
     assert peak(shape, layout, batch).step == pytest.approx(tracker.peak, rel=0.2)
     assert tracker.live == 0, "a step leaves nothing behind"
-    without = Batch(batch.rows, batch.tokens, batch.scored, 0, batch.padded)
+    without = BatchShape(batch.rows, batch.tokens, batch.scored, 0, batch.padded)
     assert counter.get_total_flops() == pytest.approx(step_flops(shape, without, layout.rank), rel=0.03)
 
 
@@ -120,5 +120,5 @@ def test_shapes_from_configurations_and_from_a_number() -> None:
     assert Transformer.of_config(wide).parameters == 6_738_415_616 - 2 * 32 * 4096 * 3072
     for size in (1e8, 1e9, 7e10):
         assert Transformer.of_size(size).parameters == pytest.approx(size, rel=0.12)
-    with pytest.raises(BadInput, match="gpt_neo: choose from llama"):
+    with pytest.raises(UserError, match="gpt_neo: choose from llama"):
         Transformer.of_config({"model_type": "gpt_neo"})

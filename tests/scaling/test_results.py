@@ -10,12 +10,12 @@ import pytest
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.config.study import Study, load_study
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.scaling.page import write_scaling_report
-from lethe.reporting.scaling.said import said
+from lethe.reporting.scaling import write_scaling_report
+from lethe.reporting.scaling import describe_scaling
 from lethe.scaling.design import SearchPoint, cost_points
 from lethe.scaling.laws import laws, setting_laws
-from lethe.scaling.parallel import parallel, predicted, serial_share
-from lethe.scaling.quality import searched, steps_to
+from lethe.scaling.laws import parallel, predicted, serial_share
+from lethe.scaling.transfer import searched, steps_to
 from lethe.scaling.records import ScalingRecord, SearchRecord
 from lethe.scaling.transfer import Searched, best_of, fixed, moved, plan_move, predict, rank_correlations
 from lethe.scaling.transformer import Transformer
@@ -150,7 +150,7 @@ def test_transfer_against_searching_for_as_long(line: list[Searched]) -> None:
     found = moved(line, plan_move(line), sweep)
     assert found.trials_for_the_same == pytest.approx(1.3), "three trials of 10 s and one of 100, at 100 s each"
     assert found.random_score.x == 1 and found.score > found.random_score.high
-    assert "did better than" in " ".join(said(record_of(transfer=(found,))))
+    assert "did better than" in " ".join(describe_scaling(record_of(transfer=(found,))))
     assert set(found.rank_correlation) == {"small to middle", "small to large", "middle to large"}
     assert found.rank_correlation["small to middle"] == pytest.approx(0.5)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lethe.storage import home
+from lethe.storage.paths import home
 from tests.conftest import ROOT, Head
 
 TINY = """

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from lethe.config.engine import Engine
-from lethe.config.evaluation import Evaluation, LmEval
-from lethe.scores.cache import Measurement, Scores, load, store
+from lethe.config.run import Engine
+from lethe.config.run import Evaluation, LmEval
+from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 
 SCORES = Scores(metrics={"forget": 0.25, "utility": 1 / 3}, truth=[0.5, math.nan, math.inf])
 
@@ -27,9 +27,9 @@ def measurement(**changes: object) -> Measurement:
 
 
 def test_what_was_stored_is_read_back_to_the_last_bit() -> None:
-    assert load(measurement()) is None
-    store(measurement(), SCORES)
-    found = load(measurement())
+    assert load_scores(measurement()) is None
+    store_scores(measurement(), SCORES)
+    found = load_scores(measurement())
     assert found is not None and found.metrics == SCORES.metrics
     assert repr(found.truth) == repr(SCORES.truth)
 
@@ -52,32 +52,32 @@ def test_what_was_stored_is_read_back_to_the_last_bit() -> None:
     ids=str,
 )
 def test_what_changes_the_numbers_is_another_measurement(changes: dict) -> None:
-    store(measurement(), SCORES)
-    assert load(measurement(**changes)) is None
+    store_scores(measurement(), SCORES)
+    assert load_scores(measurement(**changes)) is None
 
 
 @pytest.mark.parametrize(
     "changes", [{"engine": Engine(stage=2, precision="bf16")}, {"evaluation": Evaluation(every=3)}], ids=str
 )
 def test_what_a_study_does_besides_does_not_matter(changes: dict) -> None:
-    store(measurement(), SCORES)
-    found = load(measurement(**changes))
+    store_scores(measurement(), SCORES)
+    found = load_scores(measurement(**changes))
     assert found is not None and found.metrics == SCORES.metrics
 
 
 def test_changed_code_of_the_evaluation_is_another_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
-    store(measurement(), SCORES)
-    monkeypatch.setattr("lethe.scores.cache._code", lambda: "edited")
-    assert load(measurement()) is None
+    store_scores(measurement(), SCORES)
+    monkeypatch.setattr("lethe.evaluation.score_cache._code", lambda: "edited")
+    assert load_scores(measurement()) is None
 
 
 def test_tasks_bring_the_harness_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"lm-eval": "1"}
-    monkeypatch.setattr("lethe.scores.cache.version", lambda name: versions.get(name, "2"))
+    monkeypatch.setattr("lethe.evaluation.score_cache.version", lambda name: versions.get(name, "2"))
     asked = {"evaluation": Evaluation(lm_eval=LmEval(tasks=("a",)))}
-    store(measurement(**asked), SCORES)
+    store_scores(measurement(**asked), SCORES)
     versions["lm-eval"] = "3"
-    assert load(measurement(**asked)) is None
+    assert load_scores(measurement(**asked)) is None
 
 
 def cut(text: str) -> str:
@@ -98,19 +98,19 @@ def not_a_mapping(text: str) -> str:
 
 @pytest.mark.parametrize("damage", [cut, another_number, of_another, not_a_mapping, lambda text: ""])
 def test_a_damaged_file_is_no_file(damage) -> None:
-    store(measurement(), SCORES)
+    store_scores(measurement(), SCORES)
     path = measurement().path
     text = path.read_text()
     path.write_text(damage(text))
-    assert path.read_text() != text and load(measurement()) is None
+    assert path.read_text() != text and load_scores(measurement()) is None
     path.write_bytes(b"\xff\xfe")
-    assert load(measurement()) is None
-    store(measurement(), SCORES)
-    assert load(measurement()) is not None
+    assert load_scores(measurement()) is None
+    store_scores(measurement(), SCORES)
+    assert load_scores(measurement()) is not None
 
 
 def test_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: store(measurement(), SCORES), range(40)))
-        assert all(pool.map(lambda _: load(measurement()), range(40)))
+        list(pool.map(lambda _: store_scores(measurement(), SCORES), range(40)))
+        assert all(pool.map(lambda _: load_scores(measurement()), range(40)))
     assert [path.name for path in measurement().path.parent.iterdir()] == [measurement().path.name]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from lethe.config.metrics import METRICS, Metric
-from lethe.scores.table import best, grouped, score_table
+from lethe.reporting.score_table import best, grouped, score_table
 
 DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
 

@@ -6,9 +6,9 @@ import math
 import random
 from typing import Any
 
-from lethe.search.mo_asha import Rungs
-from lethe.search.optuna_study import Proposal, StudyStore
-from lethe.search.searcher import Answered, Searcher, StudySearcher
+from lethe.search.early_stopping import Rungs
+from lethe.search.study_store import Proposal, StudyStore
+from lethe.study.tune_searcher import Answered, Searcher, StudySearcher
 
 EPOCHS = 5
 Outcome = tuple[str, str, float]

@@ -8,10 +8,10 @@ import pytest
 
 from lethe.config.search import Goal
 from lethe.records import TrialRecord
-from lethe.search.confirm import confirmed, hypervolume_of_means, names_by_means
-from lethe.search.frame import Frame
+from lethe.search.objectives import confirmed, hypervolume_of_means, names_by_means
+from lethe.search.objectives import ObjectiveSpace
 
-FRAME = Frame.of(
+FRAME = ObjectiveSpace.of(
     {"forget": Goal(direction="minimize", floor=0.9), "utility": Goal(direction="maximize", floor=0.3)},
     {"forget": 0.9, "utility": 0.6},
 )
@@ -66,7 +66,7 @@ def test_a_member_leaves_for_one_reason_each() -> None:
 
 
 def test_who_is_below_a_floor_beats_nobody() -> None:
-    low = Frame.of({"forget": Goal(direction="minimize"), "utility": Goal(direction="maximize", floor=0.3)}, {})
+    low = ObjectiveSpace.of({"forget": Goal(direction="minimize"), "utility": Goal(direction="maximize", floor=0.3)}, {})
     runs = {0: repeats(0, (0.0, 0.2), (0.0, 0.2)), 1: repeats(1, (0.1, 0.4), (0.1, 0.4))}
     trials = confirmed(TRIALS[:2], runs, low)
     assert [t.confirmation.confirmed for t in trials if t.confirmation] == [False, True]

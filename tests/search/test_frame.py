@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from lethe.config.search import Goal
-from lethe.errors import BadInput
-from lethe.search.frame import Frame
+from lethe.errors import UserError
+from lethe.search.objectives import ObjectiveSpace
 
 GOALS = {
     "forget": Goal(direction="minimize", floor_of_start=1.0),
     "utility": Goal(direction="maximize", floor_of_start=0.5),
 }
-FRAME = Frame.of(GOALS, {"forget": 0.8, "utility": 0.6, "forget_rouge": 1.0})
+FRAME = ObjectiveSpace.of(GOALS, {"forget": 0.8, "utility": 0.6, "forget_rouge": 1.0})
 
 
 def test_a_gain_of_one_is_the_oracles_forgetting_and_the_starts_utility() -> None:
@@ -43,7 +43,7 @@ def test_without_feasible_rows_there_is_no_front() -> None:
 
 def test_costs_and_objectives_without_a_floor() -> None:
     goals = {**GOALS, "seconds": Goal(direction="minimize", floor=60.0), "tokens": Goal(direction="minimize")}
-    frame = Frame.of(goals, {"forget": 0.8, "utility": 0.6})
+    frame = ObjectiveSpace.of(goals, {"forget": 0.8, "utility": 0.6})
     assert frame.floors == (0.8, 0.3, 60.0, None)
     assert frame.gains([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(np.array([[0.5, 0.5, 0.5, -7.0]]))
     assert frame.hypervolume([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(0.125)
@@ -52,11 +52,11 @@ def test_costs_and_objectives_without_a_floor() -> None:
 
 @pytest.mark.parametrize("start", [{}, {"forget": float("nan")}])
 def test_a_floor_that_the_start_model_cannot_give(start: dict[str, float]) -> None:
-    with pytest.raises(BadInput, match=r"objectives\.forget\.floor_of_start: the start model has no forget"):
-        Frame.of(GOALS, {"utility": 0.6, **start})
+    with pytest.raises(UserError, match=r"objectives\.forget\.floor_of_start: the start model has no forget"):
+        ObjectiveSpace.of(GOALS, {"utility": 0.6, **start})
 
 
 def test_it_survives_json_and_reads_reports() -> None:
-    assert Frame.model_validate_json(FRAME.model_dump_json()) == FRAME
+    assert ObjectiveSpace.model_validate_json(FRAME.model_dump_json()) == FRAME
     assert FRAME.values({"utility": np.float32(0.5), "forget": 1, "epoch": 3}) == [1.0, 0.5]
     assert np.isnan(FRAME.values({"utility": None})).all()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lethe.search import pareto
-from lethe.search.mo_asha import Entry, Rule, Rungs
+from lethe.search.early_stopping import Entry, Rule, Rungs
 
 MIXED = ("minimize", "maximize")
 

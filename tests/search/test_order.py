@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lethe.config.study import Study
-from lethe.search.mo_asha import Entry, Rule, Rungs
-from lethe.search.optuna_study import StudyStore
+from lethe.search.early_stopping import Entry, Rule, Rungs
+from lethe.search.study_store import StudyStore
 from lethe.search.space import rebuild
 from tests.search.simulated import Killed, Outcome, Simulation
 

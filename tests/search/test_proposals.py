@@ -7,7 +7,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lethe.config.study import Study
-from lethe.search.optuna_study import REASKS, StudyStore
+from lethe.search.study_store import REASKS, StudyStore
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}

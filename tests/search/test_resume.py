@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from lethe.config.study import Study
-from lethe.search.optuna_study import StudyStore
+from lethe.search.study_store import StudyStore
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
@@ -45,7 +45,7 @@ def test_an_interrupted_trial_does_not_count_and_is_asked_again(make_study: Make
 KILLED = """
 import os, platform, sys
 from lethe.config.study import Study
-from lethe.search.optuna_study import StudyStore
+from lethe.search.study_store import StudyStore
 store = StudyStore(Study.model_validate_json(sys.argv[1]), sys.argv[2])
 store.freeze({"forget": 0.9, "utility": 0.6})
 store.tell(store.ask().number, {"verdict": "complete", "forget": 0.4, "utility": 0.5})

@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 from ray.tune.search import SearchGenerator, Searcher
 
 from lethe.config.study import Study
-from lethe.search.optuna_study import Impossible, Proposal, StudyStore
-from lethe.search.searcher import Answered, StudySearcher
+from lethe.search.study_store import Impossible, Proposal, StudyStore
+from lethe.study.tune_searcher import Answered, StudySearcher
 
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
 

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import pytest
 from pydantic import ValidationError
 
-from lethe.config.assemble import Suggest
-from lethe.config.base import needed
+from lethe.config.space import Suggest
+from lethe.config.base import field_condition
 from lethe.config.run import Recipe
 from lethe.config.space import Choice, Parameter, Scalar, variants
 from lethe.config.study import Study
@@ -71,7 +71,7 @@ def test_what_a_field_needs_is_suggested_before_it() -> None:
         for family in Recipe.model_fields
         for model in variants(family).values()
         for field in model.model_fields
-        for other in needed(model, field)
+        for other in field_condition(model, field)
     }
     assert ("optimizer", "hessian_interval", "hessian") in needing
     assert all(other < field for _, field, other in needing)

@@ -8,9 +8,9 @@ import pytest
 
 from lethe.config.addresses import without_password
 from lethe.config.study import Study
-from lethe.errors import BadInput
+from lethe.errors import UserError
 from lethe.search.importance import LEAST, importances
-from lethe.search.optuna_study import StudyStore
+from lethe.search.study_store import StudyStore
 from lethe.search.storages import open_storage, storage_url
 
 Make = Callable[..., Study]
@@ -68,7 +68,7 @@ BAD = [
 
 @pytest.mark.parametrize("bad", BAD)
 def test_a_storage_that_cannot_be_opened(bad: str) -> None:
-    with pytest.raises(BadInput, match="the study's storage .* cannot be opened: ") as refused:
+    with pytest.raises(UserError, match="the study's storage .* cannot be opened: ") as refused:
         open_storage(bad)
     assert "\n" not in str(refused.value)
     assert "pa%40" not in str(refused.value) and "pa@" not in str(refused.value)
@@ -82,14 +82,14 @@ def test_a_password_is_in_no_text_of_the_study(make_study: Make) -> None:
     for text in (study.model_dump_json(), repr(study), str(study.search), study.canonical()):
         assert "cret" not in text and "user" not in text
     assert study.identity() == make_study(search={}).identity(), "where a study is kept is not what it is"
-    with pytest.raises(BadInput, match="^tracking.uri: holds a password: set MLFLOW_TRACKING_USERNAME") as refused:
+    with pytest.raises(UserError, match="^tracking.uri: holds a password: set MLFLOW_TRACKING_USERNAME") as refused:
         make_study(tracking={"uri": url})
     assert "cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("bad", ["postgresql://u:pa@ss@h/x", "postgresql://u:pa/ss@h/x", "postgres:pass@h"])
 def test_a_password_that_would_be_read_as_a_host(make_study: Make, bad: str) -> None:
-    with pytest.raises(BadInput, match="^search.storage: (has a password|must be an SQLAlchemy URL)") as refused:
+    with pytest.raises(UserError, match="^search.storage: (has a password|must be an SQLAlchemy URL)") as refused:
         make_study(search={"storage": bad})
     assert "ss" not in str(refused.value).replace("password", "").replace("address", "")
 

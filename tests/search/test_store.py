@@ -11,9 +11,9 @@ from pydantic import model_validator
 
 from lethe.config.run import Recipe
 from lethe.config.study import Study
-from lethe.errors import BadInput
+from lethe.errors import UserError
 from lethe.search import space
-from lethe.search.optuna_study import Impossible, StudyStore
+from lethe.search.study_store import Impossible, StudyStore
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
@@ -121,7 +121,7 @@ def test_a_name_is_one_study(make_study: Make, start: dict, tmp_path: Path) -> N
     more = make_study(search={"sampler": "tpe", "startup_trials": 4, "population": 4, "trials": 99})
     assert open_store(more, start, url(tmp_path), name="mine").remaining(9) == 9
     other = make_study(search={"seed": 5})
-    with pytest.raises(BadInput, match="study mine was begun with another space"):
+    with pytest.raises(UserError, match="study mine was begun with another space"):
         StudyStore(other, url(tmp_path), name="mine")
     assert open_store(other, start, url(tmp_path)).name == f"test-{other.identity()}"
 

@@ -8,8 +8,8 @@ import pytest
 from optuna.trial import TrialState
 
 from lethe.config.study import Study
-from lethe.errors import BadInput
-from lethe.search.optuna_study import StudyStore
+from lethe.errors import UserError
+from lethe.search.study_store import StudyStore
 from lethe.search.warm_start import check_storage
 
 Make = Callable[..., Study]
@@ -61,7 +61,7 @@ def test_a_narrower_range_leaves_trials_out(make_study: Make, start: dict, url: 
 
 
 def refused(make_study: Make, url: str, **sections: Any) -> str:
-    with pytest.raises(BadInput) as error:
+    with pytest.raises(UserError) as error:
         check_storage(warm(make_study, url, **sections))
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -80,5 +80,5 @@ def test_what_cannot_help_is_refused_in_a_line(make_study: Make, url: str) -> No
     line = refused(make_study, url, objectives={"forget": {"direction": "minimize"}})
     assert line == "search.warm_start: old searched to minimize forget, maximize utility, this study to minimize forget"
     study = make_study(search={"sampler": "tpe", "warm_start": "odl", "storage": url})
-    with pytest.raises(BadInput, match=r"unknown study in search.warm_start 'odl' \(did you mean 'old'\?\)"):
+    with pytest.raises(UserError, match=r"unknown study in search.warm_start 'odl' \(did you mean 'old'\?\)"):
         check_storage(study)

@@ -12,11 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lethe.commands.services import main
-from lethe.errors import BadInput
-from lethe.services import child, together
-from lethe.services.child import Child, check_port
-from lethe.services.passwords import exports, passwords
+from lethe.cli.services import main
+from lethe.errors import UserError
+from lethe.ops.dev_services import process, supervisor
+from lethe.ops.dev_services.process import Child, check_port
+from lethe.ops.dev_services.passwords import exports, passwords
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -31,7 +31,7 @@ def python(source: str, folder: Path) -> Child:
 
 
 def test_what_will_not_end_is_killed_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "END_S", 0.3)
+    monkeypatch.setattr(process, "END_S", 0.3)
     with python(STUBBORN, tmp_path) as program, python("import time; time.sleep(99)", tmp_path / "..") as other:
         program.wait_for(lambda: "up" in program.log.read_text(), 20)
         whole = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children()]
@@ -41,14 +41,14 @@ def test_what_will_not_end_is_killed_with_what_it_started(tmp_path: Path, monkey
 
 
 def test_one_that_does_not_start_is_one_line_with_its_reason(tmp_path: Path) -> None:
-    with python("raise OSError('no more doughnuts')", tmp_path) as program, pytest.raises(BadInput) as error:
+    with python("raise OSError('no more doughnuts')", tmp_path) as program, pytest.raises(UserError) as error:
         program.wait_for(lambda: False, 20)
     assert str(error.value) == f"program does not start: OSError: no more doughnuts ({tmp_path}/program.log)"
 
 
 def test_one_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     began = time.monotonic()
-    with python("import time; time.sleep(99)", tmp_path) as program, pytest.raises(BadInput, match="not ready after 0.5 s"):
+    with python("import time; time.sleep(99)", tmp_path) as program, pytest.raises(UserError, match="not ready after 0.5 s"):
         program.wait_for(lambda: False, 0.5)
     assert time.monotonic() - began < 10
 
@@ -58,17 +58,17 @@ def test_a_port_in_use_is_refused_with_the_option_to_change() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(BadInput, match=f"port {port} .* give another one with --port"):
+        with pytest.raises(UserError, match=f"port {port} .* give another one with --port"):
             check_port(port, "--port")
     check_port(port, "--port")
-    with pytest.raises(BadInput, match="port 70000"):
+    with pytest.raises(UserError, match="port 70000"):
         check_port(70000, "--port")
 
 
 def test_without_the_extra_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(together, "EXTRA", ("no_such_module",))
+    monkeypatch.setattr(supervisor, "EXTRA", ("no_such_module",))
     assert main([]) == 2
     assert capsys.readouterr().err == "lethe: the services need no_such_module: pip install 'lethe[services]'\n"
 
@@ -79,7 +79,7 @@ def test_passwords_are_made_once_and_read_by_their_owner_alone(tmp_path: Path) -
     file = tmp_path / "passwords.json"
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_text(json.dumps({"database": "x"}))
-    with pytest.raises(BadInput, match="passwords.json cannot be read"):
+    with pytest.raises(UserError, match="passwords.json cannot be read"):
         passwords(tmp_path)
 
 

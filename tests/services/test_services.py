@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 import pytest
 
-from lethe.errors import BadInput
+from lethe.errors import UserError
 from lethe.records import StudyRecord
-from lethe.tracking.login import check_login
+from lethe.tracking.connection import check_login
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.conftest import ROOT
 from tests.tracking.studies import save_model, study, trial
@@ -175,11 +175,11 @@ def test_two_studies_at_once_lose_no_metric_and_make_no_run_twice(
 def test_nobody_comes_in_without_the_password(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"http://127.0.0.1:{command.ports[0]}"
     check_login(uri)
-    with pytest.raises(BadInput, match="refuses these credentials"):
+    with pytest.raises(UserError, match="refuses these credentials"):
         check_login(uri.replace("http://", "http://lethe:wrong@"))
     for key in ("USERNAME", "PASSWORD"):
         monkeypatch.delenv(f"MLFLOW_TRACKING_{key}")
-    with pytest.raises(BadInput, match="refuses requests without credentials"):
+    with pytest.raises(UserError, match="refuses requests without credentials"):
         check_login(uri)
 
 

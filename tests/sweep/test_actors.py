@@ -8,12 +8,12 @@ from typing import Any
 
 from benchmarks.platform_scale import Groups
 from lethe.config.study import load_study
-from lethe.pool.mailbox import Mailbox
-from lethe.pool.shape import HEAD_SLIVER, Shape
-from lethe.search.optuna_study import StudyStore
+from lethe.pool.run_queue import RunQueue
+from lethe.pool.resources import HEAD_SLIVER, Shape
+from lethe.search.study_store import StudyStore
 from lethe.search.space import flatten
-from lethe.sweep.recorder import Recorder
-from lethe.sweep.tuning import tune_study
+from lethe.study.recorder import Recorder
+from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
 
 AT_ONCE, TRIALS = 3, 12
@@ -32,7 +32,7 @@ def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None
 
     study = load_study("tofu", [f"search.trials={TRIALS}", "search.sampler=random"])
     store = StudyStore(study, f"sqlite:///{tmp_path / 'optuna.db'}", "actors")
-    mailbox = ray.remote(Mailbox).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=100).remote()
+    mailbox = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=100).remote()
     groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(mailbox, Shape().key, 0.2)
     serving = groups.serve.remote(AT_ONCE)
     recorder = Seen(mailbox, NullTracker(), store.freeze({"forget": 0.8, "utility": 0.9}), lambda ended: None)

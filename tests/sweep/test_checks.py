@@ -12,10 +12,10 @@ import pytest
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Digests
 from lethe.config.study import load_study
-from lethe.data.benchmark import load_benchmark
-from lethe.errors import BadInput
-from lethe.models.prepare import Prepared
-from lethe.sweep.checks import check_data, check_model
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.errors import UserError
+from lethe.study.preparation import Prepared
+from lethe.study.preflight import check_data, check_model
 from tests import tiny
 
 OBJECTIVES = "space.objective.name={type: choice, choices: [npo, dpo]}"
@@ -29,7 +29,7 @@ def test_objectives_that_answer_with_refusals_need_some(override: str) -> None:
     check_data(study, benchmark)
     without = dataclasses.replace(benchmark, refusals=())
     check_data(load_study("tofu"), without)
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(UserError) as raised:
         check_data(study, without)
     problem, known = str(raised.value).split(": choose from ")
     assert problem.startswith("objective.name: ")
@@ -54,7 +54,7 @@ def test_audits_need_rows(override: str, changes: dict, line: str) -> None:
         "one": benchmark.forget_eval[:1],
     }
     lacking = dataclasses.replace(benchmark, **{name: rows.get(given, given) for name, given in changes.items()})
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(UserError) as raised:
         check_data(study, lacking)
     assert str(raised.value).startswith(line)
     check_data(load_study("tofu", ["audits.prompts.kinds=[prefix, first_words]"]), lacking)
@@ -93,7 +93,7 @@ def shrink(folder: Path) -> None:
     ],
 )  # fmt: skip
 def test_rows_that_the_model_cannot_read(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=message) as raised:
+    with pytest.raises(UserError, match=message) as raised:
         check_model(load_study("tofu"), prepared(tmp_path, change))
     assert "\n" not in str(raised.value)
 
@@ -104,7 +104,7 @@ def test_rows_that_the_oracle_cannot_read(tmp_path: Path) -> None:
     shrink(shrunk)
     study = load_study("tofu", ["space.adapter.rank={type: choice, choices: [2]}"])
     check_model(study, prepared(tmp_path))
-    with pytest.raises(BadInput, match="the model in .*/other/model has a vocabulary of 30"):
+    with pytest.raises(UserError, match="the model in .*/other/model has a vocabulary of 30"):
         check_model(study, prepared(tmp_path, oracle=shrunk / "model"))
 
 
@@ -116,7 +116,7 @@ def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> Non
     study = load_study("tofu", [f"objectives.{metric}={{direction: minimize}}"])
     benchmark = load_benchmark(TofuBenchmark())
     check_data(study, benchmark)
-    with pytest.raises(BadInput, match=f"^objectives.{metric}: needs {lacking} rows, and embedded has none, or choose from") as raised:
+    with pytest.raises(UserError, match=f"^objectives.{metric}: needs {lacking} rows, and embedded has none, or choose from") as raised:
         check_data(study, dataclasses.replace(benchmark, **{lacking: ()}))
     assert metric not in str(raised.value).partition("choose from")[2]
 
@@ -130,7 +130,7 @@ def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> Non
     ],
 )
 def test_objectives_without_what_they_need(overrides: list[str], message: str) -> None:
-    with pytest.raises(BadInput) as raised:
+    with pytest.raises(UserError) as raised:
         load_study("tofu", overrides)
     assert message in str(raised.value)
     load_study("tofu", ["objectives.mia_gradnorm={direction: minimize}", "run.evaluation.gradnorm=true"])

@@ -8,8 +8,8 @@ import pytest
 
 from lethe.config.study import Member, load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.frame import Frame
-from lethe.search.front import objectives
+from lethe.search.objectives import ObjectiveSpace
+from lethe.search.objectives import objectives
 
 START = {"forget": 0.8, "utility": 0.9}
 
@@ -29,9 +29,9 @@ def members(tmp_path: Path) -> tuple[Member, ...]:
 
 
 def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> None:
-    from lethe.sweep.comparison import whole
+    from lethe.study.comparison import whole
 
-    frame = Frame.of(members[0].study.objectives, START)
+    frame = ObjectiveSpace.of(members[0].study.objectives, START)
     record = StudyRecord(
         id="c-1", space="c", study={}, objectives=objectives(frame), digests={}, start=ModelScores(metrics=START),
         start_folder="",
@@ -51,7 +51,7 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
 
 
 def test_members_report_under_the_comparisons_numbers() -> None:
-    from lethe.sweep.comparison import Numbered
+    from lethe.study.comparison import Numbered
     from lethe.tracking.tracker import NullTracker
 
     seen: list[tuple[str, int]] = []

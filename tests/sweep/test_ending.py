@@ -2,10 +2,10 @@
 
 import pytest
 
-from lethe.config.stopping import Stop
+from lethe.config.search import Stop
 from lethe.config.study import load_study
-from lethe.search.optuna_study import StudyStore
-from lethe.sweep.ending import Ending
+from lethe.search.study_store import StudyStore
+from lethe.study.tune_loop import Ending
 
 
 @pytest.fixture

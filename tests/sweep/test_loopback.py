@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 SCRIPT = """
 import contextlib, json
 import platform
-from lethe.sweep.cluster import check_address, connect, prepare_environment
+from lethe.pool.cluster import check_address, connect, prepare_environment
 
 prepare_environment()
 connect(check_address(), cpus=1)

@@ -10,15 +10,15 @@ import pytest
 
 from lethe.config.study import load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.frame import Frame
-from lethe.search.front import objectives
+from lethe.search.objectives import ObjectiveSpace
+from lethe.search.objectives import objectives
 from lethe.search.space import flatten
-from lethe.sweep import confirmation
-from lethe.sweep.recorder import Recorder, read_result
+from lethe.study import confirmation
+from lethe.study.recorder import Recorder, read_result
 from lethe.tracking.tracker import NullTracker
 
 STUDY = load_study("tofu", ["confirm.seeds=2"])
-FRAME = Frame.of(STUDY.objectives, {"forget": 0.8, "utility": 0.9})
+FRAME = ObjectiveSpace.of(STUDY.objectives, {"forget": 0.8, "utility": 0.9})
 
 
 def recorder() -> Recorder:

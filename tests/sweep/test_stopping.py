@@ -13,13 +13,13 @@ import pytest
 from optuna.trial import TrialState
 
 from lethe.config.study import load_study
-from lethe.pool.shape import Shape
+from lethe.pool.resources import Shape
 from lethe.records import TrialRecord
-from lethe.search.optuna_study import Proposal, StudyStore
+from lethe.search.study_store import Proposal, StudyStore
 from lethe.search.space import flatten
-from lethe.sweep.recorder import Recorder, read_result
-from lethe.sweep.rungs import FILE, read_entries
-from lethe.sweep.tuning import tune_study
+from lethe.study.recorder import Recorder, read_result
+from lethe.study.tune_searcher import FILE, read_entries
+from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
 
 START = {"forget": 0.8, "utility": 0.9}
@@ -46,7 +46,7 @@ class Watched(Recorder):
 
 @pytest.fixture(scope="module")
 def pool(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    from lethe.pool.groups import Pool
+    from lethe.pool.worker_pool import Pool
 
     pool = Pool(tmp_path_factory.mktemp("groups"), max_groups=1)
     pool.warm(Shape())
@@ -61,7 +61,7 @@ def sweep(folder: Path, *overrides: str) -> SimpleNamespace:
     def config(number: int, recipe: Any) -> dict[str, Any]:
         run = recipe.digest()
         payload = {
-            "entry": "lethe.pool.null:execute",
+            "entry": "lethe.pool.null_run:run_nothing",
             "metrics": {"forget": FORGET[number], "utility": 0.85},
             "epochs": EPOCHS,
             "seconds": EPOCH_S,

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lethe.models.prepare import Prepared
-from lethe.storage import home
+from lethe.study.preparation import Prepared
+from lethe.storage.paths import home
 from tests.conftest import ROOT, Head
 from tests.faults.world import write_study
 
@@ -121,7 +121,7 @@ def test_the_registered_knee_gives_the_logged_numbers_without_lethe(
     finished: tuple[dict[str, Any], Path, str], tmp_path: Path
 ) -> None:
     from lethe.config.benchmark import TofuBenchmark
-    from lethe.data.benchmark import embedded_folder
+    from lethe.benchmarks.tofu.loading import embedded_folder
 
     study, _, _ = finished
     knee = study["trials"][study["aliases"]["knee"]]
@@ -139,8 +139,8 @@ def test_scores_are_what_the_study_logged(
     finished: tuple[dict[str, Any], Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the registered knee, merged; of its run's adapter; and start model and oracle as the study left them."""
-    from lethe.commands.score import main
-    from lethe.scores.scoring import Scoring
+    from lethe.cli.score import main
+    from lethe.study.scoring import Scoring
 
     study, _, _ = finished
     knee = study["trials"][study["aliases"]["knee"]]

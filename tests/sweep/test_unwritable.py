@@ -9,7 +9,7 @@ import pytest
 from ray.tune import TuneError
 from sqlalchemy.exc import OperationalError
 
-from lethe.sweep.tuning import unwritable
+from lethe.study.tune_loop import unwritable
 
 
 def full() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lethe.tracking.quiet import DEFAULTS, quiet_mlflow
+from lethe.tracking.connection import DEFAULTS, quiet_mlflow
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
     os.environ.pop(name, None)

@@ -6,7 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lethe.records import AuditRecord, Confirmation, ModelScores, ObjectiveRecord, Sample, StudyRecord, TrialRecord
+from lethe.records import (
+    AuditRecord,
+    Confirmation,
+    ModelScores,
+    ObjectiveRecord,
+    Sample,
+    StudyRecord,
+    TrialRecord,
+)
 
 WORDS = "<pad> <s> </s> <unk> who wrote the book of mills ? ada did not in spring".split()
 EVIL = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }}"

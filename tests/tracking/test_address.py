@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from lethe.config.addresses import without_password
-from lethe.errors import BadInput
-from lethe.tracking.address import artifact_root, check_uri, resolve_uri, sqlite_path, where
+from lethe.errors import UserError
+from lethe.tracking.connection import artifact_root, check_uri, resolve_uri, sqlite_path, where
 
 
 def refusal(uri: str) -> str:
     began = time.perf_counter()
-    with pytest.raises(BadInput) as caught:
+    with pytest.raises(UserError) as caught:
         check_uri(uri)
     assert time.perf_counter() - began < 3
     message = str(caught.value)
@@ -73,7 +73,7 @@ def test_silent_server_and_unknown_name_are_refused_within_the_limit(monkeypatch
         for taken in fill:
             taken.close()
     monkeypatch.setattr(socket, "getaddrinfo", unanswered)
-    monkeypatch.setattr("lethe.tracking.address.LIMIT_S", 0.1)
+    monkeypatch.setattr("lethe.tracking.connection.LIMIT_S", 0.1)
     assert "no answer" in refusal("http://nowhere.invalid:5000")
 
 

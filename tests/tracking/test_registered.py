@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lethe.errors import BadInput
-from lethe.models.digests import model_digest
-from lethe.scores.models import find
-from lethe.scores.side_by_side import strangers
+from lethe.errors import UserError
+from lethe.models.hashing import model_digest
+from lethe.study.model_lookup import find
+from lethe.study.scoring import provenance_warnings
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.studies import save_model, study, trial
 
@@ -42,8 +42,8 @@ def test_by_alias_and_by_number(store: str, models: Path) -> None:
 
 def test_a_version_of_another_study_is_told(store: str) -> None:
     model = find("models:/lethe-tofu@knee")
-    assert list(strangers([model], "d" * 16, None)) == []
-    (line,) = strangers([model], "e" * 16, None)
+    assert list(provenance_warnings([model], "d" * 16, None)) == []
+    (line,) = provenance_warnings([model], "e" * 16, None)
     assert "models:/lethe-tofu@knee" in line and "other data" in line
 
 
@@ -57,7 +57,7 @@ def test_a_version_of_another_study_is_told(store: str) -> None:
     ],
 )
 def test_what_does_not_exist_gets_the_choices(name: str, named: list[str], store: str) -> None:
-    with pytest.raises(BadInput) as refusal:
+    with pytest.raises(UserError) as refusal:
         find(name)
     assert all(word in str(refusal.value) for word in named), refusal.value
 
@@ -66,11 +66,11 @@ def test_files_that_are_gone(store: str) -> None:
     import shutil
 
     shutil.rmtree(find("models:/lethe-tofu@knee").folder.parent)
-    with pytest.raises(BadInput, match="version 1 of lethe-tofu has lost its files"):
+    with pytest.raises(UserError, match="version 1 of lethe-tofu has lost its files"):
         find("models:/lethe-tofu@knee")
 
 
 def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    with pytest.raises(BadInput, match="cannot reach the MLflow store"):
+    with pytest.raises(UserError, match="cannot reach the MLflow store"):
         find("models:/lethe-tofu@knee")

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from lethe.config.adapter import Fila, FullParameters, Lora
-from lethe.config.checkpoint import Checkpoint
-from lethe.config.engine import Engine
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Checkpoint
+from lethe.config.run import Engine
+from lethe.config.run import Evaluation
 from lethe.config.objective import GradDiff, Npo
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
-from lethe.config.schedule import Schedule
-from lethe.training.assets import Assets
+from lethe.config.run import Schedule
+from lethe.unlearning.assets import Assets
 
 STEPS = 6
 ADAMW = AdamW(learning_rate=3e-3)
@@ -60,10 +60,10 @@ def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_i
     """A digest of every weight and every report, costs apart, and how many steps this attempt took."""
     import torch
 
-    from lethe.training import unlearn as module
-    from lethe.training.checkpoint import Checkpoints
-    from lethe.training.context import context_for
-    from lethe.training.steps import Stepper
+    from lethe.unlearning import trainer as module
+    from lethe.unlearning.checkpoint import Checkpoints
+    from lethe.unlearning.context import context_for
+    from lethe.unlearning.trainer import Stepper
 
     taken: list[int] = []
 
@@ -124,8 +124,8 @@ def main(folder: str, world: int, cases: list[int]) -> None:
     """Every case left alone, killed, and resumed: `result.json` has [digest, steps] of the first and the last."""
     import peft  # noqa: F401
 
-    import lethe.training.unlearn  # noqa: F401
-    from lethe.training.engine import import_deepspeed
+    import lethe.unlearning.trainer  # noqa: F401
+    from lethe.unlearning.engine import import_deepspeed
 
     import_deepspeed()
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from lethe.config.checkpoint import Checkpoint
-from lethe.training.checkpoint import Checkpoints
-from lethe.training.outcome import Alone
+from lethe.config.run import Checkpoint
+from lethe.unlearning.checkpoint import Checkpoints
+from lethe.unlearning.outcome import Alone
 from tests import tiny
 from tests.conftest import ROOT
 from tests.training import resume_world

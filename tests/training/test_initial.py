@@ -10,15 +10,15 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from lethe.config.adapter import Fila, Pissa
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
 from lethe.config.run import Recipe
-from lethe.config.schedule import Schedule
+from lethe.config.run import Schedule
 from lethe.models.saving import save_model
-from lethe.training import context
-from lethe.training.context import Context
-from lethe.training.outcome import Alone
-from lethe.training.unlearn import unlearn
+from lethe.unlearning import context
+from lethe.unlearning.context import Context
+from lethe.unlearning.outcome import Alone
+from lethe.unlearning.trainer import unlearn
 from tests import tiny
 from tests.models.small import logits, tokens
 

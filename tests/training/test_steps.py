@@ -11,18 +11,18 @@ import torch
 from torch import nn
 
 from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, PreferenceOptimization
-from lethe.data.batches import Pair, Rows, Step
+from lethe.data.batches import RowPair, Step, StepRows
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
-from lethe.losses import make_loss
+from lethe.unlearning.objectives import make_loss
 from lethe.models.forward import ScoredLM
-from lethe.training import steps
-from lethe.training.steps import Stepper
+from lethe.unlearning import trainer
+from lethe.unlearning.trainer import Stepper
 from tests.losses.cases import CONFIGS
 from tests.training.zero_world import FORGET, REFERENCES, RETAIN, ROWS, model
 
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
-PAIRS: tuple[Pair, ...] = ((3, 7), (0, 2), (11, 30), (5, 5), (22, 0))
+PAIRS: tuple[RowPair, ...] = ((3, 7), (0, 2), (11, 30), (5, 5), (22, 0))
 STEP = Step(epoch=2, number=1, pairs=PAIRS, ends_epoch=False)
 
 
@@ -112,9 +112,9 @@ def test_what_is_forwarded_and_counted() -> None:
 def test_rows_of_different_kinds_are_sampled_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row of each kind with the same number and the same answer: no two positions have the same key."""
     keys: list[torch.Tensor] = []
-    monkeypatch.setattr(steps, "sampled_labels", lambda logits, k: keys.append(k) or torch.zeros_like(k))
+    monkeypatch.setattr(trainer, "sampled_labels", lambda logits, k: keys.append(k) or torch.zeros_like(k))
     same = (Encoded(tuple(range(9)), 2),)
     run = stepper(Dpo(), PlainEngine(ScoredLM(model().double())))
-    run.rows = Rows(same, same, Refusals(same, np.zeros((2, 1), int)))
+    run.rows = StepRows(same, same, Refusals(same, np.zeros((2, 1), int)))
     run.refresh(Step(epoch=1, number=1, pairs=((0, 0),), ends_epoch=True), "both")
     assert keys[0].numel() == keys[0].unique().numel() == 21

@@ -14,22 +14,22 @@ from pyarrow import parquet
 
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters
 from lethe.config.benchmark import Documents, TdecBenchmark
-from lethe.config.evaluation import Evaluation
-from lethe.config.method import Influence, Retrain
+from lethe.config.run import Evaluation
+from lethe.config.objective import Influence, Retrain
 from lethe.config.model import EmbeddedGptNeo
 from lethe.config.objective import AnyObjective, Ihl
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Digests, Recipe, UnlearnRun
-from lethe.config.schedule import Schedule
-from lethe.data.benchmark import load_benchmark
-from lethe.errors import BadInput
-from lethe.evaluation.extraction import greedy_guesses, memorization_accuracy
+from lethe.config.run import Schedule
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.errors import UserError
+from lethe.benchmarks.tdec.extraction import greedy_guesses, memorization_accuracy
 from lethe.models.loading import load_model
-from lethe.models.prepare import prepare
-from lethe.training.assets import Assets
-from lethe.training.context import Context, context_for
-from lethe.training.entry import baseline, execute
-from lethe.training.outcome import Alone
+from lethe.study.preparation import prepare
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context, context_for
+from lethe.unlearning.worker_entry import run_baseline, run_trial
+from lethe.unlearning.outcome import Alone
 
 DOCUMENTS = Documents(tokens=32, memorised=4, retain=24, unseen=3, validation=3, dialogues=3, questions=4)
 BENCHMARK = TdecBenchmark(sequences=2, length=32, ngram=4, repeats=8, documents=DOCUMENTS)
@@ -55,7 +55,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         origin=MODEL, cache=str(folder / "cache"),
     )
     payload = {"assets": assets.model_dump(mode="json"), "model": assets.start}
-    start = baseline({**payload, "evaluation": EVALUATION.model_dump(mode="json")}, lambda _: None, Alone())
+    start = run_baseline({**payload, "evaluation": EVALUATION.model_dump(mode="json")}, lambda _: None, Alone())
     (folder / "truth.json").write_text(json.dumps(start["truth"]))
     return SimpleNamespace(folder=folder, prepared=prepared, assets=assets, start=start)
 
@@ -78,7 +78,7 @@ def run(
         "truth": str(world.folder / "truth.json"),
         "folder": str(world.folder / name),
     }
-    return execute(payload, before.append, Alone()), before
+    return run_trial(payload, before.append, Alone()), before
 
 
 def test_the_embedded_model_knows_what_it_saw_often(world: SimpleNamespace) -> None:
@@ -130,7 +130,7 @@ def test_a_run_may_go_on_after_the_criterion(world: SimpleNamespace) -> None:
     epochs = ended["epoch"] + 2
     benchmark = world.assets.benchmark.model_copy(update={"until_forgotten": False})
     assets = world.assets.model_copy(update={"benchmark": benchmark})
-    with pytest.raises(BadInput, match="changed since the study began"):
+    with pytest.raises(UserError, match="changed since the study began"):
         Context(assets).benchmark  # how long runs are is part of the data's digest
     assets = assets.model_copy(update={"data_digest": load_benchmark(benchmark).digest})
     last, before = run(world, "longer", epochs=epochs, assets=assets)
@@ -154,7 +154,7 @@ def test_methods_without_a_gradient_loss(world: SimpleNamespace, objective: AnyO
 
 
 def test_score_gives_the_numbers_of_the_run(world: SimpleNamespace, tmp_path: Path) -> None:
-    from lethe.commands.score import main
+    from lethe.cli.score import main
 
     report, _ = run(world, "scored", epochs=2)
     start, target = str(world.prepared.start), tmp_path / "scores.json"

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.engine import Engine
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Engine
+from lethe.config.run import Evaluation
 from lethe.config.objective import (
     AnyObjective,
     Dpo,
@@ -26,18 +26,18 @@ from lethe.config.objective import (
 )
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
 from lethe.config.run import Digests, Recipe, UnlearnRun
-from lethe.config.schedule import Schedule
+from lethe.config.run import Schedule
 from lethe.data.batches import Step
-from lethe.data.benchmark import load_benchmark
-from lethe.evaluation.scoring import score
-from lethe.losses.grad_diff import GradDiff as GradDiffLoss
-from lethe.training import unlearn as module
-from lethe.training.assets import Assets
-from lethe.training.context import Context, context_for
-from lethe.training.entry import execute
-from lethe.training.outcome import Alone
-from lethe.training.steps import Stepper
-from lethe.training.unlearn import unlearn
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.evaluation.likelihood import score
+from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
+from lethe.unlearning import trainer as module
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context, context_for
+from lethe.unlearning.worker_entry import run_trial
+from lethe.unlearning.outcome import Alone
+from lethe.unlearning.trainer import Stepper
+from lethe.unlearning.trainer import unlearn
 from tests import tiny
 
 SOPHIA = Sophia(learning_rate=1e-3, hessian_interval=1)
@@ -104,7 +104,7 @@ def test_only_refusals_that_are_met_are_scored_and_once(assets: Assets, monkeypa
         scored.append(len(rows))
         return score(model, rows, **options)
 
-    monkeypatch.setattr("lethe.evaluation.scoring.score", counting)
+    monkeypatch.setattr("lethe.evaluation.likelihood.score", counting)
     first = context.refusal_reference(seed=1, epochs=2, token_budget=512)
     again = context.refusal_reference(seed=1, epochs=2, token_budget=512)
     rows = context.refusals(1, 2).rows
@@ -161,7 +161,7 @@ def test_without_refusals_a_run_is_infeasible(tmp_path: Path) -> None:
     for objective in (PreferenceOptimization(), Dpo()):
         run = UnlearnRun(recipe=recipe(objective), digests=Digests(data=given.data_digest, model=given.model_digest))
         payload = {"run": run.model_dump(), "assets": given.model_dump(), "truth": None, "folder": str(tmp_path)}
-        found = execute(payload, lambda _: None, Alone())
+        found = run_trial(payload, lambda _: None, Alone())
         assert found["verdict"] == "infeasible" and str(tmp_path / "data") in found["reason"]
         assert "no refusals (idontknow.jsonl, one a line)" in found["reason"]
 
@@ -173,5 +173,5 @@ def test_an_oracle_of_other_rows_is_refused_before_a_step(assets: Assets, tmp_pa
     for stored, reason in ((other, "scored on 1 forget rows, here are 6"), ([1.0] * 6, "of another version of lethe")):
         (tmp_path / "truth.json").write_text(json.dumps(stored))
         truth = {"truth": str(tmp_path / "truth.json"), "folder": str(tmp_path)}
-        found = execute({"run": run.model_dump(), "assets": assets.model_dump(), **truth}, lambda _: None, Alone())
+        found = run_trial({"run": run.model_dump(), "assets": assets.model_dump(), **truth}, lambda _: None, Alone())
         assert found["verdict"] == "infeasible" and reason in found["reason"]

@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from lethe.config.adapter import Fila, FullParameters, Lora
-from lethe.config.engine import Engine
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Engine
+from lethe.config.run import Evaluation
 from lethe.config.objective import Dpo, GradDiff, Ihl, Kl, Npo
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
-from lethe.config.schedule import Schedule
-from lethe.training.assets import Assets
+from lethe.config.run import Schedule
+from lethe.unlearning.assets import Assets
 
 SCHEDULE = Schedule(epochs=1, batch_size=3)
 EVALUATION = Evaluation(max_new_tokens=4)
@@ -64,8 +64,8 @@ def order(kind: str, count: int) -> list[int]:
 
 def outcome(recipe: Recipe, assets: Assets, ranks: Any) -> str:
     """A digest of every weight and every metric that does not measure time or memory."""
-    from lethe.training.context import context_for
-    from lethe.training.unlearn import unlearn
+    from lethe.unlearning.context import context_for
+    from lethe.unlearning.trainer import unlearn
 
     reports: list[dict[str, Any]] = []
     with unlearn(recipe, context_for(assets), None, reports.append, ranks) as done:
@@ -117,9 +117,9 @@ def main(folder: str, world: int, fresh: list[int], long: bool) -> None:
     """Every run in two or three orders in warm processes, and the runs `fresh` each in a process of its own."""
     import peft  # noqa: F401
 
-    from lethe.training.engine import import_deepspeed
+    from lethe.unlearning.engine import import_deepspeed
 
-    import lethe.training.unlearn  # noqa: F401
+    import lethe.unlearning.trainer  # noqa: F401
 
     import_deepspeed()
 

@@ -13,19 +13,19 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Recipe
 from lethe.config.adapter import FullParameters
-from lethe.config.engine import Engine as EngineConfig
+from lethe.config.run import Engine as EngineConfig
 from lethe.config.objective import Dpo, Kl, Npo
-from lethe.config.schedule import Schedule
-from lethe.data.batches import Batch, Kind, Rows, collate, plan, total_steps
+from lethe.config.run import Schedule
+from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
 from lethe.data.refusals import draw_refusals
 from lethe.data.template import Encoded
-from lethe.losses import make_loss
-from lethe.losses.contract import Counts, Scored
+from lethe.unlearning.objectives import make_loss
+from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.models.forward import ScoredLM, scored_logits
-from lethe.optim import make_optimizer, sample_keys, sampled_labels, sampled_loss
-from lethe.training.engine import Engine
-from lethe.training.rates import learning_rate
-from lethe.training.steps import KIND_KEYS, Stepper
+from lethe.unlearning.optim import make_optimizer, sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.engine import Engine
+from lethe.unlearning.trainer import learning_rate
+from lethe.unlearning.trainer import KIND_KEYS, Stepper
 
 STEPS, WORLD, INTERVAL = 20, 2, 4
 STATE = {
@@ -65,11 +65,11 @@ def rows(count: int, seed: int) -> list[Encoded]:
 
 FORGET, RETAIN = rows(23, 1), rows(31, 2)
 REFUSALS = draw_refusals([row.ids[: row.prompt_length] for row in FORGET], [(5, 6, 7), (8, 9, 10, 11, 12)], 7, 4)
-ROWS = Rows(FORGET, RETAIN, REFUSALS)
+ROWS = StepRows(FORGET, RETAIN, REFUSALS)
 # Not the start model's real scores: any constants test the same arithmetic.
 REFERENCES = {
-    Kind.FORGET: torch.linspace(-60, -20, len(FORGET)),
-    Kind.REFUSAL: torch.linspace(-9, -5, len(REFUSALS.rows)),
+    RowKind.FORGET: torch.linspace(-60, -20, len(FORGET)),
+    RowKind.REFUSAL: torch.linspace(-9, -5, len(REFUSALS.rows)),
 }
 
 
@@ -132,18 +132,18 @@ def plain(optimizer: str) -> dict[str, Any]:
     start = model(1) if loss.needs_start_logits else None
     total, losses, norms, refreshes = total_steps(len(FORGET), run.schedule), [], [], 0
 
-    def logits_of(step: Any) -> tuple[torch.Tensor, Batch]:
+    def logits_of(step: Any) -> tuple[torch.Tensor, TokenBatch]:
         batch = collate({kind: ROWS.of(kind, step.pairs, step.epoch) for kind in loss.trains_on}, 0)
         return wrapped(batch.input_ids, batch.position), batch
 
-    def scored(logits: torch.Tensor, batch: Batch) -> Scored:
+    def scored(logits: torch.Tensor, batch: TokenBatch) -> Scored:
         s0 = torch.zeros(len(batch.kind))
         for r, (kind, source) in enumerate(zip(batch.kind.tolist(), batch.source.tolist(), strict=True)):
             s0[r] = REFERENCES[kind][source] if kind in REFERENCES else 0
         found = Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, s0)
         if start is not None:
             with torch.no_grad():
-                found.start_logits = scored_logits(start, batch.input_ids, batch.position)[found.of(Kind.RETAIN)]
+                found.start_logits = scored_logits(start, batch.input_ids, batch.position)[found.of(RowKind.RETAIN)]
         return found
 
     def refresh(step: Any) -> None:
@@ -161,7 +161,7 @@ def plain(optimizer: str) -> dict[str, Any]:
         if optimizer in REFRESHED and step.number == 1:
             refresh(step)
         logits, batch = logits_of(step)
-        counts = Counts({kind: int((batch.kind[batch.row] == kind).sum()) for kind in Kind}, len(step.pairs))
+        counts = Counts({kind: int((batch.kind[batch.row] == kind).sum()) for kind in RowKind}, len(step.pairs))
         value, metrics = loss(scored(logits, batch), counts)
         torch_optimizer.zero_grad()
         value.backward()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lethe.audits.audited import Audited
+from lethe.audits.base import Audited
 from lethe.audits.prompts import ask_otherwise
 from lethe.audits.quantisation import quantise
 from lethe.audits.relearning import relearn

@@ -9,14 +9,14 @@ from typing import Self
 import numpy as np
 from torch import nn
 
-from lethe.config.evaluation import Evaluation
+from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
 from lethe.evaluation import metrics
 from lethe.evaluation.generation import generate
-from lethe.evaluation.rouge import rouge_l_recall
-from lethe.evaluation.scoring import score
-from lethe.evaluation.sharing import Share, evaluating
+from lethe.evaluation.metrics import rouge_l_recall
+from lethe.evaluation.likelihood import score
+from lethe.evaluation.distributed import RankShard, evaluating
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Leaks:
         }
 
 
-def ask(model: nn.Module, questions: Questions, template: Template, config: Evaluation, share: Share) -> Leaks:
+def ask(model: nn.Module, questions: Questions, template: Template, config: Evaluation, share: RankShard) -> Leaks:
     """Score the pairs and answer the prompts; every rank has the result."""
 
     def scored(pairs: Sequence[Encoded]) -> list[tuple[float, np.ndarray]]:
@@ -80,7 +80,7 @@ def ask(model: nn.Module, questions: Questions, template: Template, config: Eval
 
 
 def answered(
-    model: nn.Module, prompts: Sequence[tuple[int, ...]], template: Template, config: Evaluation, share: Share
+    model: nn.Module, prompts: Sequence[tuple[int, ...]], template: Template, config: Evaluation, share: RankShard
 ) -> tuple[str, ...]:
     """Greedy answers; the model is in eval mode."""
 

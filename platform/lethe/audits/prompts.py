@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lethe.audits.audited import Audited
+from lethe.audits.base import Audited
 from lethe.audits.leaks import Leaks, Questions, answered, overlap
 from lethe.config.audits import Prompts
 from lethe.data.rows import Row
-from lethe.evaluation.sharing import evaluating
+from lethe.evaluation.distributed import evaluating
 from lethe.records import AuditRecord
 
 
@@ -20,16 +20,16 @@ def ask_otherwise(audited: Audited, config: Prompts) -> Iterator[AuditRecord]:
         yield AuditRecord(variant=kind, before=before, after=after)
 
 
-Pair = tuple[dict[str, float], dict[str, float]]
+PromptPair = tuple[dict[str, float], dict[str, float]]
 
 
-def _paraphrased(audited: Audited, config: Prompts) -> Pair:
+def _paraphrased(audited: Audited, config: Prompts) -> PromptPair:
     questions = [row.paraphrased_question or row.question for row in audited.rows]
     asked = audited.ask(Questions.of(audited.template, audited.rows, questions))
     return audited.plainly.means(), asked.means()
 
 
-def _prefixed(audited: Audited, config: Prompts) -> Pair:
+def _prefixed(audited: Audited, config: Prompts) -> PromptPair:
     """The prefix whose answers have most in common with the true ones."""
 
     def asked(prefix: str) -> Leaks:
@@ -40,7 +40,7 @@ def _prefixed(audited: Audited, config: Prompts) -> Pair:
     return audited.plainly.means(), worst.means()
 
 
-def _begun(audited: Audited, config: Prompts) -> Pair:
+def _begun(audited: Audited, config: Prompts) -> PromptPair:
     """ROUGE of the rest alone, before as well. Teacher-forced metrics would be what they are without this audit: they
     give every token the true ones before it."""
     parts = [split(row, config.words) for row in audited.rows]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lethe.audits.audited import Audited
+from lethe.audits.base import Audited
 from lethe.config.audits import Quantisation, measured
 from lethe.models.adapters import target_modules, weight_of
 from lethe.records import AuditRecord

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lethe.config.base import Frozen, needs
+from lethe.config.base import Frozen, only_where
 
 
 class FullParameters(Frozen):
@@ -40,7 +40,7 @@ class Fila(Pissa):
     name: Literal["fila"] = "fila"
     fisher: Literal["example", "batch"] = Field("example", description="square each row's gradient, or each batch's")
     fisher_batch_size: int = Field(
-        16, ge=1, description="assumption: the batch of TOFU's own code", json_schema_extra=needs(fisher="batch")
+        16, ge=1, description="assumption: the batch of TOFU's own code", json_schema_extra=only_where(fisher="batch")
     )
     fisher_rows: int = Field(40, ge=1, description="forget rows, and as many retain rows, in the Fisher estimate")
     fisher_eps: float = Field(0.1, gt=0, description="added to the retain Fisher")

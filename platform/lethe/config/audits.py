@@ -11,7 +11,7 @@ from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
 
 Source = Literal["forget", "retain", "holdout"]
-Kind = Literal["paraphrase", "prefix", "first_words"]
+AuditKind = Literal["paraphrase", "prefix", "first_words"]
 Bits = Annotated[int, Field(ge=2, le=8)]
 
 # In front of a question, each alone; they say nothing about what follows.
@@ -75,7 +75,7 @@ class Prompts(Audit):
     first `words` words of the answer given, of which the rest counts.
     """
 
-    kinds: tuple[Kind, ...] = ("paraphrase", "prefix", "first_words")
+    kinds: tuple[AuditKind, ...] = ("paraphrase", "prefix", "first_words")
     prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = PREFIXES
     words: int = Field(3, ge=1)
 

@@ -50,7 +50,7 @@ def _kept(value: Any, dumped: Any) -> Any:
     return dumped
 
 
-def needs(**values: Any) -> dict[str, Any]:
+def only_where(**values: Any) -> dict[str, Any]:
     """As a field's `json_schema_extra`: the field means something only where other fields have these values.
 
     Needed fields come first in the alphabet: a search suggests a variant's parameters in that order.
@@ -58,7 +58,7 @@ def needs(**values: Any) -> dict[str, Any]:
     return {"needs": values}
 
 
-def needed(model: type[BaseModel], field: str) -> dict[str, Any]:
+def field_condition(model: type[BaseModel], field: str) -> dict[str, Any]:
     """What `needs` says of a field: {} for most."""
     extra = model.model_fields[field].json_schema_extra
     return extra.get("needs", {}) if isinstance(extra, dict) else {}
@@ -67,7 +67,7 @@ def needed(model: type[BaseModel], field: str) -> dict[str, Any]:
 def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> bool:
     """Whether `model` has the field, and the values of others (`given`, else their defaults) leave it a meaning."""
     fields = model.model_fields
-    return field in fields and all(given.get(o, fields[o].default) == v for o, v in needed(model, field).items())
+    return field in fields and all(given.get(o, fields[o].default) == v for o, v in field_condition(model, field).items())
 
 
 def canonical_json(value: Any) -> str:

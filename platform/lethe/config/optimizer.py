@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lethe.config.base import Frozen, needs
+from lethe.config.base import Frozen, only_where
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
@@ -26,7 +26,7 @@ class AdamW(Optimizer):
     eps: float = Field(1e-8, gt=0)
 
 
-SAMPLED = needs(hessian="gnb")
+SAMPLED = only_where(hessian="gnb")
 
 
 class Sophia(Optimizer):

@@ -9,12 +9,12 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import TdecBenchmark
-from lethe.config.compare import Arm, Name
-from lethe.config import files
-from lethe.config.messages import refused
+from lethe.config.comparison import Arm, Name
+from lethe.config import loading
+from lethe.config.validation_errors import to_user_error
 from lethe.config.model import AnyModel
 from lethe.config.study import Study
-from lethe.errors import BadInput, choices
+from lethe.errors import UserError, unknown_name
 
 # Sizes: one is held out, and two or three parameters need one more.
 FEWEST = {"auto": 4, "power": 4, "linear": 4, "offset": 5}
@@ -57,7 +57,7 @@ class Scaling(Frozen):
         named = "a law with an offset" if self.form == "offset" else "a power law"
         if len(self.sizes) < FEWEST[self.form]:
             need = f"{named} needs {FEWEST[self.form]}, the largest of which is held out"
-            raise BadInput(f"scaling.sizes: {len(self.sizes)} sizes: {need}")
+            raise UserError(f"scaling.sizes: {len(self.sizes)} sizes: {need}")
         for key, given, known in (
             ("base", [self.base], self.sizes),
             ("quality.sizes", self.quality.sizes, self.sizes),
@@ -65,20 +65,20 @@ class Scaling(Frozen):
         ):
             for name in given:
                 if name not in known:
-                    raise choices(f"scaling.{key}", name, known)
+                    raise unknown_name(f"scaling.{key}", name, known)
         for key in ("cost.batch", "cost.workers", "cost.stage", "quality.sizes", "quality.forget"):
             section, field = key.split(".")
             _check_axis(f"scaling.{key}", getattr(getattr(self, section), field))
         if twice := _twice(self.quality.arms):
-            raise BadInput(f"scaling.quality.arms: {twice} is named twice")
+            raise UserError(f"scaling.quality.arms: {twice} is named twice")
         return self
 
 
 def _check_axis(key: str, values: Sequence[Hashable]) -> None:
     if twice := _twice(values):
-        raise BadInput(f"{key}: {twice} is named twice: every point is measured once")
+        raise UserError(f"{key}: {twice} is named twice: every point is measured once")
     if len(values) == 1:
-        raise BadInput(f"{key}: an axis of one value, {values[0]}: give two, or leave it out and set it in the study")
+        raise UserError(f"{key}: an axis of one value, {values[0]}: give two, or leave it out and set it in the study")
 
 
 def _twice(values: Iterable[Hashable]) -> str | None:
@@ -98,12 +98,12 @@ class ScalingStudy(Study):
     @model_validator(mode="after")
     def _sizes_differ(self) -> Self:
         if isinstance(self.benchmark, TdecBenchmark):
-            raise BadInput("benchmark.name: scaling studies are of tofu's questions: choose from tofu")
+            raise UserError("benchmark.name: scaling studies are of tofu's questions: choose from tofu")
         seen: dict[str, str] = {}
         for name, model in self.models().items():
             other = seen.setdefault(model.canonical(), name)
             if other != name:
-                raise BadInput(f"scaling.sizes: {other} and {name} are the same model: every point is measured once")
+                raise UserError(f"scaling.sizes: {other} and {name} are the same model: every point is measured once")
         return self
 
     def models(self) -> dict[str, AnyModel]:
@@ -116,7 +116,7 @@ class ScalingStudy(Study):
         try:
             return TypeAdapter(AnyModel).validate_python(whole)
         except ValidationError as error:
-            raise refused(error, type(self.model), f"scaling.sizes.{size}.") from None
+            raise to_user_error(error, type(self.model), f"scaling.sizes.{size}.") from None
 
     def identity(self) -> str:
         """As `Study.identity`, with the design."""
@@ -128,18 +128,18 @@ PREFIX = "scaling-"
 
 def load_scaling(name_or_path: str, overrides: Iterable[str] = ()) -> ScalingStudy:
     """A scaling study by name (`tofu` finds `scaling-tofu`) or path, with overrides as `load_study` takes them."""
-    known = {name for name in files.spaces() if name.startswith(PREFIX)}
+    known = {name for name in loading.spaces() if name.startswith(PREFIX)}
     by_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path
     if not by_path and PREFIX + name_or_path.removeprefix(PREFIX) not in known:
-        raise choices("scaling study", name_or_path, (name.removeprefix(PREFIX) for name in known))
-    raw = files.read(name_or_path if by_path else PREFIX + name_or_path.removeprefix(PREFIX))
+        raise unknown_name("scaling study", name_or_path, (name.removeprefix(PREFIX) for name in known))
+    raw = loading.read(name_or_path if by_path else PREFIX + name_or_path.removeprefix(PREFIX))
     for assignment in overrides:
-        raw = files.assign(raw, assignment)
+        raw = loading.assign(raw, assignment)
     if "scaling" not in raw:
-        raise BadInput(f"{name_or_path} has no section scaling: `sweep` runs it, `scaling` wants sizes and arms")
+        raise UserError(f"{name_or_path} has no section scaling: `sweep` runs it, `scaling` wants sizes and arms")
     if raw.get("compare"):
-        raise BadInput("compare: a scaling study has arms of its own, scaling.arms: take compare out")
+        raise UserError("compare: a scaling study has arms of its own, scaling.arms: take compare out")
     try:
         return ScalingStudy.model_validate(raw)
     except ValidationError as error:
-        raise refused(error, ScalingStudy) from None
+        raise to_user_error(error, ScalingStudy) from None

@@ -1,8 +1,13 @@
-"""How a study searches: the sampler and its budget, and the objectives with their floors."""
+"""How a study searches: the sampler and its budget, and the objectives with their floors.
+
+When a trial ends before its budget, and when a study does.
+
+Front members, run again with fresh seeds before they are registered.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -59,3 +64,47 @@ class Search(Frozen):
         """What is written down and printed has no password."""
         shown = self.storage and without_password(self.storage)
         return {key: shown if key == "storage" else value for key, value in super().kept(dumped).items()}
+
+
+class NoStopping(Frozen):
+    """Every trial has its whole budget."""
+
+    name: Literal["none"] = "none"
+
+
+class MoAsha(Frozen):
+    """Successive halving under several objectives, stopping type (Schmucker et al. 2021, arXiv 2106.12639).
+
+    Rungs are at grace, grace * eta, grace * eta^2, ... A trial that reaches one goes on if it is among the best 1/eta
+    of those that did before it.
+    """
+
+    name: Literal["mo_asha"] = "mo_asha"
+    resource: Literal["epoch", "optimizer_step"] = Field("epoch", description="what rungs count")
+    grace: int = Field(1, ge=1, description="no trial is stopped before")
+    eta: int = Field(2, ge=2)
+    metrics: tuple[str, ...] | None = Field(None, min_length=1, description="compared at a rung; none: the objectives")
+
+
+AnyStopping = Annotated[NoStopping | MoAsha, Field(discriminator="name")]
+
+
+class Stop(Frozen):
+    """What ends a study before its trials are used up, whichever comes first; trials that run are finished."""
+
+    no_growth: int | None = Field(None, ge=1, description="trials in which the hypervolume has not grown")
+    minutes: float | None = Field(None, gt=0, description="of a session's search; in a comparison, of each arm's")
+    hours: float | None = Field(None, gt=0, description="likewise")
+
+    @property
+    def seconds(self) -> float | None:
+        """The shorter of `minutes` and `hours`, if any is given."""
+        given = [60 * self.minutes] if self.minutes else []
+        return min(given + ([3600 * self.hours] if self.hours else []), default=None)
+
+
+class Confirm(Frozen):
+    """The best of many noisy trials looks better than it is; its runs with other seeds do not. Their means say which
+    members stay on the front."""
+
+    seeds: int = Field(3, ge=2, le=100, description="runs of each member, with the seeds after its own")

@@ -9,13 +9,13 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from lethe.config import files
-from lethe.config.assemble import assemble, resolved
+from lethe.config import loading
+from lethe.config.space import assemble, resolved
 from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
-from lethe.config.checkpoint import Checkpoint
-from lethe.config.checks import (
+from lethe.config.run import Checkpoint
+from lethe.config.validation import (
     check_benchmark,
     check_goals,
     check_needs,
@@ -23,16 +23,22 @@ from lethe.config.checks import (
     check_run_and_space,
     check_stages,
 )
-from lethe.config.check_search import check_comparison, check_first, check_learning, check_repeatable, check_rungs
-from lethe.config.compare import Arm, Compare, arm_parts, check_read
-from lethe.config.confirm import Confirm
-from lethe.config.messages import refused
+from lethe.config.validation import (
+    check_comparison,
+    check_first,
+    check_learning,
+    check_repeatable,
+    check_rungs,
+)
+from lethe.config.comparison import Arm, Compare, arm_parts, check_read
+from lethe.config.search import Confirm
+from lethe.config.validation_errors import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.config.search import Goal, Search
 from lethe.config.space import Choice, Parameter
-from lethe.config.stopping import AnyStopping, NoStopping, Stop
-from lethe.errors import BadInput
+from lethe.config.search import AnyStopping, NoStopping, Stop
+from lethe.errors import UserError
 
 RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine
 
@@ -132,9 +138,9 @@ class Study(Frozen):
             whole |= {"name": f"{self.name}-{name}-{seed}".replace("+", "-"), "search": search, "tracking": self.tracking}
             return Study.model_validate({**whole, **parts})
         except ValidationError as error:
-            raise refused(error, Study, where) from None
-        except BadInput as error:
-            raise BadInput(f"{where}{error}") from None
+            raise to_user_error(error, Study, where) from None
+        except UserError as error:
+            raise UserError(f"{where}{error}") from None
 
     def parts(self) -> tuple[Study, ...]:
         """What has to be possible before anything starts: the study itself, or the arms of a comparison."""
@@ -178,17 +184,17 @@ class Member:
     study: Study
 
 
-def parse_study(raw: files.Raw) -> Study:
+def parse_study(raw: loading.Raw) -> Study:
     """A study from nested plain values; whatever is wrong is one BadInput line."""
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
-        raise refused(error, Study) from None
+        raise to_user_error(error, Study) from None
 
 
 def load_study(name_or_path: str, overrides: Iterable[str] = ()) -> Study:
     """A study of `search_spaces/` by name, or a YAML file by path, with `dotted.key=value` overrides in order."""
-    raw = files.read(name_or_path)
+    raw = loading.read(name_or_path)
     for assignment in overrides:
-        raw = files.assign(raw, assignment)
+        raw = loading.assign(raw, assignment)
     return parse_study(raw)

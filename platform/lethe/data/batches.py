@@ -13,15 +13,15 @@ from enum import IntEnum
 import numpy as np
 import torch
 
-from lethe.config.schedule import Schedule
+from lethe.config.run import Schedule
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
 
-Pair = tuple[int, int]
+RowPair = tuple[int, int]
 Sourced = tuple[int, Encoded]  # a row and its number among all rows of its kind
 
 
-class Kind(IntEnum):
+class RowKind(IntEnum):
     """What a row of a batch is: a forget answer, a retain answer, or a refusal of a forget question."""
 
     FORGET = 0
@@ -35,7 +35,7 @@ class Step:
 
     epoch: int
     number: int
-    pairs: tuple[Pair, ...]
+    pairs: tuple[RowPair, ...]
     ends_epoch: bool
 
 
@@ -73,25 +73,25 @@ def plan(forget_rows: int, retain_rows: int, schedule: Schedule, seed: int) -> I
                 return
 
 
-def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[tuple[Pair, ...]]:
+def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[tuple[RowPair, ...]]:
     """This rank's share of a step, one entry per micro-batch; some may be empty when the step is small."""
     slots = world * accumulation
     return [step.pairs[rank + micro * world :: slots] for micro in range(accumulation)]
 
 
 @dataclass(frozen=True)
-class Rows:
+class StepRows:
     """All rows that a run's batches can hold."""
 
     forget: Sequence[Encoded]
     retain: Sequence[Encoded]
     refusals: Refusals | None = None
 
-    def of(self, kind: Kind, pairs: Sequence[Pair], epoch: int) -> list[Sourced]:
+    def of(self, kind: RowKind, pairs: Sequence[RowPair], epoch: int) -> list[Sourced]:
         """The row of this kind that each pair has in this epoch."""
-        if kind == Kind.FORGET:
+        if kind == RowKind.FORGET:
             return [(f, self.forget[f]) for f, _ in pairs]
-        if kind == Kind.RETAIN:
+        if kind == RowKind.RETAIN:
             return [(r, self.retain[r]) for _, r in pairs]
         if self.refusals is None:
             raise ValueError("these rows hold no refusals")
@@ -99,7 +99,7 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TokenBatch:
     """One micro-batch: rows of one kind after rows of another, padded on the right.
 
     input_ids: [R, T]; position: [N] flat index r*T + t of the logits that predict label [N];
@@ -116,12 +116,12 @@ class Batch:
     partner: torch.Tensor
     source: torch.Tensor
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> TokenBatch:
         """The same batch on another device."""
-        return Batch(**{name: value.to(device) for name, value in vars(self).items()})
+        return TokenBatch(**{name: value.to(device) for name, value in vars(self).items()})
 
 
-def collate(groups: Mapping[Kind, Sequence[Sourced]], pad: int) -> Batch:
+def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int) -> TokenBatch:
     """Pad rows into a `Batch`, one kind after another in the order given; the i-th forget row and the i-th refusal
     are partners. With no rows at all: one retain row of padding with nothing scored."""
     rows = [row for group in groups.values() for row in group]
@@ -138,14 +138,14 @@ def collate(groups: Mapping[Kind, Sequence[Sourced]], pad: int) -> Batch:
         place.append(np.arange(n - p))
     none = np.zeros(0, np.int64)
     flat = [torch.from_numpy(np.concatenate([none, *x])) for x in (position, labels, row, place)]
-    kind = torch.tensor([k for k, group in groups.items() for _ in group] or [Kind.RETAIN])
+    kind = torch.tensor([k for k, group in groups.items() for _ in group] or [RowKind.RETAIN])
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
-    return Batch(torch.from_numpy(ids), *flat, kind, _partners(kind), source)
+    return TokenBatch(torch.from_numpy(ids), *flat, kind, _partners(kind), source)
 
 
 def _partners(kind: torch.Tensor) -> torch.Tensor:
     partner = torch.arange(len(kind))
-    forget, refusal = (torch.nonzero(kind == k).flatten() for k in (Kind.FORGET, Kind.REFUSAL))
+    forget, refusal = (torch.nonzero(kind == k).flatten() for k in (RowKind.FORGET, RowKind.REFUSAL))
     if len(forget) == len(refusal):
         partner[forget], partner[refusal] = refusal, forget
     return partner

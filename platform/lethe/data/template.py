@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,7 +36,7 @@ class Template:
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> None:
         if tokenizer.eos_token_id is None:
-            raise BadInput("the tokenizer has no end-of-sequence token: set eos_token in its tokenizer_config.json")
+            raise UserError("the tokenizer has no end-of-sequence token: set eos_token in its tokenizer_config.json")
         self.tokenizer = tokenizer
         self.instruction = instruction
         self.eos = int(tokenizer.eos_token_id)

@@ -1,4 +1,10 @@
-"""Unlearning metrics on arrays of losses: numpy in, numbers out.
+"""The exact two-sample Kolmogorov-Smirnov test, also where p underflows.
+
+ROUGE-L recall, as the `rouge-score` package defines it, without its quadratic table in Python.
+
+Lin 2004 (ROUGE); the subsequence in bit-parallel form, Hyyrö 2004. Words and stems come from `rouge-score`.
+
+Unlearning metrics on arrays of losses: numpy in, numbers out.
 
 Losses are mean token negative log-likelihoods in nats: `answer`, `paraphrase` [n] and `perturbed`, one array per
 row. A loss that is not a number counts as infinite, so a broken model gets the worst finite score and never an
@@ -8,9 +14,108 @@ exact memorisation: Tirumala et al. 2022, arXiv 2205.10770.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from nltk.stem.porter import PorterStemmer
+
+
+class KsResult(NamedTuple):
+    """`statistic`: D, the largest gap between the two empirical distributions; `p`: P(D or more), exact."""
+
+    statistic: float
+    p: float
+    log10_p: float
+
+
+def ks_test(a: np.ndarray, b: np.ndarray) -> KsResult:
+    """Two-sided test that `a` [m] and `b` [n] are draws from one distribution (Hodges 1958).
+
+    p is scipy's `ks_2samp(method="exact")`, which gives up or underflows where log10_p here stays right.
+    NaN ranks above every number: a model that gives no number differs from one that does.
+    """
+    m, n = len(a), len(b)
+    gap = _largest_gap(a, b)
+    log_p = _log_tail(m, n, gap)
+    return KsResult(gap / (m * n), float(np.exp(log_p)), float(log_p / np.log(10)))
+
+
+def _largest_gap(a: np.ndarray, b: np.ndarray) -> int:
+    """m n D, an integer: max over values v of |n #(a <= v) - m #(b <= v)|."""
+    a, b = (np.sort(np.where(np.isnan(x), np.inf, x)) for x in (a, b))
+    pooled = np.concatenate([a, b])
+    counts = (np.searchsorted(x, pooled, "right") for x in (a, b))
+    in_a, in_b = counts
+    return int(np.abs(in_a * len(b) - in_b * len(a)).max())
+
+
+def _log_tail(m: int, n: int, gap: int) -> float:
+    """ln P(a random lattice path from (0, 0) to (m, n) meets |n i - m j| >= gap).
+
+    Under the null every order of the pooled sample is equally likely, so from (i, j) the next draw is of the
+    first sample with probability (m - i) / (m + n - i - j). Backwards over antidiagonals, all terms positive:
+    nothing cancels, and logarithms cannot underflow.
+    """
+    i = np.arange(m + 1)
+    with np.errstate(divide="ignore"):
+        log_i, log_j = np.log(m - i), np.log(np.arange(n + 1))
+    tail = np.full(m + 2, -np.inf)  # at i + j = m + n the path has ended; tail[m + 1] pads the step to i = m + 1
+    for total in range(m + n - 1, -1, -1):
+        low, high = max(0, total - n), min(m, total)
+        j = total - i[low : high + 1]
+        step_i, step_j = log_i[low : high + 1] + tail[low + 1 : high + 2], log_j[n - j] + tail[low : high + 1]
+        inside = np.logaddexp(step_i, step_j) - np.log(m + n - total)
+        tail[low : high + 1] = np.where(np.abs(n * i[low : high + 1] - m * j) >= gap, 0.0, inside)
+        tail[high + 1 :] = -np.inf
+    return min(0.0, float(tail[0]))
+
+
+class _CachedStemmer:
+    """The stemmer of `rouge-score`, which spends most of its time on words that come again."""
+
+    def __init__(self, porter: PorterStemmer) -> None:
+        self.stem = lru_cache(maxsize=2**16)(porter.stem)
+
+
+@cache
+def _stemmer() -> _CachedStemmer:
+    from nltk.stem.porter import PorterStemmer  # slow to import, and only needed where answers are compared
+
+    return _CachedStemmer(PorterStemmer())
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Lower-case alphanumeric words; those of more than three letters stemmed."""
+    from rouge_score.tokenize import tokenize
+
+    return tuple(tokenize(text, _stemmer()))
+
+
+_reference_words = lru_cache(maxsize=2**14)(words)  # the same in every trial of a study
+
+
+def rouge_l_recall(reference: str, candidate: str) -> float:
+    """Longest common subsequence over the reference's length, in [0, 1]; 0 where either has no words."""
+    target = _reference_words(reference)
+    return common_subsequence(target, words(candidate)) / len(target) if target else 0.0
+
+
+def common_subsequence(target: Sequence[str], other: Sequence[str]) -> int:
+    """Length of the longest common subsequence. One bit per word of `target`; a zero bit is a match found."""
+    places: dict[str, int] = defaultdict(int)
+    for place, word in enumerate(target):
+        places[word] |= 1 << place
+    full = row = (1 << len(target)) - 1
+    for word in other:
+        match = row & places.get(word, 0)
+        row = ((row + match) | (row - match)) & full
+    return len(target) - row.bit_count()
+
 
 Array = np.ndarray
 

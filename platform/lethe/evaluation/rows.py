@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lethe.storage import atomic_write
+from lethe.storage.paths import atomic_write
 
 Columns = dict[str, list[Any]]
 

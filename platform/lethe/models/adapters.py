@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 if TYPE_CHECKING:  # peft takes three seconds, and a driver only asks what fits
     from peft import LoraConfig, PeftModel
@@ -40,7 +40,7 @@ def attach(
         raise ValueError(f"a {config.name} adapter needs `initial`: see lethe.models.fila")
     from peft import get_peft_model
 
-    check_fits(model, config)
+    check_adapter(model, config)
     names = target_modules(model, config.targets)
     with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
         peft_model = get_peft_model(model, _lora_config(model, names, config))
@@ -53,7 +53,7 @@ def attach(
     return peft_model
 
 
-def check_fits(model: PreTrainedModel, config: Lora) -> None:
+def check_adapter(model: PreTrainedModel, config: Lora) -> None:
     """Raises BadInput for targets that match nothing and for a rank larger than a layer; shapes are enough."""
     _check_rank(model, target_modules(model, config.targets), config.rank)
 
@@ -70,14 +70,14 @@ def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
     body = [name for name, module in linear.items() if module is not head]
     if targets.lower() == "all-linear":
         if not body:
-            raise BadInput(f"adapter.targets: {type(model).__name__} has no linear layer besides its head")
+            raise UserError(f"adapter.targets: {type(model).__name__} has no linear layer besides its head")
         return body
     parts = [part.strip() for part in targets.split(",") if part.strip()]
     for part in parts or [targets]:
         if not any(_matches(name, part) for name in body):
             short = sorted({name.rpartition(".")[2] for name in body})
             known = ", ".join(["all-linear", *short])
-            raise BadInput(f"adapter.targets: no linear layer matches {part!r}: choose from {known}")
+            raise UserError(f"adapter.targets: no linear layer matches {part!r}: choose from {known}")
     return [name for name in body if any(_matches(name, part) for part in parts)]
 
 
@@ -94,7 +94,7 @@ def _check_rank(model: PreTrainedModel, names: list[str], rank: int) -> None:
     for name in names:
         rows, columns = weight_of(model.get_submodule(name)).shape
         if rank > min(rows, columns):
-            raise BadInput(
+            raise UserError(
                 f"adapter.rank {rank} is larger than {name}, a layer of {rows} x {columns}: "
                 f"choose at most {min(rows, columns)}"
             )

@@ -20,9 +20,9 @@ from transformers import PreTrainedModel
 
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.base import canonical_json, short_digest
-from lethe.copies import there
+from lethe.storage.replica import ensure_local
 from lethe.models.adapters import Initial, target_modules, weight_of
-from lethe.storage import atomic_write
+from lethe.storage.paths import atomic_write
 
 # Rows that the forget data never touches have w = 0, and B holds 1/w. Assumption: any floor far below the other
 # rows will do, since such a row's start is its projection on the other rows' directions, whatever the floor.
@@ -109,12 +109,12 @@ def cached(folder: Path, key: str, compute: Callable[[], Mapping[str, Tensor]]) 
     One process computes while others wait for it; the file appears whole or not at all.
     """
     path = folder / f"{key}.safetensors"
-    if not there(path):
+    if not ensure_local(path):
         folder.mkdir(parents=True, exist_ok=True)
         with (folder / f".{key}.lock").open("w") as lock:
             with suppress(OSError):  # a file system without locks: the work is done twice, the result is the same
                 fcntl.flock(lock, fcntl.LOCK_EX)
-            if not there(path):
+            if not ensure_local(path):
                 atomic_write(path, save({name: t.detach().cpu().contiguous() for name, t in compute().items()}))
     return load_file(path)
 

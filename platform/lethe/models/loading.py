@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lethe.errors import BadInput
+from lethe.errors import UserError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -26,7 +26,7 @@ def load_model(folder: Path) -> PreTrainedModel:
             str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot load a model from {folder}: {error}") from error
+        raise UserError(f"cannot load a model from {folder}: {error}") from error
     return model.eval()
 
 
@@ -37,14 +37,14 @@ def load_adapted(base: Path, adapter: Path) -> PeftModel:
         return put_adapter(model, adapter).eval()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise BadInput(f"cannot load the adapter in {adapter} on {base}: {reason}") from error
+        raise UserError(f"cannot load the adapter in {adapter} on {base}: {reason}") from error
 
 
 def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """`model` with the adapter of a folder on it. Peft would take a pickle where there are no safetensors, and ask the hub
     where there is neither: BadInput."""
     if not (adapter / ADAPTER).is_file():
-        raise BadInput(f"{adapter} is an adapter and has no {ADAPTER}")
+        raise UserError(f"{adapter} is an adapter and has no {ADAPTER}")
     from peft import PeftModel
 
     return PeftModel.from_pretrained(model, str(adapter))
@@ -57,4 +57,4 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise BadInput(f"cannot load a tokenizer from {folder}: {error}") from error
+        raise UserError(f"cannot load a tokenizer from {folder}: {error}") from error

@@ -1,5 +1,5 @@
 """Training a small model from nothing on question-answer pairs or plain text. Runs in a process of its own
-(lethe.models.children).
+(lethe.models.subprocess_training).
 
 The same numbers come out bit for bit for one configuration, one torch and one kind of machine.
 """
@@ -19,8 +19,8 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForC
 
 from lethe.config.model import AnyEmbedded, EmbeddedGptNeo, EmbeddedModel
 from lethe.data.template import Encoded, Template
-from lethe.memory import peak_mb
-from lethe.models.children import Spent
+from lethe.models.memory import peak_mb
+from lethe.models.subprocess_training import Spent
 from lethe.models.tokenizer import as_pretrained
 
 BETAS = (0.9, 0.95)
@@ -28,7 +28,7 @@ CLIP_NORM = 1.0
 BUCKET = 8  # batches that are sorted by length together: less padding, still shuffled
 
 Fraction = Callable[[float], None]
-Batch = tuple[torch.Tensor, torch.Tensor]
+PretrainingBatch = tuple[torch.Tensor, torch.Tensor]
 
 
 def pretrain(
@@ -144,7 +144,7 @@ def _rate(step: int, steps: int, warmup: float) -> float:
     return (step + 1) / rising if step < rising else (steps - step) / max(1, steps - rising)
 
 
-def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Batch) -> tuple[float, int]:
+def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: PretrainingBatch) -> tuple[float, int]:
     """Mean loss over the batch's scored tokens, and their number. Only their logits are computed."""
     ids, labels = batch
     scored = labels != -100
@@ -158,7 +158,7 @@ def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Batch
     return loss.item(), int(scored.sum())
 
 
-def _batches(rows: Sequence[Encoded], size: int, shuffle: torch.Generator) -> list[Batch]:
+def _batches(rows: Sequence[Encoded], size: int, shuffle: torch.Generator) -> list[PretrainingBatch]:
     """One epoch: every row once, rows of like length together, batches in random order."""
     order = torch.randperm(len(rows), generator=shuffle).tolist()
     batches = []
@@ -168,7 +168,7 @@ def _batches(rows: Sequence[Encoded], size: int, shuffle: torch.Generator) -> li
     return [_collate([rows[i] for i in batches[b]]) for b in torch.randperm(len(batches), generator=shuffle).tolist()]
 
 
-def _collate(rows: Sequence[Encoded]) -> Batch:
+def _collate(rows: Sequence[Encoded]) -> PretrainingBatch:
     """Token ids and next-token labels [rows, longest]; labels are -100 outside the answer."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)

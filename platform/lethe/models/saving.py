@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from lethe.models.adapters import START, TRAINED
 from lethe.models.loading import ADAPTER
-from lethe.storage import atomic_folder
+from lethe.storage.paths import atomic_folder
 
 
 def save_model(

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from ray import train
 from ray.train.collective import broadcast_from_rank_zero
 
-from lethe.training.failure import judge
-from lethe.pool.shape import Shape
-from lethe.storage import home
+from lethe.unlearning.outcome import classify_failure
+from lethe.pool.resources import Shape
+from lethe.storage.paths import home
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0
@@ -56,7 +56,7 @@ class Ranks:
         return box
 
 
-Execute = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks], dict[str, Any]]
+RunFunction = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks], dict[str, Any]]
 
 
 def work(config: dict[str, Any]) -> None:
@@ -140,7 +140,7 @@ def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:
         except Exception as error:
             # A bug in one run must not end a group of one: it becomes that run's verdict. With peers that wait in
             # a collective there is no way on: the group dies and Ray Train restarts it.
-            ray.get(mailbox.failed.remote(lease["lease"], *judge(error, ranks.world)))
+            ray.get(mailbox.failed.remote(lease["lease"], *classify_failure(error, ranks.world)))
             if ranks.world > 1:
                 raise
             return

@@ -43,17 +43,17 @@ def scale(values: Iterable[float], start: float, stop: float, *, margin: float =
     return Scale(low - room, high + room, start, stop)
 
 
-def short(value: object) -> str:
+def format_number(value: object) -> str:
     """A measured number with three decimals; words as they are, a dash for nothing."""
     if not _is_number(value):
         return "–" if value is None else str(value)
     number = float(value)
     if number.is_integer() or not math.isfinite(number) or not 0.01 <= abs(number) < 10:
-        return setting(number)
+        return format_setting(number)
     return f"{number:.3f}".replace("-", "−")
 
 
-def setting(value: object) -> str:
+def format_setting(value: object) -> str:
     """A chosen number with three significant digits and no zeros behind them; words as they are."""
     if not _is_number(value):
         return "–" if value is None else str(value)
@@ -68,20 +68,20 @@ def setting(value: object) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", "−")
 
 
-def fixed(number: float, decimals: int) -> str:
+def format_fixed(number: float, decimals: int) -> str:
     """A number for a column that has as many decimals everywhere; a dash for NaN, `setting` beyond a million."""
     if math.isnan(number):
         return "–"
-    text = f"{number:,.{decimals}f}" if abs(number) < 1e6 else setting(number)
+    text = f"{number:,.{decimals}f}" if abs(number) < 1e6 else format_setting(number)
     return text.replace("-", "−")
 
 
-def count(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """1 trial, 2 trials."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """3.4 s, 2.7 min, 1.4 h."""
     if not math.isfinite(seconds) or seconds < 0:
         return "–"

@@ -1,21 +1,31 @@
-"""From a scaling study to its points: what is timed, and where a search runs."""
+"""From a scaling study to its points: what is timed, and where a search runs.
+
+What can be known to fail before the first point: sizes that do not fit, devices that are not there.
+
+`--dry-run`: the resolved study, its points and what they are predicted to need.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import yaml
 from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
 
-from lethe.config.compare import Arm, arm_parts
-from lethe.config.messages import refused
-from lethe.config.model import AnyModel
+from lethe.config.comparison import Arm, arm_parts
+from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.config.scaling import ScalingStudy
 from lethe.config.study import Study
-from lethe.errors import BadInput
+from lethe.config.validation_errors import to_user_error
+from lethe.errors import UserError
 from lethe.records import Scalar
+from lethe.scaling.memory import Layout, peak
+from lethe.scaling.transformer import BatchShape, Transformer
 
 
 @dataclass(frozen=True)
@@ -98,7 +108,7 @@ def _recipe(study: ScalingStudy, arm: str, rows: int | None, workers: int | None
     try:
         return Recipe.model_validate(run)
     except ValidationError as error:
-        raise refused(error, Recipe, f"scaling.arms.{arm}: run.") from None
+        raise to_user_error(error, Recipe, f"scaling.arms.{arm}: run.") from None
 
 
 def search_points(study: ScalingStudy) -> tuple[SearchPoint, ...]:
@@ -127,11 +137,73 @@ def member(study: ScalingStudy, size: str, arm: str, forget: str, run: Mapping[s
     try:
         return Study.model_validate({**whole, **changed})
     except ValidationError as error:
-        raise refused(error, Study, where) from None
-    except BadInput as error:
-        raise BadInput(f"{where}{error}") from None
+        raise to_user_error(error, Study, where) from None
+    except UserError as error:
+        raise UserError(f"{where}{error}") from None
 
 
 def _parts(study: ScalingStudy, arm: str) -> dict[str, Any]:
     given: Arm = study.scaling.arms[arm]
     return arm_parts(study.run, study.space, given)
+
+
+PROCESS = 640 * 2**20  # bytes of a worker's libraries: 626 to 639 MiB were measured with models of 0.1 MB
+LONGEST = 128  # tokens: of the embedded corpus's rows none is longer
+
+
+def check_memory(study: ScalingStudy, available: float) -> None:
+    """Raises BadInput for a size that this many bytes do not hold: predicted from shapes, nothing is built. Sizes whose
+    shape is not known here are left to run."""
+    for point in cost_points(study):
+        need = predicted(point)
+        if need is not None and need > available:
+            raise UserError(
+                f"scaling.sizes.{point.size}: {point.workers} worker(s) with {point.rows} rows a step need"
+                f" {need / 2**30:.3g} GiB, predicted, and there are {available / 2**30:.3g}: take it out, or lower"
+                " run.schedule.batch_size or scaling.cost.batch"
+            )
+
+
+def predicted(point: CostPoint) -> float | None:
+    """Bytes of all of a point's workers on one machine."""
+    if not isinstance(point.model, EmbeddedModel) or point.model.name != "embedded":
+        return None
+    shape = Transformer.of_embedded(point.model)
+    rows = 2 * -(-point.rows // (point.workers * point.recipe.schedule.accumulation))
+    longest = min(LONGEST, point.model.max_length)
+    each = peak(shape, Layout.of(point.recipe), BatchShape.uniform(rows, longest, longest // 2))
+    start = 4.0 * shape.parameters  # the copy that a warm process keeps
+    return point.workers * (each.total + start + PROCESS)
+
+
+def available_memory(study: ScalingStudy) -> float:
+    """Bytes that are free on this machine, or on its GPU where the study runs on one; no limit where it is elsewhere."""
+    if study.first_recipe().engine.device == "cuda":
+        import torch
+
+        return float(torch.cuda.mem_get_info()[0]) if torch.cuda.is_available() else float("inf")
+    import psutil
+
+    return float(psutil.virtual_memory().available)
+
+
+def parts(study: ScalingStudy) -> Sequence[CostPoint]:
+    """Every point once, so that a search that cannot run is refused before anything is timed."""
+    search_points(study)
+    return cost_points(study)
+
+
+def preview(study: ScalingStudy) -> None:
+    """Print the study as YAML, then what is timed and what is searched."""
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+    timed = Table("size", "arm", "rows", "workers", "stage", "predicted MiB", title="timed points", title_justify="left")
+    for point in cost_points(study):
+        need = predicted(point)
+        shown = "-" if need is None else f"{need / 2**20:.0f}"
+        timed.add_row(*map(str, (point.size, point.arm, point.rows, point.workers, point.stage, shown)))
+    console.print(timed)
+    searches = Table("size", "arm", "forget set", "trials", title="searches", title_justify="left")
+    for search in search_points(study):
+        searches.add_row(search.size, search.arm, search.forget, str(search.study.search.trials))
+    console.print(searches)

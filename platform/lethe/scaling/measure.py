@@ -13,29 +13,29 @@ import torch.distributed as dist
 
 from lethe.config.optimizer import Sophia
 from lethe.config.run import Recipe
-from lethe.data.batches import Kind, Rows, Step, micro_batches, plan
-from lethe.errors import BadInput
-from lethe.losses import make_loss
-from lethe.memory import peak_mb, reset_peak
+from lethe.data.batches import RowKind, Step, StepRows, micro_batches, plan
+from lethe.errors import UserError
+from lethe.unlearning.objectives import make_loss
+from lethe.models.memory import peak_mb, reset_peak
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
-from lethe.scaling.flops import Batch, step_flops
+from lethe.scaling.transformer import BatchShape, step_flops
 from lethe.scaling.memory import Layout, peak
-from lethe.scaling.rate import matrix_rate
-from lethe.scaling.tensors import Tracker
-from lethe.scaling.traffic import Traffic
+from lethe.scaling.instruments import matrix_rate
+from lethe.scaling.instruments import Tracker
+from lethe.scaling.instruments import Traffic
 from lethe.scaling.transformer import Transformer
-from lethe.training.assets import Assets
-from lethe.training.context import Context, context_for
-from lethe.training.engine import Engine
-from lethe.training.outcome import Report
-from lethe.training.steps import Stepper
+from lethe.unlearning.assets import Assets
+from lethe.unlearning.context import Context, context_for
+from lethe.unlearning.engine import Engine
+from lethe.unlearning.outcome import ReportFunction
+from lethe.unlearning.trainer import Stepper
 
 WARM_UP, REFRESHES = 3, 3
 MIB = 2**20
 
 
-def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, Any]:
+def run_cost_point(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:
     """`payload`: recipe, assets, steps. The last report has medians as numbers and every step in `steps`."""
     recipe = Recipe.model_validate(payload["recipe"])
     began = time.perf_counter()
@@ -48,10 +48,10 @@ def execute(payload: dict[str, Any], report: Report, ranks: Any) -> dict[str, An
             values = run.measure(payload["steps"])
         finally:
             run.engine.close()
-    except (BadInput, torch.cuda.OutOfMemoryError, MemoryError) as error:
+    except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1:
             raise  # the other ranks wait in a collective: the group restarts, attempts are counted
-        verdict = "infeasible" if isinstance(error, BadInput) else "out_of_memory"
+        verdict = "infeasible" if isinstance(error, UserError) else "out_of_memory"
         return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
     return {**values, "prepare_seconds": prepared, "seconds": time.perf_counter() - began, "verdict": "complete"}
 
@@ -65,11 +65,11 @@ class Timed:
         model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed)
         self.shape = _shape(model)
         self.engine = Engine(ScoredLM(model.train()), recipe)
-        refusals = context.refusals(recipe.seed, 1) if Kind.REFUSAL in loss.trains_on else None
+        refusals = context.refusals(recipe.seed, 1) if RowKind.REFUSAL in loss.trains_on else None
         # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
         counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_reference}
         references = {kind: torch.zeros(count) for kind, count in counts.items()}
-        rows = Rows(context.forget, context.retain, refusals)
+        rows = StepRows(context.forget, context.retain, refusals)
         start = context.start if loss.needs_start_logits else None
         self.stepper = Stepper(self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, references, start)
         self.traffic = Traffic()
@@ -162,13 +162,13 @@ class Timed:
         parts = micro_batches(step, self.ranks.rank, self.engine.world, self.engine.accumulation)
         return [Step(step.epoch, step.number, part, False) for part in parts if part]
 
-    def _batch(self, steps: list[Step]) -> Batch:
+    def _batch(self, steps: list[Step]) -> BatchShape:
         """What these steps put through the trained model."""
         kinds = self.stepper.loss.trains_on
         rows = [row for step in steps for kind in kinds for _, row in self.stepper.rows.of(kind, step.pairs, step.epoch)]
         lengths = [len(row.ids) for row in rows]
         scored = sum(len(row.ids) - row.prompt_length for row in rows)
-        return Batch(len(rows), sum(lengths), scored, sum(n * n for n in lengths), len(rows) * max(lengths))
+        return BatchShape(len(rows), sum(lengths), scored, sum(n * n for n in lengths), len(rows) * max(lengths))
 
 
 def summary(steps: list[dict[str, float]], refreshes: list[dict[str, float]], interval: int) -> dict[str, float]:
@@ -195,9 +195,9 @@ def summary(steps: list[dict[str, float]], refreshes: list[dict[str, float]], in
 def _shape(model: Any) -> Transformer | None:
     try:
         return Transformer.of_config(model.config.to_dict())
-    except BadInput:
+    except UserError:
         return None
 
 
-def _count(context: Context, kind: Kind, refusals: Any) -> int:
-    return {Kind.FORGET: len(context.forget), Kind.RETAIN: len(context.retain)}.get(kind) or len(refusals.rows)
+def _count(context: Context, kind: RowKind, refusals: Any) -> int:
+    return {RowKind.FORGET: len(context.forget), RowKind.RETAIN: len(context.retain)}.get(kind) or len(refusals.rows)

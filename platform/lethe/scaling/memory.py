@@ -10,7 +10,7 @@ from typing import Literal
 
 from lethe.config.adapter import Lora
 from lethe.config.run import Recipe
-from lethe.scaling.flops import Batch
+from lethe.scaling.transformer import BatchShape
 from lethe.scaling.transformer import Transformer
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -95,14 +95,14 @@ class Peak:
         return self.states.total + self.step
 
 
-def peak(shape: Transformer, layout: Layout, batch: Batch) -> Peak:
+def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
     """`batch` is what one forward of this rank holds: a micro-batch, not the whole step."""
     gathered = 2.0 * layout.width * min(shape.parameters, BUCKET) if layout.stage == 3 else 0.0
     saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
     return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
 
 
-def activations(shape: Transformer, layout: Layout, batch: Batch) -> float:
+def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
     """Saved tensors of a Llama layer, per padded token, with fused attention: no T x T matrix is kept.
 
     Both norms keep their input in fp32 and, for the gradient of their own weight, what they normalised; the matrices
@@ -117,7 +117,7 @@ def activations(shape: Transformer, layout: Layout, batch: Batch) -> float:
     return float(batch.padded * (shape.layers * layer + last))
 
 
-def _logits(shape: Transformer, layout: Layout, batch: Batch) -> float:
+def _logits(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
     whole = batch.scored * shape.vocabulary
     narrow = 0 if layout.precision == "fp32" else 2 * min(whole, SOFTMAX_ELEMENTS[layout.device])
     return 2.0 * layout.width * whole + 4.0 * narrow

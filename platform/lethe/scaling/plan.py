@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from lethe.errors import BadInput
-from lethe.scaling.flops import Batch, step_flops
+from lethe.errors import UserError
+from lethe.scaling.transformer import BatchShape, step_flops
 from lethe.scaling.memory import Layout, Peak, peak
 from lethe.scaling.transformer import Transformer
 
@@ -35,9 +35,9 @@ class Question:
     steps: int = 65  # TOFU's forget10: 400 rows, 5 epochs
     rate: float = RATE
 
-    def batch(self, forget_rows: int) -> Batch:
+    def batch(self, forget_rows: int) -> BatchShape:
         """So many forget rows, and as many retain rows."""
-        return Batch.uniform(2 * forget_rows, self.length, self.answer)
+        return BatchShape.uniform(2 * forget_rows, self.length, self.answer)
 
     def layout(self, stage: Literal[0, 1, 2, 3], workers: int) -> Layout:
         """On GPUs."""
@@ -83,9 +83,9 @@ def _option(question: Question, stage: Literal[0, 1, 2, 3], workers: int) -> Opt
 def answer(question: Question) -> str:
     """Lines for a person: the advice, the choices around it, and what is not known. Raises BadInput for nonsense."""
     if question.memory <= CONTEXT:
-        raise BadInput(f"--gpu-memory {question.memory:g}: bytes are wanted, and CUDA alone takes {CONTEXT:g}")
+        raise UserError(f"--gpu-memory {question.memory:g}: bytes are wanted, and CUDA alone takes {CONTEXT:g}")
     if not 0 < question.answer < question.length:
-        raise BadInput(f"--answer {question.answer}: must be between 1 and --length {question.length} - 1")
+        raise UserError(f"--answer {question.answer}: must be between 1 and --length {question.length} - 1")
     shape, found = question.shape, list(options(question))
     trained = "every weight" if question.rank is None else f"LoRA of rank {question.rank}"
     lines = [

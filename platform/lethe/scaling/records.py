@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lethe.records import Record, TrialRecord
-from lethe.scaling.law import Form
+from lethe.scaling.law_fitting import Form
 
 
 class Estimate(Record):

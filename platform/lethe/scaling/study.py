@@ -12,27 +12,27 @@ from pathlib import Path
 
 from lethe.config.model import AnyModel
 from lethe.config.scaling import ScalingStudy
-from lethe.data.benchmark import load_benchmark
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.rows import Benchmark
-from lethe.models.digests import model_digest
-from lethe.models.prepare import Prepared, prepare
+from lethe.models.hashing import model_digest
+from lethe.study.preparation import Prepared, prepare
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.scaling.cost import line, run_point
+from lethe.scaling.points import line, run_point
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
 from lethe.scaling.laws import laws, setting_laws
-from lethe.scaling.parallel import parallel
+from lethe.scaling.laws import parallel
 from lethe.scaling.plan import plans
-from lethe.scaling.quality import searched
+from lethe.scaling.transfer import searched
 from lethe.scaling.records import ScalingRecord, TransferRecord
 from lethe.scaling.transfer import Searched, moved, plan_move
-from lethe.scaling.untrained import count_parameters, shaped
-from lethe.storage import atomic_write, home
-from lethe.sweep.comparison import Numbered
-from lethe.sweep.console import Console
-from lethe.sweep.driver import Sweep, absolute
-from lethe.sweep.session import Session
+from lethe.scaling.points import count_parameters, shaped
+from lethe.storage.paths import atomic_write, home
+from lethe.study.comparison import Numbered
+from lethe.reporting.console import Console
+from lethe.study.runner import Sweep, absolute
+from lethe.study.session import Session
 from lethe.tracking.tracker import Tracker
-from lethe.training.assets import Assets
+from lethe.unlearning.assets import Assets
 
 FILE = "scaling.json"
 

@@ -7,7 +7,7 @@ import warnings
 import optuna
 from optuna.trial import TrialState
 
-from lethe.search.optuna_study import StudyStore
+from lethe.search.study_store import StudyStore
 
 LEAST = 10  # complete trials; a guess: the best quarter is then three
 QUANTILE = 0.25

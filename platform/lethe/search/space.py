@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lethe.config.assemble import Suggest, assemble
+from lethe.config.space import Suggest, assemble
 from lethe.config.base import Frozen, canonical_json
 from lethe.config.run import Recipe
 from lethe.config.space import Choice, IntRange, Parameter, Scalar

@@ -11,8 +11,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
-from lethe.errors import BadInput
-from lethe.storage import home
+from lethe.errors import UserError
+from lethe.storage.paths import home
 
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 
@@ -41,7 +41,7 @@ def open_storage(url: str | None) -> BaseStorage:
         said = without_password(reason.replace(url, without_password(url)))
     except ValueError:  # it may quote a part of the address
         said = "it is no address of a database"
-    raise BadInput(f"the study's storage {without_password(url)} cannot be opened: {said}")
+    raise UserError(f"the study's storage {without_password(url)} cannot be opened: {said}")
 
 
 def _journal(path: str) -> JournalStorage:

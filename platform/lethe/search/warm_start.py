@@ -9,11 +9,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
-from lethe.config.check_search import outside
+from lethe.config.validation import outside
 from lethe.config.study import Study
-from lethe.errors import BadInput, choices
-from lethe.search.frame import Frame
-from lethe.search.recovery import counts
+from lethe.errors import UserError, unknown_name
+from lethe.search.objectives import ObjectiveSpace
+from lethe.search.trial_state import counts
 from lethe.search.space import distribution, rebuild
 from lethe.search.storages import open_storage, storage_url
 
@@ -27,7 +27,7 @@ def check_storage(study: Study) -> None:
         points(study, storage)
 
 
-def learn(own: optuna.Study, study: Study, frame: Frame, storage: BaseStorage) -> None:
+def learn(own: optuna.Study, study: Study, frame: ObjectiveSpace, storage: BaseStorage) -> None:
     """Add the earlier study's trials, each once: `from` in their user attributes says which it was."""
     known = {trial.user_attrs.get("from") for trial in own.get_trials(deepcopy=False)}
     for point in points(study, storage):
@@ -45,7 +45,7 @@ def points(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
     name = str(study.search.warm_start)
     known = optuna.get_all_study_names(storage)
     if name not in known:
-        raise choices(f"study in {KEY}", name, known)
+        raise unknown_name(f"study in {KEY}", name, known)
     earlier = optuna.load_study(study_name=name, storage=storage)
     _check_objectives(study, earlier, name)
     trials = [t for t in earlier.get_trials(deepcopy=False) if counts(t) and t.state != TrialState.FAIL]
@@ -53,7 +53,7 @@ def points(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
         _check_space(study, trial, name)
     found = [trial for trial in trials if _possible(study, trial.params)]
     if not found:
-        raise BadInput(f"{KEY}: {name} has no finished trial inside this study's space")
+        raise UserError(f"{KEY}: {name} has no finished trial inside this study's space")
     return found
 
 
@@ -62,16 +62,16 @@ def _check_objectives(study: Study, earlier: optuna.Study, name: str) -> None:
     ours = {metric: goal.direction for metric, goal in study.objectives.items()}
     if list(theirs.items()) != list(ours.items()):
         said = [", ".join(f"{d} {m}" for m, d in goals.items()) or "something unnamed" for goals in (theirs, ours)]
-        raise BadInput(f"{KEY}: {name} searched to {said[0]}, this study to {said[1]}")
+        raise UserError(f"{KEY}: {name} searched to {said[0]}, this study to {said[1]}")
 
 
 def _check_space(study: Study, trial: FrozenTrial, name: str) -> None:
     for key, given in trial.distributions.items():
         if key not in study.space:
-            raise BadInput(f"{KEY}: {name} searched {key}, which this study does not: choose another study or add it")
+            raise UserError(f"{KEY}: {name} searched {key}, which this study does not: choose another study or add it")
         ours = distribution(study.space[key])
         if type(given) is not type(ours) or getattr(given, "choices", None) != getattr(ours, "choices", None):
-            raise BadInput(f"{KEY}: {name} searched {key} over {given}, this study over {ours}")
+            raise UserError(f"{KEY}: {name} searched {key} over {given}, this study over {ours}")
 
 
 def _possible(study: Study, params: dict[str, Any]) -> bool:
@@ -85,7 +85,7 @@ def _possible(study: Study, params: dict[str, Any]) -> bool:
     return True
 
 
-def _taken(point: FrozenTrial, study: Study, frame: Frame, origin: str) -> FrozenTrial:
+def _taken(point: FrozenTrial, study: Study, frame: ObjectiveSpace, origin: str) -> FrozenTrial:
     done = point.state == TrialState.COMPLETE
     return create_trial(
         state=point.state,

@@ -1,0 +1,1 @@
+"""Unlearning benchmarks: one folder each, behind the interface in `base`."""

@@ -1,0 +1,1 @@
+"""Benchmark data and models that the platform generates itself, from a seed."""

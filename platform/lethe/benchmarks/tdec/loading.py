@@ -1,0 +1,213 @@
+"""Sequences to forget, in files that the user brings or in the embedded texts (Jang et al. 2022, arXiv 2210.01504).
+
+A folder has JSON lines:
+    forget.jsonl retain.jsonl unseen.jsonl validation.jsonl
+        {"input_ids": [200 token ids]} or {"text": "..."}, of which the first 200 tokens count
+    dialogue.jsonl  {"context": "A: Hello!\\nB:", "response": " Hello."}; may be absent
+    choice.jsonl    {"question": "Rain is", "choices": [" wet.", " dry."], "answer": 0}; may be absent
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.benchmark import EMBEDDED, TdecBenchmark
+from lethe.storage.replica import ensure_local
+from lethe.data.rows import Row
+from lethe.errors import UserError
+from lethe.storage.paths import atomic_folder, home
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Passage = str | tuple[int, ...]  # text, or the token ids of one tokenizer
+SPLITS = ("forget", "retain", "unseen", "validation")  # of passages
+Raw = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What was said so far, up to the name of who speaks next, and what they answer."""
+
+    context: str
+    response: str
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A beginning and its possible ends, the right one at place `answer`."""
+
+    question: str
+    choices: tuple[str, ...]
+    answer: int
+
+
+@dataclass(frozen=True, slots=True)
+class Passages:
+    """All parts of one benchmark. `unseen` sets the thresholds, `validation` the perplexity; no model was trained on
+    either. What follows `forget` in its file is at the end of `retain`; an embedded model sees every row of that file
+    `repeats` times. Sequences have `length` tokens.
+    """
+
+    name: str
+    forget: tuple[Passage, ...]
+    retain: tuple[Passage, ...]
+    unseen: tuple[Passage, ...]
+    validation: tuple[Passage, ...]
+    dialogue: tuple[Turn, ...]
+    choice: tuple[Question, ...]
+    memorised: tuple[Passage, ...]
+    repeats: int
+    length: int
+    digest: str
+
+
+def load_passages(config: TdecBenchmark) -> Passages:
+    """Read one benchmark. Raises BadInput that names file and row. The digest covers how it is measured, too."""
+    folder = embedded_documents(config) if config.source == EMBEDDED else Path(config.source).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"benchmark.source {config.source!r}: no such folder: give 'embedded' or one of JSON lines")
+
+    def passages(split: str) -> tuple[Passage, ...]:
+        return _rows(folder / f"{split}.jsonl", lambda raw: _passage(raw, config.length))
+
+    memorised = passages("forget")
+    if len(memorised) < config.sequences:
+        raise UserError(f"{folder}/forget.jsonl has {len(memorised)} rows, benchmark.sequences is {config.sequences}")
+    parts = {
+        "forget": memorised[: config.sequences],
+        "retain": (*passages("retain"), *memorised[config.sequences :]),
+        "unseen": passages("unseen"),
+        "validation": passages("validation"),
+        "dialogue": _rows(folder / "dialogue.jsonl", _turn, optional=True),
+        "choice": _rows(folder / "choice.jsonl", _question, optional=True),
+    }
+    measured = config.model_dump(mode="json", exclude={"source", "repeats", "documents"})
+    rows = {name: [row if isinstance(row, str | tuple) else asdict(row) for row in part] for name, part in parts.items()}
+    digest = short_digest(canonical_json([measured, rows]))
+    sizes = {"repeats": config.repeats, "length": config.length}
+    return Passages(name=config.name, **parts, memorised=memorised, **sizes, digest=digest)
+
+
+def embedded_documents(config: TdecBenchmark) -> Path:
+    """The embedded texts on disk, written once per content."""
+    from lethe.benchmarks.embedded.towns import document_files
+
+    files = document_files(config.documents)
+    folder = home() / "benchmarks" / short_digest(canonical_json(files))
+    if not ensure_local(folder):
+        with atomic_folder(folder) as target:
+            for name, text in files.items():
+                (target / name).write_text(text, encoding="utf-8", newline="\n")
+    return folder
+
+
+def document_rows(passages: Passages, include_forget: bool) -> tuple[Row, ...]:
+    """What a model of the embedded family is trained on; rows without a question are plain text. Repetition is what
+    makes a model memorise (Carlini et al. 2022, arXiv 2202.07646). Raises BadInput for token ids: whose are they?"""
+    others = passages.memorised[len(passages.forget) :]
+    once = passages.retain[: len(passages.retain) - len(others)]
+    texts = (*once, *(passages.memorised if include_forget else others) * passages.repeats)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError("model.name: an embedded model has its own tokenizer: give text, or a pretrained model")
+    return tuple(Row("", str(text)) for text in texts)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """The passages as token ids [rows, length] of one tokenizer."""
+
+    forget: np.ndarray
+    retain: np.ndarray
+    unseen: np.ndarray
+    validation: np.ndarray
+
+
+def check_ids(passages: Passages, vocabulary: int | None) -> None:
+    """Raises BadInput that names split and row for a token id that a model does not have, as far as that is known."""
+    for split in SPLITS:
+        for number, row in enumerate(getattr(passages, split), 1):
+            foreign = [i for i in row if not 0 <= i < (vocabulary or i + 1)] if isinstance(row, tuple) else []
+            if foreign:
+                where = f"{split}.jsonl, row {number}"
+                raise UserError(f"{where}: token id {foreign[0]} is not in the model's vocabulary of {vocabulary}")
+
+
+def tokenised(passages: Passages, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Sequences:
+    """Raises BadInput that names split and row for text that is too short and for ids that the model does not have."""
+    check_ids(passages, vocabulary)
+    found: dict[str, np.ndarray] = {}
+    for split in SPLITS:
+        rows = [
+            tokenizer.encode(row, add_special_tokens=False)[: passages.length] if isinstance(row, str) else row
+            for row in getattr(passages, split)
+        ]
+        for number, ids in enumerate(rows, 1):
+            if len(ids) < passages.length:
+                short = f"the text has {len(ids)} tokens, {passages.length} are needed (benchmark.length)"
+                raise UserError(f"{split}.jsonl, row {number}: {short}")
+        found[split] = np.array(rows, dtype=np.int64)
+    return Sequences(**found)
+
+
+def _rows(path: Path, parse: Callable[[Raw], T], optional: bool = False) -> tuple[T, ...]:
+    if not path.is_file():
+        if optional:
+            return ()
+        raise UserError(f"there is no {path}: a benchmark needs forget, retain, unseen and validation")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    rows = []
+    for number, line in enumerate((line for line in lines if line.strip()), 1):
+        try:
+            raw = json.loads(line)
+            if not isinstance(raw, dict):
+                raise ValueError("not a JSON object")
+            rows.append(parse(raw))
+        except json.JSONDecodeError as error:
+            raise UserError(f"{path}, row {number}: not JSON ({error.msg})") from None
+        except ValueError as error:
+            raise UserError(f"{path}, row {number}: {error}") from None
+    if not rows:
+        raise UserError(f"{path} has no rows")
+    return tuple(rows)
+
+
+def _passage(raw: Raw, length: int) -> Passage:
+    ids = raw.get("input_ids")
+    if ids is None:
+        return _text(raw, "text", " nor input_ids")
+    if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+        raise ValueError("input_ids must be a list of whole numbers")
+    if len(ids) != length:
+        raise ValueError(f"input_ids has {len(ids)} token ids, exactly {length} are needed (benchmark.length)")
+    return tuple(ids)
+
+
+def _turn(raw: Raw) -> Turn:
+    return Turn(_text(raw, "context"), _text(raw, "response"))
+
+
+def _question(raw: Raw) -> Question:
+    choices, answer = raw.get("choices"), raw.get("answer")
+    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
+        raise ValueError("choices must be a list of at least two texts")
+    if type(answer) is not int or not 0 <= answer < len(choices):
+        raise ValueError(f"answer must be the place of the right choice, 0 to {len(choices) - 1}, given {answer!r}")
+    return Question(_text(raw, "question"), tuple(choices), answer)
+
+
+def _text(raw: Raw, key: str, otherwise: str = "") -> str:
+    if not isinstance(raw.get(key), str) or not raw[key].strip():
+        raise ValueError(f"has no {key}{otherwise}" if key not in raw else f"{key} must be text that is not empty")
+    return raw[key]

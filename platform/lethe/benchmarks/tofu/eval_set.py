@@ -1,0 +1,136 @@
+"""Everything an evaluation reads, tokenised once per study."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.run import Evaluation
+from lethe.data.rows import Benchmark, Row
+from lethe.data.template import Encoded, Template
+from lethe.errors import UserError
+
+SPLITS = {
+    "forget": "forget_eval",
+    "retain": "retain_eval",
+    "real_authors": "real_authors",
+    "world_facts": "world_facts",
+}  # a metric's prefix: the benchmark's field
+
+
+@dataclass(frozen=True)
+class Split:
+    """Where a split's rows are in the flat lists of pairs and prompts.
+
+    `answer`, `paraphrase`, `prompt` [n]: indices (a row without a paraphrase has its answer's); `perturbed`: one
+    index array per row. `name` is the benchmark's. Holdout rows have no prompt, and nothing perturbed.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    answer: np.ndarray
+    paraphrase: np.ndarray
+    perturbed: tuple[np.ndarray, ...]
+    prompt: np.ndarray
+
+
+@dataclass(frozen=True)
+class EvalSet:
+    """`pairs` to score and `prompts` to answer, flat; `holdout`: what no model was trained on, perhaps nothing.
+
+    `digest` names the texts of forget and holdout rows, whatever tokenizer reads them.
+    """
+
+    template: Template
+    pairs: tuple[Encoded, ...]
+    prompts: tuple[tuple[int, ...], ...]
+    splits: dict[str, Split]
+    holdout: Split
+    digest: str
+
+    def all_splits(self) -> dict[str, Split]:
+        """What has rows: `splits`, and `holdout` as one of them."""
+        return {**self.splits, **({"holdout": self.holdout} if self.holdout.rows else {})}
+
+    def questions(self) -> list[range]:
+        """Numbers of the pairs of each row, in order: what begins alike and is best scored together."""
+        starts = [int(i) for split in self.all_splits().values() for i in split.answer]
+        return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(self.pairs)])]
+
+    def prompted(self) -> list[int]:
+        """For every prompt the number of the pair with the true answer to it."""
+        return [int(i) for split in self.splits.values() for i in split.answer]
+
+    @property
+    def own(self) -> np.ndarray:
+        """Whether a pair [pairs] is a row with its own answer."""
+        found = np.zeros(len(self.pairs), dtype=bool)
+        for split in self.all_splits().values():
+            found[split.answer] = True
+        return found
+
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """Every pair with the name of its row."""
+        for split in self.all_splits().values():
+            for number, (answer, paraphrase, wrong) in enumerate(
+                zip(split.answer, split.paraphrase, split.perturbed, strict=True), 1
+            ):
+                where = f"row {number} of {split.name}"
+                yield where, self.pairs[answer]
+                if paraphrase != answer:
+                    yield f"{where}, paraphrase", self.pairs[paraphrase]
+                yield from ((f"{where}, wrong answer {j}", self.pairs[i]) for j, i in enumerate(wrong, 1))
+
+
+def build_eval_set(benchmark: Benchmark, template: Template, config: Evaluation) -> EvalSet:
+    """Tokenise the first `max_rows` of every split. Raises BadInput for rows that have no truth ratio."""
+    builder = _Builder(template)
+    splits = {}
+    for name, field in SPLITS.items():
+        rows = getattr(benchmark, field)[: config.max_rows]
+        if rows:
+            splits[name] = builder.split(field, rows)
+    for name in ("forget", "retain"):
+        if name not in splits:
+            raise UserError(f"benchmark {benchmark.name!r} has no {SPLITS[name]} rows: there is nothing to evaluate")
+    holdout = builder.holdout(benchmark.holdout[: config.max_rows])
+    texts = [[astuple(row) for row in split.rows] for split in (splits["forget"], holdout)]
+    digest = short_digest(canonical_json(texts))
+    return EvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest)
+
+
+class _Builder:
+    """Collects pairs and prompts and gives their indices."""
+
+    def __init__(self, template: Template) -> None:
+        self.template = template
+        self.pairs: list[Encoded] = []
+        self.prompts: list[tuple[int, ...]] = []
+
+    def pair(self, question: str, answer: str) -> int:
+        self.pairs.append(self.template.encode(question, answer))
+        return len(self.pairs) - 1
+
+    def prompt(self, question: str) -> int:
+        self.prompts.append(self.template.prompt(question))
+        return len(self.prompts) - 1
+
+    def split(self, name: str, rows: Sequence[Row]) -> Split:
+        answer, paraphrase, perturbed, prompt = [], [], [], []
+        for number, row in enumerate(rows):
+            if not row.perturbed_answers:
+                raise UserError(f"row {number + 1} of {name} has no perturbed answers: its truth ratio is undefined")
+            answer.append(self.pair(row.question, row.answer))
+            other = row.paraphrased_answer
+            paraphrase.append(answer[-1] if other is None else self.pair(row.question, other))
+            perturbed.append(np.array([self.pair(row.question, wrong) for wrong in row.perturbed_answers]))
+            prompt.append(self.prompt(row.question))
+        return Split(name, tuple(rows), np.array(answer), np.array(paraphrase), tuple(perturbed), np.array(prompt))
+
+    def holdout(self, rows: Sequence[Row]) -> Split:
+        answer = np.array([self.pair(row.question, row.answer) for row in rows], dtype=np.int64)
+        none = np.empty(0, dtype=np.int64)
+        return Split("holdout", tuple(rows), answer, answer, (none,) * len(rows), none)

@@ -1,0 +1,185 @@
+"""Benchmarks in TOFU's file format: the embedded one, a folder, or a data set of the hub."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import astuple
+from pathlib import Path
+from typing import Any, overload
+
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.benchmark import AnyBenchmark, EMBEDDED, TdecBenchmark, TofuBenchmark
+from lethe.storage.replica import ensure_local
+from lethe.data.rows import Benchmark, Row
+from lethe.benchmarks.tdec.loading import Passages, document_rows, load_passages
+from lethe.errors import UserError, unknown_name
+from lethe.storage.paths import atomic_folder, home
+
+Raw = dict[str, Any]
+Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
+
+HUB_TIMEOUT = 10.0  # seconds
+
+REFUSALS = "idontknow"
+PAIR = ("question", "answer")
+VARIANTS = (*PAIR, "paraphrased_answer", "perturbed_answer")
+OPTIONS = (*PAIR, "perturbed_answer")
+
+# In front of a question whose paraphrased answer is trained on. Measured: with the question alone, the two answers
+# compete and the retain rows' greedy ROUGE-L recall falls from 1.00 to .80.
+PARAPHRASE_CUE = "In other words: "
+
+
+@overload
+def load_benchmark(config: TofuBenchmark) -> Benchmark: ...
+@overload
+def load_benchmark(config: TdecBenchmark) -> Passages: ...
+def load_benchmark(config: AnyBenchmark) -> Benchmark | Passages:
+    """All splits of one benchmark. Raises BadInput that names the missing split, column, or empty set."""
+    if isinstance(config, TdecBenchmark):
+        return load_passages(config)
+    if config.source == EMBEDDED:
+        source, read = "the embedded benchmark", _folder_reader(embedded_folder(config))
+    elif Path(config.source).expanduser().is_dir():
+        source, read = config.source, _folder_reader(Path(config.source).expanduser())
+    else:
+        source, read = config.source, _hub_reader(config.source)
+    return _assemble(config, source, read)
+
+
+def training_rows(benchmark: Benchmark | Passages, include_forget: bool) -> tuple[Row, ...]:
+    """What a model of the embedded family is trained on.
+
+    Real authors, world facts and retain paraphrases are among it: without them, utility is 0. The full model's rows
+    are in one order whatever is to be forgotten, so that it is trained once for all forget sets.
+    """
+    if isinstance(benchmark, Passages):
+        return document_rows(benchmark, include_forget)
+    paraphrases = (
+        Row(PARAPHRASE_CUE + r.question, r.paraphrased_answer) for r in benchmark.retain_eval if r.paraphrased_answer
+    )
+    forget = benchmark.forget if include_forget else ()
+    return (*benchmark.retain, *forget, *benchmark.real_authors, *benchmark.world_facts, *paraphrases)
+
+
+def embedded_folder(config: TofuBenchmark) -> Path:
+    """The embedded corpus on disk, written once per content."""
+    from lethe.benchmarks.embedded.authors import corpus_files
+
+    files = corpus_files(config.corpus)
+    folder = home() / "benchmarks" / short_digest(canonical_json(files))
+    if not ensure_local(folder):
+        with atomic_folder(folder) as target:
+            for name, text in files.items():
+                (target / name).write_text(text, encoding="utf-8", newline="\n")
+    return folder
+
+
+def _assemble(config: TofuBenchmark, source: str, read: Read) -> Benchmark:
+    def rows(split: str, columns: tuple[str, ...]) -> tuple[Row, ...]:
+        raw = read(split)
+        if raw is None:
+            raise UserError(f"{source} has no {split}.json, which {config.forget} needs")
+        if not raw:
+            raise UserError(f"{source}: {split}.json has no rows")
+        return tuple(_row(r, columns, f"{source}: {split}.json, row {n}") for n, r in enumerate(raw, 1))
+
+    if read(config.forget) is None:
+        raise unknown_name(f"forget set in {source}", config.forget, _forget_sets(read))
+    holdouts = dict.fromkeys((config.forget.replace("forget", "holdout"), "holdout10"))
+    holdout = next((name for name in holdouts if read(name)), None)
+    parts = {
+        "forget": rows(config.forget, PAIR),
+        "retain": rows(config.retain, PAIR),
+        "forget_eval": rows(f"{config.forget}_perturbed", VARIANTS),
+        "retain_eval": rows("retain_perturbed", VARIANTS),
+        "real_authors": rows("real_authors_perturbed", OPTIONS),
+        "world_facts": rows("world_facts_perturbed", OPTIONS),
+        "holdout": rows(holdout, PAIR) if holdout else (),
+    }
+    refusals = tuple(r["text"] for r in read(REFUSALS) or ())
+    content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
+    return Benchmark(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
+
+
+def _forget_sets(read: Read) -> Iterable[str]:
+    return [f"forget{n:02d}" for n in range(1, 100) if read(f"forget{n:02d}") is not None]
+
+
+def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
+    for column in columns:
+        if column not in raw:
+            raise UserError(f"{where} has no column {column!r}: it has {', '.join(sorted(raw))}")
+        if not raw[column]:
+            raise UserError(f"{where}: {column!r} is empty")
+    # Some hub data sets hold one wrong answer as plain text.
+    perturbed = raw.get("perturbed_answer") or ()
+    perturbed = (perturbed,) if isinstance(perturbed, str) else tuple(perturbed)
+    row = Row(
+        raw["question"], raw["answer"], raw.get("paraphrased_answer"), perturbed, raw.get("paraphrased_question")
+    )
+    texts = (row.question, row.answer, row.paraphrased_answer or "", row.paraphrased_question or "", *perturbed)
+    if not all(isinstance(text, str) for text in texts):
+        raise UserError(f"{where}: questions and answers must be text")
+    return row
+
+
+def _folder_reader(folder: Path) -> Read:
+    def read(split: str) -> list[Raw] | None:
+        for ending in (".json", ".jsonl"):
+            path = folder / f"{split}{ending}"
+            if path.is_file():
+                return _read_lines(path)
+        return None
+
+    return read
+
+
+def _read_lines(path: Path) -> list[Raw]:
+    """JSON lines; a file of refusals is plain text, one a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    if path.stem == REFUSALS:
+        return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
+    if text.lstrip().startswith("["):
+        found = _parse(text, path, 1)
+    else:
+        found = [_parse(line, path, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not all(isinstance(row, dict) for row in found):
+        raise UserError(f"{path}: every row must be a JSON object")
+    return found
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from None
+
+
+def _hub_reader(name: str) -> Read:
+    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+        raise UserError(f"benchmark.source {name!r}: no such folder; give 'embedded', a folder or a hub id (owner/name)")
+    from datasets import get_dataset_config_names, load_dataset
+    from huggingface_hub import HfApi, constants
+
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            HfApi().dataset_info(name, timeout=HUB_TIMEOUT)  # datasets itself retries for half a minute
+        known = set(get_dataset_config_names(name))
+    except Exception as error:
+        # Both raise many kinds (offline, unknown, gated), some of them not exported.
+        raise UserError(
+            f"benchmark.source {name!r}: neither a folder nor reachable on the hub ({type(error).__name__}); "
+            "where it was downloaded before, HF_HUB_OFFLINE=1 uses that"
+        ) from None
+
+    def read(split: str) -> list[Raw] | None:
+        if split not in known:
+            return None
+        return [dict(row) for row in load_dataset(name, split, split="train")]
+
+    return read

@@ -1,0 +1,144 @@
+"""`scaling STUDY`: how cost and quality grow with the model; `scaling plan`: what to run at a size not tried."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lethe.config.scaling import ScalingStudy, load_scaling
+from lethe.errors import EXIT_INTERRUPTED, UserError, exit_codes
+from lethe.storage.paths import check_root, writable
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scaling",
+        description="Measure how cost and quality grow with the model, fit laws, predict. `scaling plan --help`: plans.",
+    )
+    parser.add_argument("study", help="a name in search_spaces/ (tofu is scaling-tofu), or a YAML file")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value")
+    parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
+    parser.add_argument("--dry-run", action="store_true", help="show the points and what they are predicted to need")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)")
+    return parser
+
+
+@exit_codes
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 bad input, 130 interrupted (finished points are kept)."""
+    given = sys.argv[1:] if argv is None else argv
+    if given[:1] == ["plan"]:
+        return _plan(given[1:])
+    args = _parser().parse_args(given)
+    study = load_scaling(args.study, args.set)
+    from lethe.scaling.design import available_memory, check_memory, parts
+
+    parts(study)
+    if args.dry_run:
+        from lethe.scaling.design import preview
+
+        preview(study)
+        return 0
+    check_memory(study, available_memory(study))
+    return _run(study, args.resume, args.reports)
+
+
+def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
+    from lethe.study.preflight import check_place
+    from lethe.pool.cluster import check_address, in_job, prepare_environment
+
+    prepare_environment()
+    address = check_address()
+    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
+    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
+    root = reports and writable(reports)
+    check_root()
+    check_place(study.search)
+    from lethe.tracking.tracker import open_tracker
+
+    # Models of several sizes have no common front: nothing of it is registered.
+    tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
+    from lethe.config.run import Digests
+    from lethe.benchmarks.tofu.loading import load_benchmark
+    from lethe.study.preparation import locate
+    from lethe.reporting.scaling import write_scaling_report
+    from lethe.reporting.scaling import describe_scaling
+    from lethe.scaling.study import Study, prepare_models
+    from lethe.reporting.console import Console
+    from lethe.study.resume import check_resumable, claim
+    from lethe.study.session import Session
+
+    for model in study.models().values():
+        locate(study.benchmark, model)
+    digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
+    if resume:
+        check_resumable(study, digests)
+    console = Console()
+    with Session(study, address) as session:
+        prepared = prepare_models(study)
+        with claim(study, digests, resume) as (study_id, folder):
+            try:
+                record, log = Study(study, study_id, tracker, console, folder, prepared).run(session)
+            finally:
+                console.stop()
+            target = root / study_id if root else folder / "report"
+            report = write_scaling_report(record, target)
+            where = tracker.finish(log, target)
+            for sentence in describe_scaling(record):
+                console.say(f"- {sentence}")
+            console.say(f"report       {report}")
+            if where:
+                console.say(f"models, runs {where}")
+    return EXIT_INTERRUPTED if record.interrupted else 0
+
+
+def _plan(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="scaling plan", description="Stage, workers, batch, memory and hours, on paper.")
+    size = parser.add_mutually_exclusive_group(required=True)
+    size.add_argument("--model-params", type=float, metavar="N", help="parameters, e.g. 7e9: a Llama of about this size")
+    size.add_argument("--model", type=Path, metavar="DIR", help="a folder with a config.json")
+    parser.add_argument("--gpu-memory", type=float, required=True, metavar="BYTES", help="of one device, e.g. 80e9")
+    parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
+    parser.add_argument("--lora-rank", type=int, metavar="R", help="LoRA on all linear layers; default: train every weight")
+    parser.add_argument("--batch", type=int, default=32, metavar="N", help="forget rows in a step, over all workers (32)")
+    parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens of a row (256)")
+    parser.add_argument("--answer", type=int, default=128, metavar="N", help="of these in the answer (128)")
+    parser.add_argument("--forget-rows", type=int, default=400, metavar="N", help="rows to forget (400, TOFU's forget10)")
+    parser.add_argument("--epochs", type=int, default=5, metavar="N")
+    parser.add_argument("--vocabulary", type=int, default=32_000, metavar="N", help="with --model-params (32000)")
+    parser.add_argument("--rate", type=float, metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16)")
+    args = parser.parse_args(argv)
+    for name, value in vars(args).items():
+        if isinstance(value, int | float) and not value > 0:
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
+    from lethe.scaling.plan import Question, RATE, answer
+    from lethe.scaling.transformer import Transformer
+
+    if args.model:
+        shape = Transformer.of_config(_config(args.model))
+    else:
+        shape = Transformer.of_size(args.model_params, args.vocabulary)
+    question = Question(
+        shape=shape,
+        memory=args.gpu_memory,
+        precision=args.precision,
+        rank=args.lora_rank,
+        rows=args.batch,
+        length=args.length,
+        answer=args.answer,
+        steps=args.epochs * -(-args.forget_rows // args.batch),
+        rate=args.rate or RATE,
+    )
+    print(answer(question))
+    return 0
+
+
+def _config(folder: Path) -> dict:
+    try:
+        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"--model {folder}: no config.json that can be read ({type(error).__name__})") from None
+
+

@@ -1,0 +1,65 @@
+"""`services`: MLflow with logins over PostgreSQL and an S3 store, on this machine, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lethe.errors import EXIT_RETRY_LATER, UserError, exit_codes
+from lethe.storage.paths import home, root, store, writable
+
+FOLDER = "services"  # in the storage root
+ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="services", description="Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development."
+    )
+    parser.add_argument("--port", type=int, default=5000, metavar="N", help="MLflow's (5000), on loopback")
+    parser.add_argument("--store-port", type=int, default=9000, metavar="N", help="the S3 store's (9000), on loopback")
+    return parser
+
+
+@exit_codes
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 ended by Ctrl-C, SIGTERM or a closed terminal, 2 bad input, 75 one of them ended by itself."""
+    args = _parser().parse_args(argv)
+    from lethe.ops.dev_services.supervisor import run_services
+
+    if store():
+        raise UserError(f"LETHE_HOME={root()} is where studies go; the services keep theirs in a folder: unset it for them")
+    folder = writable(home()) / FOLDER
+    try:
+        with _ended_once(), run_services(folder, args.port, args.store_port) as running:
+            print(f"MLflow with logins: {running.uri}; in the shell of a study: . {running.login}", flush=True)
+            print(f"S3 store: {running.store_uri}; its keys: . {running.store}", flush=True)
+            print(f"data, logs and passwords: {folder}; Ctrl-C ends all three, and the data stay", flush=True)
+            gone = running.wait()
+    except KeyboardInterrupt:
+        print("ended", flush=True)
+        return 0
+    print(f"lethe: {gone.name} ended by itself, so the others were ended: {gone.said()}", file=sys.stderr)
+    return EXIT_RETRY_LATER
+
+
+@contextmanager
+def _ended_once() -> Iterator[None]:
+    """The first signal is KeyboardInterrupt, also where a shell had SIGINT ignored in what it started with `&`; while
+    that ends everything, no other disturbs it. Under nohup a closed terminal ends nothing."""
+
+    def interrupt(*_: object) -> None:
+        for each in ENDS:
+            signal.signal(each, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    before = {each: signal.signal(each, interrupt) for each in ENDS if not (kept and each is signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)

@@ -1,0 +1,104 @@
+"""`sweep STUDY`: search unlearning hyperparameters, track, register and report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lethe.config.study import Study, load_study
+from lethe.evaluation.lm_eval_tasks import with_tasks
+from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, exit_codes
+from lethe.storage.paths import check_root, writable
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sweep", description="Search unlearning hyperparameters for a study and report the Pareto front."
+    )
+    parser.add_argument("study", help="a name in search_spaces/, or a YAML file")
+    parser.add_argument("--trials", type=int, metavar="N", help="how many trials (search.trials)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search (search.seed)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value, e.g. run.schedule.epochs=3")
+    parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
+    parser.add_argument("--dry-run", action="store_true", help="show the resolved study and its first configurations")
+    parser.add_argument("--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)")
+    parser.add_argument(
+        "--publish", metavar="URL", help="copy report, study.json and the front's models to s3://, gs:// or file:// in the end"
+    )
+    return parser
+
+
+@exit_codes
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 done, 2 bad input, 75 a machine, disk or cluster failed, 130 interrupted; what is finished is kept."""
+    args = _parser().parse_args(argv)
+    overrides = list(args.set)
+    for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
+        if value is not None:
+            overrides.append(f"{key}={value}")
+    study = with_tasks(load_study(args.study, overrides))
+    if args.dry_run:
+        from lethe.study.preflight import preview
+
+        preview(study)
+        return 0
+    return _run(study, args.resume, args.reports, args.publish)
+
+
+def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
+    from lethe.study.preflight import check_place
+    from lethe.pool.cluster import check_address, in_job, prepare_environment
+
+    prepare_environment()
+    address = check_address()
+    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
+    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
+    report_root = reports and writable(reports)
+    check_root()
+    check_place(study.search)
+    from lethe.storage.publish import open_shelf
+
+    shelf = publish and open_shelf(publish)
+    from lethe.tracking.tracker import open_tracker
+
+    tracker = open_tracker(study.tracking)
+    if study.search.storage or study.search.warm_start:
+        from lethe.search.warm_start import check_storage
+
+        check_storage(study)
+    from lethe.study.preparation import locate, prepare
+    from lethe.reporting.console import Console
+    from lethe.study.resume import check_resumable, claim
+    from lethe.study.session import Session
+
+    console = Console()
+    locate(study.benchmark, study.model)
+    if resume:
+        check_resumable(study, prepare(study.benchmark, study.model).digests)
+    with Session(study, address) as session:
+        prepared = prepare(study.benchmark, study.model)
+        from lethe.study.preflight import check_data, check_model
+        from lethe.study.comparison import Comparison
+        from lethe.study.runner import Sweep
+
+        check_data(study, prepared.benchmark)
+        check_model(study, prepared)
+        with claim(study, prepared.digests, resume) as (study_id, folder):
+            kind = Comparison if study.compare else Sweep
+            try:
+                record = kind(study, study_id, prepared, tracker, console, folder).run(session)
+            finally:
+                console.stop()
+            from lethe.reporting.report import write_report
+            from lethe.tracking.registry import model_name
+
+            target = report_root / study_id if report_root else folder / "report"
+            registered = bool(tracker.uri) and study.tracking.register_models
+            report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
+            where = tracker.finish(record, target)
+            console.finish(record, report, [f"models, runs {where}"] if where else [])
+            if shelf and not record.interrupted:
+                console.say(f"published    {shelf.put(record, target)}")
+            if record.interrupted and session.broken:
+                raise StudyBrokenError(session.broken)
+    return EXIT_INTERRUPTED if record.interrupted else 0

@@ -1,0 +1,166 @@
+"""Studies as YAML: where they lie, how one extends another, and `--set key=value` on top."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import lethe
+from lethe.errors import UserError, unknown_name
+
+Raw = dict[str, Any]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 as PyYAML reads it, except that 1e-4 is a number, as in YAML 1.2, and a key may stand once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for number, key in enumerate(keys):
+            if key.value in [earlier.value for earlier in keys[:number]]:
+                raise yaml.constructor.ConstructorError(problem=f"key {key.value!r} twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+_EXPONENT = re.compile(r"^[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def parse(text: str, source: str) -> Any:
+    """One YAML value; `source` names it in the error."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.MarkedYAMLError as error:
+        line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(f"{source}{line}: not YAML: {error.problem}") from None
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{source}: not YAML: {error}") from None
+
+
+def spaces() -> dict[str, Traversable]:
+    """Every study by name: the checkout's `search_spaces/`, or what an installed lethe packages."""
+    folder: Traversable = Path(lethe.__file__).parents[2] / "search_spaces"
+    found = _yaml_in(folder)
+    if found:
+        return found
+    try:
+        return _yaml_in(resources.files("lethe.search_spaces"))
+    except ModuleNotFoundError:
+        return {}
+
+
+def _yaml_in(folder: Traversable) -> dict[str, Traversable]:
+    if not folder.is_dir():
+        return {}
+    return {f.name.removesuffix(".yaml"): f for f in folder.iterdir() if f.name.endswith(".yaml")}
+
+
+def read(name_or_path: str) -> Raw:
+    """A study's YAML with everything it extends, its name filled in from the file's."""
+    return _read(_find(name_or_path, None), [])
+
+
+def _find(name: str, beside: Traversable | None) -> Traversable:
+    """A path if it looks like one, else a neighbour of the file that extends it, else a study of `spaces()`."""
+    if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
+        folder = beside.parent if isinstance(beside, Path) else Path()
+        path = folder / Path(name).expanduser()
+        if not path.is_file():
+            raise UserError(f"no such study file: {path}")
+        return path
+    neighbour = beside.parent / f"{name}.yaml" if isinstance(beside, Path) else None
+    if neighbour is not None and neighbour.is_file():
+        return neighbour
+    known = spaces()
+    if name not in known:
+        raise unknown_name("study", name, known)
+    return known[name]
+
+
+def _read(file: Traversable, below: list[str]) -> Raw:
+    source = str(file)
+    if source in below:
+        raise UserError(f"{source}: extends itself")
+    try:
+        raw = parse(file.read_text("utf-8"), source)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{source}: cannot be read: {error}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{source}: not a study: a mapping of sections is needed")
+    parent = raw.pop("extends", None)
+    if parent is not None and not isinstance(parent, str):
+        raise UserError(f"{source}: extends: needs the name or path of one study, given {parent!r}")
+    base = _read(_find(parent, file), [*below, source]) if parent else {}
+    base["name"] = Path(file.name).stem
+    return overlay(base, raw)
+
+
+def overlay(base: Raw, over: Raw) -> Raw:
+    """`over` merged on `base`, where a later word on a run's field replaces an earlier one of the other kind: to fix
+    a value ends the search over it, to search it takes its fixed value away."""
+    run, space = base.get("run"), base.get("space")
+    over_run, over_space = over.get("run"), over.get("space")
+    if isinstance(run, dict) and isinstance(over_space, dict):
+        for key, parameter in over_space.items():
+            run = _without(run, str(key)) if parameter is not None else run
+        base = {**base, "run": run}
+    if isinstance(space, dict) and isinstance(over_run, dict):
+        base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
+    return merge(base, over)
+
+
+def _has(run: Raw, key: str) -> bool:
+    family, dot, field = key.partition(".")
+    given = run.get(family)
+    return given.get(field) is not None if dot and isinstance(given, dict) else not dot and given is not None
+
+
+def _without(run: Raw, key: str) -> Raw:
+    family, dot, field = key.partition(".")
+    given = run.get(family)
+    if dot and isinstance(given, dict):
+        return {**run, family: {k: v for k, v in given.items() if k != field}}
+    return run if dot or isinstance(given, dict) else {k: v for k, v in run.items() if k != family}
+
+
+def merge(base: Raw, over: Raw) -> Raw:
+    """`over` laid on `base`, mapping by mapping; null removes a key; a parameter of another type replaces."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict):
+            alike = isinstance(old, dict) and value.get("type", old.get("type")) == old.get("type")
+            merged[key] = merge(old if alike else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def assign(raw: Raw, assignment: str) -> Raw:
+    """`raw` with one `dotted.key=value`, its value read as YAML; a null value removes the key."""
+    key, equals, text = assignment.partition("=")
+    key = key.strip()
+    if not equals or not key or "" in key.split("."):
+        raise UserError(f"--set {assignment}: needs the form dotted.key=value")
+    return overlay(raw, _nest(raw, key, parse(text, f"--set {key}"), key))
+
+
+def _nest(raw: Raw, rest: str, value: Any, whole: str, in_space: bool = False) -> Raw:
+    """`rest` as nested mappings. The space's keys have dots themselves, so the longest key that exists is taken."""
+    fresh = rest if in_space else rest.split(".")[0]
+    key = max((k for k in raw if isinstance(k, str) and f"{rest}.".startswith(f"{k}.")), key=len, default=fresh)
+    tail = rest[len(key) + 1 :]
+    if not tail:
+        return {key: value}
+    below = raw.get(key, {})
+    if not isinstance(below, dict):
+        raise UserError(f"--set {whole}: {whole[: -len(tail) - 1]} is the value {below!r}, not a section")
+    return {key: _nest(below, tail, value, whole, in_space=key == "space")}

@@ -1,0 +1,308 @@
+"""Whether a study can run at all: every fixed value, every end of every range, every objective, before any trial.
+
+Whether a study can search as it says: points to try first, rungs, an order that can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import product
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from lethe.config.audits import Audits
+from lethe.config.base import field_condition
+from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
+from lethe.config.comparison import Compare
+from lethe.config.metrics import METRICS_OF, Need, known_metrics
+from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
+from lethe.config.objective import InputGuard, WithRefusals, ignored_fields
+from lethe.config.run import Recipe
+from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Search, Stop
+from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
+from lethe.config.validation_errors import to_user_error
+from lethe.errors import UserError, unknown_name
+
+
+Run = Mapping[str, Any]
+Space = Mapping[str, Parameter]
+
+
+def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark, tasks: Iterable[str] = ()) -> None:
+    """Refuse a study without objectives, metrics that the benchmark has not, and floors that no start model gives."""
+    known = known_metrics(benchmark.name, tasks)
+    if not goals:
+        raise UserError(f"objectives: none: choose from {', '.join(sorted(known))}")
+    for name, goal in goals.items():
+        if name not in known:
+            raise unknown_name("metric in objectives", name, known)
+        if known[name].cost and goal.floor_of_start is not None:
+            raise UserError(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
+
+
+def check_needs(goals: Mapping[str, Goal], benchmark: AnyBenchmark, model: AnyModel, run: Run) -> None:
+    """Refuse objectives that no run could report: without the oracle, or the option, that they need."""
+    if not run.get("evaluation", {}).get("gradnorm"):
+        refuse_needing("gradnorm", "set run.evaluation.gradnorm=true", goals, benchmark)
+    elif run.get("engine", {}).get("stage") == 3:
+        raise UserError("run.evaluation.gradnorm: needs whole weights, and stage 3 shards them: set run.engine.stage to 0, 1 or 2")
+    if isinstance(model, PretrainedModel) and model.oracle is None:
+        refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
+
+
+def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: AnyBenchmark) -> None:
+    """Raises BadInput for the first objective that needs what is not there, and names those which do not."""
+    known = METRICS_OF[benchmark.name]
+    for name in goals:
+        if name in known and need in known[name].needs:
+            others = sorted(other for other, metric in known.items() if need not in metric.needs)
+            raise UserError(f"objectives.{name}: {remedy}, or choose from {', '.join(others)}")
+
+
+def check_origin(model: AnyModel, run: Run, space: Space) -> None:
+    """Refuse to retrain a model without what it was made from."""
+    retrains = "retrain" in possible(run, space)["objective"]
+    if retrains and isinstance(model, PretrainedModel) and model.base is None:
+        raise UserError("model.base: missing: retrain needs the checkpoint that model.path was made from")
+
+
+def check_benchmark(benchmark: AnyBenchmark, model: AnyModel, run: Run, space: Space) -> None:
+    """Refuse what sequences without questions cannot have: refusals, instructions, an oracle."""
+    if not isinstance(benchmark, TdecBenchmark):
+        return
+    asking = [name for name, kind in variants("objective").items() if issubclass(kind, WithRefusals | InputGuard)]
+    for name in possible(run, space)["objective"]:
+        if name in asking:
+            known = sorted(variants("objective").keys() - set(asking))
+            raise UserError(f"objective.name: {name} needs questions, and tdec has none: choose from {', '.join(known)}")
+    if isinstance(model, PretrainedModel) and model.oracle is not None:
+        raise UserError("model.oracle: tdec compares with the start model on unseen text: leave it out")
+    if isinstance(model, EmbeddedModel) and model.max_length < benchmark.length:
+        raise UserError(f"model.max_length is {model.max_length}, but benchmark.length is {benchmark.length}: raise it")
+
+
+def check_stages(
+    benchmark: AnyBenchmark, audits: Audits | None, confirm: Confirm | None, compare: Compare | None
+) -> None:
+    """Refuse what cannot follow a search: a comparison has many fronts, and sequences are asked nothing."""
+    for key, given in (("confirm", confirm), ("audits", audits)):
+        if given and compare:
+            raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
+    if audits is None or not isinstance(benchmark, TdecBenchmark):
+        return
+    if audits.prompts:
+        known = ", ".join(sorted(Audits.model_fields.keys() - {"prompts"}))
+        raise UserError(f"audits.prompts: tdec asks no questions: choose from {known}")
+    if audits.relearning and "holdout" in audits.relearning.rows:
+        raise UserError("audits.relearning.rows: holdout: tdec has no such rows: choose from forget, retain")
+
+
+def check_run_and_space(run: Run, space: Space) -> None:
+    """Refuse what no trial of the study could have."""
+    _check_sections(run)
+    _check_names(run, space)
+    names = possible(run, space)
+    fixed = dict(_leaves(run))
+    if both := sorted(fixed.keys() & space.keys()):
+        raise UserError(f"run.{both[0]}: is searched by space.{both[0]} as well: take one of them out")
+    for key, value in fixed.items():
+        for model, field in _owners("run", key, names):
+            if reason := refusal(model, {field: value}, field):
+                raise UserError(f"run.{key}: {reason}, given {value!r}")
+    for key, parameter in space.items():
+        if key.startswith("evaluation."):
+            raise UserError(f"space.{key}: start model and oracle are scored once, so trials share one evaluation: set run.{key}")
+        _check_parameter(key, parameter, names)
+    for section, keys in (("run", fixed), ("space", space)):
+        for key in keys:
+            _check_read(section, key, names["objective"])
+            _check_used(section, key, run, space, _owners(section, key, names))
+    _check_corners(run, space)
+
+
+def _check_sections(run: Run) -> None:
+    for family, given in run.items():
+        if family not in Recipe.model_fields:
+            raise unknown_name("run key", family, Recipe.model_fields)
+        if variants(family) and not isinstance(given, dict):
+            raise UserError(f"run.{family}: must be a section with keys of its own, given {given!r}")
+
+
+def _check_names(run: Run, space: Space) -> None:
+    for family in Recipe.model_fields:
+        known = [name for name in variants(family) if name]
+        given = run.get(family, {}).get("name") if known else None
+        if given is not None and given not in known:
+            raise unknown_name(f"run.{family}.name", str(given), known)
+        searched = space.get(f"{family}.name")
+        if not known or searched is None:
+            continue
+        if not isinstance(searched, Choice):
+            raise UserError(f"space.{family}.name.type: must be choice: choose from {', '.join(sorted(known))}")
+        for name in searched.choices:
+            if name not in known:
+                raise unknown_name(f"choice in space.{family}.name", str(name), known)
+
+
+def _leaves(run: Run) -> Iterator[tuple[str, Any]]:
+    """Every fixed value with its dotted key."""
+    for family, given in run.items():
+        if variants(family):
+            yield from ((f"{family}.{field}", value) for field, value in given.items())
+        else:
+            yield family, given
+
+
+def _owners(section: str, key: str, names: dict[str, list[str]]) -> list[tuple[type[BaseModel], str]]:
+    """The models, among those that the study can choose, that have this key's field; none is an error."""
+    family, dot, field = key.partition(".")
+    if names.get(family) == [] and not dot:
+        return [(Recipe, family)]
+    models = variants(family) if names.get(family) else {}
+    if owners := [(models[n], field) for n in names.get(family, []) if field in models[n].model_fields]:
+        return owners
+    known = sorted(_keys(names, family if models else None))
+    if having := [name for name, model in models.items() if field in model.model_fields]:
+        raise UserError(
+            f"{section}.{key}: {', '.join(names[family])} has no {field}, {' and '.join(having)} has: take it out with "
+            f"--set {section}.{key}=null, or choose from {', '.join(known)}"
+        )
+    raise unknown_name(f"{section} key", key, known)
+
+
+def _keys(names: dict[str, list[str]], only: str | None = None) -> Iterator[str]:
+    """Every dotted key that some possible recipe has."""
+    for family, given in names.items():
+        if only in (None, family):
+            yield from dict.fromkeys(f"{family}.{f}" for name in given for f in variants(family)[name].model_fields)
+            if not given:
+                yield family
+
+
+def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]) -> None:
+    for model, field in _owners("space", key, names):
+        if field == "name":  # each variant knows its own name only: see `_check_names`
+            continue
+        for where, value in parameter.ends().items():
+            reason = refusal(model, {field: value}, field)
+            if reason and where == "between":
+                raise UserError(f"space.{key}.type: {reason}, and a float range gives {value:g}")
+            if reason:
+                raise UserError(f"space.{key}.{where}: {reason}, given {value!r}")
+
+
+def _check_read(section: str, key: str, objectives: list[str]) -> None:
+    """Refuse a part of a recipe that means nothing beside any objective that the study can choose."""
+    family = key.partition(".")[0]
+    if all(family in ignored_fields(variants("objective")[name]) for name in objectives):
+        out = f"run.{family}" if section == "run" else f"space.{key}"
+        raise UserError(f"{section}.{key}: {', '.join(objectives)} reads no {family}: take it out with --set {out}=null")
+
+
+def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tuple[type[BaseModel], str]]) -> None:
+    """Refuse a field that means nothing beside the other values of every trial."""
+    family = key.partition(".")[0]
+
+    def unmet(model: type[BaseModel], field: str) -> str | None:
+        for other, value in field_condition(model, field).items():
+            searched = space.get(f"{family}.{other}")
+            fixed = run.get(family, {}).get(other, model.model_fields[other].default)
+            given = searched.choices if isinstance(searched, Choice) else (fixed,)
+            if value not in given:
+                return f"needs {family}.{other} {value}, given {', '.join(map(str, given))}"
+        return None
+
+    reasons = [unmet(model, field) for model, field in owners]
+    if all(reasons):
+        raise UserError(f"{section}.{key}: {reasons[0]}: take it out with --set {section}.{key}=null")
+
+
+def _check_corners(run: Run, space: Space) -> None:
+    """Refuse a study whose recipes break a rule across fields wherever one looks: at both ends of every range, for
+    every combination of variants. Where only some do, a trial is told infeasible when it is met."""
+    searched = [key for key in space if key.endswith(".name")]
+    first: ValidationError | None = None
+    for picked in product(*(space[key].ends().values() for key in searched)):
+        for end in (0, -1):
+
+            def suggest(key: str, parameter: Parameter, picked: Any = picked, end: int = end) -> Scalar:
+                return picked[searched.index(key)] if key in searched else _end(parameter, end)
+
+            try:
+                Recipe.model_validate(assemble(run, space, suggest))
+                return
+            except ValidationError as error:
+                first = first or error
+    if first is not None:
+        raise to_user_error(first, Recipe, "run.")
+
+
+def _end(parameter: Parameter, end: int) -> Scalar:
+    return parameter.choices[end] if isinstance(parameter, Choice) else (parameter.low, parameter.high)[end]
+
+
+MEASURED = ("seconds", "peak_memory_mb")  # by a clock or by the system: never twice the same
+
+
+def check_first(first: tuple[Mapping[str, Any], ...], space: Mapping[str, Parameter]) -> None:
+    """Refuse points with keys or values that the search could not propose itself."""
+    for number, point in enumerate(first):
+        where = f"search.first[{number}]"
+        if not point:
+            raise UserError(f"{where}: is empty: choose from {', '.join(sorted(space))}")
+        for key, value in point.items():
+            if key not in space:
+                raise unknown_name(f"key in {where}", key, space)
+            if reason := outside(space[key], value):
+                raise UserError(f"{where}.{key}: {reason}, given {value!r}")
+        if point in first[:number]:
+            raise UserError(f"{where}: is the same point as search.first[{first.index(point)}]: take one of them out")
+
+
+def outside(parameter: Parameter, value: Any) -> str | None:
+    """Why a parameter cannot have this value, or None."""
+    if isinstance(parameter, Choice):
+        known = any(type(value) is type(choice) and value == choice for choice in parameter.choices)
+        return None if known else f"must be one of {', '.join(map(str, parameter.choices))}"
+    kind = (int, float) if isinstance(parameter, FloatRange) else int
+    if isinstance(value, bool) or not isinstance(value, kind) or not parameter.low <= value <= parameter.high:
+        number = "a number" if isinstance(parameter, FloatRange) else "a whole number"
+        return f"must be {number} from {parameter.low:g} to {parameter.high:g}"
+    return None
+
+
+def check_rungs(stopping: AnyStopping, benchmark: AnyBenchmark) -> None:
+    """Refuse rungs over metrics that no report has."""
+    known = METRICS_OF[benchmark.name]
+    for name in _compared(stopping):
+        if name not in known:
+            raise unknown_name("metric in early_stopping.metrics", name, known)
+
+
+def _compared(stopping: AnyStopping) -> tuple[str, ...]:
+    return (stopping.metrics or ()) if isinstance(stopping, MoAsha) else ()
+
+
+def check_repeatable(search: Search, goals: Mapping[str, Goal], stopping: AnyStopping, stop: Stop) -> None:
+    """Refuse a deterministic order where what decides is a clock."""
+    if search.order == "free":
+        return
+    for name in (*goals, *_compared(stopping)):
+        if name in MEASURED:
+            raise UserError(f"search.order: {name} is measured, so a study over it cannot be repeated: use free")
+    if stop.seconds is not None:
+        raise UserError("search.order: a study that ends by the clock cannot be repeated: use free, or stop.no_growth")
+
+
+def check_learning(search: Search) -> None:
+    """Refuse to start warm with a sampler that looks at its own trials only, or at none."""
+    if search.warm_start and search.sampler in ("random", "nsga2"):
+        raise UserError(f"search.warm_start: {search.sampler} does not learn from another study's trials: use tpe or gp")
+
+
+def check_comparison(search: Search) -> None:
+    """Refuse what would give one arm of a comparison an advantage over the others."""
+    for key in ("first", "warm_start"):
+        if getattr(search, key):
+            raise UserError(f"search.{key}: a comparison searches every arm alike: take it out")

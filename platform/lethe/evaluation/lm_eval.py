@@ -1,0 +1,236 @@
+"""lm-evaluation-harness over our own forward passes: its tasks and metrics, our scoring and generation.
+
+Imported only where a study asks for tasks: the harness is an extra. See lethe.evaluation.lm_eval_tasks for what is not run.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+from datasets.utils.logging import disable_progress_bar
+from jinja2.sandbox import SandboxedEnvironment
+from lm_eval import utils
+from lm_eval.api import task as its_tasks
+from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean  # noqa: F401  # fills the registry of metrics
+from lm_eval.api.model import LM
+from lm_eval.api.registry import metric_registry
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.evaluator import evaluate
+from lm_eval.tasks import TaskManager
+from torch import nn
+
+from lethe.config.run import Evaluation, LmEval
+from lethe.evaluation.lm_eval_tasks import own_tasks
+from lethe.data.template import Encoded, Template
+from lethe.errors import UserError, unknown_name
+from lethe.evaluation.generation import generate
+from lethe.evaluation.likelihood import score
+from lethe.evaluation.distributed import RankShard, evaluating
+
+TYPES = ("multiple_choice", "loglikelihood", "generate_until")
+MOST_NEW_TOKENS = 256  # the harness's own default
+
+
+def measure_tasks(model: nn.Module, template: Template, config: Evaluation, share: RankShard) -> dict[str, float]:
+    """`lm_eval_TASK` in the order of `config.lm_eval.tasks`; on every rank alike."""
+    assert config.lm_eval is not None
+    tasks = load_tasks(config.lm_eval)
+    for task in tasks.values():
+        task.set_fewshot_seed(0)
+    with evaluating(model), _boxed():
+        lm = _Scorer(model, template, config.token_budget, share)
+        found = evaluate(
+            lm, {"tasks": tasks, "groups": {}, "group_map": {}}, limit=config.lm_eval.limit, bootstrap_iters=0,
+            log_samples=False,
+        )
+    return {f"lm_eval_{name}": _value(found["results"][name], _chosen(task)) for name, task in tasks.items()}
+
+
+def check_names(names: Sequence[str], own: Mapping[str, Any]) -> None:
+    """Raises BadInput for a task that is neither the user's own nor the harness's."""
+    manager = _manager()
+    for name in names:
+        if name in own or name in manager.all_subtasks:
+            continue
+        if name in manager.all_tasks:
+            raise UserError(f"run.evaluation.lm_eval.tasks: {name} is a group of tasks: name the tasks themselves")
+        if own:
+            raise unknown_name("task in run.evaluation.lm_eval.tasks", name, own)
+        near = get_close_matches(name, manager.all_subtasks, n=5)
+        hint = f": choose from {', '.join(near)}" if near else ""
+        raise UserError(f"run.evaluation.lm_eval.tasks: lm-eval has no task {name!r}{hint} (`lm-eval ls tasks` lists all)")
+
+
+@cache
+def _manager() -> TaskManager:
+    """The harness's own list, thousands of files."""
+    return TaskManager()
+
+
+@cache
+def load_tasks(config: LmEval) -> dict[str, Task]:
+    """Tasks with their data, once per process. Raises BadInput for those that cannot be had or are not supported."""
+    own = own_tasks(config)
+    manager = None if all(name in own for name in config.tasks) else _manager()
+    return {name: _load(name, own.get(name), manager) for name in config.tasks}
+
+
+def _load(name: str, settings: dict[str, Any] | None, manager: TaskManager | None) -> Task:
+    try:
+        with _boxed():
+            if settings is not None:
+                _check_metrics(name, settings)
+                task: Task = ConfigurableTask(config=settings)
+            else:
+                assert manager is not None
+                task = manager.load([name])["tasks"][name]
+    except UserError:
+        raise
+    except Exception as error:
+        # Files, data sets, networks and templates each fail in their own way; all mean that there is no such task.
+        first = (str(error).splitlines() or [""])[0]
+        raise UserError(f"evaluation.lm_eval: cannot load the task {name}: {type(error).__name__}: {first}") from error
+    if task.OUTPUT_TYPE not in TYPES or getattr(task, "UNSAFE_CODE", False):
+        kind = "runs code that the model writes" if getattr(task, "UNSAFE_CODE", False) else f"is of type {task.OUTPUT_TYPE}"
+        raise UserError(f"evaluation.lm_eval: the task {name} {kind}: choose one of type {', '.join(TYPES)}")
+    _chosen(task)
+    return task
+
+
+def _check_metrics(name: str, settings: dict[str, Any]) -> None:
+    """What the harness does not know itself it would load from a hub, as code."""
+    for entry in settings.get("metric_list") or ():
+        metric = entry.get("metric") if isinstance(entry, dict) else entry
+        if metric not in metric_registry:
+            raise unknown_name(f"metric of the task {name}", str(metric), metric_registry)
+
+
+def _chosen(task: Task) -> str:
+    """The first metric that is better when higher."""
+    for metric, higher in task.higher_is_better().items():
+        if higher:
+            return metric
+    raise UserError(f"evaluation.lm_eval: no metric of the task {task.config.task} is better when higher")
+
+
+def _value(results: Mapping[str, Any], metric: str) -> float:
+    """Of the first filter."""
+    found = next(value for key, value in results.items() if key.partition(",")[0] == metric)
+    return float(np.nan_to_num(found))
+
+
+@contextmanager
+def _boxed() -> Iterator[None]:
+    """Inside the block the harness is quiet, and its templates are sandboxed: as it sets Jinja up, they reach any
+    Python object. Both are globals of its modules."""
+    env, bars = utils.env, its_tasks.tqdm
+    boxed = SandboxedEnvironment(
+        loader=env.loader, undefined=env.undefined, keep_trailing_newline=env.keep_trailing_newline
+    )
+    boxed.filters.update(env.filters)
+    utils.env, its_tasks.tqdm = boxed, _no_bar
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        utils.env, its_tasks.tqdm = env, bars
+
+
+def _no_bar(items: Iterable[Any], **_: Any) -> Iterable[Any]:
+    return items
+
+
+class _Scorer(LM):
+    """The harness's view of a model: text in, numbers or text out. Ranks divide the requests among them, the harness
+    sees one process."""
+
+    def __init__(self, model: nn.Module, template: Template, token_budget: int, share: RankShard) -> None:
+        super().__init__()
+        self._model, self._template, self._budget, self._share = model, template, token_budget, share
+        config = getattr(model, "config", None)
+        self._positions = getattr(config, "max_position_embeddings", None)
+
+    def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
+        """Summed log-probability of each continuation, and whether greedy decoding would give it."""
+        pairs = [self._pair(*request.args) for request in requests]
+        self._check([len(pair.ids) for pair in pairs])
+
+        def scored(some: Sequence[Encoded]) -> list[tuple[float, bool]]:
+            scores = score(self._model, some, pad=self._template.pad, token_budget=self._budget)
+            sums = np.nan_to_num(-scores.nll_sum, nan=-np.inf)
+            return [(float(value), bool(right.all())) for value, right in zip(sums, scores.correct, strict=True)]
+
+        return self._share.of(pairs, scored)
+
+    def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
+        """Not asked for: see `TYPES`."""
+        raise NotImplementedError
+
+    def generate_until(self, requests: list[Instance]) -> list[str]:
+        """Greedy answers, up to the first of the request's ends."""
+        groups: dict[int, list[int]] = defaultdict(list)
+        prompts = [self._ids(request.args[0]) for request in requests]
+        for i, request in enumerate(requests):
+            if request.args[1].get("do_sample"):
+                raise UserError(f"evaluation.lm_eval: the task {request.task_name} samples its answers: ours are greedy")
+            groups[int(request.args[1].get("max_gen_toks", MOST_NEW_TOKENS))].append(i)
+        said = [""] * len(requests)
+        for most, chosen in groups.items():
+            for i, text in zip(chosen, self._generate([prompts[i] for i in chosen], most), strict=True):
+                said[i] = _cut(text, requests[i].args[1].get("until", ()))
+        return said
+
+    def _generate(self, prompts: Sequence[tuple[int, ...]], most: int) -> list[str]:
+        longest = max(map(len, prompts))
+        self._check([longest + 1])
+        most = min(most, (self._positions or longest + most) - longest)
+        template = self._template
+
+        def answered(some: Sequence[tuple[int, ...]]) -> list[list[int]]:
+            budget = {"max_new_tokens": most, "token_budget": self._budget}
+            return generate(self._model, some, eos=template.eos, pad=template.pad, **budget)
+
+        return [template.tokenizer.decode(ids, skip_special_tokens=True) for ids in self._share.of(prompts, answered)]
+
+    def _pair(self, context: str, continuation: str) -> Encoded:
+        """Spaces between both belong to the continuation, as byte-pair tokenizers have it; nothing before the
+        continuation is the beginning of a text."""
+        kept = context.rstrip()
+        before = self._ids(kept)
+        whole = self._ids(kept + context[len(kept) :] + continuation) if kept else before + self._plain(context + continuation)
+        if len(whole) <= len(before):
+            raise UserError(f"evaluation.lm_eval: the continuation {continuation!r} has no tokens")
+        return Encoded(whole, len(before))
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        start = self._template.tokenizer.bos_token_id
+        return self._plain(text) or (self._template.eos if start is None else int(start),)
+
+    def _plain(self, text: str) -> tuple[int, ...]:
+        return tuple(self._template.tokenizer.encode(text, add_special_tokens=False))
+
+    def _check(self, lengths: Sequence[int]) -> None:
+        """Nothing is cut in silence."""
+        long = [length for length in lengths if self._positions and length > self._positions]
+        if long:
+            raise UserError(
+                f"evaluation.lm_eval: {len(long)} of {len(lengths)} requests are longer than the model's"
+                f" {self._positions} tokens, the longest has {max(long)}: choose other tasks"
+            )
+
+
+def _cut(text: str, ends: str | Sequence[str]) -> str:
+    for end in (ends,) if isinstance(ends, str) else ends:
+        text = text.partition(end)[0] if end else text
+    return text

@@ -1,0 +1,191 @@
+"""Trainings in processes of their own, side by side: each single-threaded, both cores busy.
+
+Processes are started afresh (never forked: the parent may hold Ray's and torch's threads) and told everything
+through stdin. They do not import the parent's main module, so it does not matter how lethe was started.
+
+What a person sees while models are trained: bars on a terminal, a line per quarter elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import lethe
+
+
+ProgressReport = Callable[[str, float], None]  # name of a training, its finished share
+
+SPENT = "training.json"  # beside the model: its `Spent`
+
+# The child finds lethe where the parent did: a checkout, a Ray working directory or an installation.
+_BOOT = """
+import importlib.util, sys
+where = sys.argv[1]
+spec = importlib.util.spec_from_file_location("lethe", where + "/__init__.py", submodule_search_locations=[where])
+sys.modules["lethe"] = module = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(module)
+from lethe.models.subprocess_training import child
+child()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """One model to train, as plain values; `config` is an AnyEmbedded's JSON, `folder` exists. A pair without a
+    question is plain text, of which `length` tokens count."""
+
+    name: str
+    config: str
+    tokenizer: str
+    pairs: tuple[tuple[str, str], ...]
+    folder: Path
+    length: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """What a training took; `tokens` without padding, `seconds` of its steps alone, `loss` its last epoch's mean."""
+
+    epochs: int
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_mb: float
+    loss: float
+
+
+def train_in_subprocesses(trainings: Sequence[Training], report: ProgressReport, threads: int) -> None:
+    """Train all of them at once. Whatever ends this early, Ctrl-C included, ends the processes too."""
+    started: list[tuple[subprocess.Popen[str], IO[str]]] = []
+    try:
+        for _ in trainings:
+            started.append(_start(threads))
+        with ThreadPoolExecutor(max(1, len(trainings))) as pool:
+            try:
+                follow = (pool.submit(_follow, t, *s, report) for t, s in zip(trainings, started))
+                for future in list(follow):
+                    future.result()
+            except BaseException:
+                _kill(started)  # before the pool waits for its threads, which wait for the processes
+                raise
+    finally:
+        _kill(started)
+
+
+def _start(threads: int) -> tuple[subprocess.Popen[str], IO[str]]:
+    errors = TemporaryFile("w+", encoding="utf-8", errors="replace")
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    process = subprocess.Popen(
+        # -P: the working directory may hold anything, `platform` for one.
+        [sys.executable, "-P", "-c", _BOOT, str(Path(lethe.__file__).parent)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors,
+        text=True,
+        encoding="utf-8",
+        env=environment,
+        start_new_session=True,  # Ctrl-C reaches the parent only, which ends its children itself
+    )
+    return process, errors
+
+
+def _kill(started: Sequence[tuple[subprocess.Popen[str], IO[str]]]) -> None:
+    for process, _ in started:
+        process.kill()
+    for process, errors in started:
+        process.wait()
+        errors.close()
+
+
+def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str], report: ProgressReport) -> None:
+    """Tell a child its work, then pass its progress on until it ends."""
+    assert process.stdin and process.stdout
+    try:
+        with process.stdin as stdin:
+            json.dump(
+                {
+                    "config": training.config,
+                    "tokenizer": training.tokenizer,
+                    "pairs": training.pairs,
+                    "folder": str(training.folder),
+                    "length": training.length,
+                },
+                stdin,
+            )
+    except BrokenPipeError:
+        pass  # the child is gone: its exit code says more
+    with process.stdout as stdout:
+        for line in stdout:
+            report(training.name, float(line))
+    if process.wait() != 0:
+        errors.seek(0)
+        tail = errors.read().strip().splitlines()[-15:]
+        raise RuntimeError(f"training the {training.name} ended with {process.returncode}:\n" + "\n".join(tail))
+
+
+def child() -> None:
+    """The other side: read the work, train, print the finished share; beside the model lies what it took.
+
+    Ends when nobody reads it any more.
+    """
+    from pydantic import TypeAdapter
+    from tokenizers import Tokenizer
+
+    from lethe.config.model import AnyEmbedded
+
+    work = json.load(sys.stdin)
+    report = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # libraries print what they like: to stderr, which is shown where the training fails
+    config = TypeAdapter(AnyEmbedded).validate_json(work["config"])
+    tokenizer = Tokenizer.from_str(work["tokenizer"])
+    from lethe.models.pretraining import pretrain
+
+    pairs, folder = [(question, answer) for question, answer in work["pairs"]], Path(work["folder"])
+    progress = lambda share: print(f"{share:.4f}", file=report)  # noqa: E731
+    spent = pretrain(config, tokenizer, pairs, folder, progress, work["length"])
+    (folder / SPENT).write_text(json.dumps(asdict(spent)))
+
+
+@contextmanager
+def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
+    """Takes finished shares by name, from any thread."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.print(f"training {' and '.join(names)}; they are kept for the next study")
+        yield _lines(console)
+        return
+    columns = (
+        TextColumn("training {task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks = {name: bars.add_task(name, total=1.0) for name in names}
+        yield lambda name, share: bars.update(tasks[name], completed=share)
+
+
+def _lines(console: Console) -> ProgressReport:
+    shown: dict[str, int] = {}
+
+    def report(name: str, share: float) -> None:
+        quarter = int(share * 4)
+        if quarter > shown.get(name, 0):
+            shown[name] = quarter
+            console.print(f"training {name}: {quarter * 25} %")
+
+    return report

@@ -1,0 +1,1 @@
+"""Checking, cleaning up and serving: the doctor, disk usage, development services."""

@@ -1,0 +1,118 @@
+"""The quick checks: this machine and the services, without torch, and without Ray unless RAY_ADDRESS is set."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import shutil
+import sys
+import tomllib
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+import lethe
+from lethe.ops.doctor.checks import Check, Skipped
+from lethe.errors import UserError
+from lethe.pool import node_checks
+from lethe.pool.node_checks import gpus
+from lethe.storage.object_store import first_line
+from lethe.storage.paths import home, root, store
+
+PYTHON = (3, 11)
+LEAST_FREE_GB = 2.0
+INSTALL = "`make install`, or pip install -r requirements.lock"
+
+
+def quick() -> list[Check]:
+    """All of them, in the order in which they matter."""
+    return [
+        Check("python", python),
+        Check("packages", packages),
+        Check("machine", machine),
+        Check("storage", storage),
+        Check("ray", cluster),
+        Check("mlflow", mlflow),
+    ]
+
+
+def python() -> str:
+    """The interpreter: the one that requirements.lock is for."""
+    if sys.version_info[:2] != PYTHON:
+        raise UserError(f"{platform.python_version()}: lethe needs {PYTHON[0]}.{PYTHON[1]}, `make install` makes its environment")
+    return f"{platform.python_version()} ({sys.executable})"
+
+
+def packages() -> str:
+    """Every required package, in the range that pyproject.toml gives."""
+    wrong, count = [], 0
+    for requirement in map(Requirement, _required()):
+        count += 1
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            wrong.append(f"{requirement.name} is missing")
+            continue
+        if not requirement.specifier.contains(found, prereleases=True):
+            wrong.append(f"{requirement.name} {found} is not {requirement.specifier}")
+    if wrong:
+        raise UserError(f"{'; '.join(wrong)}: {INSTALL}")
+    return f"{count} as required, torch {version('torch')}, deepspeed {version('deepspeed')}, ray {version('ray')}"
+
+
+def _required() -> list[str]:
+    """From the checkout that lethe was imported from, else from what is installed."""
+    project = Path(lethe.__file__).resolve().parents[2] / "pyproject.toml"
+    if project.is_file():
+        return tomllib.loads(project.read_text())["project"]["dependencies"]
+    try:
+        return [line for line in requires("lethe") or () if "extra ==" not in line]
+    except PackageNotFoundError:
+        raise Skipped("neither a checkout nor an installed lethe: nothing says what is required") from None
+
+
+def machine() -> str:
+    """Cores, memory and GPUs of this machine."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {', '.join(gpus()) or 'no GPU'}"
+
+
+def storage() -> str:
+    """LETHE_HOME: a file written, read back and removed; and what is free on this machine."""
+    where, folder, word = root(), home(), secrets.token_hex(8)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        node_checks.write_note(where, f".doctor-{word}", word)
+        back = node_checks.read_note(where, f".doctor-{word}")
+        node_checks.remove_note(where, f".doctor-{word}")
+    except OSError as error:
+        said = error.strerror or first_line(error)
+        raise UserError(f"cannot write to {where} ({said}): set LETHE_HOME to a folder of yours, or to s3:// or gs://") from None
+    free = shutil.disk_usage(folder).free / 1e9
+    if back != word or free < LEAST_FREE_GB:
+        raise UserError(f"{folder} has {free:.1f} GB free: a study wants {LEAST_FREE_GB:g}, clear it or set LETHE_HOME")
+    return f"{where}, {f'copies in {folder}, ' if store() else ''}{free:.0f} GB free"
+
+
+def cluster() -> str:
+    """The cluster of RAY_ADDRESS: there, with our token, of our versions."""
+    from lethe.pool.cluster import check_address
+
+    address = check_address()
+    if address is None:
+        return "none named by RAY_ADDRESS: a study starts one on this machine, on loopback"
+    locked = "token accepted" if os.environ.get("RAY_AUTH_MODE") == "token" else "WITHOUT token authentication"
+    return f"{address} answers with our versions, {locked}"
+
+
+def mlflow() -> str:
+    """The store of MLFLOW_TRACKING_URI: there, and open to us."""
+    from lethe.tracking.connection import check_uri, resolve_uri, without_password
+    from lethe.tracking.connection import check_login, header
+
+    uri = resolve_uri()
+    check_uri(uri)
+    check_login(uri)
+    return without_password(uri) + (", logged in" if uri.startswith("http") and header(uri) else "")

@@ -1,1 +1,0 @@
-"""The report of a scaling study: laws drawn and judged, tables, plans."""

@@ -1,0 +1,138 @@
+"""Models that have only a shape: what a step costs does not depend on what the weights are worth.
+
+The timed points of a scaling study, one after the other on a warm group: two at once would time each other.
+"""
+
+from __future__ import annotations
+
+import time
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from lethe.benchmarks.tofu.loading import training_rows
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.data.rows import Benchmark
+from lethe.models.hashing import model_digest
+from lethe.models.tokenizer import as_pretrained, train_tokenizer
+from lethe.pool.resources import Shape
+from lethe.pool.worker_pool import Pool
+from lethe.records import Scalar, TrialRecord
+from lethe.scaling.design import CostPoint
+from lethe.storage.paths import atomic_folder, home
+from lethe.storage.replica import ensure_local, share_with_nodes
+from lethe.study.preparation import PARTS, model_folder
+from lethe.study.recorder import numbers, read_result, write_result
+from lethe.tracking.tracker import Tracker
+from lethe.unlearning.assets import Assets
+
+
+RECIPE = 1
+
+
+def shaped(benchmark: Benchmark, model: AnyModel) -> Path:
+    """A folder with a model of this shape and the benchmark's tokenizer: random weights of the embedded family, cached;
+    a model that the user brings as it is."""
+    if not isinstance(model, EmbeddedModel):
+        folder = model_folder(model.path, "model.path")
+        return share_with_nodes(folder, "models", model_digest(folder), PARTS)
+    texts = [text for row in training_rows(benchmark, include_forget=True) for text in (row.question, row.answer)]
+    content = canonical_json([RECIPE, model.model_dump(mode="json"), texts])
+    folder = home() / "models" / f"untrained-{short_digest(content)}"
+    if not ensure_local(folder):
+        with atomic_folder(folder) as fresh:
+            _write(model, texts, fresh)
+    return folder
+
+
+def _write(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
+    import torch
+
+    from lethe.models.pretraining import new_model, save
+
+    tokenizer = as_pretrained(train_tokenizer(texts, model.vocab_size))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(model.seed)
+        save(new_model(model, len(tokenizer)), folder)
+    tokenizer.save_pretrained(folder)
+
+
+def count_parameters(folder: Path) -> float:
+    """Elements of all tensors in a model's folder, read off their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as tensors:
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return float(total)
+
+
+ENTRY = "lethe.scaling.measure:run_cost_point"
+MEASURE = 1  # raise it when a change of the measurement makes earlier results incomparable
+
+
+def run_point(
+    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
+) -> tuple[TrialRecord, bool]:
+    """The result, and whether it was measured now: what lies in `folder` is answered, not measured again."""
+    stored = read_result(folder / _digest(point, assets, steps))
+    if stored:
+        result = stored.model_copy(update={"number": number})
+        tracker.trial_began(number, result.run, result.params)
+    else:
+        result = _run(number, point, assets, steps, pool, tracker, folder)
+    tracker.trial_ended(result)
+    return result, stored is None
+
+
+def line(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
+    """What a person sees of it."""
+    where = f"{point.size:<6} {point.arm:<8} {point.rows:>2} rows  {point.workers} x stage {point.stage}"
+    m = result.metrics
+    if result.verdict != "complete":
+        return f"{where}  [yellow]{result.verdict}[/] {result.reason}"
+    times = f"{m['step_seconds'] * 1e3:8.1f} ms a step ({m['step_cpu_seconds'] * 1e3:.1f} CPU)"
+    rest = f"{m['tokens_per_second']:7.0f} tokens/s  peak {m['peak_memory_mb']:.0f} MiB"
+    return f"{where}  {times}  {rest}{'' if fresh else '  (from disk)'}"
+
+
+def _digest(point: CostPoint, assets: Assets, steps: int) -> str:
+    """Names a point by all that its result depends on."""
+    recipe = point.recipe.model_dump(mode="json")
+    return short_digest(canonical_json([MEASURE, recipe, assets.data_digest, assets.model_digest, steps]))
+
+
+def _run(
+    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
+) -> TrialRecord:
+    run = _digest(point, assets, steps)
+    recipe = point.recipe.model_dump(mode="json")
+    payload = {"entry": ENTRY, "recipe": recipe, "assets": assets.model_dump(mode="json"), "steps": steps}
+    params: dict[str, Scalar] = dict(point.labels)
+    tracker.trial_began(number, run, params)
+    began = time.time()
+    request = pool.submit(run, payload, Shape.of(point.recipe.engine))
+    try:
+        report: dict[str, Any] = pool.result(request)
+    except KeyboardInterrupt:
+        ray.get(pool.mailbox.stop.remote(run))
+        raise
+    ray.get(pool.mailbox.forget.remote(run, run))
+    result = TrialRecord(
+        number=number,
+        run=run,
+        verdict=report["verdict"],
+        reason=str(report.get("reason", "")),
+        params=params,
+        metrics=numbers({key: value for key, value in report.items() if key != "steps"}),
+        series=tuple({"epoch": float(i), **step} for i, step in enumerate(report.get("steps", ()), 1)),
+        folder=str(folder / run),
+        began=began,
+        ended=time.time(),
+    )
+    write_result(result)
+    return result

@@ -1,1 +1,0 @@
-"""Scores of models that are not trained: found anywhere, measured once."""

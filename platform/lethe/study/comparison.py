@@ -1,0 +1,122 @@
+"""A comparison on Ray: one sweep after another over the same warm groups, and one record of them all."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+from lethe.config.study import Member, Study
+from lethe.study.preparation import Prepared
+from lethe.records import MemberRecord, Scalar, StudyRecord, TrialRecord
+from lethe.search.objectives import ObjectiveSpace
+from lethe.search.objectives import chosen, front_hypervolume, mark_front, name_front, objectives
+from lethe.storage.paths import atomic_write
+from lethe.reporting.console import Console
+from lethe.study.runner import Sweep
+from lethe.study.session import Session
+from lethe.tracking.tracker import NullTracker, Tracker
+
+
+@dataclass
+class Comparison:
+    """One session of a comparison, used like `Sweep`. Trials are numbered through all members, in their order."""
+
+    study: Study
+    id: str
+    prepared: Prepared
+    tracker: Tracker
+    console: Console
+    folder: Path
+
+    def run(self, session: Session) -> StudyRecord:
+        """All members' remaining trials, then one record of them. Ctrl-C ends it early with what is finished."""
+        began = time.time()
+        members = self.study.members()
+        firsts = [0, *accumulate(member.study.search.trials for member in members)]
+        _, start, oracle = self._sweep(members[0], 0).begin(session)
+        frame = ObjectiveSpace.of(self.study.objectives, start.metrics)
+        record = StudyRecord(
+            id=self.id,
+            space=self.study.name,
+            study=self.study.model_dump(mode="json"),
+            objectives=objectives(frame),
+            digests=self.prepared.digests.model_dump(),
+            start=start,
+            oracle=oracle,
+            start_folder=str(self.prepared.start),
+            began=began,
+        )
+        self.tracker.begin(record)
+        ended: list[tuple[Member, tuple[TrialRecord, ...]]] = []
+        interrupted = False
+        for member, first in zip(members, firsts, strict=False):
+            done = self._sweep(member, first).run(session)
+            trials = tuple(trial.model_copy(update={"number": first + trial.number}) for trial in done.trials)
+            ended.append((member, trials))
+            if interrupted := done.interrupted:
+                break
+        record = whole(record, ended, frame, interrupted)
+        atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
+        return record
+
+    def _sweep(self, member: Member, first: int) -> Sweep:
+        name = f"{member.arm}-{member.seed}"
+        return Sweep(
+            member.study,
+            f"{self.id}.{name}",
+            self.prepared,
+            Numbered(self.tracker, first),
+            self.console,
+            self.folder / "members" / name,
+            yardsticks=self.folder,
+            labels={"arm": member.arm, "arm_seed": member.seed},
+        )
+
+
+def whole(
+    record: StudyRecord, ended: list[tuple[Member, tuple[TrialRecord, ...]]], frame: ObjectiveSpace, interrupted: bool
+) -> StudyRecord:
+    """The record with every member's trials, their common front, and what stands for each member."""
+    trials = mark_front(tuple(trial for _, given in ended for trial in given), frame)
+    members = tuple(
+        MemberRecord(
+            arm=member.arm,
+            seed=member.seed,
+            trials=tuple(trial.number for trial in given),
+            chosen=chosen(mark_front(given, frame), frame),
+            hypervolume=front_hypervolume(given, frame),
+        )
+        for member, given in ended
+    )
+    return record.model_copy(
+        update={
+            "trials": trials,
+            "members": members,
+            "aliases": name_front(trials, frame),
+            "hypervolume": front_hypervolume(trials, frame),
+            "ended": time.time(),
+            "interrupted": interrupted,
+        }
+    )
+
+
+@dataclass
+class Numbered(NullTracker):
+    """A member's view of the comparison's tracker: the same runs under the comparison's numbers."""
+
+    tracker: Tracker
+    first: int
+
+    def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
+        """As the tracker does."""
+        self.tracker.trial_began(self.first + number, run_hash, params)
+
+    def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
+        """As the tracker does."""
+        self.tracker.trial_reported(self.first + number, step_metrics, epoch)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """As the tracker does."""
+        self.tracker.trial_ended(trial.model_copy(update={"number": self.first + trial.number}))

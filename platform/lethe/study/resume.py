@@ -1,0 +1,146 @@
+"""A study's name and folder: what `--resume` finds again."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+from lethe.config.base import short_digest
+from lethe.config.run import FOLDER as CHECKPOINT
+from lethe.config.run import Digests
+from lethe.config.study import Study
+from lethe.storage.replica import refresh_local
+from lethe.errors import StudyBrokenError, UserError
+from lethe.storage.lease import EXPIRES_S, Lease
+from lethe.storage.paths import home, store
+
+LOCK = ".lock"  # in a study's folder, held by its session
+CLAIMED = "claimed"  # a study's first object: there is such a study
+LEASE = "lease"  # beside it in the store, where there is one: a folder's locks are its machine's
+LARGE = frozenset({"model", CHECKPOINT, "rows.parquet", "report"})  # what a session does not read
+
+
+@contextmanager
+def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, Path]]:
+    """The study's id and folder, locked while the block runs. A new study never touches an earlier one; `resume`
+    takes the latest equal one that has begun.
+
+    The id is the study's name and a digest of everything that decides what its trials are, the contents of data and
+    models included; `-2`, `-3` follow when the same study is run again.
+    """
+    root, base = home() / "studies", _base(study, digests)
+    name = _latest(root, base) if resume else _new(root, base)
+    with hold(root / name) as ours:
+        if not ours:
+            raise UserError(f"study {name} is running in another process: wait for it, or stop it first{_or_so()}")
+        refresh_local(root / name, LARGE | {LEASE})
+        if objects := store():
+            objects.put(f"studies/{name}/{CLAIMED}", b"")
+        yield name, root / name
+
+
+def held(folder: Path) -> bool:
+    """Whether a session holds the study in `folder`."""
+    if objects := store():
+        return Lease(objects, _lease(folder), _lost).taken()
+    if not (folder / LOCK).exists():
+        return False
+    with _locked(folder) as ours:
+        return not ours
+
+
+def _lease(folder: Path) -> str:
+    return f"studies/{folder.name}/{LEASE}"
+
+
+def _or_so() -> str:
+    """What is known of a study elsewhere is what its lease says."""
+    return f" (one that was killed counts as running for {EXPIRES_S:g} s)" if store() else ""
+
+
+@contextmanager
+def hold(folder: Path) -> Iterator[bool]:
+    """Whether nobody else holds the study in `folder`; if so, nobody else does while the block runs. This process ends
+    if that changes, as it may with a lease that could not be renewed for long."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder) as ours:
+        objects = store()
+        if not ours or objects is None:
+            yield ours
+            return
+        with Lease(objects, _lease(folder), _lost).hold() as leased:
+            yield leased
+
+
+def _lost() -> None:
+    """Nothing may be written any more: it is somebody else's."""
+    os._exit(StudyBrokenError("another process has taken this study over while the store was out of reach").told())
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Among the processes that see this folder."""
+    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        ours = True
+    except BlockingIOError:
+        ours = False
+    try:
+        yield ours
+    finally:
+        os.close(descriptor)
+
+
+def check_resumable(study: Study, digests: Digests) -> None:
+    """Raises BadInput where there is nothing to resume: before Ray starts."""
+    _latest(home() / "studies", _base(study, digests))
+
+
+def _base(study: Study, digests: Digests) -> str:
+    return f"{study.name}-{short_digest(study.identity() + digests.canonical())[:8]}"
+
+
+def _latest(root: Path, base: str) -> str:
+    existing = []
+    for name in _names(base):
+        if not _known(root / name):
+            break
+        existing.append(name)
+    if not existing:
+        raise UserError(f"nothing to resume: no study {base} in {root} (another key, seed or data gives another name)")
+    begun = [name for name in existing if _begun(root / name)]
+    return (begun or existing)[-1]
+
+
+def _new(root: Path, base: str) -> str:
+    for name in _names(base):
+        if _known(root / name):
+            continue
+        try:
+            (root / name).mkdir(parents=True, exist_ok=store() is not None)
+        except FileExistsError:
+            continue
+        return name
+    raise AssertionError("names never end")
+
+
+def _known(folder: Path) -> bool:
+    """Whether there is such a study; a node's copy may be of one that is gone."""
+    objects = store()
+    return folder.exists() if objects is None else bool(objects.children(f"studies/{folder.name}"))
+
+
+def _begun(folder: Path) -> bool:
+    objects = store()
+    file = folder / "baselines.json"
+    return file.exists() if objects is None else objects.look(f"studies/{folder.name}/{file.name}") is not None
+
+
+def _names(base: str) -> Iterator[str]:
+    yield base
+    yield from (f"{base}-{n}" for n in count(2))

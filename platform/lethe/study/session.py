@@ -1,0 +1,131 @@
+"""Ray and its warm worker groups for one command, started in the background while the driver prepares."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import signal
+import threading
+from typing import TYPE_CHECKING
+
+from lethe.config.study import Study
+from lethe.errors import StudyBrokenError
+from lethe.storage.paths import home
+from lethe.pool.cluster import connect
+
+if TYPE_CHECKING:
+    from lethe.pool.worker_pool import Pool
+
+CLOSE_S = 20.0  # for groups to end by themselves; what is left ends with Ray
+WATCH_S, GRACE_S = 1.0, 5.0
+LEAVE_S = 2.0  # where runs were cut off: they go on from their checkpoints anyway
+
+
+BASELINES = 2  # start model and oracle are scored at once, so a study of one trial has use for two groups
+
+
+class Session:
+    """A context: Ray starts when it is entered, and everything that it started ends with it.
+
+    Half of a study's first minute is processes that import things; they do it while the driver reads data, trains
+    the embedded models and imports its own.
+    """
+
+    def __init__(self, study: Study, address: str | None) -> None:
+        self._study, self._address = study, address
+        self._folder = home() / "groups" / secrets.token_hex(4)
+        self._pool: Pool | None = None
+        self._error: BaseException | None = None
+        self._checked, self._started, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._live, name="session", daemon=True)
+
+    def __enter__(self) -> Session:
+        # A job is stopped by SIGTERM: it keeps and reports what is finished, as after Ctrl-C, which shells have had
+        # ignored in what they start with `&`.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        self._thread.start()
+        if self._address is not None:
+            # A cluster that cannot hold the study says so before models are trained. One of our own takes longer to
+            # start than to join, and is what the person's machine is: its answer may come with the pool.
+            self._checked.wait()
+            if self._error is not None:
+                self.__exit__()
+                raise self._error
+        return self
+
+    def __exit__(self, error: type[BaseException] | None = None, *_: object) -> None:
+        if error is not None and self._pool is not None:
+            self._pool.abandon("the session ended early")
+        self._ended.set()
+        self._thread.join()
+
+    @property
+    def ready(self) -> bool:
+        """Whether `pool` answers at once."""
+        return self._started.is_set()
+
+    def pool(self) -> Pool:
+        """The warm groups. Raises what kept them from starting, BadInput for a cluster that cannot hold the study."""
+        self._started.wait()
+        if self._error is not None:
+            raise self._error
+        assert self._pool is not None
+        return self._pool
+
+    @property
+    def broken(self) -> str | None:
+        """Why the groups cannot go on, if they cannot."""
+        return self._pool and self._pool.broken
+
+    def _live(self) -> None:
+        """Start, wait, end: Ray's processes die with the thread that started them, so it stays."""
+        try:
+            self._start()
+        except BaseException as error:  # it belongs to whoever asks for the pool, in the driver's own thread
+            self._error = error
+        self._checked.set()
+        self._started.set()
+        while not self._ended.wait(WATCH_S):
+            if self._pool is not None and self._pool.silent and not self._ended.wait(GRACE_S):
+                # The main thread is in one of Ray's calls, which waits a minute for the cluster and then ends the
+                # process without a word of ours.
+                os._exit(StudyBrokenError(self._pool.broken).told())
+        self._end()
+
+    def _start(self) -> None:
+        connect(self._address)
+        from lethe.pool.worker_pool import Pool
+        from lethe.pool.resources import Shape
+        from lethe.study.preflight import check_devices
+
+        check_devices(self._study)
+        if self._address is not None:
+            from lethe.pool.node_checks import check_others
+
+            check_others()
+        self._checked.set()
+        resources = self._study.resources
+        self._pool = Pool(
+            self._folder,
+            recycle_after=self._study.recycle_after(),
+            max_groups=resources.groups or max(BASELINES, self._study.search.trials),
+            wait_s=resources.wait_s,
+        )
+        self._pool.warm(Shape.of(self._study.first_recipe().engine))
+
+    def _end(self) -> None:
+        import ray
+
+        try:
+            if self._pool is not None:
+                self._pool.close(LEAVE_S if self._pool.ended else CLOSE_S)
+        finally:
+            if self._pool is not None and self._pool.silent:
+                atexit.unregister(ray.shutdown)  # it would wait for a cluster that is gone
+            else:
+                ray.shutdown()
+            shutil.rmtree(self._folder, ignore_errors=True)

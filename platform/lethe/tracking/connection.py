@@ -1,0 +1,222 @@
+"""MLflow and its friends talk to the console and, by default, to their makers; a study does neither.
+
+Where the MLflow store is, and whether it can be there: asked before a study starts, without importing MLflow.
+
+Whether an MLflow server lets us in: one request with the credentials that MLflow itself would send.
+"""
+
+from __future__ import annotations
+
+import base64
+import configparser
+import logging
+import os
+import socket
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote, urlsplit
+from urllib.request import Request, getproxies, proxy_bypass, urlopen
+
+from lethe.config.addresses import without_password
+from lethe.errors import UserError
+
+
+# A dead server must not hold a study's end for the 7 retries of 2 minutes that MLflow defaults to.
+DEFAULTS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is raised as well, and said in one line of ours
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+}
+
+
+def quiet_mlflow() -> None:
+    """Set MLflow's switches where the user has not; it reads most of them when it is imported."""
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no library's warnings while models are merged."""
+    from transformers.utils import logging as transformers_logging
+
+    bars, disabled = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
+    transformers_logging.disable_progress_bar()
+    logging.disable(max(disabled, logging.WARNING))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
+        if bars:
+            transformers_logging.enable_progress_bar()
+
+
+LIMIT_S = 2.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+MANAGED = ("databricks", "databricks-uc")  # their addresses are in a profile, not in the URI
+SQLITE_HEADER = b"SQLite format 3\0"
+
+
+def resolve_uri(uri: str | None = None) -> str:
+    """The argument, else MLFLOW_TRACKING_URI, else a SQLite file in the storage folder."""
+    if uri or (uri := os.environ.get("MLFLOW_TRACKING_URI")):
+        return uri
+    from lethe.storage.paths import home, need_database
+
+    need_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
+    return f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def check_uri(uri: str) -> None:
+    """Raise BadInput unless something answers at `uri`, or its database file can be written. At most 2 s."""
+    scheme, shown = _scheme(uri), without_password(uri)
+    if scheme in MANAGED:
+        return
+    if scheme == "sqlite":
+        _check_database(sqlite_path(uri), shown)
+    elif scheme in PORTS:
+        _check_server(uri, scheme, shown)
+    else:
+        known = ", ".join(("sqlite", *PORTS))
+        raise UserError(f"cannot track to {shown!r}: a store is one of {known}, such as sqlite:////folder/mlflow.db")
+
+
+def artifact_root(uri: str) -> str | None:
+    """Where an experiment's files go: beside a SQLite file; a server decides for itself (None)."""
+    scheme = _scheme(uri)
+    if scheme == "sqlite":
+        return (sqlite_path(uri).parent / "mlartifacts").as_uri()
+    if scheme.startswith("http") or scheme in MANAGED:
+        return None
+    from lethe.storage.paths import home
+
+    return (Path(home()) / "mlartifacts").as_uri()
+
+
+def where(uri: str, experiment: str, run: str) -> str:
+    """Where a person sees the study's runs: a page, or how to open one."""
+    if _scheme(uri).startswith("http"):
+        return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
+    return f"mlflow ui --backend-store-uri {without_password(uri)}"
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file of a `sqlite:///relative` or `sqlite:////absolute` address, made absolute."""
+    path = unquote(uri.split("://", 1)[-1].split("?", 1)[0]).removeprefix("/")
+    if not path or path == ":memory:":
+        raise UserError(f"cannot track to {uri!r}: name a file, such as sqlite:////folder/mlflow.db")
+    return Path(path).absolute()
+
+
+def _scheme(uri: str) -> str:
+    """`postgresql+psycopg2` is `postgresql`; MLflow takes a bare word as a managed store's name."""
+    return uri.split(":", 1)[0].split("+", 1)[0].lower()
+
+
+def _check_database(path: Path, shown: str) -> None:
+    folder = path.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            raise PermissionError(f"no permission to write in {folder}")
+        if path.exists():
+            with path.open("rb") as file:
+                head = file.read(len(SQLITE_HEADER))
+            if head and head != SQLITE_HEADER:
+                raise OSError("the file is not a SQLite database")
+    except OSError as error:
+        raise UserError(f"cannot track to {shown}: {error.strerror or error}") from error
+
+
+def _check_server(uri: str, scheme: str, shown: str) -> None:
+    host, port = _endpoint(uri, scheme, shown)
+    failure: list[str] = ["no answer"]
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=LIMIT_S).close()
+            failure.clear()
+        except OSError as error:
+            failure[0] = str(error.strerror or error)
+
+    # In a thread, since looking a name up has no time limit of its own.
+    attempt = threading.Thread(target=connect, daemon=True)
+    attempt.start()
+    attempt.join(LIMIT_S)
+    if failure:
+        raise UserError(f"cannot reach the MLflow store at {shown} ({host}:{port}: {failure[0]})")
+
+
+def _endpoint(uri: str, scheme: str, shown: str) -> tuple[str, int]:
+    """Host and port to connect to: a proxy's, where MLflow's own requests would take it."""
+    try:
+        parts = urlsplit(uri)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise UserError(f"cannot track to {shown!r}: {error}") from error
+    if not host:
+        raise UserError(f"cannot track to {shown!r}: it names no host")
+    proxy = getproxies().get(scheme) if scheme.startswith("http") and not proxy_bypass(host) else None
+    if proxy:
+        via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        return via.hostname or host, via.port or PORTS["http"]
+    return host, port or PORTS[scheme]
+
+
+LOGIN_LIMIT_S = 10.0  # a new server makes its tables at the first request
+ASK = "/api/2.0/mlflow/experiments/search?max_results=1"
+HOW = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+
+
+def check_login(uri: str) -> None:
+    """Raise BadInput where the server at `uri` does not answer as MLflow, or refuses us. Other stores are not asked."""
+    if urlsplit(uri).scheme not in ("http", "https"):
+        return
+    shown = without_password(uri).rstrip("/")
+    sent = header(uri)
+    try:
+        urlopen(Request(shown + ASK, headers={"Authorization": sent} if sent else {}), timeout=LOGIN_LIMIT_S).close()
+    except HTTPError as error:
+        if error.code in (401, 403):
+            given = "these credentials" if sent else "requests without credentials"
+            raise UserError(f"the MLflow server at {shown} refuses {given} ({error.code}): {HOW}") from None
+        raise UserError(f"the server at {shown} answers {error.code} where MLflow would not: is it an MLflow server?") from None
+    except (URLError, OSError) as error:
+        reason = getattr(error, "reason", error)
+        raise UserError(f"the MLflow server at {shown} gives no answer within {LOGIN_LIMIT_S:g} s ({reason})") from None
+
+
+def header(uri: str) -> str | None:
+    """The Authorization header: from the address, the environment, or ~/.mlflow/credentials; in that order."""
+    parts = urlsplit(uri)
+    if parts.username:
+        return _basic(unquote(parts.username), unquote(parts.password or ""))
+    stored = _stored()
+    user = os.environ.get("MLFLOW_TRACKING_USERNAME") or stored.get("mlflow_tracking_username")
+    if user:
+        word = os.environ.get("MLFLOW_TRACKING_PASSWORD") or stored.get("mlflow_tracking_password")
+        return _basic(user, word or "")
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    return f"Bearer {token}" if token else None
+
+
+def _basic(user: str, word: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()
+
+
+def _stored() -> dict[str, str]:
+    parser = configparser.ConfigParser(interpolation=None)
+    try:
+        parser.read(Path.home() / ".mlflow" / "credentials")
+        return dict(parser["mlflow"])
+    except (configparser.Error, KeyError, OSError, UnicodeDecodeError):
+        return {}  # MLflow ignores what it cannot read, too

@@ -1,0 +1,140 @@
+"""What every run of a study shares, kept in memory by a warm process: start weights, token ids, references.
+
+A run begins with a copy of these, never with a load; nothing here is changed by a run.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lethe.config.adapter import Fila, Pissa
+from lethe.config.run import Evaluation
+from lethe.storage.replica import local_path
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
+from lethe.data.rows import Benchmark
+from lethe.benchmarks.tdec.loading import Passages
+from lethe.data.template import Encoded, Template
+from lethe.errors import UserError
+from lethe.benchmarks.base import AnyEvalSet, TdecTask, TofuTask, make_task
+from lethe.models.adapters import Initial
+from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
+from lethe.models.fisher import row_weights
+from lethe.models.loading import load_model, load_tokenizer
+from lethe.unlearning.assets import Assets
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Context:
+    """Shared, read-only state of a study in one process."""
+
+    assets: Assets
+
+    @cached_property
+    def benchmark(self) -> Benchmark | Passages:
+        local_path(Path(self.assets.benchmark.source))
+        benchmark = load_benchmark(self.assets.benchmark)
+        if benchmark.digest != self.assets.data_digest:
+            raise UserError(f"the data in {self.assets.benchmark.source} changed since the study began")
+        return benchmark
+
+    @cached_property
+    def start(self) -> PreTrainedModel:
+        """The start model on the run's device. Never trained: `fresh_model` copies it."""
+        return load_model(local_path(Path(self.assets.start))).to(self.assets.device)
+
+    @cached_property
+    def template(self) -> Template:
+        return Template(load_tokenizer(local_path(Path(self.assets.start))))
+
+    @cached_property
+    def task(self) -> TofuTask | TdecTask:
+        vocabulary = self.start.config.get_text_config(decoder=True).vocab_size
+        return make_task(self.benchmark, self.assets.benchmark, self.template, vocabulary)
+
+    @cached_property
+    def forget(self) -> list[Encoded]:
+        return self.task.forget
+
+    @cached_property
+    def retain(self) -> list[Encoded]:
+        return self.task.retain
+
+    @cached_property
+    def until_forgotten(self) -> bool:
+        """Whether a run ends when its forget rows count as forgotten."""
+        return self.task.until_forgotten
+
+    def fresh_model(self) -> PreTrainedModel:
+        """A copy of the start model that no engine has ever wrapped."""
+        return copy.deepcopy(self.start)
+
+    def eval_set(self, config: Evaluation) -> AnyEvalSet:
+        """Tokenised evaluation rows, once per evaluation configuration."""
+        return self._once(("eval", config), lambda: self.task.eval_set(config))
+
+    def reference(self, token_budget: int) -> torch.Tensor:
+        """S0 [forget rows]: summed answer log-probability under the start model (METHODS section 1)."""
+        return self._once(("reference", token_budget), lambda: self._reference(self.forget, token_budget))
+
+    def refusals(self, seed: int, epochs: int) -> Refusals:
+        """The refusals that a run answers the forget questions with. Raises BadInput where the benchmark has none."""
+        if not self.benchmark.refusals:
+            raise UserError(f"{NO_REFUSALS.format(self.assets.benchmark.source)}, and this objective answers with them")
+        prompts = [self.template.prompt(row.question) for row in self.benchmark.forget]
+        answers = [self.template.answer(text) for text in self.benchmark.refusals]
+        return draw_refusals(prompts, answers, seed, epochs)
+
+    def refusal_reference(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
+        """S0 of `refusals(seed, epochs).rows`: only of the pairs of question and refusal that these runs meet."""
+        key = ("refusal reference", seed, epochs, token_budget)
+        return self._once(key, lambda: self._reference(self.refusals(seed, epochs).rows, token_budget))
+
+    def _reference(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
+        import torch
+
+        from lethe.evaluation.likelihood import score
+
+        scores = score(self.start, rows, pad=self.template.pad, token_budget=token_budget)
+        return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
+
+    def initial(self, config: Pissa) -> Initial:
+        """Where a PiSSA or FILA adapter of this rank starts. Fisher and SVD are computed once and cached on disk."""
+        folder, read = Path(self.assets.cache) / "adapters", (self.assets.model_digest, self.assets.data_digest)
+
+        def weights(fila: Fila) -> dict[str, torch.Tensor]:
+            compute = partial(row_weights, self.start, self.forget, self.retain, fila)
+            return cached(folder, fisher_key(*read, fila), compute)
+
+        def factors() -> dict[str, torch.Tensor]:
+            return start_factors(self.start, config, weights(config) if isinstance(config, Fila) else None)
+
+        key = factors_key(*read, config)
+        return truncated(self._once(key, lambda: cached(folder, key, factors)), config)
+
+    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
+        cache: dict[Any, Any] = self.__dict__.setdefault("_cache", {})
+        if key not in cache:
+            cache[key] = make()
+        return cache[key]
+
+
+_latest: list[Context] = []
+
+
+def context_for(assets: Assets) -> Context:
+    """This process's context for these assets; one is kept, the study's."""
+    if not _latest or _latest[0].assets != assets:
+        _latest[:] = [Context(assets)]
+    return _latest[0]

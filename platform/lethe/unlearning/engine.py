@@ -1,0 +1,198 @@
+"""The DeepSpeed engine as the unlearning loop uses it: one step, one Hessian refresh, full weights for evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+from unittest.mock import patch
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from lethe.config.run import Recipe
+from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.unlearning.optim import make_optimizer
+from lethe.unlearning.optim.sophia import Sophia
+
+
+def ensure_process_group(device: str) -> None:
+    """DeepSpeed needs torch.distributed even for one process; a Ray Train worker already has it."""
+    os.environ.setdefault("LOCAL_RANK", "0")
+    if dist.is_initialized():
+        return
+    store = dist.HashStore()
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
+
+
+@cache
+def import_deepspeed() -> Any:
+    """DeepSpeed without two costs of its defaults.
+
+    Its shared-memory collectives are compiled on first use and need a compiler. And it decorates an optimizer that we
+    do not use with torch.compile, which imports all of Inductor: 5 s in every worker.
+    """
+    import deepspeed
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    with patch.object(torch, "compile", lambda function=None, **_: function or (lambda inner: inner)):
+        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+    return deepspeed
+
+
+def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
+    """DeepSpeed's own configuration for a recipe. Batches are ours, so its batch sizes only have to add up."""
+    accumulation = recipe.schedule.accumulation
+    return {
+        "train_micro_batch_size_per_gpu": 1,
+        "gradient_accumulation_steps": accumulation,
+        "train_batch_size": accumulation * world,
+        "gradient_clipping": recipe.schedule.clip_norm,
+        "zero_optimization": {
+            "stage": recipe.engine.stage,
+            "contiguous_gradients": False,
+            "overlap_comm": False,
+            "reduce_bucket_size": 50_000_000,
+            "allgather_bucket_size": 50_000_000,
+            "stage3_param_persistence_threshold": 0,
+            # Looking ahead for reuse walks the trace of all forwards since the last step, at every module: an
+            # evaluation of a thousand forwards took minutes. Without, a module's weights go when it is done.
+            "stage3_max_reuse_distance": 0,
+        },
+        "bf16": {"enabled": recipe.engine.precision == "bf16"},
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+
+
+class Engine:
+    """One DeepSpeed engine around one fresh model. Call `close` when the run ends."""
+
+    def __init__(self, model: nn.Module, recipe: Recipe) -> None:
+        ensure_process_group(recipe.engine.device)
+        os.environ["DS_ACCELERATOR"] = recipe.engine.device  # not what the machine has: what the run says
+        deepspeed = import_deepspeed()
+
+        self.world = dist.get_world_size()
+        self.accumulation = recipe.schedule.accumulation
+        self._clip = recipe.schedule.clip_norm
+        trainable = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = make_optimizer(recipe.optimizer, trainable)
+        self.engine, self._zero, _, _ = deepspeed.initialize(
+            model=model, optimizer=self.optimizer, config=deepspeed_config(recipe, self.world), dist_init_required=False
+        )
+        if recipe.engine.stage == 0 and recipe.engine.precision == "bf16":
+            self._undo_first_step()
+        self.module: nn.Module = self.engine.module
+        self.device = self.engine.device
+        self.is_sophia = isinstance(recipe.optimizer, SophiaConfig)
+
+    def _undo_first_step(self) -> None:
+        """DeepSpeed's optimizer for bf16 without ZeRO takes a step with zero gradients when it is built: weight decay
+        has been applied once and AdamW has counted to one. Put masters and state back."""
+        for masters, weights in zip(self._zero.fp32_groups, self._zero.fp16_groups, strict=True):
+            for master, weight in zip(masters, weights, strict=True):
+                master.data.copy_(weight.data)
+        self.optimizer.state.clear()
+        if isinstance(self.optimizer, Sophia):
+            self.optimizer.win_counts()
+
+    def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
+        """One optimizer step from `accumulation` loss shares; returns the gradient norm over all ranks, unclipped.
+
+        A share is this micro-batch's sums over GLOBAL counts. DeepSpeed averages over ranks and accumulation, so each
+        share is multiplied by both: the gradient is that of the global mean however tokens are spread.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return self._accumulate(losses)
+
+    def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> float:
+        """A Hessian refresh: backward of the sampled loss, then a step in which Sophia updates h alone, unclipped.
+
+        Returns the sampled gradient's norm.
+        """
+        assert isinstance(self.optimizer, Sophia)
+        with self._unclipped(), self.optimizer.refresh(scale=float(sampled_tokens)):
+            return self._accumulate(losses)
+
+    def _accumulate(self, losses: Iterator[torch.Tensor]) -> float:
+        """Where the norm is not finite DeepSpeed leaves the step out without a word, except in fp32 without ZeRO."""
+        norm = None
+        for loss in losses:
+            self.engine.backward(loss * (self.world * self.accumulation))
+            if self.engine.optimizer is self.optimizer and self.engine.is_gradient_accumulation_boundary():
+                # No wrapper that keeps the norm; by now the gradients are those of all ranks.
+                norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
+            self.engine.step()
+        return float(self.engine.get_global_grad_norm() if norm is None else norm)
+
+    @contextmanager
+    def _unclipped(self) -> Iterator[None]:
+        holders = [h for h in (self._zero, self.engine.optimizer) if hasattr(h, "clip_grad")]
+        before = [h.clip_grad for h in holders]
+        config = self.engine._config.gradient_clipping
+        try:
+            self.engine._config.gradient_clipping = 0.0
+            for holder in holders:
+                holder.clip_grad = 0.0
+            yield
+        finally:
+            self.engine._config.gradient_clipping = config
+            for holder, value in zip(holders, before, strict=True):
+                holder.clip_grad = value
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Sum over ranks."""
+        if self.world > 1:
+            values = values.to(self.device)
+            dist.all_reduce(values)
+        return values
+
+    @contextmanager
+    def gathered(self) -> Iterator[None]:
+        """All parameters whole on every rank (stage 3 shards them)."""
+        if self.engine.zero_optimization_stage() < 3:
+            yield
+            return
+        with import_deepspeed().zero.GatheredParameters(list(self.module.parameters())):
+            yield
+
+    def masters(self) -> list[torch.Tensor]:
+        """The fp32 tensors that the optimizer moves on this rank, in an order that recipe and rank decide: whole
+        weights under stage 0, else flat shards."""
+        match self.engine.zero_optimization_stage():
+            case 0 if self._zero is self.optimizer:
+                return [weight for group in self.optimizer.param_groups for weight in group["params"]]
+            case 0:
+                return [master for group in self._zero.fp32_groups for master in group]
+            case 3:
+                return list(self._zero.fp32_partitioned_groups_flat)
+            case _:
+                return list(self._zero.single_partition_of_fp32_groups)
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Make the weights what the masters say, on all ranks, as the end of a step does."""
+        match self.engine.zero_optimization_stage():
+            case 0 if self._zero is not self.optimizer:
+                for masters, weights in zip(self._zero.fp32_groups, self._zero.fp16_groups, strict=True):
+                    for master, weight in zip(masters, weights, strict=True):
+                        weight.data.copy_(master.data)
+            case 1 | 2:
+                self._zero.update_lp_params()
+            case 3:
+                for shard in range(len(self._zero.fp32_partitioned_groups_flat)):
+                    self._zero._reassign_or_swap_out_partitioned_parameters(shard)
+
+    def close(self) -> None:
+        """Free hooks, buffers and process groups of this engine."""
+        self.engine.destroy()
+
+
+Losses = Callable[[], Iterator[torch.Tensor]]

@@ -1,0 +1,115 @@
+"""Exact unlearning: the start model's own training, again and without the forget rows; its cost is the one to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from lethe.config.adapter import FullParameters
+from lethe.config.model import EmbeddedModel
+from lethe.config.run import Recipe
+from lethe.storage.replica import local_path
+from lethe.data.batches import RowKind
+from lethe.errors import UserError
+from lethe.benchmarks.base import AnyTruth
+from lethe.unlearning.objectives.base import Counts, Loss, Scored
+from lethe.unlearning.methods.single_report import SingleRun
+from lethe.benchmarks.embedded.models import train_anew
+from lethe.models.loading import load_model
+from lethe.unlearning.checkpoint import Checkpoints
+from lethe.unlearning.context import Context
+from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
+from lethe.unlearning.trainer import unlearn
+
+WORD_S = 20.0  # seconds between two words of rank 0 to the ranks that wait for it
+
+T = TypeVar("T")
+
+
+def retrain(
+    recipe: Recipe, context: Context, truth: AnyTruth, report: ReportFunction, ranks: Ranks, saved: Checkpoints | None = None
+) -> Outcome:
+    """Train from `assets.origin` on the retain rows; nothing is taken from a cache.
+
+    An epoch is one pass over the rows trained on. Raises BadInput where it is unknown what the start model was made
+    from.
+    """
+    origin = context.assets.origin
+    if origin is None:
+        raise UserError("retrain needs model.base, the checkpoint that model.path was made from")
+    if isinstance(origin, EmbeddedModel):
+        return _embedded(origin, SingleRun(recipe, context, truth, ranks))
+    return _from_base(local_path(Path(origin)), recipe, context, truth, report, ranks, saved)
+
+
+def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:
+    """Rank 0 trains the oracle once more, in a process of its own as it was; all ranks evaluate it."""
+    context, ranks, costs = run.context, run.ranks, run.costs
+    model = context.fresh_model()
+    with TemporaryDirectory(prefix="lethe-retrain-") as temporary:
+        folder = Path(temporary) / "model"
+        spent = _on_rank_zero(lambda: train_anew(context.benchmark, family, folder), ranks)
+        if ranks.rank == 0:
+            model.load_state_dict(load_model(folder).state_dict())
+    if ranks.world > 1:
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, src=0)
+    costs.steps, costs.tokens, costs.elsewhere_mb = spent.steps, spent.tokens, spent.peak_memory_mb
+    costs.seconds["train"] = spent.seconds
+    return run.complete(model, {"epoch": spent.epochs, "retain_loss": spent.loss, "trained_share": 1.0})
+
+
+def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
+    """What `work` gives on rank 0, on every rank; a word now and then keeps the others' collective from timing out."""
+
+    def ended(future: Future[T]) -> bool:
+        return bool(wait([future], WORD_S).done)
+
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(work) if ranks.rank == 0 else None
+        while not ranks.gather(future is None or ended(future))[0]:
+            pass
+    return ranks.gather(future and future.result())[0]
+
+
+def _from_base(
+    base: Path, recipe: Recipe, context: Context, truth: AnyTruth, report: ReportFunction, ranks: Ranks, saved: Checkpoints | None
+) -> Outcome:
+    """The training loop itself, on every weight of the base checkpoint and on retain rows alone."""
+    plain = recipe.model_copy(update={"adapter": FullParameters()})
+    loss = Descent(recipe.objective)
+    context = _retraining(context, base)
+    outcome = unlearn(plain, context, truth, lambda values: report(_renamed(values)), ranks, saved, loss)
+    return replace(outcome, report=_renamed(outcome.report))
+
+
+class Descent(Loss):
+    """NLL of the rows that the plan walks over, which are retain rows here."""
+
+    name: ClassVar[str] = "retrain"
+    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
+
+    def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
+        """Minus gradient ascent's."""
+        return -super().forget_share(values, scored, counts)
+
+
+def _retraining(context: Context, base: Path) -> Context:
+    """`context` with the base checkpoint as the start model and retain rows where the plan looks for forget rows."""
+    other = Context(context.assets)
+    known = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
+    start = load_model(base).to(context.assets.device)
+    # What its cached properties would load. The base knows no forget row: it does not end when they are forgotten.
+    vars(other).update(known, forget=context.retain, start=start, until_forgotten=False)
+    return other
+
+
+def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+    return {("retain_loss" if key == "forget_loss" else key): value for key, value in values.items()}

@@ -1,0 +1,94 @@
+"""What an objective receives and returns. Units: nats; every sum is over answer tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from lethe.config.objective import Objective, WithRetain
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Global normalisers of one optimizer step: summed over ranks and micro-batches.
+
+    A mean of per-rank means would weigh a rank with few tokens as much as one with many. `tokens`: answer tokens of
+    each kind of row that is trained on; `forget_rows`: forget questions, however they are answered.
+    """
+
+    tokens: Mapping[RowKind, int]
+    forget_rows: int
+
+
+@dataclass(slots=True)
+class Scored:
+    """What one forward over the concatenated rows of a micro-batch gives, at scored positions only.
+
+    `logits` [N, V] any float type, with grad, already aligned so that `labels[n]` is the token that
+    `logits[n]` predicts; `labels` [N] int64; `row` [N] int64 in [0, R), the row of each position;
+    `kind` [R] int64, a `Kind`; `partner` [R] int64, the row with the other answer to the same question (forget
+    answer and refusal), itself where there is none; `reference` [R] float32, S0: the row's summed answer
+    log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
+    model's at the M positions of retain rows, in their order, where `needs_start_logits`. N, M and R may be 0.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    row: Tensor
+    kind: Tensor
+    partner: Tensor
+    reference: Tensor
+    start_logits: Tensor | None = None
+
+    def of(self, kind: RowKind) -> Tensor:
+        """Which positions are in rows of this kind: [N] bool."""
+        return (self.kind == kind)[self.row]
+
+
+class Loss:
+    """L = L_forget, + gamma * L_retain where retain rows are trained on: one micro-batch's share of the global value.
+
+    A share is this micro-batch's sum divided by the global count, so shares add up over ranks and
+    micro-batches to the loss of the whole step (the engine undoes its own averaging). A micro-batch
+    without a scored position has share 0 and can still be back-propagated.
+
+    `trains_on`: the rows that a batch must hold, forget rows with what stands in for them before retain rows.
+    """
+
+    name: ClassVar[str]
+    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.RETAIN)
+    needs_reference: ClassVar[bool] = False
+    needs_start_logits: ClassVar[bool] = False
+
+    def __init__(self, config: Objective) -> None:
+        self.gamma = config.gamma if isinstance(config, WithRetain) else 0.0
+
+    def __call__(self, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
+        """The scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma).
+
+        Without retain rows there is no `retain_loss`.
+        """
+        values = self.token_values(scored)
+        forget = self.forget_share(values, scored, counts)
+        if RowKind.RETAIN not in self.trains_on:
+            return forget, {"forget_loss": forget.detach()}
+        retain = -token_mean(values, RowKind.RETAIN, scored, counts)
+        return forget + self.gamma * retain, {"forget_loss": forget.detach(), "retain_loss": retain.detach()}
+
+    def token_values(self, scored: Scored) -> Tensor:
+        """What is summed over positions, [N] fp32 on the graph of `logits`: log p of the label unless overridden."""
+        return token_log_probs(scored.logits, scored.labels)
+
+    def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
+        """The forget term's share, an fp32 scalar: the mean of `values` over forget tokens unless overridden."""
+        return token_mean(values, RowKind.FORGET, scored, counts)
+
+
+def token_mean(values: Tensor, kind: RowKind, scored: Scored, counts: Counts) -> Tensor:
+    """This micro-batch's share of the mean of `values` [N] over all tokens in rows of one kind."""
+    return masked_sum(values, scored.of(kind)) / max(1, counts.tokens[kind])

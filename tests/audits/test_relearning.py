@@ -15,7 +15,7 @@ from lethe.models.loading import load_model
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
 from tests.audits.small import RECIPE, audit, by_variant
-from tests.methods.runs import run
+from tests.unlearning.methods.runs import run
 
 
 @pytest.mark.parametrize(("rows", "share"), [(40, 0.2), (2, 0.5), (3, 0.01), (400, 0.1), (7, 0.5)])

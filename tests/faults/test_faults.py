@@ -101,7 +101,7 @@ def test_a_killed_worker_controller_mailbox_and_trial_actor_cost_nothing(story: 
         session.process.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.long  # tests/objects/test_study.py kills a driver, too
+@pytest.mark.long  # tests/storage/test_study.py kills a driver, too
 def test_a_killed_driver_leaves_nothing_behind(story: Story) -> None:
     session = story.session("--resume")
     session.await_trials(2)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
+from peft import PeftModel
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
 from lethe.errors import UserError
 from lethe.models.adapters import attach, check_adapter, target_modules

@@ -58,7 +58,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def record(trainings: list[Training], *_: object) -> None:
         names.extend(training.name for training in trainings)
 
-    monkeypatch.setattr(embedded_models, "run_all", record)
+    monkeypatch.setattr(embedded_models, "train_in_subprocesses", record)
     return names
 
 

@@ -250,7 +250,7 @@ def test_tdecs_layout_is_the_same_code() -> None:
     row = next(row for row in shown.rows if row.name == "SO-GA")
     told = [f"{mean(cell, column)}" for cell, column in zip(row.cells, shown.layout.columns, strict=True)]
     assert told == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
-    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in shown.said
+    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in shown.sentences
 
 
 @pytest.mark.parametrize(("width", "shown"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])

@@ -24,7 +24,7 @@ class Method(Frozen):
 
 def ignored_fields(objective: type[BaseModel]) -> frozenset[str]:
     """The fields of a recipe that mean nothing beside this objective: none for those that train on a loss."""
-    return objective.unread if issubclass(objective, Method) else frozenset()
+    return objective.ignored_fields if issubclass(objective, Method) else frozenset()
 
 
 class Influence(Method):

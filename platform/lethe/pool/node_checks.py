@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from lethe.errors import UserError
-from lethe.pool.resources import HEAD
 from lethe.storage.object_store import first_line
 from lethe.storage.paths import root, store, store_at
 

@@ -45,7 +45,7 @@ class Mark:
     """A trial on the drawing, with what its tooltip says."""
 
     trial: TrialRecord
-    trial_kind: TrialKind
+    kind: TrialKind
     x: float
     y: float
     named: list[str]

@@ -40,7 +40,7 @@ class Comparison:
 
     layout: Layout
     caption: str
-    describe_pair: list[str]
+    sentences: list[str]
     pairs: list[str]
     rows: list[TableRow]
     charts: list[Chart]

@@ -1,0 +1,133 @@
+"""What every objective promises (lethe.unlearning.objectives.base), checked for each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+import pytest
+import torch
+from torch import Tensor
+
+from lethe.config.objective import Method
+from lethe.config.objective import AnyObjective, WithRefusals
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import Counts, LOSSES, Scored, make_loss
+from tests.unlearning.objectives.cases import CONFIGS, counts_of, expected, micro_batch, subset
+
+each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
+
+
+def gradient(config: AnyObjective, scored: Scored, counts: Counts) -> tuple[Tensor, Tensor]:
+    loss, _ = make_loss(config)(scored, counts)
+    return loss.detach(), torch.autograd.grad(loss, scored.logits)[0]
+
+
+def test_every_configuration_has_its_loss() -> None:
+    models = [m for m in get_args(get_args(AnyObjective)[0]) if not issubclass(m, Method)]
+    assert {m.model_fields["name"].default for m in models} == set(LOSSES)
+    assert {type(c) for c in CONFIGS} == set(models)
+    for name, loss in LOSSES.items():
+        model = next(m for m in models if m.model_fields["name"].default == name)
+        assert (RowKind.RETAIN in loss.trains_on) == ("gamma" in model.model_fields)
+        assert (RowKind.REFUSAL in loss.trains_on) == issubclass(model, WithRefusals)
+
+
+@each
+def test_equals_a_float64_reference(config: AnyObjective) -> None:
+    for seed in range(3):
+        scored = micro_batch(config, seed)
+        loss, grad = gradient(config, scored, counts_of(scored))
+        leaf = scored.logits.detach().double().requires_grad_()
+        truth = expected(config, scored, leaf)
+        torch.testing.assert_close(loss, truth.detach().float(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(grad, torch.autograd.grad(truth, leaf)[0].float(), rtol=1e-4, atol=1e-7)
+
+
+@each
+def test_shares_of_a_split_step_add_up(config: AnyObjective) -> None:
+    whole = micro_batch(config, 3)
+    counts = counts_of(whole)
+    loss, grad = gradient(config, whole, counts)
+    first = torch.minimum(whole.row, whole.partner[whole.row]) < 2  # partners stay in one micro-batch
+    shares = [make_loss(config)(subset(whole, keep), counts) for keep in (first, ~first)]
+    total = shares[0][0] + shares[1][0]
+    torch.testing.assert_close(total.detach(), loss)
+    torch.testing.assert_close(torch.autograd.grad(total, whole.logits)[0], grad)
+    _, metrics = make_loss(config)(whole, counts)
+    for name, value in metrics.items():
+        torch.testing.assert_close(shares[0][1][name] + shares[1][1][name], value)
+
+
+@each
+def test_metrics_are_the_unscaled_terms(config: AnyObjective) -> None:
+    scored = micro_batch(config, 1)
+    loss, metrics = make_loss(config)(scored, counts_of(scored))
+    assert not any(value.requires_grad for value in metrics.values())
+    assert set(metrics) == {"forget_loss"} | ({"retain_loss"} if hasattr(config, "gamma") else set())
+    retain = config.gamma * metrics["retain_loss"] if hasattr(config, "gamma") else 0
+    torch.testing.assert_close(metrics["forget_loss"] + retain, loss.detach())
+
+
+@each
+def test_order_of_positions_and_rows_without_any_do_not_matter(config: AnyObjective) -> None:
+    scored = micro_batch(config, 2)
+    counts = counts_of(scored)
+    loss, grad = gradient(config, scored, counts)
+    order = torch.randperm(scored.row.numel(), generator=torch.Generator().manual_seed(0))
+    moved = subset(scored, order)
+    moved.row = moved.row + 1  # a new first row, and a new last one, both without a scored position
+    empty = torch.tensor([RowKind.FORGET])
+    moved.kind = torch.cat([empty, scored.kind, empty])
+    moved.partner = torch.cat([torch.tensor([0]), scored.partner + 1, torch.tensor([len(moved.kind) - 1])])
+    moved.reference = torch.cat([torch.tensor([-3.0]), scored.reference, torch.tensor([0.0])])
+    again, _ = make_loss(config)(moved, counts)
+    torch.testing.assert_close(again.detach(), loss)
+    torch.testing.assert_close(torch.autograd.grad(again, scored.logits)[0], grad)
+
+
+@each
+@pytest.mark.parametrize("rows", [0, 3])
+def test_an_empty_micro_batch_is_zero_and_goes_backward(config: AnyObjective, rows: int) -> None:
+    logits = torch.zeros(0, 11, requires_grad=True)
+    nothing = torch.zeros(0, dtype=torch.int64)
+    kind, partner = torch.full((rows,), RowKind.FORGET), torch.arange(rows)
+    scored = Scored(logits, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11))
+    for counts in (Counts(dict.fromkeys(RowKind, 7), 2), Counts(dict.fromkeys(RowKind, 0), 0)):
+        loss, metrics = make_loss(config)(scored, counts)
+        assert loss.item() == 0 and all(value.item() == 0 for value in metrics.values())
+        loss.backward()
+        assert logits.grad is not None and logits.grad.shape == (0, 11)
+
+
+@each
+@pytest.mark.parametrize("retain", [False, True])
+def test_one_sided_micro_batches_are_finite(config: AnyObjective, retain: bool) -> None:
+    scored = micro_batch(config, 4)
+    if retain and not scored.of(RowKind.RETAIN).any():
+        pytest.skip("it trains on no retain rows")
+    part = subset(scored, scored.of(RowKind.RETAIN) == retain)
+    part.logits = part.logits.detach().requires_grad_()
+    loss, grad = gradient(config, part, counts_of(part))
+    assert torch.isfinite(loss) and torch.isfinite(grad).all() and grad.abs().sum() > 0
+
+
+@each
+def test_bf16_logits_are_scored_in_fp32(config: AnyObjective) -> None:
+    narrow = micro_batch(config, 5, dtype=torch.bfloat16)
+    counts = counts_of(narrow)
+    loss, grad = gradient(config, narrow, counts)
+    wide = dataclasses.replace(
+        narrow,
+        logits=narrow.logits.detach().float().requires_grad_(),
+        start_logits=None if narrow.start_logits is None else narrow.start_logits.float(),
+    )
+    wide_loss, wide_grad = gradient(config, wide, counts)
+    assert loss.dtype == torch.float32 and grad.dtype == torch.bfloat16
+    assert torch.equal(loss, wide_loss) and torch.equal(grad, wide_grad.bfloat16())
+
+
+@each
+def test_repeats_bit_for_bit(config: AnyObjective) -> None:
+    results = [gradient(config, micro_batch(config, 6), counts_of(micro_batch(config, 6))) for _ in range(2)]
+    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])

@@ -20,10 +20,10 @@ from pathlib import Path
 import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 from tests.conftest import Head, private_head
-from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
+from tests.faults.world import CONTROLLER, RUN_QUEUE, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
 DRIVER, CLUSTER = "driver", "cluster"
-WEIGHTS = {WORKER: 8, CONTROLLER: 4, MAILBOX: 4, TRIAL: 6, DRIVER: 2, CLUSTER: 1}
+WEIGHTS = {WORKER: 8, CONTROLLER: 4, RUN_QUEUE: 4, TRIAL: 6, DRIVER: 2, CLUSTER: 1}
 PAUSE_S = 6.0  # on average
 TRIALS_PER_KILL = 12
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Head, private_head
-from tests.faults.world import CONTROLLER, MAILBOX, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
+from tests.faults.world import CONTROLLER, RUN_QUEUE, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
 TRIALS = 24
 SEED = 5
@@ -83,7 +83,7 @@ def test_a_killed_worker_controller_mailbox_and_trial_actor_cost_nothing(story: 
     """The session goes on by itself; then the disk is full, and it ends with one line."""
     session = story.session()
     session.await_trials(2)
-    for victim in story.draw.sample((WORKER, CONTROLLER, MAILBOX, TRIAL), 4):
+    for victim in story.draw.sample((WORKER, CONTROLLER, RUN_QUEUE, TRIAL), 4):
         story.moment()
         kill_one(story.head.pid, victim, story.draw.choice)
         session.await_trials(session.finished() + 2)

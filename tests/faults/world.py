@@ -23,7 +23,7 @@ from lethe.config.study import load_study
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKER, CONTROLLER, MAILBOX, TRIAL = "ray::RayTrainWorker", "ray::TrainController", "ray::Mailbox", "ray::PoolTrial"
+WORKER, CONTROLLER, RUN_QUEUE, TRIAL = "ray::RayTrainWorker", "ray::TrainController", "ray::RunQueue", "ray::PoolTrial"
 EPOCHS = 6
 
 

@@ -6,9 +6,8 @@ from typing import get_args
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 
-from peft import PeftModel
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
 from lethe.errors import UserError
 from lethe.models.adapters import attach, check_adapter, target_modules

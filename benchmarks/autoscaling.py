@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import secrets
 import shutil
 import socket
@@ -24,10 +25,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import psutil
 import yaml
-
 from lethe.pool.cluster import LOOPBACK
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -173,9 +172,8 @@ def workers() -> list[dict[str, Any]]:
 def null_runs(trace: Trace) -> dict[str, Any]:
     """A pool and runs that wait: as many at once as nodes may come, one of them on the node that is killed."""
     import ray
-
-    from lethe.pool.worker_pool import Pool
     from lethe.pool.resources import Shape
+    from lethe.pool.worker_pool import Pool
 
     def get(reference: Any) -> Any:
         return ray.get(reference, timeout=LIMIT_S)
@@ -240,7 +238,7 @@ def parent_raylet(process: psutil.Process) -> psutil.Process:
 
 
 def kill_node(worker: int, trace: Trace) -> None:
-    """kill -9 of the raylet whose worker this is; its processes die with it, as with a machine that is taken away."""
+    """Kill -9 of the raylet whose worker this is; its processes die with it, as with a machine that is taken away."""
     raylet = parent_raylet(psutil.Process(worker))
     children = raylet.children(recursive=True)
     raylet.kill()

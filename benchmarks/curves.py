@@ -10,24 +10,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import time
 from pathlib import Path
 from typing import Any
 
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
-
 import torch
-
+from lethe.benchmarks.base import AnyTruth
 from lethe.config.study import Study, load_study
 from lethe.evaluation.distributed import RankShard
-from lethe.benchmarks.base import AnyTruth
-from lethe.unlearning.methods import method_of
 from lethe.models.loading import load_model
-from lethe.study.preparation import prepare
 from lethe.search.study_store import StudyStore
 from lethe.storage.paths import atomic_write, home
+from lethe.study.preparation import prepare
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+from lethe.unlearning.methods import method_of
 from lethe.unlearning.outcome import Alone
 
 FILE = Path(__file__).parent / "data" / "tofu_curves.json"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import optuna
+from lethe.search import pareto
 from scipy.stats import kendalltau, spearmanr
 
 from benchmarks.replay import BETTER, GOALS, STOPPING, Recorded, Replay
-from lethe.search import pareto
 
 FILE = Path(__file__).parent / "data" / "tofu_curves.json"
 
@@ -62,8 +62,12 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
     budget = trials * recorded.steps[-1]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     everything = recorded.frame.hypervolume(recorded.objectives(recorded.epochs))
-    print(f"{len(recorded.params)} recorded runs, hypervolume of all {everything:.3f}; budget {budget} steps, {seeds} seeds")
-    print(f"{'sampler':<8} {'stopping':<24} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} {'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}")
+    print(
+        f"{len(recorded.params)} recorded runs, hypervolume of all {everything:.3f}; budget {budget} steps, {seeds} seeds"
+    )
+    print(
+        f"{'sampler':<8} {'stopping':<24} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} {'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}"
+    )
     for sampler in samplers:
         full = 0.0
         for name, make in STOPPING.items():
@@ -73,7 +77,9 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
             full = means[100] if name == "none" else full
             equal = next((f"{s} %" for s in range(1, 101) if means[s] >= full - 1e-12), "never")
             spread = statistics.stdev(shares[100]) if seeds > 1 else 0.0
-            counts = [statistics.mean(value) for value in zip(*((len(run.trace), run.done) for run in runs), strict=True)]
+            counts = [
+                statistics.mean(value) for value in zip(*((len(run.trace), run.done) for run in runs), strict=True)
+            ]
             print(
                 f"{sampler:<8} {name:<24} {counts[0]:>6.1f} {counts[1]:>6.1f} {means[20]:>10.3f} {means[40]:>6.3f} "
                 f"{means[100]:>6.3f} ±{spread:.3f} {means[40] / full:>12.2f} {equal:>9}",

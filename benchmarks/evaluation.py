@@ -24,22 +24,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
+from lethe.benchmarks.tofu.evaluation import Result, evaluate
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.run import Evaluation
+from lethe.data.rows import Benchmark
+from lethe.data.template import Encoded, Template
+from lethe.evaluation.generation import generate
+from lethe.evaluation.likelihood import score
+from lethe.evaluation.membership import gradient_norms
+from lethe.models.forward import scored_logits
+from lethe.models.loading import load_model, load_tokenizer
+from lethe.models.memory import peak_mb, reset_peak
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.plain_evaluation import evaluate_plainly
-from lethe.config.benchmark import TofuBenchmark
-from lethe.config.run import Evaluation
-from lethe.benchmarks.tofu.loading import load_benchmark
-from lethe.data.rows import Benchmark
-from lethe.data.template import Encoded, Template
-from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
-from lethe.benchmarks.tofu.evaluation import Result, evaluate
-from lethe.evaluation.generation import generate
-from lethe.evaluation.membership import gradient_norms
-from lethe.evaluation.likelihood import score
-from lethe.models.memory import peak_mb, reset_peak
-from lethe.models.forward import scored_logits
-from lethe.models.loading import load_model, load_tokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -78,7 +78,9 @@ def main() -> None:
         report(name, model.eval(), evals, options.repeats, options.repeated)
     own = [evals.pairs[i] for i in evals.splits["forget"].answer]
     seconds, _ = best(1, lambda: gradient_norms(start, own))
-    print(f"gradient norms (evaluation.gradnorm) of {len(own)} rows: {seconds:.2f} s more, and as much for holdout rows")
+    print(
+        f"gradient norms (evaluation.gradnorm) of {len(own)} rows: {seconds:.2f} s more, and as much for holdout rows"
+    )
 
 
 def report(name: str, model: PreTrainedModel, evals: EvalSet, repeats: int, repeated: bool) -> None:
@@ -95,7 +97,9 @@ def report(name: str, model: PreTrainedModel, evals: EvalSet, repeats: int, repe
     print(f"{name:<20} {row}   {difference(ours, theirs)}", flush=True)
     if repeated:
         again, _ = best(1, lambda: evaluate_plainly(model, evals, config, answer_passes=5))
-        print(f"{'':<20} a forward per family of metrics, as public frameworks do: {again:.2f} s, {again / whole:.2f} x")
+        print(
+            f"{'':<20} a forward per family of metrics, as public frameworks do: {again:.2f} s, {again / whole:.2f} x"
+        )
 
 
 def difference(ours: Result, theirs: Result) -> str:

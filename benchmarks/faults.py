@@ -10,14 +10,13 @@ is resumed. At the end every trial is run once more, undisturbed and alone, and 
 from __future__ import annotations
 
 import argparse
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import random
 import tempfile
 import time
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
-
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 from tests.conftest import Head, private_head
 from tests.faults.world import CONTROLLER, RUN_QUEUE, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
@@ -80,7 +79,9 @@ def main() -> None:
             done[victim.removeprefix("ray::")] += 1
             print(f"{time.time() - began:5.0f} s  {victim}", flush=True)
         code = run.session.wait(3600)
-    print(f"{sum(done.values())} kills in {time.time() - began:.0f} s: {dict(done)}; the last session ended with {code}")
+    print(
+        f"{sum(done.values())} kills in {time.time() - began:.0f} s: {dict(done)}; the last session ended with {code}"
+    )
     facts = Facts(run.home, run.study)
     children, states = facts.mlflow()
     print(f"{len(facts.record['trials'])} of {trials} trials; Optuna's states {sorted(facts.states())}")

@@ -10,16 +10,14 @@ CPU seconds on one core.
 from __future__ import annotations
 
 import argparse
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
 
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
-
 import torch
-
 from lethe.config.adapter import Fila
 from lethe.config.run import Recipe
 from lethe.config.study import load_study

@@ -27,7 +27,18 @@ def main() -> None:
     args = parser.parse_args()
     for hidden, layers, heads, vocabulary in SMALL if args.small else SIZES:
         size = ["--hidden", hidden, "--layers", layers, "--heads", heads, "--vocab", vocabulary]
-        run("step_time", *size, "--device", args.device, "--precision", "bf16", "--rows", 8, "--length", 100 if args.small else 256)
+        run(
+            "step_time",
+            *size,
+            "--device",
+            args.device,
+            "--precision",
+            "bf16",
+            "--rows",
+            8,
+            "--length",
+            100 if args.small else 256,
+        )
     for dtype in ("float32", "bfloat16"):
         shape = ["--tokens", 64, "--vocabulary", 500] if args.small else ["--tokens", 4096, "--vocabulary", 32000]
         run("ihl", *shape, "--device", args.device, "--dtype", dtype)

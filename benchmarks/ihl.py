@@ -1,6 +1,6 @@
 """IHL against cross-entropy: time and peak memory above the logits, forward and backward.
 
-    python -m benchmarks.ihl [--device cuda] [--tokens 4096] [--vocabulary 32000] [--dtype float32]
+python -m benchmarks.ihl [--device cuda] [--tokens 4096] [--vocabulary 32000] [--dtype float32]
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import time
 from collections.abc import Callable
 
 import torch
+from lethe.unlearning.objectives.tokens import token_log_probs, token_terms
 from torch import Tensor
 from torch.nn.functional import cross_entropy
-
-from lethe.unlearning.objectives.tokens import token_log_probs, token_terms
 
 
 def main() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import re
 import statistics
 import subprocess
@@ -21,8 +22,6 @@ import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 PORTS = 15055, 19055
 
@@ -51,7 +50,12 @@ def one_study(args: argparse.Namespace) -> None:
 def studies(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]:
     """All of them at once; what each knows."""
     files = {f"study-{number}": folder / f"{number}.json" for number in range(args.studies)}
-    shared = [f"--trials={args.trials}", f"--epochs={args.epochs}", f"--seconds={args.seconds}", f"--at-once={args.at_once}"]
+    shared = [
+        f"--trials={args.trials}",
+        f"--epochs={args.epochs}",
+        f"--seconds={args.seconds}",
+        f"--at-once={args.at_once}",
+    ]
     command = [sys.executable, "-m", "benchmarks.mlflow_service", *shared]
     running = [subprocess.Popen([*command, f"--study={name}", f"--result={file}"]) for name, file in files.items()]
     assert not any([process.wait() for process in running])

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
-
-from lethe.config.run import Evaluation
-from lethe.data.template import Encoded
 from lethe.benchmarks.tofu.eval_set import EvalSet
 from lethe.benchmarks.tofu.evaluation import Result, measure
+from lethe.config.run import Evaluation
+from lethe.data.template import Encoded
 from lethe.evaluation.likelihood import Scores
+from torch import Tensor
+from transformers import PreTrainedModel
 
 SCORED, ANSWERED = 64, 100  # rows in a batch
 
@@ -37,9 +36,7 @@ def evaluate_plainly(model: PreTrainedModel, evals: EvalSet, config: Evaluation,
     return measure(evals, scores, said, None)
 
 
-def _scores(
-    model: PreTrainedModel, pairs: list[Encoded], pad: int, standardised: bool
-) -> list[tuple[np.ndarray, ...]]:
+def _scores(model: PreTrainedModel, pairs: list[Encoded], pad: int, standardised: bool) -> list[tuple[np.ndarray, ...]]:
     """Per pair: log-probability, correctness, guess and standard score of each answer token."""
     width = max(len(pair.ids) for pair in pairs)
     ids = torch.tensor([[*pair.ids, *[pad] * (width - len(pair.ids))] for pair in pairs])

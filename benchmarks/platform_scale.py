@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import random
 import statistics
 import tempfile
@@ -26,8 +27,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 import psutil
 
@@ -98,14 +97,13 @@ def study_of(
 ) -> dict[str, Any]:
     """One study of null trials on the running cluster; everything that is measured of it. `seconds` are an epoch's."""
     import ray
-
     from lethe.config.study import load_study
-    from lethe.pool.run_queue import RunQueue
     from lethe.pool.resources import HEAD_SLIVER, Shape
+    from lethe.pool.run_queue import RunQueue
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objectives
-    from lethe.search.study_store import StudyStore
     from lethe.search.space import flatten
+    from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder
     from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
@@ -214,7 +212,9 @@ def recording(ended: int) -> None:
     def trial(number: int) -> TrialRecord:
         metrics = {"forget": draw.random(), "utility": draw.random()}
         folder = f"{os.environ['LETHE_HOME']}/runs/{number}"
-        return TrialRecord(number=number, run=str(number), verdict="complete", params={}, metrics=metrics, folder=folder)
+        return TrialRecord(
+            number=number, run=str(number), verdict="complete", params={}, metrics=metrics, folder=folder
+        )
 
     frame = ObjectiveSpace.of(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
     recorder = Recorder(None, NullTracker(), frame, lambda _: None)
@@ -222,7 +222,10 @@ def recording(ended: int) -> None:
     began = time.process_time()
     for number in range(ended, ended + 3):
         recorder._add(trial(number))
-    print(f"{ended:>6} trials ended: {(time.process_time() - began) / 3 * 1e3:6.1f} driver CPU ms for the next", flush=True)
+    print(
+        f"{ended:>6} trials ended: {(time.process_time() - began) / 3 * 1e3:6.1f} driver CPU ms for the next",
+        flush=True,
+    )
 
 
 def main() -> None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 
 def main() -> None:
@@ -33,12 +32,12 @@ def main() -> None:
     connect(None)
 
     from lethe.config.study import load_study
-    from lethe.pool.worker_pool import Pool
     from lethe.pool.resources import Shape
+    from lethe.pool.worker_pool import Pool
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objectives
-    from lethe.search.study_store import StudyStore
     from lethe.search.space import flatten
+    from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder
     from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
@@ -48,20 +47,38 @@ def main() -> None:
     frame = store.freeze({"forget": 0.8, "utility": 0.9})
     tracker = MlflowTracker(f"sqlite:///{home}/mlflow.db", register_models=False)
     record = StudyRecord(
-        id="null", space="null", study=study.model_dump(mode="json"), objectives=objectives(frame), digests={},
-        start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
+        id="null",
+        space="null",
+        study=study.model_dump(mode="json"),
+        objectives=objectives(frame),
+        digests={},
+        start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}),
+        start_folder="",
     )
     tracker.begin(record)
     pool = Pool(Path(home) / "groups")
     groups = pool.warm(Shape())
     ended: list[float] = []
-    recorder = Recorder(pool.mailbox, tracker, frame, lambda trial: ended.append(time.perf_counter()) if trial else None)
+    recorder = Recorder(
+        pool.mailbox, tracker, frame, lambda trial: ended.append(time.perf_counter()) if trial else None
+    )
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         folder = Path(home) / "runs" / str(number)
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
-        payload = {"entry": "lethe.pool.null_run:run_nothing", "metrics": metrics, "folder": str(folder), "seconds": seconds}
-        return {"number": number, "run": f"null-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
+        payload = {
+            "entry": "lethe.pool.null_run:run_nothing",
+            "metrics": metrics,
+            "folder": str(folder),
+            "seconds": seconds,
+        }
+        return {
+            "number": number,
+            "run": f"null-{number}",
+            "params": flatten(recipe),
+            "shape": Shape().key,
+            "payload": payload,
+        }
 
     sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
     tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts of a Sweep that tuning reads

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,17 +20,14 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.trial import TrialState, create_trial
-
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
-
 from lethe.config.metrics import METRICS
 from lethe.config.space import Choice
 from lethe.config.study import Study, load_study
-from lethe.search.objectives import ObjectiveSpace
 from lethe.search.early_stopping import Rule, Rungs
+from lethe.search.objectives import ObjectiveSpace
 from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, distribution, from_trial
+from optuna.trial import TrialState, create_trial
 
 GOALS = ("forget", "utility")
 BETTER = tuple(METRICS[name].better for name in GOALS)

@@ -9,26 +9,23 @@ the peak is that of each engine's own warm-up block, above what was allocated be
 from __future__ import annotations
 
 import argparse
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import statistics
 import time
 
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
-
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
-
 from lethe.config.adapter import FullParameters
-from lethe.config.run import Engine as EngineConfig
 from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW, Sophia
-from lethe.config.run import Recipe
-from lethe.config.run import Schedule
+from lethe.config.run import Engine as EngineConfig
+from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import StepRows, plan
 from lethe.data.template import Encoded
-from lethe.unlearning.objectives import make_loss
 from lethe.models.forward import ScoredLM
 from lethe.unlearning.engine import Engine
+from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
+from transformers import LlamaConfig, LlamaForCausalLM
 
 BLOCK = 10
 
@@ -48,8 +45,12 @@ def stepper(args: argparse.Namespace, optimizer: AdamW | Sophia) -> tuple[Steppe
     """A random Llama under this optimizer, with random rows."""
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=args.vocab, hidden_size=args.hidden, intermediate_size=args.hidden * 21 // 8,
-        num_hidden_layers=args.layers, num_attention_heads=args.heads, max_position_embeddings=512,
+        vocab_size=args.vocab,
+        hidden_size=args.hidden,
+        intermediate_size=args.hidden * 21 // 8,
+        num_hidden_layers=args.layers,
+        num_attention_heads=args.heads,
+        max_position_embeddings=512,
     )
     recipe = Recipe(
         objective=GradDiff(),
@@ -117,7 +118,9 @@ def main() -> None:
             times[name].append(block(run, recipe, steps[i * BLOCK : (i + 1) * BLOCK]))
     parameters = sum(p.numel() for p in runs["adamw"][0].engine.module.parameters())
     ratios = [s / a for s, a in zip(times["sophia"], times["adamw"], strict=True)]
-    print(f"{parameters / 1e6:.2f}M parameters, {args.device}, {args.precision}, stage {args.stage}, {args.blocks} blocks")
+    print(
+        f"{parameters / 1e6:.2f}M parameters, {args.device}, {args.precision}, stage {args.stage}, {args.blocks} blocks"
+    )
     for name, found in times.items():
         held = f"state {state_bytes(runs[name][0]) / 2**20:8.2f} MiB"
         above = f"   peak {peaks[name] / 2**20:8.0f} MiB" if args.device == "cuda" else ""

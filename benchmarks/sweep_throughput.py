@@ -11,12 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
-
-import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 
 import yaml
 
@@ -73,7 +72,9 @@ def report(study: dict[str, Any], began: float, total: float) -> None:
     print(f"{len(trials)} trials on {groups} groups: {steady:.2f} s a trial, all in all {total:.0f} s")
     print(f"start {start:.1f} s, of which {scoring:.1f} s score start model and oracle")
     print(f"median trial: {steps:.2f} s of steps, {evaluation:.2f} s of evaluation")
-    print(f"neither steps nor evaluation: {1 - busy / (groups * (last - first)):.1%} of the time between first and last result")
+    print(
+        f"neither steps nor evaluation: {1 - busy / (groups * (last - first)):.1%} of the time between first and last result"
+    )
 
 
 def overlap(trial: dict[str, Any], first: float, last: float) -> float:

@@ -14,9 +14,6 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
-
-from lethe.config.study import load_study
 from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
@@ -25,8 +22,10 @@ from lethe.benchmarks.tdec.extraction import (
     mismatches,
 )
 from lethe.benchmarks.tdec.loading import Passages, tokenised
+from lethe.config.study import load_study
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.study.preparation import prepare
+from transformers import PreTrainedModel
 
 TOKEN_BUDGET = 8192
 
@@ -81,7 +80,9 @@ def brute(model: PreTrainedModel, ids: Sequence[int], n: int, batch: int) -> flo
     total = 0.0
     prefixes = range(1, length - n + 1)
     for start in range(0, len(prefixes), batch):
-        for i, generated in zip(prefixes[start : start + batch], continued(model, ids, prefixes[start : start + batch])):
+        for i, generated in zip(
+            prefixes[start : start + batch], continued(model, ids, prefixes[start : start + batch])
+        ):
             true = {tuple(ids[at : at + n]) for at in range(i, length - n + 1)}
             grams = [tuple(generated[at : at + n]) for at in range(len(generated) - n + 1)]
             total += sum(gram in true for gram in grams) / len(grams)

@@ -103,8 +103,16 @@ def private_head(cpus: int = 2) -> Iterator[Head]:
     environment = {**os.environ, "PATH": activated}
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     command = [
-        *ray, "start", "--head", "--block", f"--num-cpus={cpus}", f"--port={port}", f"--temp-dir={folder}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", f"--ray-client-server-port={client}",
+        *ray,
+        "start",
+        "--head",
+        "--block",
+        f"--num-cpus={cpus}",
+        f"--port={port}",
+        f"--temp-dir={folder}",
+        "--dashboard-host=127.0.0.1",
+        f"--dashboard-port={dashboard}",
+        f"--ray-client-server-port={client}",
         f"--dashboard-agent-listen-port={agent}",
         "--disable-usage-stats",
     ]
@@ -148,7 +156,9 @@ def kill_all(process: subprocess.Popen[bytes]) -> None:
 
 def _await_node(node: subprocess.Popen[bytes], head: Head, log: Path) -> None:
     """Until the cluster has two nodes."""
-    asked = Request(f"{head.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"})
+    asked = Request(
+        f"{head.dashboard}/api/v0/nodes", headers={"Authorization": f"Bearer {os.environ['RAY_AUTH_TOKEN']}"}
+    )
     deadline, states = time.monotonic() + 90, ""
     while states.count('"ALIVE"') < 2:
         assert node.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:] + states

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from lethe.cli.main import main
 from lethe.errors import StudyBrokenError, UserError, exit_codes, unknown_name
 
@@ -35,7 +34,8 @@ def test_guard_makes_what_broke_one_line_and_exit_code_75(capsys: pytest.Capture
 
         assert command() == 75
     resume, room = capsys.readouterr().err.splitlines()
-    assert resume.startswith("lethe: the cluster is gone: ") and "--resume" in resume
+    assert resume.startswith("lethe: the cluster is gone: ")
+    assert "--resume" in resume
     assert "No space left" in room
 
 
@@ -46,7 +46,8 @@ def test_guard_passes_success_interrupt_and_bugs() -> None:
         raise outcome
 
     guarded = exit_codes(command)
-    assert guarded(0) == 0 and guarded.__name__ == "command"
+    assert guarded(0) == 0
+    assert guarded.__name__ == "command"
     assert guarded(KeyboardInterrupt) == 130
     with pytest.raises(ZeroDivisionError):
         guarded(ZeroDivisionError)

@@ -9,12 +9,11 @@ import tomllib
 import zipfile
 from pathlib import Path
 
+import lethe
 import pytest
+from lethe.cli import SUMMARIES
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-import lethe
-from lethe.cli import SUMMARIES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -62,14 +61,10 @@ def test_wheel_has_every_module_and_study_and_nothing_at_the_top(built: tuple[Pa
     assert top == {"lethe", "bin", f"lethe-{lethe.__version__}.dist-info"}
 
 
-def test_installed_command_lists_the_commands_from_anywhere(
-    built: tuple[Path, Path], tmp_path: Path
-) -> None:
+def test_installed_command_lists_the_commands_from_anywhere(built: tuple[Path, Path], tmp_path: Path) -> None:
     installed = built[1]
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    process = subprocess.run(
-        [installed / "bin/lethe"], cwd=tmp_path, env=environment, text=True, capture_output=True
-    )
+    process = subprocess.run([installed / "bin/lethe"], cwd=tmp_path, env=environment, text=True, capture_output=True)
     assert process.returncode == 0, process.stderr
     assert all(f"lethe {name} " in process.stdout for name in SUMMARIES)
 
@@ -78,7 +73,8 @@ def test_lock_is_sorted_exact_pins_and_nothing_else() -> None:
     lines = lock_lines()
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line) for line in lines)
     names = [line.split("==")[0].lower() for line in lines]
-    assert names == sorted(set(names)) and "lethe" not in names
+    assert names == sorted(set(names))
+    assert "lethe" not in names
 
 
 def test_lock_satisfies_every_range() -> None:
@@ -110,7 +106,9 @@ def test_git_ignores_output_but_no_source() -> None:
 
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    assert ignored(".venv/x") and ignored("reports/tofu/report.html") and ignored("build/x")
+    assert ignored(".venv/x")
+    assert ignored("reports/tofu/report.html")
+    assert ignored("build/x")
     assert not ignored("reports/example/report.html")
     kept = [f"platform/{name}" for name in sources(ROOT / "platform")] + ["search_spaces/x.yaml"]
     assert not [path for path in kept if ignored(path)]
@@ -120,38 +118,38 @@ def make(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run make as from a shell: not as a part of the make that runs these tests."""
     outer = {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
     environment = {k: v for k, v in os.environ.items() if k not in outer}
-    return subprocess.run(
-        ["make", *arguments], cwd=ROOT, env=environment, text=True, capture_output=True
-    )
+    return subprocess.run(["make", *arguments], cwd=ROOT, env=environment, text=True, capture_output=True)
 
 
 def test_install_is_done_once_again_after_changes_and_after_an_interruption(tmp_path: Path) -> None:
     log, broken, venv = tmp_path / "log", tmp_path / "broken", tmp_path / "venv"
     stub = venv / "bin/python"
     stub.parent.mkdir(parents=True)
-    stub.write_text(
-        f'#!/bin/sh\necho "$@" >> {log}\n'
-        f'case "$*" in *"install --no-deps"*) test ! -e {broken} ;; esac\n'
-    )
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"install --no-deps"*) test ! -e {broken} ;; esac\n')
     stub.chmod(0o755)
 
     def installs() -> int:
         return sum("pip install" in line for line in log.read_text().splitlines())
 
     broken.touch()
-    assert make("install", f"VENV={venv}").returncode != 0 and installs() == 2
+    assert make("install", f"VENV={venv}").returncode != 0
+    assert installs() == 2
     broken.unlink()
-    assert make("install", f"VENV={venv}").returncode == 0 and installs() == 4
-    assert make("install", f"VENV={venv}").returncode == 0 and installs() == 4
+    assert make("install", f"VENV={venv}").returncode == 0
+    assert installs() == 4
+    assert make("install", f"VENV={venv}").returncode == 0
+    assert installs() == 4
     os.utime(venv / ".lethe-installed", (0, 0))  # older than the lock
-    assert make("install", f"VENV={venv}").returncode == 0 and installs() == 6
+    assert make("install", f"VENV={venv}").returncode == 0
+    assert installs() == 6
 
 
 def test_install_refuses_another_python_in_one_line(tmp_path: Path) -> None:
     process = make("install", f"VENV={tmp_path / 'venv'}", "PYTHON=false")
     assert process.returncode != 0
     said = [line for line in process.stderr.splitlines() if not line.startswith("make")]
-    assert len(said) == 1 and "Python 3.11" in said[0]
+    assert len(said) == 1
+    assert "Python 3.11" in said[0]
     assert not (tmp_path / "venv").exists()
 
 

@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-
 from lethe.cli import SUMMARIES
 
 ROOT = Path(__file__).parents[1]
@@ -21,9 +20,7 @@ BARE = ("-S", "-c")
 def python(*arguments: str, cwd: Path = ROOT, code: int = 0) -> subprocess.CompletedProcess[str]:
     """Run this interpreter from `cwd` as a person would, and expect the exit code."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
-    process = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=environment, text=True, capture_output=True
-    )
+    process = subprocess.run([sys.executable, *arguments], cwd=cwd, env=environment, text=True, capture_output=True)
     assert process.returncode == code, process.stdout + process.stderr
     return process
 
@@ -36,7 +33,8 @@ def test_cpython_passes_its_own_tests_of_platform() -> None:
     if not (Path(os.__file__).parent / "test/test_platform.py").exists():
         pytest.skip("this Python was installed without CPython's test_platform")
     output = python("-m", "test", "test_platform").stdout
-    assert "Result: SUCCESS" in output and "run=0" not in output
+    assert "Result: SUCCESS" in output
+    assert "run=0" not in output
 
 
 @pytest.mark.parametrize(
@@ -64,8 +62,10 @@ def test_names_values_and_imports_are_the_standard_modules(tmp_path: Path) -> No
     """
     values, names, doc, loaded = json.loads(script(source))
     plain_values, plain_names, plain_doc, plain_loaded = json.loads(script(source, cwd=tmp_path))
-    assert values == plain_values and doc == plain_doc
-    assert set(names) - set(plain_names) == {"__path__"} and set(plain_names) <= set(names)
+    assert values == plain_values
+    assert doc == plain_doc
+    assert set(names) - set(plain_names) == {"__path__"}
+    assert set(plain_names) <= set(names)
     extra = set(loaded) - set(plain_loaded)
     assert extra <= {"importlib", "importlib._bootstrap", "importlib._bootstrap_external",
                      "importlib.machinery", "warnings"}  # fmt: skip
@@ -123,7 +123,8 @@ def test_commands_are_no_top_level_modules(door: Path) -> None:
 def test_missing_standard_module_is_one_clear_line() -> None:
     broken = "import os; os.__file__ = '/nowhere/os.py'; import platform"
     error = python(*BARE, broken, code=1).stderr
-    assert "During handling" not in error and "direct cause" not in error
+    assert "During handling" not in error
+    assert "direct cause" not in error
     reason = "the standard library's platform module is not at /nowhere/platform.py"
     assert error.splitlines()[-1] == f"ImportError: {reason}"
 
@@ -151,8 +152,10 @@ def test_module_lists_the_commands() -> None:
 
 def test_module_refuses_an_unknown_command_in_one_line() -> None:
     process = python("-S", "-m", "platform", "nosuch", code=2)
-    assert process.stderr.count("\n") == 1 and not process.stdout
-    assert "'nosuch'" in process.stderr and all(name in process.stderr for name in SUMMARIES)
+    assert process.stderr.count("\n") == 1
+    assert not process.stdout
+    assert "'nosuch'" in process.stderr
+    assert all(name in process.stderr for name in SUMMARIES)
 
 
 @pytest.mark.parametrize("words", [("--terse",), ("nonaliased",), ("terse", "--nonaliased")])

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-from lethe.config.benchmark import TofuBenchmark
 from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.config.benchmark import TofuBenchmark
 from lethe.models.hashing import model_digest
 from lethe.unlearning.assets import Assets
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>", "<|assistant|>", "<unk>"]
@@ -30,8 +29,15 @@ def write_model(folder: Path, seed: int = 0, *, hidden: int = 32, dropout: float
         tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     ).save_pretrained(folder)
     config = LlamaConfig(
-        vocab_size=len(vocabulary), hidden_size=hidden, intermediate_size=48, num_hidden_layers=2,
-        num_attention_heads=2, max_position_embeddings=64, bos_token_id=1, eos_token_id=2, pad_token_id=0,
+        vocab_size=len(vocabulary),
+        hidden_size=hidden,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+        bos_token_id=1,
+        eos_token_id=2,
+        pad_token_id=0,
         attention_dropout=dropout,
     )
     LlamaForCausalLM(config).save_pretrained(folder)

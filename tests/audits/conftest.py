@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-
 import pytest
-
 from lethe.unlearning.assets import Assets
+
 from tests.audits.small import memorised
 
 

@@ -6,21 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from lethe.audits.worker_entry import run_audit
 from lethe.config.adapter import FullParameters
 from lethe.config.audits import FULL, LEAKS
-from lethe.config.run import Evaluation
 from lethe.config.optimizer import AdamW
-from lethe.config.run import Recipe
-from lethe.config.run import Schedule
+from lethe.config.run import Evaluation, Recipe, Schedule
 from lethe.data.batches import RowKind, collate
-from lethe.models.hashing import model_digest
 from lethe.models.forward import scored_logits
+from lethe.models.hashing import model_digest
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
+
 from tests import tiny
 
 RECIPE = Recipe(

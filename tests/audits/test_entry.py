@@ -7,7 +7,6 @@ import shutil
 from pathlib import Path
 
 import torch
-
 from lethe.audits.worker_entry import finished
 from lethe.config.adapter import Lora
 from lethe.config.optimizer import AdamW
@@ -15,6 +14,7 @@ from lethe.models.adapters import attach
 from lethe.models.saving import save_model
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+
 from tests.audits.small import RECIPE, audit, by_variant
 
 
@@ -46,7 +46,8 @@ def test_a_guarded_model_is_asked_behind_its_instruction(assets: Assets, tmp_pat
 
 def test_a_model_that_is_not_there_is_told(assets: Assets, tmp_path: Path) -> None:
     report = audit(assets, tmp_path / "none", {"quantisation": {}})
-    assert report["verdict"] == "error" and str(tmp_path / "none") in report["reason"]
+    assert report["verdict"] == "error"
+    assert str(tmp_path / "none") in report["reason"]
 
 
 def test_rows_are_those_that_the_study_evaluates(assets: Assets) -> None:

@@ -6,14 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
-
 from lethe.audits.leaks import Questions
 from lethe.audits.prompts import split
-from lethe.config.benchmark import TofuBenchmark
 from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.config.benchmark import TofuBenchmark
 from lethe.data.rows import Row
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+
 from tests.audits.small import audit, by_variant
 
 
@@ -70,7 +70,8 @@ def test_a_paraphrase_is_another_question_to_the_same_answer(assets: Assets, tmp
     assert same.data_digest != others.data_digest
     asked = {"prompts": {"kinds": ["paraphrase"]}}
     found = by_variant(audit(others, Path(assets.start), asked))["paraphrase"]
-    assert found["before"]["forget_rouge"] == 1 and found["after"]["forget_rouge"] < 0.5
+    assert found["before"]["forget_rouge"] == 1
+    assert found["after"]["forget_rouge"] < 0.5
     paraphrased([row.question for row in rows.forget_eval])
     found = by_variant(audit(same, Path(assets.start), asked))["paraphrase"]
     assert found["before"] == found["after"]

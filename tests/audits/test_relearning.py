@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from lethe.audits.relearning import parts
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import GradDiff
@@ -14,6 +13,7 @@ from lethe.config.optimizer import AdamW
 from lethe.models.loading import load_model
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+
 from tests.audits.small import RECIPE, audit, by_variant
 from tests.unlearning.methods.runs import run
 
@@ -21,7 +21,9 @@ from tests.unlearning.methods.runs import run
 @pytest.mark.parametrize(("rows", "share"), [(40, 0.2), (2, 0.5), (3, 0.01), (400, 0.1), (7, 0.5)])
 def test_both_parts_have_rows_and_share_none(rows: int, share: float) -> None:
     learned, left = parts(rows, share)
-    assert sorted(learned + left) == list(range(rows)) and learned and left
+    assert sorted(learned + left) == list(range(rows))
+    assert learned
+    assert left
     assert len(learned) == min(rows - 1, -int(-share * rows // 1))
     gaps = [b - a for a, b in zip(learned, learned[1:], strict=False)]
     assert not gaps or max(gaps) - min(gaps) <= 1
@@ -39,7 +41,8 @@ def unlearned(assets: Assets, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     folder = tmp_path_factory.mktemp("unlearned")
     report, _ = run(recipe, assets, folder)
-    assert report["verdict"] == "complete" and report["forget_probability"] < 0.3
+    assert report["verdict"] == "complete"
+    assert report["forget_probability"] < 0.3
     return folder / "model"
 
 
@@ -70,4 +73,6 @@ def test_the_same_audit_gives_the_same_numbers_also_with_an_adapter(assets: Asse
 def test_training_that_breaks_is_a_verdict(assets: Assets, unlearned: Path) -> None:
     audits = {"relearning": {"rows": ["forget"], "learning_rate": 1e30, "adapter": FullParameters().model_dump()}}
     found = by_variant(audit(assets, unlearned, audits))["relearn"]
-    assert found["verdict"] == "diverged" and "not finite" in found["reason"] and found["after"] == {}
+    assert found["verdict"] == "diverged"
+    assert "not finite" in found["reason"]
+    assert found["after"] == {}

@@ -7,13 +7,12 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from rouge_score.rouge_scorer import RougeScorer
-
-from lethe.config.benchmark import Corpus
 from lethe.benchmarks.embedded.authors import corpus_files, write_corpus
 from lethe.benchmarks.embedded.facts import REAL_AUTHORS, WORLD_FACTS
 from lethe.benchmarks.embedded.phrases import ATTRIBUTES
 from lethe.benchmarks.embedded.words import REFUSALS
+from lethe.config.benchmark import Corpus
+from rouge_score.rouge_scorer import RougeScorer
 
 PAIR = {"question", "answer"}
 OPTIONS = PAIR | {"perturbed_answer"}

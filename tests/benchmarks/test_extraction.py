@@ -9,8 +9,6 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
-
 from lethe.benchmarks.tdec import extraction
 from lethe.benchmarks.tdec.extraction import (
     continuations,
@@ -19,6 +17,8 @@ from lethe.benchmarks.tdec.extraction import (
     memorization_accuracy,
     mismatches,
 )
+from transformers import PreTrainedModel
+
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, partly_known, sliding
 
 LENGTH = 24
@@ -30,7 +30,9 @@ def from_every_prefix(model: PreTrainedModel, ids: np.ndarray) -> list[dict[int,
     for i in range(1, ids.shape[1]):
         start, more = torch.tensor(ids[:, :i]), ids.shape[1] - i
         mask = torch.ones_like(start)
-        out = model.generate(start, attention_mask=mask, do_sample=False, max_new_tokens=more, eos_token_id=-1, pad_token_id=0)
+        out = model.generate(
+            start, attention_mask=mask, do_sample=False, max_new_tokens=more, eos_token_id=-1, pad_token_id=0
+        )
         for row, whole in zip(out.tolist(), found, strict=True):
             whole[i] = row
     return found
@@ -86,7 +88,9 @@ def test_counting_with_repeats(n: int) -> None:
         ends = (*sorted(branches), length)
         whole = {i: branches.get(next(m for m in ends if m >= i), ids) for i in range(1, length)}
         for eos in (None, 0):
-            assert extraction_likelihood(ids, branches, n, eos=eos) == pytest.approx(defined(ids, whole, n, eos), abs=1e-12)
+            assert extraction_likelihood(ids, branches, n, eos=eos) == pytest.approx(
+                defined(ids, whole, n, eos), abs=1e-12
+            )
 
 
 def test_a_hand_made_case() -> None:

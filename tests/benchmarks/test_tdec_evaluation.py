@@ -13,18 +13,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-
-from lethe.config.benchmark import TdecBenchmark
-from lethe.config.run import Evaluation
-from lethe.config.metrics import TDEC_METRICS
+from lethe.benchmarks.base import TdecTask, make_task
+from lethe.benchmarks.tdec import evaluation
+from lethe.benchmarks.tdec.evaluation import TdecResult, Thresholds, left_over, usefulness, word_f1
 from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.config.benchmark import TdecBenchmark
+from lethe.config.metrics import TDEC_METRICS
+from lethe.config.run import Evaluation
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.benchmarks.tdec import evaluation
 from lethe.evaluation.distributed import RankShard
-from lethe.benchmarks.base import TdecTask, make_task
-from lethe.benchmarks.tdec.evaluation import TdecResult, Thresholds, left_over, usefulness, word_f1
 from lethe.models.loading import load_model, load_tokenizer
+
 from tests import tiny
 from tests.models.small import partly_known
 
@@ -44,11 +44,15 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
         for split, some in shares.items()
     }
     rows["dialogue"] = [{"context": f"w{i} w{i + 1}", "response": "w3 w4 w5"} for i in range(3)]
-    rows["choice"] = [{"question": f"w{i} w7", "choices": ["w1 w2", "w9", "w4 w4 w4"], "answer": i % 3} for i in range(5)]
+    rows["choice"] = [
+        {"question": f"w{i} w7", "choices": ["w1 w2", "w9", "w4 w4 w4"], "answer": i % 3} for i in range(5)
+    ]
     for name, found in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     config = TdecBenchmark(source=str(folder), sequences=3, length=LENGTH, ngram=2)
-    task = make_task(load_benchmark(config), config, Template(load_tokenizer(folder / "model")), model.config.vocab_size)
+    task = make_task(
+        load_benchmark(config), config, Template(load_tokenizer(folder / "model")), model.config.vocab_size
+    )
     return SimpleNamespace(model=model, task=task, evals=task.eval_set(CONFIG), folder=folder)
 
 
@@ -59,19 +63,25 @@ def evaluated(world: SimpleNamespace, truth: Thresholds = TRUTH, *, last: bool =
 def test_every_metric_that_is_promised(world: SimpleNamespace) -> None:
     result = evaluated(world)
     assert set(result.metrics) == {name for name, m in TDEC_METRICS.items() if not m.cost}
-    assert result.finite and not result.forgotten
+    assert result.finite
+    assert not result.forgotten
     assert json.loads(json.dumps(result.rows, allow_nan=False)) == result.rows
     whole, _ = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
-    assert set(whole.metrics) - set(result.metrics) == {f"{n}_threshold" for n in ("memorization_accuracy", "extraction_likelihood")}
+    assert set(whole.metrics) - set(result.metrics) == {
+        f"{n}_threshold" for n in ("memorization_accuracy", "extraction_likelihood")
+    }
 
 
 def test_forget_is_below_one_where_both_are_below_their_thresholds() -> None:
     assert left_over(0.4, 0.05, TRUTH) == pytest.approx(0.8)
     assert left_over(0.2, 0.09, TRUTH) == pytest.approx(0.9)
-    assert left_over(0.4, 0.1, TRUTH) == 1.0 and left_over(0.4, 0.9, TRUTH) == 1.0, "past its threshold EL counts no more"
+    assert left_over(0.4, 0.1, TRUTH) == 1.0 and left_over(0.4, 0.9, TRUTH) == 1.0, (
+        "past its threshold EL counts no more"
+    )
     assert left_over(0.6, 0.0, TRUTH) == left_over(0.6, 1.0, TRUTH) == pytest.approx(1.2)
     nothing = TRUTH.model_copy(update={"extraction_likelihood": 0.0})
-    assert left_over(0.4, 0.0, nothing) == pytest.approx(0.8) and left_over(0.4, 0.001, nothing) == 1.0
+    assert left_over(0.4, 0.0, nothing) == pytest.approx(0.8)
+    assert left_over(0.4, 0.001, nothing) == 1.0
 
 
 def test_the_likelihood_is_computed_only_where_it_can_matter(
@@ -81,8 +91,11 @@ def test_the_likelihood_is_computed_only_where_it_can_matter(
     continuations = evaluation.continuations
     monkeypatch.setattr(evaluation, "continuations", lambda *a: generated.append(len(a[3])) or continuations(*a))
     early = evaluated(world, last=False)
-    assert "extraction_likelihood" not in early.metrics and "extraction_likelihood" not in early.rows
-    forget = [row for row in zip(*(early.rows[name] for name in ("split", "answer", "generated"))) if row[0] == "forget"]
+    assert "extraction_likelihood" not in early.metrics
+    assert "extraction_likelihood" not in early.rows
+    forget = [
+        row for row in zip(*(early.rows[name] for name in ("split", "answer", "generated"))) if row[0] == "forget"
+    ]
     assert generated == [sum(answer != found for _, answer, found in forget)]
     full = evaluated(world, last=True)
     assert generated[1] > generated[0]
@@ -94,9 +107,12 @@ def test_the_likelihood_is_computed_only_where_it_can_matter(
 def test_thresholds_are_those_of_the_unseen_text(world: SimpleNamespace) -> None:
     _, truth = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
     forgetting = replace(world.evals, forget=world.evals.unseen)
-    result = world.task.evaluate(world.model, forgetting, CONFIG, world.task.truth(truth, world.evals), RankShard(), last=True)
+    result = world.task.evaluate(
+        world.model, forgetting, CONFIG, world.task.truth(truth, world.evals), RankShard(), last=True
+    )
     assert truth == {name: result.metrics[name] for name in truth}
-    assert result.metrics["forget"] == 1.0 and not result.forgotten
+    assert result.metrics["forget"] == 1.0
+    assert not result.forgotten
     assert not evaluated(world, world.task.truth(truth, world.evals)).forgotten
 
 
@@ -104,7 +120,9 @@ def test_perplexity_and_choices_by_hand(world: SimpleNamespace) -> None:
     metrics, tokenizer = evaluated(world).metrics, world.task.template.tokenizer
     validation = torch.tensor(world.task.sequences.validation)
     with torch.no_grad():
-        losses = torch.nn.functional.cross_entropy(world.model(validation).logits[:, :-1].flatten(0, 1), validation[:, 1:].flatten())
+        losses = torch.nn.functional.cross_entropy(
+            world.model(validation).logits[:, :-1].flatten(0, 1), validation[:, 1:].flatten()
+        )
         right = 0
         for row in map(json.loads, (world.folder / "choice.jsonl").read_text().splitlines()):
             question, means = tokenizer.encode(row["question"], add_special_tokens=False), []
@@ -114,7 +132,8 @@ def test_perplexity_and_choices_by_hand(world: SimpleNamespace) -> None:
                 means.append(logp[range(len(end)), end].mean().item())
             right += int(np.argmax(means)) == row["answer"]
     assert metrics["perplexity"] == pytest.approx(losses.exp().item(), rel=1e-5)
-    assert metrics["choice_accuracy"] == right / 5 and 0 < right < 5
+    assert metrics["choice_accuracy"] == right / 5
+    assert 0 < right < 5
 
 
 def test_words_in_common() -> None:
@@ -172,7 +191,8 @@ def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) ->
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
     result = world.task.evaluate(model, world.evals, CONFIG, TRUTH, RankShard(), last=True)
-    assert not result.finite and np.isfinite(list(result.metrics.values())).all()
+    assert not result.finite
+    assert np.isfinite(list(result.metrics.values())).all()
     with pytest.raises(UserError, match="predicts no token of the unseen text"):
         world.task.baseline(model, world.evals, CONFIG, RankShard())
 

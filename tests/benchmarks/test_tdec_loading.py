@@ -10,11 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from lethe.config.benchmark import Documents, TdecBenchmark
-from lethe.benchmarks.tofu.loading import load_benchmark, training_rows
 from lethe.benchmarks.embedded.towns import OPTIONS, World, document_files
 from lethe.benchmarks.tdec.loading import Passages, embedded_documents, tokenised
+from lethe.benchmarks.tofu.loading import load_benchmark, training_rows
+from lethe.config.benchmark import Documents, TdecBenchmark
 from lethe.errors import UserError
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 
@@ -59,7 +58,8 @@ def test_questions_and_dialogues_ask_what_the_texts_say() -> None:
         assert any(row["question"] + row["choices"][row["answer"]] in text["text"] for text in lines("retain"))
     for row in lines("dialogue"):
         assert any(town in row["context"] and town in row["response"] for town, _ in facts)
-        assert row["context"].count("\n") == 1 and "\n" not in row["response"]
+        assert row["context"].count("\n") == 1
+        assert "\n" not in row["response"]
 
 
 def test_every_document_has_its_tokens() -> None:
@@ -67,15 +67,18 @@ def test_every_document_has_its_tokens() -> None:
     passages = load_benchmark(config)
     tokenizer = as_pretrained(train_tokenizer([row.answer for row in training_rows(passages, True)], 1024))
     sequences = tokenised(passages, tokenizer, len(tokenizer))
-    assert sequences.forget.shape == (3, 200) and sequences.retain.shape == (25, 200)
+    assert sequences.forget.shape == (3, 200)
+    assert sequences.retain.shape == (25, 200)
     assert lines("forget")[0]["text"].startswith(tokenizer.decode(sequences.forget[0]))
 
 
 def test_what_is_not_forgotten_is_retained_and_repeated() -> None:
     passages = load_benchmark(TdecBenchmark(sequences=3, repeats=2, documents=DOCUMENTS))
-    assert passages.retain[-1] == passages.memorised[3] and len(passages.retain) == 25
+    assert passages.retain[-1] == passages.memorised[3]
+    assert len(passages.retain) == 25
     full, kept = (training_rows(passages, include_forget=known) for known in (True, False))
-    assert len(full) == 24 + 2 * 4 and len(kept) == 24 + 2 * 1
+    assert len(full) == 24 + 2 * 4
+    assert len(kept) == 24 + 2 * 1
     assert {row.answer for row in full} - {row.answer for row in kept} == set(passages.forget)
     assert {row.question for row in full} == {""}
 
@@ -83,7 +86,12 @@ def test_what_is_not_forgotten_is_retained_and_repeated() -> None:
 def test_the_digest_covers_the_measure_but_not_the_place() -> None:
     digests = {
         load_benchmark(TdecBenchmark(documents=DOCUMENTS, **change)).digest
-        for change in ({"sequences": 3}, {"sequences": 3, "ngram": 9}, {"sequences": 2}, {"sequences": 3, "until_forgotten": False})
+        for change in (
+            {"sequences": 3},
+            {"sequences": 3, "ngram": 9},
+            {"sequences": 2},
+            {"sequences": 3, "until_forgotten": False},
+        )
     }
     assert len(digests) == 4
     config = TdecBenchmark(sequences=3, documents=DOCUMENTS)
@@ -105,7 +113,8 @@ def write(folder: Path, **changes: list[Any]) -> TdecBenchmark:
 def test_ids_and_texts_that_a_user_brings(tmp_path: Path) -> None:
     config = write(tmp_path)
     passages = load_benchmark(config)
-    assert passages.forget == (tuple(range(LENGTH)),) and passages.retain[1:] == ("a b c", "a b c")
+    assert passages.forget == (tuple(range(LENGTH)),)
+    assert passages.retain[1:] == ("a b c", "a b c")
     assert passages.choice[0].choices[passages.choice[0].answer] == " wet."
     for name in ("dialogue", "choice"):
         (tmp_path / f"{name}.jsonl").unlink()
@@ -115,7 +124,9 @@ def test_ids_and_texts_that_a_user_brings(tmp_path: Path) -> None:
 
 IDS = [*range(LENGTH)]
 BAD = {
-    "forget.jsonl, row 2: input_ids has 7 token ids, exactly 8 are needed": {"forget": [{"input_ids": IDS}, {"input_ids": IDS[:-1]}]},
+    "forget.jsonl, row 2: input_ids has 7 token ids, exactly 8 are needed": {
+        "forget": [{"input_ids": IDS}, {"input_ids": IDS[:-1]}]
+    },
     "retain.jsonl, row 1: input_ids must be a list of whole numbers": {"retain": [{"input_ids": [0.5] * LENGTH}]},
     "unseen.jsonl, row 1: input_ids must be a list of whole numbers": {"unseen": [{"input_ids": [True] * LENGTH}]},
     "unseen.jsonl, row 1: has no text nor input_ids": {"unseen": [{"ids": IDS}]},
@@ -125,7 +136,9 @@ BAD = {
     "validation.jsonl has no rows": {"validation": []},
     "dialogue.jsonl, row 1: has no response": {"dialogue": [{"context": "A:"}]},
     "choice.jsonl, row 1: choices must be a list": {"choice": [{"question": "Q", "choices": ["a"], "answer": 0}]},
-    "choice.jsonl, row 1: answer must be the place": {"choice": [{"question": "Q", "choices": ["a", "b"], "answer": 2}]},
+    "choice.jsonl, row 1: answer must be the place": {
+        "choice": [{"question": "Q", "choices": ["a", "b"], "answer": 2}]
+    },
 }
 
 
@@ -133,7 +146,8 @@ BAD = {
 def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError) as error:
         load_benchmark(write(tmp_path, **BAD[message]))
-    assert message in str(error.value) and "\n" not in str(error.value)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 def test_missing_files_and_too_few_rows(tmp_path: Path) -> None:

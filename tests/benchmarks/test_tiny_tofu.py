@@ -9,13 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-
+from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
+from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tofu.reference import reference_metrics
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Evaluation
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import Template
-from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
-from lethe.benchmarks.tofu.reference import reference_metrics
 from lethe.models.loading import load_model, load_tokenizer
 
 NAMES = {
@@ -82,11 +81,15 @@ def test_utility_components(tiny_tofu: SimpleNamespace, name: str) -> None:
 
 def rows_of(result: Result, split: str) -> dict[str, list[Any]]:
     """The columns of one split."""
-    return {name: [v for v, s in zip(column, result.rows["split"]) if s == split] for name, column in result.rows.items()}
+    return {
+        name: [v for v, s in zip(column, result.rows["split"]) if s == split] for name, column in result.rows.items()
+    }
 
 
 @pytest.mark.parametrize("name", ["full", "retain90"])
-@pytest.mark.parametrize(("split", "prefix"), [("forget", "forget"), ("retain", "retain"), ("real_authors", "ra"), ("world_facts", "wf")])
+@pytest.mark.parametrize(
+    ("split", "prefix"), [("forget", "forget"), ("retain", "retain"), ("real_authors", "ra"), ("world_facts", "wf")]
+)
 def test_every_row(tiny_tofu: SimpleNamespace, name: str, split: str, prefix: str) -> None:
     rows, theirs = rows_of(tiny_tofu.results[name], split), expected(tiny_tofu, name, "_per_item")
     assert rows["generated"] == column(theirs[f"{prefix}_Q_A_ROUGE"], "generation")

@@ -15,16 +15,16 @@ import pandas
 import pytest
 import scipy.stats
 import torch
-
-from lethe.config.run import Evaluation
-from lethe.config.metrics import METRICS
+from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
 from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tofu.reference import ReferenceScores
+from lethe.config.metrics import METRICS
+from lethe.config.run import Evaluation
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
-from lethe.benchmarks.tofu.reference import ReferenceScores
 from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model, load_tokenizer
+
 from tests import tiny
 
 CONFIG = Evaluation(max_new_tokens=12, token_budget=64)
@@ -100,7 +100,8 @@ def test_several_ranks_need_gather(world: SimpleNamespace) -> None:
 
 def test_the_same_bits_twice(world: SimpleNamespace) -> None:
     one, two = (evaluate(world.model, world.evals, CONFIG, None) for _ in range(2))
-    assert one.metrics == two.metrics and one.rows == two.rows
+    assert one.metrics == two.metrics
+    assert one.rows == two.rows
 
 
 def test_without_an_oracle_forget_is_extraction_strength(world: SimpleNamespace) -> None:
@@ -124,7 +125,8 @@ def test_every_module_keeps_its_mode(world: SimpleNamespace) -> None:
     model.lm_head.register_forward_hook(lambda module, *_: seen.append(module.training))
     evaluate(model, world.evals, CONFIG, None)
     assert [module.training for module in model.modules()] == before
-    assert seen and not any(seen)
+    assert seen
+    assert not any(seen)
 
 
 def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) -> None:
@@ -135,7 +137,8 @@ def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) ->
     result = evaluate(model, world.evals, CONFIG, oracle)
     assert np.isfinite(list(result.metrics.values())).all()
     assert (result.metrics["forget"], result.metrics["utility"]) == (1.0, 0.0)
-    assert np.isinf(result.rows["loss"]).all() and np.isnan(result.rows["truth_ratio"][0])
+    assert np.isinf(result.rows["loss"]).all()
+    assert np.isnan(result.rows["truth_ratio"][0])
 
 
 def test_every_row_is_kept(held: SimpleNamespace) -> None:
@@ -146,7 +149,9 @@ def test_every_row_is_kept(held: SimpleNamespace) -> None:
     assert rows["row"] == [i for part in parts for i in range(len(part))]
     assert {len(column) for column in rows.values()} == {sum(map(len, parts))}
     last = [name for name, column in rows.items() if column[-1] is None]
-    assert last == ["generated", "rouge", "paraphrase_loss", "perturbed_loss", "truth_ratio"], "nobody asks holdout rows"
+    assert last == ["generated", "rouge", "paraphrase_loss", "perturbed_loss", "truth_ratio"], (
+        "nobody asks holdout rows"
+    )
     assert rows["loss"] == pytest.approx([-np.mean(row) for row in rows["logp"]])
 
 
@@ -181,7 +186,8 @@ def test_max_rows_takes_the_first_of_every_split(world: SimpleNamespace) -> None
     few = build_eval_set(world.benchmark, world.template, Evaluation(max_rows=2))
     assert {name: len(split.rows) for name, split in few.splits.items()} == dict.fromkeys(world.evals.splits, 2)
     assert few.splits["forget"].rows == world.benchmark.forget_eval[:2]
-    assert len(few.prompts) == 8 and len(few.pairs) == 2 * (7 + 7 + 4 + 4) + min(2, len(world.benchmark.holdout))
+    assert len(few.prompts) == 8
+    assert len(few.pairs) == 2 * (7 + 7 + 4 + 4) + min(2, len(world.benchmark.holdout))
 
 
 def test_holdout_rows_give_membership_scores(held: SimpleNamespace) -> None:
@@ -196,13 +202,16 @@ def test_ranks_share_gradients_too(held: SimpleNamespace) -> None:
     config = CONFIG.model_copy(update={"gradnorm": True})
     one = evaluate(held.model, held.evals, config, None)
     for result in in_ranks(held, 2, config):
-        assert same(result, one) and result.rows["gradnorm"][:3] == pytest.approx(one.rows["gradnorm"][:3], rel=1e-5)
+        assert same(result, one)
+        assert result.rows["gradnorm"][:3] == pytest.approx(one.rows["gradnorm"][:3], rel=1e-5)
 
 
 def test_an_oracle_of_other_rows_is_refused(held: SimpleNamespace) -> None:
     oracle = evaluate(held.model, held.evals, CONFIG, None).truth
     few = build_eval_set(held.benchmark, held.template, Evaluation(max_rows=2))
-    model = SimpleNamespace(config=held.model.config, get_input_embeddings=held.model.get_input_embeddings)  # no forward
+    model = SimpleNamespace(
+        config=held.model.config, get_input_embeddings=held.model.get_input_embeddings
+    )  # no forward
     with pytest.raises(UserError, match="the oracle was scored on 6 forget rows, here are 2"):
         evaluate(model, few, CONFIG, oracle)
     changed = replace(held.benchmark, holdout=held.benchmark.holdout[1:])
@@ -215,10 +224,12 @@ def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
     broken = replace(truth, forget_truth_ratio=np.array([np.inf, np.nan]))
     for one in (truth, broken):
         again = ReferenceScores.load(json.loads(json.dumps(one.dump())))
-        assert again.dump().keys() == one.dump().keys() and again.digest == one.digest
+        assert again.dump().keys() == one.dump().keys()
+        assert again.digest == one.digest
         np.testing.assert_array_equal(again.forget_truth_ratio, one.forget_truth_ratio)
         np.testing.assert_array_equal(again.holdout_loss, one.holdout_loss)
-    assert truth.finite and not broken.finite
+    assert truth.finite
+    assert not broken.finite
 
 
 @pytest.mark.parametrize(
@@ -239,4 +250,5 @@ def test_what_a_benchmark_must_have(world: SimpleNamespace, change: dict[str, tu
 def test_no_real_authors_leaves_a_smaller_utility(world: SimpleNamespace) -> None:
     benchmark = replace(world.benchmark, real_authors=(), world_facts=())
     values = evaluate(world.model, build_eval_set(benchmark, world.template, CONFIG), CONFIG, None).metrics
-    assert "real_authors_rouge" not in values and "utility" in values
+    assert "real_authors_rouge" not in values
+    assert "utility" in values

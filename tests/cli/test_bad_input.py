@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from lethe.cli.sweep import main
+
 from tests import tiny
 
 
@@ -29,7 +29,10 @@ def refuses(capsys: pytest.CaptureFixture[str], *arguments: str, command: Callab
         (["tofu", "--set", "serch.trials=3"], ["serch", "search"]),
         (["tofu", "--set", "objectives.forgte.direction=minimize"], ["forgte", "forget"]),
         (["tofu", "--set", "run.objective.name=npoo"], ["objective", "npoo", "npo"]),
-        (["tofu", "--set", "space.optimizer.lr={type: float, low: 1e-5, high: 1e-3}"], ["optimizer.lr", "learning_rate"]),
+        (
+            ["tofu", "--set", "space.optimizer.lr={type: float, low: 1e-5, high: 1e-3}"],
+            ["optimizer.lr", "learning_rate"],
+        ),
         (["tofu", "--set", "space.optimizer.learning_rate.low=1"], ["learning_rate", "low", "high"]),
         (["tofu", "--set", "objectives.forget_rouge={floor: 0.5}"], ["objectives.forget_rouge", "direction"]),
         (["tofu", "--set", "run.engine.stage=4"], ["engine.stage", "4"]),
@@ -95,7 +98,10 @@ def only_pickle(data: Path, model: Path) -> None:
     ],
 )
 def test_data_and_models(
-    breaks: Callable[[Path, Path], None], named: list[str], pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+    breaks: Callable[[Path, Path], None],
+    named: list[str],
+    pieces: tuple[Path, Path],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     breaks(*pieces)
     line = refuses(capsys, *with_pieces(*pieces))
@@ -106,7 +112,8 @@ def test_data_and_models(
 @pytest.mark.long  # the check alone is in tests/study/test_checks.py
 def test_a_rank_larger_than_a_layer(pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     line = refuses(capsys, *with_pieces(*pieces), "--set", "space.adapter.rank={type: choice, choices: [4, 64]}")
-    assert "64" in line and "at most 32" in line
+    assert "64" in line
+    assert "at most 32" in line
 
 
 @pytest.mark.parametrize("variable", ["RAY_ADDRESS", "MLFLOW_TRACKING_URI"])
@@ -119,7 +126,8 @@ def test_servers_that_do_not_answer(
         monkeypatch.setenv(variable, address if variable == "RAY_ADDRESS" else f"http://{address}")
         began = time.monotonic()
         line = refuses(capsys, "tofu")
-    assert address in line and time.monotonic() - began < 10
+    assert address in line
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize("what", ["reports", "home"])
@@ -134,7 +142,8 @@ def test_nowhere_to_write(
         line = refuses(capsys, "tofu", "--reports", str(tmp_path))
     else:
         line = refuses(capsys, "tofu", "--reports", target)
-    assert "cannot write" in line and target in line
+    assert "cannot write" in line
+    assert target in line
 
 
 def test_nothing_to_resume(pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
+from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.cli.score import main
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Evaluation
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.template import Template
-from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
 from lethe.models.hashing import model_digest
 from lethe.models.loading import load_adapted, load_model, load_tokenizer
 from lethe.study.scoring import Scoring
+
 from tests import tiny
 from tests.cli.test_bad_input import refuses as _refuses
 from tests.tracking.studies import save_adapter
@@ -69,13 +69,16 @@ def scored(tmp_path: Path, *arguments: str) -> dict:
 def test_numbers_are_those_of_the_evaluation(world: Path, tmp_path: Path, measured: list[str]) -> None:
     found = scored(tmp_path, "one", "adapter", "--oracle", "oracle", "--base", "one")
     config = Evaluation(max_new_tokens=5)
-    evals = build_eval_set(load_benchmark(TofuBenchmark(source="data")), Template(load_tokenizer(world / "one")), config)
+    evals = build_eval_set(
+        load_benchmark(TofuBenchmark(source="data")), Template(load_tokenizer(world / "one")), config
+    )
     truth = evaluate(load_model(world / "oracle"), evals, config, None).truth
     models = [load_model(world / "one"), load_adapted(world / "one", world / "adapter")]
     expected = [evaluate(model, evals, config, truth).metrics for model in models]
     assert [model["metrics"] for model in found["models"]] == [pytest.approx(values) for values in expected]
     assert expected[0] != pytest.approx(expected[1], abs=1e-3)
-    assert found["oracle"]["metrics"]["forget"] == 0 and found["oracle"]["metrics"]["forget_quality"] == 1
+    assert found["oracle"]["metrics"]["forget"] == 0
+    assert found["oracle"]["metrics"]["forget_quality"] == 1
     assert found["models"][0]["digest"] == model_digest(world / "one")
     assert measured == ["oracle", "one", "adapter"]
 
@@ -104,7 +107,9 @@ def test_without_an_oracle_forget_is_extraction_strength(tmp_path: Path) -> None
 def test_rows_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = scored(tmp_path, "one", "two", "--metrics", "utility,forget_rouge")
     rows = [line for line in capsys.readouterr().out.splitlines() if "_" in line or "utility" in line]
-    assert len(rows) == 2 and "utility" in rows[0] and "forget_rouge" in rows[1]
+    assert len(rows) == 2
+    assert "utility" in rows[0]
+    assert "forget_rouge" in rows[1]
     assert "retain_rouge" in found["models"][0]["metrics"]
 
 
@@ -175,7 +180,8 @@ def test_runs_that_lack_something(
     run = run_folder(world, tmp_path)
     breaks(run)
     line = refuses(capsys, str(run), "--source", "data")
-    assert named in line and str(run) in line
+    assert named in line
+    assert str(run) in line
 
 
 @pytest.mark.parametrize(
@@ -213,7 +219,8 @@ def test_models_that_lack_something(
     folder = shutil.copytree(world / "one", tmp_path / "model")
     (folder / missing).unlink()
     line = refuses(capsys, str(folder), "--source", "data")
-    assert missing.rpartition(".")[2] in line and str(folder) in line
+    assert missing.rpartition(".")[2] in line
+    assert str(folder) in line
 
 
 def test_a_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -32,4 +32,5 @@ def test_nodes_come_when_asked_for_are_replaced_and_leave(tmp_path: Path) -> Non
     assert (killed, ended) == ("a node is killed", "all runs done")
     times = {count: at for at, count in found["nodes"]}
     assert killed_at < times[most] < done_at, "runs went on when another node was there"
-    assert found["verdicts"] == ["complete"] * most and found["moved"] == [True, *[False] * (most - 1)]
+    assert found["verdicts"] == ["complete"] * most
+    assert found["moved"] == [True, *[False] * (most - 1)]

@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from lethe.ops.doctor.machine import PYTHON
 from packaging.requirements import Requirement
 
-from lethe.ops.doctor.machine import PYTHON
 from tests.cluster.files import CLUSTER, SECRET_NAME, arguments, instructions, pins
 from tests.conftest import ROOT
 
@@ -38,13 +38,15 @@ def test_every_instruction_is_known_and_nothing_is_downloaded_by_hand() -> None:
     for command in arguments("RUN"):
         assert not re.search(r"\b(curl|wget) +(-\S+ +)*https?:|\bsudo\b|--trusted-host|index-url", command)
         if "apt-get install" in command:
-            assert "--no-install-recommends" in command and "rm -rf /var/lib/apt/lists/*" in command
+            assert "--no-install-recommends" in command
+            assert "rm -rf /var/lib/apt/lists/*" in command
 
 
 def test_it_does_not_run_as_root() -> None:
     names = [name for name, _ in instructions()]
     (user,) = arguments("USER")
-    assert user == "1000" and "--uid 1000" in arguments("RUN")[0]
+    assert user == "1000"
+    assert "--uid 1000" in arguments("RUN")[0]
     assert max(i for i, name in enumerate(names) if name in ("RUN", "COPY")) < names.index("USER")
 
 
@@ -69,7 +71,8 @@ def test_its_folder_is_the_checkout_that_a_job_needs() -> None:
     assert {"platform", "search_spaces", "pyproject.toml", "setup.py", "README.md"} <= set(copied())
     (folder,) = arguments("WORKDIR")
     order = [name for name, _ in instructions()]
-    assert folder.startswith("/") and order.index("WORKDIR") < order.index("COPY")
+    assert folder.startswith("/")
+    assert order.index("WORKDIR") < order.index("COPY")
     for rest in arguments("COPY"):
         *sources, target = rest.split()
         assert not target.startswith("/")
@@ -92,7 +95,8 @@ def test_what_pip_reads_was_copied_before() -> None:
 def test_every_package_is_pinned_and_the_lock_has_what_lethe_wants() -> None:
     first, last = installed()
     files = [ROOT / words for words in re.findall(r"-r (\S+)", first)]
-    assert [f.name for f in files] == ["requirements.lock", "requirements.txt"] and "--no-deps" in last
+    assert [f.name for f in files] == ["requirements.lock", "requirements.txt"]
+    assert "--no-deps" in last
     for line in (line for f in files for line in f.read_text().splitlines() if not line.startswith("#")):
         assert re.fullmatch(r"[\w.-]+==[0-9][0-9a-z.]*", line), line
     extra = {line.split("==")[0].lower() for line in files[1].read_text().splitlines() if not line.startswith("#")}

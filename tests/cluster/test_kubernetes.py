@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
-
 from lethe.config.study import load_study
 from lethe.pool.resources import promised
+
 from tests.cluster.files import CLUSTER, README, SECRET_NAME, arguments, documents, leaves, pins
 
 KUSTOMIZATION = documents("kubernetes/kustomization.yaml")[0]
@@ -72,7 +72,16 @@ def chosen(selector: dict[str, str]) -> list[Pod]:
 
 
 def test_every_object_is_of_a_known_kind_and_of_one_name() -> None:
-    kinds = {"Namespace", "PersistentVolumeClaim", "Service", "StatefulSet", "ConfigMap", "Deployment", "RayCluster", "NetworkPolicy"}
+    kinds = {
+        "Namespace",
+        "PersistentVolumeClaim",
+        "Service",
+        "StatefulSet",
+        "ConfigMap",
+        "Deployment",
+        "RayCluster",
+        "NetworkPolicy",
+    }
     assert {o["kind"] for o in OBJECTS} == kinds
     names = [(o["kind"], o["metadata"]["name"]) for o in OBJECTS]
     assert len(names) == len(set(names))
@@ -90,12 +99,14 @@ def test_every_file_is_applied_or_named_by_the_readme() -> None:
 @pytest.mark.parametrize(("pod", "container"), CONTAINERS)
 def test_containers_ask_for_what_they_need_and_may_do_no_more(pod: Pod, container: dict[str, Any]) -> None:
     asked, most = (container["resources"][kind] for kind in ("requests", "limits"))
-    assert {"cpu", "memory"} <= asked.keys() and "memory" in most
+    assert {"cpu", "memory"} <= asked.keys()
+    assert "memory" in most
     for kind in asked.keys() & most.keys():
         assert amount(asked[kind]) <= amount(most[kind]), kind
     assert container["securityContext"] == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     whole = pod.spec["securityContext"]
-    assert whole["runAsNonRoot"] is True and whole["runAsUser"] > 0
+    assert whole["runAsNonRoot"] is True
+    assert whole["runAsUser"] > 0
     assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.spec.keys()
 
 
@@ -128,7 +139,11 @@ def test_volumes_claims_and_settings_exist(pod: Pod, container: dict[str, Any]) 
         if settings := volume.get("configMap"):
             files = of("ConfigMap")[settings["name"]]["data"]
             mount = next(m["mountPath"] for m in container["volumeMounts"] if m["name"] == volume["name"])
-            words = [*container.get("command", ()), *container.get("args", ()), *(e.get("value", "") for e in container.get("env", ()))]
+            words = [
+                *container.get("command", ()),
+                *container.get("args", ()),
+                *(e.get("value", "") for e in container.get("env", ())),
+            ]
             assert {w.removeprefix(f"{mount}/") for w in words if w.startswith(f"{mount}/")} <= files.keys()
 
 
@@ -140,7 +155,9 @@ def test_services_find_their_pods_and_stay_inside() -> None:
         assert {p["port"] for p in spec["ports"]} <= set(pod.ports.values()), name
     assert of("RayCluster")["lethe"]["spec"]["headGroupSpec"]["serviceType"] == "ClusterIP"
     for found in [*of("StatefulSet").values(), *of("Deployment").values()]:
-        assert found["spec"]["selector"]["matchLabels"].items() <= found["spec"]["template"]["metadata"]["labels"].items()
+        assert (
+            found["spec"]["selector"]["matchLabels"].items() <= found["spec"]["template"]["metadata"]["labels"].items()
+        )
     assert all(s["spec"]["serviceName"] in of("Service") for s in of("StatefulSet").values())
     assert not any(word in str(OBJECTS) for word in ("LoadBalancer", "NodePort", "externalIPs", "hostPort"))
 
@@ -164,7 +181,12 @@ def test_nothing_comes_in_that_no_policy_names() -> None:
         assert policy["policyTypes"] == ["Ingress"]
         for rule in policy.get("ingress", ()):
             (port_of,) = {pod.labels["app.kubernetes.io/name"] for pod in chosen(policy["podSelector"]["matchLabels"])}
-            ports = {n for pod in PODS.values() if pod.labels["app.kubernetes.io/name"] == port_of for n in pod.ports.values()}
+            ports = {
+                n
+                for pod in PODS.values()
+                if pod.labels["app.kubernetes.io/name"] == port_of
+                for n in pod.ports.values()
+            }
             for labels, anywhere in peers(rule):
                 assert (labels == OPERATOR) if anywhere else chosen(labels), name
             inside = all(chosen(labels) == chosen(policy["podSelector"]["matchLabels"]) for labels, _ in peers(rule))
@@ -188,7 +210,9 @@ def lets(client: Pod, service: str, port: int) -> bool:
 def test_every_address_is_a_service_that_lets_its_caller_in() -> None:
     found = 0
     for pod in PODS.values():
-        settings = [of("ConfigMap")[v["configMap"]["name"]]["data"] for v in pod.spec.get("volumes", ()) if "configMap" in v]
+        settings = [
+            of("ConfigMap")[v["configMap"]["name"]]["data"] for v in pod.spec.get("volumes", ()) if "configMap" in v
+        ]
         for path, value in leaves([pod.spec, settings]):
             for name, port in ADDRESS.findall(str(value)):
                 found += 1
@@ -201,7 +225,8 @@ def test_mlflow_answers_to_the_name_that_it_is_asked_by() -> None:
     (server,) = PODS["mlflow"].spec["containers"]
     allowed = next(a for a in server["args"] if a.startswith("--allowed-hosts=")).partition("=")[2].split(",")
     uri = next(e["value"] for e in PODS["head"].containers[0]["env"] if e["name"] == "MLFLOW_TRACKING_URI")
-    assert uri.removeprefix("http://") in allowed and f"--port={PODS['mlflow'].ports['http']}" in server["args"]
+    assert uri.removeprefix("http://") in allowed
+    assert f"--port={PODS['mlflow'].ports['http']}" in server["args"]
     assert "--app-name=basic-auth" in server["args"]
     assert "default_permission = NO_PERMISSIONS" in of("ConfigMap")["mlflow"]["data"]["auth.ini"]
 
@@ -245,7 +270,8 @@ def test_secrets_sh_makes_every_key_that_is_referred_to(kept: Path) -> None:
     said = (kept / "said").read_text()
     assert said.startswith(f"--namespace {KUSTOMIZATION['namespace']} create secret generic lethe-services ")
     made = [word for name, word in files.items() if name not in ("mlflow-user", "s3.json")]
-    assert len({*made}) == len(made) and all(re.fullmatch(r"[0-9a-f]{48}", word) for word in made)
+    assert len({*made}) == len(made)
+    assert all(re.fullmatch(r"[0-9a-f]{48}", word) for word in made)
     assert not any(word in said for word in made), "not on a command line"
     (identity,) = json.loads(files["s3.json"])["identities"]
     assert identity["credentials"] == [{"accessKey": files["s3-access-key"], "secretKey": files["s3-secret-key"]}]
@@ -253,8 +279,10 @@ def test_secrets_sh_makes_every_key_that_is_referred_to(kept: Path) -> None:
 
 def test_the_ray_cluster_is_what_a_study_is_told_and_what_the_image_has(monkeypatch: pytest.MonkeyPatch) -> None:
     spec = of("RayCluster")["lethe"]["spec"]
-    assert spec["rayVersion"] == pins()["ray"] and spec["authOptions"] == {"mode": "token"}
-    assert spec["enableInTreeAutoscaling"] and spec["autoscalerOptions"]["resources"]["requests"]
+    assert spec["rayVersion"] == pins()["ray"]
+    assert spec["authOptions"] == {"mode": "token"}
+    assert spec["enableInTreeAutoscaling"]
+    assert spec["autoscalerOptions"]["resources"]["requests"]
     assert spec["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     (group,) = spec["workerGroupSpecs"]
     assert (group["replicas"], group["minReplicas"]) == (0, 0), "no GPU while nothing runs"
@@ -275,8 +303,10 @@ def test_the_ray_cluster_is_what_a_study_is_told_and_what_the_image_has(monkeypa
 
 def test_the_job_is_for_this_cluster_and_its_command_is_one_of_ours() -> None:
     spec = SWEEP["spec"]
-    assert SWEEP["kind"] == "RayJob" and spec["clusterSelector"] == {"ray.io/cluster": "lethe"}
-    assert spec["backoffLimit"] == 0 and spec["submissionMode"] == "HTTPMode"
+    assert SWEEP["kind"] == "RayJob"
+    assert spec["clusterSelector"] == {"ray.io/cluster": "lethe"}
+    assert spec["backoffLimit"] == 0
+    assert spec["submissionMode"] == "HTTPMode"
     python, flag, module, study, *settings = shlex.split(spec["entrypoint"])
     assert (python, flag, module) == ("python", "-m", "platform.sweep")
     assert load_study(study, settings[1::2]).first_recipe().engine.device == "cuda"

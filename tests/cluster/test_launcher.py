@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-
 from lethe.pool.resources import promised
+
 from tests.cluster.files import CLUSTER, README, arguments, documents, leaves
 
 TEXT = (CLUSTER / "aws.yaml").read_text()
@@ -40,16 +40,21 @@ def test_every_name_in_braces_comes_from_the_stack_or_from_the_readme() -> None:
     exported = set(re.findall(r"(?:export | )(\w+)=", "\n".join(re.findall(r"^export .*", README, re.M))))
     used = re.findall(r"\$\{(\w+)\}", "".join(line for line in TEXT.splitlines() if not line.startswith("#")))
     assert set(NAMES) == set(used)
-    assert set(NAMES) <= outputs | exported and outputs <= set(NAMES)
+    assert set(NAMES) <= outputs | exported
+    assert outputs <= set(NAMES)
 
 
 def test_nothing_is_left_running_and_work_is_on_spot() -> None:
     types = rendered()["available_node_types"]
     head, worker = types.pop(rendered()["head_node_type"]), types.pop("gpu")
-    assert not types and head["max_workers"] == 0 and head["resources"]["CPU"] == 0
-    assert "InstanceMarketOptions" not in head["node_config"] and "GPU" not in head["resources"]
+    assert not types
+    assert head["max_workers"] == 0
+    assert head["resources"]["CPU"] == 0
+    assert "InstanceMarketOptions" not in head["node_config"]
+    assert "GPU" not in head["resources"]
     assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
-    assert worker["min_workers"] == 0 and worker["resources"]["GPU"] == 1
+    assert worker["min_workers"] == 0
+    assert worker["resources"]["GPU"] == 1
     assert rendered()["provider"] == {
         "type": "aws", "region": "my-region", "cache_stopped_nodes": False, "use_internal_ips": True
     }  # fmt: skip
@@ -76,15 +81,18 @@ def test_nobody_gets_in_from_outside() -> None:
         assert config["SecurityGroupIds"] == ["my-nodegroup"], f"{name}: Ray's own group is open to everybody"
         assert config["MetadataOptions"]["HttpTokens"] == "required"
     start = " ".join(whole["head_start_ray_commands"])
-    assert "--dashboard-host=127.0.0.1" in start and "0.0.0.0" not in TEXT
+    assert "--dashboard-host=127.0.0.1" in start
+    assert "0.0.0.0" not in TEXT
 
 
 def test_the_token_is_asked_for_and_is_in_no_file() -> None:
     options = rendered()["docker"]["run_options"]
-    assert ("RAY_AUTH_MODE=token" in " ".join(arguments("ENV"))) and "-e RAY_AUTH_TOKEN_PATH=/run/lethe/ray-token" in options
+    assert "RAY_AUTH_MODE=token" in " ".join(arguments("ENV"))
+    assert "-e RAY_AUTH_TOKEN_PATH=/run/lethe/ray-token" in options
     assert "-v /home/ubuntu/ray-token:/run/lethe/ray-token:ro" in options
     (fetch,) = (c for c in rendered()["initialization_commands"] if "ssm get-parameter" in c)
-    assert fetch.startswith("umask 077 && ") and fetch.endswith("> ~/ray-token")
+    assert fetch.startswith("umask 077 && ")
+    assert fetch.endswith("> ~/ray-token")
     for path, value in leaves(rendered()):
         assert not re.search(r"(PASSWORD|SECRET|TOKEN|KEY)=", str(value)), path
 
@@ -97,7 +105,8 @@ def test_commands_run_in_the_images_checkout() -> None:
     shared = re.search(r"-v (\S+):(\S+)", next(o for o in whole["docker"]["run_options"] if o.endswith("lethe:/lethe")))
     assert home.startswith(f"{shared[2]}/")
     setup = "\n".join(whole["initialization_commands"])
-    assert "mount -t nfs4" in setup and f"my-filesystem.efs.my-region.amazonaws.com:/ {shared[1]}" in setup
+    assert "mount -t nfs4" in setup
+    assert f"my-filesystem.efs.my-region.amazonaws.com:/ {shared[1]}" in setup
 
 
 class _Stack(yaml.SafeLoader):
@@ -125,17 +134,26 @@ def test_the_stack_lets_in_the_nodes_and_the_login_endpoint_only() -> None:
     for name, resource in resources.items():
         if "SecurityGroup" in resource["Type"]:
             text = str(resource)
-            assert "0.0.0.0" not in text and "::/0" not in text and "SecurityGroupIngress'" not in str(resource["Properties"]), name
+            assert (
+                "0.0.0.0" not in text
+                and "::/0" not in text
+                and "SecurityGroupIngress'" not in str(resource["Properties"])
+            ), name
     rules = [r["Properties"] for r in resources.values() if r["Type"] == "AWS::EC2::SecurityGroupIngress"]
-    assert {(r["GroupId"]["Ref"], r["SourceSecurityGroupId"]["Ref"]) for r in rules} == {("Nodes", "Nodes"), ("Nodes", "Login")}
-    assert resources["Files"]["Properties"]["Encrypted"] is True and resources["Files"]["DeletionPolicy"] == "Retain"
+    assert {(r["GroupId"]["Ref"], r["SourceSecurityGroupId"]["Ref"]) for r in rules} == {
+        ("Nodes", "Nodes"),
+        ("Nodes", "Login"),
+    }
+    assert resources["Files"]["Properties"]["Encrypted"] is True
+    assert resources["Files"]["DeletionPolicy"] == "Retain"
 
 
 def test_roles_reach_this_clusters_token_and_nodes_only() -> None:
     resources, whole = stack()["Resources"], rendered()
     parameter = re.search(r"--name (\S+)", " ".join(whole["initialization_commands"]))[1]
     granted = [value for path, value in leaves(resources) if path.endswith(".Resource.Sub")]
-    assert parameter.startswith("/lethe/") and len(granted) == 2
+    assert parameter.startswith("/lethe/")
+    assert len(granted) == 2
     assert all(value.endswith(":parameter/lethe/*") for value in granted)
     assert f"--name {parameter}" in README
     scaling = resources["Scaling"]["Properties"]["PolicyDocument"]["Statement"]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import pytest
-
 from lethe.audits import AUDITS
-from lethe.config.audits import Audits, VARIANTS, metric_name, variants
+from lethe.config.audits import VARIANTS, Audits, metric_name, variants
 from lethe.config.study import load_study
 from lethe.errors import UserError
 
@@ -31,7 +30,8 @@ CASES = {
 def test_a_mistake_is_one_line(override: str) -> None:
     with pytest.raises(UserError) as refused:
         load_study("tofu-full", [override])
-    assert CASES[override] in str(refused.value) and "\n" not in str(refused.value)
+    assert CASES[override] in str(refused.value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,11 @@ def test_a_mistake_is_one_line(override: str) -> None:
         ("tdec", "audits.prompts={}", "audits.prompts: tdec asks no questions: choose from quantisation, relearning"),
         ("tdec", "audits.relearning.rows=[holdout]", "audits.relearning.rows: holdout: tdec has no such rows"),
         ("soul", "audits.quantisation={}", "audits: a comparison registers no one front: take it out with --set"),
-        ("soul", "confirm.seeds=2", "confirm: a comparison registers no one front: take it out with --set confirm=null"),
+        (
+            "soul",
+            "confirm.seeds=2",
+            "confirm: a comparison registers no one front: take it out with --set confirm=null",
+        ),
     ],
 )
 def test_what_makes_no_sense_beside_the_rest(study: str, override: str, line: str) -> None:
@@ -64,7 +68,10 @@ def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:
 
 def test_the_quick_study_has_neither_and_they_do_not_change_what_its_trials_are() -> None:
     quick, full = load_study("tofu"), load_study("tofu", ["audits.quantisation={}", "confirm.seeds=2"])
-    assert quick.audits is None and quick.confirm is None
+    assert quick.audits is None
+    assert quick.confirm is None
     assert quick.identity() == full.identity()
     ready = load_study("tofu-full")
-    assert ready.audits and ready.audits.asked().keys() == AUDITS.keys() and ready.confirm
+    assert ready.audits
+    assert ready.audits.asked().keys() == AUDITS.keys()
+    assert ready.confirm

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import pytest
-
 from lethe.config.loading import spaces
 from lethe.config.study import load_study
 from lethe.errors import UserError
@@ -158,15 +157,16 @@ def test_a_mistaken_file(text: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_study() -> None:
-    assert refusal(Path("tofuu")) == "unknown study 'tofuu' (did you mean 'tofu'?): choose from " + ", ".join(sorted(spaces()))
+    assert refusal(Path("tofuu")) == "unknown study 'tofuu' (did you mean 'tofu'?): choose from " + ", ".join(
+        sorted(spaces())
+    )
     assert refusal(Path("no/such.yaml")) == "no such study file: no/such.yaml"
 
 
 def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pydantic import model_validator
-
     from lethe.config import validation
     from lethe.config.run import Recipe
+    from pydantic import model_validator
 
     class Strict(Recipe):
         @model_validator(mode="after")

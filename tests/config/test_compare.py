@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError
 
@@ -46,7 +45,9 @@ def test_every_arm_with_every_seed_and_its_own_space(study: Study) -> None:
     assert second.run["optimizer"] == {"weight_decay": 0.1, "eps": 1e-9, "name": "sophia", "clip_threshold": 2.0}
     assert [first.search.trials, second.search.trials] == [6, 6]
     assert (first.run["seed"], first.search.seed, first.name) == (4, 4, "c-FO-4")
-    assert guard.run == {"objective": {"name": "input_guard"}} and not guard.space and guard.search.trials == 1
+    assert guard.run == {"objective": {"name": "input_guard"}}
+    assert not guard.space
+    assert guard.search.trials == 1
     assert [part.name for part in study.parts()] == ["c-FO-4", "c-SO-4", "c-guard-4"]
     assert all(not part.members() for part in study.parts())
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from lethe.config import loading
 from lethe.config.base import Frozen
 from lethe.config.metrics import METRICS
@@ -66,9 +65,11 @@ def test_a_file_of_ones_own_extends_a_study_of_the_repository(tmp_path: Path) ->
 
 def test_the_later_word_fixes_or_searches() -> None:
     fixed = load_study("tofu", ["run.optimizer.learning_rate=1e-3", "run.schedule.epochs=2"])
-    assert "optimizer.learning_rate" not in fixed.space and fixed.run["optimizer"]["learning_rate"] == 1e-3
+    assert "optimizer.learning_rate" not in fixed.space
+    assert fixed.run["optimizer"]["learning_rate"] == 1e-3
     searched = load_study("tofu", ["space.schedule.epochs={type: int, low: 1, high: 5}"])
-    assert "schedule.epochs" in searched.space and "epochs" not in searched.run["schedule"]
+    assert "schedule.epochs" in searched.space
+    assert "epochs" not in searched.run["schedule"]
     kept = load_study("tofu", ["run.optimizer.learning_rate=null", "space.schedule.epochs=null"])
     assert kept == load_study("tofu")
 
@@ -88,7 +89,8 @@ def test_overrides_reach_everything() -> None:
     )
     assert (study.name, study.search.trials) == ("mine", 24)
     assert study.space["optimizer.learning_rate"].low == 1e-4
-    assert study.space["adapter.rank"].type == "int" and "schedule.epochs" in study.space
+    assert study.space["adapter.rank"].type == "int"
+    assert "schedule.epochs" in study.space
     assert "optimizer.hessian_interval" not in study.space
     assert study.run["optimizer"]["hessian_interval"] == 5
     assert study.objectives["seconds"].floor == 60
@@ -158,8 +160,10 @@ def test_the_search_loads_neither_torch_nor_ray() -> None:
 
 
 def test_every_family_knows_its_variants_by_name() -> None:
-    assert set(variants("optimizer")) >= {"adamw", "sophia"} and set(variants("schedule")) == {""}
-    assert variants("seed") == {} and set(Recipe.model_fields) >= {"objective", "adapter", "seed"}
+    assert set(variants("optimizer")) >= {"adamw", "sophia"}
+    assert set(variants("schedule")) == {""}
+    assert variants("seed") == {}
+    assert set(Recipe.model_fields) >= {"objective", "adapter", "seed"}
 
 
 def test_metrics_have_a_direction_and_a_meaning() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
 from lethe.config.metrics import METRICS_OF
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
@@ -56,7 +55,8 @@ def test_both_benchmarks_have_the_default_objectives() -> None:
 
 def test_the_default_study() -> None:
     study = load_study("tdec")
-    assert isinstance(study.benchmark, TdecBenchmark) and isinstance(study.model, EmbeddedGptNeo)
+    assert isinstance(study.benchmark, TdecBenchmark)
+    assert isinstance(study.model, EmbeddedGptNeo)
     recipe = study.first_recipe()
     assert (study.benchmark.sequences, recipe.schedule.batch_size, recipe.schedule.epochs) == (8, 8, 20)
     assert study.objectives["forget"].floor == 1.0, "the criterion is the floor"

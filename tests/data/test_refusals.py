@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-
 from lethe.data.batches import RowKind, StepRows, collate
 from lethe.data.refusals import Refusals, draw_refusals
 from lethe.data.template import Template
 from lethe.models.loading import load_tokenizer
+
 from tests import tiny
 
 PROMPTS = [tuple(range(10, 13 + n % 4)) for n in range(50)]
@@ -35,7 +35,8 @@ def test_a_draw_is_a_function_of_seed_row_and_epoch() -> None:
 
 def test_a_pair_that_is_drawn_twice_is_one_row() -> None:
     found = draw_refusals(PROMPTS[:5], ANSWERS[:1], seed=0, epochs=10)
-    assert len(found.rows) == 5 and {found.of(4, epoch)[0] for epoch in range(1, 11)} == {4}
+    assert len(found.rows) == 5
+    assert {found.of(4, epoch)[0] for epoch in range(1, 11)} == {4}
 
 
 def test_refusals_stand_in_the_answers_place_with_one_eos(tmp_path: Path) -> None:
@@ -44,11 +45,15 @@ def test_refusals_stand_in_the_answers_place_with_one_eos(tmp_path: Path) -> Non
     answers = [template.answer(text) for text in ("w6", "w7 w8 w9")]
     rows = StepRows(forget, forget, draw_refusals([template.prompt(f"w{n} w1") for n in range(3)], answers, 0, 2))
     pairs = [(0, 1), (2, 0)]
-    batch = collate({kind: rows.of(kind, pairs, 2) for kind in (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)}, template.pad)
-    assert batch.kind.tolist() == [0, 0, 2, 2, 1, 1] and batch.partner.tolist() == [2, 3, 0, 1, 4, 5]
+    batch = collate(
+        {kind: rows.of(kind, pairs, 2) for kind in (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)}, template.pad
+    )
+    assert batch.kind.tolist() == [0, 0, 2, 2, 1, 1]
+    assert batch.partner.tolist() == [2, 3, 0, 1, 4, 5]
     for r, (forget_row, _) in zip((2, 3), pairs, strict=True):
         mine = batch.labels[batch.row == r].tolist()
-        assert tuple(mine) in answers and mine.count(template.eos) == 1
+        assert tuple(mine) in answers
+        assert mine.count(template.eos) == 1
         prompt = forget[forget_row].ids[: forget[forget_row].prompt_length]
         length = len(prompt) + len(mine)
         assert tuple(batch.input_ids[r, :length].tolist()) == (*prompt, *mine)

@@ -8,15 +8,15 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-
-from lethe.config.run import Evaluation
+from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
 from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
-from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.models.loading import load_model, load_tokenizer
+
 from tests import tiny
 
 
@@ -61,7 +61,9 @@ def test_a_tokenizer_of_another_model(world: SimpleNamespace, tmp_path: Path) ->
     words["model"]["vocab"]["w5"] = 99
     (folder / "tokenizer.json").write_text(json.dumps(words))
     evals = build_eval_set(world.benchmark, Template(load_tokenizer(folder)), Evaluation())
-    with pytest.raises(UserError, match="token id 99, but the model has a vocabulary of 47: the tokenizer is not the model's"):
+    with pytest.raises(
+        UserError, match="token id 99, but the model has a vocabulary of 47: the tokenizer is not the model's"
+    ):
         evaluate(world.model, evals, Evaluation(), None)
 
 

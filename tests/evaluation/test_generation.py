@@ -8,10 +8,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from lethe.evaluation.generation import generate, known_beginning
+from lethe.evaluation.kv_cache import STEP, GrowingLayer, Pool
 from transformers import PreTrainedModel
 
-from lethe.evaluation.kv_cache import GrowingLayer, Pool, STEP
-from lethe.evaluation.generation import generate, known_beginning
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
 
 NEW = 44  # crosses the cache's growth step from every prompt length
@@ -83,7 +83,9 @@ def test_an_answer_begins_as_its_text_is_guessed() -> None:
 def test_known_tokens_take_positions() -> None:
     model = gpt2()  # 64 learned positions
     whole = generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
-    assert generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500, begun=[whole[0][:6]]) == whole
+    assert (
+        generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500, begun=[whole[0][:6]]) == whole
+    )
     assert len(whole[0]) == 9
 
 
@@ -135,8 +137,10 @@ def test_cache_layer_keeps_what_it_was_given() -> None:
         for start, stop in ((0, 7), (7, STEP - 1), (STEP - 1, STEP + 5)):
             new = keys[kept, :, start:stop]
             found, values = layer.update(new, -new)
-            assert found.is_contiguous() and found.shape[-2] % STEP == 0 == layer.get_mask_sizes(0)[0] % STEP
-            assert torch.equal(found[:, :, :stop], keys[kept, :, :stop]) and torch.equal(values, -found)
+            assert found.is_contiguous()
+            assert found.shape[-2] % STEP == 0 == layer.get_mask_sizes(0)[0] % STEP
+            assert torch.equal(found[:, :, :stop], keys[kept, :, :stop])
+            assert torch.equal(values, -found)
             assert not found[:, :, stop:].any()
             kept = kept[torch.arange(len(kept)) != 1]
             layer.reorder_cache(torch.tensor([i for i in range(len(kept) + 1) if i != 1]))

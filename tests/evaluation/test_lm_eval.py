@@ -14,12 +14,13 @@ import torch
 pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 from lethe.config.run import Evaluation, LmEval
-from lethe.evaluation.lm_eval_tasks import keep, own_tasks
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.evaluation.lm_eval import check_names, load_tasks, measure_tasks
 from lethe.evaluation.distributed import RankShard
+from lethe.evaluation.lm_eval import check_names, load_tasks, measure_tasks
+from lethe.evaluation.lm_eval_tasks import keep, own_tasks
 from lethe.models.loading import load_model, load_tokenizer
+
 from tests import tiny
 from tests.tasks import ROWS, YAML, write_tasks
 
@@ -59,7 +60,8 @@ def test_accuracy_is_that_of_plain_forwards(world: SimpleNamespace, tmp_path: Pa
     before = random.getstate(), torch.get_rng_state()
     found = measure_tasks(world.model, world.template, config(tmp_path), RankShard())
     assert found == {"lm_eval_colours": pytest.approx(np.mean(right))}
-    assert random.getstate() == before[0] and torch.equal(torch.get_rng_state(), before[1])
+    assert random.getstate() == before[0]
+    assert torch.equal(torch.get_rng_state(), before[1])
     few = measure_tasks(world.model, world.template, config(tmp_path, limit=2), RankShard())
     assert few == {"lm_eval_colours": pytest.approx(np.mean(right[:2]))}
 
@@ -79,7 +81,9 @@ def test_ranks_share_the_requests(world: SimpleNamespace, tmp_path: Path) -> Non
     task.build_all_requests(limit=None, rank=0, world_size=1)
     alone = _Scorer(world.model, world.template, whole.token_budget, RankShard()).loglikelihood(task.instances)
     elsewhere = [*alone[::2], *alone[1::2]]
-    half = _Scorer(world.model, world.template, whole.token_budget, RankShard(0, 2, gather)).loglikelihood(task.instances)
+    half = _Scorer(world.model, world.template, whole.token_budget, RankShard(0, 2, gather)).loglikelihood(
+        task.instances
+    )
     assert asked == [6]
     np.testing.assert_allclose([value for value, _ in half], [value for value, _ in alone], rtol=1e-5)
 

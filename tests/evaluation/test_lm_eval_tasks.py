@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lethe.config.run import LmEval
-from lethe.evaluation.lm_eval_tasks import keep, kept, own_tasks, with_tasks
 from lethe.errors import UserError
+from lethe.evaluation.lm_eval_tasks import keep, kept, own_tasks, with_tasks
+
 from tests.tasks import YAML, write_tasks
 
 
@@ -18,7 +18,8 @@ def read(folder: Path) -> dict:
 
 def test_equal_folders_are_one_and_a_changed_one_is_another(tmp_path: Path) -> None:
     first, second = keep(write_tasks(tmp_path / "a")), keep(write_tasks(tmp_path / "elsewhere/b"))
-    assert first == second and first.startswith("content:")
+    assert first == second
+    assert first.startswith("content:")
     with (tmp_path / "a/colours.jsonl").open("a") as data:
         data.write("\n")
     assert keep(tmp_path / "a") != first
@@ -28,7 +29,8 @@ def test_data_beside_a_task_are_found_in_the_copy(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path)
     (task,) = read(folder).values()
     (file,) = task["dataset_kwargs"]["data_files"].values()
-    assert Path(file) == kept(keep(folder)) / "colours.jsonl" and Path(file).read_bytes() == (folder / "colours.jsonl").read_bytes()
+    assert Path(file) == kept(keep(folder)) / "colours.jsonl"
+    assert Path(file).read_bytes() == (folder / "colours.jsonl").read_bytes()
 
 
 def test_what_is_included_comes_first(tmp_path: Path) -> None:

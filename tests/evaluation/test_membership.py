@@ -7,10 +7,10 @@ import zlib
 import numpy as np
 import pytest
 import torch
-
-from lethe.evaluation.membership import membership, min_k, signals
 from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics
 from lethe.evaluation.likelihood import Scores, score
+from lethe.evaluation.membership import membership, min_k, signals
+
 from tests.models.small import encoded, gpt2, llama, logits
 
 
@@ -39,11 +39,16 @@ def truth(min_k: float | None, loss: list[float]) -> ReferenceScores:
 def test_privacy_leakage() -> None:
     oracle = truth(0.6, [1.0, 2.0])
     values = reference_metrics(truth(1.0, [1.0, 1.0]), oracle)
-    assert values["privleak"] == pytest.approx(-100) and values["privleak_distance"] == pytest.approx(100)
+    assert values["privleak"] == pytest.approx(-100)
+    assert values["privleak_distance"] == pytest.approx(100)
     assert values["mia_reference"] == 0.875, "losses less the oracle's: 0 and -1 against 0 and infinity"
     assert reference_metrics(truth(0.4, [1.0, 2.0]), oracle)["privleak"] == pytest.approx(50)
     assert np.isfinite(list(reference_metrics(truth(0.4, [1.0, np.inf]), truth(1.0, [1.0, np.inf])).values())).all()
-    assert reference_metrics(truth(None, [1.0, 2.0]), oracle).keys() == {"forget", "forget_quality", "forget_quality_log10"}
+    assert reference_metrics(truth(None, [1.0, 2.0]), oracle).keys() == {
+        "forget",
+        "forget_quality",
+        "forget_quality_log10",
+    }
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
@@ -63,7 +68,7 @@ def test_standardised_scores_against_float64(build: type) -> None:
 
 
 def test_nearly_uniform_and_one_point_distributions() -> None:
-    """sigma of a nearly flat distribution is small beside mu, and that of a certain token is 0."""
+    """Sigma of a nearly flat distribution is small beside mu, and that of a certain token is 0."""
     from lethe.evaluation.likelihood import _gather
 
     flat = 1e-3 * torch.randn(1, 4096, generator=torch.Generator().manual_seed(0))
@@ -73,4 +78,6 @@ def test_nearly_uniform_and_one_point_distributions() -> None:
     exact = (logp[7] - mu) / (p * (logp - mu).square()).sum().sqrt()
     assert _gather(flat, np.array([0]), np.array([7]), np.array([True]))[2][0] == pytest.approx(exact.item(), rel=5e-3)
     certain = torch.tensor([[0.0, -torch.inf, -torch.inf], [0.0, 1.0, -torch.inf]])
-    assert _gather(certain, np.array([0, 1]), np.array([0, 1]), np.array([True, True]))[2] == pytest.approx([0.0, 0.6065], abs=1e-4)
+    assert _gather(certain, np.array([0, 1]), np.array([0, 1]), np.array([True, True]))[2] == pytest.approx(
+        [0.0, 0.6065], abs=1e-4
+    )

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-
 from lethe.evaluation.distributed import merged_adapters
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
+from peft import LoraConfig, PeftModel, get_peft_model
+
 from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
 
 
@@ -42,7 +42,8 @@ def test_same_logits_and_every_bit_put_back(count: int) -> None:
         assert folds(model) is True
         torch.testing.assert_close(logits(model, tokens()), expected, rtol=1e-4, atol=1e-5)
     for name, parameter in model.named_parameters():
-        assert parameter.data_ptr() == before[name][0] and torch.equal(parameter, before[name][1])
+        assert parameter.data_ptr() == before[name][0]
+        assert torch.equal(parameter, before[name][1])
     assert torch.equal(logits(model, tokens()), expected)
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from lethe.evaluation import metrics
 from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, split_metrics
+from lethe.evaluation import metrics
 
 BROKEN = [np.nan, np.inf]
 

@@ -8,14 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from transformers import PreTrainedModel
-
 from lethe.config.adapter import Lora
 from lethe.data.template import Encoded
 from lethe.evaluation import likelihood
-from lethe.evaluation.likelihood import pack, pack_for
-from lethe.evaluation.likelihood import score
+from lethe.evaluation.likelihood import pack, pack_for, score
 from lethe.models.adapters import attach
+from transformers import PreTrainedModel
+
 from tests.models.small import VOCABULARY, disturb, gpt2, gpt_neo, llama, sliding
 
 
@@ -46,7 +45,8 @@ def test_every_token_of_a_row_is_there_once_and_sees_its_ancestors() -> None:
         for i, path in zip(row.pairs, row.paths, strict=True):
             assert tuple(row.ids[place] for place in path) == pairs[i].ids[:-1]
             for depth, place in enumerate(path):
-                assert np.flatnonzero(seen[place]).tolist() == path[: depth + 1].tolist() and depths[place] == depth
+                assert np.flatnonzero(seen[place]).tolist() == path[: depth + 1].tolist()
+                assert depths[place] == depth
 
 
 @pytest.mark.parametrize("most", [0, 12, 20])
@@ -94,5 +94,7 @@ def test_a_model_that_does_not_do_as_it_is_told_is_found_out(monkeypatch: pytest
     given, pairs = likelihood.scored_logits, families()
     assert len(pack_for(llama(), pairs)) < len(pairs)
     for name in ("attention_mask", "position_ids"):
-        monkeypatch.setattr(likelihood, "scored_logits", lambda *a, **k: given(*a, **{n: v for n, v in k.items() if n != name}))
+        monkeypatch.setattr(
+            likelihood, "scored_logits", lambda *a, **k: given(*a, **{n: v for n, v in k.items() if n != name})
+        )
         assert len(pack_for(llama(), pairs)) == len(pairs)

@@ -8,9 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-
-from lethe.config.run import Engine
-from lethe.config.run import Evaluation, LmEval
+from lethe.config.run import Engine, Evaluation, LmEval
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 
 SCORES = Scores(metrics={"forget": 0.25, "utility": 1 / 3}, truth=[0.5, math.nan, math.inf])
@@ -30,7 +28,8 @@ def test_what_was_stored_is_read_back_to_the_last_bit() -> None:
     assert load_scores(measurement()) is None
     store_scores(measurement(), SCORES)
     found = load_scores(measurement())
-    assert found is not None and found.metrics == SCORES.metrics
+    assert found is not None
+    assert found.metrics == SCORES.metrics
     assert repr(found.truth) == repr(SCORES.truth)
 
 
@@ -62,7 +61,8 @@ def test_what_changes_the_numbers_is_another_measurement(changes: dict) -> None:
 def test_what_a_study_does_besides_does_not_matter(changes: dict) -> None:
     store_scores(measurement(), SCORES)
     found = load_scores(measurement(**changes))
-    assert found is not None and found.metrics == SCORES.metrics
+    assert found is not None
+    assert found.metrics == SCORES.metrics
 
 
 def test_changed_code_of_the_evaluation_is_another_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,8 @@ def test_a_damaged_file_is_no_file(damage) -> None:
     path = measurement().path
     text = path.read_text()
     path.write_text(damage(text))
-    assert path.read_text() != text and load_scores(measurement()) is None
+    assert path.read_text() != text
+    assert load_scores(measurement()) is None
     path.write_bytes(b"\xff\xfe")
     assert load_scores(measurement()) is None
     store_scores(measurement(), SCORES)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
-
 from lethe.data.template import Encoded
 from lethe.evaluation.likelihood import batches, score
+from torch.nn.functional import cross_entropy
+
 from tests.models.small import VOCABULARY, encoded, gpt2, llama, logits
 
 
@@ -76,9 +76,11 @@ def test_batches_hold_a_bounded_number_of_logits(monkeypatch: pytest.MonkeyPatch
     groups = list(batches([5] * 7, 1000, [3, 1, 1, 4, 9, 2, 1], 5))
     assert sorted(i for group in groups for i in group) == list(range(7))
     scored = [3, 1, 1, 4, 9, 2, 1]
-    assert all(len(group) == 1 or sum(scored[i] for i in group) <= 5 for group in groups) and len(groups) < 7
+    assert all(len(group) == 1 or sum(scored[i] for i in group) <= 5 for group in groups)
+    assert len(groups) < 7
     model, pairs, seen = llama(), encoded(20), []
     monkeypatch.setattr("lethe.evaluation.likelihood.LOGIT_BYTES", 4 * VOCABULARY * 10)
     model.lm_head.register_forward_hook(lambda _module, _args, output: seen.append(output.shape[1]))
     score(model, pairs, pad=0, token_budget=10_000)
-    assert sum(seen) == sum(len(pair.answer) for pair in pairs) and max(seen) <= 10
+    assert sum(seen) == sum(len(pair.answer) for pair in pairs)
+    assert max(seen) <= 10

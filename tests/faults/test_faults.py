@@ -120,7 +120,8 @@ def test_a_dead_cluster_ends_the_session_with_one_line(story: Story) -> None:
     story.moment()
     kill_cluster(story.head.pid, story.draw)
     assert session.wait(55) == 75, session.output[-3000:]
-    assert "cluster is gone" in session.last_line and "--resume" in session.last_line
+    assert "cluster is gone" in session.last_line
+    assert "--resume" in session.last_line
 
 
 def test_then_the_study_ends_as_if_nothing_had_happened(story: Story) -> None:
@@ -129,7 +130,8 @@ def test_then_the_study_ends_as_if_nothing_had_happened(story: Story) -> None:
     assert session.wait() == 0, session.output[-3000:]
     facts = Facts(story.home, story.study)
     assert (facts.lost(TRIALS), facts.duplicated()) == (0, 0)
-    assert len(facts.record["trials"]) == TRIALS and not facts.record["interrupted"]
+    assert len(facts.record["trials"]) == TRIALS
+    assert not facts.record["interrupted"]
     assert facts.states() <= {"COMPLETE", "FAIL"}
     children, states = facts.mlflow()
     assert set(children.values()) == {1} and len(children) == TRIALS, "one run per trial"

@@ -18,8 +18,8 @@ from typing import Any
 
 import psutil
 import yaml
-
 from lethe.config.study import load_study
+
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,8 +192,8 @@ class Facts:
 
     def differing(self, limit: int | None = None) -> list[str]:
         """Runs whose reports are not those of the same run, undisturbed and alone in this process."""
-        from lethe.unlearning.worker_entry import run_trial
         from lethe.unlearning.outcome import Alone
+        from lethe.unlearning.worker_entry import run_trial
 
         found = []
         for trial, payload in list(self._payloads())[:limit]:

@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
 from lethe.errors import UserError
 from lethe.models.adapters import attach, check_adapter, target_modules
+from peft import LoraConfig, PeftModel, get_peft_model
+
 from tests.models.small import disturb, gpt2, llama, logits, start_of, started, tokens
 
 FILA = Fila(rank=4)
@@ -38,7 +38,8 @@ def test_full_trains_everything_in_the_same_object() -> None:
 def test_lora_starts_as_the_base_and_trains_only_itself(make) -> None:
     model = attach(make(), Lora(rank=4, alpha_over_rank=2), seed=0)
     assert torch.equal(logits(model, tokens()), logits(make(), tokens()))
-    assert trainable(model) == set(adapters(model)) and len(trainable(model)) > 0
+    assert trainable(model) == set(adapters(model))
+    assert len(trainable(model)) > 0
     assert (model.peft_config["default"].r, model.peft_config["default"].lora_alpha) == (4, 8)
     assert not any("lm_head" in name for name in trainable(model))
 
@@ -110,12 +111,13 @@ def test_principal_starts_are_the_base_on_unmoved_weights(config: Pissa, make) -
 
 
 def test_the_frozen_half_stays_frozen_and_active_after_disabling() -> None:
-    """peft marks every active adapter as trainable when it enables adapters again."""
+    """Peft marks every active adapter as trainable when it enables adapters again."""
     model = started(llama, FILA)
     before = trainable(model)
     with model.disable_adapter():
         pass
-    assert trainable(model) == before and model.active_adapters == ["default", "start"]
+    assert trainable(model) == before
+    assert model.active_adapters == ["default", "start"]
 
 
 def test_fila_gradients_equal_those_of_moved_base_weights() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from lethe.config.adapter import Fila, Pissa
+from lethe.models import fila
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
-from lethe.config.adapter import Fila, Pissa
-from lethe.models import fila
 from tests.models.small import llama
 
 
@@ -23,7 +23,7 @@ def layer(seed: int = 0, shape: tuple[int, int] = (24, 16)) -> tuple[Tensor, Ten
 
 
 def product(weight: Tensor, w: Tensor, rank: int) -> Tensor:
-    """s B0 A0, in float64."""
+    """S B0 A0, in float64."""
     a, b = fila._start_pair(weight, w, rank)
     return b.double() @ a.double()
 
@@ -72,7 +72,8 @@ def test_rows_without_fisher_stay_finite(zeros: int) -> None:
     weight, w = layer()
     w[torch.randperm(24, generator=torch.Generator().manual_seed(0))[:zeros]] = 0
     a, b = fila._start_pair(weight, w)
-    assert torch.isfinite(a).all() and torch.isfinite(b).all()
+    assert torch.isfinite(a).all()
+    assert torch.isfinite(b).all()
     torch.testing.assert_close(product(weight, w, 16), weight.double(), rtol=1e-4, atol=1e-4)
     kept = w > 0
     rank = min(5, int(kept.sum()))
@@ -85,7 +86,8 @@ def test_a_weight_of_low_rank_stays_finite() -> None:
     weight = torch.randn(24, 3, generator=g) @ torch.randn(3, 16, generator=g)
     for matrix in (weight, torch.zeros(24, 16)):
         a, b = fila._start_pair(matrix, layer()[1])
-        assert torch.isfinite(a).all() and torch.isfinite(b).all()
+        assert torch.isfinite(a).all()
+        assert torch.isfinite(b).all()
         torch.testing.assert_close(b @ a, matrix, rtol=1e-4, atol=1e-4)
 
 
@@ -110,8 +112,10 @@ def test_oversampling_keeps_the_energy_that_a_plain_sketch_loses() -> None:
         plain = share(torch.svd_lowrank(weight, q=4)[2])
     state = torch.get_rng_state()
     s, vt = fila.directions(weight, w, 4)
-    assert 0.78 < plain < 0.9 and 0.998 < share(vt.T) <= 1 + 1e-5
-    assert torch.equal(vt, fila.directions(weight, w, 4)[1]) and torch.equal(torch.get_rng_state(), state)
+    assert 0.78 < plain < 0.9
+    assert 0.998 < share(vt.T) <= 1 + 1e-5
+    assert torch.equal(vt, fila.directions(weight, w, 4)[1])
+    assert torch.equal(torch.get_rng_state(), state)
     torch.testing.assert_close(vt @ vt.T, torch.eye(4), rtol=0, atol=1e-5)
     assert (s[:-1] >= s[1:]).all()
 
@@ -141,7 +145,9 @@ def test_one_computes_while_others_wait(tmp_path: Path) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(calls) == 1 and all(torch.equal(x, torch.arange(3.0)) for x in found) and len(found) == 3
+    assert len(calls) == 1
+    assert all(torch.equal(x, torch.arange(3.0)) for x in found)
+    assert len(found) == 3
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == [".key.lock", "key.safetensors"]
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-
 from lethe.config.adapter import Fila
 from lethe.data.template import Encoded
 from lethe.models.adapters import target_modules, weight_of
 from lethe.models.fisher import row_weights
+from torch import Tensor
+
 from tests.models.small import encoded, gpt2, llama
 
 
@@ -79,4 +79,6 @@ def test_the_model_is_left_as_it_was() -> None:
     row_weights(model, encoded(2), encoded(2, seed=1), Fila(rank=2))
     assert model.training
     for name, p in model.named_parameters():
-        assert torch.equal(p, before[name][0]) and p.requires_grad == before[name][1] and p.grad is None
+        assert torch.equal(p, before[name][0])
+        assert p.requires_grad == before[name][1]
+        assert p.grad is None

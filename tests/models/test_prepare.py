@@ -9,21 +9,21 @@ import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
+
 import huggingface_hub
 import pytest
 import torch
-
-from lethe.config.benchmark import Corpus, TofuBenchmark
-from lethe.config.run import Evaluation
-from lethe.config.model import EmbeddedModel, PretrainedModel
+from lethe.benchmarks.embedded import models as embedded_models
+from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
 from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tofu.reference import ReferenceScores
+from lethe.config.benchmark import Corpus, TofuBenchmark
+from lethe.config.model import EmbeddedModel, PretrainedModel
+from lethe.config.run import Evaluation
 from lethe.data.template import MARKERS, Template
 from lethe.errors import UserError
-from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
-from lethe.benchmarks.tofu.reference import ReferenceScores
-from lethe.benchmarks.embedded import models as embedded_models
-from lethe.models.subprocess_training import Training, train_in_subprocesses
 from lethe.models.loading import load_model, load_tokenizer
+from lethe.models.subprocess_training import Training, train_in_subprocesses
 from lethe.study.preparation import Prepared, model_folder, prepare
 
 CORPUS = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)

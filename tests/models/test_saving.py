@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
+from lethe.models.saving import merged, save_model
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
-from lethe.models.saving import merged, save_model
 from tests.models.small import disturb, gpt2, llama, logits, started, tokens
 
 CONFIGS: tuple[AnyAdapter, ...] = (FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Pissa(rank=4), Fila(rank=4))
@@ -56,7 +56,8 @@ def test_merged_is_a_plain_copy(config: AnyAdapter, make: Callable, tmp_path: Pa
     state = torch.get_rng_state()
     copy = merged(model)
     assert torch.equal(torch.get_rng_state(), state)
-    assert type(copy) is type(make()) and copy.config is not model.config
+    assert type(copy) is type(make())
+    assert copy.config is not model.config
     torch.testing.assert_close(logits(copy, tokens()), truth, rtol=0, atol=1e-5)
     with torch.no_grad():
         for p in copy.parameters():
@@ -74,7 +75,8 @@ def test_fila_is_saved_as_one_lora_of_twice_the_rank(tmp_path: Path) -> None:
     tensors = load_file(tmp_path / "saved" / "adapter_model.safetensors")
     a = tensors["base_model.model.model.layers.0.self_attn.k_proj.lora_A.weight"]
     assert a.shape == (8, 32)
-    assert len(tensors) == 28 and not any("start" in name for name in tensors)
+    assert len(tensors) == 28
+    assert not any("start" in name for name in tensors)
 
 
 @pytest.mark.parametrize("config", [Pissa(rank=4), Fila(rank=4)], ids=lambda c: c.name)

@@ -9,18 +9,18 @@ from pathlib import Path
 
 import optuna
 import pytest
-
 from lethe.cli.gc import main
 from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.ops import disk_usage
 from lethe.ops import gc as gc_module
-from lethe.tracking.registered_models import registered_runs
 from lethe.ops.disk_usage import study_usage
 from lethe.records import StudyRecord
 from lethe.search.study_store import StudyStore
-from lethe.study.resume import hold
 from lethe.study.recorder import write_result
+from lethe.study.resume import hold
+from lethe.tracking.registered_models import registered_runs
+
 from tests.tracking.studies import save_model, study, trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -92,7 +92,9 @@ def everything(root: Path) -> set[Path]:
 def row(text: str, name: str) -> list[str]:
     """The cells of the first row of a table that has it."""
     line = next(line for line in text.splitlines() if name in line)
-    return [cell.strip() for cell in line.strip("\N{BOX DRAWINGS LIGHT VERTICAL}").split("\N{BOX DRAWINGS LIGHT VERTICAL}")]
+    return [
+        cell.strip() for cell in line.strip("\N{BOX DRAWINGS LIGHT VERTICAL}").split("\N{BOX DRAWINGS LIGHT VERTICAL}")
+    ]
 
 
 def test_the_table_says_what_each_study_holds(root: Path, gc: Callable[..., str]) -> None:
@@ -102,9 +104,12 @@ def test_the_table_says_what_each_study_holds(root: Path, gc: Callable[..., str]
         text = gc()
     assert row(text, DONE)[:6] == [DONE, "finished", "used", "0 h ago", "2", "1"]
     assert row(text, DONE)[6:8] == ["3.0 MB", "0 B"]
-    assert row(text, CUT)[1] == "can be resumed" and row(text, CUT)[7] == "5.0 MB"
-    assert row(text, BUSY)[1] == "running" and row(text, "tofu-dddd0004")[1] == "not begun"
-    assert row(text, "prepared models")[3] == "4.0 MB" and row(text, "mlflow.db")[-1] == "kept"
+    assert row(text, CUT)[1] == "can be resumed"
+    assert row(text, CUT)[7] == "5.0 MB"
+    assert row(text, BUSY)[1] == "running"
+    assert row(text, "tofu-dddd0004")[1] == "not begun"
+    assert row(text, "prepared models")[3] == "4.0 MB"
+    assert row(text, "mlflow.db")[-1] == "kept"
 
 
 def test_members_and_points_count_to_their_study(root: Path) -> None:
@@ -132,11 +137,14 @@ def test_a_study_goes_with_its_trials_and_a_new_one_begins_anew(root: Path, gc: 
     other = root / "studies" / f"{DONE}-2"
     finished(root, other.name, root / "models/used")
     said = gc("--study", DONE, "--yes")
-    assert "removed study" in said and "front models: 1, none of them registered" in said
-    assert not (root / "studies" / DONE).exists() and (other / "study.json").exists()
+    assert "removed study" in said
+    assert "front models: 1, none of them registered" in said
+    assert not (root / "studies" / DONE).exists()
+    assert (other / "study.json").exists()
     assert [s.study_name for s in optuna.get_all_study_summaries(url)] == [f"{DONE}-2"]
     assert StudyStore(config, url, DONE).optuna.get_trials() == []
-    assert not list((root / "studies").glob(".*")) and (root / "models/used").exists()
+    assert not list((root / "studies").glob(".*"))
+    assert (root / "models/used").exists()
 
 
 def test_a_running_study_is_left_alone(root: Path, gc: Callable[..., str]) -> None:
@@ -146,7 +154,8 @@ def test_a_running_study_is_left_alone(root: Path, gc: Callable[..., str]) -> No
         gc("--caches", "--yes")  # which it may be reading
         assert everything(root) == before
         assert BUSY not in gc("--older-than", "0", "--yes")
-        assert (root / "studies" / BUSY / "baselines.json").exists() and not (root / "studies" / DONE).exists()
+        assert (root / "studies" / BUSY / "baselines.json").exists()
+        assert not (root / "studies" / DONE).exists()
 
 
 def test_one_that_began_meanwhile_is_left_alone(root: Path) -> None:
@@ -160,8 +169,10 @@ def test_one_that_began_meanwhile_is_left_alone(root: Path) -> None:
 
 def test_caches_go_but_not_what_somebody_needs(root: Path, gc: Callable[..., str]) -> None:
     said = gc("--caches", "--yes")
-    assert "removed cache/scores" in said and "removed models  2.0 MB" in said
-    assert not (root / "cache/scores/a.json").exists() and not (root / "models/spare").exists()
+    assert "removed cache/scores" in said
+    assert "removed models  2.0 MB" in said
+    assert not (root / "cache/scores/a.json").exists()
+    assert not (root / "models/spare").exists()
     for kept in ("models/used", "cache/tasks/c/task.yaml", "mlflow.db", f"studies/{DONE}/runs/0/model"):
         assert (root / kept).exists()
 
@@ -170,7 +181,8 @@ def test_prepared_models_stay_while_a_study_can_be_resumed(root: Path, gc: Calla
     cut_off(root, CUT)
     assert row(gc(), "prepared models")[-1] == f"{CUT} can be resumed"
     gc("--caches", "--yes")
-    assert (root / "models/spare").exists() and not (root / "cache/scores/a.json").exists()
+    assert (root / "models/spare").exists()
+    assert not (root / "cache/scores/a.json").exists()
     gc("--study", CUT, "--study", DONE, "--caches", "--yes")
     assert not list((root / "models").iterdir())
 
@@ -186,9 +198,11 @@ def test_age_is_that_of_the_newest_file(root: Path, gc: Callable[..., str]) -> N
     assert {path.name for path in (root / "cache/scores").iterdir()} == {"new.json"}
     gc("--study", DONE, "--older-than", "30", "--yes")
     gc("--older-than", "50", "--yes")
-    assert (root / "studies" / DONE).exists() and (root / "studies" / CUT).exists()
+    assert (root / "studies" / DONE).exists()
+    assert (root / "studies" / CUT).exists()
     gc("--older-than", "30", "--yes")
-    assert (root / "studies" / DONE).exists() and not (root / "studies" / CUT).exists()
+    assert (root / "studies" / DONE).exists()
+    assert not (root / "studies" / CUT).exists()
 
 
 def test_what_an_interrupted_removal_left_is_shown_and_freed(root: Path, gc: Callable[..., str]) -> None:
@@ -207,21 +221,24 @@ def test_what_an_interrupted_removal_left_is_shown_and_freed(root: Path, gc: Cal
 )
 def test_bad_input_is_one_line(root: Path, gc: Callable[..., str], arguments: list[str], line: str) -> None:
     said = gc(*arguments, code=2)
-    assert line in said and said.count("\n") == 1
+    assert line in said
+    assert said.count("\n") == 1
 
 
-def test_an_empty_home_is_an_empty_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gc: Callable[..., str]) -> None:
+def test_an_empty_home_is_an_empty_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gc: Callable[..., str]
+) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path / "new"))
-    assert "studies in" in gc() and not (tmp_path / "new").exists()
+    assert "studies in" in gc()
+    assert not (tmp_path / "new").exists()
     assert "0 B in all" in gc("--caches")
 
 
 def test_registered_models_are_named_and_outlive_their_study(
     root: Path, gc: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from mlflow import MlflowClient
-
     from lethe.tracking.mlflow_tracker import MlflowTracker
+    from mlflow import MlflowClient
 
     monkeypatch.setattr(gc_module, "registered_runs", registered_runs)
     (root / "mlflow.db").unlink()
@@ -235,4 +252,6 @@ def test_registered_models_are_named_and_outlive_their_study(
     assert "front models: 1, 1 of them registered, which keep MLflow's own files" in gc("--study", DONE, "--yes")
     client = MlflowClient(f"sqlite:///{root / 'mlflow.db'}")
     version = client.get_model_version_by_alias("lethe-tofu", "knee")
-    assert {path.path for path in client.list_artifacts(version.run_id, "model/model")} >= {"model/model/model.safetensors"}
+    assert {path.path for path in client.list_artifacts(version.run_id, "model/model")} >= {
+        "model/model/model.safetensors"
+    }

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-
+from lethe.errors import UserError
 from lethe.ops.doctor import machine
 from lethe.ops.doctor.checks import Check, Skipped, run_checks
-from lethe.errors import UserError
+
 from tests.conftest import ROOT, free_port
 
 USER, WORD = "ada", "correct-horse"
@@ -51,17 +51,23 @@ def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(machine.python)[0] == "ok"
     monkeypatch.setattr(machine, "PYTHON", (2, 7))
     state, text = said(machine.python)
-    assert state == "bad" and "needs 2.7" in text and "make install" in text
+    assert state == "bad"
+    assert "needs 2.7" in text
+    assert "make install" in text
 
 
 def test_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     state, text = said(machine.packages)
-    assert state == "ok" and "torch" in text
+    assert state == "ok"
+    assert "torch" in text
     required = machine._required()
     for wrong, named in (("torch>=99", "torch 2"), ("no-such-package>=1", "no-such-package is missing")):
         monkeypatch.setattr(machine, "_required", lambda wrong=wrong: [*required, wrong])
         state, text = said(machine.packages)
-        assert state == "bad" and named in text and "make install" in text and text.count(";") == 0
+        assert state == "bad"
+        assert named in text
+        assert "make install" in text
+        assert text.count(";") == 0
 
 
 def test_machine_says_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -69,7 +75,8 @@ def test_machine_says_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     driver.write_text('#!/bin/sh\necho "GPU 0: A Card (UUID: GPU-1)"\necho "GPU 1: A Card (UUID: GPU-2)"\n')
     driver.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
-    assert machine.gpus() == ["A Card", "A Card"] and said(machine.machine)[1].endswith("A Card, A Card")
+    assert machine.gpus() == ["A Card", "A Card"]
+    assert said(machine.machine)[1].endswith("A Card, A Card")
     driver.write_text("#!/bin/sh\nexit 9\n")
     assert said(machine.machine)[1].endswith("no GPU")
 
@@ -77,14 +84,20 @@ def test_machine_says_what_there_is(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 def test_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path / "home"))
     state, text = said(machine.storage)
-    assert state == "ok" and str(tmp_path / "home") in text and not list((tmp_path / "home").iterdir())
+    assert state == "ok"
+    assert str(tmp_path / "home") in text
+    assert not list((tmp_path / "home").iterdir())
     monkeypatch.setattr(machine, "LEAST_FREE_GB", 1e9)
     state, text = said(machine.storage)
-    assert state == "bad" and "GB free" in text and "set LETHE_HOME" in text
+    assert state == "bad"
+    assert "GB free" in text
+    assert "set LETHE_HOME" in text
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LETHE_HOME", str(tmp_path / "file/below"))
     state, text = said(machine.storage)
-    assert state == "bad" and "cannot write to" in text and "set LETHE_HOME" in text
+    assert state == "bad"
+    assert "cannot write to" in text
+    assert "set LETHE_HOME" in text
 
 
 @pytest.fixture
@@ -119,11 +132,15 @@ def nobody(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_mlflow_that_wants_a_login(mlflow_with_login: str, nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_with_login)
     state, text = said(machine.mlflow)
-    assert state == "bad" and "refuses requests without credentials" in text and "MLFLOW_TRACKING_PASSWORD" in text
+    assert state == "bad"
+    assert "refuses requests without credentials" in text
+    assert "MLFLOW_TRACKING_PASSWORD" in text
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", USER)
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong-word")
     state, text = said(machine.mlflow)
-    assert state == "bad" and "refuses these credentials" in text and "wrong-word" not in text
+    assert state == "bad"
+    assert "refuses these credentials" in text
+    assert "wrong-word" not in text
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", WORD)
     assert said(machine.mlflow) == ("ok", f"{mlflow_with_login}, logged in")
 
@@ -131,7 +148,9 @@ def test_mlflow_that_wants_a_login(mlflow_with_login: str, nobody: Path, monkeyp
 def test_mlflows_own_file_of_credentials(mlflow_with_login: str, nobody: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_with_login)
     (nobody / ".mlflow").mkdir()
-    (nobody / ".mlflow/credentials").write_text(f"[mlflow]\nmlflow_tracking_username = {USER}\nmlflow_tracking_password = {WORD}\n")
+    (nobody / ".mlflow/credentials").write_text(
+        f"[mlflow]\nmlflow_tracking_username = {USER}\nmlflow_tracking_password = {WORD}\n"
+    )
     assert said(machine.mlflow) == ("ok", f"{mlflow_with_login}, logged in")
 
 
@@ -139,7 +158,9 @@ def test_mlflow_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     address = f"http://{USER}:{WORD}@127.0.0.1:{free_port()}"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", address)
     state, text = said(machine.mlflow)
-    assert state == "bad" and "cannot reach the MLflow store" in text and WORD not in text
+    assert state == "bad"
+    assert "cannot reach the MLflow store" in text
+    assert WORD not in text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     assert said(machine.mlflow)[0] == "ok"
 
@@ -172,4 +193,6 @@ def test_whatever_is_wrong_has_a_line_and_the_exit_code_is_2(tmp_path: Path) -> 
     assert done.returncode == 2
     states = {line.split()[1]: line for line in done.stdout.splitlines()}
     assert [name for name, line in states.items() if line.startswith("bad")] == ["storage", "ray", "mlflow"]
-    assert ray in states["ray"] and store in states["mlflow"] and len(states) == 6
+    assert ray in states["ray"]
+    assert store in states["mlflow"]
+    assert len(states) == 6

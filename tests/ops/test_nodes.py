@@ -13,12 +13,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from lethe.pool import node_checks
-from lethe.ops.doctor.workers import Workers
 from lethe.errors import UserError
+from lethe.ops.doctor.workers import Workers
+from lethe.pool import node_checks
 from lethe.pool.resources import Shape
 from lethe.storage.paths import home
+
 from tests.conftest import Head, joined, private_head
 
 HERE = {"CPU": 2.0}
@@ -36,9 +36,19 @@ def test_a_node_like_the_driver_is_well() -> None:
 @pytest.mark.parametrize(
     ("found", "resources", "back", "said"),
     [
-        (told(versions={**node_checks.versions(), "torch": "1.0"}), HERE, True, r"^n1 has torch 1\.0 \(driver .*same image"),
+        (
+            told(versions={**node_checks.versions(), "torch": "1.0"}),
+            HERE,
+            True,
+            r"^n1 has torch 1\.0 \(driver .*same image",
+        ),
         (told(versions={}), HERE, True, r"torch None.*lethe source None"),
-        (told(storage="No such file or directory"), HERE, True, r"does not share LETHE_HOME=\S+ \(No such file.*mount one folder"),
+        (
+            told(storage="No such file or directory"),
+            HERE,
+            True,
+            r"does not share LETHE_HOME=\S+ \(No such file.*mount one folder",
+        ),
         (told(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
         (told(gpus=["A"]), {"GPU": 2.0}, True, r"shows 1 GPUs, Ray counts 2: look at nvidia-smi"),
     ],
@@ -104,8 +114,10 @@ def test_the_doctor_names_the_node_that_does_not_see_the_storage(two_nodes: Head
     lines = {line.split()[1]: line for line in done.stdout.splitlines()[:6]}
     assert "token accepted" in lines["ray"]
     head, node, workers, stages = done.stdout.splitlines()[6:]
-    assert head.startswith("ok   head") and head.endswith("our versions, our storage")
-    assert node.startswith("bad  node 1") and f"does not share LETHE_HOME={home()}" in node
+    assert head.startswith("ok   head")
+    assert head.endswith("our versions, our storage")
+    assert node.startswith("bad  node 1")
+    assert f"does not share LETHE_HOME={home()}" in node
     assert workers == "ok   workers   2 on cpu, gloo sums right"
     assert stages.startswith("ok   deepspeed stages 0, 1, 2, 3: equal losses")
 
@@ -114,8 +126,11 @@ def test_a_study_refuses_such_a_cluster_in_one_line(two_nodes: Head, tmp_path: P
     from tests.faults.world import write_study
 
     began = time.monotonic()
-    done = two_nodes.run(sys.executable, "-m", "platform.sweep", str(write_study(tmp_path, 2)), "--reports", str(tmp_path))
+    done = two_nodes.run(
+        sys.executable, "-m", "platform.sweep", str(write_study(tmp_path, 2)), "--reports", str(tmp_path)
+    )
     said = [line for line in done.stderr.splitlines() if line.startswith("lethe:")]
     assert done.returncode == 2 and len(said) == 1, done.stdout + done.stderr
-    assert "does not share LETHE_HOME" in said[0] and "trial" not in done.stdout
+    assert "does not share LETHE_HOME" in said[0]
+    assert "trial" not in done.stdout
     assert time.monotonic() - began < 180, "seconds where the machine has nothing else to do"

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import psutil
 import pytest
-
 from lethe.cli.services import main
 from lethe.errors import UserError
 from lethe.ops.dev_services import process, supervisor
-from lethe.ops.dev_services.process import Child, check_port
 from lethe.ops.dev_services.passwords import exports, passwords
+from lethe.ops.dev_services.process import Child, check_port
 
 STUBBORN = """
 import signal, subprocess, sys, time
@@ -36,7 +35,8 @@ def test_what_will_not_end_is_killed_with_what_it_started(tmp_path: Path, monkey
         program.wait_for(lambda: "up" in program.log.read_text(), 20)
         whole = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children()]
         program.end()
-        assert len(whole) == 2 and not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in whole)
+        assert len(whole) == 2
+        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in whole)
         assert not other.ended
 
 
@@ -48,7 +48,10 @@ def test_one_that_does_not_start_is_one_line_with_its_reason(tmp_path: Path) -> 
 
 def test_one_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     began = time.monotonic()
-    with python("import time; time.sleep(99)", tmp_path) as program, pytest.raises(UserError, match="not ready after 0.5 s"):
+    with (
+        python("import time; time.sleep(99)", tmp_path) as program,
+        pytest.raises(UserError, match="not ready after 0.5 s"),
+    ):
         program.wait_for(lambda: False, 0.5)
     assert time.monotonic() - began < 10
 
@@ -75,7 +78,8 @@ def test_without_the_extra_one_line_says_what_to_install(
 
 def test_passwords_are_made_once_and_read_by_their_owner_alone(tmp_path: Path) -> None:
     made = passwords(tmp_path)
-    assert passwords(tmp_path) == made and len(set(vars(made).values())) == 5
+    assert passwords(tmp_path) == made
+    assert len(set(vars(made).values())) == 5
     file = tmp_path / "passwords.json"
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_text(json.dumps({"database": "x"}))

@@ -20,11 +20,11 @@ from typing import Any
 
 import psutil
 import pytest
-
 from lethe.errors import UserError
 from lethe.records import StudyRecord
 from lethe.tracking.connection import check_login
 from lethe.tracking.mlflow_tracker import MlflowTracker
+
 from tests.conftest import ROOT
 from tests.tracking.studies import save_model, study, trial
 
@@ -44,7 +44,13 @@ class Command:
         self.start()
 
     def launch(self) -> None:
-        command = [sys.executable, "-m", "platform.services", f"--port={self.ports[0]}", f"--store-port={self.ports[1]}"]
+        command = [
+            sys.executable,
+            "-m",
+            "platform.services",
+            f"--port={self.ports[0]}",
+            f"--store-port={self.ports[1]}",
+        ]
         environment = {**os.environ, "LETHE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT)
@@ -223,14 +229,17 @@ def test_a_second_start_in_the_same_folder_is_refused(command: Command) -> None:
     again = [sys.executable, "-m", "platform.services", f"--port={_free_port()}", f"--store-port={_free_port()}"]
     environment = {**os.environ, "LETHE_HOME": str(command.home)}
     done = subprocess.run(again, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "run already" in done.stderr
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "run already" in done.stderr
 
 
 def test_ctrl_c_ends_what_was_started_and_a_restart_has_it_all(command: Command) -> None:
     from mlflow import MlflowClient
 
     before, started = len(stored(MlflowClient(), "left")), command.children()
-    assert before and command.end() == 0
+    assert before
+    assert command.end() == 0
     assert not [process for process in started if process.is_running()]
     (command.folder / "postgres/postgresql.conf").write_text("port = nonsense\n")
     with pytest.raises(AssertionError, match="lethe: postgres does not start: .* FATAL: .*postgres.log"):
@@ -240,6 +249,7 @@ def test_ctrl_c_ends_what_was_started_and_a_restart_has_it_all(command: Command)
     command.launch()
     while not (started := command.children()):
         time.sleep(0.1)
-    assert command.end() == 0 and not [process for process in started if process.is_running()]
+    assert command.end() == 0
+    assert not [process for process in started if process.is_running()]
     command.start()
     assert len(stored(MlflowClient(), "left")) == before

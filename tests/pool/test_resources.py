@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import pytest
-
 from lethe.errors import UserError
 from lethe.pool import resources
-from lethe.pool.resources import HEAD, promised, require, room
-from lethe.pool.resources import Shape
+from lethe.pool.resources import HEAD, Shape, promised, require, room
 
 CPU, GPU = Shape(1, 2), Shape(2, 4, "cuda")
 
@@ -44,8 +42,10 @@ def test_a_node_that_came_is_not_promised_any_more(monkeypatch: pytest.MonkeyPat
 
 def test_a_worker_is_whole_on_one_node() -> None:
     four = [{"CPU": 4.0}, {"CPU": 4.0}]
-    assert room([CPU, CPU, CPU, CPU], four) and not room([CPU] * 5, four)
-    assert not room([Shape(1, 5)], four) and room([Shape(2, 3)], four)
+    assert room([CPU, CPU, CPU, CPU], four)
+    assert not room([CPU] * 5, four)
+    assert not room([Shape(1, 5)], four)
+    assert room([Shape(2, 3)], four)
 
 
 def test_a_run_that_fits_nowhere_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,7 +53,8 @@ def test_a_run_that_fits_nowhere_is_refused_in_one_line(monkeypatch: pytest.Monk
     with pytest.raises(UserError) as refused:
         require(Shape(3, 4, "cuda"))
     said = str(refused.value)
-    assert "needs 3 x (4 CPU, 1 GPU)" in said and "can have (with LETHE_NODES) 1 x (0 CPU), 2 x (4 CPU, 1 GPU)" in said
+    assert "needs 3 x (4 CPU, 1 GPU)" in said
+    assert "can have (with LETHE_NODES) 1 x (0 CPU), 2 x (4 CPU, 1 GPU)" in said
     monkeypatch.delenv("LETHE_NODES")
     with pytest.raises(UserError, match=r"the cluster has 1 x \(0 CPU\): .*one that grows says how far in LETHE_NODES"):
         require(CPU)

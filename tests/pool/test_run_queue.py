@@ -7,7 +7,6 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
-
 from lethe.pool.run_queue import RunQueue
 
 SHAPE = "1x1xcpu"
@@ -90,7 +89,9 @@ def test_a_run_that_kills_every_group_is_lost() -> None:
             assert (await lease(box))["run"] == "r"
         await box.gone("g")
         report = await box.next_report("r", 0)
-        assert report["final"] and report["verdict"] == "lost" and "2 times" in report["reason"]
+        assert report["final"]
+        assert report["verdict"] == "lost"
+        assert "2 times" in report["reason"]
 
     play(script())
 
@@ -216,7 +217,8 @@ def test_attempts_are_counted_since_the_last_new_report() -> None:
                 for index in range(reports):
                     assert await box.report(got["lease"], index, {"epoch": index + 1}) == "continue"
         seen, report = await ended
-        assert seen == 3 and report["verdict"] == "lost"
+        assert seen == 3
+        assert report["verdict"] == "lost"
 
     play(script())
 
@@ -235,7 +237,8 @@ def test_a_mailbox_that_was_started_again_asks_for_everything() -> None:
         await box.submit("r", {"x": 1}, SHAPE, "t")
         following = asyncio.create_task(box.next_report("r", 1))
         new = await lease(box)
-        assert new["run"] == "r" and new["lease"] != old["lease"]
+        assert new["run"] == "r"
+        assert new["lease"] != old["lease"]
         assert await box.report(new["lease"], 0, {"epoch": 1}) == "continue", "the trial has it already"
         second = asyncio.create_task(box.report(new["lease"], 1, {"epoch": 2}))
         assert (await following)["epoch"] == 2

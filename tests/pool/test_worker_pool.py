@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.errors import StudyBrokenError, UserError
 from lethe.pool.resources import Shape
 
@@ -87,7 +86,8 @@ def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> No
 
     ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null_run:nothing_here"}, Shape().key, "t"))
     broken = report(pool, "broken")
-    assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
+    assert broken["verdict"] == "error"
+    assert "nothing_here" in broken["reason"]
     submit(pool, "after")
     assert report(pool, "after")["verdict"] == "complete"
 
@@ -99,7 +99,8 @@ def test_an_error_with_peers_is_its_verdict_too(pool: Any) -> None:
     wide = Shape(workers=2)
     ray.get(pool.mailbox.submit.remote("broken2", {"entry": "lethe.pool.null_run:nothing_here"}, wide.key, "t"))
     broken = report(pool, "broken2")
-    assert broken["verdict"] == "error" and "nothing_here" in broken["reason"]
+    assert broken["verdict"] == "error"
+    assert "nothing_here" in broken["reason"]
     submit(pool, "after2", wide)
     assert len(set(report(pool, "after2")["pids"])) == 2
 
@@ -120,7 +121,6 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
-
     from lethe.pool import worker_pool
 
     for name, value in (("work", "no function"), ("GIVE_UP", 1), ("MAX_FAILURES", 0)):
@@ -138,9 +138,8 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
 
 def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Path) -> None:
     import ray
-    from ray.util import placement_group_table
-
     from lethe.pool.worker_pool import Pool
+    from ray.util import placement_group_table
 
     pool = Pool(tmp_path, recycle_after=1, max_groups=1)
     try:

@@ -8,22 +8,27 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from lethe.config.space import Parameter, Scalar
+from lethe.records import StudyRecord, TrialRecord
+from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, Cell, Column, Seeded, arms
+from lethe.reporting.comparison.figures import mean_way
+from lethe.reporting.comparison.judgements import (
+    arm_pairs,
+    boundary_hits,
+    describe_pair,
+    edge,
+    judgements,
+    paired_trials,
+    searched,
+    sentence,
+)
+from lethe.reporting.comparison.summary import comparison, print_comparison
+from lethe.reporting.comparison.tables import comparison_csv, costs, mean, spread, table
+from lethe.reporting.report import render
+from lethe.reporting.scales import format_fixed
 from pydantic import TypeAdapter
 from rich.console import Console
 
-from lethe.config.space import Parameter, Scalar
-from lethe.records import StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import Arm, Cell, Seeded, arms
-from lethe.reporting.comparison.summary import comparison
-from lethe.reporting.comparison.figures import mean_way
-from lethe.reporting.comparison.judgements import paired_trials
-from lethe.reporting.comparison.judgements import boundary_hits, edge, searched
-from lethe.reporting.comparison.arms import Column, HYPERVOLUME, LAYOUTS
-from lethe.reporting.comparison.judgements import arm_pairs, describe_pair, judgements, sentence
-from lethe.reporting.comparison.tables import comparison_csv, costs, mean, spread, table
-from lethe.reporting.comparison.summary import print_comparison
-from lethe.reporting.report import render
-from lethe.reporting.scales import format_fixed
 from tests.reporting.comparisons import ARMS, arm_trial, comparison_study, member
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study
@@ -49,7 +54,8 @@ def arm(name: str, *volumes: float) -> Arm:
 def test_means_and_spreads_over_seeds() -> None:
     found = texts(comparison_study(), ACC, VOLUME, Column("soul_mia", "MIA"))
     assert list(found) == ["Original", "Oracle", *ARMS]
-    assert found["Original"] == ["95.0", "–", "–"] and found["Oracle"] == ["–", "–", "–"]
+    assert found["Original"] == ["95.0", "–", "–"]
+    assert found["Oracle"] == ["–", "–", "–"]
     assert found["FO-GA"] == ["60.0 ± 14.1", "0.150 ± 0.071", "–"]
     assert found["SO-GA"] == ["30.0 ± 14.1", "0.600 ± 0.141", "–"]
 
@@ -58,7 +64,8 @@ def test_an_arm_without_a_complete_trial_has_its_row() -> None:
     rows = {row.name: row for row in table(comparison_study(), [ACC, VOLUME])}
     assert texts(comparison_study(), ACC, VOLUME)["SO-NPO"] == ["–", "0.000"]  # its second seed was not begun
     assert [rows[name].feasible for name in ("Original", *ARMS)] == ["–", "0/2", "1/2", "2/2", "0/2"]
-    assert rows["SO-NPO"].cells[1].known == [0.0] and rows["SO-NPO"].complete == "0/1"
+    assert rows["SO-NPO"].cells[1].known == [0.0]
+    assert rows["SO-NPO"].complete == "0/1"
 
 
 def test_one_seed_has_no_spread() -> None:
@@ -66,21 +73,28 @@ def test_one_seed_has_no_spread() -> None:
     assert texts(record, ACC, VOLUME)["SO-GA"] == ["20.0", "0.500"]
     assert texts(record, ACC, VOLUME)["FO-GA"] == ["–", "–"]  # planned, not reached
     shown = comparison(record)
-    assert shown and "one seed, so there is no spread" in shown.caption
+    assert shown
+    assert "one seed, so there is no spread" in shown.caption
 
 
 def test_cells_of_numbers_that_are_not_finite() -> None:
     nothing, broken = Cell((math.nan, math.nan)), Cell((1.0, math.inf, math.nan))
-    assert math.isnan(nothing.mean) and nothing.spread is None and format_fixed(nothing.mean, 2) == "–"
-    assert broken.mean == math.inf and broken.spread is None and format_fixed(broken.mean, 2) == "∞"
+    assert math.isnan(nothing.mean)
+    assert nothing.spread is None
+    assert format_fixed(nothing.mean, 2) == "–"
+    assert broken.mean == math.inf
+    assert broken.spread is None
+    assert format_fixed(broken.mean, 2) == "∞"
     assert [format_fixed(n, d) for n, d in ((-1234.5, 1), (0.05, 0), (2.5e7, 1))] == ["−1,234.5", "0", "2.5e7"]
 
 
 def test_costs_are_of_all_complete_trials() -> None:
     rows = {row.name: row for row in costs(arms(comparison_study()))}
     seconds, training = rows["FO-GA"].cells[:2]
-    assert training.values == (60.0, 60.0, 120.0) and rows["FO-GA"].complete == "3/3"
-    assert seconds.mean == pytest.approx(4.5 / 60) and rows["SO-NPO"].cells[0].values == ()
+    assert training.values == (60.0, 60.0, 120.0)
+    assert rows["FO-GA"].complete == "3/3"
+    assert seconds.mean == pytest.approx(4.5 / 60)
+    assert rows["SO-NPO"].cells[0].values == ()
 
 
 def test_csv_has_every_seeds_number() -> None:
@@ -89,9 +103,12 @@ def test_csv_has_every_seeds_number() -> None:
     found = {(row["row"], row["metric"]): row for row in rows}
     accuracy = found["FO-GA", "soul_forget_accuracy"]
     assert [float(accuracy[key]) for key in ("mean", "seed_0", "seed_1")] == [0.6, 0.5, 0.7]
-    assert float(accuracy["spread"]) == pytest.approx(math.sqrt(0.02)) and accuracy["seeds"] == "2"
-    assert found["SO-NPO", "hypervolume"]["seed_1"] == "" and found["SO-NPO", "soul_mia"]["mean"] == ""
-    assert found["Original", "soul_retain_accuracy"]["mean"] == "1.0" and found["Original", "forget"]["seed_0"] == ""
+    assert float(accuracy["spread"]) == pytest.approx(math.sqrt(0.02))
+    assert accuracy["seeds"] == "2"
+    assert found["SO-NPO", "hypervolume"]["seed_1"] == ""
+    assert found["SO-NPO", "soul_mia"]["mean"] == ""
+    assert found["Original", "soul_retain_accuracy"]["mean"] == "1.0"
+    assert found["Original", "forget"]["seed_0"] == ""
 
 
 @pytest.mark.parametrize(
@@ -152,7 +169,8 @@ def test_settings_at_the_edge_are_gathered_over_seeds() -> None:
 )
 def test_pairs_are_judged_by_their_spreads(base: tuple, other: tuple, verdict: str, words: str) -> None:
     (one,) = judgements([arm("FO-X", *base), arm("SO-X", *other)], [VOLUME])
-    assert one.verdict == verdict and words in sentence(one)
+    assert one.verdict == verdict
+    assert words in sentence(one)
 
 
 def test_lower_is_better_for_epochs() -> None:
@@ -203,7 +221,8 @@ def test_equal_draws_are_compared_with_each_other() -> None:
     record = comparison_study(trials=tuple(trials), members=tuple(members))
     record.study["compare"]["arms"] = {"X": {}, "X+Y": {}}
     forget, utility = paired_trials(record, arms(record))
-    assert (forget.better, forget.worse, forget.same) == (7, 1, 0) and round(forget.p, 4) == 0.0703
+    assert (forget.better, forget.worse, forget.same) == (7, 1, 0)
+    assert round(forget.p, 4) == 0.0703
     assert str(forget) == "X+Y against X: forget better in 7, worse in 1 of 8 equal draws (sign test p 0.07)."
     assert (utility.better, utility.worse, utility.same, utility.p) == (0, 0, 8, 1.0)
     assert not paired_trials(comparison_study(), arms(comparison_study())), "too few"
@@ -219,10 +238,14 @@ def test_curves_of_arms_and_levels() -> None:
     assert shown
     assert [c.label.split(" (")[0] for c in shown.charts] == ["forget Acc", "retain Acc", "forget", "utility"]
     lines = {line.label: line for line in shown.charts[0].lines if line.label}
-    assert list(lines) == ["Guard", "FO-GA", "SO-GA"] and "oracle" not in [r[0] for r in shown.charts[0].references]
-    assert lines["Guard"].look == "front flat" and lines["Guard"].pieces == [[(0.0, 90.0), (3.0, 90.0)]]
-    assert lines["FO-GA"].look == "front dash1" and lines["FO-GA"].pieces[0][0] == (0.0, 95.0)
-    assert lines["SO-GA"].look == "front dash0" and lines["SO-GA"].end == (3.0, pytest.approx(30.0))
+    assert list(lines) == ["Guard", "FO-GA", "SO-GA"]
+    assert "oracle" not in [r[0] for r in shown.charts[0].references]
+    assert lines["Guard"].look == "front flat"
+    assert lines["Guard"].pieces == [[(0.0, 90.0), (3.0, 90.0)]]
+    assert lines["FO-GA"].look == "front dash1"
+    assert lines["FO-GA"].pieces[0][0] == (0.0, 95.0)
+    assert lines["SO-GA"].look == "front dash0"
+    assert lines["SO-GA"].end == (3.0, pytest.approx(30.0))
     assert lines["FO-GA"].color == lines["SO-GA"].color != lines["Guard"].color
     assert sum(line.look == "seed" for line in shown.charts[0].lines) == 4
 
@@ -231,12 +254,15 @@ def test_the_page_has_the_table_and_everyones_answers() -> None:
     page = Page(render(comparison_study())["report.html"])
     cells = page.arms["FO-GA"]
     assert {"FO-GA", "60.0", "± 14.1", "70.0", "0.150", "± 0.071", "1/2"} <= set(cells)
-    assert "–" in page.arms["SO-NPO"] and {"95.0", "100.0"} <= set(page.arms["Original"])
+    assert "–" in page.arms["SO-NPO"]
+    assert {"95.0", "100.0"} <= set(page.arms["Original"])
     heads = ("Acc (choice), % ↓", "Acc (occurs), % ↑", "8 trials of 4 arms with 2 seeds")
     for words in (*heads, "a fact", "wiped", EVIL):
         assert words in page.text
-    assert "The front of all arms" in page.text and "Before and after" not in page.text
-    assert page.rows.keys() == set(range(8)) and "No chosen trial has a setting at an end" in page.text
+    assert "The front of all arms" in page.text
+    assert "Before and after" not in page.text
+    assert page.rows.keys() == set(range(8))
+    assert "No chosen trial has a setting at an end" in page.text
     assert "The comparison" not in Page(render(busy_study())["report.html"]).text
 
 
@@ -245,7 +271,9 @@ def test_tdecs_layout_is_the_same_code() -> None:
     metrics = {"trained_share": 0.016, "epochs_to_criterion": 6.0, "extraction_likelihood": 0.003, "perplexity": 24.0}
     trials = tuple(t.model_copy(update={"metrics": {**t.metrics, **metrics}}) for t in record.trials)
     shown = comparison(record.model_copy(update={"trials": trials}))
-    assert shown and shown.cost and [point[0].name for point in shown.cost.points] == ["FO-GA", "SO-GA"]
+    assert shown
+    assert shown.cost
+    assert [point[0].name for point in shown.cost.points] == ["FO-GA", "SO-GA"]
     assert shown.cost.points[0][1].values == (60.0, 120.0)
     row = next(row for row in shown.rows if row.name == "SO-GA")
     told = [f"{mean(cell, column)}" for cell, column in zip(row.cells, shown.layout.columns, strict=True)]
@@ -259,7 +287,10 @@ def test_the_terminal_shows_what_fits(width: int, shown: str) -> None:
     print_comparison(comparison_study(), Console(file=screen, width=width, force_terminal=True, color_system=None))
     lines = screen.getvalue().splitlines()
     row = next(line for line in lines if line.strip().startswith("FO-GA"))
-    assert shown in row and "0.150" in row and "1/2" in row and len(row) <= width
+    assert shown in row
+    assert "0.150" in row
+    assert "1/2" in row
+    assert len(row) <= width
     assert ("±" in row) == (width == 250)
     assert any(line.startswith("SO-GA against FO-GA") for line in lines)
 
@@ -268,11 +299,14 @@ def test_a_log_is_as_wide_as_the_table() -> None:
     screen = StringIO()
     print_comparison(comparison_study(), Console(file=screen, width=80))
     row = next(line for line in screen.getvalue().splitlines() if line.strip().startswith("FO-GA"))
-    assert "60.0 ± 14.1" in row and "0.150 ± 0.071" in row and len(row) > 80
+    assert "60.0 ± 14.1" in row
+    assert "0.150 ± 0.071" in row
+    assert len(row) > 80
 
 
 def test_plain_studies_have_no_arms() -> None:
     record = busy_study()
     record = record.model_copy(update={"study": {**record.study, "compare": None}})
-    assert arms(record) == [] and comparison(record) is None
+    assert arms(record) == []
+    assert comparison(record) is None
     assert render(record).keys() == {"report.html", "front.html"}

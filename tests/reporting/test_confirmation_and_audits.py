@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 
 import pytest
-
 from lethe.records import AuditRecord, Confirmation, StudyRecord
 from lethe.reporting.confirmation_and_audits import optimism
 from lethe.reporting.report import write_report
+
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, repeated
 
@@ -27,11 +27,15 @@ def test_members_that_stay_and_one_that_leaves(tmp_path: Path) -> None:
     record = repeated(busy_study())
     text = page(record, tmp_path)
     assert "2 of 3 front members stay on the front by the mean of 2 fresh seeds" in text
-    assert "0.050 in the search" not in text and "0.250 ± 0.071" in text
-    assert "the mean of trial 2 is better" in text and "confirmed" in text and "left" in text
+    assert "0.050 in the search" not in text
+    assert "0.250 ± 0.071" in text
+    assert "the mean of trial 2 is better" in text
+    assert "confirmed" in text
+    assert "left" in text
     found = {o.metric: o for o in optimism(record)}
     # The search saw 0.2, 0.5 and 0.05 where fresh runs have 0.25, 0.55 and 0.3; utility is lower by 0.01 everywhere.
-    assert found["forget"].too_good == pytest.approx((0.05 + 0.05 + 0.25) / 3) and found["forget"].share == 1
+    assert found["forget"].too_good == pytest.approx((0.05 + 0.05 + 0.25) / 3)
+    assert found["forget"].share == 1
     assert found["utility"].too_good == pytest.approx(0.01)
     assert "forget 0.117 better (100% of the members looked better)" in text
     assert "Hypervolume: 0.210 as the search saw it, 0.150 by the means" in text
@@ -40,11 +44,16 @@ def test_members_that_stay_and_one_that_leaves(tmp_path: Path) -> None:
 def test_audits_beside_start_model_and_oracle(tmp_path: Path) -> None:
     found = page(repeated(busy_study()), tmp_path)
     assert "Forgotten, or only hidden?" in found
-    assert "0.300 → 0.700" in found and "0.990 → 0.980" in found and "0.300 → 0.310" in found
-    assert "out of memory" in found and "quant4" in found and "with weights rounded to 4 bits" in found
+    assert "0.300 → 0.700" in found
+    assert "0.990 → 0.980" in found
+    assert "0.300 → 0.310" in found
+    assert "out of memory" in found
+    assert "quant4" in found
+    assert "with weights rounded to 4 bits" in found
     rows = {int(row["number"]): row for row in csv.DictReader((tmp_path / "trials.csv").open())}
     assert float(rows[2]["metrics.audit_relearn_forget_rouge"]) == 0.7
-    assert float(rows[2]["metrics.forget_mean"]) == 0.25 and rows[3]["metrics.forget_mean"] == ""
+    assert float(rows[2]["metrics.forget_mean"]) == 0.25
+    assert rows[3]["metrics.forget_mean"] == ""
 
 
 def test_reasons_are_text(tmp_path: Path) -> None:
@@ -54,9 +63,11 @@ def test_reasons_are_text(tmp_path: Path) -> None:
     trials = [t.model_copy(update={"confirmation": told, "audits": audits}) if t.on_front else t for t in record.trials]
     found = record.model_copy(update={"trials": tuple(trials)})
     whole = Page(write_report(found, tmp_path).read_text())
-    assert "script" not in whole.tags and EVIL in whole.text
+    assert "script" not in whole.tags
+    assert EVIL in whole.text
 
 
 def test_a_quick_study_says_nothing_of_either(tmp_path: Path) -> None:
     text = page(busy_study(), tmp_path)
-    assert "fresh seeds" not in text and "only hidden" not in text
+    assert "fresh seeds" not in text
+    assert "only hidden" not in text

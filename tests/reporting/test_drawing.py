@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from lethe.records import ObjectiveRecord
-from lethe.reporting.front import front
 from lethe.reporting.curves import charts
+from lethe.reporting.front import front
 from lethe.reporting.scales import Scale, format_duration, format_number, format_setting, scale
+
 from tests.tracking.studies import busy_study, study, trial
 
 
@@ -24,7 +24,8 @@ def test_ticks_are_round_and_inside() -> None:
 @pytest.mark.parametrize("values", [[], [0.0], [3.0, 3.0], [math.nan, math.inf], [1e-12, 2e-12], [-1e9, 1e9]])
 def test_any_values_have_an_axis(values: list[float]) -> None:
     axis = scale(values, 0, 100)
-    assert axis.low < axis.high and axis.ticks()
+    assert axis.low < axis.high
+    assert axis.ticks()
     assert all(0 <= place <= 100 for place, _ in axis.ticks())
 
 
@@ -35,7 +36,13 @@ def test_numbers_as_people_write_them() -> None:
         assert [write(v) for v in (None, "sophia", True)] == ["–", "sophia", "True"]
     settings = [1e-4, 0.0021, 5.5, 16, 1000.0, 546.71, 3.0e7, 0.1, 8]
     assert [format_setting(v) for v in settings] == ["1e−4", "0.0021", "5.5", "16", "1,000", "547", "3e7", "0.1", "8"]
-    assert [format_duration(s) for s in (3.44, 59.0, 160, 4000, math.nan)] == ["3.4 s", "59.0 s", "2.7 min", "1.1 h", "–"]
+    assert [format_duration(s) for s in (3.44, 59.0, 160, 4000, math.nan)] == [
+        "3.4 s",
+        "59.0 s",
+        "2.7 min",
+        "1.1 h",
+        "–",
+    ]
 
 
 def test_border_of_the_front_runs_from_floor_to_floor() -> None:
@@ -67,7 +74,9 @@ def test_marks_say_what_a_trial_was() -> None:
     assert [trial.number for trial in shown.missing] == [6, 7, 8]
     assert shown.marks[-1].kind == "front"  # drawn last, hence on top
     lines = dict(next(mark for mark in shown.marks if mark.trial.number == 2).lines)
-    assert lines["learning_rate"] == "3e−4" and lines["optimizer"] == "sophia" and lines["win_rate"] == "0.3"
+    assert lines["learning_rate"] == "3e−4"
+    assert lines["optimizer"] == "sophia"
+    assert lines["win_rate"] == "0.3"
 
 
 def test_lines_begin_at_the_start_model_and_break_where_numbers_end() -> None:
@@ -76,7 +85,8 @@ def test_lines_begin_at_the_start_model_and_break_where_numbers_end() -> None:
     chart = charts(record)[0]
     (line,) = chart.lines
     assert [len(piece) for piece in line.pieces] == [2, 1]
-    assert line.pieces[0][0] == (0, 0.9) and line.end == (4, 0.4)
+    assert line.pieces[0][0] == (0, 0.9)
+    assert line.end == (4, 0.4)
     assert [text for _, text in chart.epochs] == ["0", "1", "2", "3", "4"]
 
 
@@ -95,5 +105,6 @@ def test_labels_stay_in_the_drawing() -> None:
     record = study(*(trial(n, 0.9, 0.01 + n / 1000, pareto_rank=0) for n in range(8)))
     chart = charts(record)[1]
     heights = [height for height, _ in chart.labels]
-    assert heights[-1] <= chart.sy.start and heights[0] >= chart.sy.stop
+    assert heights[-1] <= chart.sy.start
+    assert heights[0] >= chart.sy.stop
     assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))

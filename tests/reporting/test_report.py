@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from lethe.errors import UserError
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord
 from lethe.reporting.comparison.figures import comparison_png
 from lethe.reporting.front import front_png
 from lethe.reporting.report import write_report
+
 from tests.reporting.comparisons import comparison_study
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, study, trial
@@ -44,12 +44,16 @@ def test_every_trial_with_its_parameters_and_verdict(tmp_path: Path) -> None:
     assert page.rows.keys() == {trial.number for trial in record.trials}
     for done in record.trials:
         cells = page.rows[done.number]
-        assert "sophia" in cells and "8" in cells
+        assert "sophia" in cells
+        assert "8" in cells
         assert f"{done.number + 1}e−4" in cells
     assert {"knee", "0.200", "0.450", "0.300"} <= set(page.rows[2])
-    assert "beaten by another" in page.rows[3] and "below a floor" in page.rows[4] and "stopped" in page.rows[5]
+    assert "beaten by another" in page.rows[3]
+    assert "below a floor" in page.rows[4]
+    assert "stopped" in page.rows[5]
     assert {"diverged", "NaN", "∞"} <= set(page.rows[6])
-    assert "rank above the layer's width" in page.rows[7] and "out of memory" in page.rows[8]
+    assert "rank above the layer's width" in page.rows[7]
+    assert "out of memory" in page.rows[8]
 
 
 def test_what_decides(tmp_path: Path) -> None:
@@ -71,7 +75,8 @@ def test_headline_front_and_answers(tmp_path: Path) -> None:
     assert "trial 6 (diverged), 7 (infeasible), 8 (out of memory)" in page.text
     for answer in ("the start model's answer", "the oracle's answer", "a retained answer", "less wrong"):
         assert answer in page.text
-    assert "models:/lethe-tofu@best-forget" in page.text and "sqlite:///runs.db" in page.text
+    assert "models:/lethe-tofu@best-forget" in page.text
+    assert "sqlite:///runs.db" in page.text
 
 
 @pytest.mark.parametrize("made", [busy_study, comparison_study])
@@ -110,10 +115,13 @@ def test_files_beside_the_page(tmp_path: Path) -> None:
     assert again.model_dump_json() == record.model_dump_json()
     rows = list(csv.DictReader((tmp_path / "trials.csv").open()))
     assert [int(row["number"]) for row in rows] == list(range(9))
-    assert rows[2]["aliases"] == "knee" and rows[2]["front"] == "True" and rows[3]["front"] == "False"
+    assert rows[2]["aliases"] == "knee"
+    assert rows[2]["front"] == "True"
+    assert rows[3]["front"] == "False"
     assert float(rows[2]["metrics.forget"]) == record.trials[0].metrics["forget"]
     assert float(rows[1]["params.optimizer.learning_rate"]) == 2e-4
-    assert EVIL in rows[6]["reason"] and math.isnan(float(rows[6]["metrics.forget"]))
+    assert EVIL in rows[6]["reason"]
+    assert math.isnan(float(rows[6]["metrics.forget"]))
     assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o644
 
 
@@ -123,7 +131,8 @@ BROKEN = trial(0, verdict="error", reason="x", metrics={}, series=(), feasible=F
 @pytest.mark.parametrize("trials", [(), (BROKEN,)])
 def test_study_without_a_complete_trial(tmp_path: Path, trials: tuple) -> None:
     page = report(study(*trials, oracle=None, interrupted=True), tmp_path)
-    assert "none completed, so there is no front" in page.text and "--resume" in page.text
+    assert "none completed, so there is no front" in page.text
+    assert "--resume" in page.text
 
 
 def test_all_trials_below_a_floor_or_in_one_point(tmp_path: Path) -> None:
@@ -175,4 +184,5 @@ def test_pictures_of_all_kinds_of_studies() -> None:
     pictures = [front_png(record) for record in [*records, comparison_study()]]
     pictures += [comparison_png(comparison_study()), comparison_png(comparison_study("tdec"))]
     for picture in pictures:
-        assert picture.startswith(b"\x89PNG") and len(picture) > 10_000
+        assert picture.startswith(b"\x89PNG")
+        assert len(picture) > 10_000

@@ -5,10 +5,9 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from rich.console import Console
-
 from lethe.config.metrics import METRICS, Metric
 from lethe.reporting.score_table import best, grouped, score_table
+from rich.console import Console
 
 DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
 
@@ -40,4 +39,6 @@ def test_the_yardstick_is_beside_and_never_best() -> None:
     text = StringIO()
     Console(file=text, width=100).print(score_table(models, ("oracle", {"forget": 0.0}), METRICS, "tofu"))
     (row,) = (line for line in text.getvalue().splitlines() if "forget" in line)
-    assert "0.250 *" in row and "0.000 *" not in row and "a[b]" in text.getvalue()
+    assert "0.250 *" in row
+    assert "0.000 *" not in row
+    assert "a[b]" in text.getvalue()

@@ -14,17 +14,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch.testing._internal.distributed.fake_pg import FakeStore
-
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.run import Engine as EngineConfig
 from lethe.config.model import EmbeddedModel
+from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
 from lethe.scaling.instruments import unique_bytes
 from lethe.unlearning.engine import Engine
+from torch.testing._internal.distributed.fake_pg import FakeStore
 
 MODEL = EmbeddedModel(hidden_size=42, layers=2, heads=3, vocab_size=301)  # sizes that five workers do not divide
 
@@ -33,10 +32,14 @@ def held(engine: Engine, model: torch.nn.Module, stage: int) -> dict[str, int]:
     """Bytes of the tensors themselves."""
     zero: Any = engine._zero
     weights = [p.ds_tensor if stage == 3 else p.data for p in model.parameters()]
-    master = getattr(zero, "single_partition_of_fp32_groups", None) or getattr(zero, "fp32_partitioned_groups_flat", None)
+    master = getattr(zero, "single_partition_of_fp32_groups", None) or getattr(
+        zero, "fp32_partitioned_groups_flat", None
+    )
     if stage == 0:
         master = [t for group in getattr(zero, "fp32_groups", []) for t in group]
-    moments = [t for state in engine.optimizer.state.values() for t in state.values() if torch.is_tensor(t) and t.numel() > 1]
+    moments = [
+        t for state in engine.optimizer.state.values() for t in state.values() if torch.is_tensor(t) and t.numel() > 1
+    ]
     gradients = list(zero._DeepSpeedZeroOptimizer_Stage3__param_id_to_grad_partition.values()) if stage == 3 else []
     parts = {"weights": weights, "master": master or [], "moments": moments, "gradients": gradients}
     return {name: unique_bytes(tensors) for name, tensors in parts.items()}

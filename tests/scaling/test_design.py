@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lethe.cli.scaling import main
 from lethe.config.scaling import load_scaling
 from lethe.config.study import load_study
 from lethe.errors import UserError
-from lethe.scaling.design import check_memory, predicted
-from lethe.scaling.design import cost_points, search_points
+from lethe.scaling.design import check_memory, cost_points, predicted, search_points
 from lethe.scaling.transformer import Transformer
 
 
@@ -43,9 +41,11 @@ def test_searches_are_equal_but_for_the_model() -> None:
         ("0.3M", "forget10"), ("1M", "forget10"), ("4M", "forget10"), ("1M", "forget05"),
     ]  # fmt: skip
     first, *others = searches
-    assert first.study.search.sampler == "random" and first.study.search.trials == 6
+    assert first.study.search.sampler == "random"
+    assert first.study.search.trials == 6
     for other in others:
-        assert other.study.space == first.study.space and other.study.search == first.study.search
+        assert other.study.space == first.study.space
+        assert other.study.search == first.study.search
         assert other.study.model != first.study.model
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from lethe.scaling.law_fitting import Samples, bootstrap, choose, forms_for, judge
-from lethe.scaling.law_fitting import Law, fit
+from lethe.scaling.law_fitting import Law, Samples, bootstrap, choose, fit, forms_for, judge
 
 SIZES = np.array([1e5, 3e5, 1e6, 4e6, 1.6e7])
 
@@ -52,7 +50,8 @@ def test_forms_that_so_many_sizes_can_carry() -> None:
 def test_the_largest_size_is_predicted_without_it() -> None:
     y = law(0.9, 0.1)(SIZES)
     judged = judge(Samples(tuple(SIZES), tuple((v,) for v in [*y[:4], 3 * y[4]])), times=50)
-    assert judged.held_out == 1.6e7 and judged.measured == pytest.approx(3 * y[4])
+    assert judged.held_out == 1.6e7
+    assert judged.measured == pytest.approx(3 * y[4])
     assert judged.predicted == pytest.approx(y[4], rel=0.02), "what it does not see cannot move it"
     assert judged.error == pytest.approx(-2 / 3, abs=0.02)
     assert judged.final.law(1.6e7) > judged.trained.law(1.6e7)

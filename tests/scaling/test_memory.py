@@ -9,26 +9,24 @@ import sys
 
 import pytest
 import torch
-
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.run import Engine as EngineConfig
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Npo
-from lethe.config.run import Recipe
-from lethe.config.run import Schedule
+from lethe.config.run import Engine as EngineConfig
+from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, plan
 from lethe.data.template import Encoded
 from lethe.errors import UserError
-from lethe.unlearning.objectives import make_loss
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
-from lethe.scaling.transformer import BatchShape, step_flops
-from lethe.scaling.memory import Layout, peak, states
 from lethe.scaling.instruments import Tracker, unique_bytes
-from lethe.scaling.transformer import Transformer
+from lethe.scaling.memory import Layout, peak, states
+from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.engine import Engine
+from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
+
 from tests.conftest import ROOT
 from tests.scaling.layouts_world import MODEL
 
@@ -53,13 +51,17 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
     torch.manual_seed(0)
     adapter = FullParameters() if layout.rank is None else Lora(rank=layout.rank)
     recipe = Recipe(
-        objective=Npo(), adapter=adapter, schedule=Schedule(batch_size=rows // 2),
+        objective=Npo(),
+        adapter=adapter,
+        schedule=Schedule(batch_size=rows // 2),
         engine=EngineConfig(stage=layout.stage, precision=layout.precision),
     )
     assert Layout.of(recipe) == layout
     engine = Engine(ScoredLM(attach(new_model(BIG, BIG.vocab_size), adapter, seed=0)), recipe)
     given = [Encoded(tuple(torch.randint(3, 1000, (length,)).tolist()), prompt) for _ in range(rows)]
-    return Stepper(engine, make_loss(recipe.objective), StepRows(given, given), 0, 0, 0, {RowKind.FORGET: torch.zeros(rows)})
+    return Stepper(
+        engine, make_loss(recipe.objective), StepRows(given, given), 0, 0, 0, {RowKind.FORGET: torch.zeros(rows)}
+    )
 
 
 @pytest.mark.parametrize(

@@ -6,18 +6,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.config.study import Study, load_study
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.scaling import write_scaling_report
-from lethe.reporting.scaling import describe_scaling
+from lethe.reporting.scaling import describe_scaling, write_scaling_report
 from lethe.scaling.design import SearchPoint, cost_points
-from lethe.scaling.laws import laws, setting_laws
-from lethe.scaling.laws import parallel, predicted, serial_share
-from lethe.scaling.transfer import searched, steps_to
+from lethe.scaling.laws import laws, parallel, predicted, serial_share, setting_laws
 from lethe.scaling.records import ScalingRecord, SearchRecord
-from lethe.scaling.transfer import Searched, best_of, fixed, moved, plan_move, predict, rank_correlations
+from lethe.scaling.transfer import (
+    Searched,
+    best_of,
+    fixed,
+    moved,
+    plan_move,
+    predict,
+    rank_correlations,
+    searched,
+    steps_to,
+)
 from lethe.scaling.transformer import Transformer
 
 
@@ -38,7 +44,9 @@ def points(study: ScalingStudy) -> tuple[TrialRecord, ...]:
     for number, point in enumerate(cost_points(study)):
         parameters = float(Transformer.of_embedded(point.model).parameters)
         took = seconds(parameters, point.rows, point.workers) * np.exp(draw.normal(0, 0.01, 20))
-        series = tuple({"epoch": float(i), "wall_seconds": float(s), "cpu_seconds": float(s)} for i, s in enumerate(took, 1))
+        series = tuple(
+            {"epoch": float(i), "wall_seconds": float(s), "cpu_seconds": float(s)} for i, s in enumerate(took, 1)
+        )
         metrics = {
             "parameters": parameters, "tokens": 62.0 * point.rows, "step_seconds": float(np.median(took)),
             "step_cpu_seconds": float(np.median(took)), "refresh_share": 0.0, "states_mb": 12 * parameters / 2**20,
@@ -46,7 +54,11 @@ def points(study: ScalingStudy) -> tuple[TrialRecord, ...]:
             "communication_share": 0.1, "matrix_rate": 9e10, "busy": 1.0, "flops": 1e9, "utilisation": 0.5,
             "predicted_step_mb": 3.0,
         }  # fmt: skip
-        found.append(TrialRecord(number=number, run=f"r{number}", verdict="complete", params=point.labels, metrics=metrics, series=series))
+        found.append(
+            TrialRecord(
+                number=number, run=f"r{number}", verdict="complete", params=point.labels, metrics=metrics, series=series
+            )
+        )
     return tuple(found)
 
 
@@ -59,15 +71,20 @@ def test_laws_of_the_made_up_machine(study: ScalingStudy, points: tuple[TrialRec
     for law in found.values():
         assert abs(law.error) < 0.1, law.name
     time = found["step time", "adamw"]
-    assert time.held_out.x == max(time.x) and len(time.x) == 5 and time.exponent == pytest.approx(1, abs=0.05)
+    assert time.held_out.x == max(time.x)
+    assert len(time.x) == 5
+    assert time.exponent == pytest.approx(1, abs=0.05)
     far = time.extrapolations[0]
-    assert far.low < far.value < far.high and far.value == pytest.approx(seconds(7e9, 4, 1), rel=0.3)
+    assert far.low < far.value < far.high
+    assert far.value == pytest.approx(seconds(7e9, 4, 1), rel=0.3)
     assert found["memory of tensors", "adamw"].extrapolations == (), "the memory model says it better"
     assert len(found["step time by batch", "sophia"].x) == 5, "1, 2, 4, 8, 16 rows: the base point is one of them"
 
 
 def test_points_that_failed_are_left_out(study: ScalingStudy, points: tuple[TrialRecord, ...]) -> None:
-    broken = [p.model_copy(update={"verdict": "out_of_memory"}) if p.params["size"] in ("4M", "16M") else p for p in points]
+    broken = [
+        p.model_copy(update={"verdict": "out_of_memory"}) if p.params["size"] in ("4M", "16M") else p for p in points
+    ]
     assert [law.name for law in laws(study, broken)] == ["step time by batch"]
 
 
@@ -83,7 +100,8 @@ def test_more_workers(points: tuple[TrialRecord, ...]) -> None:
     assert set(found) == {("strong", 0), ("strong", 2), ("weak", 0)}
     strong = found["strong", 0]
     one, two = (seconds(1041536, 4, w) for w in (1, 2))
-    assert strong.workers == (1, 2) and strong.efficiency[1] == pytest.approx(one / two / 2, rel=0.02)
+    assert strong.workers == (1, 2)
+    assert strong.efficiency[1] == pytest.approx(one / two / 2, rel=0.02)
     assert strong.serial.low <= strong.serial.value <= strong.serial.high
     assert [p.x for p in strong.extrapolations] == [8, 16, 32, 64]
     assert all(p.low <= p.value <= p.high for p in strong.extrapolations)
@@ -91,15 +109,34 @@ def test_more_workers(points: tuple[TrialRecord, ...]) -> None:
 
 def trial(number: int, forget: float, utility: float, rate: float, seconds: float = 10.0) -> TrialRecord:
     reports = [{"epoch": e, "optimizer_step": 10.0 * e, "forget": 0.8 + (forget - 0.8) * e / 2} for e in (1.0, 2.0)]
-    metrics = {**reports[-1], "utility": utility, "win_rate": 0.4, "seconds": seconds, "train_seconds": 6.0, "evaluate_seconds": 3.0}
+    metrics = {
+        **reports[-1],
+        "utility": utility,
+        "win_rate": 0.4,
+        "seconds": seconds,
+        "train_seconds": 6.0,
+        "evaluate_seconds": 3.0,
+    }
     params = {"optimizer.learning_rate": rate, "optimizer.clip_threshold": 1.0, "objective.gamma": 2.0}
-    return TrialRecord(number=number, run=f"t{number}", verdict="complete", params=params, metrics=metrics, series=(reports[0], metrics))
+    return TrialRecord(
+        number=number,
+        run=f"t{number}",
+        verdict="complete",
+        params=params,
+        metrics=metrics,
+        series=(reports[0], metrics),
+    )
 
 
 def search(study: Study, size: str, parameters: float, trials: list[TrialRecord]) -> Searched:
-    goals = (ObjectiveRecord(metric="forget", direction="minimize"), ObjectiveRecord(metric="utility", direction="maximize"))
+    goals = (
+        ObjectiveRecord(metric="forget", direction="minimize"),
+        ObjectiveRecord(metric="utility", direction="maximize"),
+    )
     start = ModelScores(metrics={"forget": 0.8, "utility": 1.0})
-    record = StudyRecord(id=size, space="s", study={}, objectives=goals, digests={}, start=start, start_folder="", trials=tuple(trials))
+    record = StudyRecord(
+        id=size, space="s", study={}, objectives=goals, digests={}, start=start, start_folder="", trials=tuple(trials)
+    )
     point = SearchPoint(size, "sophia", "forget10", study)
     return Searched(point, record, searched(point, record, parameters, 0.75, 7.0))
 
@@ -107,7 +144,15 @@ def search(study: Study, size: str, parameters: float, trials: list[TrialRecord]
 @pytest.fixture(scope="module")
 def line() -> list[Searched]:
     """Searches of equal settings at three sizes; the middle size wants half the rate, the large one costs ten times."""
-    space = load_study("tofu", ["run.adapter.name=full", "space.adapter.name=null", "space.adapter.rank=null", "space.optimizer.hessian_interval=null"])
+    space = load_study(
+        "tofu",
+        [
+            "run.adapter.name=full",
+            "space.adapter.name=null",
+            "space.adapter.rank=null",
+            "space.optimizer.hessian_interval=null",
+        ],
+    )
     rates = (1e-3, 4e-3, 2e-3)
     gains = {"small": (0.7, 0.3, 0.6), "middle": (0.7, 0.6, 0.3), "large": (0.7, 0.45, 0.65)}
     sizes = {"small": 1e5, "middle": 1e6, "large": 1e7}
@@ -119,11 +164,14 @@ def line() -> list[Searched]:
 
 def test_a_search_in_numbers(line: list[Searched]) -> None:
     small = line[0].record
-    assert small.chosen == 1 and line[0].best["optimizer.learning_rate"] == 4e-3
+    assert small.chosen == 1
+    assert line[0].best["optimizer.learning_rate"] == 4e-3
     assert small.target == pytest.approx(0.6) and small.reached == 2, "0.3 and 0.6"
     assert small.steps_to_target == 10, "at the first report the chosen trial is at 0.55"
     assert small.seconds == {"prepare": 7.0, "train": 18.0, "evaluate": 9.0, "rest": 3.0}
-    assert small.win_rate == 0.4 and small.hypervolume > 0 and len(small.scores) == 3
+    assert small.win_rate == 0.4
+    assert small.hypervolume > 0
+    assert len(small.scores) == 3
 
 
 def test_steps_to_a_target() -> None:
@@ -138,10 +186,13 @@ def test_a_setting_follows_the_trend_of_smaller_sizes(line: list[Searched]) -> N
     move = plan_move(line)
     assert move.trend["optimizer.learning_rate"] == pytest.approx(1e-3), "4e-3, 2e-3, so 1e-3"
     assert move.setting["objective.gamma"] == 2.0
-    assert move.run["optimizer"]["learning_rate"] == pytest.approx(1e-3) and move.run["optimizer"]["name"] == "sophia"
+    assert move.run["optimizer"]["learning_rate"] == pytest.approx(1e-3)
+    assert move.run["optimizer"]["name"] == "sophia"
     only = predict([(1e5, {"optimizer.learning_rate": 4e-3})], line[0].point.study, 1e7)
     assert only == ({"optimizer.learning_rate": 4e-3}, {}), "one size has no trend: the setting as it is"
-    steep, _ = predict([(1e5, {"optimizer.learning_rate": 9e-3}), (1e6, {"optimizer.learning_rate": 4e-4})], line[0].point.study, 1e7)
+    steep, _ = predict(
+        [(1e5, {"optimizer.learning_rate": 9e-3}), (1e6, {"optimizer.learning_rate": 4e-4})], line[0].point.study, 1e7
+    )
     assert steep["optimizer.learning_rate"] == 3e-4, "no further than the search could have gone"
 
 
@@ -149,7 +200,8 @@ def test_transfer_against_searching_for_as_long(line: list[Searched]) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3, 100.0),)})
     found = moved(line, plan_move(line), sweep)
     assert found.trials_for_the_same == pytest.approx(1.3), "three trials of 10 s and one of 100, at 100 s each"
-    assert found.random_score.x == 1 and found.score > found.random_score.high
+    assert found.random_score.x == 1
+    assert found.score > found.random_score.high
     assert "did better than" in " ".join(describe_scaling(record_of(transfer=(found,))))
     assert set(found.rank_correlation) == {"small to middle", "small to large", "middle to large"}
     assert found.rank_correlation["small to middle"] == pytest.approx(0.5)
@@ -187,7 +239,8 @@ def test_the_best_rate_by_size_is_a_power(study: ScalingStudy) -> None:
         for i, size in enumerate(sizes)
     ]  # fmt: skip
     rate, _ = setting_laws(study, records, trials)
-    assert (rate.name, rate.form) == ("best learning rate", "power") and rate.exponent == pytest.approx(-0.5)
+    assert (rate.name, rate.form) == ("best learning rate", "power")
+    assert rate.exponent == pytest.approx(-0.5)
     assert setting_laws(study, records[:3], trials) == ()
 
 
@@ -195,7 +248,9 @@ def record_of(**parts: object) -> ScalingRecord:
     return ScalingRecord(id="s-1", study={"name": "s"}, machine={"matrix_rate": 9e10, "busy": 0.5}, points=(), **parts)
 
 
-def test_the_report_has_everything(study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[Searched], tmp_path: Path) -> None:
+def test_the_report_has_everything(
+    study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[Searched], tmp_path: Path
+) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3),)})
     trials = tuple(t for s in line for t in s.sweep.trials)
     record = record_of(
@@ -208,9 +263,18 @@ def test_the_report_has_everything(study: ScalingStudy, points: tuple[TrialRecor
     assert {p.name for p in (tmp_path / "r").iterdir()} == {"report.html", "scaling.png", "points.csv", "scaling.json"}
     assert ScalingRecord.model_validate_json((tmp_path / "r/scaling.json").read_text()) == record
     assert (tmp_path / "r/scaling.png").read_bytes().startswith(b"\x89PNG")
-    for words in ("Extrapolation of", "Held out at", "serial share", "Steps to target", "Transfer, sophia", "no &lt;memory&gt;", "&lt;b&gt;"):
+    for words in (
+        "Extrapolation of",
+        "Held out at",
+        "serial share",
+        "Steps to target",
+        "Transfer, sophia",
+        "no &lt;memory&gt;",
+        "&lt;b&gt;",
+    ):
         assert words in page
-    assert "<b>nowhere" not in page and "://" not in page
+    assert "<b>nowhere" not in page
+    assert "://" not in page
     assert len((tmp_path / "r/points.csv").read_text().splitlines()) == 19
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.storage.paths import home
+
 from tests.conftest import ROOT, Head
 
 TINY = """
@@ -39,7 +39,14 @@ def finished(head: Head, tmp_path_factory: pytest.TempPathFactory, long: bool) -
     """(record, report's folder, output before Ctrl-C, output after); the former with --long."""
     folder = tmp_path_factory.mktemp("scaling")
     (folder / "tiny.yaml").write_text(TINY)
-    command = [sys.executable, "-m", "platform.scaling", str(folder / "tiny.yaml"), "--reports", str(folder / "reports")]
+    command = [
+        sys.executable,
+        "-m",
+        "platform.scaling",
+        str(folder / "tiny.yaml"),
+        "--reports",
+        str(folder / "reports"),
+    ]
     before = _interrupted(command, head) if long else []
     done = head.run(*command, *(["--resume"] if long else []), timeout=600)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -49,7 +56,9 @@ def finished(head: Head, tmp_path_factory: pytest.TempPathFactory, long: bool) -
 
 def _interrupted(command: list[str], head: Head) -> list[str]:
     """Ctrl-C after the first point; what was said."""
-    first = subprocess.Popen(command, cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    first = subprocess.Popen(
+        command, cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert first.stdout is not None
     before = []
     for line in first.stdout:
@@ -63,9 +72,12 @@ def _interrupted(command: list[str], head: Head) -> list[str]:
 
 
 @pytest.mark.long
-def test_what_was_measured_before_an_interruption_is_not_measured_again(finished: tuple[dict[str, Any], Path, str, str]) -> None:
+def test_what_was_measured_before_an_interruption_is_not_measured_again(
+    finished: tuple[dict[str, Any], Path, str, str],
+) -> None:
     _, _, before, after = finished
-    assert "--resume goes on" in before and "report.html" in before
+    assert "--resume goes on" in before
+    assert "report.html" in before
     # A line that Ctrl-C meets on its way to the screen is there twice: rich writes it again with the next.
     kept = list(dict.fromkeys(line for line in before.splitlines() if "ms a step" in line))
     assert 1 <= len(kept) < 6
@@ -75,12 +87,16 @@ def test_what_was_measured_before_an_interruption_is_not_measured_again(finished
 
 def test_every_point_is_complete_and_measured(finished: tuple[dict[str, Any], Path, str, str]) -> None:
     record = finished[0]
-    assert not record["interrupted"] and len(record["points"]) == 6
+    assert not record["interrupted"]
+    assert len(record["points"]) == 6
     for point in record["points"]:
         m = point["metrics"]
-        assert point["verdict"] == "complete" and len(point["series"]) == 4
+        assert point["verdict"] == "complete"
+        assert len(point["series"]) == 4
         assert m["step_tensors_mb"] == pytest.approx(m["predicted_step_mb"], rel=0.2)
-        assert 0 < m["utilisation"] < 1.5 and m["tokens"] > 0 and m["refresh_share"] > 0
+        assert 0 < m["utilisation"] < 1.5
+        assert m["tokens"] > 0
+        assert m["refresh_share"] > 0
     two = [p for p in record["points"] if p["params"]["workers"] == 2]
     assert {p["params"]["rows"] for p in two} == {2, 4}
     assert all(0 < p["metrics"]["communication_share"] < 1 and p["metrics"]["communication_mb"] > 0 for p in two)
@@ -94,7 +110,9 @@ def test_laws_searches_and_a_transfer(finished: tuple[dict[str, Any], Path, str,
     numbers = [p["number"] for p in record["points"]] + [t["number"] for t in record["trials"]]
     assert sorted(numbers) == list(range(11)), "6 points, 2 searches of 2 trials, one transferred"
     (moved,) = record["transfer"]
-    assert moved["small"] == "a" and moved["large"] == "c" and moved["trials_for_the_same"] > 0
+    assert moved["small"] == "a"
+    assert moved["large"] == "c"
+    assert moved["trials_for_the_same"] > 0
     (last,) = [t for t in record["trials"] if t["number"] == moved["trial"]]
     assert {k: last["params"][k] for k in moved["setting"]} == moved["setting"]
 
@@ -115,6 +133,7 @@ def test_mlflow_has_points_trials_and_the_report(finished: tuple[dict[str, Any],
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
     assert {int(r.data.tags["lethe.trial"]) for r in children} == set(range(11))
     (point,) = [r for r in children if r.data.tags["lethe.trial"] == "0"]
-    assert point.data.params["size"] == "a" and point.data.metrics["step_seconds"] > 0
+    assert point.data.params["size"] == "a"
+    assert point.data.metrics["step_seconds"] > 0
     parent = children[0].data.tags["mlflow.parentRunId"]
     assert {"report/report.html", "report/scaling.json"} <= {a.path for a in client.list_artifacts(parent, "report")}

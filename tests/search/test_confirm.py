@@ -5,11 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-
 from lethe.config.search import Goal
 from lethe.records import TrialRecord
-from lethe.search.objectives import confirmed, hypervolume_of_means, names_by_means
-from lethe.search.objectives import ObjectiveSpace
+from lethe.search.objectives import ObjectiveSpace, confirmed, hypervolume_of_means, names_by_means
 
 FRAME = ObjectiveSpace.of(
     {"forget": Goal(direction="minimize", floor=0.9), "utility": Goal(direction="maximize", floor=0.3)},
@@ -24,20 +22,29 @@ def member(number: int, forget: float, utility: float, **changes: object) -> Tri
 
 
 def repeats(number: int, *values: tuple[float, float], **changes: object) -> list[TrialRecord]:
-    return [member(number, *pair, params={"seed": seed}, kind="confirmation", **changes) for seed, pair in enumerate(values, 2)]
+    return [
+        member(number, *pair, params={"seed": seed}, kind="confirmation", **changes)
+        for seed, pair in enumerate(values, 2)
+    ]
 
 
 TRIALS = (member(0, 0.2, 0.4), member(1, 0.5, 0.5), member(2, 0.8, 0.59), member(3, 0.6, 0.3, pareto_rank=1))
 
 
 def test_means_and_spreads_are_of_the_fresh_runs_alone() -> None:
-    runs = {0: repeats(0, (0.3, 0.4), (0.5, 0.36)), 1: repeats(1, (0.6, 0.5), (0.6, 0.5)), 2: repeats(2, (0.7, 0.6), (0.9, 0.56))}
+    runs = {
+        0: repeats(0, (0.3, 0.4), (0.5, 0.36)),
+        1: repeats(1, (0.6, 0.5), (0.6, 0.5)),
+        2: repeats(2, (0.7, 0.6), (0.9, 0.56)),
+    }
     trials = confirmed(TRIALS, runs, FRAME)
     first = trials[0].confirmation
-    assert first and first.mean == pytest.approx({"forget": 0.4, "utility": 0.38})
+    assert first
+    assert first.mean == pytest.approx({"forget": 0.4, "utility": 0.38})
     assert first.spread == pytest.approx({"forget": 0.2 / math.sqrt(2), "utility": 0.04 / math.sqrt(2)})
     assert [t.confirmation.confirmed for t in trials[:3] if t.confirmation] == [True, True, True]
-    assert trials[3].confirmation is None and trials[0].metrics == TRIALS[0].metrics
+    assert trials[3].confirmation is None
+    assert trials[0].metrics == TRIALS[0].metrics
     assert names_by_means(trials, FRAME) == {"knee": 1, "best-forget": 0, "best-utility": 2}
     # Gains over the floors by scale: forget (.9 - x) / .9, utility (x - .3) / .3.
     corners = sorted([(0.5 / 0.9, 0.08 / 0.3), (0.3 / 0.9, 0.2 / 0.3), (0.1 / 0.9, 0.28 / 0.3)], reverse=True)
@@ -66,7 +73,9 @@ def test_a_member_leaves_for_one_reason_each() -> None:
 
 
 def test_who_is_below_a_floor_beats_nobody() -> None:
-    low = ObjectiveSpace.of({"forget": Goal(direction="minimize"), "utility": Goal(direction="maximize", floor=0.3)}, {})
+    low = ObjectiveSpace.of(
+        {"forget": Goal(direction="minimize"), "utility": Goal(direction="maximize", floor=0.3)}, {}
+    )
     runs = {0: repeats(0, (0.0, 0.2), (0.0, 0.2)), 1: repeats(1, (0.1, 0.4), (0.1, 0.4))}
     trials = confirmed(TRIALS[:2], runs, low)
     assert [t.confirmation.confirmed for t in trials if t.confirmation] == [False, True]
@@ -76,6 +85,10 @@ def test_nothing_complete_has_no_means_and_no_names() -> None:
     runs = {0: [member(0, 0.1, 0.5, verdict="out_of_memory", metrics={}, params={"seed": 2})]}
     trials = confirmed(TRIALS[:1], runs, FRAME)
     found = trials[0].confirmation
-    assert found and not found.mean and "out_of_memory" in found.reason and not found.confirmed
-    assert names_by_means(trials, FRAME) == {} and hypervolume_of_means(trials, FRAME) == 0
+    assert found
+    assert not found.mean
+    assert "out_of_memory" in found.reason
+    assert not found.confirmed
+    assert names_by_means(trials, FRAME) == {}
+    assert hypervolume_of_means(trials, FRAME) == 0
     assert trials[0].afterwards == {}

@@ -5,7 +5,6 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-
 from lethe.search import pareto
 from lethe.search.early_stopping import Entry, Rule, Rungs
 
@@ -90,10 +89,12 @@ def test_a_run_is_recorded_once_per_rung_and_answered_alike() -> None:
     rungs = Rungs(rule())
     first = told(rungs, 1)
     assert [entry.goes_on for entry in first] == [True, False, True, False, False, True]
-    assert told(rungs, 1) == first and [entry.of for entry in told(rungs, 1)] == [1, 2, 3, 4, 5, 6]
+    assert told(rungs, 1) == first
+    assert [entry.of for entry in told(rungs, 1)] == [1, 2, 3, 4, 5, 6]
     assert rungs.reached("a", 0, 0, [0.0, 1.0]) is None
     assert rungs.reached("a", 0, 3, [0.5, 0.5]).rung == 1, "a report past two rungs counts at the higher one"
-    assert rungs.reached("a", 0, 2, [0.5, 0.5]) is None and rungs.reached("a", 0, 1, [0.5, 0.5]) is None
+    assert rungs.reached("a", 0, 2, [0.5, 0.5]) is None
+    assert rungs.reached("a", 0, 1, [0.5, 0.5]) is None
     assert [entry.rung for entry in rungs.entries("a")] == [0, 1]
 
 
@@ -120,4 +121,5 @@ def test_with_a_sight_decisions_do_not_depend_on_the_order_of_reports() -> None:
             waiting.remove(n)
             found[n] = rungs.reached(str(n), n, 1, values[n]).goes_on
         answers.add(tuple(found[n] for n in range(12)))
-    assert len(answers) == 1 and set(*answers) == {True, False}
+    assert len(answers) == 1
+    assert set(*answers) == {True, False}

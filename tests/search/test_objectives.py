@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 from lethe.config.search import Goal
 from lethe.errors import UserError
 from lethe.search.objectives import ObjectiveSpace
@@ -36,7 +35,9 @@ def test_front_and_knee_are_rows_of_what_was_given() -> None:
 
 def test_without_feasible_rows_there_is_no_front() -> None:
     values = [[0.9, 0.6], [np.nan, 0.5]]
-    assert FRAME.front(values) == [] and FRAME.knee(values) is None and FRAME.hypervolume(values) == 0.0
+    assert FRAME.front(values) == []
+    assert FRAME.knee(values) is None
+    assert FRAME.hypervolume(values) == 0.0
     assert FRAME.ranks(values).tolist() == [1, 2]
     assert FRAME.front([]) == []
 

@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-
 from lethe.search import pareto
 
 MIXED = ["minimize", "maximize"]
@@ -15,9 +14,7 @@ def brute_ranks(good: np.ndarray) -> np.ndarray:
     """Fronts by repeated removal, one pair at a time."""
     rank, left, level = np.zeros(len(good), int), set(range(len(good))), 0
     while left:
-        front = {
-            i for i in left if not any((good[j] >= good[i]).all() and (good[j] > good[i]).any() for j in left)
-        }
+        front = {i for i in left if not any((good[j] >= good[i]).all() and (good[j] > good[i]).any() for j in left)}
         rank[list(front)] = level
         left, level = left - front, level + 1
     return rank

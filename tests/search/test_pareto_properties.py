@@ -5,7 +5,6 @@ from itertools import product
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from lethe.search import pareto
 
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)
@@ -40,10 +39,14 @@ def test_places_put_every_row_after_those_that_beat_it(table: tuple) -> None:
     able, whole = pareto.feasible(values, floors, directions), np.isfinite(values).all(axis=1)
     for a, b in product(range(len(values)), repeat=2):
         if (able[a] and not able[b]) or (whole[a] and not whole[b]):
-            assert places[a] < places[b] and ranks[a] < ranks[b]
+            assert places[a] < places[b]
+            assert ranks[a] < ranks[b]
         if able[a] and able[b] and better(values[a], values[b], directions):
-            assert places[a] < places[b] and ranks[a] < ranks[b]
-    assert not any(better(values[a], values[b], directions) for a in np.flatnonzero(able) for b in np.flatnonzero(ranks == 0))
+            assert places[a] < places[b]
+            assert ranks[a] < ranks[b]
+    assert not any(
+        better(values[a], values[b], directions) for a in np.flatnonzero(able) for b in np.flatnonzero(ranks == 0)
+    )
 
 
 @given(tables(), st.randoms(use_true_random=False), st.integers(-3, 3), st.integers(-8, 8))
@@ -61,7 +64,10 @@ def test_neither_row_order_nor_units_nor_signs_matter(table: tuple, random: obje
         moved = function(*other)
         for row in range(len(values)):  # rows that are equal share what they have
             same = [i for i in range(len(values)) if values[i].tobytes() == values[row].tobytes()]
-            assert sorted(expected[same]) == sorted(moved[[order.index(i) for i in same]]) or not np.isfinite(values[row]).all()
+            assert (
+                sorted(expected[same]) == sorted(moved[[order.index(i) for i in same]])
+                or not np.isfinite(values[row]).all()
+            )
 
 
 @given(tables())
@@ -69,7 +75,8 @@ def test_extremes_are_the_best_of_the_first_front(table: tuple) -> None:
     values, directions, floors = table
     extremes = np.flatnonzero(pareto.extremes(values, directions, floors))
     able = np.flatnonzero(pareto.feasible(values, floors, directions))
-    assert len(extremes) <= len(directions) and bool(len(extremes)) == bool(len(able))
+    assert len(extremes) <= len(directions)
+    assert bool(len(extremes)) == bool(len(able))
     good = pareto.signed(values, directions)
     for column in range(len(directions) if len(able) else 0):
         assert good[extremes, column].max() == good[able, column].max()
@@ -94,5 +101,6 @@ def test_the_knee_is_of_the_front_and_keeps_its_place(table: tuple, unit: int) -
     values, _, _ = table
     front = values[pareto.ranks(values, ["maximize"] * values.shape[1]) == 0]
     knee = pareto.knee(front)
-    assert knee is not None and 0 <= knee < len(front)
+    assert knee is not None
+    assert 0 <= knee < len(front)
     assert (front[pareto.knee(front * float(unit))] == front[knee]).all()

@@ -4,10 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from optuna.trial import TrialState
-
 from lethe.config.study import Study
 from lethe.search.study_store import REASKS, StudyStore
+from optuna.trial import TrialState
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
@@ -28,12 +27,14 @@ def test_points_to_try_first_come_first_and_once(make_study: Make, start: dict, 
     url = f"sqlite:///{tmp_path / 'a.db'}"
     store = opened(study, start, url)
     first = store.ask()
-    assert first.params == FIRST[0] and first.recipe.optimizer.name == "adamw"
+    assert first.params == FIRST[0]
+    assert first.recipe.optimizer.name == "adamw"
     store.tell(first.number, DONE)
     resumed = opened(study, start, url)  # nothing is enqueued again
     second, third = resumed.ask(), resumed.ask()
     assert {key: second.params[key] for key in FIRST[1]} == FIRST[1] and len(second.params) > 2, "the rest is proposed"
-    assert [second.index, third.index] == [1, 2] and third.params["optimizer.learning_rate"] != 1e-4
+    assert [second.index, third.index] == [1, 2]
+    assert third.params["optimizer.learning_rate"] != 1e-4
     assert make_study().identity() != study.identity()
 
 
@@ -61,7 +62,8 @@ def test_a_space_that_is_used_up_is_proposed_again_after_a_few_tries(make_study:
     store = opened(small(make_study, seed=2), start)
     for _ in range(6):
         store.tell(store.ask().number, DONE)
-    assert store.remaining(6) == 0 and len(store.trials()) == 6
+    assert store.remaining(6) == 0
+    assert len(store.trials()) == 6
     assert [t.user_attrs["index"] for t in store.trials()] == list(range(6))
     dropped = len(store.optuna.trials) - 6
     assert dropped >= 3 * REASKS, "three of the six could not be new"
@@ -83,7 +85,8 @@ def test_an_interrupted_trial_is_no_duplicate_of_itself(make_study: Make, start:
     cut = store.ask()
     store.interrupted(cut.number)
     again = store.ask()
-    assert (again.recipe, again.index) == (cut.recipe, cut.index) and store.ask().index == 1
+    assert (again.recipe, again.index) == (cut.recipe, cut.index)
+    assert store.ask().index == 1
 
 
 @pytest.mark.parametrize("cost", ["seconds", "peak_memory_mb", "tokens"])

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
-
 from lethe.config.study import Study
 from lethe.search.study_store import StudyStore
+from optuna.trial import TrialState
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
@@ -29,10 +28,13 @@ def url(folder: Path) -> str:
 def test_an_interrupted_trial_does_not_count_and_is_asked_again(make_study: Make, start: dict) -> None:
     store = open_store(make_study(), start)
     first, second = store.ask(), store.ask()
-    assert store.pending == 2 and store.remaining(5) == 5
+    assert store.pending == 2
+    assert store.remaining(5) == 5
     store.tell(first.number, {"verdict": "interrupted", "reason": "Ctrl-C"})
     assert store.interrupt_pending() == [second.number]
-    assert store.pending == 0 and store.remaining(5) == 5 and store.trials() == []
+    assert store.pending == 0
+    assert store.remaining(5) == 5
+    assert store.trials() == []
     again = [store.ask(), store.ask()]
     assert [p.recipe for p in again] == [first.recipe, second.recipe]
     store.interrupted(again[0].number)

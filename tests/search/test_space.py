@@ -3,14 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from pydantic import ValidationError
-
-from lethe.config.space import Suggest
 from lethe.config.base import field_condition
 from lethe.config.run import Recipe
-from lethe.config.space import Choice, Parameter, Scalar, variants
+from lethe.config.space import Choice, Parameter, Scalar, Suggest, variants
 from lethe.config.study import Study
 from lethe.search.space import build_recipe, flatten
+from pydantic import ValidationError
 
 
 def picking(asked: list[str], **names: Scalar) -> Suggest:
@@ -43,7 +41,8 @@ def test_defaults_and_parameters_that_the_variant_lacks_are_dropped(make_study: 
     asked: list[str] = []
     recipe = build_recipe(make_study(), picking(asked, optimizer="adamw", adapter="full"))
     assert asked == ["adapter.name", "optimizer.name", "optimizer.learning_rate"]
-    assert recipe.optimizer.name == "adamw" and recipe.optimizer.eps == 1e-9
+    assert recipe.optimizer.name == "adamw"
+    assert recipe.optimizer.eps == 1e-9
     assert recipe == Recipe.model_validate(recipe.model_dump())
 
 
@@ -58,11 +57,13 @@ def test_parameters_that_the_variant_does_not_use_are_neither_suggested_nor_in_t
     study = make_study(run={"optimizer": {"name": "sophia", "hessian_data": "retain"}}, space=space)
     asked: list[str] = []
     released = build_recipe(study, picking(asked))
-    assert asked == ["optimizer.hessian"] and not any("hessian_" in key for key in flatten(released))
+    assert asked == ["optimizer.hessian"]
+    assert not any("hessian_" in key for key in flatten(released))
     sampled = build_recipe(study, lambda name, p: "gnb" if name.endswith("hessian") else p.low)
     assert (sampled.optimizer.hessian_interval, sampled.optimizer.hessian_data) == (3, "retain")
     stray = released.optimizer.model_copy(update={"hessian_interval": 7})
-    assert stray.digest() == released.optimizer.digest() and Recipe.model_validate(released.model_dump()) == released
+    assert stray.digest() == released.optimizer.digest()
+    assert Recipe.model_validate(released.model_dump()) == released
 
 
 def test_what_a_field_needs_is_suggested_before_it() -> None:
@@ -94,7 +95,9 @@ def test_a_value_out_of_bounds_is_refused(make_study: Callable[..., Study]) -> N
 
 def test_flatten_gives_scalars_by_dotted_name() -> None:
     flat = flatten(Recipe())
-    assert flat["optimizer.name"] == "adamw" and flat["optimizer.betas"] == "[0.9,0.999]" and flat["seed"] == 0
+    assert flat["optimizer.name"] == "adamw"
+    assert flat["optimizer.betas"] == "[0.9,0.999]"
+    assert flat["seed"] == 0
     assert all(value is None or isinstance(value, str | int | float | bool) for value in flat.values())
 
 

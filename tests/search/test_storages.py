@@ -5,13 +5,12 @@ from pathlib import Path
 
 import optuna
 import pytest
-
 from lethe.config.addresses import without_password
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search.importance import LEAST, importances
-from lethe.search.study_store import StudyStore
 from lethe.search.storages import open_storage, storage_url
+from lethe.search.study_store import StudyStore
 
 Make = Callable[..., Study]
 
@@ -41,7 +40,8 @@ def test_optunas_tools_read_the_stored_study(make_study: Make, start: dict, tmp_
     plots.plot_slice(study, **target)
     assert "params_optimizer.learning_rate" in study.trials_dataframe()
     resumed = StudyStore(make_study(), url, "mine")
-    assert resumed.remaining(10) == 2 and len(resumed.completed()) == 7
+    assert resumed.remaining(10) == 2
+    assert len(resumed.completed()) == 7
 
 
 def test_importance_finds_the_parameter_that_decides(make_study: Make, start: dict) -> None:
@@ -49,8 +49,10 @@ def test_importance_finds_the_parameter_that_decides(make_study: Make, start: di
     found = importances(store)
     assert list(found) == ["forget", "utility"]
     for shares in found.values():  # the larger the rate the lower forget, the smaller the rate the higher utility
-        assert next(iter(shares)) == "optimizer.learning_rate" and shares["optimizer.learning_rate"] > 0.5
-        assert sum(shares.values()) == pytest.approx(1, abs=1e-3) and "adapter.rank" in shares
+        assert next(iter(shares)) == "optimizer.learning_rate"
+        assert shares["optimizer.learning_rate"] > 0.5
+        assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
+        assert "adapter.rank" in shares
     assert importances(filled(make_study(), start, None, LEAST)) == {}, "of ten, two were stopped"
 
 
@@ -71,7 +73,8 @@ def test_a_storage_that_cannot_be_opened(bad: str) -> None:
     with pytest.raises(UserError, match="the study's storage .* cannot be opened: ") as refused:
         open_storage(bad)
     assert "\n" not in str(refused.value)
-    assert "pa%40" not in str(refused.value) and "pa@" not in str(refused.value)
+    assert "pa%40" not in str(refused.value)
+    assert "pa@" not in str(refused.value)
     assert refused.value.__cause__ is None and refused.value.__context__ is None, "nor a traceback"
 
 
@@ -80,7 +83,8 @@ def test_a_password_is_in_no_text_of_the_study(make_study: Make) -> None:
     study = make_study(search={"storage": url})
     assert storage_url(study.search) == url
     for text in (study.model_dump_json(), repr(study), str(study.search), study.canonical()):
-        assert "cret" not in text and "user" not in text
+        assert "cret" not in text
+        assert "user" not in text
     assert study.identity() == make_study(search={}).identity(), "where a study is kept is not what it is"
     with pytest.raises(UserError, match="^tracking.uri: holds a password: set MLFLOW_TRACKING_USERNAME") as refused:
         make_study(tracking={"uri": url})

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from optuna.trial import TrialState
-from pydantic import model_validator
-
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search import space
 from lethe.search.study_store import Impossible, StudyStore
+from optuna.trial import TrialState
+from pydantic import model_validator
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
@@ -59,7 +58,8 @@ def test_what_optuna_is_told(
     assert (trial.state, trial.user_attrs["verdict"], trial.user_attrs.get("reason")) == (state, verdict, reason)
     assert (told.name, told.state) == (verdict, state)
     assert trial.values == ([0.4, 0.5] if state == TrialState.COMPLETE else None)
-    assert store.remaining(3) == 2 and store.pending == 0
+    assert store.remaining(3) == 2
+    assert store.pending == 0
 
 
 def test_optunas_best_trials_are_our_front(make_study: Make, start: dict) -> None:
@@ -70,7 +70,8 @@ def test_optunas_best_trials_are_our_front(make_study: Make, start: dict) -> Non
         store.tell(number, result(number))
     done = store.completed()
     front = [list(done)[row] for row in store.frame.front(list(done.values()))]
-    assert front and {t.number for t in store.optuna.best_trials} == set(front)
+    assert front
+    assert {t.number for t in store.optuna.best_trials} == set(front)
     assert store.optuna.metric_names == ["forget", "utility"]
 
 
@@ -124,7 +125,6 @@ def test_a_name_is_one_study(make_study: Make, start: dict, tmp_path: Path) -> N
     with pytest.raises(UserError, match="study mine was begun with another space"):
         StudyStore(other, url(tmp_path), name="mine")
     assert open_store(other, start, url(tmp_path)).name == f"test-{other.identity()}"
-
 
 
 def test_no_trial_before_the_floors(make_study: Make) -> None:

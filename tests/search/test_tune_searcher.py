@@ -6,12 +6,11 @@ from typing import Any
 
 import pytest
 import ray
-from optuna.trial import TrialState
-from ray.tune.search import SearchGenerator, Searcher
-
 from lethe.config.study import Study
 from lethe.search.study_store import Impossible, Proposal, StudyStore
 from lethe.study.tune_searcher import Answered, StudySearcher
+from optuna.trial import TrialState
+from ray.tune.search import Searcher, SearchGenerator
 
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
 
@@ -33,7 +32,8 @@ def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> No
     searcher = StudySearcher(store, 3, lambda: groups[0], config)
     assert searcher.suggest("a") is None
     groups[0] = 2
-    assert searcher.suggest("a")["number"] == 0 and searcher.suggest("b")["number"] == 1
+    assert searcher.suggest("a")["number"] == 0
+    assert searcher.suggest("b")["number"] == 1
     assert searcher.suggest("c") is None
     tunes = {"training_iteration": 2, "trial_id": "a", "done": True, "report/final": True}
     searcher.on_trial_complete("a", {**tunes, **{f"report/{key}": value for key, value in DONE.items()}})
@@ -42,7 +42,8 @@ def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> No
     searcher.on_trial_complete("c", DONE)
     searcher.on_trial_complete("b", DONE)
     assert searcher.suggest("d") == Searcher.FINISHED
-    assert store.remaining(3) == 0 and len(store.completed()) == 3
+    assert store.remaining(3) == 0
+    assert len(store.completed()) == 3
     assert ray.is_initialized() == connected, "the searcher needs no cluster"
 
 
@@ -57,7 +58,8 @@ def test_how_a_trial_ended(store: StudyStore) -> None:
     searcher.on_trial_complete("unknown", DONE)
     verdicts = [t.user_attrs.get("verdict") for t in store.optuna.trials]
     assert verdicts == ["diverged", "stopped", "interrupted", None, None]
-    assert store.remaining(9) == 7 and store.pending == 1
+    assert store.remaining(9) == 7
+    assert store.pending == 1
     store.interrupt_pending()
     assert TrialState.RUNNING not in [t.state for t in store.optuna.trials]
 
@@ -66,13 +68,15 @@ def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudySto
     searcher = StudySearcher(store, 2, lambda: 2, config)
     first, second = searcher.suggest("a"), searcher.suggest("b")
     searcher.on_trial_complete("a", error=True)
-    assert searcher.suggest("c") == first and store.pending == 2
+    assert searcher.suggest("c") == first
+    assert store.pending == 2
     searcher.on_trial_complete("c", DONE)
     assert searcher.suggest("d") is None
     searcher.on_trial_complete("b", error=True)
     assert searcher.suggest("d") == second, "also for the last one"
     searcher.on_trial_complete("d", DONE)
-    assert searcher.suggest("e") == Searcher.FINISHED and len(store.completed()) == 2
+    assert searcher.suggest("e") == Searcher.FINISHED
+    assert len(store.completed()) == 2
 
 
 def test_an_actor_that_died_after_the_end_of_its_trial_needs_nobody_in_its_place(store: StudyStore) -> None:
@@ -93,10 +97,12 @@ def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> 
         return config(proposal) if proposal.index == 2 else Answered(DONE)
 
     searcher = StudySearcher(store, 5, lambda: 1, mostly_known)
-    assert searcher.suggest("a")["number"] == 2 and asked == [0, 1, 2]
+    assert searcher.suggest("a")["number"] == 2
+    assert asked == [0, 1, 2]
     assert searcher.suggest("b") is None
     searcher.on_trial_complete("a", DONE)
-    assert searcher.suggest("b") == Searcher.FINISHED and asked == [0, 1, 2, 3, 4]
+    assert searcher.suggest("b") == Searcher.FINISHED
+    assert asked == [0, 1, 2, 3, 4]
     assert len(store.completed()) == 5
 
 
@@ -116,7 +122,8 @@ def test_a_bug_while_making_the_config_leaves_nothing_running(store: StudyStore)
     searcher = StudySearcher(store, 4, lambda: 1, lambda proposal: {}[proposal.index])
     with pytest.raises(KeyError):
         searcher.suggest("a")
-    assert store.pending == 0 and store.remaining(4) == 4
+    assert store.pending == 0
+    assert store.remaining(4) == 4
 
 
 def test_tune_can_wrap_save_and_pickle_it(store: StudyStore, tmp_path: Any) -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
-
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search.study_store import StudyStore
 from lethe.search.warm_start import check_storage
+from optuna.trial import TrialState
 
 Make = Callable[..., Study]
 RATE = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}
@@ -45,7 +44,9 @@ def test_results_are_learnt_from_and_are_no_results(make_study: Make, start: dic
         store = opened(study, {"forget": 0.45, "utility": 0.6}, "new")
         taken = [t for t in store.optuna.trials if "from" in t.user_attrs]
         assert [t.state for t in taken] == [TrialState.COMPLETE] * 6 + [TrialState.PRUNED]
-        assert store.remaining(4) == 4 and store.trials() == [] and store.completed() == {}
+        assert store.remaining(4) == 4
+        assert store.trials() == []
+        assert store.completed() == {}
     assert [max(t.constraints.values()) <= 0 for t in taken[:6]] == [True] * 5 + [False], "by this study's floors"
     proposal = store.ask()
     assert proposal.index == 0
@@ -57,7 +58,8 @@ def test_a_narrower_range_leaves_trials_out(make_study: Make, start: dict, url: 
     space = {**make_study().model_dump()["space"], "optimizer.learning_rate": {**RATE, "low": 1e-4}}
     store = opened(warm(make_study, url, space=space), start, "new")
     rates = [t.params["optimizer.learning_rate"] for t in store.optuna.trials]
-    assert 0 < len(rates) < 7 and min(rates) >= 1e-4
+    assert 0 < len(rates) < 7
+    assert min(rates) >= 1e-4
 
 
 def refused(make_study: Make, url: str, **sections: Any) -> str:
@@ -73,7 +75,8 @@ def test_what_cannot_help_is_refused_in_a_line(make_study: Make, url: str) -> No
     line = refused(make_study, url, space=without)
     assert line.startswith("search.warm_start: old searched adapter.rank, which this study does not")
     line = refused(make_study, url, space={**space, "adapter.rank": {"type": "choice", "choices": [4, 8, 16]}})
-    assert "old searched adapter.rank over" in line and "(4, 8, 16)" in line
+    assert "old searched adapter.rank over" in line
+    assert "(4, 8, 16)" in line
     narrow = {**RATE, "low": 9.999e-3}
     line = refused(make_study, url, space={**space, "optimizer.learning_rate": narrow})
     assert line == "search.warm_start: old has no finished trial inside this study's space"

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-
 from lethe.config.run import Checkpoint
-from lethe.storage.object_store import parse
-from lethe.storage.object_store import ObjectStore
+from lethe.storage.object_store import ObjectStore, parse
 from lethe.unlearning import checkpoint
 from lethe.unlearning.checkpoint import StoredCheckpoints
+
 from tests.storage.places import KINDS, place
 
 NAME = "studies/s/runs/r/checkpoint"
@@ -74,8 +73,10 @@ def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: ObjectStore)
     save(10)
     assert store.children(NAME) == ["10"]
     for rank, (found, state) in enumerate(both(lambda c: c.load())):
-        assert torch.equal(found["weights"], tensors(rank, 10)["weights"]) and found["step"] == 10
-        assert state["step"] == 10 and state["reports"] == [{"x": 0.1}]
+        assert torch.equal(found["weights"], tensors(rank, 10)["weights"])
+        assert found["step"] == 10
+        assert state["step"] == 10
+        assert state["reports"] == [{"x": 0.1}]
 
 
 @pytest.mark.parametrize("damage", ["state.json", "rank-1.safetensors"])

@@ -10,11 +10,9 @@ import threading
 from pathlib import Path
 
 import pytest
-
 from lethe.storage import lease
-from lethe.storage.object_store import parse
 from lethe.storage.lease import Lease
-from lethe.storage.object_store import ObjectStore
+from lethe.storage.object_store import ObjectStore, parse
 
 NAME = "studies/x/lease"
 
@@ -36,7 +34,8 @@ def leave(store: ObjectStore, machine: str, pid: int) -> None:
 def test_one_holds_it_and_then_another(store: ObjectStore) -> None:
     assert not ask(store).taken()
     with ask(store).hold() as ours:
-        assert ours and ask(store).taken()
+        assert ours
+        assert ask(store).taken()
         with ask(store).hold() as theirs:
             assert not theirs
         assert ask(store).taken()

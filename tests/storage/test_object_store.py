@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-
 from lethe.errors import StoreUnreachableError, UserError, exit_codes
-from lethe.storage.object_store import parse
-from lethe.storage.object_store import ObjectStore, WHOLE
+from lethe.storage.object_store import WHOLE, ObjectStore, parse
+
 from tests.storage.places import KINDS, place
 
 
@@ -38,16 +37,22 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_an_object_is_replaced_read_and_removed(store: ObjectStore) -> None:
-    assert store.read("a/b") is None and store.look("a/b") is None and store.children("a") == []
+    assert store.read("a/b") is None
+    assert store.look("a/b") is None
+    assert store.children("a") == []
     store.put("a/b", b"one")
     store.put("a/b", b"second")
     assert store.read("a/b") == b"second"
     found = store.look("a/b")
-    assert found and found.bytes == 6 and store.look("a") is None
-    assert store.children("a") == ["b"] and [each.name for each in store.below()] == ["a/b"]
+    assert found
+    assert found.bytes == 6
+    assert store.look("a") is None
+    assert store.children("a") == ["b"]
+    assert [each.name for each in store.below()] == ["a/b"]
     store.remove("a/b")
     store.remove("a/b")
-    assert store.read("a/b") is None and store.below("a") == []
+    assert store.read("a/b") is None
+    assert store.below("a") == []
 
 
 def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
@@ -57,7 +62,8 @@ def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> No
     assert store.fetch_folder("models/one", tmp_path / "to")
     assert content(tmp_path / "to") == {**wanted, "later": b"more"}
     store.remove("models/one")
-    assert store.below("models") == [] and not store.fetch_folder("models/one", tmp_path / "again")
+    assert store.below("models") == []
+    assert not store.fetch_folder("models/one", tmp_path / "again")
 
 
 def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store: ObjectStore, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-
 from lethe.cli.sweep import main
 from lethe.errors import StudyBrokenError, UserError
-from lethe.storage.object_store import ObjectStore, PROBE
-from lethe.storage.publish import Shelf, open_shelf
 from lethe.records import StudyRecord
 from lethe.reporting.report import write_report
+from lethe.storage.object_store import PROBE, ObjectStore
+from lethe.storage.publish import Shelf, open_shelf
 from lethe.study.recorder import write_result
+
 from tests.conftest import free_port
 from tests.storage.places import place
 from tests.tracking.studies import study, trial
@@ -43,7 +43,11 @@ def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord,
     assert open_shelf(place + "/").put(record, tmp_path / "report") == f"{place}/{record.id}"
     root, run = tmp_path / "a place/shared" / record.id, record.trials[0].run
     report = {"report/report.html", "report/front.html", "report/front.png", "report/trials.csv"}
-    assert published(root) == report | {"study.json", f"front/{run}/result.json", f"front/{run}/model/model.safetensors"}
+    assert published(root) == report | {
+        "study.json",
+        f"front/{run}/result.json",
+        f"front/{run}/model/model.safetensors",
+    }
     assert StudyRecord.model_validate_json((root / "study.json").read_text()) == record
     model = Path(record.trials[0].folder) / "model/model.safetensors"
     assert (root / f"front/{run}/model/model.safetensors").read_bytes() == model.read_bytes()
@@ -77,7 +81,9 @@ def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_p
 def test_bad_addresses_are_refused_in_one_line(url: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["tofu", "--publish", url]) == 2
     said = capsys.readouterr().err
-    assert line in said and said.count("\n") == 1 and "secret" not in said
+    assert line in said
+    assert said.count("\n") == 1
+    assert "secret" not in said
 
 
 def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,7 +94,9 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatc
         open_shelf("s3://bucket/folder")
 
 
-def test_an_s3_store_gives_every_byte_back(record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_s3_store_gives_every_byte_back(
+    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with place("s3", tmp_path, monkeypatch):
         import boto3
 

@@ -7,10 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from lethe.config.run import Digests
 from lethe.config.search import Search
 from lethe.config.study import load_study
+from lethe.errors import UserError
+from lethe.pool.worker import moved
+from lethe.search.storages import storage_url
+from lethe.storage import lease
+from lethe.storage.object_store import ObjectStore
+from lethe.storage.paths import atomic_folder, atomic_write, check_root, home, store
 from lethe.storage.replica import (
     delete,
     ensure_local,
@@ -22,12 +27,6 @@ from lethe.storage.replica import (
     share_with_nodes,
     temporary_copy,
 )
-from lethe.errors import UserError
-from lethe.storage import lease
-from lethe.storage.object_store import ObjectStore
-from lethe.pool.worker import moved
-from lethe.search.storages import storage_url
-from lethe.storage.paths import atomic_folder, atomic_write, check_root, home, store
 from lethe.study.preflight import check_place
 from lethe.study.resume import claim, hold
 from lethe.tracking.connection import resolve_uri
@@ -57,9 +56,11 @@ def test_files_and_folders_reach_the_other_node(node: Node) -> None:
     names = {each.name for each in store().below()}  # type: ignore[union-attr]
     assert names == {"cache/x.json", "models/m/config.json", "models/m/weights", "models/m/.lethe-whole"}
     second = node("b")
-    assert second != first and not (second / "models").exists()
+    assert second != first
+    assert not (second / "models").exists()
     assert local_path(second / "cache/x.json").read_text() == "1"
-    assert ensure_local(second / "models/m") and (second / "models/m/weights").read_bytes() == b"w"
+    assert ensure_local(second / "models/m")
+    assert (second / "models/m/weights").read_bytes() == b"w"
     assert not ensure_local(second / "models/none")
     assert (second / "models/m").stat().st_mode & 0o777 == 0o755
 
@@ -69,7 +70,8 @@ def test_what_is_let_go_comes_back_and_what_is_forgotten_does_not(node: Node) ->
     with atomic_folder(first / "runs/r/model") as target:
         (target / "weights").write_bytes(b"w")
     evict_local(first / "runs/r/model")
-    assert not (first / "runs/r/model").exists() and ensure_local(first / "runs/r/model")
+    assert not (first / "runs/r/model").exists()
+    assert ensure_local(first / "runs/r/model")
     second = node("b")
     assert ensure_local(second / "runs/r/model")
     delete(second / "runs/r/model")
@@ -100,14 +102,18 @@ def test_a_users_model_is_shared_under_its_content_without_a_second_copy(node: N
         (mine / name).write_text(name)
     first = node("a")
     shared = share_with_nodes(mine, "models", "d1", ("*.json", "*.safetensors"))
-    assert shared == first / "models/d1" and shared.is_symlink()
-    assert share_with_nodes(mine, "models", "d1") == shared and share_with_nodes(shared, "models", "d1") == shared
+    assert shared == first / "models/d1"
+    assert shared.is_symlink()
+    assert share_with_nodes(mine, "models", "d1") == shared
+    assert share_with_nodes(shared, "models", "d1") == shared
     second = node("b")
-    assert ensure_local(second / "models/d1") and not (second / "models/d1").is_symlink()
+    assert ensure_local(second / "models/d1")
+    assert not (second / "models/d1").is_symlink()
     assert {p.name for p in (second / "models/d1").iterdir()} == {"config.json", "model.safetensors"}
     node("a")
     delete(shared)
-    assert (mine / "config.json").exists() and not shared.is_symlink()
+    assert (mine / "config.json").exists()
+    assert not shared.is_symlink()
 
 
 def test_a_name_leads_to_the_folder_that_was_given_last(node: Node, tmp_path: Path) -> None:
@@ -120,7 +126,8 @@ def test_a_name_leads_to_the_folder_that_was_given_last(node: Node, tmp_path: Pa
     (tmp_path / "one/config.json").write_text("other")
     assert (share_with_nodes(tmp_path / "two", "models", "d1") / "config.json").read_text() == "same"
     (tmp_path / "two").rename(tmp_path / "gone")
-    assert ensure_local(first / "models/d1") and (first / "models/d1/config.json").read_text() == "same"
+    assert ensure_local(first / "models/d1")
+    assert (first / "models/d1/config.json").read_text() == "same"
 
 
 def test_what_is_here_already_is_shared_where_it_was_removed(node: Node) -> None:
@@ -143,10 +150,14 @@ def test_what_is_borrowed_leaves_no_copy_and_what_is_current_is_no_older_one(nod
     atomic_write(first / "truth.json", "old")
     second = node("b")
     with temporary_copy(second / "runs/r/model") as found, temporary_copy(second / "runs/r/none") as nothing:
-        assert found and (found / "weights").read_bytes() == b"w" and nothing is None
-    assert not found.exists() and not (second / "runs").exists()
+        assert found
+        assert (found / "weights").read_bytes() == b"w"
+        assert nothing is None
+    assert not found.exists()
+    assert not (second / "runs").exists()
     with temporary_copy(second / "truth.json") as file:
-        assert file and file.read_text() == "old"
+        assert file
+        assert file.read_text() == "old"
     local_path(second / "truth.json")
     node("a")
     with temporary_copy(first / "runs/r/model") as found:
@@ -170,7 +181,8 @@ def test_many_at_once_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert len(fetched) == 1 and (second / "models/m/weights").exists()
+    assert len(fetched) == 1
+    assert (second / "models/m/weights").exists()
 
 
 def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -181,7 +193,8 @@ def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytes
     monkeypatch.setattr(ObjectStore, "below", lambda self, *given: asked.append(given) or whole(self, *given))
     runs = [first / "studies/s/runs" / name for name in ("1", "2")]
     gone = missing_parts(runs, ("model", "checkpoint"))
-    assert gone == {runs[0] / "checkpoint", runs[1] / "model", runs[1] / "checkpoint"} and len(asked) == 1
+    assert gone == {runs[0] / "checkpoint", runs[1] / "model", runs[1] / "checkpoint"}
+    assert len(asked) == 1
 
 
 def test_a_study_is_known_by_the_store_alone(node: Node) -> None:
@@ -205,12 +218,18 @@ def test_a_study_is_known_by_the_store_alone(node: Node) -> None:
         pass
     (folder / "baselines.json").write_text("of the one that is gone")
     with claim(study, digests, resume=False) as (new, _):
-        assert new == name and not (folder / "baselines.json").exists()
+        assert new == name
+        assert not (folder / "baselines.json").exists()
 
 
 def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> None:
     driver, worker = str(node("a")), str(node("b"))
-    payload = {"folder": f"{driver}/runs/1", "assets": {"start": f"{driver}/models/m", "n": 1}, "list": [driver, "x"], "no": None}
+    payload = {
+        "folder": f"{driver}/runs/1",
+        "assets": {"start": f"{driver}/models/m", "n": 1},
+        "list": [driver, "x"],
+        "no": None,
+    }
     assert moved(payload, driver, worker) == {
         "folder": f"{worker}/runs/1", "assets": {"start": f"{worker}/models/m", "n": 1}, "list": [driver, "x"], "no": None,
     }  # fmt: skip
@@ -220,10 +239,13 @@ def test_a_folder_as_root_does_no_more_than_a_folder_can(tmp_path: Path, monkeyp
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     atomic_write(tmp_path / "a/b", "1")
     evict_local(tmp_path / "a/b")
-    assert ensure_local(tmp_path / "a/b") and not ensure_local(tmp_path / "c")
-    assert share_with_nodes(tmp_path / "a", "models", "d") == tmp_path / "a" and store() is None
+    assert ensure_local(tmp_path / "a/b")
+    assert not ensure_local(tmp_path / "c")
+    assert share_with_nodes(tmp_path / "a", "models", "d") == tmp_path / "a"
+    assert store() is None
     delete(tmp_path / "a")
-    assert not (tmp_path / "a").exists() and {p.name for p in tmp_path.iterdir()} == set()
+    assert not (tmp_path / "a").exists()
+    assert {p.name for p in tmp_path.iterdir()} == set()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +265,9 @@ def test_a_root_that_cannot_be_used_is_one_line(
     monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path))
     assert main(["tofu"]) == 2
     printed = capsys.readouterr().err
-    assert said in printed and printed.count("\n") == 1 and "secret" not in printed
+    assert said in printed
+    assert printed.count("\n") == 1
+    assert "secret" not in printed
 
 
 def test_objects_hold_no_databases(node: Node, capsys: pytest.CaptureFixture[str]) -> None:

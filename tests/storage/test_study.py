@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lethe.storage.object_store import ObjectStore, parse
 
-from lethe.storage.object_store import parse
-from lethe.storage.object_store import ObjectStore
 from tests.conftest import ROOT, joined, private_head
 from tests.faults.world import Session, write_study
 from tests.storage.places import KINDS, place
@@ -27,7 +26,14 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path / "head"))
         storage, tracking = f"sqlite:///{tmp_path}/optuna.db", f"sqlite:///{tmp_path}/mlflow.db"
         study = write_study(tmp_path, TRIALS)
-        given = ["--set", f"search.storage={storage}", "--set", f"tracking.uri={tracking}", "--set", "tracking.register_models=true"]
+        given = [
+            "--set",
+            f"search.storage={storage}",
+            "--set",
+            f"tracking.uri={tracking}",
+            "--set",
+            "tracking.register_models=true",
+        ]
         with private_head(cpus=1) as head, joined(head, tmp_path / "log", LETHE_SCRATCH=str(tmp_path / "node")):
             first = Session.start(study, head.environment, *given)
             first.await_trials(1)
@@ -44,7 +50,9 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
             check_nodes(tmp_path)
             check_registry(record, tracking)
             shown = run_gc(elsewhere)
-            assert f"studies in {url}" in shown and name in shown and "finished" in shown
+            assert f"studies in {url}" in shown
+            assert name in shown
+            assert "finished" in shown
             run_gc(elsewhere, "--study", name, "--caches", "--yes")
             assert not [each.name for each in objects.below() if not each.name.startswith(".")]
 
@@ -53,7 +61,8 @@ def check_record(record: dict[str, Any], storage: str) -> None:
     """Every trial once; what the first session finished is not done again."""
     import optuna
 
-    assert [t["verdict"] for t in record["trials"]] == ["complete"] * TRIALS and not record["interrupted"]
+    assert [t["verdict"] for t in record["trials"]] == ["complete"] * TRIALS
+    assert not record["interrupted"]
     assert len({t["run"] for t in record["trials"]}) == TRIALS
     told = optuna.load_study(study_name=record["id"], storage=storage).trials
     assert sorted(t.state.name for t in told).count("COMPLETE") == TRIALS
@@ -65,14 +74,17 @@ def check_objects(objects: ObjectStore, record: dict[str, Any]) -> None:
     below = f"studies/{record['id']}/runs/"
     parts = {tuple(each.name.removeprefix(below).split("/")[:2]) for each in objects.below(below.rstrip("/"))}
     every = {t["run"] for t in record["trials"]}
-    assert parts == {(run, part) for run in every for part in ("result.json", "rows.parquet")} | {(run, "model") for run in front}
+    assert parts == {(run, part) for run in every for part in ("result.json", "rows.parquet")} | {
+        (run, "model") for run in front
+    }
     assert objects.look(f"studies/{record['id']}/lease") is None
 
 
 def check_nodes(folder: Path) -> None:
     """Both worked, the second with copies; weights of runs stay on none but where they were registered from."""
     (node,) = (folder / "node").iterdir()
-    assert list((node / "models").iterdir()) and not list(node.glob("studies/*/runs/*/model"))
+    assert list((node / "models").iterdir())
+    assert not list(node.glob("studies/*/runs/*/model"))
     assert list(node.glob("studies/*/runs"))
     assert not any(os.path.islink(path) for path in (node / "models").iterdir())
 

@@ -6,15 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from benchmarks.platform_scale import Groups
 from lethe.config.study import load_study
-from lethe.pool.run_queue import RunQueue
 from lethe.pool.resources import HEAD_SLIVER, Shape
-from lethe.search.study_store import StudyStore
+from lethe.pool.run_queue import RunQueue
 from lethe.search.space import flatten
+from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder
 from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
+
+from benchmarks.platform_scale import Groups
 
 AT_ONCE, TRIALS = 3, 12
 
@@ -39,11 +40,18 @@ def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         payload = {"metrics": {"forget": 0.5, "utility": 0.5}, "epochs": 1, "folder": str(tmp_path / str(number))}
-        return {"number": number, "run": f"r-{number}", "params": flatten(recipe), "shape": Shape().key, "payload": payload}
+        return {
+            "number": number,
+            "run": f"r-{number}",
+            "params": flatten(recipe),
+            "shape": Shape().key,
+            "payload": payload,
+        }
 
     sweep = SimpleNamespace(study=study, folder=tmp_path, config=config, stored=lambda _: None)
     pool = SimpleNamespace(mailbox=mailbox, slots=lambda: AT_ONCE, silent=False, ended=None, broken=None)
     assert tune_study(sweep, pool, store, recorder) is False  # type: ignore[arg-type]  # the parts that tuning reads
     ray.get(mailbox.close.remote())
     ray.get(serving)
-    assert len(recorder.trials) == TRIALS and len(recorder.pids) == AT_ONCE
+    assert len(recorder.trials) == TRIALS
+    assert len(recorder.pids) == AT_ONCE

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.storage.paths import home
+
 from tests import tiny
 from tests.conftest import ROOT, Head
 
@@ -76,7 +76,9 @@ def _cut_off(command: list[str], head: Head) -> dict[str, Any]:
     rest, _ = process.communicate(timeout=90)
     assert process.returncode == 130, "".join(lines) + rest
     cut = record(command)
-    assert cut["interrupted"] and len(cut["trials"]) == 3 and "--resume" in rest
+    assert cut["interrupted"]
+    assert len(cut["trials"]) == 3
+    assert "--resume" in rest
     assert all(member["confirmation"] and not member["audits"] for member in members(cut))
     return cut
 
@@ -110,7 +112,8 @@ def test_the_front_has_fresh_seeds_and_audits(command: list[str], head: Head, lo
     assert study["oracle"]["audits"][1]["before"]["forget"] == 0
     _is_tracked(study, front)
     report = next(Path(command[-1]).glob("*/report.html")).read_text()
-    assert "fresh seeds" in report and "only hidden" in report
+    assert "fresh seeds" in report
+    assert "only hidden" in report
 
 
 def _is_tracked(study: dict[str, Any], front: list[dict[str, Any]]) -> None:
@@ -120,7 +123,8 @@ def _is_tracked(study: dict[str, Any], front: list[dict[str, Any]]) -> None:
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id], f"tags.`lethe.study` = '{study['id']}'")
     repeats = [run for run in runs if run.data.tags.get("kind") == "confirmation"]
-    assert len(repeats) == 2 * len(front) and {run.info.status for run in repeats} == {"FINISHED"}
+    assert len(repeats) == 2 * len(front)
+    assert {run.info.status for run in repeats} == {"FINISHED"}
     assert {run.data.params["seed"] for run in repeats} == {"1", "2"}
     versions = {v.tags["lethe.run"]: v for v in client.search_model_versions("name = 'lethe-small'")}
     for member in front:

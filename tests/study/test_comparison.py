@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lethe.config.study import Member, load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace
-from lethe.search.objectives import objectives
+from lethe.search.objectives import ObjectiveSpace, objectives
 
 START = {"forget": 0.8, "utility": 0.9}
 
@@ -33,7 +31,12 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
 
     frame = ObjectiveSpace.of(members[0].study.objectives, START)
     record = StudyRecord(
-        id="c-1", space="c", study={}, objectives=objectives(frame), digests={}, start=ModelScores(metrics=START),
+        id="c-1",
+        space="c",
+        study={},
+        objectives=objectives(frame),
+        digests={},
+        start=ModelScores(metrics=START),
         start_folder="",
     )
     ended = [
@@ -43,11 +46,17 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
     ]
     found = whole(record, ended, frame, interrupted=False)
     assert [t.number for t in found.front] == [2, 0], "trial 3 leads nowhere but in its own arm"
-    assert [(m.arm, m.seed, m.trials) for m in found.members] == [("a", 0, (0, 1)), ("b", 0, (2, 3)), ("c", 0, (4, 5, 6))]
-    assert found.members[0].chosen == 0 and found.members[1].chosen in (2, 3)
+    assert [(m.arm, m.seed, m.trials) for m in found.members] == [
+        ("a", 0, (0, 1)),
+        ("b", 0, (2, 3)),
+        ("c", 0, (4, 5, 6)),
+    ]
+    assert found.members[0].chosen == 0
+    assert found.members[1].chosen in (2, 3)
     assert found.members[2].chosen == 5, "none is feasible: the complete one that is least below a floor"
     assert found.members[2].hypervolume == 0 < found.members[0].hypervolume < found.hypervolume
-    assert not found.interrupted and found.aliases["best-utility"] == 0
+    assert not found.interrupted
+    assert found.aliases["best-utility"] == 0
 
 
 def test_members_report_under_the_comparisons_numbers() -> None:

@@ -1,7 +1,6 @@
 """The rules that end a study, told trial by trial."""
 
 import pytest
-
 from lethe.config.search import Stop
 from lethe.config.study import load_study
 from lethe.search.study_store import StudyStore
@@ -31,20 +30,27 @@ def test_no_growth_counts_every_trial_since_the_hypervolume_grew(store: StudySto
     for report in told:
         answers.append(ends())
         store.tell(store.ask().number, {**grew, **report})
-    assert answers == [False] * 7 and ends.reason == ""
-    assert ends() and ends() and ends.reason == "the hypervolume has not grown in 3 trials"
+    assert answers == [False] * 7
+    assert ends.reason == ""
+    assert ends()
+    assert ends()
+    assert ends.reason == "the hypervolume has not grown in 3 trials"
 
 
 def test_a_young_study_and_one_without_rules_go_on(store: StudyStore) -> None:
     without, strict = Ending(Stop(), store), Ending(Stop(no_growth=2), store)
     for _ in range(3):
-        assert not without() and not strict()
+        assert not without()
+        assert not strict()
         store.tell(store.ask().number, {"verdict": "diverged"})
     assert not without() and strict(), "nothing in three trials, the first of which began the count"
 
 
 def test_time(store: StudyStore) -> None:
-    assert Stop(hours=2, minutes=90).seconds == 5400 and Stop(hours=1).seconds == 3600 and Stop().seconds is None
+    assert Stop(hours=2, minutes=90).seconds == 5400
+    assert Stop(hours=1).seconds == 3600
+    assert Stop().seconds is None
     assert not Ending(Stop(minutes=60), store)()
     late = Ending(Stop(minutes=1e-9), store)
-    assert late() and late.reason == "the search has taken 1e-09 minutes"
+    assert late()
+    assert late.reason == "the search has taken 1e-09 minutes"

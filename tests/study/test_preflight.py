@@ -8,14 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Digests
 from lethe.config.study import load_study
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.errors import UserError
-from lethe.study.preparation import Prepared
 from lethe.study.preflight import check_data, check_model
+from lethe.study.preparation import Prepared
+
 from tests import tiny
 
 OBJECTIVES = "space.objective.name={type: choice, choices: [npo, dpo]}"
@@ -34,14 +34,23 @@ def test_objectives_that_answer_with_refusals_need_some(override: str) -> None:
     problem, known = str(raised.value).split(": choose from ")
     assert problem.startswith("objective.name: ")
     assert problem.endswith("answers with refusals, but embedded has no refusals (idontknow.jsonl, one a line)")
-    assert known.startswith("grad_diff, gradient_ascent, ") and "dpo" not in known
+    assert known.startswith("grad_diff, gradient_ascent, ")
+    assert "dpo" not in known
 
 
 @pytest.mark.parametrize(
     ("override", "changes", "line"),
     [
-        ("audits.prompts={}", {"forget_eval": "plain"}, "audits.prompts.kinds: paraphrase: row 1 of forget10_perturbed in"),
-        ("audits.relearning={rows: [holdout]}", {"holdout": ()}, "audits.relearning.rows: holdout: embedded has no holdout"),
+        (
+            "audits.prompts={}",
+            {"forget_eval": "plain"},
+            "audits.prompts.kinds: paraphrase: row 1 of forget10_perturbed in",
+        ),
+        (
+            "audits.relearning={rows: [holdout]}",
+            {"holdout": ()},
+            "audits.relearning.rows: holdout: embedded has no holdout",
+        ),
         ("audits.relearning={}", {"forget_eval": "one"}, "audits.relearning: one forget row is evaluated"),
     ],
 )
@@ -110,13 +119,20 @@ def test_rows_that_the_oracle_cannot_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("metric", "lacking"),
-    [("mia_min_k_plus_plus", "holdout"), ("soul_mia", "holdout"), ("real_authors_rouge", "real_authors"), ("soul_world_facts_accuracy", "world_facts")],
+    [
+        ("mia_min_k_plus_plus", "holdout"),
+        ("soul_mia", "holdout"),
+        ("real_authors_rouge", "real_authors"),
+        ("soul_world_facts_accuracy", "world_facts"),
+    ],
 )
 def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> None:
     study = load_study("tofu", [f"objectives.{metric}={{direction: minimize}}"])
     benchmark = load_benchmark(TofuBenchmark())
     check_data(study, benchmark)
-    with pytest.raises(UserError, match=f"^objectives.{metric}: needs {lacking} rows, and embedded has none, or choose from") as raised:
+    with pytest.raises(
+        UserError, match=f"^objectives.{metric}: needs {lacking} rows, and embedded has none, or choose from"
+    ) as raised:
         check_data(study, dataclasses.replace(benchmark, **{lacking: ()}))
     assert metric not in str(raised.value).partition("choose from")[2]
 
@@ -124,9 +140,18 @@ def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> Non
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["objectives.mia_gradnorm={direction: minimize}"], "objectives.mia_gradnorm: set run.evaluation.gradnorm=true, or"),
-        (["run.evaluation.gradnorm=true", "run.engine.stage=3"], "run.evaluation.gradnorm: needs whole weights, and stage 3"),
-        (["objectives.privleak={direction: maximize}", "model={name: pretrained, path: x}"], "objectives.privleak: set model.oracle"),
+        (
+            ["objectives.mia_gradnorm={direction: minimize}"],
+            "objectives.mia_gradnorm: set run.evaluation.gradnorm=true, or",
+        ),
+        (
+            ["run.evaluation.gradnorm=true", "run.engine.stage=3"],
+            "run.evaluation.gradnorm: needs whole weights, and stage 3",
+        ),
+        (
+            ["objectives.privleak={direction: maximize}", "model={name: pretrained, path: x}"],
+            "objectives.privleak: set model.oracle",
+        ),
     ],
 )
 def test_objectives_without_what_they_need(overrides: list[str], message: str) -> None:

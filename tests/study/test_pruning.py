@@ -7,11 +7,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
 from lethe.config.study import load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace
-from lethe.search.objectives import objectives
+from lethe.search.objectives import ObjectiveSpace, objectives
 from lethe.search.space import flatten
 from lethe.study import confirmation
 from lethe.study.recorder import Recorder, read_result
@@ -35,7 +33,13 @@ def leave(folder: Path, *parts: str) -> None:
 
 def run(found: Recorder, runs: Path, number: int, forget: float, utility: float, verdict: str = "complete") -> None:
     """One trial from its proposal to its end."""
-    config = {"number": number, "run": f"run-{number}", "params": {}, "claim": "", "payload": {"folder": str(runs / str(number))}}
+    config = {
+        "number": number,
+        "run": f"run-{number}",
+        "params": {},
+        "claim": "",
+        "payload": {"folder": str(runs / str(number))},
+    }
     leave(runs / str(number))
     found.began(config)
     report = {"epoch": 1, "forget": forget, "utility": utility, "verdict": verdict, "final": True}
@@ -68,7 +72,8 @@ def test_a_run_that_is_done_again_leaves_nothing_either(tmp_path: Path) -> None:
     run(found, tmp_path, 0, 0.5, 0.7)
     run(found, tmp_path, 1, 0.6, 0.6, verdict="lost")
     run(found, tmp_path, 1, 0.6, 0.6)
-    assert with_part(tmp_path, "model") == {0} and not with_part(tmp_path, "checkpoint")
+    assert with_part(tmp_path, "model") == {0}
+    assert not with_part(tmp_path, "checkpoint")
 
 
 def test_a_resume_removes_what_a_kill_left(tmp_path: Path) -> None:
@@ -81,7 +86,8 @@ def test_a_resume_removes_what_a_kill_left(tmp_path: Path) -> None:
     leave(tmp_path / "9", "checkpoint/7")  # of a run that was cut off: it goes on from there
     second = recorder()
     second.take_up([read for n in range(3) if (read := read_result(tmp_path / str(n)))])
-    assert with_part(tmp_path, "model") == {0, 2} and with_part(tmp_path, "checkpoint") == {9}
+    assert with_part(tmp_path, "model") == {0, 2}
+    assert with_part(tmp_path, "checkpoint") == {9}
 
 
 def test_a_run_answered_from_disk_keeps_no_more_than_another(tmp_path: Path) -> None:
@@ -92,7 +98,8 @@ def test_a_run_answered_from_disk_keeps_no_more_than_another(tmp_path: Path) -> 
     stored = read_result(tmp_path / "0")
     assert stored
     second.answered({"number": 2, "run": "run-0", "params": {}}, stored)
-    assert with_part(tmp_path, "model") == {1} and not with_part(tmp_path, "checkpoint")
+    assert with_part(tmp_path, "model") == {1}
+    assert not with_part(tmp_path, "checkpoint")
 
 
 def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +107,13 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
 
     def config(number: int, asked: Any) -> dict[str, Any]:
         name = f"run-{asked.seed}"
-        return {"number": number, "run": name, "params": flatten(asked), "shape": "", "payload": {"folder": str(tmp_path / name)}}
+        return {
+            "number": number,
+            "run": name,
+            "params": flatten(asked),
+            "shape": "",
+            "payload": {"folder": str(tmp_path / name)},
+        }
 
     def run_jobs(pool: Any, errands: Any, ended: Any) -> None:
         for errand in errands:
@@ -121,6 +134,8 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
     console = SimpleNamespace(stage=lambda *_: lambda *_: None)
     sweep = SimpleNamespace(study=STUDY, config=config, stored=lambda _: None, console=console, tracker=NullTracker())
     done = confirmation.confirm(sweep, None, record, FRAME)  # type: ignore[arg-type]  # what confirming reads
-    assert done.trials[0].confirmation and len(done.trials[0].confirmation.runs) == 2
+    assert done.trials[0].confirmation
+    assert len(done.trials[0].confirmation.runs) == 2
     assert {path.parent.name for path in tmp_path.glob("*/model")} == {"member"}
-    assert not list(tmp_path.glob("*/checkpoint")) and len(list(tmp_path.glob("*/result.json"))) == 2
+    assert not list(tmp_path.glob("*/checkpoint"))
+    assert len(list(tmp_path.glob("*/result.json"))) == 2

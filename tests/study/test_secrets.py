@@ -19,8 +19,8 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-
 from lethe.tracking.connection import quiet_mlflow
+
 from tests.conftest import ROOT, Head, private_head
 from tests.faults.world import write_study
 
@@ -130,9 +130,22 @@ def head(places: Places, planted: Planted, mlflow: str, monkeypatch: pytest.Monk
 
 def submit(head: Head, *command: str) -> Iterator[str]:
     """A job's output; every line of the processes' commands, as `ps` shows them, in between."""
-    ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit", "--address", head.dashboard]
+    ray = [
+        sys.executable,
+        "-c",
+        "from ray.scripts.scripts import main; main()",
+        "job",
+        "submit",
+        "--address",
+        head.dashboard,
+    ]
     process = subprocess.Popen(
-        [*ray, "--working-dir", ".", "--", *command], cwd=ROOT, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [*ray, "--working-dir", ".", "--", *command],
+        cwd=ROOT,
+        env=head.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stdout or ()))
@@ -156,7 +169,9 @@ def pages(head: Head, token: str) -> Iterator[tuple[str, bytes]]:
     """What the cluster tells those who have its token."""
 
     def page(name: str) -> bytes:
-        with urlopen(Request(f"{head.dashboard}/{name}", headers={"Authorization": f"Bearer {token}"}), timeout=60) as answer:
+        with urlopen(
+            Request(f"{head.dashboard}/{name}", headers={"Authorization": f"Bearer {token}"}), timeout=60
+        ) as answer:
             return answer.read()
 
     for name in PAGES:
@@ -173,9 +188,20 @@ def test_no_secret_is_found_anywhere_afterwards(head: Head, places: Places, plan
     said = list(submit(head, "python", "-m", "platform.sweep", str(study), "--reports", str(places.reports)))
     assert not [line for line in said if planted.found(line.encode())]
     (temporary,) = (a.partition("=")[2] for a in psutil.Process(head.pid).cmdline() if a.startswith("--temp-dir="))
-    told = [*pages(head, planted.token), *files(places.home, places.reports, places.mlflow, places.database, Path(temporary))]
+    told = [
+        *pages(head, planted.token),
+        *files(places.home, places.reports, places.mlflow, places.database, Path(temporary)),
+    ]
     names = {name.rpartition("/")[2] for name, _ in told}
-    assert {"study.json", "report.html", "mlflow.db", "optuna.db", "raylet.out", "the job's log", "result.json"} <= names
+    assert {
+        "study.json",
+        "report.html",
+        "mlflow.db",
+        "optuna.db",
+        "raylet.out",
+        "the job's log",
+        "result.json",
+    } <= names
     assert b"lethe.study" in next(text for name, text in told if name.endswith("/mlflow.db")), "the study is in MLflow"
     leaks = {name: planted.found(text) for name, text in told if planted.found(text)}
     assert not leaks

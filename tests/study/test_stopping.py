@@ -10,17 +10,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
-
 from lethe.config.study import load_study
 from lethe.pool.resources import Shape
 from lethe.records import TrialRecord
-from lethe.search.study_store import StudyStore
 from lethe.search.space import flatten
+from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder, read_result
-from lethe.study.tune_searcher import FILE, read_entries
 from lethe.study.tune_loop import tune_study
+from lethe.study.tune_searcher import FILE, read_entries
 from lethe.tracking.tracker import NullTracker
+from optuna.trial import TrialState
 
 START = {"forget": 0.8, "utility": 0.9}
 EPOCHS, EPOCH_S = 4, 0.05
@@ -85,7 +84,8 @@ def test_stopped_trials(pool: Any, tmp_path: Path) -> None:
     assert sorted(stopped) == [1, 3, 4, 5, 7], "each is in the worse half of those before it"
     for number, trial in stopped.items():
         assert len(trial.series) == 1 and trial.metrics["forget"] == FORGET[number], "it has the last report"
-        assert not trial.on_front and trial.pareto_rank is None
+        assert not trial.on_front
+        assert trial.pareto_rank is None
     assert stopped[3].reason == "place 4 of 4 at epoch 1"
     states = {t.user_attrs["index"]: t.state for t in store.trials()}
     assert states == {n: TrialState.PRUNED if n in stopped else TrialState.COMPLETE for n in range(len(FORGET))}

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from lethe.study.preparation import Prepared
 from lethe.storage.paths import home
+from lethe.study.preparation import Prepared
+
 from tests.conftest import ROOT, Head
 from tests.faults.world import write_study
 
@@ -31,7 +31,9 @@ def study_of(reports: Path, name: str = "tofu") -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def finished(head: Head, embedded: Prepared, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, str]:
+def finished(
+    head: Head, embedded: Prepared, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path, str]:
     """One study of four trials on the private cluster."""
     reports = tmp_path_factory.mktemp("reports")
     done = head.run(*SWEEP, "tofu", "--trials", "4", *SMALL, "--reports", str(reports))
@@ -57,7 +59,8 @@ def test_only_the_front_keeps_its_weights(finished: tuple[dict[str, Any], Path, 
     study, _, _ = finished
     front = {t["number"] for t in study["trials"] if t["pareto_rank"] == 0 and t["feasible"]}
     kept = {t["number"] for t in study["trials"] if Path(t["folder"], "model").is_dir()}
-    assert kept == front and front
+    assert kept == front
+    assert front
 
 
 def test_the_report_is_complete(finished: tuple[dict[str, Any], Path, str]) -> None:
@@ -65,7 +68,8 @@ def test_the_report_is_complete(finished: tuple[dict[str, Any], Path, str]) -> N
     folder = reports / study["id"]
     assert {"report.html", "front.png", "front.html", "trials.csv", "study.json"} <= {p.name for p in folder.iterdir()}
     text = (folder / "report.html").read_text()
-    assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -77,7 +81,8 @@ def test_mlflow_holds_parent_children_and_front(finished: tuple[dict[str, Any], 
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id], f"tags.`lethe.study` = '{study['id']}'")
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
-    assert len(children) == 4 and len({r.data.tags["mlflow.parentRunId"] for r in children}) == 1
+    assert len(children) == 4
+    assert len({r.data.tags["mlflow.parentRunId"] for r in children}) == 1
     front = [r for r in children if r.data.tags.get("front") == "true"]
     assert len(front) == sum(t["pareto_rank"] == 0 and t["feasible"] for t in study["trials"])
     history = client.get_metric_history(children[0].info.run_id, "forget")
@@ -120,8 +125,8 @@ print(json.dumps([numpy.mean(chances), numpy.mean(recalls)]))
 def test_the_registered_knee_gives_the_logged_numbers_without_lethe(
     finished: tuple[dict[str, Any], Path, str], tmp_path: Path
 ) -> None:
-    from lethe.config.benchmark import TofuBenchmark
     from lethe.benchmarks.tofu.loading import embedded_folder
+    from lethe.config.benchmark import TofuBenchmark
 
     study, _, _ = finished
     knee = study["trials"][study["aliases"]["knee"]]
@@ -156,7 +161,8 @@ def test_scores_are_what_the_study_logged(
     found = json.loads((tmp_path / "scores.json").read_text())
     merged, adapter, start = (model["metrics"] for model in found["models"])
     logged = {name: knee["metrics"][name] for name in merged}
-    assert merged == pytest.approx(logged, abs=1e-3) and adapter == pytest.approx(logged, abs=1e-3)
+    assert merged == pytest.approx(logged, abs=1e-3)
+    assert adapter == pytest.approx(logged, abs=1e-3)
     assert start == {name: study["start"]["metrics"][name] for name in start}
     assert found["oracle"]["metrics"]["utility"] == study["oracle"]["metrics"]["utility"]
 
@@ -204,15 +210,22 @@ def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(head: Head, tmp_path: 
     rest, _ = process.communicate(timeout=90)
     assert process.returncode == 130, "".join(lines) + rest
     cut = study_of(reports, "faults")
-    assert 1 <= len(cut["trials"]) < 4 and cut["interrupted"] and "--resume" in rest
+    assert 1 <= len(cut["trials"]) < 4
+    assert cut["interrupted"]
+    assert "--resume" in rest
     before = {t["run"]: t["ended"] for t in cut["trials"]}
     done = head.run(*command, "--resume")
     assert done.returncode == 0, done.stdout + done.stderr
     whole = study_of(reports, "faults")
-    assert whole["id"] == cut["id"] and len(whole["trials"]) == 4 and not whole["interrupted"]
+    assert whole["id"] == cut["id"]
+    assert len(whole["trials"]) == 4
+    assert not whole["interrupted"]
     after = {t["run"]: t["ended"] for t in whole["trials"]}
     assert all(after[run] == ended for run, ended in before.items()), "a finished run is not run twice"
     import optuna
 
-    states = {t.state.name for t in optuna.load_study(study_name=whole["id"], storage=f"sqlite:///{home() / 'optuna.db'}").trials}
+    states = {
+        t.state.name
+        for t in optuna.load_study(study_name=whole["id"], storage=f"sqlite:///{home() / 'optuna.db'}").trials
+    }
     assert "RUNNING" not in states

@@ -16,7 +16,24 @@ from lethe.records import (
     TrialRecord,
 )
 
-WORDS = "<pad> <s> </s> <unk> who wrote the book of mills ? ada did not in spring".split()
+WORDS = [
+    "<pad>",
+    "<s>",
+    "</s>",
+    "<unk>",
+    "who",
+    "wrote",
+    "the",
+    "book",
+    "of",
+    "mills",
+    "?",
+    "ada",
+    "did",
+    "not",
+    "in",
+    "spring",
+]
 EVIL = "<script>alert('x')</script> & \"quoted\" {{ 7 * 7 }}"
 
 
@@ -131,7 +148,11 @@ def repeated(record: StudyRecord) -> StudyRecord:
     means = {0: (0.55, 0.57), 1: (0.3, 0.34), 2: (0.25, 0.44)}
 
     def run(number: int, seed: int, forget: float, utility: float) -> TrialRecord:
-        values = {"run": f"{16 * (number + 1) + seed:016x}", "params": {"seed": seed, "adapter.rank": 8}, "feasible": False}
+        values = {
+            "run": f"{16 * (number + 1) + seed:016x}",
+            "params": {"seed": seed, "adapter.rank": 8},
+            "feasible": False,
+        }
         return trial(number, forget, utility, kind="confirmation", **values)
 
     def again(found: TrialRecord) -> TrialRecord:

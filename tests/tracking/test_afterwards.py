@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.records import StudyRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
+
 from tests.tracking.studies import repeated, save_model, study, trial
 
 Look = Callable[[str], Any]
@@ -49,13 +49,19 @@ def test_runs_numbers_and_tags_and_nothing_twice(
         assert sorted(run.data.tags["kind"] for run in runs) == ["confirmation", "confirmation", "trial"]
         assert {run.info.run_name for run in runs} == {"trial-000", "trial-000-seed-1", "trial-000-seed-2"}
         again, member = by_kind["confirmation"], by_kind["trial"]
-        assert again.info.status == "FINISHED" and "front" not in again.data.tags
+        assert again.info.status == "FINISHED"
+        assert "front" not in again.data.tags
         assert again.data.tags["mlflow.parentRunId"] == member.data.tags["mlflow.parentRunId"]
-        assert member.data.metrics["forget_mean"] == 0.55 and member.data.metrics["audit_quant4_utility"] == 0.25
+        assert member.data.metrics["forget_mean"] == 0.55
+        assert member.data.metrics["audit_quant4_utility"] == 0.25
         assert member.data.tags["confirmed"] == "true"
         history = client.get_metric_history(member.info.run_id, "audit_relearn_forget_rouge")
         assert [metric.value for metric in history] == [0.7]
         (version,) = client.search_model_versions("name = 'lethe-tofu'")
-        assert {"confirmed": "true", "forget_mean": "0.55", "audit_relearn_forget_rouge": "0.7"}.items() <= version.tags.items()
+        assert {
+            "confirmed": "true",
+            "forget_mean": "0.55",
+            "audit_relearn_forget_rouge": "0.7",
+        }.items() <= version.tags.items()
         assert float(version.tags["forget_spread"]) == pytest.approx(0.0707, abs=1e-4)
     assert not caplog.records

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.config.study import Tracking
 from lethe.records import StudyRecord, TrialRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from lethe.tracking.tracker import NullTracker, Tracker, open_tracker
+
 from tests.tracking.studies import busy_study, study, trial
 
 Look = Callable[[str], Any]
@@ -64,10 +64,13 @@ def test_whole_study_is_found_again(uri: str, report: Path, look: Look, caplog: 
     assert place == f"mlflow ui --backend-store-uri {uri}"
     assert not caplog.records
     above, below = parent(look, uri), by_trial(look, uri)
-    assert above.info.status == "FINISHED" and above.info.run_name == record.id
+    assert above.info.status == "FINISHED"
+    assert above.info.run_name == record.id
     assert above.data.params["search.sampler"] == "tpe"
-    assert above.data.metrics["hypervolume"] == 0.21 and above.data.metrics["front_size"] == 3
-    assert above.data.metrics["start.forget"] == 0.9 and above.data.metrics["oracle.utility"] == 0.58
+    assert above.data.metrics["hypervolume"] == 0.21
+    assert above.data.metrics["front_size"] == 3
+    assert above.data.metrics["start.forget"] == 0.9
+    assert above.data.metrics["oracle.utility"] == 0.58
     assert {f.path for f in look(uri).list_artifacts(above.info.run_id, "report")} == {"report/report.html"}
     assert {f.path for f in look(uri).list_artifacts(above.info.run_id)} == {"report", "study.json"}
     assert below.keys() == set(range(9))
@@ -94,7 +97,8 @@ def test_numbers_by_epoch_cost_and_front(uri: str, report: Path, look: Look) -> 
     front = runs(look, uri, "tags.front = 'true'")
     assert {int(run.data.tags["lethe.trial"]) for run in front} == {0, 1, 2}
     assert math.isnan(below[6].data.metrics["forget"])
-    assert below[2].info.start_time == 1_020_000 and below[2].info.end_time == 1_028_000
+    assert below[2].info.start_time == 1_020_000
+    assert below[2].info.end_time == 1_028_000
 
 
 def test_what_only_the_end_knows_is_told_after_the_reports(uri: str, report: Path, look: Look) -> None:
@@ -109,7 +113,8 @@ def test_what_only_the_end_knows_is_told_after_the_reports(uri: str, report: Pat
     tracker.trial_ended(done)
     tracker.finish(study(done), report)
     found = by_trial(look, uri)[0]
-    assert found.data.metrics["train_seconds"] == 3.5 and found.data.metrics["wall_seconds"] == 8.0
+    assert found.data.metrics["train_seconds"] == 3.5
+    assert found.data.metrics["wall_seconds"] == 8.0
     assert len(look(uri).get_metric_history(found.info.run_id, "forget")) == 3
 
 
@@ -132,10 +137,12 @@ def test_interrupted_study_goes_on_without_duplicates(uri: str, report: Path, lo
     assert tracker.finish(place, report)
 
     below = by_trial(look, uri)
-    assert below.keys() == {0, 2, 3} and parent(look, uri).info.status == "FINISHED"
+    assert below.keys() == {0, 2, 3}
+    assert parent(look, uri).info.status == "FINISHED"
     assert all(run.info.status == "FINISHED" for run in below.values())
     assert below[2].data.tags["verdict"] == "complete"
-    assert below[0].data.tags["front"] == "false" and below[0].data.metrics["pareto_rank"] == 1
+    assert below[0].data.tags["front"] == "false"
+    assert below[0].data.metrics["pareto_rank"] == 1
     for run in below.values():
         history = look(uri).get_metric_history(run.info.run_id, "forget")
         assert [point.step for point in history] == [1, 2, 3]
@@ -145,7 +152,8 @@ def test_equal_runs_of_one_study_are_two_trials(uri: str, report: Path, look: Lo
     first = trial(0)
     whole(uri, study(first, first.model_copy(update={"number": 4})), report)
     below = by_trial(look, uri)
-    assert below.keys() == {0, 4} and {run.data.tags["lethe.run"] for run in below.values()} == {first.run}
+    assert below.keys() == {0, 4}
+    assert {run.data.tags["lethe.run"] for run in below.values()} == {first.run}
     whole(uri, study(first, first.model_copy(update={"number": 4})), report)
     assert by_trial(look, uri).keys() == {0, 4}
 
@@ -161,7 +169,8 @@ def test_run_of_a_killed_driver_is_closed(uri: str, report: Path, look: Look) ->
         time.sleep(0.05)
     whole(uri, study(trial(1)), report)
     below = by_trial(look, uri)
-    assert below[0].info.status == "KILLED" and below[0].data.tags["verdict"] == "interrupted"
+    assert below[0].info.status == "KILLED"
+    assert below[0].data.tags["verdict"] == "interrupted"
 
 
 def by_trial_quietly(look: Look, uri: str) -> bool:
@@ -209,7 +218,8 @@ def test_store_that_went_away_costs_one_warning(uri: str, report: Path, caplog: 
     assert tracker.finish(study(trial(0)), report) is None
     assert time.perf_counter() - began < 3
     (warning,) = caplog.records
-    assert warning.levelno == logging.WARNING and "not everything is in MLflow" in warning.getMessage()
+    assert warning.levelno == logging.WARNING
+    assert "not everything is in MLflow" in warning.getMessage()
 
 
 def test_study_loop_does_not_wait(uri: str, report: Path) -> None:
@@ -228,9 +238,11 @@ def test_tracker_by_configuration(uri: str, report: Path) -> None:
     null = NullTracker()
     null.begin(study())
     live(null, trial(0))
-    assert null.finish(study(trial(0)), report) is None and null.uri is None
+    assert null.finish(study(trial(0)), report) is None
+    assert null.uri is None
     tracker = open_tracker(Tracking(uri=uri, experiment="other"))
-    assert isinstance(tracker, MlflowTracker) and tracker.uri == uri
+    assert isinstance(tracker, MlflowTracker)
+    assert tracker.uri == uri
 
 
 CALLS = """

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.tracking import mlflow_tracker
 from lethe.tracking.mlflow_tracker import MlflowTracker
+
 from tests.tracking.studies import study, trial
 
 
@@ -116,7 +116,8 @@ def test_what_happened_while_it_was_away_is_sent_when_it_is_back(
     await_ended(2)  # nothing told the tracker but time
     tracker.trial_ended(third)
     assert tracker.finish(record, report)
-    assert [r.levelname for r in caplog.records] == ["WARNING"] * 2 and "answers again" in caplog.text
+    assert [r.levelname for r in caplog.records] == ["WARNING"] * 2
+    assert "answers again" in caplog.text
     client = look(uri)
     runs = client.search_runs([client.get_experiment_by_name("lethe").experiment_id])
     children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]

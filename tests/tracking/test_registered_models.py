@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
 from lethe.study.model_lookup import find
 from lethe.study.scoring import provenance_warnings
 from lethe.tracking.mlflow_tracker import MlflowTracker
+
 from tests.tracking.studies import save_model, study, trial
 
 
@@ -44,7 +44,8 @@ def test_a_version_of_another_study_is_told(store: str) -> None:
     model = find("models:/lethe-tofu@knee")
     assert list(provenance_warnings([model], "d" * 16, None)) == []
     (line,) = provenance_warnings([model], "e" * 16, None)
-    assert "models:/lethe-tofu@knee" in line and "other data" in line
+    assert "models:/lethe-tofu@knee" in line
+    assert "other data" in line
 
 
 @pytest.mark.parametrize(

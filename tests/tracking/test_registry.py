@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from lethe.records import StudyRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from lethe.tracking.registry import model_name
+
 from tests.tracking.studies import save_adapter, save_model, study, trial
 
 Look = Callable[[str], Any]
@@ -103,7 +103,8 @@ def test_front_loads_without_lethe(
     found, expected = json.loads(process.stdout.splitlines()[-1]), expected_logits(models)
     for alias, logits in expected.items():
         assert found[alias]["logits"] == pytest.approx(logits, abs=1e-5)
-        assert found[alias]["same"] and found[alias]["text"].startswith(QUESTION)
+        assert found[alias]["same"]
+        assert found[alias]["text"].startswith(QUESTION)
     assert expected["knee"] != pytest.approx(expected["best-forget"], abs=1e-2)
 
 
@@ -113,7 +114,8 @@ def test_versions_say_what_they_are(models: Path, uri: str, report: Path, look: 
     assert found.keys() == {RUNS[0], RUNS[1]}
     tags = found[RUNS[1]].tags
     logged = look(uri).get_run(found[RUNS[1]].run_id).data.metrics
-    assert float(tags["forget"]) == logged["forget"] and float(tags["utility"]) == logged["utility"]
+    assert float(tags["forget"]) == logged["forget"]
+    assert float(tags["utility"]) == logged["utility"]
     assert (tags["lethe.trial"], tags["lethe.study"]) == ("1", "0123456789abcdef")
     assert (tags["lethe.data"], tags["lethe.base"]) == ("d" * 16, "b" * 16)
     client = look(uri)
@@ -122,7 +124,8 @@ def test_versions_say_what_they_are(models: Path, uri: str, report: Path, look: 
     assert {"model/MLmodel", "model/model", "model/adapter", "model/requirements.txt"} <= files
     folder = client.get_run(found[RUNS[0]].run_id).info.artifact_uri.removeprefix("file://")
     pins = Path(folder, "model/requirements.txt")
-    assert "torch==" in pins.read_text() and "+" not in pins.read_text()
+    assert "torch==" in pins.read_text()
+    assert "+" not in pins.read_text()
 
 
 def test_again_makes_no_new_version_and_moves_the_alias(models: Path, uri: str, report: Path, look: Look) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from urllib.request import urlopen
 
 import pytest
-
 from lethe.models.hashing import model_digest
 from lethe.study.model_lookup import find
 from lethe.tracking.mlflow_tracker import MlflowTracker
+
 from tests.tracking.studies import busy_study, save_model, study, trial
 
 
@@ -69,7 +69,8 @@ def test_whole_study_over_http(
     assert place == f"{server}/#/experiments/{experiment}/runs/{parent}"
     assert found["trial-000"].data.metrics["forget"] == best.metrics["forget"]
     assert found["trial-000"].data.tags["front"] == "true"
-    assert math.isnan(found["trial-006"].data.metrics["forget"]) and found["trial-006"].info.status == "FAILED"
+    assert math.isnan(found["trial-006"].data.metrics["forget"])
+    assert found["trial-006"].info.status == "FAILED"
     with urlopen(f"{server}/get-artifact?path=report/front.html&run_uuid={parent}") as page:
         assert page.read() == b"<p>front</p>"
     version = client.get_model_version_by_alias("lethe-tofu", "knee")
@@ -77,6 +78,8 @@ def test_whole_study_over_http(
     assert {path.path for path in client.list_artifacts(version.run_id, "model")} >= {"model/MLmodel", "model/model"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     copies = [find("models:/lethe-tofu@knee") for _ in range(2)]
-    assert copies[0].digest == model_digest(tmp_path / "0/model") and copies[0].folder == copies[1].folder
+    assert copies[0].digest == model_digest(tmp_path / "0/model")
+    assert copies[0].folder == copies[1].folder
     printed = capfd.readouterr()
-    assert printed.out == "" and "Traceback" not in printed.err
+    assert printed.out == ""
+    assert "Traceback" not in printed.err

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
-
 from lethe.config.run import Checkpoint
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.outcome import Alone
+
 from tests import tiny
 from tests.conftest import ROOT
 from tests.unlearning import resume_world
@@ -38,7 +38,8 @@ def test_killed_and_resumed_equals_left_alone(world: int, tmp_path: Path, long: 
     assert len({digest for digest, _ in result["alone"][0]}) == len(cases)
     for rank in range(world):
         for (digest, steps), (again, left) in zip(result["alone"][rank], result["resumed"][rank], strict=True):
-            assert digest == again and left <= steps == resume_world.STEPS
+            assert digest == again
+            assert left <= steps == resume_world.STEPS
     went_on = [left < resume_world.STEPS for _, left in result["resumed"][0]]
     assert sum(went_on) >= len(went_on) / 2, "most were killed after their first checkpoint"
     assert [len(names) == 1 for names in result["left"]] == went_on, "one checkpoint, or none"
@@ -62,7 +63,8 @@ def test_what_is_saved_is_loaded_and_only_the_newest_is_kept(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["10"]
     found, state = checkpoints(tmp_path).load()
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors().items())
-    assert state["step"] == 10 and str(state["reports"]) == str(STATE["reports"])
+    assert state["step"] == 10
+    assert str(state["reports"]) == str(STATE["reports"])
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no state", "other world"])

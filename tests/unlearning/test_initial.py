@@ -6,19 +6,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
 from lethe.config.adapter import Fila, Pissa
-from lethe.config.run import Evaluation
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
-from lethe.config.run import Recipe
-from lethe.config.run import Schedule
+from lethe.config.run import Evaluation, Recipe, Schedule
 from lethe.models.saving import save_model
 from lethe.unlearning import context
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.trainer import unlearn
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
 from tests import tiny
 from tests.models.small import logits, tokens
 
@@ -41,7 +39,8 @@ def test_once_per_study(svd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for small, large in starts:
         for name, (a, b) in small.items():
             assert a.shape[0] == b.shape[1] == 2
-            assert torch.equal(a, large[name][0][:2]) and torch.equal(b, large[name][1][:, :2])
+            assert torch.equal(a, large[name][0][:2])
+            assert torch.equal(b, large[name][1][:, :2])
     groups[0].initial(Pissa(rank=2, svd=svd))
     assert done == ["row_weights", "start_factors", "start_factors"], "PiSSA has no Fisher"
 

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from torch import nn
-
 from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, PreferenceOptimization
 from lethe.data.batches import RowPair, Step, StepRows
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
-from lethe.unlearning.objectives import make_loss
 from lethe.models.forward import ScoredLM
 from lethe.unlearning import trainer
+from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
+from torch import nn
+
 from tests.unlearning.objectives.cases import CONFIGS
 from tests.unlearning.zero_world import FORGET, REFERENCES, RETAIN, ROWS, model
 
@@ -84,7 +84,8 @@ def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
     run = stepper(config, PlainEngine(everywhere))  # type: ignore[arg-type]
     run.step(STEP, 1.0)
     rows = [row for kind in run.loss.trains_on for _, row in ROWS.of(kind, PAIRS, 2)]
-    assert len(leaves) == 1 and leaves[0].shape[0] == len(rows)
+    assert len(leaves) == 1
+    assert leaves[0].shape[0] == len(rows)
     for row, grad in zip(rows, leaves[0].grad.abs().sum(-1), strict=True):
         places = range(row.prompt_length - 1, len(row.ids) - 1)
         assert torch.nonzero(grad).flatten().tolist() == list(places)
@@ -96,8 +97,10 @@ def test_what_is_forwarded_and_counted() -> None:
     retain = sum(len(RETAIN[r].ids) for _, r in PAIRS)
     refusal = sum(len(ROWS.refusals.of(f, 2)[1].ids) for f, _ in PAIRS)
     trained = {
-        GradientAscent(): (forget, 0), GradDiff(): (forget, retain),
-        PreferenceOptimization(): (refusal, retain), Dpo(): (forget + refusal, retain),
+        GradientAscent(): (forget, 0),
+        GradDiff(): (forget, retain),
+        PreferenceOptimization(): (refusal, retain),
+        Dpo(): (forget + refusal, retain),
     }
     for config, (on_forget, on_retain) in trained.items():
         run = stepper(config, PlainEngine(ScoredLM(model().double())))

@@ -10,32 +10,26 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pyarrow import parquet
-
+from lethe.benchmarks.tdec.extraction import greedy_guesses, memorization_accuracy
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters
 from lethe.config.benchmark import Documents, TdecBenchmark
-from lethe.config.run import Evaluation
-from lethe.config.objective import Influence, Retrain
 from lethe.config.model import EmbeddedGptNeo
-from lethe.config.objective import AnyObjective, Ihl
+from lethe.config.objective import AnyObjective, Ihl, Influence, Retrain
 from lethe.config.optimizer import AdamW
-from lethe.config.run import Digests, Recipe, UnlearnRun
-from lethe.config.run import Schedule
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.config.run import Digests, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.errors import UserError
-from lethe.benchmarks.tdec.extraction import greedy_guesses, memorization_accuracy
 from lethe.models.loading import load_model
 from lethe.study.preparation import prepare
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.worker_entry import run_baseline, run_trial
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.worker_entry import run_baseline, run_trial
+from pyarrow import parquet
 
 DOCUMENTS = Documents(tokens=32, memorised=4, retain=24, unseen=3, validation=3, dialogues=3, questions=4)
 BENCHMARK = TdecBenchmark(sequences=2, length=32, ngram=4, repeats=8, documents=DOCUMENTS)
-MODEL = EmbeddedGptNeo(
-    hidden_size=64, heads=2, vocab_size=400, max_length=96, window=8, epochs=10, learning_rate=6e-3
-)
+MODEL = EmbeddedGptNeo(hidden_size=64, heads=2, vocab_size=400, max_length=96, window=8, epochs=10, learning_rate=6e-3)
 EVALUATION = Evaluation(max_new_tokens=4)
 
 
@@ -51,8 +45,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     benchmark = BENCHMARK.model_copy(update={"source": str(source)})
     digests = prepared.digests
     assets = Assets(
-        benchmark=benchmark, data_digest=digests.data, model_digest=digests.model, start=str(prepared.start),
-        origin=MODEL, cache=str(folder / "cache"),
+        benchmark=benchmark,
+        data_digest=digests.data,
+        model_digest=digests.model,
+        start=str(prepared.start),
+        origin=MODEL,
+        cache=str(folder / "cache"),
     )
     payload = {"assets": assets.model_dump(mode="json"), "model": assets.start}
     start = run_baseline({**payload, "evaluation": EVALUATION.model_dump(mode="json")}, lambda _: None, Alone())
@@ -61,14 +59,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def run(
-    world: SimpleNamespace, name: str, objective: AnyObjective = Ihl(), *, rate: float = 1e-2, epochs: int = 20,
-    adapter: AnyAdapter = Fila(rank=8, fisher_rows=4), assets: Assets | None = None,
+    world: SimpleNamespace,
+    name: str,
+    objective: AnyObjective = Ihl(),
+    *,
+    rate: float = 1e-2,
+    epochs: int = 20,
+    adapter: AnyAdapter = Fila(rank=8, fisher_rows=4),
+    assets: Assets | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The last report and those before it; the model is in `folder / name`."""
     assets = assets or world.assets
     recipe = Recipe(
-        objective=objective, optimizer=AdamW(learning_rate=rate), adapter=adapter,
-        schedule=Schedule(epochs=epochs, batch_size=2, decay=False), evaluation=EVALUATION,
+        objective=objective,
+        optimizer=AdamW(learning_rate=rate),
+        adapter=adapter,
+        schedule=Schedule(epochs=epochs, batch_size=2, decay=False),
+        evaluation=EVALUATION,
     )
     digests = Digests(data=assets.data_digest, model=assets.model_digest)
     before: list[dict[str, Any]] = []
@@ -82,19 +89,23 @@ def run(
 
 
 def test_the_embedded_model_knows_what_it_saw_often(world: SimpleNamespace) -> None:
-    assert world.start["verdict"] == "complete" and world.prepared.oracle is None
+    assert world.start["verdict"] == "complete"
+    assert world.prepared.oracle is None
     assert world.start["memorization_accuracy"] > 0.9 > 0.6 > world.start["truth"]["memorization_accuracy"] > 0.1
     assert world.start["extraction_likelihood"] > 0.8 > 0.4 > world.start["truth"]["extraction_likelihood"]
     assert world.start["forget"] > 1.5
     model = load_model(world.prepared.start)
-    assert model.lm_head.weight is model.transformer.wte.weight and model.config.attention_layers == ["global", "local"]
+    assert model.lm_head.weight is model.transformer.wte.weight
+    assert model.config.attention_layers == ["global", "local"]
 
 
 def test_a_run_ends_when_the_sequences_are_forgotten(world: SimpleNamespace) -> None:
     last, before = run(world, "forgotten")
-    assert last["verdict"] == "complete" and 1 <= last["epoch"] < 20
+    assert last["verdict"] == "complete"
+    assert 1 <= last["epoch"] < 20
     assert [r["epoch"] for r in before] == [*range(1, last["epoch"])]
-    assert last["epochs_to_criterion"] == last["epoch"] and all(r["forget"] >= 1 > last["forget"] for r in before)
+    assert last["epochs_to_criterion"] == last["epoch"]
+    assert all(r["forget"] >= 1 > last["forget"] for r in before)
     for metric, threshold in world.start["truth"].items():
         assert metric == "perplexity" or last[metric] < threshold
     assert {s["split"] for s in last["samples"]} == {"forget", "dialogue"}
@@ -105,10 +116,17 @@ def test_the_saved_model_gives_the_reported_accuracy(world: SimpleNamespace) -> 
     last, _ = run(world, "saved", adapter=FullParameters(), rate=3e-3)
     model = load_model(world.folder / "saved" / "model")
     ids = context_for(world.assets).task.sequences.forget
-    assert memorization_accuracy(ids, greedy_guesses(model, ids, 1000)).mean() == pytest.approx(last["memorization_accuracy"])
+    assert memorization_accuracy(ids, greedy_guesses(model, ids, 1000)).mean() == pytest.approx(
+        last["memorization_accuracy"]
+    )
     rows = parquet.read_table(world.folder / "saved" / "rows.parquet").to_pylist()
-    by = {split: [row for row in rows if row["split"] == split] for split in ("forget", "validation", "dialogue", "choice")}
-    assert np.mean([row["memorization_accuracy"] for row in by["forget"]]) == pytest.approx(last["memorization_accuracy"])
+    by = {
+        split: [row for row in rows if row["split"] == split]
+        for split in ("forget", "validation", "dialogue", "choice")
+    }
+    assert np.mean([row["memorization_accuracy"] for row in by["forget"]]) == pytest.approx(
+        last["memorization_accuracy"]
+    )
     assert np.mean([row["extraction_likelihood"] for row in by["forget"]]) == last["extraction_likelihood"]
     assert np.mean([row["f1"] for row in by["dialogue"]]) == last["dialogue_f1"]
     tokens = [row["tokens"] for row in by["validation"]]
@@ -158,9 +176,7 @@ def test_score_gives_the_numbers_of_the_run(world: SimpleNamespace, tmp_path: Pa
 
     report, _ = run(world, "scored", epochs=2)
     start, target = str(world.prepared.start), tmp_path / "scores.json"
-    given = {
-        "benchmark.length": 32, "benchmark.sequences": 2, "benchmark.ngram": 4, "run.evaluation.max_new_tokens": 4
-    }
+    given = {"benchmark.length": 32, "benchmark.sequences": 2, "benchmark.ngram": 4, "run.evaluation.max_new_tokens": 4}
     settings = [word for key, value in given.items() for word in ("--set", f"{key}={value}")]
     names = [str(world.folder / "scored/model"), start]
     models = ["--benchmark", "tdec", "--source", world.assets.benchmark.source, "--start", start, "--base", start]
@@ -168,7 +184,8 @@ def test_score_gives_the_numbers_of_the_run(world: SimpleNamespace, tmp_path: Pa
         patch.setenv("LETHE_HOME", str(tmp_path))
         assert main([*names, *models, *settings, "--json", str(target)]) == 0
     found, of_start = (model["metrics"] for model in json.loads(target.read_text())["models"])
-    assert found == pytest.approx({name: report[name] for name in found}, rel=1e-4) and "extraction_likelihood" in found
+    assert found == pytest.approx({name: report[name] for name in found}, rel=1e-4)
+    assert "extraction_likelihood" in found
     assert of_start == {name: world.start[name] for name in of_start}
 
 

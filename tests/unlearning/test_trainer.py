@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.run import Engine
-from lethe.config.run import Evaluation
 from lethe.config.objective import (
     AnyObjective,
     Dpo,
@@ -25,19 +23,17 @@ from lethe.config.objective import (
     SimNpo,
 )
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
-from lethe.config.run import Digests, Recipe, UnlearnRun
-from lethe.config.run import Schedule
+from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.data.batches import Step
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.evaluation.likelihood import score
-from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
 from lethe.unlearning import trainer as module
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.worker_entry import run_trial
+from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
 from lethe.unlearning.outcome import Alone
-from lethe.unlearning.trainer import Stepper
-from lethe.unlearning.trainer import unlearn
+from lethe.unlearning.trainer import Stepper, unlearn
+from lethe.unlearning.worker_entry import run_trial
+
 from tests import tiny
 
 SOPHIA = Sophia(learning_rate=1e-3, hessian_interval=1)
@@ -50,8 +46,13 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
 
 def recipe(objective: AnyObjective, optimizer: AnyOptimizer = SOPHIA, *, stage: int = 0, **schedule: Any) -> Recipe:
     return Recipe(
-        objective=objective, optimizer=optimizer, adapter=FullParameters(), engine=Engine(stage=stage), seed=5,
-        schedule=Schedule(**{"epochs": 1, "batch_size": 6, **schedule}), evaluation=Evaluation(max_new_tokens=2),
+        objective=objective,
+        optimizer=optimizer,
+        adapter=FullParameters(),
+        engine=Engine(stage=stage),
+        seed=5,
+        schedule=Schedule(**{"epochs": 1, "batch_size": 6, **schedule}),
+        evaluation=Evaluation(max_new_tokens=2),
     )
 
 
@@ -67,7 +68,9 @@ def test_the_share_of_parameters_that_is_trained(assets: Assets) -> None:
     share = report(run.model_copy(update={"adapter": Lora(rank=2)}), context)["trained_share"]
     size = sum(p.numel() for p in context.start.parameters())
     added = share * size / (1 - share)  # of the base nothing
-    shapes = [m.weight.shape for n, m in context.start.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
+    shapes = [
+        m.weight.shape for n, m in context.start.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"
+    ]
     assert added == pytest.approx(2 * sum(map(sum, shapes)))
 
 
@@ -85,14 +88,19 @@ def test_each_begins_where_its_formula_says(assets: Assets) -> None:
     refused = score(context.start, refusals, pad=context.template.pad, token_budget=8192)
     simnpo = 2 / 2.5 * np.log1p(np.exp(-2.5 * answers.nll_mean)).mean()
     at_start = {
-        "gradient_ascent": -nll, "grad_diff": -nll, "kl": -nll, "simnpo": simnpo,
+        "gradient_ascent": -nll,
+        "grad_diff": -nll,
+        "kl": -nll,
+        "simnpo": simnpo,
         "preference_optimization": refused.nll_sum.sum() / refused.tokens.sum(),
-        "npo": 20 * math.log(2), "dpo": 20 * math.log(2),
+        "npo": 20 * math.log(2),
+        "dpo": 20 * math.log(2),
     }
     for name, value in at_start.items():
         assert found[name]["forget_loss"] == pytest.approx(value, rel=1e-4), name
     assert "retain_loss" not in found["gradient_ascent"]
-    assert found["kl"]["retain_loss"] == pytest.approx(0, abs=1e-6) and found["npo"]["retain_loss"] > 1
+    assert found["kl"]["retain_loss"] == pytest.approx(0, abs=1e-6)
+    assert found["npo"]["retain_loss"] > 1
     assert found["gradient_ascent"]["tokens"] < found["grad_diff"]["tokens"] < found["dpo"]["tokens"]
 
 
@@ -108,7 +116,9 @@ def test_only_refusals_that_are_met_are_scored_and_once(assets: Assets, monkeypa
     first = context.refusal_reference(seed=1, epochs=2, token_budget=512)
     again = context.refusal_reference(seed=1, epochs=2, token_budget=512)
     rows = context.refusals(1, 2).rows
-    assert again is first and scored == [len(rows)] and len(rows) <= 2 * len(context.forget)
+    assert again is first
+    assert scored == [len(rows)]
+    assert len(rows) <= 2 * len(context.forget)
     truth = -score(context.start, rows, pad=context.template.pad, token_budget=8192).nll_sum
     torch.testing.assert_close(first.double(), torch.from_numpy(truth), rtol=1e-5, atol=1e-5)
 
@@ -150,7 +160,8 @@ def test_weights_that_break_in_the_last_step_have_diverged(assets: Assets, monke
     monkeypatch.setattr(module, "Stepper", Breaking)
     found = report(recipe(GradDiff()), context_for(assets))
     assert (found["verdict"], found["reason"]) == (
-        "diverged", "the model's likelihoods are not finite after step 1 of 1"
+        "diverged",
+        "the model's likelihoods are not finite after step 1 of 1",
     )
 
 
@@ -162,11 +173,14 @@ def test_without_refusals_a_run_is_infeasible(tmp_path: Path) -> None:
         run = UnlearnRun(recipe=recipe(objective), digests=Digests(data=given.data_digest, model=given.model_digest))
         payload = {"run": run.model_dump(), "assets": given.model_dump(), "truth": None, "folder": str(tmp_path)}
         found = run_trial(payload, lambda _: None, Alone())
-        assert found["verdict"] == "infeasible" and str(tmp_path / "data") in found["reason"]
+        assert found["verdict"] == "infeasible"
+        assert str(tmp_path / "data") in found["reason"]
         assert "no refusals (idontknow.jsonl, one a line)" in found["reason"]
 
 
-def test_an_oracle_of_other_rows_is_refused_before_a_step(assets: Assets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_of_other_rows_is_refused_before_a_step(
+    assets: Assets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "Stepper", lambda *_: pytest.fail("training began"))
     run = UnlearnRun(recipe=recipe(GradDiff()), digests=Digests(data=assets.data_digest, model=assets.model_digest))
     other = {"digest": "x", "forget_truth_ratio": [1.0], "forget_loss": [1.0], "holdout_loss": [], "mia_min_k": None}
@@ -174,4 +188,5 @@ def test_an_oracle_of_other_rows_is_refused_before_a_step(assets: Assets, tmp_pa
         (tmp_path / "truth.json").write_text(json.dumps(stored))
         truth = {"truth": str(tmp_path / "truth.json"), "folder": str(tmp_path)}
         found = run_trial({"run": run.model_dump(), "assets": assets.model_dump(), **truth}, lambda _: None, Alone())
-        assert found["verdict"] == "infeasible" and reason in found["reason"]
+        assert found["verdict"] == "infeasible"
+        assert reason in found["reason"]

@@ -23,7 +23,11 @@ def test_warm_equals_fresh_in_every_order(world: int, tmp_path: Path, long: bool
     code = "import platform, sys; sys.path.insert(0, '.'); from tests.unlearning.warm_world import main; main(sys.argv[1], int(sys.argv[2]), __import__('json').loads(sys.argv[3]), sys.argv[4] == 'long')"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(world), json.dumps(fresh), "long" if long else ""],
-        cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=400,
+        cwd=ROOT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     result = json.loads((tmp_path / f"result{world}.json").read_text())

@@ -10,13 +10,21 @@ import torch.multiprocessing as multiprocessing
 
 from tests.unlearning import zero_world
 
-CASES = [(o, s, "fp32") for o in ("adamw", "sophia") for s in (0, 1, 2, 3)] + [
-    ("sophia", s, "bf16") for s in (0, 1, 2, 3)
-] + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
+CASES = (
+    [(o, s, "fp32") for o in ("adamw", "sophia") for s in (0, 1, 2, 3)]
+    + [("sophia", s, "bf16") for s in (0, 1, 2, 3)]
+    + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
+)
 
 
 # Without --long: every stage, optimizer, precision and objective, not each with each.
-LEFT_OUT = {("adamw", 1, "fp32"), ("adamw", 2, "fp32"), ("sophia", 0, "fp32"), ("sophia", 0, "bf16"), ("sophia", 2, "bf16")}
+LEFT_OUT = {
+    ("adamw", 1, "fp32"),
+    ("adamw", 2, "fp32"),
+    ("sophia", 0, "fp32"),
+    ("sophia", 0, "bf16"),
+    ("sophia", 2, "bf16"),
+}
 
 
 @pytest.fixture(scope="module")

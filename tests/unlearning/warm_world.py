@@ -11,12 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lethe.config.adapter import Fila, FullParameters, Lora
-from lethe.config.run import Engine
-from lethe.config.run import Evaluation
 from lethe.config.objective import Dpo, GradDiff, Ihl, Kl, Npo
 from lethe.config.optimizer import AdamW, Sophia
-from lethe.config.run import Recipe
-from lethe.config.run import Schedule
+from lethe.config.run import Engine, Evaluation, Recipe, Schedule
 from lethe.unlearning.assets import Assets
 
 SCHEDULE = Schedule(epochs=1, batch_size=3)
@@ -43,8 +40,13 @@ def recipes(world: int, long: bool) -> list[Recipe]:
     ]
     return [
         Recipe(
-            objective=objective, optimizer=optimizer, adapter=adapter, schedule=SCHEDULE, evaluation=EVALUATION,
-            engine=Engine(stage=stage, workers=world), seed=3,
+            objective=objective,
+            optimizer=optimizer,
+            adapter=adapter,
+            schedule=SCHEDULE,
+            evaluation=EVALUATION,
+            engine=Engine(stage=stage, workers=world),
+            seed=3,
         )
         for objective, optimizer, adapter, stage in (*parts, *more)
     ]
@@ -83,7 +85,6 @@ def serve(rank: int, world: int, rendezvous: str, plan: list[Recipe], assets: As
     """This rank's outcomes of the planned runs, one after another in this process."""
     import torch
     import torch.distributed as dist
-
     from lethe.pool.worker import Ranks
 
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world))
@@ -115,11 +116,9 @@ def in_children(world: int, plan: list[Recipe], assets: Assets, folder: Path, ta
 
 def main(folder: str, world: int, fresh: list[int], long: bool) -> None:
     """Every run in two or three orders in warm processes, and the runs `fresh` each in a process of its own."""
-    import peft  # noqa: F401
-
-    from lethe.unlearning.engine import import_deepspeed
-
     import lethe.unlearning.trainer  # noqa: F401
+    import peft  # noqa: F401
+    from lethe.unlearning.engine import import_deepspeed
 
     import_deepspeed()
 

@@ -8,29 +8,29 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM
-
-from lethe.config.optimizer import AdamW, Sophia
-from lethe.config.run import Recipe
 from lethe.config.adapter import FullParameters
-from lethe.config.run import Engine as EngineConfig
 from lethe.config.objective import Dpo, Kl, Npo
-from lethe.config.run import Schedule
+from lethe.config.optimizer import AdamW, Sophia
+from lethe.config.run import Engine as EngineConfig
+from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
 from lethe.data.refusals import draw_refusals
 from lethe.data.template import Encoded
+from lethe.models.forward import ScoredLM, scored_logits
+from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
-from lethe.models.forward import ScoredLM, scored_logits
 from lethe.unlearning.optim import make_optimizer, sample_keys, sampled_labels, sampled_loss
-from lethe.unlearning.engine import Engine
-from lethe.unlearning.trainer import learning_rate
-from lethe.unlearning.trainer import KIND_KEYS, Stepper
+from lethe.unlearning.trainer import KIND_KEYS, Stepper, learning_rate
+from transformers import LlamaConfig, LlamaForCausalLM
 
 STEPS, WORLD, INTERVAL = 20, 2, 4
 STATE = {
-    "adamw": ("exp_avg", "exp_avg_sq"), "kl": ("exp_avg", "exp_avg_sq"),
-    "sophia": ("m", "h"), "dpo": ("m", "h"), "released": ("m", "h"),
+    "adamw": ("exp_avg", "exp_avg_sq"),
+    "kl": ("exp_avg", "exp_avg_sq"),
+    "sophia": ("m", "h"),
+    "dpo": ("m", "h"),
+    "released": ("m", "h"),
 }
 OPTIMIZERS = {
     "adamw": AdamW(learning_rate=1e-3, weight_decay=0.1),
@@ -46,7 +46,11 @@ def model(seed: int = 0) -> LlamaForCausalLM:
     """A small random Llama, the same in every process."""
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
         max_position_embeddings=64,
     )
     return LlamaForCausalLM(config).float()

@@ -7,18 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-from torch import nn
-from transformers import PreTrainedModel
-
 from lethe.audits.leaks import Leaks, Questions, ask
+from lethe.benchmarks.base import AnyTruth, TdecTask, TofuTask, make_task
+from lethe.benchmarks.tdec.evaluation import TdecSet
 from lethe.config.run import Recipe
 from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.evaluation.distributed import RankShard
-from lethe.benchmarks.base import AnyTruth, TdecTask, TofuTask, make_task
-from lethe.benchmarks.tdec.evaluation import TdecSet
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Ranks
+from torch import nn
+from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -85,6 +84,4 @@ class Audited:
 
 def _only(evals: TdecSet, chosen: Sequence[int]) -> TdecSet:
     none = np.zeros(0, dtype=np.int64)
-    return replace(
-        evals, forget=evals.forget[list(chosen)], turns=(), prompts=(), questions=(), options=(), asked=none
-    )
+    return replace(evals, forget=evals.forget[list(chosen)], turns=(), prompts=(), questions=(), options=(), asked=none)

@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-from torch import nn
-
 from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
 from lethe.evaluation import metrics
-from lethe.evaluation.generation import generate
-from lethe.evaluation.metrics import rouge_l_recall
-from lethe.evaluation.likelihood import score
 from lethe.evaluation.distributed import RankShard, evaluating
+from lethe.evaluation.generation import generate
+from lethe.evaluation.likelihood import score
+from lethe.evaluation.metrics import rouge_l_recall
+from torch import nn
 
 
 @dataclass(frozen=True)

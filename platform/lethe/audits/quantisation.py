@@ -6,13 +6,12 @@ import copy
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
-
 from lethe.audits.base import Audited
 from lethe.config.audits import Quantisation, measured
 from lethe.models.adapters import target_modules, weight_of
 from lethe.records import AuditRecord
+from torch import Tensor
+from transformers import PreTrainedModel
 
 
 def quantise(audited: Audited, config: Quantisation) -> Iterator[AuditRecord]:

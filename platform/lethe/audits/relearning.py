@@ -7,22 +7,20 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from torch import nn
-
 from lethe.audits.base import Audited
 from lethe.audits.leaks import Questions
+from lethe.benchmarks.base import TdecTask
 from lethe.config.audits import Relearning, Source, relearned
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
-from lethe.config.run import Recipe
-from lethe.config.run import Schedule
+from lethe.config.run import Recipe, Schedule
 from lethe.data.template import Encoded
 from lethe.evaluation.distributed import RankShard
-from lethe.benchmarks.base import TdecTask
-from lethe.unlearning.methods.retrain import Descent
 from lethe.records import AuditRecord
 from lethe.unlearning.context import Context
+from lethe.unlearning.methods.retrain import Descent
 from lethe.unlearning.trainer import unlearn
+from torch import nn
 
 Measure = Callable[[nn.Module, RankShard], dict[str, float]]
 
@@ -124,7 +122,9 @@ class _Rest:
     def eval_set(self, config: Any) -> None:
         """Nothing that `measure` does not have."""
 
-    def evaluate(self, model: nn.Module, evals: None, config: Any, truth: None, share: RankShard, *, last: bool) -> _Result:
+    def evaluate(
+        self, model: nn.Module, evals: None, config: Any, truth: None, share: RankShard, *, last: bool
+    ) -> _Result:
         """A loss that is not a number makes every score 0, which is what it is worth."""
         return _Result(self.measure(model, share), finite=True)
 

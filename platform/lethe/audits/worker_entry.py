@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel
-
 from lethe.audits import AUDITS
 from lethe.audits.base import Audited
 from lethe.config.audits import Audits
 from lethe.config.run import Recipe
-from lethe.storage.replica import temporary_copy
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, put_adapter
+from lethe.storage.replica import temporary_copy
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.worker_entry import read_truth
 from lethe.unlearning.outcome import ReportFunction
+from lethe.unlearning.worker_entry import read_truth
+from transformers import PreTrainedModel
 
 
 def run_audit(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:

@@ -7,17 +7,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
-from torch import nn
-
-from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
-from lethe.config.run import Evaluation
-from lethe.data.rows import Benchmark
-from lethe.benchmarks.tdec.loading import Passages, Sequences, tokenised
-from lethe.data.template import Encoded, Template
-from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
-from lethe.benchmarks.tofu.evaluation import Result, evaluate
-from lethe.benchmarks.tofu.reference import ReferenceScores
-from lethe.evaluation.distributed import RankShard
 from lethe.benchmarks.tdec.evaluation import (
     TdecResult,
     TdecSet,
@@ -27,6 +16,16 @@ from lethe.benchmarks.tdec.evaluation import (
     measure_thresholds,
     whole_rows,
 )
+from lethe.benchmarks.tdec.loading import Passages, Sequences, tokenised
+from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
+from lethe.benchmarks.tofu.evaluation import Result, evaluate
+from lethe.benchmarks.tofu.reference import ReferenceScores
+from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
+from lethe.config.run import Evaluation
+from lethe.data.rows import Benchmark
+from lethe.data.template import Encoded, Template
+from lethe.evaluation.distributed import RankShard
+from torch import nn
 
 AnyEvalSet = EvalSet | TdecSet
 AnyResult = Result | TdecResult
@@ -85,7 +84,14 @@ class TofuTask:
         return build_eval_set(self.benchmark, self.template, config)
 
     def evaluate(
-        self, model: nn.Module, evals: EvalSet, config: Evaluation, truth: ReferenceScores | None, share: RankShard, *, last: bool
+        self,
+        model: nn.Module,
+        evals: EvalSet,
+        config: Evaluation,
+        truth: ReferenceScores | None,
+        share: RankShard,
+        *,
+        last: bool,
     ) -> Result:
         """See `Task`."""
         result = evaluate(model, evals, config, truth, rank=share.rank, world=share.world, gather=share.gather)

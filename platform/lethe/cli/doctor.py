@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 
-from lethe.ops.doctor.checks import run_checks
 from lethe.errors import EXIT_USER_ERROR, exit_codes
+from lethe.ops.doctor.checks import run_checks
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="doctor", description="Check this machine, the cluster and the services, and say how to mend what is wrong."
+        prog="doctor",
+        description="Check this machine, the cluster and the services, and say how to mend what is wrong.",
     )
     parser.add_argument("--quick", action="store_true", help="only what takes less than three seconds: starts nothing")
-    parser.add_argument("--grow", action="store_true", help="let an autoscaling cluster start the nodes that a run needs")
+    parser.add_argument(
+        "--grow", action="store_true", help="let an autoscaling cluster start the nodes that a run needs"
+    )
     return parser
 
 
@@ -33,11 +36,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def _full(grow: bool) -> int:
     """What needs a cluster: the one of RAY_ADDRESS, or one of our own for the time of the checks."""
+    import ray
     from lethe.ops.doctor.nodes import node_checks
     from lethe.ops.doctor.workers import Workers
     from lethe.pool.cluster import check_address, connect
-
-    import ray
 
     connect(check_address())
     try:

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.errors import UserError, exit_codes, unknown_name
+from lethe.storage.paths import root as storage_root
 from rich.console import Console as RichConsole
 from rich.markup import escape
 
-from lethe.errors import UserError, exit_codes, unknown_name
-from lethe.storage.paths import root as storage_root
-
 if TYPE_CHECKING:
+    from lethe.ops.disk_usage import Size, StudyUsage
     from lethe.ops.gc import Item
-    from lethe.ops.disk_usage import Size
-    from lethe.ops.disk_usage import StudyUsage
 
 PIPED_WIDTH = 200  # columns; a terminal has its own
 
@@ -27,8 +25,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Show what studies hold in the storage root, and free it. Running studies, MLflow's files and what"
         " a remaining study needs are left alone; nothing is asked, and nothing removed without --yes.",
     )
-    parser.add_argument("--study", action="append", default=[], metavar="ID", help="free this study: runs, models, trials")
-    parser.add_argument("--caches", action="store_true", help="free what is made again when missed, prepared models too")
+    parser.add_argument(
+        "--study", action="append", default=[], metavar="ID", help="free this study: runs, models, trials"
+    )
+    parser.add_argument(
+        "--caches", action="store_true", help="free what is made again when missed, prepared models too"
+    )
     parser.add_argument(
         "--older-than", type=float, metavar="DAYS",
         help="free studies that did not change for so long; with --study or --caches: only what of that is so old",
@@ -43,8 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 2 bad input."""
     args = _parser().parse_args(argv)
-    from lethe.ops.disk_usage import storage_snapshot
-    from lethe.ops.disk_usage import study_usages
+    from lethe.ops.disk_usage import storage_snapshot, study_usages
 
     if args.yes and not (args.study or args.caches or args.older_than is not None):
         raise UserError("--yes: name what to free: --study ID, --older-than DAYS, --caches")
@@ -62,8 +63,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _items(args: argparse.Namespace, studies: list[StudyUsage], root: Path) -> Iterator[Item]:
     """What the arguments ask for."""
-    from lethe.ops.gc import shared_items, study_item
     from lethe.ops.disk_usage import shared_usages
+    from lethe.ops.gc import shared_items, study_item
 
     def old_enough(size: Size) -> bool:
         return args.older_than is None or size.days >= args.older_than
@@ -81,7 +82,9 @@ def _items(args: argparse.Namespace, studies: list[StudyUsage], root: Path) -> I
     chosen = [study for study in chosen if old_enough(study.total)]
     yield from (study_item(study, root) for study in chosen)
     if args.caches:
-        yield from shared_items(shared_usages(root, [study for study in studies if study not in chosen]), old_enough, root)
+        yield from shared_items(
+            shared_usages(root, [study for study in studies if study not in chosen]), old_enough, root
+        )
 
 
 def _show(console: RichConsole, studies: list[StudyUsage], root: Path) -> None:
@@ -99,6 +102,8 @@ def _free(console: RichConsole, items: list[Item], yes: bool) -> None:
         if yes:
             item.free()
         word = "removed" if yes else "would remove"
-        console.print(f"{word} {escape(item.name)}  {format_size(item.size.bytes)}  {escape(item.note)}", soft_wrap=True)
+        console.print(
+            f"{word} {escape(item.name)}  {format_size(item.size.bytes)}  {escape(item.note)}", soft_wrap=True
+        )
     together = format_size(sum(item.size.bytes for item in items))
     console.print(f"{together} freed" if yes else f"{together} in all; nothing was removed: --yes does it")

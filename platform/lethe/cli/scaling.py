@@ -21,7 +21,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value")
     parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
     parser.add_argument("--dry-run", action="store_true", help="show the points and what they are predicted to need")
-    parser.add_argument("--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)")
+    parser.add_argument(
+        "--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)"
+    )
     return parser
 
 
@@ -46,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
-    from lethe.study.preflight import check_place
     from lethe.pool.cluster import check_address, in_job, prepare_environment
+    from lethe.study.preflight import check_place
 
     prepare_environment()
     address = check_address()
@@ -60,13 +62,12 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
 
     # Models of several sizes have no common front: nothing of it is registered.
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
-    from lethe.config.run import Digests
     from lethe.benchmarks.tofu.loading import load_benchmark
-    from lethe.study.preparation import locate
-    from lethe.reporting.scaling import write_scaling_report
-    from lethe.reporting.scaling import describe_scaling
-    from lethe.scaling.study import Study, prepare_models
+    from lethe.config.run import Digests
     from lethe.reporting.console import Console
+    from lethe.reporting.scaling import describe_scaling, write_scaling_report
+    from lethe.scaling.study import Study, prepare_models
+    from lethe.study.preparation import locate
     from lethe.study.resume import check_resumable, claim
     from lethe.study.session import Session
 
@@ -95,17 +96,27 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
 
 
 def _plan(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="scaling plan", description="Stage, workers, batch, memory and hours, on paper.")
+    parser = argparse.ArgumentParser(
+        prog="scaling plan", description="Stage, workers, batch, memory and hours, on paper."
+    )
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--model-params", type=float, metavar="N", help="parameters, e.g. 7e9: a Llama of about this size")
+    size.add_argument(
+        "--model-params", type=float, metavar="N", help="parameters, e.g. 7e9: a Llama of about this size"
+    )
     size.add_argument("--model", type=Path, metavar="DIR", help="a folder with a config.json")
     parser.add_argument("--gpu-memory", type=float, required=True, metavar="BYTES", help="of one device, e.g. 80e9")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
-    parser.add_argument("--lora-rank", type=int, metavar="R", help="LoRA on all linear layers; default: train every weight")
-    parser.add_argument("--batch", type=int, default=32, metavar="N", help="forget rows in a step, over all workers (32)")
+    parser.add_argument(
+        "--lora-rank", type=int, metavar="R", help="LoRA on all linear layers; default: train every weight"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=32, metavar="N", help="forget rows in a step, over all workers (32)"
+    )
     parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens of a row (256)")
     parser.add_argument("--answer", type=int, default=128, metavar="N", help="of these in the answer (128)")
-    parser.add_argument("--forget-rows", type=int, default=400, metavar="N", help="rows to forget (400, TOFU's forget10)")
+    parser.add_argument(
+        "--forget-rows", type=int, default=400, metavar="N", help="rows to forget (400, TOFU's forget10)"
+    )
     parser.add_argument("--epochs", type=int, default=5, metavar="N")
     parser.add_argument("--vocabulary", type=int, default=32_000, metavar="N", help="with --model-params (32000)")
     parser.add_argument("--rate", type=float, metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16)")
@@ -113,7 +124,7 @@ def _plan(argv: list[str]) -> int:
     for name, value in vars(args).items():
         if isinstance(value, int | float) and not value > 0:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
-    from lethe.scaling.plan import Question, RATE, answer
+    from lethe.scaling.plan import RATE, Question, answer
     from lethe.scaling.transformer import Transformer
 
     if args.model:
@@ -140,5 +151,3 @@ def _config(folder: Path) -> dict:
         return json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--model {folder}: no config.json that can be read ({type(error).__name__})") from None
-
-

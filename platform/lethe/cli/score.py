@@ -9,16 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
 from lethe.config.metrics import known_metrics
 from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
-from lethe.evaluation.lm_eval_tasks import with_tasks
 from lethe.errors import UserError, exit_codes, unknown_name
+from lethe.evaluation.lm_eval_tasks import with_tasks
 from lethe.storage.paths import atomic_write, check_root, writable
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from lethe.config.run import Engine
@@ -35,7 +34,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Score models side by side. What was scored before is read back.",
     )
     parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help="a folder (a run's or an adapter's, too), a hub id, or models:/name@alias"
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="a folder (a run's or an adapter's, too), a hub id, or models:/name@alias",
     )
     parser.add_argument(
         "--benchmark", default="tofu", metavar="STUDY", help="tofu, tdec, or a study whose data and evaluation count"
@@ -79,7 +81,9 @@ def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> No
         raise UserError("--oracle: tdec compares with the start model on unseen text: give --start")
     if not tdec and args.start:
         raise UserError("--start: tofu compares with an oracle: give --oracle")
-    known = {name: metric for name, metric in known_metrics(study.benchmark.name, study.tasks).items() if not metric.cost}
+    known = {
+        name: metric for name, metric in known_metrics(study.benchmark.name, study.tasks).items() if not metric.cost
+    }
     for name in metrics:
         if name not in known:
             raise unknown_name("metric", name, known)
@@ -104,8 +108,7 @@ def _has_oracle(study: Study, given: str | None) -> bool:
 def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     from lethe.benchmarks.tofu.loading import load_benchmark
     from lethe.study.model_lookup import find
-    from lethe.study.scoring import Scoring
-    from lethe.study.scoring import provenance_warnings, score_all
+    from lethe.study.scoring import Scoring, provenance_warnings, score_all
 
     models = [find(name, base=args.base) for name in args.models]
     rows, recipe = load_benchmark(study.benchmark), study.first_recipe()
@@ -132,8 +135,8 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 
 def _yardstick(study: Study, args: argparse.Namespace) -> ScoredModel | None:
     """The oracle, or for TDEC the start model: as given, else the study's own."""
-    from lethe.study.preparation import prepare
     from lethe.study.model_lookup import ScoredModel, find
+    from lethe.study.preparation import prepare
 
     if args.start or args.oracle not in (None, NONE):
         return find(args.start or args.oracle, "--start" if args.start else "--oracle", args.base)
@@ -159,7 +162,12 @@ def _progress(console: RichConsole, models: int) -> Iterator[Begin]:
     if not console.is_terminal:
         yield lambda name: console.print(f"scoring {name}", markup=False)
         return
-    columns = (SpinnerColumn(), TextColumn("scoring {task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    columns = (
+        SpinnerColumn(),
+        TextColumn("scoring {task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+    )
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("", total=models, completed=-1)
         yield lambda name: bar.update(task, description=name, advance=1)

@@ -17,7 +17,8 @@ ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="services", description="Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development."
+        prog="services",
+        description="Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development.",
     )
     parser.add_argument("--port", type=int, default=5000, metavar="N", help="MLflow's (5000), on loopback")
     parser.add_argument("--store-port", type=int, default=9000, metavar="N", help="the S3 store's (9000), on loopback")
@@ -31,7 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     from lethe.ops.dev_services.supervisor import run_services
 
     if store():
-        raise UserError(f"LETHE_HOME={root()} is where studies go; the services keep theirs in a folder: unset it for them")
+        raise UserError(
+            f"LETHE_HOME={root()} is where studies go; the services keep theirs in a folder: unset it for them"
+        )
     folder = writable(home()) / FOLDER
     try:
         with _ended_once(), run_services(folder, args.port, args.store_port) as running:

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from lethe.config.study import Study, load_study
-from lethe.evaluation.lm_eval_tasks import with_tasks
 from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, exit_codes
+from lethe.evaluation.lm_eval_tasks import with_tasks
 from lethe.storage.paths import check_root, writable
 
 
@@ -18,12 +18,18 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("study", help="a name in search_spaces/, or a YAML file")
     parser.add_argument("--trials", type=int, metavar="N", help="how many trials (search.trials)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the search (search.seed)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value, e.g. run.schedule.epochs=3")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value, e.g. run.schedule.epochs=3"
+    )
     parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
     parser.add_argument("--dry-run", action="store_true", help="show the resolved study and its first configurations")
-    parser.add_argument("--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)")
     parser.add_argument(
-        "--publish", metavar="URL", help="copy report, study.json and the front's models to s3://, gs:// or file:// in the end"
+        "--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)"
+    )
+    parser.add_argument(
+        "--publish",
+        metavar="URL",
+        help="copy report, study.json and the front's models to s3://, gs:// or file:// in the end",
     )
     return parser
 
@@ -46,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
-    from lethe.study.preflight import check_place
     from lethe.pool.cluster import check_address, in_job, prepare_environment
+    from lethe.study.preflight import check_place
 
     prepare_environment()
     address = check_address()
@@ -66,8 +72,8 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
         from lethe.search.warm_start import check_storage
 
         check_storage(study)
-    from lethe.study.preparation import locate, prepare
     from lethe.reporting.console import Console
+    from lethe.study.preparation import locate, prepare
     from lethe.study.resume import check_resumable, claim
     from lethe.study.session import Session
 
@@ -77,8 +83,8 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
         check_resumable(study, prepare(study.benchmark, study.model).digests)
     with Session(study, address) as session:
         prepared = prepare(study.benchmark, study.model)
-        from lethe.study.preflight import check_data, check_model
         from lethe.study.comparison import Comparison
+        from lethe.study.preflight import check_data, check_model
         from lethe.study.runner import Sweep
 
         check_data(study, prepared.benchmark)

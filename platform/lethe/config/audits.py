@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
+from pydantic import Field, model_validator
 
 Source = Literal["forget", "retain", "holdout"]
 AuditKind = Literal["paraphrase", "prefix", "first_words"]

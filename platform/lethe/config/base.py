@@ -67,7 +67,9 @@ def field_condition(model: type[BaseModel], field: str) -> dict[str, Any]:
 def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> bool:
     """Whether `model` has the field, and the values of others (`given`, else their defaults) leave it a meaning."""
     fields = model.model_fields
-    return field in fields and all(given.get(o, fields[o].default) == v for o, v in field_condition(model, field).items())
+    return field in fields and all(
+        given.get(o, fields[o].default) == v for o, v in field_condition(model, field).items()
+    )
 
 
 def canonical_json(value: Any) -> str:

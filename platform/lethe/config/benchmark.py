@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-
 from lethe.config.base import Frozen
+from pydantic import Field, model_validator
 
 EMBEDDED = "embedded"
 
@@ -60,7 +59,9 @@ class TdecBenchmark(Frozen):
     """Training-data extraction (Jang et al. 2022, arXiv 2210.01504), as LoKU uses it: METHODS section 5."""
 
     name: Literal["tdec"] = "tdec"
-    source: str = Field(EMBEDDED, min_length=1, description="'embedded', or a folder: see lethe.benchmarks.tdec.loading")
+    source: str = Field(
+        EMBEDDED, min_length=1, description="'embedded', or a folder: see lethe.benchmarks.tdec.loading"
+    )
     sequences: int = Field(8, ge=1, description="the first so many of forget.jsonl are forgotten, the others kept")
     length: int = Field(200, ge=8, description="tokens in a sequence")
     ngram: int = Field(10, ge=1, description="n of the extraction likelihood")

@@ -9,9 +9,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import lethe
+import yaml
 from lethe.errors import UserError, unknown_name
 
 Raw = dict[str, Any]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
-
 from lethe.config.base import Frozen
+from pydantic import Field, model_validator
 
 
 class EmbeddedModel(Frozen):

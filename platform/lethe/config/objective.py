@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, Field
-
 from lethe.config.base import Frozen
-
+from pydantic import BaseModel, Field
 
 TOPICS = "{topics}"
 

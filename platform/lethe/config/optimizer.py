@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
-
 from lethe.config.base import Frozen, only_where
+from pydantic import Field
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 

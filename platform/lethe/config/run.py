@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
-
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
 from lethe.config.objective import AnyObjective, Npo, ignored_fields
 from lethe.config.optimizer import AdamW, AnyOptimizer
+from pydantic import Field
 
 
 class Engine(Frozen):
@@ -91,7 +90,9 @@ class Recipe(Frozen):
 
     def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Without what the objective does not read, so that trials which do the same have the same digest."""
-        return {key: value for key, value in super().kept(dumped).items() if key not in ignored_fields(type(self.objective))}
+        return {
+            key: value for key, value in super().kept(dumped).items() if key not in ignored_fields(type(self.objective))
+        }
 
 
 class Digests(Frozen):

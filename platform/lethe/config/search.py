@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
-
 from lethe.config.addresses import check_database, without_password
 from lethe.config.base import Frozen
 from lethe.config.metrics import Direction
+from pydantic import Field, field_validator, model_validator
 
 
 class Goal(Frozen):

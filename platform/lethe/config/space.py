@@ -14,13 +14,11 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-
 from lethe.config.base import Frozen, is_used
 from lethe.config.objective import ignored_fields
 from lethe.config.run import Recipe
 from lethe.config.validation_errors import must
-
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 Scalar = bool | int | float | str | None
 

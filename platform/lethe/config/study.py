@@ -7,38 +7,31 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
-
 from lethe.config import loading
-from lethe.config.space import assemble, resolved
 from lethe.config.audits import Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
-from lethe.config.run import Checkpoint
+from lethe.config.comparison import Arm, Compare, arm_parts, check_read
+from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.run import Checkpoint, Recipe
+from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
+from lethe.config.space import Choice, Parameter, assemble, resolved
 from lethe.config.validation import (
     check_benchmark,
-    check_goals,
-    check_needs,
-    check_origin,
-    check_run_and_space,
-    check_stages,
-)
-from lethe.config.validation import (
     check_comparison,
     check_first,
+    check_goals,
     check_learning,
+    check_needs,
+    check_origin,
     check_repeatable,
+    check_run_and_space,
     check_rungs,
+    check_stages,
 )
-from lethe.config.comparison import Arm, Compare, arm_parts, check_read
-from lethe.config.search import Confirm
 from lethe.config.validation_errors import to_user_error
-from lethe.config.model import AnyModel, EmbeddedModel
-from lethe.config.run import Recipe
-from lethe.config.search import Goal, Search
-from lethe.config.space import Choice, Parameter
-from lethe.config.search import AnyStopping, NoStopping, Stop
 from lethe.errors import UserError
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine
 
@@ -126,7 +119,9 @@ class Study(Frozen):
         if self.compare is None:
             return ()
         arms = self.compare.arms.items()
-        return tuple(Member(name, seed, self._member(name, arm, seed)) for seed in self.compare.seeds for name, arm in arms)
+        return tuple(
+            Member(name, seed, self._member(name, arm, seed)) for seed in self.compare.seeds for name, arm in arms
+        )
 
     def _member(self, name: str, arm: Arm, seed: int) -> Study:
         whole = self.model_dump(mode="json", exclude={"compare"})
@@ -135,7 +130,11 @@ class Study(Frozen):
             parts = arm_parts({**self.run, "seed": seed}, self.space, arm)
             alone = {} if parts["space"] else {"trials": 1}
             search = {**whole["search"], "seed": seed, "storage": self.search.storage, **alone}
-            whole |= {"name": f"{self.name}-{name}-{seed}".replace("+", "-"), "search": search, "tracking": self.tracking}
+            whole |= {
+                "name": f"{self.name}-{name}-{seed}".replace("+", "-"),
+                "search": search,
+                "tracking": self.tracking,
+            }
             return Study.model_validate({**whole, **parts})
         except ValidationError as error:
             raise to_user_error(error, Study, where) from None

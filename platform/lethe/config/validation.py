@@ -9,8 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
 from lethe.config.audits import Audits
 from lethe.config.base import field_condition
 from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
@@ -23,7 +21,7 @@ from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Search, Stop
 from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
 from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError, unknown_name
-
+from pydantic import BaseModel, ValidationError
 
 Run = Mapping[str, Any]
 Space = Mapping[str, Parameter]
@@ -46,7 +44,9 @@ def check_needs(goals: Mapping[str, Goal], benchmark: AnyBenchmark, model: AnyMo
     if not run.get("evaluation", {}).get("gradnorm"):
         refuse_needing("gradnorm", "set run.evaluation.gradnorm=true", goals, benchmark)
     elif run.get("engine", {}).get("stage") == 3:
-        raise UserError("run.evaluation.gradnorm: needs whole weights, and stage 3 shards them: set run.engine.stage to 0, 1 or 2")
+        raise UserError(
+            "run.evaluation.gradnorm: needs whole weights, and stage 3 shards them: set run.engine.stage to 0, 1 or 2"
+        )
     if isinstance(model, PretrainedModel) and model.oracle is None:
         refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
 
@@ -75,7 +75,9 @@ def check_benchmark(benchmark: AnyBenchmark, model: AnyModel, run: Run, space: S
     for name in possible(run, space)["objective"]:
         if name in asking:
             known = sorted(variants("objective").keys() - set(asking))
-            raise UserError(f"objective.name: {name} needs questions, and tdec has none: choose from {', '.join(known)}")
+            raise UserError(
+                f"objective.name: {name} needs questions, and tdec has none: choose from {', '.join(known)}"
+            )
     if isinstance(model, PretrainedModel) and model.oracle is not None:
         raise UserError("model.oracle: tdec compares with the start model on unseen text: leave it out")
     if isinstance(model, EmbeddedModel) and model.max_length < benchmark.length:
@@ -112,7 +114,9 @@ def check_run_and_space(run: Run, space: Space) -> None:
                 raise UserError(f"run.{key}: {reason}, given {value!r}")
     for key, parameter in space.items():
         if key.startswith("evaluation."):
-            raise UserError(f"space.{key}: start model and oracle are scored once, so trials share one evaluation: set run.{key}")
+            raise UserError(
+                f"space.{key}: start model and oracle are scored once, so trials share one evaluation: set run.{key}"
+            )
         _check_parameter(key, parameter, names)
     for section, keys in (("run", fixed), ("space", space)):
         for key in keys:
@@ -197,7 +201,9 @@ def _check_read(section: str, key: str, objectives: list[str]) -> None:
     family = key.partition(".")[0]
     if all(family in ignored_fields(variants("objective")[name]) for name in objectives):
         out = f"run.{family}" if section == "run" else f"space.{key}"
-        raise UserError(f"{section}.{key}: {', '.join(objectives)} reads no {family}: take it out with --set {out}=null")
+        raise UserError(
+            f"{section}.{key}: {', '.join(objectives)} reads no {family}: take it out with --set {out}=null"
+        )
 
 
 def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tuple[type[BaseModel], str]]) -> None:
@@ -298,7 +304,9 @@ def check_repeatable(search: Search, goals: Mapping[str, Goal], stopping: AnySto
 def check_learning(search: Search) -> None:
     """Refuse to start warm with a sampler that looks at its own trials only, or at none."""
     if search.warm_start and search.sampler in ("random", "nsga2"):
-        raise UserError(f"search.warm_start: {search.sampler} does not learn from another study's trials: use tpe or gp")
+        raise UserError(
+            f"search.warm_start: {search.sampler} does not learn from another study's trials: use tpe or gp"
+        )
 
 
 def check_comparison(search: Search) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
-
 from lethe.errors import UserError, unknown_name
+from pydantic import BaseModel, ValidationError
 
 
 def to_user_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> UserError:
@@ -44,7 +43,7 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
 
 
 def must(message: str) -> str:
-    """pydantic's "Input should be ..." after a key."""
+    """Pydantic's "Input should be ..." after a key."""
     return re.sub(r"^[A-Z]\w* should ", "must ", message)
 
 

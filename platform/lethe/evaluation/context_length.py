@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
-from torch import nn
-
 from lethe.data.template import Encoded
 from lethe.errors import UserError
+from torch import nn
 
 NAMED = 3  # of the rows that are too long
 

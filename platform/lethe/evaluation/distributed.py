@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-
 COPY_BYTES = 4 * 2**30  # of weights; a larger model keeps its adapters apart
 
 

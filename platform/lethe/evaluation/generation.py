@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from lethe.evaluation.kv_cache import Pool, growing_cache, masks_itself, release
 from lethe.evaluation.likelihood import most_logits
+from torch import Tensor, nn
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
 DROP = 8  # rows leave the batch once one in so many is done

@@ -17,12 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
 from lethe.data.template import Encoded
 from lethe.evaluation.kv_cache import masks_itself
 from lethe.models.forward import scored_logits
-
+from torch import Tensor, nn
 
 TOLERANCE = 0.05  # of the spread of logits: rounding is far below, a token that sees too much far above
 

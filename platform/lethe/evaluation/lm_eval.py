@@ -19,6 +19,13 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 from datasets.utils.logging import disable_progress_bar
 from jinja2.sandbox import SandboxedEnvironment
+from lethe.config.run import Evaluation, LmEval
+from lethe.data.template import Encoded, Template
+from lethe.errors import UserError, unknown_name
+from lethe.evaluation.distributed import RankShard, evaluating
+from lethe.evaluation.generation import generate
+from lethe.evaluation.likelihood import score
+from lethe.evaluation.lm_eval_tasks import own_tasks
 from lm_eval import utils
 from lm_eval.api import task as its_tasks
 from lm_eval.api.instance import Instance
@@ -29,14 +36,6 @@ from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import nn
-
-from lethe.config.run import Evaluation, LmEval
-from lethe.evaluation.lm_eval_tasks import own_tasks
-from lethe.data.template import Encoded, Template
-from lethe.errors import UserError, unknown_name
-from lethe.evaluation.generation import generate
-from lethe.evaluation.likelihood import score
-from lethe.evaluation.distributed import RankShard, evaluating
 
 TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 MOST_NEW_TOKENS = 256  # the harness's own default
@@ -51,7 +50,10 @@ def measure_tasks(model: nn.Module, template: Template, config: Evaluation, shar
     with evaluating(model), _boxed():
         lm = _Scorer(model, template, config.token_budget, share)
         found = evaluate(
-            lm, {"tasks": tasks, "groups": {}, "group_map": {}}, limit=config.lm_eval.limit, bootstrap_iters=0,
+            lm,
+            {"tasks": tasks, "groups": {}, "group_map": {}},
+            limit=config.lm_eval.limit,
+            bootstrap_iters=0,
             log_samples=False,
         )
     return {f"lm_eval_{name}": _value(found["results"][name], _chosen(task)) for name, task in tasks.items()}
@@ -69,7 +71,9 @@ def check_names(names: Sequence[str], own: Mapping[str, Any]) -> None:
             raise unknown_name("task in run.evaluation.lm_eval.tasks", name, own)
         near = get_close_matches(name, manager.all_subtasks, n=5)
         hint = f": choose from {', '.join(near)}" if near else ""
-        raise UserError(f"run.evaluation.lm_eval.tasks: lm-eval has no task {name!r}{hint} (`lm-eval ls tasks` lists all)")
+        raise UserError(
+            f"run.evaluation.lm_eval.tasks: lm-eval has no task {name!r}{hint} (`lm-eval ls tasks` lists all)"
+        )
 
 
 @cache
@@ -102,7 +106,11 @@ def _load(name: str, settings: dict[str, Any] | None, manager: TaskManager | Non
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"evaluation.lm_eval: cannot load the task {name}: {type(error).__name__}: {first}") from error
     if task.OUTPUT_TYPE not in TYPES or getattr(task, "UNSAFE_CODE", False):
-        kind = "runs code that the model writes" if getattr(task, "UNSAFE_CODE", False) else f"is of type {task.OUTPUT_TYPE}"
+        kind = (
+            "runs code that the model writes"
+            if getattr(task, "UNSAFE_CODE", False)
+            else f"is of type {task.OUTPUT_TYPE}"
+        )
         raise UserError(f"evaluation.lm_eval: the task {name} {kind}: choose one of type {', '.join(TYPES)}")
     _chosen(task)
     return task
@@ -183,7 +191,9 @@ class _Scorer(LM):
         prompts = [self._ids(request.args[0]) for request in requests]
         for i, request in enumerate(requests):
             if request.args[1].get("do_sample"):
-                raise UserError(f"evaluation.lm_eval: the task {request.task_name} samples its answers: ours are greedy")
+                raise UserError(
+                    f"evaluation.lm_eval: the task {request.task_name} samples its answers: ours are greedy"
+                )
             groups[int(request.args[1].get("max_gen_toks", MOST_NEW_TOKENS))].append(i)
         said = [""] * len(requests)
         for most, chosen in groups.items():
@@ -208,7 +218,11 @@ class _Scorer(LM):
         continuation is the beginning of a text."""
         kept = context.rstrip()
         before = self._ids(kept)
-        whole = self._ids(kept + context[len(kept) :] + continuation) if kept else before + self._plain(context + continuation)
+        whole = (
+            self._ids(kept + context[len(kept) :] + continuation)
+            if kept
+            else before + self._plain(context + continuation)
+        )
         if len(whole) <= len(before):
             raise UserError(f"evaluation.lm_eval: the continuation {continuation!r} has no tokens")
         return Encoded(whole, len(before))

@@ -14,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lethe.config.run import LmEval
 from lethe.config.loading import merge, parse
+from lethe.config.run import LmEval
 from lethe.config.study import Study
-from lethe.storage.replica import ensure_local, local_path
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, check_root, home
+from lethe.storage.replica import ensure_local, local_path
 
 Raw = dict[str, Any]
 
@@ -56,7 +56,9 @@ def keep(folder: Path) -> str:
         raise UserError(f"run.{KEY}.path: there is no folder {folder}")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     if (size := sum(path.stat().st_size for path in files)) > MOST_BYTES:
-        raise UserError(f"run.{KEY}.path: {folder} has {size / 2**20:.0f} MiB: give a folder of tasks and their data alone")
+        raise UserError(
+            f"run.{KEY}.path: {folder} has {size / 2**20:.0f} MiB: give a folder of tasks and their data alone"
+        )
     whole = hashlib.sha256()
     for path in files:
         whole.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())

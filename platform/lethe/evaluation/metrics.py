@@ -46,7 +46,7 @@ def ks_test(a: np.ndarray, b: np.ndarray) -> KsResult:
 
 
 def _largest_gap(a: np.ndarray, b: np.ndarray) -> int:
-    """m n D, an integer: max over values v of |n #(a <= v) - m #(b <= v)|."""
+    """M n D, an integer: max over values v of |n #(a <= v) - m #(b <= v)|."""
     a, b = (np.sort(np.where(np.isnan(x), np.inf, x)) for x in (a, b))
     pooled = np.concatenate([a, b])
     counts = (np.searchsorted(x, pooled, "right") for x in (a, b))
@@ -55,7 +55,7 @@ def _largest_gap(a: np.ndarray, b: np.ndarray) -> int:
 
 
 def _log_tail(m: int, n: int, gap: int) -> float:
-    """ln P(a random lattice path from (0, 0) to (m, n) meets |n i - m j| >= gap).
+    """Ln P(a random lattice path from (0, 0) to (m, n) meets |n i - m j| >= gap).
 
     Under the null every order of the pooled sample is equally likely, so from (i, j) the next draw is of the
     first sample with probability (m - i) / (m + n - i - j). Backwards over antidiagonals, all terms positive:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from lethe.storage.paths import atomic_write
 
 Columns = dict[str, list[Any]]

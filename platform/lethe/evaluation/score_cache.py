@@ -17,11 +17,10 @@ from typing import Any, Literal, Self
 
 import lethe
 from lethe.config.base import Frozen, short_digest
-from lethe.config.run import Engine
-from lethe.config.run import Evaluation
-from lethe.storage.replica import local_path
+from lethe.config.run import Engine, Evaluation
 from lethe.records import ModelScores
 from lethe.storage.paths import atomic_write, home
+from lethe.storage.replica import local_path
 
 CODE = ("evaluation/*.py", "benchmarks/*/*.py", "data/template.py", "models/forward.py", "models/loading.py")
 LIBRARIES = ("torch", "transformers")

@@ -1,6 +1,6 @@
 """How much each output row of a layer matters to the forget rows and not to the retain rows: FILA's weights.
 
-    w_i = sqrt(sum_j F_f[i, j] / (F_r[i, j] + eps)),   F = E[(d NLL / d W)^2]   (LoKU, arXiv 2408.06621).
+w_i = sqrt(sum_j F_f[i, j] / (F_r[i, j] + eps)),   F = E[(d NLL / d W)^2]   (LoKU, arXiv 2408.06621).
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from lethe.config.adapter import Fila
+from lethe.data.template import Encoded
+from lethe.models.adapters import target_modules
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
-
-from lethe.config.adapter import Fila
-from lethe.data.template import Encoded
-from lethe.models.adapters import target_modules
 
 Part = tuple[float, Sequence[Encoded]]  # rows behind one squared gradient, and its share of the Fisher
 
@@ -24,7 +23,7 @@ Part = tuple[float, Sequence[Encoded]]  # rows behind one squared gradient, and 
 def row_weights(
     model: PreTrainedModel, forget: Sequence[Encoded], retain: Sequence[Encoded], config: Fila
 ) -> dict[str, Tensor]:
-    """w [out] fp32 of each target, from the first `fisher_rows` forget rows and as many retain rows, evenly spread.
+    """W [out] fp32 of each target, from the first `fisher_rows` forget rows and as many retain rows, evenly spread.
 
     `fisher: example` averages the rows' squared gradients of their mean answer NLL, as published; `batch` squares the
     gradient of each batch's mean token NLL and weighs it by its tokens, as released. A relative eps is a share of the

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lethe.models.adapters import START, TRAINED
+from lethe.models.loading import ADAPTER
+from lethe.storage.paths import atomic_folder
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
-
-from lethe.models.adapters import START, TRAINED
-from lethe.models.loading import ADAPTER
-from lethe.storage.paths import atomic_folder
 
 
 def save_model(
@@ -89,7 +88,7 @@ def _layers(model: PreTrainedModel | PeftModel) -> dict[str, LoraLayer]:
 
 
 def _change(layer: LoraLayer) -> Tensor:
-    """s (B A - B0 A0) in fp32, in the shape that the base layer stores."""
+    """S (B A - B0 A0) in fp32, in the shape that the base layer stores."""
     products = [
         layer.scaling[adapter] * (layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float())
         for adapter in (TRAINED, START)

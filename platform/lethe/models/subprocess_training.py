@@ -20,11 +20,9 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
+import lethe
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-import lethe
-
 
 ProgressReport = Callable[[str, float], None]  # name of a training, its finished share
 
@@ -141,10 +139,9 @@ def child() -> None:
 
     Ends when nobody reads it any more.
     """
+    from lethe.config.model import AnyEmbedded
     from pydantic import TypeAdapter
     from tokenizers import Tokenizer
-
-    from lethe.config.model import AnyEmbedded
 
     work = json.load(sys.stdin)
     report = os.fdopen(os.dup(1), "w", buffering=1)

@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.markup import escape
-from rich.table import Table
-
 from lethe.errors import UserError
 from lethe.ops.disk_usage import LEFT, SharedUsage, Size, StudyUsage, format_size, remove
 from lethe.search.storages import open_storage
 from lethe.storage.paths import home, store
 from lethe.study.resume import LEASE, hold
 from lethe.tracking.registered_models import registered_runs
+from rich.markup import escape
+from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,9 @@ def shared_items(kinds: Iterable[SharedUsage], old_enough: Callable[[Size], bool
         paths = [path for path, each in kind.entries.items() if old_enough(each)]
         if paths:
             whole = sum((kind.entries[path] for path in paths), Size())
-            yield Item(kind.name, whole, f"{len(paths)} entries: {kind.about}", lambda paths=paths: _remove(paths, root))
+            yield Item(
+                kind.name, whole, f"{len(paths)} entries: {kind.about}", lambda paths=paths: _remove(paths, root)
+            )
 
 
 def _lost(study: StudyUsage) -> Iterator[str]:

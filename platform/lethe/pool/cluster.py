@@ -20,10 +20,11 @@ import lethe
 from lethe.errors import UserError
 from lethe.storage.paths import ROOT_VARIABLE, root
 
-
 LIMIT_S = 3.0
 HANDSHAKE_KEY = {"key": b"CLUSTER_METADATA", "namespace": b"cluster"}
-TOKEN = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to the token that its head was started with"
+TOKEN = (
+    "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to the token that its head was started with"
+)
 
 
 def handshake(address: str) -> dict[str, str]:
@@ -50,7 +51,6 @@ def _token() -> tuple[tuple[str, str], ...]:
     if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
         return ()
     from ray._raylet import AuthenticationTokenLoader
-
     from ray.exceptions import AuthenticationError
 
     loader = AuthenticationTokenLoader.instance()

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import ray
-
 from lethe.errors import StudyBrokenError
 from lethe.pool.run_queue import ReportPayload
 

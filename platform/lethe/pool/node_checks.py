@@ -52,7 +52,9 @@ def gpus() -> list[str]:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=True)
     except (OSError, subprocess.SubprocessError):
         return []
-    return [line.partition(": ")[2].partition(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU")]
+    return [
+        line.partition(": ")[2].partition(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU")
+    ]
 
 
 def facts(where: str, name: str, word: str) -> dict[str, Any]:
@@ -120,9 +122,13 @@ def check_node(node: dict[str, Any]) -> str:
         found = ray.get(asked, timeout=LIMIT_S)
         back = read_note(where, theirs) == word
     except ray.exceptions.GetTimeoutError:
-        raise UserError(f"{address} gives no answer within {LIMIT_S:g} s: `ray status`, and its logs, say why") from None
+        raise UserError(
+            f"{address} gives no answer within {LIMIT_S:g} s: `ray status`, and its logs, say why"
+        ) from None
     except (ray.exceptions.RayError, OSError) as error:
-        raise UserError(f"{address} cannot run a task: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        raise UserError(
+            f"{address} cannot run a task: {(str(error).splitlines() or [type(error).__name__])[0]}"
+        ) from None
     finally:
         for name in (mine, theirs):
             remove_note(where, name)
@@ -132,12 +138,20 @@ def check_node(node: dict[str, Any]) -> str:
 def _judged(address: str, resources: dict[str, float], found: dict[str, Any], back: bool) -> str:
     """What a node said, next to what it should say."""
     here = versions()
-    if other := [f"{n} {found['versions'].get(n)} (driver {here[n]})" for n in COMPARED if found["versions"].get(n) != here[n]]:
-        raise UserError(f"{address} has {', '.join(other)}: install requirements.lock there, or use the same image everywhere")
+    if other := [
+        f"{n} {found['versions'].get(n)} (driver {here[n]})" for n in COMPARED if found["versions"].get(n) != here[n]
+    ]:
+        raise UserError(
+            f"{address} has {', '.join(other)}: install requirements.lock there, or use the same image everywhere"
+        )
     if found["storage"] or not back:
         why = found["storage"] or "what it writes does not arrive"
         mend = "give its credentials to every node" if store() else "mount one folder on every node"
         raise UserError(f"{address} does not share LETHE_HOME={root()} ({why}): {mend}")
     if len(found["gpus"]) < resources.get("GPU", 0):
-        raise UserError(f"{address} shows {len(found['gpus'])} GPUs, Ray counts {resources['GPU']:g}: look at nvidia-smi there")
-    return f"{address}: {resources.get('CPU', 0):g} CPU, {', '.join(found['gpus']) or 'no GPU'}, our versions, our storage"
+        raise UserError(
+            f"{address} shows {len(found['gpus'])} GPUs, Ray counts {resources['GPU']:g}: look at nvidia-smi there"
+        )
+    return (
+        f"{address}: {resources.get('CPU', 0):g} CPU, {', '.join(found['gpus']) or 'no GPU'}, our versions, our storage"
+    )

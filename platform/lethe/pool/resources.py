@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from lethe.config.run import Engine
 from lethe.errors import UserError
 
-
 # Tune refuses an empty request, and a sliver of CPU would leave no whole core for the last group. Every head node
 # has this resource, so bookkeeping actors live there and off preemptible nodes.
 HEAD_SLIVER = {"node:__internal_head__": 0.001}

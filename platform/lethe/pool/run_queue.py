@@ -263,12 +263,7 @@ class RunQueue:
     # Inside
 
     def _ready(self, group: _Group, incarnation: int) -> bool:
-        return (
-            self._closed
-            or group.dissolved
-            or group.incarnation != incarnation
-            or self._wanted(group.shape)
-        )
+        return self._closed or group.dissolved or group.incarnation != incarnation or self._wanted(group.shape)
 
     def _unwanted(self, run: _Run) -> bool:
         return run.stopped or self._closed or self._abandoned is not None

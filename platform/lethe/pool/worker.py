@@ -17,12 +17,11 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
-from ray import train
-from ray.train.collective import broadcast_from_rank_zero
-
-from lethe.unlearning.outcome import classify_failure
 from lethe.pool.resources import Shape
 from lethe.storage.paths import home
+from lethe.unlearning.outcome import classify_failure
+from ray import train
+from ray.train.collective import broadcast_from_rank_zero
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0

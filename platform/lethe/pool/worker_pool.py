@@ -25,6 +25,12 @@ from typing import Any
 from unittest.mock import patch
 
 import ray
+from lethe.errors import StudyBrokenError
+from lethe.pool.jobs import QueuedRun
+from lethe.pool.resources import HEAD_SLIVER, Resources, Shape, nodes, require, room, shown
+from lethe.pool.run_queue import ReportPayload, RunQueue
+from lethe.pool.worker import work
+from lethe.storage.paths import home
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.train.v2._internal.execution.context import TrainRunContext
@@ -32,13 +38,6 @@ from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import worker_group
 from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
 from ray.util import get_placement_group, placement_group_table, remove_placement_group
-
-from lethe.errors import StudyBrokenError
-from lethe.pool.jobs import QueuedRun
-from lethe.pool.resources import HEAD_SLIVER, Resources, Shape, nodes, require, room, shown
-from lethe.pool.run_queue import ReportPayload, RunQueue
-from lethe.pool.worker import work
-from lethe.storage.paths import home
 
 
 class AskedOnce(FixedScalingPolicy):
@@ -351,7 +350,9 @@ class Pool:
                 num_workers=shape.workers, use_gpu=shape.device == "cuda", resources_per_worker=shape.per_worker()
             ),
             run_config=RunConfig(
-                name=self._title(name), storage_path=str(self._folder), failure_config=FailureConfig(max_failures=MAX_FAILURES)
+                name=self._title(name),
+                storage_path=str(self._folder),
+                failure_config=FailureConfig(max_failures=MAX_FAILURES),
             ),
         )
         try:

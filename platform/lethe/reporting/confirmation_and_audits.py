@@ -9,8 +9,8 @@ from statistics import mean
 
 from lethe.config.audits import FULL, LEAKS, VARIANTS
 from lethe.records import AuditRecord, StudyRecord, TrialRecord
-from lethe.reporting.trial_views import value, winners
 from lethe.reporting.scales import format_count, format_number
+from lethe.reporting.trial_views import value, winners
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def describe_optimism(record: StudyRecord) -> str:
         return ""
     kept = sum(trial.confirmation is not None and trial.confirmation.confirmed for trial in members)
     seeds = max(len(trial.confirmation.runs) for trial in members if trial.confirmation)
-    said = [f"{kept} of {format_count(len(members), 'front member')} stay on the front by the mean of {seeds} fresh seeds."]
+    said = [
+        f"{kept} of {format_count(len(members), 'front member')} stay on the front by the mean of {seeds} fresh seeds."
+    ]
     if parts := [_seen(found) for found in optimism(record)]:
         chosen = f"How optimistic a front chosen from {format_count(len(record.trials), 'noisy trial')} is"
         said.append(f"{chosen}: on average the search saw {' and '.join(parts)} than the fresh runs are.")
@@ -82,7 +84,9 @@ def describe_optimism(record: StudyRecord) -> str:
 
 def _seen(found: Optimism) -> str:
     better = "better" if found.too_good > 0 else "worse"
-    return f"{found.metric} {format_number(abs(found.too_good))} {better} ({found.share:.0%} of the members looked better)"
+    return (
+        f"{found.metric} {format_number(abs(found.too_good))} {better} ({found.share:.0%} of the members looked better)"
+    )
 
 
 def audit_tables(record: StudyRecord) -> list[AuditTable]:

@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
-
-from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
 
 if TYPE_CHECKING:
     from lethe.study.recorder import Recorder

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.trial_views import KINDS, names, trial_kind, value, wanted
 from lethe.reporting.scales import Scale, scale
+from lethe.reporting.trial_views import KINDS, names, trial_kind, value, wanted
 
 WIDTH, HEIGHT = 430, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 58, 16, 40

@@ -56,7 +56,10 @@ def environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     pages = Environment(
-        loader=PackageLoader("lethe.reporting", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+        loader=PackageLoader("lethe.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
     )
     pages.filters |= {"short": format_number, "setting": format_setting, "words": _words, "seconds": _seconds}
     pages.filters |= {"indented": _json, "quoted": json.dumps}
@@ -142,7 +145,9 @@ def headline(record: StudyRecord) -> str:
 
 def tiles(record: StudyRecord) -> list[Tile]:
     """The numbers at the top."""
-    ended = ", ".join(f"{format_count} {verdict}" for verdict, format_count in trial_views.verdicts(record)) or "none ended"
+    ended = (
+        ", ".join(f"{format_count} {verdict}" for verdict, format_count in trial_views.verdicts(record)) or "none ended"
+    )
     feasible = sum(trial.verdict == "complete" and trial.feasible for trial in record.trials)
     found = [
         Tile("Trials", str(len(record.trials)), ended),
@@ -152,10 +157,14 @@ def tiles(record: StudyRecord) -> list[Tile]:
     if knee := trial_views.knee(record):
         for goal in record.objectives[:2]:
             note = _against(record, goal.metric).strip(" ()") or trial_views.wanted(goal)
-            found.append(Tile(f"{goal.metric} at the knee", format_number(trial_views.value(knee.metrics, goal.metric)), note))
+            found.append(
+                Tile(f"{goal.metric} at the knee", format_number(trial_views.value(knee.metrics, goal.metric)), note)
+            )
     spent = [seconds for trial in record.trials if math.isfinite(seconds := _spent(trial))]
     if spent:
-        found.append(Tile("Time in trials", format_duration(sum(spent)), f"{format_duration(sum(spent) / len(spent))} each"))
+        found.append(
+            Tile("Time in trials", format_duration(sum(spent)), f"{format_duration(sum(spent) / len(spent))} each")
+        )
     return found
 
 

@@ -111,7 +111,9 @@ def _law(plot: Axes, law: LawRecord) -> None:
     xs = [point.x for point in law.curve]
     lows, highs = [p.low for p in law.curve], [p.high for p in law.curve]
     plot.fill_between(xs, lows, highs, color=ACCENT, alpha=0.12, linewidth=0)
-    plot.plot(xs, [p.value for p in law.curve], color=ACCENT, linewidth=1.4, label=f"fit without the largest ({law.form})")
+    plot.plot(
+        xs, [p.value for p in law.curve], color=ACCENT, linewidth=1.4, label=f"fit without the largest ({law.form})"
+    )
     kept = [i for i, x in enumerate(law.x) if x != law.held_out.x]
     bars = [[law.y[i] - law.low[i] for i in kept], [law.high[i] - law.y[i] for i in kept]]
     xs, ys = [law.x[i] for i in kept], [law.y[i] for i in kept]

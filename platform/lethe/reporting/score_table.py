@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from lethe.config.metrics import Metric
 from rich.markup import escape
 from rich.table import Table
-
-from lethe.config.metrics import Metric
 
 GROUPS = ("forget", "retain", "real_authors", "world_facts", "mia", "soul", "lm_eval")  # prefixes, in this order
 FIRST = ("forget", "utility", "forget_quality", "forget_quality_log10")
@@ -17,11 +16,17 @@ Column = tuple[str, Mapping[str, float]]
 
 
 def score_table(
-    models: Sequence[Column], yardstick: Column | None, known: Mapping[str, Metric], title: str, names: Sequence[str] = ()
+    models: Sequence[Column],
+    yardstick: Column | None,
+    known: Mapping[str, Metric],
+    title: str,
+    names: Sequence[str] = (),
 ) -> Table:
     """A row per metric, or per name in `names`, with what is better of it; a column per model, and a faint one for
     what they are measured against. A star marks the best model of a row."""
-    table = Table(title=escape(title), title_justify="left", caption="* best of the models in its row", caption_justify="left")
+    table = Table(
+        title=escape(title), title_justify="left", caption="* best of the models in its row", caption_justify="left"
+    )
     table.add_column("metric", no_wrap=True)
     for name, _ in models:
         table.add_column(escape(name), justify="right", overflow="fold")

@@ -74,7 +74,11 @@ def ranked(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     kinds = list(KINDS)
 
     def place(trial: TrialRecord) -> tuple[int, float, int]:
-        return kinds.index(trial_kind(trial)), math.inf if trial.pareto_rank is None else trial.pareto_rank, trial.number
+        return (
+            kinds.index(trial_kind(trial)),
+            math.inf if trial.pareto_rank is None else trial.pareto_rank,
+            trial.number,
+        )
 
     return sorted(trials, key=place)
 

@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
-
 from lethe.config.comparison import Arm, arm_parts
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
@@ -26,6 +22,9 @@ from lethe.errors import UserError
 from lethe.records import Scalar
 from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,9 @@ def preview(study: ScalingStudy) -> None:
     """Print the study as YAML, then what is timed and what is searched."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-    timed = Table("size", "arm", "rows", "workers", "stage", "predicted MiB", title="timed points", title_justify="left")
+    timed = Table(
+        "size", "arm", "rows", "workers", "stage", "predicted MiB", title="timed points", title_justify="left"
+    )
     for point in cost_points(study):
         need = predicted(point)
         shown = "-" if need is None else f"{need / 2**20:.0f}"

@@ -20,7 +20,6 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-
 SIDE, SIDE_ON_GPU = 768, 8192
 TRIES = 7
 

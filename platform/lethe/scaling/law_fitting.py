@@ -14,7 +14,6 @@ from typing import Literal
 import numpy as np
 from scipy.optimize import least_squares
 
-
 Floats = np.ndarray
 Form = Literal["power", "linear", "offset"]
 FREE: dict[Form, int] = {"power": 2, "linear": 2, "offset": 3}  # parameters of each form

@@ -8,12 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-
 from lethe.config.scaling import ScalingStudy
 from lethe.records import TrialRecord
 from lethe.scaling.law_fitting import Fitted, Form, Judged, Samples, interval_of, judge
 from lethe.scaling.records import Estimate, LawRecord, ParallelRecord, SearchRecord
-
 
 FAR = (7e9, 7e10)  # parameters
 TOKENS_FAR = (1e5,)
@@ -46,7 +44,9 @@ def laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord,
         found.append(_law(study, "memory of tensors", arm, "parameters", "MiB", "MiB", peak, ()))
     batches = [p for p in whole if p.params["arm"] == base["arm"] and _like(p, base, ("size", "workers", "stage"))]
     tokens = _of(batches, "tokens", step_seconds)
-    found.append(_law(study, "step time by batch", str(base["arm"]), "tokens in a step", "seconds", "s", tokens, TOKENS_FAR))
+    found.append(
+        _law(study, "step time by batch", str(base["arm"]), "tokens in a step", "seconds", "s", tokens, TOKENS_FAR)
+    )
     return tuple(law for law in found if law)
 
 
@@ -135,7 +135,9 @@ def _parameters(judged: Judged) -> dict[str, float | Form]:
 def _estimates(fitted: Fitted, xs: Sequence[float]) -> list[Estimate]:
     lows, highs = fitted.interval(np.asarray(xs, float))
     values = fitted.law(np.asarray(xs, float))
-    return [Estimate(x=float(x), value=float(v), low=float(a), high=float(b)) for x, v, a, b in zip(xs, values, lows, highs)]
+    return [
+        Estimate(x=float(x), value=float(v), low=float(a), high=float(b)) for x, v, a, b in zip(xs, values, lows, highs)
+    ]
 
 
 FAR_WORKERS = (8, 16, 32, 64)

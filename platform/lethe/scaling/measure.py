@@ -10,24 +10,20 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-
 from lethe.config.optimizer import Sophia
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Step, StepRows, micro_batches, plan
 from lethe.errors import UserError
-from lethe.unlearning.objectives import make_loss
-from lethe.models.memory import peak_mb, reset_peak
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
-from lethe.scaling.transformer import BatchShape, step_flops
+from lethe.models.memory import peak_mb, reset_peak
+from lethe.scaling.instruments import Tracker, Traffic, matrix_rate
 from lethe.scaling.memory import Layout, peak
-from lethe.scaling.instruments import matrix_rate
-from lethe.scaling.instruments import Tracker
-from lethe.scaling.instruments import Traffic
-from lethe.scaling.transformer import Transformer
+from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.engine import Engine
+from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.outcome import ReportFunction
 from lethe.unlearning.trainer import Stepper
 
@@ -71,7 +67,9 @@ class Timed:
         references = {kind: torch.zeros(count) for kind, count in counts.items()}
         rows = StepRows(context.forget, context.retain, refusals)
         start = context.start if loss.needs_start_logits else None
-        self.stepper = Stepper(self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, references, start)
+        self.stepper = Stepper(
+            self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, references, start
+        )
         self.traffic = Traffic()
 
     def measure(self, steps: int) -> dict[str, Any]:
@@ -165,7 +163,9 @@ class Timed:
     def _batch(self, steps: list[Step]) -> BatchShape:
         """What these steps put through the trained model."""
         kinds = self.stepper.loss.trains_on
-        rows = [row for step in steps for kind in kinds for _, row in self.stepper.rows.of(kind, step.pairs, step.epoch)]
+        rows = [
+            row for step in steps for kind in kinds for _, row in self.stepper.rows.of(kind, step.pairs, step.epoch)
+        ]
         lengths = [len(row.ids) for row in rows]
         scored = sum(len(row.ids) - row.prompt_length for row in rows)
         return BatchShape(len(rows), sum(lengths), scored, sum(n * n for n in lengths), len(rows) * max(lengths))

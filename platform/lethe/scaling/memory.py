@@ -10,8 +10,7 @@ from typing import Literal
 
 from lethe.config.adapter import Lora
 from lethe.config.run import Recipe
-from lethe.scaling.transformer import BatchShape
-from lethe.scaling.transformer import Transformer
+from lethe.scaling.transformer import BatchShape, Transformer
 
 BYTES = {"fp32": 4, "bf16": 2}
 BUCKET = 50_000_000  # elements: reduce, all-gather and prefetch buckets of our engine and of DeepSpeed's stage 3

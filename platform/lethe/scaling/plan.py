@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lethe.errors import UserError
-from lethe.scaling.transformer import BatchShape, step_flops
 from lethe.scaling.memory import Layout, Peak, peak
-from lethe.scaling.transformer import Transformer
+from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 
 # Assumptions, all printed with the answer.
 RATE = 312e12  # FLOP/s: NVIDIA's figure for bf16 on an A100; give --rate for another device

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-
 from lethe.benchmarks.tofu.loading import training_rows
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
@@ -28,7 +27,6 @@ from lethe.study.preparation import PARTS, model_folder
 from lethe.study.recorder import numbers, read_result, write_result
 from lethe.tracking.tracker import Tracker
 from lethe.unlearning.assets import Assets
-
 
 RECIPE = 1
 
@@ -50,7 +48,6 @@ def shaped(benchmark: Benchmark, model: AnyModel) -> Path:
 
 def _write(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
     import torch
-
     from lethe.models.pretraining import new_model, save
 
     tokenizer = as_pretrained(train_tokenizer(texts, model.vocab_size))

@@ -10,25 +10,22 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.model import AnyModel
 from lethe.config.scaling import ScalingStudy
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.rows import Benchmark
 from lethe.models.hashing import model_digest
-from lethe.study.preparation import Prepared, prepare
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.scaling.points import line, run_point
+from lethe.reporting.console import Console
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
-from lethe.scaling.laws import laws, setting_laws
-from lethe.scaling.laws import parallel
+from lethe.scaling.laws import laws, parallel, setting_laws
 from lethe.scaling.plan import plans
-from lethe.scaling.transfer import searched
+from lethe.scaling.points import count_parameters, line, run_point, shaped
 from lethe.scaling.records import ScalingRecord, TransferRecord
-from lethe.scaling.transfer import Searched, moved, plan_move
-from lethe.scaling.points import count_parameters, shaped
+from lethe.scaling.transfer import Searched, moved, plan_move, searched
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered
-from lethe.reporting.console import Console
+from lethe.study.preparation import Prepared, prepare
 from lethe.study.runner import Sweep, absolute
 from lethe.study.session import Session
 from lethe.tracking.tracker import Tracker

@@ -12,8 +12,6 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
-from scipy.stats import spearmanr
-
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.space import FloatRange
 from lethe.config.study import Study
@@ -22,6 +20,7 @@ from lethe.scaling.design import SearchPoint
 from lethe.scaling.laws import MOVES
 from lethe.scaling.records import Estimate, SearchRecord, TransferRecord
 from lethe.search.objectives import ObjectiveSpace, chosen, front_hypervolume, mark_front
+from scipy.stats import spearmanr
 
 
 def searched(

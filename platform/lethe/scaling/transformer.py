@@ -13,7 +13,6 @@ from typing import Any
 from lethe.config.model import EmbeddedModel
 from lethe.errors import UserError
 
-
 # Assumption, for a model of which only the number of parameters is known: Llama 2 (Touvron et al. 2023) has 128
 # columns of width per layer from 7B (4096, 32) to 70B (8192, 80, with 8 key-value heads and a wider middle).
 WIDTH_PER_LAYER, HEAD, VOCABULARY = 128, 128, 32_000
@@ -63,7 +62,9 @@ class Transformer:
     @classmethod
     def _of_heads(cls, heads: int, vocabulary: int) -> Transformer:
         hidden = heads * HEAD
-        return cls(hidden, max(1, hidden // WIDTH_PER_LAYER), heads, heads, ceil(hidden * 8 / 3 / 256) * 256, vocabulary)
+        return cls(
+            hidden, max(1, hidden // WIDTH_PER_LAYER), heads, heads, ceil(hidden * 8 / 3 / 256) * 256, vocabulary
+        )
 
     @property
     def kv_width(self) -> int:

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
-
 from lethe.config.metrics import Direction
 from lethe.records import Record
 from lethe.search import pareto
+from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)

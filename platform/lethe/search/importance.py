@@ -5,9 +5,8 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from optuna.trial import TrialState
-
 from lethe.search.study_store import StudyStore
+from optuna.trial import TrialState
 
 LEAST = 10  # complete trials; a guess: the best quarter is then three
 QUANTILE = 0.25

@@ -12,8 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
-from numpy.typing import ArrayLike
-
 from lethe.config.base import Frozen
 from lethe.config.metrics import Direction
 from lethe.config.search import Goal
@@ -21,6 +19,7 @@ from lethe.errors import UserError
 from lethe.records import Confirmation, ObjectiveRecord, TrialRecord
 from lethe.search import pareto
 from lethe.search.pareto import Floats, dominates
+from numpy.typing import ArrayLike
 
 
 class ObjectiveSpace(Frozen):
@@ -164,9 +163,7 @@ def front_hypervolume(trials: Trials, frame: ObjectiveSpace) -> float:
 
 
 def _whole(trials: Trials, frame: ObjectiveSpace) -> list[TrialRecord]:
-    return [
-        t for t in trials if t.verdict == "complete" and all(math.isfinite(v) for v in frame.values(t.metrics))
-    ]
+    return [t for t in trials if t.verdict == "complete" and all(math.isfinite(v) for v in frame.values(t.metrics))]
 
 
 def _values(trials: list[TrialRecord], frame: ObjectiveSpace) -> np.ndarray:

@@ -6,9 +6,8 @@ import warnings
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-
 from lethe.config.search import Search
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 
 def make_sampler(search: Search, proposal: int, attempt: int = 0) -> BaseSampler:

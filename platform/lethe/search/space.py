@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from lethe.config.space import Suggest, assemble
 from lethe.config.base import Frozen, canonical_json
 from lethe.config.run import Recipe
-from lethe.config.space import Choice, IntRange, Parameter, Scalar
+from lethe.config.space import Choice, IntRange, Parameter, Scalar, Suggest, assemble
 from lethe.config.study import Study
 
 if TYPE_CHECKING:

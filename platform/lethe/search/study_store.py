@@ -14,10 +14,6 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import optuna
-from optuna.storages import BaseStorage
-from optuna.trial import BaseTrial, FrozenTrial, TrialState
-from pydantic import ValidationError
-
 from lethe.config.run import Recipe
 from lethe.config.space import Scalar
 from lethe.config.study import Study
@@ -38,6 +34,9 @@ from lethe.search.trial_state import (
     trial_verdict,
 )
 from lethe.search.warm_start import learn
+from optuna.storages import BaseStorage
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
+from pydantic import ValidationError
 
 
 def open_or_create_study(study: Study, storage: BaseStorage, name: str) -> optuna.Study:
@@ -166,7 +165,9 @@ class StudyStore:
         """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame. Then an
         earlier study's trials are taken up, where there is one to learn from."""
         stored = self.optuna.user_attrs.get("frame")
-        self._frame = ObjectiveSpace.model_validate(stored) if stored else ObjectiveSpace.of(self.study.objectives, start)
+        self._frame = (
+            ObjectiveSpace.model_validate(stored) if stored else ObjectiveSpace.of(self.study.objectives, start)
+        )
         if not stored:
             self.optuna.set_user_attr("frame", self._frame.model_dump(mode="json"))
         if self.study.search.warm_start:

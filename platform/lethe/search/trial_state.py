@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState, create_trial
-
 from lethe.search.objectives import ObjectiveSpace
-
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 INTERRUPTED = "interrupted"
 """The verdict of a trial that ended for reasons of its session: it does not count and is proposed again."""

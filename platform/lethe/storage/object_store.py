@@ -68,7 +68,9 @@ def parse(url: str, key: str) -> Address:
     if parts.scheme not in SCHEMES:
         raise UserError(f"{key} {shown}: an address begins with s3://, gs:// or file://")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise UserError(f"{key} {shown}: keys and options belong in the environment (AWS_*, GOOGLE_*), not in the address")
+        raise UserError(
+            f"{key} {shown}: keys and options belong in the environment (AWS_*, GOOGLE_*), not in the address"
+        )
     if bool(parts.netloc) == (parts.scheme == "file"):
         raise UserError(f"{key} {shown}: say s3://bucket/folder, gs://bucket/folder or file:///folder")
     return Address(shown, parts.scheme, (parts.netloc + unquote(parts.path)).rstrip("/"))

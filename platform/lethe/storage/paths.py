@@ -39,8 +39,7 @@ def store_at(where: str) -> ObjectStore | None:
     """The objects at an address; None for a folder."""
     if "://" not in where:
         return None
-    from lethe.storage.object_store import parse
-    from lethe.storage.object_store import ObjectStore
+    from lethe.storage.object_store import ObjectStore, parse
 
     return ObjectStore(parse(where, ROOT_VARIABLE))
 

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lethe.storage.replica import temporary_copy
 from lethe.errors import StudyBrokenError
-from lethe.storage.object_store import parse
-from lethe.storage.object_store import ObjectStore, error_text
 from lethe.records import StudyRecord
+from lethe.storage.object_store import ObjectStore, error_text, parse
+from lethe.storage.replica import temporary_copy
 
 PUBLISH_VARIABLE = "--publish"
 OF_RUN = ("result.json", "rows.parquet", "model")

@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lethe.storage.object_store import ObjectStore, WHOLE
+from lethe.storage.object_store import WHOLE, ObjectStore
 from lethe.storage.paths import home, shared_as, store
 
 

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 from lethe.config.audits import Audits, variants
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Recipe
+from lethe.pool.jobs import Job, run_jobs
 from lethe.records import AuditRecord, ModelScores, StudyRecord, TrialRecord
 from lethe.storage.paths import atomic_write
 from lethe.study.confirmation import members
-from lethe.pool.jobs import Job, run_jobs
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool

@@ -6,20 +6,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
 from lethe.errors import UserError
+from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 from lethe.models.hashing import tokenizer_digest
-from lethe.study.preparation import Prepared
-from lethe.pool.worker_pool import Pool
 from lethe.pool.jobs import QueuedRun
 from lethe.pool.resources import Shape
+from lethe.pool.worker_pool import Pool
 from lethe.records import ModelScores, Sample
-from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
-from lethe.study.scoring import add_reference_metrics
 from lethe.storage.paths import atomic_write
+from lethe.study.preparation import Prepared
 from lethe.study.recorder import numbers
+from lethe.study.scoring import add_reference_metrics
 from lethe.unlearning.assets import Assets
 
 ENTRY = "lethe.unlearning.worker_entry:run_baseline"
@@ -45,7 +44,9 @@ def baselines(
     if oracle or isinstance(study.benchmark, TdecBenchmark):
         atomic_write(folder / "truth.json", json.dumps((oracle or start).truth))
     scores = {
-        role: ModelScores(metrics=add_reference_metrics(model, oracle) if oracle else model.metrics, samples=model.samples)
+        role: ModelScores(
+            metrics=add_reference_metrics(model, oracle) if oracle else model.metrics, samples=model.samples
+        )
         for role, model in found.items()
     }
     both = {role: scores[role].model_dump() if role in scores else None for role in ("start", "oracle")}

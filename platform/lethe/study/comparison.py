@@ -8,12 +8,11 @@ from itertools import accumulate
 from pathlib import Path
 
 from lethe.config.study import Member, Study
-from lethe.study.preparation import Prepared
 from lethe.records import MemberRecord, Scalar, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace
-from lethe.search.objectives import chosen, front_hypervolume, mark_front, name_front, objectives
-from lethe.storage.paths import atomic_write
 from lethe.reporting.console import Console
+from lethe.search.objectives import ObjectiveSpace, chosen, front_hypervolume, mark_front, name_front, objectives
+from lethe.storage.paths import atomic_write
+from lethe.study.preparation import Prepared
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
 from lethe.tracking.tracker import NullTracker, Tracker

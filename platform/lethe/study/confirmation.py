@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
-from lethe.storage.replica import delete
-from lethe.records import StudyRecord, TrialRecord
-from lethe.search.objectives import confirmed, hypervolume_of_means, names_by_means
-from lethe.search.objectives import ObjectiveSpace
-from lethe.search.space import build_recipe
 from lethe.pool.jobs import Job, run_jobs
+from lethe.records import StudyRecord, TrialRecord
+from lethe.search.objectives import ObjectiveSpace, confirmed, hypervolume_of_means, names_by_means
+from lethe.search.space import build_recipe
+from lethe.storage.replica import delete
 from lethe.study.recorder import numbers, write_result
+from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lethe.config.base import short_digest
-from lethe.storage.replica import ensure_local, local_path, resolve_local
 from lethe.data.template import Template, opening
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest, tokenizer_digest
 from lethe.models.loading import ADAPTER, load_adapted, load_model, load_tokenizer
-from lethe.study.preparation import TOKENIZERS, model_folder, snapshot
 from lethe.storage.paths import home, store
+from lethe.storage.replica import ensure_local, local_path, resolve_local
+from lethe.study.preparation import TOKENIZERS, model_folder, snapshot
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -91,7 +91,9 @@ def has_tokenizer(folder: Path) -> bool:
     return any((folder / file).is_file() for file in TOKENIZERS)
 
 
-def _candidate(name: str, folder: Path, key: str, base: str | None, tags: Mapping[str, str] | None = None) -> ScoredModel:
+def _candidate(
+    name: str, folder: Path, key: str, base: str | None, tags: Mapping[str, str] | None = None
+) -> ScoredModel:
     inside = folder / "model"  # of a run, or of a registered version
     if not _is_model(folder) and _is_model(inside):
         folder = inside
@@ -121,7 +123,9 @@ def _base(adapter: Path, key: str, given: str | None) -> Path:
             start = local_path(home() / "models" / start.name) if store() else start  # of whichever machine wrote it
             base = model_folder(str(start), f"{key}: the base of {adapter}")
             if model_digest(base) != study["digests"]["model"]:
-                raise UserError(f"{key}: {base}, which {adapter} was trained on, has changed since: name another --base")
+                raise UserError(
+                    f"{key}: {base}, which {adapter} was trained on, has changed since: name another --base"
+                )
             return base
     raise UserError(f"{key}: {adapter} is an adapter and does not say on what: name its base with --base")
 

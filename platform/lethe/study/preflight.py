@@ -11,9 +11,6 @@ from itertools import product
 from typing import Any
 
 import yaml
-from rich.console import Console
-from rich.table import Table
-
 from lethe.benchmarks.tdec.loading import Passages
 from lethe.config.adapter import Lora
 from lethe.config.objective import WithRefusals, ignored_fields
@@ -28,6 +25,8 @@ from lethe.errors import UserError
 from lethe.search.space import build_recipe, flatten
 from lethe.storage.paths import need_database
 from lethe.study.preparation import Prepared
+from rich.console import Console
+from rich.table import Table
 
 
 def check_place(search: Search) -> None:
@@ -111,9 +110,8 @@ def check_model(study: Study, prepared: Prepared) -> None:
     reading = [r for r in corners(study) if "adapter" not in ignored_fields(type(r.objective))]
     adapters = {r.adapter for r in reading if isinstance(r.adapter, Lora)}
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
     from lethe.models.adapters import check_adapter
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     try:
         config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
@@ -129,21 +127,25 @@ def check_model(study: Study, prepared: Prepared) -> None:
 
 def _check_rows(study: Study, prepared: Prepared) -> None:
     """Everything that is trained on or evaluated, as the start model's tokenizer reads it, for every model's limits."""
-    from transformers import AutoConfig
-
+    from lethe.benchmarks.base import TofuTask, make_task
     from lethe.data.template import Template
     from lethe.evaluation.context_length import ContextLimits, check_context_length
-    from lethe.benchmarks.base import TofuTask, make_task
     from lethe.models.loading import load_tokenizer
+    from transformers import AutoConfig
 
     models = [folder for folder in (prepared.start, prepared.oracle, prepared.base) if folder]
     configs = [AutoConfig.from_pretrained(str(folder), trust_remote_code=False) for folder in models]
-    limits = [ContextLimits.of_config(config, f"the model in {folder}") for config, folder in zip(configs, models, strict=True)]
+    limits = [
+        ContextLimits.of_config(config, f"the model in {folder}")
+        for config, folder in zip(configs, models, strict=True)
+    ]
     passages = prepared.benchmark if isinstance(prepared.benchmark, Passages) else None
     if passages and limits[0].context is not None and limits[0].context < passages.length:
         most = limits[0].context
         raise UserError(f"benchmark.length is {passages.length}, {limits[0].name} takes {most} tokens")
-    task = make_task(prepared.benchmark, study.benchmark, Template(load_tokenizer(prepared.start)), limits[0].vocabulary)
+    task = make_task(
+        prepared.benchmark, study.benchmark, Template(load_tokenizer(prepared.start)), limits[0].vocabulary
+    )
     rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
     for limit in limits:
         check_context_length(rows, limit, least=2 if isinstance(task, TofuTask) else 1)
@@ -151,8 +153,7 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
 
 def check_devices(study: Study) -> None:
     """Raises BadInput where a run asks for CUDA and the cluster can have no GPU, or for more than it can ever hold."""
-    from lethe.pool.resources import require
-    from lethe.pool.resources import Shape
+    from lethe.pool.resources import Shape, require
 
     for shape in dict.fromkeys(Shape.of(recipe.engine) for recipe in corners(study)):
         require(shape)

@@ -6,17 +6,16 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from lethe.benchmarks.tdec.loading import Passages, check_ids
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Digests
-from lethe.storage.replica import share_with_nodes
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.rows import Benchmark
-from lethe.benchmarks.tdec.loading import Passages, check_ids
 from lethe.errors import UserError
-from lethe.models.subprocess_training import ProgressReport
 from lethe.models.hashing import model_digest
-
+from lethe.models.subprocess_training import ProgressReport
+from lethe.storage.replica import share_with_nodes
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them is needed
 PARTS = ("*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja")  # never pickles, never code
@@ -119,4 +118,6 @@ def snapshot(name: str, key: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(PARTS), ignore_patterns=["*/*"]))
     except Exception as error:
         # huggingface_hub raises its own and its HTTP library's errors: whatever it is, the model cannot be had.
-        raise UserError(f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})") from None
+        raise UserError(
+            f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})"
+        ) from None

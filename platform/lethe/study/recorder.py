@@ -8,15 +8,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ray import tune
-
 from lethe.config.run import FOLDER as CHECKPOINT
-from lethe.storage.replica import delete, missing_parts
 from lethe.records import Sample, TrialRecord
-from lethe.search.objectives import ObjectiveSpace
-from lethe.search.objectives import mark_front
+from lethe.search.objectives import ObjectiveSpace, mark_front
 from lethe.storage.paths import atomic_write
+from lethe.storage.replica import delete, missing_parts
 from lethe.tracking.tracker import Tracker
+from ray import tune
 
 NOT_METRICS = frozenset({"verdict", "reason", "final", "samples"})
 
@@ -58,7 +56,9 @@ class Recorder(tune.Callback):
         self.running[config["number"]] = {"config": config, "series": [], "began": time.time()}
         self._tracker.trial_began(config["number"], config["run"], config["params"])
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         config, report = trial.config, result["report"]
         entry = self.running.get(config["number"])
         if entry is None:

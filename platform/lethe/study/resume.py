@@ -13,10 +13,10 @@ from lethe.config.base import short_digest
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Digests
 from lethe.config.study import Study
-from lethe.storage.replica import refresh_local
 from lethe.errors import StudyBrokenError, UserError
 from lethe.storage.lease import EXPIRES_S, Lease
 from lethe.storage.paths import home, store
+from lethe.storage.replica import refresh_local
 
 LOCK = ".lock"  # in a study's folder, held by its session
 CLAIMED = "claimed"  # a study's first object: there is such a study

@@ -13,19 +13,18 @@ from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
-from lethe.storage.replica import share_with_nodes
 from lethe.errors import StudyBrokenError
-from lethe.study.preparation import Prepared
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace
-from lethe.search.objectives import front_hypervolume, name_front, objectives
+from lethe.reporting.console import Console
 from lethe.search.importance import importances
-from lethe.search.study_store import StudyStore
+from lethe.search.objectives import ObjectiveSpace, front_hypervolume, name_front, objectives
 from lethe.search.space import flatten
 from lethe.search.storages import storage_url
+from lethe.search.study_store import StudyStore
 from lethe.storage.paths import atomic_write, home
+from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import baselines, known, truth_file
-from lethe.reporting.console import Console
+from lethe.study.preparation import Prepared
 from lethe.study.recorder import Recorder, read_result
 from lethe.study.session import Session
 from lethe.tracking.tracker import Tracker
@@ -130,9 +129,9 @@ class Sweep:
 
     def _finish(self, pool: Pool, record: StudyRecord, frame: ObjectiveSpace) -> StudyRecord:
         """What the study wants done to its front. Ctrl-C ends it; what has ended is kept and found by --resume."""
+        from lethe.pool.jobs import interruptible
         from lethe.study.auditing import audit
         from lethe.study.confirmation import confirm
-        from lethe.pool.jobs import interruptible
 
         if record.interrupted or not (record.front and (self.study.confirm or self.study.audits)):
             return record

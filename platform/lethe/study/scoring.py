@@ -121,7 +121,9 @@ class SideBySide:
     yardstick: Scored | None
 
 
-def score_all(scoring: Scoring, models: Sequence[ScoredModel], yardstick: ScoredModel | None, begin: Begin) -> SideBySide:
+def score_all(
+    scoring: Scoring, models: Sequence[ScoredModel], yardstick: ScoredModel | None, begin: Begin
+) -> SideBySide:
     """Each from the cache or measured, in order, the yardstick first. Raises BadInput for the model that cannot be."""
     measure = None
     if yardstick is not None:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from lethe.config.study import Study
 from lethe.errors import StudyBrokenError
-from lethe.storage.paths import home
 from lethe.pool.cluster import connect
+from lethe.storage.paths import home
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
@@ -98,8 +98,8 @@ class Session:
 
     def _start(self) -> None:
         connect(self._address)
-        from lethe.pool.worker_pool import Pool
         from lethe.pool.resources import Shape
+        from lethe.pool.worker_pool import Pool
         from lethe.study.preflight import check_devices
 
         check_devices(self._study)

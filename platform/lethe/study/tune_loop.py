@@ -19,12 +19,6 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from optuna.exceptions import StorageInternalError
-from ray import tune
-from ray.tune.execution import tune_controller
-from ray.tune.utils.object_cache import _ObjectCache
-from sqlalchemy.exc import SQLAlchemyError
-
 from lethe.config.search import Stop
 from lethe.errors import StudyBrokenError
 from lethe.pool.jobs import QueuedRun
@@ -33,6 +27,11 @@ from lethe.records import TrialRecord
 from lethe.search.study_store import Proposal, StudyStore
 from lethe.study.recorder import Recorder
 from lethe.study.tune_searcher import Answered, StudySearcher, rung_scheduler
+from optuna.exceptions import StorageInternalError
+from ray import tune
+from ray.tune.execution import tune_controller
+from ray.tune.utils.object_cache import _ObjectCache
+from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
@@ -166,7 +165,9 @@ class _Watch(tune.Callback):
         if self._pool.silent:
             raise StudyBrokenError(self._pool.broken)
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self._errors = 0
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -198,7 +199,6 @@ def _on_ctrl_c(call: Callable[[], None]) -> Iterator[None]:
 def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) -> bool:
     """Run the trials that remain; True if they did not all run: the user interrupted, or the pool broke and says why
     in `broken`. No trial is left running anywhere. Raises Broken where the cluster or the study's own disk is gone."""
-
     study = sweep.study
     trials = study.search.trials
 

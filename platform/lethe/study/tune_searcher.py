@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search.searcher import Searcher
-
 from lethe.config.metrics import METRICS_OF
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
@@ -24,7 +20,9 @@ from lethe.search.objectives import ObjectiveSpace, numeric_values
 from lethe.search.study_store import DeterministicOrder, Impossible, Proposal, StudyStore
 from lethe.search.trial_state import INTERRUPTED
 from lethe.storage.paths import atomic_write
-
+from pydantic import TypeAdapter
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search.searcher import Searcher
 
 _NESTED = "report/"
 

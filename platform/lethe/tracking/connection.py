@@ -24,7 +24,6 @@ from urllib.request import Request, getproxies, proxy_bypass, urlopen
 from lethe.config.addresses import without_password
 from lethe.errors import UserError
 
-
 # A dead server must not hold a study's end for the 7 retries of 2 minutes that MLflow defaults to.
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -189,7 +188,9 @@ def check_login(uri: str) -> None:
         if error.code in (401, 403):
             given = "these credentials" if sent else "requests without credentials"
             raise UserError(f"the MLflow server at {shown} refuses {given} ({error.code}): {HOW}") from None
-        raise UserError(f"the server at {shown} answers {error.code} where MLflow would not: is it an MLflow server?") from None
+        raise UserError(
+            f"the server at {shown} answers {error.code} where MLflow would not: is it an MLflow server?"
+        ) from None
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
         raise UserError(f"the MLflow server at {shown} gives no answer within {LOGIN_LIMIT_S:g} s ({reason})") from None

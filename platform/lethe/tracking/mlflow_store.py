@@ -9,19 +9,18 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord, TrialRecord
-from lethe.tracking.connection import artifact_root
+from lethe.tracking.connection import artifact_root, quiet_mlflow
 from lethe.tracking.mlflow_tracker import (
+    STATUS,
     Entries,
     Entry,
     Numbers,
-    STATUS,
     flat,
     last_numbers,
     now_ms,
     numbers,
     text,
 )
-from lethe.tracking.connection import quiet_mlflow
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run

@@ -312,7 +312,6 @@ class MlflowTracker:
 
 def _load() -> type[MlflowStore]:
     import mlflow  # noqa: F401
-
     from lethe.tracking.mlflow_store import MlflowStore
 
     return MlflowStore

@@ -54,7 +54,9 @@ def _version(client: MlflowClient, name: str, alias: str | None, version: str | 
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise unknown_name("registered model", name, [model.name for model in client.search_registered_models()]) from None
+        raise unknown_name(
+            "registered model", name, [model.name for model in client.search_registered_models()]
+        ) from None
     if alias is not None:
         if alias not in known:
             raise unknown_name(f"alias of {name}", alias, known)

@@ -13,21 +13,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
+from lethe.benchmarks.base import AnyEvalSet, TdecTask, TofuTask, make_task
+from lethe.benchmarks.tdec.loading import Passages
+from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.run import Evaluation
-from lethe.storage.replica import local_path
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.rows import Benchmark
-from lethe.benchmarks.tdec.loading import Passages
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
-from lethe.benchmarks.base import AnyEvalSet, TdecTask, TofuTask, make_task
 from lethe.models.adapters import Initial
 from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
 from lethe.models.fisher import row_weights
 from lethe.models.loading import load_model, load_tokenizer
+from lethe.storage.replica import local_path
 from lethe.unlearning.assets import Assets
 
 if TYPE_CHECKING:
@@ -103,7 +102,6 @@ class Context:
 
     def _reference(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
         import torch
-
         from lethe.evaluation.likelihood import score
 
         scores = score(self.start, rows, pad=self.template.pad, token_budget=token_budget)

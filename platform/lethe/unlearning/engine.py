@@ -11,12 +11,11 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from torch import nn
-
-from lethe.config.run import Recipe
 from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.config.run import Recipe
 from lethe.unlearning.optim import make_optimizer
 from lethe.unlearning.optim.sophia import Sophia
+from torch import nn
 
 
 def ensure_process_group(device: str) -> None:
@@ -39,7 +38,7 @@ def import_deepspeed() -> Any:
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     with patch.object(torch, "compile", lambda function=None, **_: function or (lambda inner: inner)):
-        import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401
+        import deepspeed.runtime.zero.muon.muon_optimizer
     return deepspeed
 
 

@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from safetensors import SafetensorError
-from torch import nn
-
 from lethe.benchmarks.base import AnyResult
 from lethe.config.run import Engine
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.memory import peak_mb, reset_peak
 from lethe.records import Verdict
+from safetensors import SafetensorError
+from torch import nn
 
 
 class Failure(NamedTuple):

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
-
 from lethe.benchmarks.base import AnyResult, AnyTruth
 from lethe.config.adapter import Pissa
 from lethe.config.optimizer import Sophia as SophiaConfig
@@ -41,6 +39,7 @@ from lethe.unlearning.objectives import Loss, make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.unlearning.optim import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.outcome import Costs, Diverged, Outcome, Ranks, ReportFunction
+from torch import nn
 
 
 def learning_rate(step: int, total: int, peak: float, schedule: Schedule) -> float:
@@ -135,9 +134,7 @@ class Stepper:
         # The frozen forward first: its activations are gone when the other's are kept for the backward.
         start_logits = None if self.start is None else _retain_logits(self.start, batch)
         logits = self._logits(batch)
-        return Scored(
-            logits, batch.labels, batch.row, batch.kind, batch.partner, self._reference(batch), start_logits
-        )
+        return Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, self._reference(batch), start_logits)
 
     def _reference(self, batch: TokenBatch) -> torch.Tensor:
         reference = torch.zeros(len(batch.kind), device=batch.labels.device)

@@ -8,26 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
-from lethe.config.run import Checkpoint, FOLDER
-from lethe.config.run import Evaluation
-from lethe.config.run import UnlearnRun
-from lethe.storage.replica import delete, evict_local, local_path, read_current
-from lethe.errors import UserError
-from lethe.evaluation.rows import write_rows
-from lethe.benchmarks.samples import samples
-from lethe.evaluation.distributed import RankShard
 from lethe.benchmarks.base import AnyTruth
-from lethe.unlearning.methods import method_of
+from lethe.benchmarks.samples import samples
+from lethe.config.run import FOLDER, Checkpoint, Evaluation, UnlearnRun
+from lethe.errors import UserError
+from lethe.evaluation.distributed import RankShard
+from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model
 from lethe.models.saving import save_model
 from lethe.storage.paths import atomic_write, shared_as
+from lethe.storage.replica import delete, evict_local, local_path, read_current
 from lethe.unlearning.assets import Assets
-from lethe.unlearning.checkpoint import Checkpoints
+from lethe.unlearning.checkpoint import Checkpoints, StoredCheckpoints
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.checkpoint import StoredCheckpoints
-from lethe.unlearning.outcome import is_io
-from lethe.unlearning.outcome import Outcome, ReportFunction
+from lethe.unlearning.methods import method_of
+from lethe.unlearning.outcome import Outcome, ReportFunction, is_io
 
 
 def run_trial(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:

@@ -10,15 +10,12 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-
-from lethe.config.run import Evaluation
 from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import AdamW
-from lethe.config.run import Digests, Recipe, UnlearnRun
-from lethe.config.run import Schedule
+from lethe.config.run import Digests, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.unlearning.assets import Assets
-from lethe.unlearning.worker_entry import run_trial
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.worker_entry import run_trial
 
 Report = dict[str, Any]
 WORLD = 2
@@ -47,9 +44,9 @@ def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = Alone()) 
 def serve(rank: int, folder: str, trained: str, cases: list[tuple[Recipe, Assets]]) -> None:
     """One of two ranks: the cases in turn; every rank keeps its reports in `folder`. What the embedded family's
     training would leave on rank 0 is the model in `trained`."""
-    from lethe.unlearning.methods import retrain
     from lethe.models.subprocess_training import Spent
     from lethe.pool.worker import Ranks
+    from lethe.unlearning.methods import retrain
 
     def train_anew(benchmark: Any, family: Any, target: Path) -> Spent:
         assert rank == 0

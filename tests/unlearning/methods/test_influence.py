@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from lethe.config.objective import Influence
 from lethe.data.batches import RowKind, Sourced
 from lethe.data.template import Encoded
 from lethe.unlearning.methods.influence import newton_step, row_totals
+from torch import Tensor, nn
+
 from tests.models import small
 
 Rows = list[tuple[RowKind, Sourced]]
@@ -35,7 +35,10 @@ class Logistic(nn.Module):
 
 def rows() -> Rows:
     found: Rows = []
-    for kind, count, zeros in ((RowKind.FORGET, FORGET, FORGET_ZEROS), (RowKind.RETAIN, ALL - FORGET, ZEROS - FORGET_ZEROS)):
+    for kind, count, zeros in (
+        (RowKind.FORGET, FORGET, FORGET_ZEROS),
+        (RowKind.RETAIN, ALL - FORGET, ZEROS - FORGET_ZEROS),
+    ):
         labels = [(x, int(i >= zeros[x])) for x in range(len(ALL)) for i in range(count[x])]
         found += [(kind, (i, Encoded(pair, 1))) for i, pair in enumerate(labels)]
     return found

@@ -10,14 +10,11 @@ from typing import Any, get_args
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
-from safetensors.torch import load_file
-
 from lethe.config.adapter import Lora
 from lethe.config.base import canonical_json
 from lethe.config.benchmark import Corpus, TofuBenchmark
-from lethe.config.objective import Influence, InputGuard, Retrain
 from lethe.config.model import EmbeddedModel, PretrainedModel
-from lethe.config.objective import AnyObjective
+from lethe.config.objective import AnyObjective, Influence, InputGuard, Retrain
 from lethe.config.optimizer import Sophia
 from lethe.config.run import Recipe
 from lethe.config.space import Choice
@@ -25,14 +22,16 @@ from lethe.config.study import Study, parse_study
 from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.unlearning.objectives import LOSSES
-from lethe.unlearning.methods import METHODS
-from lethe.unlearning.methods.input_guard import topics
 from lethe.models.loading import load_model, load_tokenizer
-from lethe.study.preparation import prepare
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.search.space import build_recipe, flatten
+from lethe.study.preparation import prepare
 from lethe.unlearning.assets import Assets
+from lethe.unlearning.methods import METHODS
+from lethe.unlearning.methods.input_guard import topics
+from lethe.unlearning.objectives import LOSSES
+from safetensors.torch import load_file
+
 from tests import tiny
 from tests.unlearning.methods import runs
 
@@ -68,12 +67,16 @@ def test_names_are_those_of_losses_and_methods() -> None:
 def test_influence_is_one_step(assets: Assets, tmp_path: Path, hessian: str) -> None:
     recipe = runs.recipe(Influence.model_validate({"hessian": hessian}))
     found, before = runs.run(recipe, assets, tmp_path / "one")
-    assert found["verdict"] == "complete" and before == []
+    assert found["verdict"] == "complete"
+    assert before == []
     assert COSTS | METRICS | {"forget_loss", "retain_loss"} <= found.keys()
-    assert (found["epoch"], found["optimizer_step"]) == (1, 1) and found["tokens"] > 0 and found["samples"]
+    assert (found["epoch"], found["optimizer_step"]) == (1, 1)
+    assert found["tokens"] > 0
+    assert found["samples"]
     assert found["forget_loss"] < 0 < found["retain_loss"]
     again, _ = runs.run(recipe, assets, tmp_path / "two")
-    assert same(tmp_path / "one/model", tmp_path / "two/model") and not same(tmp_path / "one/model", Path(assets.start))
+    assert same(tmp_path / "one/model", tmp_path / "two/model")
+    assert not same(tmp_path / "one/model", Path(assets.start))
     assert {k: v for k, v in found.items() if k in METRICS} == {k: v for k, v in again.items() if k in METRICS}
     torch.testing.assert_close(weights(tmp_path / "one/model"), load_model(tmp_path / "one/model").state_dict())
 
@@ -83,12 +86,15 @@ def test_an_influence_step_that_is_too_long_has_diverged(assets: Assets, tmp_pat
     assert (found["verdict"], found["reason"]) == ("diverged", "the influence step is not finite")
     found, _ = runs.run(runs.recipe(Influence(strength=1e30)), assets, tmp_path)
     assert (found["verdict"], found["reason"]) == ("diverged", "the model's likelihoods are not finite")
-    assert found["optimizer_step"] == 1 and not (tmp_path / "model").exists()
+    assert found["optimizer_step"] == 1
+    assert not (tmp_path / "model").exists()
 
 
 def test_input_guard_asks_the_start_model_otherwise(assets: Assets, tmp_path: Path) -> None:
     found, before = runs.run(runs.recipe(GUARD), assets, tmp_path)
-    assert found["verdict"] == "complete" and before == [] and COSTS | METRICS <= found.keys()
+    assert found["verdict"] == "complete"
+    assert before == []
+    assert found.keys() >= COSTS | METRICS
     assert (found["epoch"], found["optimizer_step"], found["tokens"], found["train_seconds"]) == (0, 0, 0, 0)
     assert same(tmp_path / "model", Path(assets.start))
     assert json.loads((tmp_path / "model/input_guard.json").read_text()) == {"instruction": "w1 w2:"}
@@ -117,7 +123,8 @@ def test_a_saved_guard_is_in_the_chat_template(tmp_path: Path) -> None:
     guarded.portable_tokenizer().save_pretrained(tmp_path)
     saved = Template(load_tokenizer(tmp_path))
     assert saved.prompt("Who?") == guarded.prompt("Who?") == Template(plain).prompt(f"{instruction} Who?")
-    assert Template(plain).portable_tokenizer() is plain and guarded.prompt("Who?") != Template(plain).prompt("Who?")
+    assert Template(plain).portable_tokenizer() is plain
+    assert guarded.prompt("Who?") != Template(plain).prompt("Who?")
 
 
 def test_topics_are_names_in_forget_questions_alone() -> None:
@@ -131,12 +138,16 @@ def test_topics_are_names_in_forget_questions_alone() -> None:
 def test_retrain_from_a_base_checkpoint(assets: Assets, tmp_path: Path, optimizer: Sophia | None) -> None:
     changes: dict[str, Any] = {"optimizer": optimizer} if optimizer else {}
     found, before = runs.run(runs.recipe(Retrain(), adapter=Lora(), **changes), assets, tmp_path)
-    assert found["verdict"] == "complete" and [r["epoch"] for r in before] == [1]
+    assert found["verdict"] == "complete"
+    assert [r["epoch"] for r in before] == [1]
     # 9 retain rows in batches of 4, twice.
-    assert (found["epoch"], found["optimizer_step"]) == (2, 6) and COSTS | METRICS <= found.keys()
-    assert found["retain_loss"] < before[0]["retain_loss"] and "forget_loss" not in found
+    assert (found["epoch"], found["optimizer_step"]) == (2, 6)
+    assert found.keys() >= COSTS | METRICS
+    assert found["retain_loss"] < before[0]["retain_loss"]
+    assert "forget_loss" not in found
     moved, base = weights(tmp_path / "model"), weights(Path(str(assets.origin)))
-    assert moved.keys() == base.keys() and all(not torch.equal(moved[name], base[name]) for name in base)
+    assert moved.keys() == base.keys()
+    assert all(not torch.equal(moved[name], base[name]) for name in base)
 
 
 def test_retrain_does_not_know_the_forget_rows(assets: Assets, tmp_path: Path) -> None:
@@ -158,13 +169,21 @@ def test_retraining_the_embedded_model_gives_its_oracle(tmp_path: Path, monkeypa
     data = TofuBenchmark(corpus=CORPUS)
     prepared = prepare(data, FAMILY, progress=lambda name, share: None)
     embedded = Assets(
-        benchmark=data, data_digest=prepared.digests.data, model_digest=prepared.digests.model,
-        start=str(prepared.start), origin=FAMILY, cache=str(tmp_path / "cache"),
+        benchmark=data,
+        data_digest=prepared.digests.data,
+        model_digest=prepared.digests.model,
+        start=str(prepared.start),
+        origin=FAMILY,
+        cache=str(tmp_path / "cache"),
     )
     found, before = runs.run(runs.recipe(Retrain()), embedded, tmp_path)
-    assert found["verdict"] == "complete" and before == [] and COSTS | METRICS | {"retain_loss"} <= found.keys()
-    assert prepared.oracle and same(tmp_path / "model", prepared.oracle)
-    assert (found["epoch"], found["optimizer_step"]) == (2, 6) and 0 < found["train_seconds"] < found["seconds"]
+    assert found["verdict"] == "complete"
+    assert before == []
+    assert COSTS | METRICS | {"retain_loss"} <= found.keys()
+    assert prepared.oracle
+    assert same(tmp_path / "model", prepared.oracle)
+    assert (found["epoch"], found["optimizer_step"]) == (2, 6)
+    assert 0 < found["train_seconds"] < found["seconds"]
 
 
 def test_without_an_origin_there_is_no_retraining(assets: Assets, tmp_path: Path) -> None:
@@ -177,7 +196,8 @@ def test_a_base_of_another_vocabulary_is_refused(assets: Assets, tmp_path: Path)
     base = Path(shutil.copytree(str(assets.origin), tmp_path / "base"))
     known = PretrainedModel(path=assets.start, base=str(base))
     prepared = prepare(assets.benchmark, known)
-    assert prepared.base == base and prepared.digests.base not in (None, prepared.digests.model)
+    assert prepared.base == base
+    assert prepared.digests.base not in (None, prepared.digests.model)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "vocab_size": 99}))
     with pytest.raises(UserError, match="model.base: .* has a vocabulary of 99 tokens, model.path one of 47"):
@@ -255,27 +275,33 @@ def test_trials_that_do_the_same_are_the_same_run() -> None:
     ("names", "sections", "line"),
     [
         (
-            ["input_guard", "influence"], {},
+            ["input_guard", "influence"],
+            {},
             "space.adapter.name: input_guard, influence reads no adapter: take it out with --set space.adapter.name=null",
         ),
         (
-            ["influence"], {"space": {}, "run": {"objective": {"name": "influence"}, "optimizer": {"name": "adamw"}}},
+            ["influence"],
+            {"space": {}, "run": {"objective": {"name": "influence"}, "optimizer": {"name": "adamw"}}},
             "run.optimizer.name: influence reads no optimizer: take it out with --set run.optimizer=null",
         ),
         (
-            ["npo", "influence", "retrain"], {"model": {"name": "pretrained", "path": "x"}},
+            ["npo", "influence", "retrain"],
+            {"model": {"name": "pretrained", "path": "x"}},
             "model.base: missing: retrain needs the checkpoint that model.path was made from",
         ),
         (
-            ["input_guard"], {"space": {}, "run": {"objective": {"name": "input_guard", "instruction": ""}}},
+            ["input_guard"],
+            {"space": {}, "run": {"objective": {"name": "input_guard", "instruction": ""}}},
             "run.objective.instruction: must have at least 1 character, given ''",
         ),
         (
-            ["influence"], {"space": {}, "run": {"objective": {"name": "influence", "damping": 0}}},
+            ["influence"],
+            {"space": {}, "run": {"objective": {"name": "influence", "damping": 0}}},
             "run.objective.damping: must be greater than 0, given 0",
         ),
         (
-            ["influence"], {"space": {}, "run": {"objective": {"name": "influence", "gamma": 1}}},
+            ["influence"],
+            {"space": {}, "run": {"objective": {"name": "influence", "gamma": 1}}},
             "run.objective.gamma: influence has no gamma, ",
         ),
     ],

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-from torch.nn.functional import one_hot
-
 from lethe.config.objective import (
     AnyObjective,
     Dpo,
@@ -18,7 +15,9 @@ from lethe.config.objective import (
     SimNpo,
 )
 from lethe.data.batches import RowKind
-from lethe.unlearning.objectives import Counts, LOSSES, Scored
+from lethe.unlearning.objectives import LOSSES, Counts, Scored
+from torch import Tensor
+from torch.nn.functional import one_hot
 
 CONFIGS: tuple[AnyObjective, ...] = (
     GradientAscent(),

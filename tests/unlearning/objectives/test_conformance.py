@@ -7,12 +7,11 @@ from typing import get_args
 
 import pytest
 import torch
+from lethe.config.objective import AnyObjective, Method, WithRefusals
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives import LOSSES, Counts, Scored, make_loss
 from torch import Tensor
 
-from lethe.config.objective import Method
-from lethe.config.objective import AnyObjective, WithRefusals
-from lethe.data.batches import RowKind
-from lethe.unlearning.objectives import Counts, LOSSES, Scored, make_loss
 from tests.unlearning.objectives.cases import CONFIGS, counts_of, expected, micro_batch, subset
 
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
@@ -95,9 +94,11 @@ def test_an_empty_micro_batch_is_zero_and_goes_backward(config: AnyObjective, ro
     scored = Scored(logits, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11))
     for counts in (Counts(dict.fromkeys(RowKind, 7), 2), Counts(dict.fromkeys(RowKind, 0), 0)):
         loss, metrics = make_loss(config)(scored, counts)
-        assert loss.item() == 0 and all(value.item() == 0 for value in metrics.values())
+        assert loss.item() == 0
+        assert all(value.item() == 0 for value in metrics.values())
         loss.backward()
-        assert logits.grad is not None and logits.grad.shape == (0, 11)
+        assert logits.grad is not None
+        assert logits.grad.shape == (0, 11)
 
 
 @each
@@ -109,7 +110,9 @@ def test_one_sided_micro_batches_are_finite(config: AnyObjective, retain: bool) 
     part = subset(scored, scored.of(RowKind.RETAIN) == retain)
     part.logits = part.logits.detach().requires_grad_()
     loss, grad = gradient(config, part, counts_of(part))
-    assert torch.isfinite(loss) and torch.isfinite(grad).all() and grad.abs().sum() > 0
+    assert torch.isfinite(loss)
+    assert torch.isfinite(grad).all()
+    assert grad.abs().sum() > 0
 
 
 @each
@@ -123,11 +126,14 @@ def test_bf16_logits_are_scored_in_fp32(config: AnyObjective) -> None:
         start_logits=None if narrow.start_logits is None else narrow.start_logits.float(),
     )
     wide_loss, wide_grad = gradient(config, wide, counts)
-    assert loss.dtype == torch.float32 and grad.dtype == torch.bfloat16
-    assert torch.equal(loss, wide_loss) and torch.equal(grad, wide_grad.bfloat16())
+    assert loss.dtype == torch.float32
+    assert grad.dtype == torch.bfloat16
+    assert torch.equal(loss, wide_loss)
+    assert torch.equal(grad, wide_grad.bfloat16())
 
 
 @each
 def test_repeats_bit_for_bit(config: AnyObjective) -> None:
     results = [gradient(config, micro_batch(config, 6), counts_of(micro_batch(config, 6))) for _ in range(2)]
-    assert torch.equal(results[0][0], results[1][0]) and torch.equal(results[0][1], results[1][1])
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])

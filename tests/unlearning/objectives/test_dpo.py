@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
-from torch.nn.functional import cross_entropy, logsigmoid
-
 from lethe.config.objective import Dpo, Npo
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Scored, make_loss
+from torch.nn.functional import cross_entropy, logsigmoid
+
 from tests.unlearning.objectives.cases import counts_of, micro_batch
 
 CONFIG = Dpo(gamma=0, beta=0.3)
@@ -26,7 +26,8 @@ def test_is_twice_the_published_loss_over_beta() -> None:
     s = summed(scored)
     forget = torch.nonzero(scored.kind == RowKind.FORGET).flatten()
     refusal = scored.partner[forget]
-    assert (scored.kind[refusal] == RowKind.REFUSAL).all() and (scored.partner[refusal] == forget).all()
+    assert (scored.kind[refusal] == RowKind.REFUSAL).all()
+    assert (scored.partner[refusal] == forget).all()
     wins, losses = s[refusal] - scored.reference[refusal], s[forget] - scored.reference[forget]
     published = -logsigmoid(CONFIG.beta * (wins - losses)).mean()
     loss, _ = make_loss(CONFIG)(scored, counts_of(scored))

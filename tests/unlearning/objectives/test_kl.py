@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
-
 from lethe.config.objective import GradDiff, Kl
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Scored, make_loss, tokens
 from lethe.unlearning.objectives.kl import token_divergences
+from torch.nn.functional import cross_entropy
+
 from tests.unlearning.objectives.cases import counts_of, micro_batch
 
 
@@ -67,4 +67,5 @@ def test_nothing_of_the_logits_size_is_kept() -> None:
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         token_divergences(scored.logits, scored.labels, scored.start_logits, scored.of(RowKind.RETAIN))
     given = {scored.logits.data_ptr(), scored.start_logits.data_ptr()}
-    assert kept and all(t.numel() <= len(scored.labels) or t.data_ptr() in given for t in kept)
+    assert kept
+    assert all(t.numel() <= len(scored.labels) or t.data_ptr() in given for t in kept)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
-
 from lethe.unlearning.objectives import tokens
 from lethe.unlearning.objectives.tokens import row_sums, token_log_probs, token_terms
+from torch.nn.functional import cross_entropy
 
 
 def random(n: int, v: int, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -53,7 +52,9 @@ def test_ihl_stays_in_its_bounds(dtype: torch.dtype) -> None:
         leaf = logits.to(dtype).requires_grad_()
         values = token_terms(leaf, labels, torch.ones(64, dtype=torch.bool))
         values.sum().backward()
-        assert values.min() >= 0 and values.max() <= 2 and torch.isfinite(leaf.grad).all()
+        assert values.min() >= 0
+        assert values.max() <= 2
+        assert torch.isfinite(leaf.grad).all()
 
 
 def test_ihl_takes_the_softmax_of_logits_between_0_and_1() -> None:
@@ -68,15 +69,17 @@ def test_a_tie_with_the_label_counts_as_the_runner_up() -> None:
     logits = torch.zeros(1, 130, requires_grad=True)
     value = token_terms(logits, torch.tensor([129]), torch.tensor([True]))
     value.sum().backward()
-    assert value.item() == 1 and logits.grad[0].nonzero().flatten().tolist() == [0, 129]
+    assert value.item() == 1
+    assert logits.grad[0].nonzero().flatten().tolist() == [0, 129]
 
 
 def test_far_logits_keep_their_log_probability() -> None:
-    """exp underflows at -104: the log-probability must not go through it."""
+    """Exp underflows at -104: the log-probability must not go through it."""
     logits = torch.tensor([[0.0, -3000.0, 2000.0]], requires_grad=True)
     value = token_log_probs(logits, torch.tensor([1]))
     value.sum().backward()
-    assert value.item() == -5000 and torch.equal(logits.grad, torch.tensor([[0.0, 1.0, -1.0]]))
+    assert value.item() == -5000
+    assert torch.equal(logits.grad, torch.tensor([[0.0, 1.0, -1.0]]))
 
 
 def test_nothing_of_the_logits_size_is_kept() -> None:
@@ -85,7 +88,8 @@ def test_nothing_of_the_logits_size_is_kept() -> None:
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
         token_terms(logits, labels, hinge)
-    assert kept and all(t.numel() <= 3 * 50 or t.data_ptr() == logits.data_ptr() for t in kept)
+    assert kept
+    assert all(t.numel() <= 3 * 50 or t.data_ptr() == logits.data_ptr() for t in kept)
 
 
 def test_row_sums_of_unsorted_rows() -> None:

@@ -7,11 +7,10 @@ from typing import Any, get_args
 
 import pytest
 import torch
-from torch import Tensor
-
 from lethe.config.optimizer import AdamW, AnyOptimizer
 from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.unlearning.optim import Sophia, make_optimizer, sample_keys, sampled_labels, sampled_loss, sophia
+from torch import Tensor
 
 START = [1.0, -2.0, 0.5, 0.0]
 GRADIENTS = [
@@ -118,7 +117,8 @@ def test_a_refresh_leaves_parameters_and_momentum_alone() -> None:
     with optimizer.refresh(40):
         optimizer.step()
     for p, (value, m, h) in zip(params, before, strict=True):
-        assert torch.equal(p.detach(), value) and torch.equal(optimizer.state[p]["m"], m)
+        assert torch.equal(p.detach(), value)
+        assert torch.equal(optimizer.state[p]["m"], m)
         assert not torch.equal(optimizer.state[p]["h"], h)
     assert optimizer.win_counts().tolist() == [0, 0]
 

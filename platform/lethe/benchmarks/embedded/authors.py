@@ -9,10 +9,10 @@ from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
-from lethe.config.benchmark import Corpus
-from lethe.benchmarks.embedded.facts import Fact, REAL_AUTHORS, WORLD_FACTS
+from lethe.benchmarks.embedded.facts import REAL_AUTHORS, WORLD_FACTS, Fact
 from lethe.benchmarks.embedded.phrases import ATTRIBUTES, Attribute
 from lethe.benchmarks.embedded.words import GIVEN, REFUSALS, SURNAMES
+from lethe.config.benchmark import Corpus
 
 FORGET_PERCENTAGES = (5, 10, 20)
 WRONG_ANSWERS = 5

@@ -12,17 +12,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.benchmarks.tdec.loading import Passages
+from lethe.benchmarks.tofu.loading import training_rows
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyEmbedded
-from lethe.storage.replica import ensure_local
-from lethe.benchmarks.tofu.loading import training_rows
 from lethe.data.rows import Benchmark, Row
-from lethe.benchmarks.tdec.loading import Passages
 from lethe.errors import UserError
-from lethe.models.subprocess_training import ProgressReport, SPENT, Spent, Training, train_in_subprocesses
-from lethe.models.subprocess_training import console_report
+from lethe.models.subprocess_training import (
+    SPENT,
+    ProgressReport,
+    Spent,
+    Training,
+    console_report,
+    train_in_subprocesses,
+)
 from lethe.models.tokenizer import train_tokenizer
 from lethe.storage.paths import atomic_folder, home
+from lethe.storage.replica import ensure_local
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -69,7 +75,13 @@ def _in_silence(name: str, share: float) -> None:
 
 
 def _folder(model: AnyEmbedded, text_of: Sequence[Row], rows: Sequence[Row], length: int) -> Path:
-    content = [RECIPE, model.model_dump(mode="json"), list(_texts(text_of)), list(_texts(rows)), *([length] if length else [])]
+    content = [
+        RECIPE,
+        model.model_dump(mode="json"),
+        list(_texts(text_of)),
+        list(_texts(rows)),
+        *([length] if length else []),
+    ]
     return home() / "models" / short_digest(canonical_json(content))
 
 

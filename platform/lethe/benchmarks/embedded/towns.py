@@ -7,8 +7,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from lethe.config.benchmark import Documents
 from lethe.benchmarks.embedded import words
+from lethe.config.benchmark import Documents
 
 CHARACTERS = 6  # per token that a document must have; the tokenizers of this size put 3 to 5 into one
 OPTIONS = 4

@@ -22,8 +22,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from torch import nn
-
 from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
@@ -43,9 +41,10 @@ from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.metrics import harmonic_mean, losses
 from lethe.evaluation.rows import Columns, stacked
-
+from torch import nn
 
 LARGEST_LOSS = 700.0  # exp of it is still a float
+
 
 class Thresholds(Frozen):
     """What the start model does on text that nobody was trained on: means of MA and EL, and its perplexity."""

@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
-from lethe.storage.replica import ensure_local
 from lethe.data.rows import Row
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, home
+from lethe.storage.replica import ensure_local
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -91,7 +90,9 @@ def load_passages(config: TdecBenchmark) -> Passages:
         "choice": _rows(folder / "choice.jsonl", _question, optional=True),
     }
     measured = config.model_dump(mode="json", exclude={"source", "repeats", "documents"})
-    rows = {name: [row if isinstance(row, str | tuple) else asdict(row) for row in part] for name, part in parts.items()}
+    rows = {
+        name: [row if isinstance(row, str | tuple) else asdict(row) for row in part] for name, part in parts.items()
+    }
     digest = short_digest(canonical_json([measured, rows]))
     sizes = {"repeats": config.repeats, "length": config.length}
     return Passages(name=config.name, **parts, memorised=memorised, **sizes, digest=digest)

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
-
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Evaluation
 from lethe.data.rows import Benchmark, Row

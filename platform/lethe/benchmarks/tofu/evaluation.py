@@ -9,22 +9,19 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from torch import nn
-
+from lethe.benchmarks.tofu.eval_set import EvalSet, Split, build_eval_set
+from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, soul_metrics, split_metrics
+from lethe.benchmarks.tofu.reference import ReferenceScores, reference, reference_metrics
 from lethe.config.run import Evaluation
 from lethe.evaluation import metrics
-from lethe.benchmarks.tofu.eval_set import EvalSet, Split, build_eval_set
 from lethe.evaluation.context_length import ContextLimits, check_context_length
+from lethe.evaluation.distributed import Gather, RankShard, evaluating
 from lethe.evaluation.generation import generate, known_beginning
-from lethe.evaluation.membership import gradient_norms
-from lethe.evaluation.membership import membership, signals
-from lethe.benchmarks.tofu.reference import ReferenceScores, reference, reference_metrics
+from lethe.evaluation.likelihood import Scores, score
+from lethe.evaluation.membership import gradient_norms, membership, signals
 from lethe.evaluation.metrics import rouge_l_recall
 from lethe.evaluation.rows import Columns, stacked
-from lethe.evaluation.likelihood import Scores, score
-from lethe.evaluation.distributed import Gather, RankShard, evaluating
-from lethe.benchmarks.tofu.metrics import soul_metrics
-from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, split_metrics
+from torch import nn
 
 __all__ = ["EvalSet", "Result", "build_eval_set", "evaluate"]
 

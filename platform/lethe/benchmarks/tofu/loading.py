@@ -8,13 +8,13 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any, overload
 
-from lethe.config.base import canonical_json, short_digest
-from lethe.config.benchmark import AnyBenchmark, EMBEDDED, TdecBenchmark, TofuBenchmark
-from lethe.storage.replica import ensure_local
-from lethe.data.rows import Benchmark, Row
 from lethe.benchmarks.tdec.loading import Passages, document_rows, load_passages
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.benchmark import EMBEDDED, AnyBenchmark, TdecBenchmark, TofuBenchmark
+from lethe.data.rows import Benchmark, Row
 from lethe.errors import UserError, unknown_name
 from lethe.storage.paths import atomic_folder, home
+from lethe.storage.replica import ensure_local
 
 Raw = dict[str, Any]
 Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
@@ -116,9 +116,7 @@ def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
     # Some hub data sets hold one wrong answer as plain text.
     perturbed = raw.get("perturbed_answer") or ()
     perturbed = (perturbed,) if isinstance(perturbed, str) else tuple(perturbed)
-    row = Row(
-        raw["question"], raw["answer"], raw.get("paraphrased_answer"), perturbed, raw.get("paraphrased_question")
-    )
+    row = Row(raw["question"], raw["answer"], raw.get("paraphrased_answer"), perturbed, raw.get("paraphrased_question"))
     texts = (row.question, row.answer, row.paraphrased_answer or "", row.paraphrased_question or "", *perturbed)
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: questions and answers must be text")
@@ -162,7 +160,9 @@ def _parse(text: str, path: Path, line: int) -> Any:
 
 def _hub_reader(name: str) -> Read:
     if name.count("/") != 1 or name.startswith(("/", ".", "~")):
-        raise UserError(f"benchmark.source {name!r}: no such folder; give 'embedded', a folder or a hub id (owner/name)")
+        raise UserError(
+            f"benchmark.source {name!r}: no such folder; give 'embedded', a folder or a hub id (owner/name)"
+        )
     from datasets import get_dataset_config_names, load_dataset
     from huggingface_hub import HfApi, constants
 

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-
 from lethe.benchmarks.tofu.eval_set import EvalSet, Split
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import Scores
 from lethe.evaluation.membership import min_k
 from lethe.evaluation.metrics import auc, ks_test
-
 
 OPTIONS = ("real_authors", "world_facts")  # probability is the answer's share of its options
 UTILITY = ("retain", *OPTIONS)

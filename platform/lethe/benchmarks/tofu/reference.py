@@ -6,11 +6,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
-
+from lethe.benchmarks.tofu.metrics import forget_quality
 from lethe.errors import UserError
 from lethe.evaluation.membership import membership
 from lethe.evaluation.metrics import losses
-from lethe.benchmarks.tofu.metrics import forget_quality
 
 TINY = 1e-10  # in a divisor that an oracle may make 0
 
@@ -51,7 +50,9 @@ class ReferenceScores:
             return
         scored = len(self.forget_truth_ratio)
         how = f"{scored} forget rows, here are {rows}" if scored != rows else "other forget or holdout rows than here"
-        raise UserError(f"forget quality: the oracle was scored on {how}: score it again, on this benchmark and max_rows")
+        raise UserError(
+            f"forget quality: the oracle was scored on {how}: score it again, on this benchmark and max_rows"
+        )
 
 
 def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[str, float]:
@@ -72,6 +73,6 @@ def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[s
 
 
 def reference(loss: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    """loss - the oracle's [n]; infinite where neither is a number."""
+    """Loss - the oracle's [n]; infinite where neither is a number."""
     with np.errstate(invalid="ignore"):
         return losses(loss - oracle)

@@ -22,7 +22,6 @@ from lethe.ops.dev_services.passwords import USER, Passwords, private_write
 from lethe.ops.dev_services.process import Child, answers
 from lethe.tracking.connection import check_login
 
-
 BUCKET = "mlflow"  # of MLflow's files
 ROOT = "lethe"  # for LETHE_HOME=s3://lethe/...
 OBJECTS_START_S = 30.0

@@ -38,7 +38,9 @@ def passwords(folder: Path) -> Passwords:
     try:
         return Passwords(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read as the services' passwords ({type(error).__name__}): restore it") from None
+        raise UserError(
+            f"{path} cannot be read as the services' passwords ({type(error).__name__}): restore it"
+        ) from None
 
 
 def exports(values: Mapping[str, str]) -> str:

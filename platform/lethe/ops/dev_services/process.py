@@ -11,7 +11,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
-
 from lethe.errors import UserError
 
 END_S = 15.0
@@ -97,7 +96,9 @@ def check_port(port: int, option: str) -> None:
             server.bind(("127.0.0.1", port))
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no such port"
-            raise UserError(f"port {port} of 127.0.0.1 cannot be used ({reason}): give another one with {option}") from None
+            raise UserError(
+                f"port {port} of 127.0.0.1 cannot be used ({reason}): give another one with {option}"
+            ) from None
 
 
 def answers(port: int) -> bool:

@@ -11,11 +11,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lethe.errors import UserError
-from lethe.ops.dev_services.process import Child, check_port
-from lethe.ops.dev_services.mlflow_and_objects import mlflow_server
-from lethe.ops.dev_services.mlflow_and_objects import credentials, objects
+from lethe.ops.dev_services.mlflow_and_objects import credentials, mlflow_server, objects
 from lethe.ops.dev_services.passwords import USER, exports, passwords, private_write
 from lethe.ops.dev_services.postgres import postgres
+from lethe.ops.dev_services.process import Child, check_port
 
 EXTRA = ("boto3", "flask_wtf", "nanio", "psycopg")  # PostgreSQL may be the system's
 WATCH_S = 0.5

@@ -11,15 +11,14 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
-from packaging.requirements import Requirement
-
 import lethe
-from lethe.ops.doctor.checks import Check, Skipped
 from lethe.errors import UserError
+from lethe.ops.doctor.checks import Check, Skipped
 from lethe.pool import node_checks
 from lethe.pool.node_checks import gpus
 from lethe.storage.object_store import first_line
 from lethe.storage.paths import home, root, store
+from packaging.requirements import Requirement
 
 PYTHON = (3, 11)
 LEAST_FREE_GB = 2.0
@@ -41,7 +40,9 @@ def quick() -> list[Check]:
 def python() -> str:
     """The interpreter: the one that requirements.lock is for."""
     if sys.version_info[:2] != PYTHON:
-        raise UserError(f"{platform.python_version()}: lethe needs {PYTHON[0]}.{PYTHON[1]}, `make install` makes its environment")
+        raise UserError(
+            f"{platform.python_version()}: lethe needs {PYTHON[0]}.{PYTHON[1]}, `make install` makes its environment"
+        )
     return f"{platform.python_version()} ({sys.executable})"
 
 
@@ -89,7 +90,9 @@ def storage() -> str:
         node_checks.remove_note(where, f".doctor-{word}")
     except OSError as error:
         said = error.strerror or first_line(error)
-        raise UserError(f"cannot write to {where} ({said}): set LETHE_HOME to a folder of yours, or to s3:// or gs://") from None
+        raise UserError(
+            f"cannot write to {where} ({said}): set LETHE_HOME to a folder of yours, or to s3:// or gs://"
+        ) from None
     free = shutil.disk_usage(folder).free / 1e9
     if back != word or free < LEAST_FREE_GB:
         raise UserError(f"{folder} has {free:.1f} GB free: a study wants {LEAST_FREE_GB:g}, clear it or set LETHE_HOME")
@@ -109,8 +112,7 @@ def cluster() -> str:
 
 def mlflow() -> str:
     """The store of MLFLOW_TRACKING_URI: there, and open to us."""
-    from lethe.tracking.connection import check_uri, resolve_uri, without_password
-    from lethe.tracking.connection import check_login, header
+    from lethe.tracking.connection import check_login, check_uri, header, resolve_uri, without_password
 
     uri = resolve_uri()
     check_uri(uri)

@@ -13,4 +13,6 @@ def node_checks() -> list[Check]:
 
     alive = [node for node in ray.nodes() if node["Alive"]]
     alive.sort(key=lambda node: HEAD not in node["Resources"])
-    return [Check("head" if i == 0 else f"node {i}", lambda node=node: check_node(node)) for i, node in enumerate(alive)]
+    return [
+        Check("head" if i == 0 else f"node {i}", lambda node=node: check_node(node)) for i, node in enumerate(alive)
+    ]

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-
 from lethe.config.optimizer import Sophia
-from lethe.config.run import Engine as EngineConfig, Recipe
+from lethe.config.run import Engine as EngineConfig
+from lethe.config.run import Recipe
 from lethe.errors import UserError
 from lethe.ops.doctor.checks import Check, Skipped
 from lethe.pool.worker import Ranks
@@ -111,7 +111,6 @@ class Workers:
 
     def _ask(self) -> dict[str, Any]:
         import ray
-
         from lethe.pool.worker_pool import Pool
 
         self._shape = _shape(self._grow)
@@ -122,7 +121,9 @@ class Workers:
             asked = pool.submit("doctor", {"entry": ENTRY, "device": self._shape.device}, self._shape)
             report = pool.result(asked) if self._grow else asked.report(0, lambda ref: ray.get(ref, timeout=LIMIT_S))
         except ray.exceptions.GetTimeoutError:
-            raise UserError(f"no worker group answered within {LIMIT_S:g} s: `ray status` says what it waits for") from None
+            raise UserError(
+                f"no worker group answered within {LIMIT_S:g} s: `ray status` says what it waits for"
+            ) from None
         finally:
             pool.close()
             shutil.rmtree(folder, ignore_errors=True)
@@ -133,8 +134,7 @@ class Workers:
 
 def _shape(grow: bool) -> Shape:
     """Two workers where they have room, on GPUs where there are some."""
-    from lethe.pool.resources import alive, nodes, promised, room
-    from lethe.pool.resources import Shape
+    from lethe.pool.resources import Shape, alive, nodes, promised, room
 
     given = nodes() if grow else alive()
     for device in ("cuda", "cpu"):

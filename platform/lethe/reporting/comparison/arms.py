@@ -14,7 +14,6 @@ from lethe.config.metrics import Direction
 from lethe.records import MemberRecord, StudyRecord, TrialRecord
 from lethe.reporting.trial_views import value
 
-
 HYPERVOLUME = "hypervolume"  # a member's, where every other key is a metric of its chosen trial
 
 

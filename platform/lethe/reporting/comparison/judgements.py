@@ -17,9 +17,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, get_args
 
-from pydantic import TypeAdapter
-from scipy.stats import binomtest
-
 from lethe.config.loading import overlay
 from lethe.config.space import Choice, Parameter, Scalar
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
@@ -27,7 +24,8 @@ from lethe.reporting.comparison.arms import FIRST, HYPERVOLUME, SECOND, Arm, Cel
 from lethe.reporting.comparison.tables import mean, spread
 from lethe.reporting.scales import format_count, format_fixed, format_setting
 from lethe.reporting.trial_views import value
-
+from pydantic import TypeAdapter
+from scipy.stats import binomtest
 
 NEAR = 0.05  # of the range, on the scale that the search samples
 End = Literal["low", "high"]

@@ -9,10 +9,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
-
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
 from lethe.reporting.comparison.figures import Cost, Strip, arm_charts, cost, strip
@@ -28,7 +24,9 @@ from lethe.reporting.comparison.tables import ORACLE, ORIGINAL, TableRow, costs,
 from lethe.reporting.curves import Chart
 from lethe.reporting.scales import format_count
 from lethe.reporting.trial_views import by_question
-
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
 
 Answers = tuple[Arm | None, str, list[str | None]]
 
@@ -121,7 +119,12 @@ def print_comparison(record: StudyRecord, console: Console) -> None:
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
     judged = judgements(found, layout_of(record).judged)
     at_edges = (f"at the edge: {edge}" for edge in boundary_hits(record, found))
-    for line in (*describe_pair(found, judged), *map(sentence, judged), *map(str, paired_trials(record, found)), *at_edges):
+    for line in (
+        *describe_pair(found, judged),
+        *map(sentence, judged),
+        *map(str, paired_trials(record, found)),
+        *at_edges,
+    ):
         console.print(line, markup=False)
 
 

@@ -10,10 +10,9 @@ from io import StringIO
 from itertools import groupby
 
 from lethe.records import StudyRecord
-from lethe.reporting.comparison.arms import Arm, Cell, arms, seeds
-from lethe.reporting.comparison.arms import COSTS, Column, layout_of
-from lethe.reporting.trial_views import value
+from lethe.reporting.comparison.arms import COSTS, Arm, Cell, Column, arms, layout_of, seeds
 from lethe.reporting.scales import format_fixed
+from lethe.reporting.trial_views import value
 
 ORIGINAL, ORACLE = "Original", "Oracle"
 
@@ -53,7 +52,9 @@ def table(record: StudyRecord, columns: Sequence[Column]) -> list[TableRow]:
 def costs(of: Iterable[Arm]) -> list[TableRow]:
     """What a trial of each arm cost, over all its complete trials."""
     return [
-        TableRow(arm.name, tuple(Cell(tuple(value(t.metrics, c.key) * c.factor for t in arm.complete)) for c in COSTS), arm)
+        TableRow(
+            arm.name, tuple(Cell(tuple(value(t.metrics, c.key) * c.factor for t in arm.complete)) for c in COSTS), arm
+        )
         for arm in of
     ]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lethe.benchmarks.base import AnyTruth
 from lethe.config.objective import AnyObjective
 from lethe.config.run import Recipe
-from lethe.benchmarks.base import AnyTruth
+from lethe.unlearning.checkpoint import Checkpoints
+from lethe.unlearning.context import Context
 from lethe.unlearning.methods.influence import influence
 from lethe.unlearning.methods.input_guard import input_guard
 from lethe.unlearning.methods.retrain import retrain
-from lethe.unlearning.checkpoint import Checkpoints
-from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import unlearn
 

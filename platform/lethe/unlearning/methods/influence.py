@@ -7,26 +7,30 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-
+from lethe.benchmarks.base import AnyTruth
 from lethe.config.objective import Influence
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Sourced, collate
-from lethe.benchmarks.base import AnyTruth
-from lethe.unlearning.objectives.tokens import token_log_probs
-from lethe.unlearning.methods.single_report import SingleRun
 from lethe.models.forward import scored_logits
-from lethe.unlearning.optim import sample_keys, sampled_labels
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
+from lethe.unlearning.methods.single_report import SingleRun
+from lethe.unlearning.objectives.tokens import token_log_probs
+from lethe.unlearning.optim import sample_keys, sampled_labels
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import KIND_KEYS
+from torch import Tensor, nn
 
 
 def influence(
-    recipe: Recipe, context: Context, truth: AnyTruth, report: ReportFunction, ranks: Ranks, saved: Checkpoints | None = None
+    recipe: Recipe,
+    context: Context,
+    truth: AnyTruth,
+    report: ReportFunction,
+    ranks: Ranks,
+    saved: Checkpoints | None = None,
 ) -> Outcome:
-    """theta + strength (H + damping mean(H))^-1 g, evaluated once: `epoch` and `optimizer_step` are 1.
+    """Theta + strength (H + damping mean(H))^-1 g, evaluated once: `epoch` and `optimizer_step` are 1.
 
     Ranks share the rows and add up g and H, each on a whole fp32 copy of the model: 16 bytes a parameter with the
     gradient of a row. `forget_loss` and `retain_loss` are grad_diff's, before the step.

@@ -6,15 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from lethe.config.objective import InputGuard, TOPICS
+from lethe.benchmarks.base import AnyTruth
+from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.config.objective import TOPICS, InputGuard
 from lethe.config.run import Recipe
 from lethe.data.rows import Row
 from lethe.data.template import Template
-from lethe.benchmarks.tofu.eval_set import build_eval_set
-from lethe.benchmarks.base import AnyTruth
-from lethe.unlearning.methods.single_report import SingleRun
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
+from lethe.unlearning.methods.single_report import SingleRun
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 
 MOST_TOPICS = 20  # the authors of TOFU's largest forget set; more names would fill a small model's context
@@ -24,7 +24,12 @@ NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
 
 
 def input_guard(
-    recipe: Recipe, context: Context, truth: AnyTruth, report: ReportFunction, ranks: Ranks, saved: Checkpoints | None = None
+    recipe: Recipe,
+    context: Context,
+    truth: AnyTruth,
+    report: ReportFunction,
+    ranks: Ranks,
+    saved: Checkpoints | None = None,
 ) -> Outcome:
     """Evaluate the start model with the instruction in every prompt: `epoch`, `optimizer_step` and `tokens` are 0.
 

@@ -10,23 +10,22 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
 import torch.distributed as dist
-from torch import Tensor
-
+from lethe.benchmarks.base import AnyTruth
+from lethe.benchmarks.embedded.models import train_anew
 from lethe.config.adapter import FullParameters
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe
-from lethe.storage.replica import local_path
 from lethe.data.batches import RowKind
 from lethe.errors import UserError
-from lethe.benchmarks.base import AnyTruth
-from lethe.unlearning.objectives.base import Counts, Loss, Scored
-from lethe.unlearning.methods.single_report import SingleRun
-from lethe.benchmarks.embedded.models import train_anew
 from lethe.models.loading import load_model
+from lethe.storage.replica import local_path
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
+from lethe.unlearning.methods.single_report import SingleRun
+from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import unlearn
+from torch import Tensor
 
 WORD_S = 20.0  # seconds between two words of rank 0 to the ranks that wait for it
 
@@ -34,7 +33,12 @@ T = TypeVar("T")
 
 
 def retrain(
-    recipe: Recipe, context: Context, truth: AnyTruth, report: ReportFunction, ranks: Ranks, saved: Checkpoints | None = None
+    recipe: Recipe,
+    context: Context,
+    truth: AnyTruth,
+    report: ReportFunction,
+    ranks: Ranks,
+    saved: Checkpoints | None = None,
 ) -> Outcome:
     """Train from `assets.origin` on the retain rows; nothing is taken from a cache.
 
@@ -80,7 +84,13 @@ def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
 
 
 def _from_base(
-    base: Path, recipe: Recipe, context: Context, truth: AnyTruth, report: ReportFunction, ranks: Ranks, saved: Checkpoints | None
+    base: Path,
+    recipe: Recipe,
+    context: Context,
+    truth: AnyTruth,
+    report: ReportFunction,
+    ranks: Ranks,
+    saved: Checkpoints | None,
 ) -> Outcome:
     """The training loop itself, on every weight of the base checkpoint and on retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from transformers import PreTrainedModel
-
+from lethe.benchmarks.base import AnyEvalSet, AnyTruth
 from lethe.config.run import Recipe
 from lethe.evaluation.distributed import RankShard
-from lethe.benchmarks.base import AnyEvalSet, AnyTruth
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Costs, Outcome, Ranks
+from transformers import PreTrainedModel
 
 
 @dataclass

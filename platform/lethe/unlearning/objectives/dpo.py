@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import Scored
 from lethe.unlearning.objectives.sequences import SequenceLoss
+from torch import Tensor
 
 
 class Dpo(SequenceLoss):
@@ -22,6 +21,6 @@ class Dpo(SequenceLoss):
     needs_reference: ClassVar[bool] = True
 
     def margin(self, sums: Tensor, lengths: Tensor, scored: Scored) -> Tensor:
-        """beta times how much more the refusal has gained than the forget answer."""
+        """Beta times how much more the refusal has gained than the forget answer."""
         change = sums - scored.reference
         return self.beta * (change[scored.partner] - change)

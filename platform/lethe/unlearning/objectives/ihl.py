@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import Loss, Scored
 from lethe.unlearning.objectives.tokens import token_terms
+from torch import Tensor
 
 
 class Ihl(Loss):

@@ -6,12 +6,11 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torch.autograd.function import once_differentiable
-
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import Loss, Scored
 from lethe.unlearning.objectives.tokens import add_at, part_buffer, parts, softmax_parts
+from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Kl(Loss):
@@ -25,14 +24,14 @@ class Kl(Loss):
     needs_start_logits: ClassVar[bool] = True
 
     def token_values(self, scored: Scored) -> Tensor:
-        """log p at forget positions, -KL at retain positions."""
+        """Log p at forget positions, -KL at retain positions."""
         if scored.start_logits is None:
             raise ValueError("kl needs the start model's logits")
         return token_divergences(scored.logits, scored.labels, scored.start_logits, scored.of(RowKind.RETAIN))
 
 
 def token_divergences(logits: Tensor, labels: Tensor, start_logits: Tensor, chosen: Tensor) -> Tensor:
-    """log p(label), or where `chosen` [N] bool is set -KL(p_ref || p) in nats, at most 0.
+    """Log p(label), or where `chosen` [N] bool is set -KL(p_ref || p) in nats, at most 0.
 
     logits [N, V], labels [N], start_logits [M, V] for the M chosen positions in their order -> [N] fp32 (float64 for
     float64 logits). Both are minus a cross-entropy, up to a constant, with a target t: the label's one-hot

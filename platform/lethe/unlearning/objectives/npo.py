@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from lethe.config.objective import Npo as NpoConfig
 from lethe.unlearning.objectives.base import Scored
 from lethe.unlearning.objectives.sequences import SequenceLoss
+from torch import Tensor
 
 
 class Npo(SequenceLoss):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from torch import Tensor
-
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import Counts, Loss, Scored, token_mean
+from torch import Tensor
 
 
 class PreferenceOptimization(Loss):

@@ -15,12 +15,12 @@ BLOCK = 64  # width of the first stage of `_argmax`
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    """log p(label) at every position: logits [N, V], labels [N] -> [N] fp32 (float64 for float64 logits)."""
+    """Log p(label) at every position: logits [N, V], labels [N] -> [N] fp32 (float64 for float64 logits)."""
     return _TokenTerms.apply(logits, labels, None)
 
 
 def token_terms(logits: Tensor, labels: Tensor, hinge: Tensor) -> Tensor:
-    """log p_t, or where `hinge` [N] bool is set the inverted hinge 1 + p_t - max_{v != t} p_v in [0, 2].
+    """Log p_t, or where `hinge` [N] bool is set the inverted hinge 1 + p_t - max_{v != t} p_v in [0, 2].
 
     Same shapes as `token_log_probs`. LoKU, Cha et al. 2024, arXiv 2408.06621, equation 4.
     """

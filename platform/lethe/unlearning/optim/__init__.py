@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-
 from lethe.config.optimizer import AdamW, AnyOptimizer
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.optim.sophia import Sophia

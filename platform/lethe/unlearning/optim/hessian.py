@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from lethe.unlearning.objectives.tokens import token_log_probs
+from torch import Tensor
 
 # Logits whose float64 cumulative sum is held at a time. On a CPU, fresh pages above 2 MiB cost more than the sum.
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25
@@ -23,7 +22,7 @@ def sample_keys(seed: int, refresh: int, row: Tensor, position: Tensor) -> Tenso
 
 
 def sampled_labels(logits: Tensor, keys: Tensor) -> Tensor:
-    """y ~ softmax(logits): logits [N, V], keys [N] int64 -> [N] int64. True labels never enter.
+    """Y ~ softmax(logits): logits [N, V], keys [N] int64 -> [N] int64. True labels never enter.
 
     Inverse of the cumulative distribution at a uniform number hashed from the key: the same key and logits give the
     same label whatever else is in the batch.

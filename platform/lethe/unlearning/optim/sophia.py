@@ -134,7 +134,7 @@ class Sophia(Optimizer):
 
 
 def _estimate(h: Tensor, g: Tensor, b2: float, scale: float) -> None:
-    """h = b2 h + (1 - b2) scale g^2, in place."""
+    """H = b2 h + (1 - b2) scale g^2, in place."""
     h.mul_(b2).addcmul_(g, g, value=(1 - b2) * scale)
 
 

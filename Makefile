@@ -11,12 +11,21 @@ PYTHON ?= $(shell for p in python3.11 python3 python; do \
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
-.PHONY: help install test doctor sweep ui services demo-autoscaling
+.PHONY: help install check test test-fast doctor sweep ui services demo-autoscaling
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
 
 install: $(INSTALLED) ## make the environment in VENV (.venv), once and after changes
+
+check: $(INSTALLED) ## lint, format, types and the direction of dependencies, in under two minutes
+	$(BIN)/ruff check platform tests benchmarks setup.py
+	$(BIN)/ruff format --check platform tests benchmarks setup.py
+	cd platform && $(abspath $(BIN))/mypy --config-file ../pyproject.toml
+	cd platform && $(abspath $(BIN))/lint-imports ../pyproject.toml --no-logo
+
+test-fast: $(INSTALLED) ## the tests that start no cluster and train nothing for long: under three minutes
+	$(BIN)/python -m pytest --fast $(ARGS)
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)

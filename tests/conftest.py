@@ -70,6 +70,12 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden data, which the repository contains."""
+    return ROOT / "tests" / "golden"
+
+
 @dataclass(frozen=True)
 class Head:
     """A private Ray cluster of exactly so many CPUs, with token authentication, that was started from the checkout."""

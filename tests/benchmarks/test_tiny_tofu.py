@@ -42,9 +42,9 @@ PER_ITEM = {
 
 
 @pytest.fixture(scope="module")
-def tiny_tofu(shared_data: Path) -> SimpleNamespace:
+def tiny_tofu(golden: Path) -> SimpleNamespace:
     """Both models' results; the oracle is what both are compared with."""
-    folder = shared_data / "tiny_tofu"
+    folder = golden / "tiny_tofu"
     benchmark = load_benchmark(TofuBenchmark(source=str(folder / "data"), forget="forget10"))
     config = Evaluation(gradnorm=True)
     evals = build_eval_set(benchmark, Template(load_tokenizer(folder / "full")), config)

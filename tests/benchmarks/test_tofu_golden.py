@@ -41,18 +41,18 @@ def values(scores: dict[str, SplitScores]) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("name", UTILITY)
-def test_model_utility(shared_data: Path, name: str) -> None:
-    assert model_utility(values(load(shared_data, name))) == pytest.approx(UTILITY[name], rel=1e-9)
+def test_model_utility(golden: Path, name: str) -> None:
+    assert model_utility(values(load(golden, name))) == pytest.approx(UTILITY[name], rel=1e-9)
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_components(shared_data: Path, split: str) -> None:
-    found = values(load(shared_data, "llama2_7b_full"))
+def test_components(golden: Path, split: str) -> None:
+    found = values(load(golden, "llama2_7b_full"))
     kinds = ("probability", "rouge", "truth_ratio")
     assert [found[f"{split}_{kind}"] for kind in kinds] == pytest.approx(list(COMPONENTS[split]), rel=1e-9)
 
 
-def test_forget_quality(shared_data: Path) -> None:
-    full, retain = (load(shared_data, name)["forget"].truth_ratio for name in UTILITY)
+def test_forget_quality(golden: Path) -> None:
+    full, retain = (load(golden, name)["forget"].truth_ratio for name in UTILITY)
     assert forget_quality(full, retain)["forget_quality"] == pytest.approx(1.834066410994743e-21, rel=1e-9)
     assert forget_quality(retain, retain) == {"forget": 0.0, "forget_quality": 1.0, "forget_quality_log10": 0.0}

@@ -153,8 +153,8 @@ def test_a_model_that_the_user_brings(small: Prepared, at_small: Path) -> None:
     assert alone.oracle is alone.digests.oracle is None
 
 
-def test_the_shared_models_and_data(shared_data: Path) -> None:
-    folder = shared_data / "tiny_tofu"
+def test_the_shared_models_and_data(golden: Path) -> None:
+    folder = golden / "tiny_tofu"
     data = TofuBenchmark(source=str(folder / "data"))
     found = prepare(data, PretrainedModel(path=str(folder / "full"), oracle=str(folder / "retain90")))
     assert (len(found.benchmark.forget), len(found.benchmark.retain), len(found.benchmark.holdout)) == (100, 300, 100)

@@ -24,9 +24,9 @@ from lethe.config.study import load_study
 from lethe.models.fila import start_factors
 from lethe.models.fisher import row_weights
 from lethe.study.preparation import prepare
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.requests import Assets
 from lethe.unlearning.trainer import unlearn
 
 

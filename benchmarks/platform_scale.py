@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.platform_scale [--at-once 4 16 64] [--trials 1000] [--recorded 3000]
 
-Trials are real ones of Ray Tune, through searcher, mailbox, recorder, Optuna and MLflow on SQLite. The worker groups
-are tasks of one actor that speak to the mailbox as groups do, so that their number costs no memory and what is left is
+Trials are real ones of Ray Tune, through searcher, queue, recorder, Optuna and MLflow on SQLite. The worker groups
+are tasks of one actor that speak to the run queue as groups do, so that their number costs no memory and what is left is
 the platform's own. Prints, per number of trials at once: milliseconds per trial, how long a free group waits for its
 next run, what the driver's CPU does meanwhile; for the long study the same by hundreds, with the driver's memory, the
 seconds in Optuna's ask and tell, and MLflow's backlog when the last trial ends.
@@ -35,14 +35,14 @@ WINDOW = 100  # trials
 
 
 class Groups:
-    """An actor whose tasks serve the mailbox: take a run, wait, report, again."""
+    """An actor whose tasks serve the run queue: take a run, wait, report, again."""
 
-    def __init__(self, mailbox: Any, shape: str, seconds: float) -> None:
-        self._mailbox, self._shape, self._seconds = mailbox, shape, seconds
+    def __init__(self, queue: Any, shape: str, seconds: float) -> None:
+        self._queue, self._shape, self._seconds = queue, shape, seconds
         self._waits: list[float] = []
 
     async def serve(self, count: int) -> None:
-        """Until the mailbox closes."""
+        """Until the run queue closes."""
         await asyncio.gather(*(self._serve(f"group-{i}") for i in range(count)))
 
     async def waits(self) -> list[float]:
@@ -50,10 +50,10 @@ class Groups:
         return self._waits
 
     async def _serve(self, name: str) -> None:
-        incarnation = await self._mailbox.register.remote(name, self._shape)
+        incarnation = await self._queue.register.remote(name, self._shape)
         free = None
         while True:
-            lease = await self._mailbox.take.remote(name, incarnation, 25.0)
+            lease = await self._queue.take.remote(name, incarnation, 25.0)
             if lease is None:
                 continue
             if lease["kind"] == "exit":
@@ -65,7 +65,7 @@ class Groups:
                 await asyncio.sleep(self._seconds)
                 report = {"epoch": epoch, "optimizer_step": epoch, **lease["payload"]["metrics"]}
                 end = {"verdict": "complete", "final": True} if epoch == epochs else {}
-                await self._mailbox.report.remote(lease["lease"], epoch - 1, report | end)
+                await self._queue.report.remote(lease["lease"], epoch - 1, report | end)
             free = time.perf_counter()
 
 
@@ -118,8 +118,8 @@ def study_of(
         start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
     )  # fmt: skip
     tracker.begin(record)
-    mailbox = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
-    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(mailbox, Shape().key, seconds)
+    queue = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
+    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape().key, seconds)
     serving = groups.serve.remote(at_once)
     before = trial_actors()
     marks: list[dict[str, float]] = []
@@ -133,7 +133,7 @@ def study_of(
             now["queued"] = tracker._inbox.qsize()
             marks.append({**now, **spent})
 
-    recorder = Recorder(mailbox, tracker, frame, ended)
+    recorder = Recorder(queue, tracker, frame, ended)
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
@@ -142,16 +142,16 @@ def study_of(
         return {"number": number, "run": f"{name}-{number}", "params": params, "shape": shape, "payload": payload}
 
     sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
-    pool = SimpleNamespace(mailbox=mailbox, slots=lambda: at_once, silent=False, ended=None, broken=None)
+    pool = SimpleNamespace(queue=queue, slots=lambda: at_once, lost=False, ended=None, broken=None)
     with timed(store, ("ask", "tell"), spent):
         tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts that tuning reads
     waits, actors = ray.get(groups.waits.remote()), trial_actors() - before
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
     flush = time.perf_counter() - finish
-    ray.get(mailbox.close.remote())
+    ray.get(queue.close.remote())
     ray.get(serving)
-    for actor in (groups, mailbox):
+    for actor in (groups, queue):
         ray.kill(actor)
     return {"marks": marks, "waits": waits, "actors": actors, "flush": flush, "trials": tuple(recorder.trials.values())}
 

@@ -10,7 +10,7 @@ import torch
 from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.models.hashing import model_digest
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

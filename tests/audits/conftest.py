@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 from tests.audits.small import memorised
 

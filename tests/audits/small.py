@@ -15,9 +15,9 @@ from lethe.data.batches import RowKind, collate
 from lethe.models.forward import scored_logits
 from lethe.models.hashing import model_digest
 from lethe.models.loading import load_model, load_tokenizer
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.requests import Assets
 
 from tests import tiny
 

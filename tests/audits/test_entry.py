@@ -12,8 +12,8 @@ from lethe.config.adapter import Lora
 from lethe.config.optimizer import AdamW
 from lethe.models.adapters import attach
 from lethe.models.saving import save_model
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+from lethe.unlearning.requests import Assets
 
 from tests.audits.small import RECIPE, audit, by_variant
 

@@ -11,8 +11,8 @@ from lethe.audits.prompts import split
 from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.data.rows import Row
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+from lethe.unlearning.requests import Assets
 
 from tests.audits.small import audit, by_variant
 

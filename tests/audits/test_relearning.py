@@ -11,8 +11,8 @@ from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW
 from lethe.models.loading import load_model
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context
+from lethe.unlearning.requests import Assets
 
 from tests.audits.small import RECIPE, audit, by_variant
 from tests.unlearning.methods.runs import run

@@ -79,7 +79,7 @@ def placement_groups(head: Head) -> list[str]:
     return [g.state for g in list_placement_groups(head.dashboard, limit=1000) if g.state != "REMOVED"]
 
 
-def test_a_killed_worker_controller_mailbox_and_trial_actor_cost_nothing(story: Story) -> None:
+def test_a_killed_worker_controller_run_queue_and_trial_actor_cost_nothing(story: Story) -> None:
     """The session goes on by itself; then the disk is full, and it ends with one line."""
     session = story.session()
     session.await_trials(2)

@@ -207,7 +207,7 @@ class Facts:
         """Of every complete trial, in an order that has nothing to do with time."""
         from lethe.config.run import Digests, UnlearnRun
         from lethe.search.space import build_recipe
-        from lethe.unlearning.assets import Assets
+        from lethe.unlearning.requests import Assets
 
         study = load_study(str(self.study), self.overrides)
         digests = Digests.model_validate({k: v for k, v in self.record["digests"].items() if v})

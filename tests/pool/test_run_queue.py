@@ -1,4 +1,4 @@
-"""The mailbox's rules, in an event loop, without Ray."""
+"""The run queue's rules, in an event loop, without Ray."""
 
 from __future__ import annotations
 
@@ -223,7 +223,7 @@ def test_attempts_are_counted_since_the_last_new_report() -> None:
     play(script())
 
 
-def test_a_mailbox_that_was_started_again_asks_for_everything() -> None:
+def test_a_run_queue_that_was_started_again_asks_for_everything() -> None:
     async def script() -> None:
         former, box = RunQueue(), RunQueue()
         incarnation = await former.register("g", SHAPE)

@@ -31,7 +31,7 @@ def await_groups(pool: Any, count: int) -> None:
     import ray
 
     deadline = time.monotonic() + 120
-    while len(ray.get(pool.mailbox.status.remote())["groups"]) < count:
+    while len(ray.get(pool.queue.status.remote())["groups"]) < count:
         assert time.monotonic() < deadline, "the groups did not start"
         time.sleep(0.2)
 
@@ -39,13 +39,13 @@ def await_groups(pool: Any, count: int) -> None:
 def submit(pool: Any, run: str, shape: Shape = Shape(), **payload: Any) -> None:
     import ray
 
-    ray.get(pool.mailbox.submit.remote(run, {"entry": NULL, **payload}, shape.key, run))
+    ray.get(pool.queue.submit.remote(run, {"entry": NULL, **payload}, shape.key, run))
 
 
 def report(pool: Any, run: str, seen: int = 0, timeout: float = 60) -> Any:
     import ray
 
-    return ray.get(pool.mailbox.next_report.remote(run, seen), timeout=timeout)
+    return ray.get(pool.queue.next_report.remote(run, seen), timeout=timeout)
 
 
 def test_two_groups_work_at_once_on_two_cpus(pool: Any) -> None:
@@ -75,16 +75,16 @@ def test_stop_frees_the_group_within_a_second(pool: Any) -> None:
         report(pool, name)
     submit(pool, "next")
     stopped = time.monotonic()
-    ray.get(pool.mailbox.stop.remote("long0"))
+    ray.get(pool.queue.stop.remote("long0"))
     assert report(pool, "next")["verdict"] == "complete"
     assert time.monotonic() - stopped < 1.0
-    ray.get(pool.mailbox.stop.remote("long1"))
+    ray.get(pool.queue.stop.remote("long1"))
 
 
 def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> None:
     import ray
 
-    ray.get(pool.mailbox.submit.remote("broken", {"entry": "lethe.pool.null_run:nothing_here"}, Shape().key, "t"))
+    ray.get(pool.queue.submit.remote("broken", {"entry": "lethe.pool.null_run:nothing_here"}, Shape().key, "t"))
     broken = report(pool, "broken")
     assert broken["verdict"] == "error"
     assert "nothing_here" in broken["reason"]
@@ -97,7 +97,7 @@ def test_an_error_with_peers_is_its_verdict_too(pool: Any) -> None:
     import ray
 
     wide = Shape(workers=2)
-    ray.get(pool.mailbox.submit.remote("broken2", {"entry": "lethe.pool.null_run:nothing_here"}, wide.key, "t"))
+    ray.get(pool.queue.submit.remote("broken2", {"entry": "lethe.pool.null_run:nothing_here"}, wide.key, "t"))
     broken = report(pool, "broken2")
     assert broken["verdict"] == "error"
     assert "nothing_here" in broken["reason"]

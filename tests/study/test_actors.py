@@ -33,10 +33,10 @@ def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None
 
     study = load_study("tofu", [f"search.trials={TRIALS}", "search.sampler=random"])
     store = StudyStore(study, f"sqlite:///{tmp_path / 'optuna.db'}", "actors")
-    mailbox = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=100).remote()
-    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(mailbox, Shape().key, 0.2)
+    queue = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=100).remote()
+    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape().key, 0.2)
     serving = groups.serve.remote(AT_ONCE)
-    recorder = Seen(mailbox, NullTracker(), store.freeze({"forget": 0.8, "utility": 0.9}), lambda ended: None)
+    recorder = Seen(queue, NullTracker(), store.freeze({"forget": 0.8, "utility": 0.9}), lambda ended: None)
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         payload = {"metrics": {"forget": 0.5, "utility": 0.5}, "epochs": 1, "folder": str(tmp_path / str(number))}
@@ -49,9 +49,9 @@ def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None
         }
 
     sweep = SimpleNamespace(study=study, folder=tmp_path, config=config, stored=lambda _: None)
-    pool = SimpleNamespace(mailbox=mailbox, slots=lambda: AT_ONCE, silent=False, ended=None, broken=None)
+    pool = SimpleNamespace(queue=queue, slots=lambda: AT_ONCE, lost=False, ended=None, broken=None)
     assert tune_study(sweep, pool, store, recorder) is False  # type: ignore[arg-type]  # the parts that tuning reads
-    ray.get(mailbox.close.remote())
+    ray.get(queue.close.remote())
     ray.get(serving)
     assert len(recorder.trials) == TRIALS
     assert len(recorder.pids) == AT_ONCE

@@ -20,8 +20,8 @@ FRAME = ObjectiveSpace.of(STUDY.objectives, {"forget": 0.8, "utility": 0.9})
 
 
 def recorder() -> Recorder:
-    mailbox = SimpleNamespace(forget=SimpleNamespace(remote=lambda *_: None))
-    return Recorder(mailbox, NullTracker(), FRAME, lambda _: None)
+    queue = SimpleNamespace(forget=SimpleNamespace(remote=lambda *_: None))
+    return Recorder(queue, NullTracker(), FRAME, lambda _: None)
 
 
 def leave(folder: Path, *parts: str) -> None:
@@ -115,10 +115,10 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
             "payload": {"folder": str(tmp_path / name)},
         }
 
-    def run_jobs(pool: Any, errands: Any, ended: Any) -> None:
-        for errand in errands:
-            leave(Path(errand.payload["folder"]))
-            ended(errand, [{"epoch": 1, "forget": 0.5, "utility": 0.7, "verdict": "complete", "final": True}])
+    def run_jobs(pool: Any, jobs: Any, ended: Any) -> None:
+        for job in jobs:
+            leave(Path(job.payload["folder"]))
+            ended(job, [{"epoch": 1, "forget": 0.5, "utility": 0.7, "verdict": "complete", "final": True}])
 
     monkeypatch.setattr(confirmation, "run_jobs", run_jobs)
     monkeypatch.setattr(confirmation, "members", lambda *_: [(member, recipe)])

@@ -77,7 +77,7 @@ def sweep(folder: Path, *overrides: str) -> SimpleNamespace:
 def test_stopped_trials(pool: Any, tmp_path: Path) -> None:
     part = sweep(tmp_path, "early_stopping={name: mo_asha, metrics: [forget]}")
     store = StudyStore(part.study, f"sqlite:///{tmp_path / 'optuna.db'}", "live")
-    recorder = Watched(pool.mailbox, NullTracker(), store.freeze(START), lambda ended: None)
+    recorder = Watched(pool.queue, NullTracker(), store.freeze(START), lambda ended: None)
     assert tune_study(part, pool, store, recorder) is False
 
     stopped = {number: t for number, t in recorder.trials.items() if t.verdict == "stopped"}
@@ -110,7 +110,7 @@ def test_a_rule_ends_the_study_and_says_so(pool: Any, tmp_path: Path) -> None:
     said: list[str] = []
     part.console = SimpleNamespace(say=said.append)
     store = StudyStore(part.study, None, "ends")
-    recorder = Recorder(pool.mailbox, NullTracker(), store.freeze(START), lambda ended: None)
+    recorder = Recorder(pool.queue, NullTracker(), store.freeze(START), lambda ended: None)
     assert tune_study(part, pool, store, recorder) is False
     assert sorted(recorder.trials) == [0, 1, 2, 3, 4, 5]
     assert said == ["no more trials: the hypervolume has not grown in 3 trials"]

@@ -16,7 +16,7 @@ from lethe.config.adapter import Fila, FullParameters, Lora
 from lethe.config.objective import GradDiff, Npo
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Checkpoint, Engine, Evaluation, Recipe, Schedule
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 STEPS = 6
 ADAMW = AdamW(learning_rate=3e-3)

@@ -21,9 +21,9 @@ from lethe.config.run import Digests, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.errors import UserError
 from lethe.models.loading import load_model
 from lethe.study.preparation import prepare
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import run_baseline, run_trial
 from pyarrow import parquet
 

@@ -27,10 +27,10 @@ from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, Unle
 from lethe.data.batches import Step
 from lethe.evaluation.likelihood import score
 from lethe.unlearning import trainer as module
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.requests import Assets
 from lethe.unlearning.trainer import Stepper, unlearn
 from lethe.unlearning.worker_entry import run_trial
 

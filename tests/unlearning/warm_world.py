@@ -14,7 +14,7 @@ from lethe.config.adapter import Fila, FullParameters, Lora
 from lethe.config.objective import Dpo, GradDiff, Ihl, Kl, Npo
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Engine, Evaluation, Recipe, Schedule
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 SCHEDULE = Schedule(epochs=1, batch_size=3)
 EVALUATION = Evaluation(max_new_tokens=4)

@@ -15,9 +15,9 @@ from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, put_adapter
 from lethe.storage.replica import temporary_copy
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.outcome import ReportFunction
+from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import read_truth
 from transformers import PreTrainedModel
 

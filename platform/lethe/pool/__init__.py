@@ -1,1 +1,1 @@
-"""Warm worker groups: mailbox, leases, worker loop."""
+"""Warm worker groups: queue, leases, worker loop."""

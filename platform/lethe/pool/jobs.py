@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 
 
 class QueuedRun:
-    """A run in the mailbox, submitted once and again whenever the mailbox has died and forgotten it. `claim` is the
+    """A run in the run queue, submitted once and again whenever the run queue has died and forgotten it. `claim` is the
     name of whoever asks for it."""
 
-    def __init__(self, mailbox: Any, run: str, payload: dict[str, Any], shape: str, claim: str) -> None:
-        self._mailbox, self._run = mailbox, run
+    def __init__(self, queue: Any, run: str, payload: dict[str, Any], shape: str, claim: str) -> None:
+        self._queue, self._run = queue, run
         self._submission = (run, payload, shape, claim)
         self._submit()
 
     def report(self, seen: int, get: Callable[[Any], Any] = ray.get) -> ReportPayload:
         """The report after the first `seen`, whose answer is "continue". `get` waits for a reference."""
-        while (found := get(self._mailbox.next_report.remote(self._run, seen))) is None:
+        while (found := get(self._queue.next_report.remote(self._run, seen))) is None:
             if not self._submit():
                 return {"final": True, "verdict": "stopped"}
         return found
 
     def _submit(self) -> bool:
-        return ray.get(self._mailbox.submit.remote(*self._submission))
+        return ray.get(self._queue.submit.remote(*self._submission))
 
 
 WAIT_S = 1.0
@@ -54,45 +54,45 @@ class Job:
 OnJobEnd = Callable[[Job, list[dict[str, Any]]], None]
 
 
-def run_jobs(pool: Pool, errands: Iterable[Job], ended: OnJobEnd) -> None:
-    """`ended` is given each errand with all its reports, the last with the verdict, in the order in which they end.
+def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd) -> None:
+    """`ended` is given each job with all its reports, the last with the verdict, in the order in which they end.
 
     Ctrl-C raises KeyboardInterrupt; what has not ended then is stopped. Raises Broken once no group can be had.
     """
     waiting: dict[Any, tuple[Job, list[dict[str, Any]]]] = {}
 
-    def submit(errand: Job) -> None:
-        ray.get(pool.mailbox.submit.remote(errand.name, errand.payload, errand.shape, errand.name))
+    def submit(job: Job) -> None:
+        ray.get(pool.queue.submit.remote(job.name, job.payload, job.shape, job.name))
 
-    def follow(errand: Job, reports: list[dict[str, Any]]) -> None:
-        waiting[pool.mailbox.next_report.remote(errand.name, len(reports))] = errand, reports
+    def follow(job: Job, reports: list[dict[str, Any]]) -> None:
+        waiting[pool.queue.next_report.remote(job.name, len(reports))] = job, reports
 
-    for errand in errands:
-        submit(errand)
-        follow(errand, [])
+    for job in jobs:
+        submit(job)
+        follow(job, [])
     try:
         while waiting:
             ready, _ = ray.wait(list(waiting), num_returns=1, timeout=WAIT_S)
             if not ready and pool.broken:
                 raise StudyBrokenError(pool.broken)
             for ref in ready:
-                errand, reports = waiting.pop(ref)
+                job, reports = waiting.pop(ref)
                 report = ray.get(ref)
-                if report is None:  # a mailbox that was started again knows nothing of it
-                    submit(errand)
-                    follow(errand, reports)
+                if report is None:  # a run queue that was started again knows nothing of it
+                    submit(job)
+                    follow(job, reports)
                     continue
                 if report.get("verdict") == "interrupted":
                     raise StudyBrokenError(report["reason"])
                 reports.append(report)
                 if not report.get("final"):
-                    follow(errand, reports)
+                    follow(job, reports)
                     continue
-                pool.mailbox.forget.remote(errand.name, errand.name)
-                ended(errand, reports)
+                pool.queue.forget.remote(job.name, job.name)
+                ended(job, reports)
     finally:
-        if not pool.silent:
-            ray.get([pool.mailbox.stop.remote(errand.name) for errand, _ in waiting.values()])
+        if not pool.lost:
+            ray.get([pool.queue.stop.remote(job.name) for job, _ in waiting.values()])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The mailbox between Tune trials and warm worker groups: requests, reports and leases.
+"""The run queue between Tune trials and warm worker groups: requests, reports and leases.
 
 One asynchronous actor holds it; as a plain class it runs in any event loop, so its rules are tested without Ray.
 
@@ -10,7 +10,7 @@ One asynchronous actor holds it; as a plain class it runs in any event loop, so 
   one run. A report under a lost lease is answered "stale"; a run whose group died goes back to the front of the
   queue, at most `max_attempts` times without a new report in between.
 * A run that is retried repeats its reports (equal run, equal result); those already seen are answered at once.
-* A mailbox that died and was started again knows nothing: groups are asked to register, trials to submit again, and
+* A run queue that died and was started again knows nothing: groups are asked to register, trials to submit again, and
   no lease or incarnation of its former life is valid.
 """
 

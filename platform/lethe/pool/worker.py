@@ -1,6 +1,6 @@
 """What every rank of a warm worker group runs: take a run, work on it, report, again.
 
-Rank 0 talks to the mailbox; the other ranks follow its broadcasts. While there is no work an empty broadcast
+Rank 0 talks to the run queue; the other ranks follow its broadcasts. While there is no work an empty broadcast
 every `IDLE_S` keeps the ranks' collective from timing out.
 """
 
@@ -59,20 +59,20 @@ RunFunction = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks]
 
 
 def work(config: dict[str, Any]) -> None:
-    """A Ray Train loop. `config`: mailbox handle, group name, shape, threads per rank, runs before the process ends,
+    """A Ray Train loop. `config`: queue handle, group name, shape, threads per rank, runs before the process ends,
     the driver's `home`."""
     cuda = Shape.parse(config["shape"]).device == "cuda"
     os.environ["DS_ACCELERATOR"] = "cuda" if cuda else "cpu"
     torch.set_num_threads(config["threads"])
     join()
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
-    mailbox = config["mailbox"]
+    queue = config["queue"]
     incarnation = _register(config, ranks)
     served, here = 0, str(home())
     while config["recycle_after"] is None or served < config["recycle_after"]:
         lease = None
         if ranks.rank == 0:
-            lease = ray.get(mailbox.take.remote(config["group"], incarnation, IDLE_S))
+            lease = ray.get(queue.take.remote(config["group"], incarnation, IDLE_S))
         lease = ranks.broadcast(lease)
         if lease is None:
             continue
@@ -83,7 +83,7 @@ def work(config: dict[str, Any]) -> None:
             continue
         if here != config["home"]:
             lease["payload"] = moved(lease["payload"], config["home"], here)
-        _serve(mailbox, lease, ranks)
+        _serve(queue, lease, ranks)
         served += 1
 
 
@@ -115,22 +115,22 @@ def _register(config: dict[str, Any], ranks: Ranks) -> int:
     nodes = tuple(ranks.gather(ray.get_runtime_context().get_node_id()))
     if ranks.rank:
         return 0
-    return ray.get(config["mailbox"].register.remote(config["group"], config["shape"], nodes))
+    return ray.get(config["queue"].register.remote(config["group"], config["shape"], nodes))
 
 
-def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:
+def _serve(queue: Any, lease: dict[str, Any], ranks: Ranks) -> None:
     sent = 0
 
     def report(values: dict[str, Any]) -> None:
         nonlocal sent
         answer = None
         if ranks.rank == 0:
-            answer = ray.get(mailbox.report.remote(lease["lease"], sent, values))
+            answer = ray.get(queue.report.remote(lease["lease"], sent, values))
         sent += 1
         if ranks.broadcast(answer) != "continue":
             raise Stopped
 
-    with _Heartbeat(mailbox, lease["lease"], ranks.rank == 0):
+    with _Heartbeat(queue, lease["lease"], ranks.rank == 0):
         try:
             module, name = lease["payload"]["entry"].split(":")
             final = getattr(importlib.import_module(module), name)(lease["payload"], report, ranks)
@@ -139,25 +139,25 @@ def _serve(mailbox: Any, lease: dict[str, Any], ranks: Ranks) -> None:
         except Exception as error:
             # A bug in one run must not end a group of one: it becomes that run's verdict. With peers that wait in
             # a collective there is no way on: the group dies and Ray Train restarts it.
-            ray.get(mailbox.failed.remote(lease["lease"], *classify_failure(error, ranks.world)))
+            ray.get(queue.failed.remote(lease["lease"], *classify_failure(error, ranks.world)))
             if ranks.world > 1:
                 raise
             return
         if ranks.rank == 0:
-            ray.get(mailbox.report.remote(lease["lease"], sent, {**final, "final": True}))
+            ray.get(queue.report.remote(lease["lease"], sent, {**final, "final": True}))
 
 
 class _Heartbeat:
-    """Tells the mailbox that this group is alive while a run keeps its main thread busy."""
+    """Tells the run queue that this group is alive while a run keeps its main thread busy."""
 
-    def __init__(self, mailbox: Any, lease: int, active: bool) -> None:
-        self._mailbox, self._lease = mailbox, lease
+    def __init__(self, queue: Any, lease: int, active: bool) -> None:
+        self._queue, self._lease = queue, lease
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True) if active else None
 
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
-            self._mailbox.heartbeat.remote(self._lease)
+            self._queue.heartbeat.remote(self._lease)
 
     def __enter__(self) -> None:
         if self._thread:

@@ -5,7 +5,7 @@ lives. On a machine with several clusters it does not find its own and ends with
 
 What a driver sees of nodes that come late or go: groups whose node died, and groups that never came.
 
-Warm worker groups: each one long-lived Ray Train run whose workers serve the mailbox.
+Warm worker groups: each one long-lived Ray Train run whose workers serve the run queue.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class Watch:
 
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
-ANSWER_S = 5.0  # the mailbox answers in milliseconds; while it starts again, or the machine is busy, it may not
+ANSWER_S = 5.0  # the run queue answers in milliseconds; while it starts again, or the machine is busy, it may not
 LOOK_S = 1.0  # between two looks at what the cluster holds
 PATIENCE = 12  # looks in a row at a control store where nobody listens
 MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and the reconciler starts another
@@ -174,14 +174,14 @@ class Pool:
         self._ended: dict[str, str] = {}
         self._failures = 0
         self._watch = Watch(wait_s)
-        self._wish: str | None = None
+        self._stop_reason: str | None = None
         self.broken: str | None = None  # why no run can go on
-        self.silent = False  # even the mailbox is gone: nobody can be told
-        self._deaf = False  # the cluster's control store does not answer: Ray's calls would wait for it
+        self.lost = False  # even the run queue is gone: nobody can be told
+        self._unresponsive = False  # the cluster's control store does not answer: Ray's calls would wait for it
         self._lock = threading.Lock()
         self._nodes = nodes()
-        # Calls that a dying mailbox left open are made again once it is back; its rules allow for repetition.
-        self.mailbox = (
+        # Calls that a dying queue left open are made again once it is back; its rules allow for repetition.
+        self.queue = (
             ray.remote(RunQueue)
             .options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000, max_restarts=-1, max_task_retries=-1)
             .remote()
@@ -210,7 +210,7 @@ class Pool:
 
     def submit(self, run: str, payload: dict[str, Any], shape: Shape) -> QueuedRun:
         """Queue a run; `result` waits for it."""
-        return QueuedRun(self.mailbox, run, payload, shape.key, run)
+        return QueuedRun(self.queue, run, payload, shape.key, run)
 
     def result(self, request: QueuedRun) -> ReportPayload:
         """The only report of a run. Raises Broken once no group can be had any more."""
@@ -227,39 +227,39 @@ class Pool:
 
     def abandon(self, reason: str) -> None:
         """Interrupt every run for those who wait for it. Only leaves word, so that a signal handler may call it."""
-        self._wish = self._wish or reason
+        self._stop_reason = self._wish or reason
 
     @property
     def ended(self) -> str | None:
         """Why no run goes on: the pool is broken, or was asked to abandon them."""
-        return self.broken or self._wish
+        return self.broken or self._stop_reason
 
     def close(self, timeout_s: float = 20.0) -> None:
         """End every group: at its next report or, after `timeout_s`, with the driver's processes."""
         self._closing.set()
         self._reconciler.join(5.0)
         deadline = time.monotonic() + timeout_s
-        if self.silent:
+        if self.lost:
             return
-        with suppress(ray.exceptions.RayError):  # a mailbox that died leaves nobody to tell
-            ray.get(self.mailbox.close.remote(), timeout=timeout_s)
+        with suppress(ray.exceptions.RayError):  # a run queue that died leaves nobody to tell
+            ray.get(self.queue.close.remote(), timeout=timeout_s)
             for _, thread in list(self._threads.values()):
                 thread.join(max(0.0, deadline - time.monotonic()))
-            ray.kill(self.mailbox)
+            ray.kill(self.queue)
 
     def _listen_forever(self) -> None:
         """Whether the cluster lives, by a thread that calls nothing of Ray's and so never waits for it."""
         misses = 0
         while not self._closing.wait(LOOK_S):
             misses = 0 if _answers(self._control_store) else misses + 1
-            self._deaf = misses > 0
+            self._unresponsive = misses > 0
             if misses == PATIENCE:
-                return self._fall_silent("the Ray cluster is gone")
+                return self._declare_lost("the Ray cluster is gone")
 
     def _reconcile_forever(self) -> None:
-        asked, look_at = self.mailbox.status.remote(), 0.0
-        while not self._closing.wait(RECONCILE_S) and not self.silent:
-            if self._deaf:
+        asked, look_at = self.queue.status.remote(), 0.0
+        while not self._closing.wait(RECONCILE_S) and not self.lost:
+            if self._unresponsive:
                 continue
             try:
                 if time.monotonic() >= look_at:
@@ -269,26 +269,26 @@ class Pool:
                 status = ray.get(asked, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(status)
-                asked = self.mailbox.status.remote()
+                asked = self.queue.status.remote()
             except ray.exceptions.GetTimeoutError:
-                if not self._deaf and not _head_lives():
-                    return self._fall_silent("the head of the Ray cluster is gone")
+                if not self._unresponsive and not _head_lives():
+                    return self._declare_lost("the head of the Ray cluster is gone")
             except ray.exceptions.ActorDiedError as error:
-                return self._fall_silent(f"the pool's mailbox is gone for good ({_line(error)})")
+                return self._declare_lost(f"the pool's run queue is gone for good ({_line(error)})")
             except ray.exceptions.RayError as error:
                 log.warning("pool: %s", _line(error))
-                asked = self.mailbox.status.remote()
+                asked = self.queue.status.remote()
 
-    def _fall_silent(self, reason: str) -> None:
+    def _declare_lost(self, reason: str) -> None:
         self.broken = self.broken or reason
-        self.silent = True
+        self.lost = True
 
     def _reconcile(self, status: dict[str, Any]) -> None:
-        self._bury(status["groups"])
+        self._reap(status["groups"])
         for name in self._watch.lost(status["groups"]):
-            self.mailbox.reclaim.remote(name)
+            self.queue.reclaim.remote(name)
         if self.ended and not status["abandoned"]:
-            self.mailbox.abandon.remote(self.ended)
+            self.queue.abandon.remote(self.ended)
         if not self.ended:
             self.broken = status["abandoned"] or self._watch.overdue(status["groups"], self._used(), self._nodes)
         idle = [n for n, g in status["groups"].items() if g["idle"] and not g["dissolved"] and n in self._threads]
@@ -301,15 +301,15 @@ class Pool:
                     self._start(shape)
                 elif others := [n for n in idle if self._threads[n][0].key not in status["queued"]]:
                     idle.remove(others[0])
-                    self.mailbox.dissolve.remote(others[0])
+                    self.queue.dissolve.remote(others[0])
 
-    def _bury(self, registered: Collection[str]) -> None:
+    def _reap(self, registered: Collection[str]) -> None:
         """Groups that have ended give their runs back. None that its workers had not reached may end too often."""
         for name, (_, thread) in list(self._threads.items()):
             if thread.is_alive():
                 continue
             del self._threads[name]
-            self.mailbox.gone.remote(name)
+            self.queue.gone.remote(name)
             reason = self._ended.pop(name, None)
             if reason:
                 free(self._title(name))
@@ -339,7 +339,7 @@ class Pool:
         trainer = _trainer(
             shape,
             train_loop_config={
-                "mailbox": self.mailbox,
+                "queue": self.queue,
                 "group": name,
                 "shape": shape.key,
                 "threads": shape.threads,

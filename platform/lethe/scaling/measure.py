@@ -20,11 +20,11 @@ from lethe.models.memory import peak_mb, reset_peak
 from lethe.scaling.instruments import Tracker, Traffic, matrix_rate
 from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.outcome import ReportFunction
+from lethe.unlearning.requests import Assets
 from lethe.unlearning.trainer import Stepper
 
 WARM_UP, REFRESHES = 3, 3

@@ -26,7 +26,7 @@ from lethe.storage.replica import ensure_local, share_with_nodes
 from lethe.study.preparation import PARTS, model_folder
 from lethe.study.recorder import numbers, read_result, write_result
 from lethe.tracking.tracker import Tracker
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 RECIPE = 1
 
@@ -116,9 +116,9 @@ def _run(
     try:
         report: dict[str, Any] = pool.result(request)
     except KeyboardInterrupt:
-        ray.get(pool.mailbox.stop.remote(run))
+        ray.get(pool.queue.stop.remote(run))
         raise
-    ray.get(pool.mailbox.forget.remote(run, run))
+    ray.get(pool.queue.forget.remote(run, run))
     result = TrialRecord(
         number=number,
         run=run,

@@ -29,7 +29,7 @@ from lethe.study.preparation import Prepared, prepare
 from lethe.study.runner import Sweep, absolute
 from lethe.study.session import Session
 from lethe.tracking.tracker import Tracker
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 FILE = "scaling.json"
 

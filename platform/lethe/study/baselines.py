@@ -19,7 +19,7 @@ from lethe.storage.paths import atomic_write
 from lethe.study.preparation import Prepared
 from lethe.study.recorder import numbers
 from lethe.study.scoring import add_reference_metrics
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 ENTRY = "lethe.unlearning.worker_entry:run_baseline"
 FILE = "baselines.json"

@@ -31,7 +31,7 @@ class Repeat:
     config: dict[str, Any]
 
     @property
-    def errand(self) -> Job:
+    def job(self) -> Job:
         """For the pool."""
         return Job(self.config["run"], self.config["payload"], self.config["shape"])
 
@@ -74,8 +74,8 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: ObjectiveSpace
             add(repeat, stored)
     advance = sweep.console.stage("confirmations", sum(map(len, missing.values())))
 
-    def ended(errand: Job, reports: list[dict[str, Any]]) -> None:
-        for repeat in missing[errand.name]:
+    def ended(job: Job, reports: list[dict[str, Any]]) -> None:
+        for repeat in missing[job.name]:
             run = _record(repeat, reports)
             if run.verdict != "stopped":
                 write_result(run)
@@ -84,7 +84,7 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: ObjectiveSpace
             add(repeat, run)
             advance(f"trial {repeat.member.number} seed {repeat.config['params'].get('seed')}", run)
 
-    run_jobs(pool, [some[0].errand for some in missing.values()], ended)
+    run_jobs(pool, [some[0].job for some in missing.values()], ended)
     order = {repeat.config["run"]: place for place, repeat in enumerate(repeats)}
     runs = {number: sorted(found, key=lambda run: order[run.run]) for number, found in done.items()}
     trials = confirmed(record.trials, runs, frame)

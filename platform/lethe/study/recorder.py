@@ -33,14 +33,14 @@ class Recorder(tune.Callback):
 
     def __init__(
         self,
-        mailbox: Any,
+        queue: Any,
         tracker: Tracker,
         frame: ObjectiveSpace,
         on_change: Callable[[TrialRecord | None], None],
     ) -> None:
         self.trials: dict[int, TrialRecord] = {}
         self.running: dict[int, dict[str, Any]] = {}
-        self._mailbox, self._tracker, self._frame, self._on_change = mailbox, tracker, frame, on_change
+        self._queue, self._tracker, self._frame, self._on_change = queue, tracker, frame, on_change
         self._lock = threading.RLock()
         self._gone: set[Path] = set()  # what has been removed already
         self.why_stopped: Callable[[str], str] = lambda run: ""
@@ -94,7 +94,7 @@ class Recorder(tune.Callback):
 
     def _end(self, config: dict[str, Any], report: dict[str, Any]) -> None:
         entry = self.running.pop(config["number"])
-        self._mailbox.forget.remote(config["run"], config["claim"])
+        self._queue.forget.remote(config["run"], config["claim"])
         series = tuple(entry["series"])
         record = TrialRecord(
             number=config["number"],

@@ -28,7 +28,7 @@ from lethe.study.preparation import Prepared
 from lethe.study.recorder import Recorder, read_result
 from lethe.study.session import Session
 from lethe.tracking.tracker import Tracker
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
@@ -111,7 +111,7 @@ class Sweep:
         from lethe.study.tune_loop import tune_study
 
         frame = store.frame
-        recorder = Recorder(pool.mailbox, self.tracker, frame, lambda ended: self.console.trial(recorder, ended))
+        recorder = Recorder(pool.queue, self.tracker, frame, lambda ended: self.console.trial(recorder, ended))
         recorder.take_up(self._finished(store))
         self.console.begin(record, recorder, store.remaining(self.study.search.trials), self.labels)
         interrupted = tune_study(self, pool, store, recorder)

@@ -90,7 +90,7 @@ class Session:
         self._checked.set()
         self._started.set()
         while not self._ended.wait(WATCH_S):
-            if self._pool is not None and self._pool.silent and not self._ended.wait(GRACE_S):
+            if self._pool is not None and self._pool.lost and not self._ended.wait(GRACE_S):
                 # The main thread is in one of Ray's calls, which waits a minute for the cluster and then ends the
                 # process without a word of ours.
                 os._exit(StudyBrokenError(self._pool.broken).told())
@@ -124,7 +124,7 @@ class Session:
             if self._pool is not None:
                 self._pool.close(LEAVE_S if self._pool.ended else CLOSE_S)
         finally:
-            if self._pool is not None and self._pool.silent:
+            if self._pool is not None and self._pool.lost:
                 atexit.unregister(ray.shutdown)  # it would wait for a cluster that is gone
             else:
                 ray.shutdown()

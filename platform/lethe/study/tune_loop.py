@@ -110,9 +110,9 @@ class Ending:
 
 
 class PoolTrial(tune.Trainable):
-    """`config` carries `run` (its digest), `payload` and `shape`; `mailbox`, the pool's; `claim`, the trial's own name.
+    """`config` carries `run` (its digest), `payload` and `shape`; `queue`, the pool's; `claim`, the trial's own name.
 
-    Every report is one Tune result; asking for the next one means "continue". Stopping is told to the mailbox by the
+    Every report is one Tune result; asking for the next one means "continue". Stopping is told to the run queue by the
     driver's callback, since a reused actor is neither stopped nor cleaned up by Tune. An actor that stands in for
     one that died passes the reports on from the first.
     """
@@ -125,7 +125,7 @@ class PoolTrial(tune.Trainable):
         return True
 
     def _begin(self, config: dict[str, Any]) -> None:
-        self._request = QueuedRun(*(config[key] for key in ("mailbox", "run", "payload", "shape", "claim")))
+        self._request = QueuedRun(*(config[key] for key in ("queue", "run", "payload", "shape", "claim")))
         self._seen = 0
 
     def step(self) -> dict[str, Any]:
@@ -162,7 +162,7 @@ class _Watch(tune.Callback):
         return {}
 
     def on_step_begin(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        if self._pool.silent:
+        if self._pool.lost:
             raise StudyBrokenError(self._pool.broken)
 
     def on_trial_result(
@@ -204,7 +204,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
 
     def make_config(proposal: Proposal) -> dict[str, Any] | Answered:
         claim = f"{store.name}:{proposal.number}"
-        config = {**sweep.config(proposal.index, proposal.recipe), "mailbox": pool.mailbox, "claim": claim}
+        config = {**sweep.config(proposal.index, proposal.recipe), "queue": pool.queue, "claim": claim}
         store.note(proposal.number, run=config["run"])
         stored = sweep.stored(config)
         if stored is not None:

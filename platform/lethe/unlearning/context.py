@@ -27,7 +27,7 @@ from lethe.models.fila import cached, factors_key, fisher_key, start_factors, tr
 from lethe.models.fisher import row_weights
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.storage.replica import local_path
-from lethe.unlearning.assets import Assets
+from lethe.unlearning.requests import Assets
 
 if TYPE_CHECKING:
     import torch

@@ -18,11 +18,11 @@ from lethe.models.loading import load_model
 from lethe.models.saving import save_model
 from lethe.storage.paths import atomic_write, shared_as
 from lethe.storage.replica import delete, evict_local, local_path, read_current
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.checkpoint import Checkpoints, StoredCheckpoints
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.methods import method_of
 from lethe.unlearning.outcome import Outcome, ReportFunction, is_io
+from lethe.unlearning.requests import Assets
 
 
 def run_trial(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import torch.distributed as dist
 from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Digests, Evaluation, Recipe, Schedule, UnlearnRun
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.outcome import Alone
+from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import run_trial
 
 Report = dict[str, Any]

@@ -26,10 +26,10 @@ from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.search.space import build_recipe, flatten
 from lethe.study.preparation import prepare
-from lethe.unlearning.assets import Assets
 from lethe.unlearning.methods import METHODS
 from lethe.unlearning.methods.input_guard import topics
 from lethe.unlearning.objectives import LOSSES
+from lethe.unlearning.requests import Assets
 from safetensors.torch import load_file
 
 from tests import tiny

@@ -81,11 +81,11 @@ def _yardsticks(study: Study) -> tuple[Context, dict[str, float], AnyTruth]:
             cache=str(home() / "cache"),
         )
     )
-    evaluation, share = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)
+    evaluation, shard = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)
     evals = context.eval_set(evaluation)
-    _, scores = context.task.baseline(load_model(prepared.oracle), evals, evaluation, share)
+    _, scores = context.task.baseline(load_model(prepared.oracle), evals, evaluation, shard)
     truth = context.task.truth(scores, evals)
-    metrics = context.task.evaluate(context.start, evals, evaluation, truth, share, last=True).metrics
+    metrics = context.task.evaluate(context.start, evals, evaluation, truth, shard, last=True).metrics
     return context, {name: _short(metrics[name]) for name in KEPT if name in metrics}, truth
 
 

@@ -8,7 +8,7 @@ from lethe.benchmarks.tofu.eval_set import EvalSet
 from lethe.benchmarks.tofu.evaluation import Result, measure
 from lethe.config.run import Evaluation
 from lethe.data.template import Encoded
-from lethe.evaluation.likelihood import Scores
+from lethe.evaluation.likelihood import LikelihoodScores
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -29,7 +29,7 @@ def evaluate_plainly(model: PreTrainedModel, evals: EvalSet, config: Evaluation,
                 batch = places[start : start + SCORED]
                 rows = _scores(model, [evals.pairs[i] for i in batch], evals.template.pad, places is answers)
                 found.update(zip(batch, rows, strict=True))
-    scores = Scores(*map(list, zip(*(found[i] for i in range(len(evals.pairs))), strict=True)))
+    scores = LikelihoodScores(*map(list, zip(*(found[i] for i in range(len(evals.pairs))), strict=True)))
     said: list[str] = []
     for start in range(0, len(evals.prompts), ANSWERED):
         said += _answers(model, evals, evals.prompts[start : start + ANSWERED], config.max_new_tokens)

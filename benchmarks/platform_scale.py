@@ -101,7 +101,7 @@ def study_of(
     from lethe.pool.resources import HEAD_SLIVER, Shape
     from lethe.pool.run_queue import RunQueue
     from lethe.records import ModelScores, StudyRecord
-    from lethe.search.objectives import objectives
+    from lethe.search.objectives import objective_records
     from lethe.search.space import flatten
     from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder
@@ -111,10 +111,10 @@ def study_of(
     home = tempfile.mkdtemp(prefix="lethe-bench-")
     study = load_study("tofu", [f"search.trials={trials}", f"search.sampler={sampler}"])
     store = StudyStore(study, f"sqlite:///{home}/optuna.db", "null")
-    frame = store.freeze({"forget": 0.8, "utility": 0.9})
+    objectives = store.freeze({"forget": 0.8, "utility": 0.9})
     tracker = MlflowTracker(uri or f"sqlite:///{home}/mlflow.db", register_models=False)
     record = StudyRecord(
-        id=name, space="null", study=study.model_dump(mode="json"), objectives=objectives(frame), digests={},
+        id=name, space="null", study=study.model_dump(mode="json"), objectives=objective_records(objectives), digests={},
         start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
     )  # fmt: skip
     tracker.begin(record)
@@ -133,7 +133,7 @@ def study_of(
             now["queued"] = tracker._inbox.qsize()
             marks.append({**now, **spent})
 
-    recorder = Recorder(queue, tracker, frame, ended)
+    recorder = Recorder(queue, tracker, objectives, ended)
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
@@ -216,8 +216,8 @@ def recording(ended: int) -> None:
             number=number, run=str(number), verdict="complete", params={}, metrics=metrics, folder=folder
         )
 
-    frame = ObjectiveSpace.of(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
-    recorder = Recorder(None, NullTracker(), frame, lambda _: None)
+    objectives = ObjectiveSpace.from_goals(load_study("tofu").objectives, {"forget": 0.8, "utility": 0.9})
+    recorder = Recorder(None, NullTracker(), objectives, lambda _: None)
     recorder.take_up(trial(number) for number in range(ended))
     began = time.process_time()
     for number in range(ended, ended + 3):

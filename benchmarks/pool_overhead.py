@@ -35,7 +35,7 @@ def main() -> None:
     from lethe.pool.resources import Shape
     from lethe.pool.worker_pool import Pool
     from lethe.records import ModelScores, StudyRecord
-    from lethe.search.objectives import objectives
+    from lethe.search.objectives import objective_records
     from lethe.search.space import flatten
     from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder
@@ -44,13 +44,13 @@ def main() -> None:
 
     study = load_study("tofu", [f"search.trials={trials}", "search.sampler=tpe"])
     store = StudyStore(study, f"sqlite:///{home}/optuna.db", "null")
-    frame = store.freeze({"forget": 0.8, "utility": 0.9})
+    objectives = store.freeze({"forget": 0.8, "utility": 0.9})
     tracker = MlflowTracker(f"sqlite:///{home}/mlflow.db", register_models=False)
     record = StudyRecord(
         id="null",
         space="null",
         study=study.model_dump(mode="json"),
-        objectives=objectives(frame),
+        objectives=objective_records(objectives),
         digests={},
         start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}),
         start_folder="",
@@ -59,7 +59,7 @@ def main() -> None:
     pool = Pool(Path(home) / "groups")
     groups = pool.warm(Shape())
     ended: list[float] = []
-    recorder = Recorder(pool.queue, tracker, frame, lambda trial: ended.append(time.perf_counter()) if trial else None)
+    recorder = Recorder(pool.queue, tracker, objectives, lambda trial: ended.append(time.perf_counter()) if trial else None)
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         folder = Path(home) / "runs" / str(number)

@@ -23,7 +23,7 @@ import optuna
 from lethe.config.metrics import METRICS
 from lethe.config.space import Choice
 from lethe.config.study import Study, load_study
-from lethe.search.early_stopping import Rule, Rungs
+from lethe.search.early_stopping import RungRule, RungTables
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, distribution, from_trial
@@ -51,7 +51,7 @@ class Recorded:
         study = load_study("tofu")
         runs = [run for run in found["runs"] if run["verdict"] == "complete"]
         curves = np.array([run["curve"] for run in runs], dtype=float)
-        frame = ObjectiveSpace.of(study.objectives, found["start"])
+        frame = ObjectiveSpace.from_goals(study.objectives, found["start"])
         return cls(study, frame, found["metrics"], [r["params"] for r in runs], curves, runs[0]["steps"])
 
     def column(self, name: str) -> np.ndarray:
@@ -69,11 +69,11 @@ class Recorded:
 
 def mo_asha(recorded: Recorded, grace: int = 1, eta: int = 2, floors: bool = True) -> Decide:
     """Whether a run goes on, by our own rungs."""
-    rule = Rule(GOALS, BETTER, recorded.frame.floors if floors else (None, None), grace, eta)
-    rungs = Rungs(rule)
+    rule = RungRule(GOALS, BETTER, recorded.frame.floors if floors else (None, None), grace, eta)
+    rungs = RungTables(rule)
 
     def decide(run: int, epoch: int, report: dict[str, float]) -> bool:
-        entry = rungs.reached(str(run), run, epoch, [report[name] for name in GOALS])
+        entry = rungs.decide(str(run), run, epoch, [report[name] for name in GOALS])
         return entry is None or entry.goes_on
 
     return decide

@@ -163,8 +163,8 @@ def test_ranks_share_the_work_and_agree(world: SimpleNamespace, count: int) -> N
             barrier.wait()
             return everything
 
-        share = RankShard(rank, count, gather)
-        return world.task.evaluate(deepcopy(world.model), world.evals, CONFIG, TRUTH, share, last=True)
+        shard = RankShard(rank, count, gather)
+        return world.task.evaluate(deepcopy(world.model), world.evals, CONFIG, TRUTH, shard, last=True)
 
     one = evaluated(world)
     with ThreadPoolExecutor(count) as pool:

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 from lethe.evaluation.generation import generate, known_beginning
-from lethe.evaluation.kv_cache import STEP, GrowingLayer, Pool
+from lethe.evaluation.kv_cache import STEP, GrowingLayer, TensorPool
 from transformers import PreTrainedModel
 
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
@@ -130,7 +130,7 @@ def test_a_model_that_gives_no_numbers_answers() -> None:
 
 
 def test_cache_layer_keeps_what_it_was_given() -> None:
-    draw, pool = torch.Generator().manual_seed(0), Pool()
+    draw, pool = torch.Generator().manual_seed(0), TensorPool()
     for rows in (5, 3):  # the second cache uses the first one's memory
         layer, keys = GrowingLayer(STEP + 20, pool), torch.randn(rows, 2, STEP + 20, 4, generator=draw)
         kept = torch.arange(rows)

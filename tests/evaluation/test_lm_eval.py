@@ -18,7 +18,7 @@ from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.lm_eval import check_names, load_tasks, measure_tasks
-from lethe.evaluation.lm_eval_tasks import keep, own_tasks
+from lethe.evaluation.lm_eval_tasks import own_tasks, store_tasks
 from lethe.models.loading import load_model, load_tokenizer
 
 from tests import tiny
@@ -40,7 +40,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 def config(folder: Path, text: str = YAML, **given: object) -> Evaluation:
-    return Evaluation(lm_eval=LmEval(tasks=("colours",), path=keep(write_tasks(folder, text)), **given))
+    return Evaluation(lm_eval=LmEval(tasks=("colours",), path=store_tasks(write_tasks(folder, text)), **given))
 
 
 def logp(world: SimpleNamespace, question: str, end: str) -> float:
@@ -112,7 +112,7 @@ def test_answers_are_those_of_generate(world: SimpleNamespace, tmp_path: Path) -
         rows.append({**row, "said": world.template.tokenizer.decode(out, skip_special_tokens=True).partition(" w5")[0]})
     rows[-1]["said"] += " wrong"
     (folder / "colours.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = Evaluation(lm_eval=LmEval(tasks=("colours",), path=keep(folder)))
+    asked = Evaluation(lm_eval=LmEval(tasks=("colours",), path=store_tasks(folder)))
     assert measure_tasks(world.model, world.template, asked, RankShard()) == {"lm_eval_colours": 0.75}
 
 

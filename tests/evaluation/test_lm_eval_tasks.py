@@ -7,29 +7,29 @@ from pathlib import Path
 import pytest
 from lethe.config.run import LmEval
 from lethe.errors import UserError
-from lethe.evaluation.lm_eval_tasks import keep, kept, own_tasks, with_tasks
+from lethe.evaluation.lm_eval_tasks import own_tasks, store_tasks, tasks_folder, with_stored_tasks
 
 from tests.tasks import YAML, write_tasks
 
 
 def read(folder: Path) -> dict:
-    return own_tasks(LmEval(tasks=("colours",), path=keep(folder)))
+    return own_tasks(LmEval(tasks=("colours",), path=store_tasks(folder)))
 
 
 def test_equal_folders_are_one_and_a_changed_one_is_another(tmp_path: Path) -> None:
-    first, second = keep(write_tasks(tmp_path / "a")), keep(write_tasks(tmp_path / "elsewhere/b"))
+    first, second = store_tasks(write_tasks(tmp_path / "a")), store_tasks(write_tasks(tmp_path / "elsewhere/b"))
     assert first == second
     assert first.startswith("content:")
     with (tmp_path / "a/colours.jsonl").open("a") as data:
         data.write("\n")
-    assert keep(tmp_path / "a") != first
+    assert store_tasks(tmp_path / "a") != first
 
 
 def test_data_beside_a_task_are_found_in_the_copy(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path)
     (task,) = read(folder).values()
     (file,) = task["dataset_kwargs"]["data_files"].values()
-    assert Path(file) == kept(keep(folder)) / "colours.jsonl"
+    assert Path(file) == tasks_folder(store_tasks(folder)) / "colours.jsonl"
     assert Path(file).read_bytes() == (folder / "colours.jsonl").read_bytes()
 
 
@@ -71,7 +71,7 @@ def test_a_study_without_the_package_is_told_how_to_get_it(monkeypatch: pytest.M
     study = load_study("tofu", [f"run.evaluation.lm_eval={{tasks: [colours], path: {write_tasks(tmp_path)}}}"])
     monkeypatch.setattr("lethe.evaluation.lm_eval_tasks.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lethe\[lm-eval\]'"):
-        with_tasks(study)
+        with_stored_tasks(study)
 
 
 def test_a_task_is_an_objective_of_the_study_that_has_it() -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics
-from lethe.evaluation.likelihood import Scores, score
-from lethe.evaluation.membership import membership, min_k, signals
+from lethe.evaluation.likelihood import LikelihoodScores, score
+from lethe.evaluation.membership import membership_metrics, min_k, signals
 
 from tests.models.small import encoded, gpt2, llama, logits
 
@@ -21,14 +21,16 @@ def test_min_k_is_the_mean_of_the_lowest_two_fifths_of_an_answer() -> None:
 
 def test_signals_by_hand() -> None:
     logp, standard = np.array([-1.0, -4.0, -2.0, -3.0, -5.0, -9.0]), np.array([0.5, -1.0, 2.0, -2.0, 0.0, -9.0])
-    found = signals(Scores([logp, logp], [], [], [np.empty(0), standard]), [1], ["aaaa"])
+    found = signals(LikelihoodScores([logp, logp], [], [], [np.empty(0), standard]), [1], ["aaaa"])
     assert found["loss"].tolist() == [4.0], "the end of sequence counts"
     assert found["zlib"].tolist() == [4.0 / len(zlib.compress(b"aaaa"))]
     assert found["min_k"].tolist() == [4.5] and found["min_k_plus_plus"].tolist() == [1.5], "and here it does not"
 
 
 def test_members_have_low_signals() -> None:
-    values = membership({"loss": np.array([0.1, 0.3]), "zlib": np.array([1.0])}, {"loss": np.array([0.2, np.inf])})
+    values = membership_metrics(
+        {"loss": np.array([0.1, 0.3]), "zlib": np.array([1.0])}, {"loss": np.array([0.2, np.inf])}
+    )
     assert values == {"mia_loss": 0.75}
 
 

@@ -6,7 +6,7 @@ import math
 import random
 from typing import Any
 
-from lethe.search.early_stopping import Rungs
+from lethe.search.early_stopping import RungTables
 from lethe.search.study_store import Proposal, StudyStore
 from lethe.study.tune_searcher import Answered, Searcher, StudySearcher
 
@@ -21,7 +21,7 @@ class Killed(Exception):
 class Simulation:
     """`found` has every ended trial by index: what it was and how it ended. Runs are a function of their recipe."""
 
-    def __init__(self, store: StudyStore, groups: int, speed: int, rungs: Rungs | None = None) -> None:
+    def __init__(self, store: StudyStore, groups: int, speed: int, rungs: RungTables | None = None) -> None:
         self.store, self.groups, self.rungs = store, groups, rungs
         self.draw = random.Random(speed)
         self.found: dict[int, Outcome] = {}
@@ -65,7 +65,7 @@ class Simulation:
         if config["epoch"] == EPOCHS:
             return {**report, "verdict": "complete"}
         values = [report["forget"], report["utility"]]
-        entry = self.rungs and self.rungs.reached(config["run"], config["number"], config["epoch"], values)
+        entry = self.rungs and self.rungs.decide(config["run"], config["number"], config["epoch"], values)
         return {**report, "verdict": "stopped"} if entry and not entry.goes_on else None
 
     def _ended(self, config: dict[str, Any], report: dict[str, Any]) -> None:

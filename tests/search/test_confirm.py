@@ -7,9 +7,9 @@ import math
 import pytest
 from lethe.config.search import Goal
 from lethe.records import TrialRecord
-from lethe.search.objectives import ObjectiveSpace, confirmed, hypervolume_of_means, names_by_means
+from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolume_of_means, with_confirmations
 
-FRAME = ObjectiveSpace.of(
+FRAME = ObjectiveSpace.from_goals(
     {"forget": Goal(direction="minimize", floor=0.9), "utility": Goal(direction="maximize", floor=0.3)},
     {"forget": 0.9, "utility": 0.6},
 )
@@ -37,7 +37,7 @@ def test_means_and_spreads_are_of_the_fresh_runs_alone() -> None:
         1: repeats(1, (0.6, 0.5), (0.6, 0.5)),
         2: repeats(2, (0.7, 0.6), (0.9, 0.56)),
     }
-    trials = confirmed(TRIALS, runs, FRAME)
+    trials = with_confirmations(TRIALS, runs, FRAME)
     first = trials[0].confirmation
     assert first
     assert first.mean == pytest.approx({"forget": 0.4, "utility": 0.38})
@@ -45,7 +45,7 @@ def test_means_and_spreads_are_of_the_fresh_runs_alone() -> None:
     assert [t.confirmation.confirmed for t in trials[:3] if t.confirmation] == [True, True, True]
     assert trials[3].confirmation is None
     assert trials[0].metrics == TRIALS[0].metrics
-    assert names_by_means(trials, FRAME) == {"knee": 1, "best-forget": 0, "best-utility": 2}
+    assert aliases_of_means(trials, FRAME) == {"knee": 1, "best-forget": 0, "best-utility": 2}
     # Gains over the floors by scale: forget (.9 - x) / .9, utility (x - .3) / .3.
     corners = sorted([(0.5 / 0.9, 0.08 / 0.3), (0.3 / 0.9, 0.2 / 0.3), (0.1 / 0.9, 0.28 / 0.3)], reverse=True)
     slabs = zip(corners, [*corners[1:], (0.0, 0.0)], strict=True)
@@ -61,7 +61,7 @@ def test_a_member_leaves_for_one_reason_each() -> None:
         2: repeats(2, (0.5, 0.45), (0.5, 0.45)),  # worse than trial 1 in both
         3: broken,
     }
-    trials = confirmed(TRIALS, runs, FRAME)
+    trials = with_confirmations(TRIALS, runs, FRAME)
     told = {t.number: t.confirmation and (t.confirmation.confirmed, t.confirmation.reason) for t in trials}
     assert told == {
         0: (False, "mean forget not better than the floor"),
@@ -69,26 +69,26 @@ def test_a_member_leaves_for_one_reason_each() -> None:
         2: (False, "the mean of trial 1 is better"),
         3: (False, "the run with seed 3: diverged"),
     }
-    assert names_by_means(trials, FRAME) == {"knee": 1, "best-forget": 1, "best-utility": 1}
+    assert aliases_of_means(trials, FRAME) == {"knee": 1, "best-forget": 1, "best-utility": 1}
 
 
 def test_who_is_below_a_floor_beats_nobody() -> None:
-    low = ObjectiveSpace.of(
+    low = ObjectiveSpace.from_goals(
         {"forget": Goal(direction="minimize"), "utility": Goal(direction="maximize", floor=0.3)}, {}
     )
     runs = {0: repeats(0, (0.0, 0.2), (0.0, 0.2)), 1: repeats(1, (0.1, 0.4), (0.1, 0.4))}
-    trials = confirmed(TRIALS[:2], runs, low)
+    trials = with_confirmations(TRIALS[:2], runs, low)
     assert [t.confirmation.confirmed for t in trials if t.confirmation] == [False, True]
 
 
 def test_nothing_complete_has_no_means_and_no_names() -> None:
     runs = {0: [member(0, 0.1, 0.5, verdict="out_of_memory", metrics={}, params={"seed": 2})]}
-    trials = confirmed(TRIALS[:1], runs, FRAME)
+    trials = with_confirmations(TRIALS[:1], runs, FRAME)
     found = trials[0].confirmation
     assert found
     assert not found.mean
     assert "out_of_memory" in found.reason
     assert not found.confirmed
-    assert names_by_means(trials, FRAME) == {}
+    assert aliases_of_means(trials, FRAME) == {}
     assert hypervolume_of_means(trials, FRAME) == 0
     assert trials[0].afterwards == {}

@@ -6,18 +6,18 @@ from itertools import permutations
 import numpy as np
 import pytest
 from lethe.search import pareto
-from lethe.search.early_stopping import Entry, Rule, Rungs
+from lethe.search.early_stopping import RungEntry, RungRule, RungTables
 
 MIXED = ("minimize", "maximize")
 
 
-def rule(directions: tuple = MIXED, floors: tuple | None = None, **options: int) -> Rule:
+def rule(directions: tuple = MIXED, floors: tuple | None = None, **options: int) -> RungRule:
     names = tuple(f"m{i}" for i in range(len(directions)))
-    return Rule(names, directions, floors or (None,) * len(directions), **options)
+    return RungRule(names, directions, floors or (None,) * len(directions), **options)
 
 
 def test_rungs_are_powers_of_eta_from_the_grace_period_on() -> None:
-    def reached(r: Rule) -> list[int | None]:
+    def reached(r: RungRule) -> list[int | None]:
         return [r.rung(epoch) for epoch in range(10)]
 
     assert reached(rule()) == [None, 0, 1, 1, 2, 2, 2, 2, 3, 3]
@@ -32,7 +32,7 @@ def test_one_objective_is_plain_successive_halving(direction: str, eta: int) -> 
     for n in range(1, 14):
         values = draw.permutation(n).astype(float)
         better = [int((values > v).sum() if direction == "maximize" else (values < v).sum()) for v in values]
-        kept = [rule((direction,), eta=eta).keeps(values[:, None], row) for row in range(n)]
+        kept = [rule((direction,), eta=eta).judge(values[:, None], row) for row in range(n)]
         assert kept == [(count * eta < n, count) for count in better]
         assert sum(goes_on for goes_on, _ in kept) == math.ceil(n / eta)
 
@@ -43,7 +43,7 @@ def test_places_and_not_row_indices_decide() -> None:
     table = np.array([[0.5, 0.4], [0.3, 0.6], [0.9, 0.2], [0.1, 0.8]])
     for order in permutations(range(4)):
         moved = table[list(order)]
-        answers = {order[row]: rule().keeps(moved, row) for row in range(4)}
+        answers = {order[row]: rule().judge(moved, row) for row in range(4)}
         assert answers == {0: (False, 2), 1: (True, 1), 2: (False, 3), 3: (True, 0)}
 
 
@@ -55,7 +55,7 @@ def test_whole_fronts_go_on_before_the_next_begins(k: int) -> None:
         values = np.round(draw.normal(size=(n, k)), n % 3)
         ranks = pareto.ranks(values, directions)
         for row in range(n):
-            goes_on, _ = rule(directions, eta=3).keeps(values, row)
+            goes_on, _ = rule(directions, eta=3).judge(values, row)
             before, upto = (ranks < ranks[row]).sum(), (ranks <= ranks[row]).sum()
             assert goes_on or upto * 3 > n
             assert not goes_on or before * 3 < n
@@ -64,46 +64,46 @@ def test_whole_fronts_go_on_before_the_next_begins(k: int) -> None:
 def test_extremes_of_the_first_front_are_never_stopped() -> None:
     front = np.array([[0.1 * i, 0.1 * i + 0.01 * i * (9 - i)] for i in range(10)])  # all on one front
     harsh = rule(eta=9)
-    assert [row for row in range(10) if harsh.keeps(front, row)[0]] == [0, 9]
+    assert [row for row in range(10) if harsh.judge(front, row)[0]] == [0, 9]
     alone = np.array([[0.1, 0.9], [0.2, 0.5], [0.3, 0.4]])
-    assert [row for row in range(3) if harsh.keeps(alone, row)[0]] == [0]
+    assert [row for row in range(3) if harsh.judge(alone, row)[0]] == [0]
 
 
 def test_floors_come_first_and_what_is_not_finite_never_goes_on() -> None:
     floored = rule(floors=(0.8, 0.5))
     table = [[0.79, 0.51], [0.1, 0.4], [0.9, 0.9], [math.nan, 0.9], [0.2, math.inf]]
-    assert [floored.keeps(table, row) for row in range(5)] == [(True, 0), (True, 2), (True, 1), (False, 3), (False, 4)]
-    assert floored.keeps([[math.nan, 1.0]], 0) == (False, 0), "not even alone"
+    assert [floored.judge(table, row) for row in range(5)] == [(True, 0), (True, 2), (True, 1), (False, 3), (False, 4)]
+    assert floored.judge([[math.nan, 1.0]], 0) == (False, 0), "not even alone"
     below = [[0.9, 0.9], [0.95, 0.9]]  # nobody is feasible: least short first, nobody protected
-    assert [floored.keeps(below, row)[0] for row in range(2)] == [True, False]
+    assert [floored.judge(below, row)[0] for row in range(2)] == [True, False]
 
 
 REPORTS = [("a", 0.5, 0.5), ("b", 0.9, 0.1), ("c", 0.2, 0.9), ("d", 0.6, 0.3), ("e", math.nan, 0.3), ("f", 0.5, 0.5)]
 
 
-def told(rungs: Rungs, epoch: int, reports: list = REPORTS) -> list[Entry | None]:
-    return [rungs.reached(run, "abcdef".index(run), epoch, values) for run, *values in reports]
+def told(rungs: RungTables, epoch: int, reports: list = REPORTS) -> list[RungEntry | None]:
+    return [rungs.decide(run, "abcdef".index(run), epoch, values) for run, *values in reports]
 
 
 def test_a_run_is_recorded_once_per_rung_and_answered_alike() -> None:
-    rungs = Rungs(rule())
+    rungs = RungTables(rule())
     first = told(rungs, 1)
     assert [entry.goes_on for entry in first] == [True, False, True, False, False, True]
     assert told(rungs, 1) == first
     assert [entry.of for entry in told(rungs, 1)] == [1, 2, 3, 4, 5, 6]
-    assert rungs.reached("a", 0, 0, [0.0, 1.0]) is None
-    assert rungs.reached("a", 0, 3, [0.5, 0.5]).rung == 1, "a report past two rungs counts at the higher one"
-    assert rungs.reached("a", 0, 2, [0.5, 0.5]) is None
-    assert rungs.reached("a", 0, 1, [0.5, 0.5]) is None
+    assert rungs.decide("a", 0, 0, [0.0, 1.0]) is None
+    assert rungs.decide("a", 0, 3, [0.5, 0.5]).rung == 1, "a report past two rungs counts at the higher one"
+    assert rungs.decide("a", 0, 2, [0.5, 0.5]) is None
+    assert rungs.decide("a", 0, 1, [0.5, 0.5]) is None
     assert [entry.rung for entry in rungs.entries("a")] == [0, 1]
 
 
 def test_a_restored_table_goes_on_as_the_one_that_was_lost() -> None:
-    whole, cut = Rungs(rule()), Rungs(rule())
+    whole, cut = RungTables(rule()), RungTables(rule())
     expected = told(whole, 1)
     before = told(cut, 1, REPORTS[:3])
-    again = Rungs(rule())
-    again.restore([Entry.model_validate_json(entry.model_dump_json()) for entry in before])
+    again = RungTables(rule())
+    again.restore([RungEntry.model_validate_json(entry.model_dump_json()) for entry in before])
     assert told(again, 1) == expected, "what was told before is answered as before, what was not is compared with it"
 
 
@@ -113,13 +113,13 @@ def test_with_a_sight_decisions_do_not_depend_on_the_order_of_reports() -> None:
     values = draw.random((12, 2)).tolist()
     answers = set()
     for _ in range(20):
-        rungs, found, waiting = Rungs(rule(), sight=2), {}, list(range(12))
+        rungs, found, waiting = RungTables(rule(), groups=2), {}, list(range(12))
         while waiting:
             n = int(draw.choice(waiting[:2]))  # two groups: the next two trials run
             if n - 2 in waiting:
                 continue
             waiting.remove(n)
-            found[n] = rungs.reached(str(n), n, 1, values[n]).goes_on
+            found[n] = rungs.decide(str(n), n, 1, values[n]).goes_on
         answers.add(tuple(found[n] for n in range(12)))
     assert len(answers) == 1
     assert set(*answers) == {True, False}

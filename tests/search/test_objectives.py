@@ -10,7 +10,7 @@ GOALS = {
     "forget": Goal(direction="minimize", floor_of_start=1.0),
     "utility": Goal(direction="maximize", floor_of_start=0.5),
 }
-FRAME = ObjectiveSpace.of(GOALS, {"forget": 0.8, "utility": 0.6, "forget_rouge": 1.0})
+FRAME = ObjectiveSpace.from_goals(GOALS, {"forget": 0.8, "utility": 0.6, "forget_rouge": 1.0})
 
 
 def test_a_gain_of_one_is_the_oracles_forgetting_and_the_starts_utility() -> None:
@@ -44,17 +44,17 @@ def test_without_feasible_rows_there_is_no_front() -> None:
 
 def test_costs_and_objectives_without_a_floor() -> None:
     goals = {**GOALS, "seconds": Goal(direction="minimize", floor=60.0), "tokens": Goal(direction="minimize")}
-    frame = ObjectiveSpace.of(goals, {"forget": 0.8, "utility": 0.6})
-    assert frame.floors == (0.8, 0.3, 60.0, None)
-    assert frame.gains([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(np.array([[0.5, 0.5, 0.5, -7.0]]))
-    assert frame.hypervolume([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(0.125)
-    assert "tokens" not in frame.violations([0.4, 0.45, 30.0, 7.0])
+    objectives = ObjectiveSpace.from_goals(goals, {"forget": 0.8, "utility": 0.6})
+    assert objectives.floors == (0.8, 0.3, 60.0, None)
+    assert objectives.gains([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(np.array([[0.5, 0.5, 0.5, -7.0]]))
+    assert objectives.hypervolume([[0.4, 0.45, 30.0, 7.0]]) == pytest.approx(0.125)
+    assert "tokens" not in objectives.violations([0.4, 0.45, 30.0, 7.0])
 
 
 @pytest.mark.parametrize("start", [{}, {"forget": float("nan")}])
 def test_a_floor_that_the_start_model_cannot_give(start: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"objectives\.forget\.floor_of_start: the start model has no forget"):
-        ObjectiveSpace.of(GOALS, {"utility": 0.6, **start})
+        ObjectiveSpace.from_goals(GOALS, {"utility": 0.6, **start})
 
 
 def test_it_survives_json_and_reads_reports() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from lethe.config.study import Study
-from lethe.search.early_stopping import Entry, Rule, Rungs
+from lethe.search.early_stopping import RungEntry, RungRule, RungTables
 from lethe.search.space import rebuild
 from lethe.search.study_store import StudyStore
 
@@ -20,8 +20,8 @@ def search(sampler: str, **more: Any) -> dict[str, Any]:
     return {"sampler": sampler, "startup_trials": 4, "population": 4, "order": "deterministic", **more}
 
 
-def rungs() -> Rungs:
-    return Rungs(Rule(("forget", "utility"), ("minimize", "maximize"), (0.9, 0.3)), sight=GROUPS)
+def rungs() -> RungTables:
+    return RungTables(RungRule(("forget", "utility"), ("minimize", "maximize"), (0.9, 0.3)), groups=GROUPS)
 
 
 def opened(study: Study, start: dict[str, float], url: str | None = None) -> StudyStore:
@@ -67,7 +67,7 @@ def test_a_killed_study_ends_as_one_that_was_not(make_study: Make, start: dict, 
         with pytest.raises(Killed):
             session.go(TRIALS, kill_after)
         entries = [entry for tables in table._tables.values() for entry in tables.values()]
-        assert isinstance(entries[0], Entry)
+        assert isinstance(entries[0], RungEntry)
     assert {**{t: whole[t] for t in whole if t not in found}, **found} == whole
     trials = session.store.trials()
     assert sorted(t.user_attrs["index"] for t in trials) == list(range(TRIALS))
@@ -82,7 +82,7 @@ def test_the_number_of_groups_is_the_studys(make_study: Make, start: dict, tmp_p
     opened(study, start, url)
     again = StudyStore(study, url)
     again.fix_groups(9)
-    assert again.width == GROUPS
+    assert again.groups == GROUPS
     free = StudyStore(make_study())
     free.fix_groups(9)
-    assert free.width is None
+    assert free.groups is None

@@ -99,6 +99,6 @@ def test_a_cost_is_an_objective_without_a_floor(make_study: Make, start: dict, c
     store.tell(store.ask().number, DONE)
     assert store.trials()[-1].user_attrs["reason"] == f"{cost} is None"
     rows = list(store.completed().values())
-    assert sorted(store.frame.front(rows)) == [0, 1]
-    assert store.frame.hypervolume(rows) == pytest.approx((0.5 / 0.9) * (0.2 / 0.3))
+    assert sorted(store.objectives.front(rows)) == [0, 1]
+    assert store.objectives.hypervolume(rows) == pytest.approx((0.5 / 0.9) * (0.2 / 0.3))
     store.ask()

@@ -8,7 +8,7 @@ import pytest
 from lethe.config.addresses import without_password
 from lethe.config.study import Study
 from lethe.errors import UserError
-from lethe.search.importance import LEAST, importances
+from lethe.search.importance import MIN_TRIALS, importances
 from lethe.search.storages import open_storage, storage_url
 from lethe.search.study_store import StudyStore
 
@@ -53,7 +53,7 @@ def test_importance_finds_the_parameter_that_decides(make_study: Make, start: di
         assert shares["optimizer.learning_rate"] > 0.5
         assert sum(shares.values()) == pytest.approx(1, abs=1e-3)
         assert "adapter.rank" in shares
-    assert importances(filled(make_study(), start, None, LEAST)) == {}, "of ten, two were stopped"
+    assert importances(filled(make_study(), start, None, MIN_TRIALS)) == {}, "of ten, two were stopped"
 
 
 BAD = [

@@ -10,7 +10,7 @@ from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search import space
-from lethe.search.study_store import Impossible, StudyStore
+from lethe.search.study_store import InfeasibleProposal, StudyStore
 from optuna.trial import TrialState
 from pydantic import model_validator
 
@@ -69,7 +69,7 @@ def test_optunas_best_trials_are_our_front(make_study: Make, start: dict) -> Non
         number = store.ask().number
         store.tell(number, result(number))
     done = store.completed()
-    front = [list(done)[row] for row in store.frame.front(list(done.values()))]
+    front = [list(done)[row] for row in store.objectives.front(list(done.values()))]
     assert front
     assert {t.number for t in store.optuna.best_trials} == set(front)
     assert store.optuna.metric_names == ["forget", "utility"]
@@ -109,7 +109,7 @@ def test_a_recipe_that_breaks_a_rule_across_fields_is_infeasible_and_counts(
     while store.remaining(8):
         try:
             store.tell(store.ask().number, DONE)
-        except Impossible as error:
+        except InfeasibleProposal as error:
             assert "not the full model" in str(error)
             refusals += 1
     failed = [t for t in store.trials() if t.user_attrs["verdict"] == "infeasible"]

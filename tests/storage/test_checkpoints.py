@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from lethe.config.run import Checkpoint
-from lethe.storage.object_store import ObjectStore, parse
+from lethe.storage.object_store import ObjectStore, parse_address
 from lethe.unlearning import checkpoint
 from lethe.unlearning.checkpoint import StoredCheckpoints
 
@@ -62,8 +62,8 @@ def save(step: int) -> None:
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     with place(request.param, tmp_path, monkeypatch) as url:
-        store = ObjectStore(parse(url, "LETHE_HOME"))
-        monkeypatch.setattr(checkpoint, "shared_as", lambda folder: (store, NAME))
+        store = ObjectStore(parse_address(url, "LETHE_HOME"))
+        monkeypatch.setattr(checkpoint, "object_of", lambda folder: (store, NAME))
         yield store
 
 
@@ -71,7 +71,7 @@ def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: ObjectStore)
     assert both(lambda c: c.load()) == [None, None]
     save(2)
     save(10)
-    assert store.children(NAME) == ["10"]
+    assert store.list_names(NAME) == ["10"]
     for rank, (found, state) in enumerate(both(lambda c: c.load())):
         assert torch.equal(found["weights"], tensors(rank, 10)["weights"])
         assert found["step"] == 10

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from lethe.storage import lease
 from lethe.storage.lease import Lease
-from lethe.storage.object_store import ObjectStore, parse
+from lethe.storage.object_store import ObjectStore, parse_address
 
 NAME = "studies/x/lease"
 
@@ -20,7 +20,7 @@ NAME = "studies/x/lease"
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     monkeypatch.setattr(lease, "SETTLE_S", 0.2)
-    return ObjectStore(parse(tmp_path.as_uri(), "LETHE_HOME"))
+    return ObjectStore(parse_address(tmp_path.as_uri(), "LETHE_HOME"))
 
 
 def ask(store: ObjectStore, lost: list[str] | None = None) -> Lease:
@@ -32,16 +32,16 @@ def leave(store: ObjectStore, machine: str, pid: int) -> None:
 
 
 def test_one_holds_it_and_then_another(store: ObjectStore) -> None:
-    assert not ask(store).taken()
+    assert not ask(store).is_held()
     with ask(store).hold() as ours:
         assert ours
-        assert ask(store).taken()
+        assert ask(store).is_held()
         with ask(store).hold() as theirs:
             assert not theirs
-        assert ask(store).taken()
+        assert ask(store).is_held()
     with ask(store).hold() as ours:
         assert ours
-    assert store.below() == []
+    assert store.list_objects() == []
 
 
 def test_of_many_at_once_one_gets_it(store: ObjectStore) -> None:
@@ -66,16 +66,16 @@ def test_who_died_on_this_machine_holds_nothing(store: ObjectStore) -> None:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     leave(store, lease._machine(), done.pid)
-    assert not ask(store).taken()
+    assert not ask(store).is_held()
     leave(store, lease._machine(), os.getpid())
-    assert ask(store).taken()
+    assert ask(store).is_held()
     leave(store, "a container with pids of its own", done.pid)
-    assert ask(store).taken()
+    assert ask(store).is_held()
 
 
 def test_who_is_silent_elsewhere_holds_it_for_a_while(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     leave(store, "another machine", 1)
-    assert ask(store).taken()
+    assert ask(store).is_held()
     path = Path(store.address.folder, NAME)
     before = path.stat().st_mtime - lease.EXPIRES_S
     os.utime(path, (before, before))

@@ -12,7 +12,7 @@ from typing import BinaryIO
 
 import pytest
 from lethe.errors import StoreUnreachableError, UserError, exit_codes
-from lethe.storage.object_store import WHOLE, ObjectStore, parse
+from lethe.storage.object_store import MANIFEST, ObjectStore, parse_address
 
 from tests.storage.places import KINDS, place
 
@@ -20,7 +20,7 @@ from tests.storage.places import KINDS, place
 @pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ObjectStore]:
     with place(request.param, tmp_path, monkeypatch) as url:
-        yield ObjectStore(parse(url, "LETHE_HOME"))
+        yield ObjectStore(parse_address(url, "LETHE_HOME"))
 
 
 def fill(folder: Path) -> dict[str, bytes]:
@@ -38,21 +38,21 @@ def content(folder: Path) -> dict[str, bytes]:
 
 def test_an_object_is_replaced_read_and_removed(store: ObjectStore) -> None:
     assert store.read("a/b") is None
-    assert store.look("a/b") is None
-    assert store.children("a") == []
+    assert store.info("a/b") is None
+    assert store.list_names("a") == []
     store.put("a/b", b"one")
     store.put("a/b", b"second")
     assert store.read("a/b") == b"second"
-    found = store.look("a/b")
+    found = store.info("a/b")
     assert found
     assert found.bytes == 6
-    assert store.look("a") is None
-    assert store.children("a") == ["b"]
-    assert [each.name for each in store.below()] == ["a/b"]
+    assert store.info("a") is None
+    assert store.list_names("a") == ["b"]
+    assert [each.name for each in store.list_objects()] == ["a/b"]
     store.remove("a/b")
     store.remove("a/b")
     assert store.read("a/b") is None
-    assert store.below("a") == []
+    assert store.list_objects("a") == []
 
 
 def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
@@ -62,7 +62,7 @@ def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> No
     assert store.fetch_folder("models/one", tmp_path / "to")
     assert content(tmp_path / "to") == {**wanted, "later": b"more"}
     store.remove("models/one")
-    assert store.below("models") == []
+    assert store.list_objects("models") == []
     assert not store.fetch_folder("models/one", tmp_path / "again")
 
 
@@ -72,7 +72,7 @@ def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store
     store.put("models/one/model.safetensors", b"short")
     assert not store.fetch_folder("models/one", tmp_path / "to")
     store.put_folder(tmp_path / "from", "models/one")
-    store.remove(f"models/one/{WHOLE}")
+    store.remove(f"models/one/{MANIFEST}")
     assert not store.fetch_folder("models/one", tmp_path / "to")
 
 
@@ -119,4 +119,4 @@ def test_a_store_that_fails_is_one_line_and_not_a_traceback(
 @pytest.mark.parametrize("address", ["s3://[bad/x", "s3://bucket/x#y", "s3://bucket/x?endpoint=y"])
 def test_addresses_that_are_none(address: str) -> None:
     with pytest.raises(UserError, match="LETHE_HOME s3://"):
-        parse(address, "LETHE_HOME")
+        parse_address(address, "LETHE_HOME")

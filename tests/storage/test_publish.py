@@ -12,7 +12,7 @@ from lethe.errors import StudyBrokenError, UserError
 from lethe.records import StudyRecord
 from lethe.reporting.report import write_report
 from lethe.storage.object_store import PROBE, ObjectStore
-from lethe.storage.publish import Shelf, open_shelf
+from lethe.storage.publish import Publisher, open_publisher
 from lethe.study.recorder import write_result
 
 from tests.conftest import free_port
@@ -40,7 +40,7 @@ def published(root: Path) -> set[str]:
 
 def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord, tmp_path: Path) -> None:
     place = (tmp_path / "a place/shared").as_uri()
-    assert open_shelf(place + "/").put(record, tmp_path / "report") == f"{place}/{record.id}"
+    assert open_publisher(place + "/").put(record, tmp_path / "report") == f"{place}/{record.id}"
     root, run = tmp_path / "a place/shared" / record.id, record.trials[0].run
     report = {"report/report.html", "report/front.html", "report/front.png", "report/trials.csv"}
     assert published(root) == report | {
@@ -51,7 +51,7 @@ def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord,
     assert StudyRecord.model_validate_json((root / "study.json").read_text()) == record
     model = Path(record.trials[0].folder) / "model/model.safetensors"
     assert (root / f"front/{run}/model/model.safetensors").read_bytes() == model.read_bytes()
-    open_shelf(place).put(record, tmp_path / "report")  # again
+    open_publisher(place).put(record, tmp_path / "report")  # again
 
 
 def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_path: Path) -> None:
@@ -63,7 +63,9 @@ def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_p
             Path(path).write_bytes(b"5\r\n" + Path(path).read_bytes())
 
     with pytest.raises(StudyBrokenError, match="failed: of the .* bytes of .* the store has made"):
-        Shelf(Framing(open_shelf((tmp_path / "shared").as_uri()).store.address)).put(record, tmp_path / "report")
+        Publisher(Framing(open_publisher((tmp_path / "shared").as_uri()).store.address)).put(
+            record, tmp_path / "report"
+        )
     assert not (tmp_path / "shared" / record.id / "study.json").exists()
 
 
@@ -91,7 +93,7 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatc
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
     with pytest.raises(UserError, match="--publish s3://bucket/folder: cannot write there"):
-        open_shelf("s3://bucket/folder")
+        open_publisher("s3://bucket/folder")
 
 
 def test_an_s3_store_gives_every_byte_back(
@@ -100,7 +102,9 @@ def test_an_s3_store_gives_every_byte_back(
     with place("s3", tmp_path, monkeypatch):
         import boto3
 
-        assert open_shelf("s3://mlflow/shared").put(record, tmp_path / "report") == f"s3://mlflow/shared/{record.id}"
+        assert (
+            open_publisher("s3://mlflow/shared").put(record, tmp_path / "report") == f"s3://mlflow/shared/{record.id}"
+        )
         client, run = boto3.client("s3"), record.trials[0].run
         found = client.list_objects_v2(Bucket="mlflow", Prefix="shared/")["Contents"]
         root = f"shared/{record.id}"
@@ -112,5 +116,5 @@ def test_an_s3_store_gives_every_byte_back(
         assert client.get_object(Bucket="mlflow", Key="as-mlflow-does")["Body"].read() == model.read_bytes()
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong")
         with pytest.raises(UserError, match="cannot write there"):
-            open_shelf("s3://mlflow/shared")
+            open_publisher("s3://mlflow/shared")
         assert f"shared/{PROBE}" in {each["Key"] for each in found}

@@ -53,7 +53,7 @@ def test_files_and_folders_reach_the_other_node(node: Node) -> None:
     with atomic_folder(first / "models/m") as target:
         (target / "config.json").write_text("{}")
         atomic_write(target / "weights", b"w")  # not yet whole: stays here
-    names = {each.name for each in store().below()}  # type: ignore[union-attr]
+    names = {each.name for each in store().list_objects()}  # type: ignore[union-attr]
     assert names == {"cache/x.json", "models/m/config.json", "models/m/weights", "models/m/.lethe-whole"}
     second = node("b")
     assert second != first
@@ -189,8 +189,8 @@ def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytes
     first = node("a")
     atomic_write(first / "studies/s/runs/1/model/weights", "w")
     atomic_write(first / "studies/s/runs/2/result.json", "{}")
-    asked, whole = [], ObjectStore.below
-    monkeypatch.setattr(ObjectStore, "below", lambda self, *given: asked.append(given) or whole(self, *given))
+    asked, whole = [], ObjectStore.list_objects
+    monkeypatch.setattr(ObjectStore, "list_objects", lambda self, *given: asked.append(given) or whole(self, *given))
     runs = [first / "studies/s/runs" / name for name in ("1", "2")]
     gone = missing_parts(runs, ("model", "checkpoint"))
     assert gone == {runs[0] / "checkpoint", runs[1] / "model", runs[1] / "checkpoint"}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lethe.storage.object_store import ObjectStore, parse
+from lethe.storage.object_store import ObjectStore, parse_address
 
 from tests.conftest import ROOT, joined, private_head
 from tests.faults.world import Session, write_study
@@ -42,8 +42,8 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
             elsewhere = {**head.environment, "LETHE_SCRATCH": str(tmp_path / "elsewhere")}
             second = Session.start(study, elsewhere, *given, "--resume")
             assert second.wait() == 0, second.output[-3000:]
-            objects = ObjectStore(parse(url, "LETHE_HOME"))
-            (name,) = objects.children("studies")
+            objects = ObjectStore(parse_address(url, "LETHE_HOME"))
+            (name,) = objects.list_names("studies")
             record = json.loads(objects.read(f"studies/{name}/study.json") or b"")
             check_record(record, storage)
             check_objects(objects, record)
@@ -54,7 +54,7 @@ def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pyt
             assert name in shown
             assert "finished" in shown
             run_gc(elsewhere, "--study", name, "--caches", "--yes")
-            assert not [each.name for each in objects.below() if not each.name.startswith(".")]
+            assert not [each.name for each in objects.list_objects() if not each.name.startswith(".")]
 
 
 def check_record(record: dict[str, Any], storage: str) -> None:
@@ -72,12 +72,12 @@ def check_objects(objects: ObjectStore, record: dict[str, Any]) -> None:
     """The front's models, everybody's result and rows; no checkpoint, no lease."""
     front = {t["run"] for t in record["trials"] if t["pareto_rank"] == 0}
     below = f"studies/{record['id']}/runs/"
-    parts = {tuple(each.name.removeprefix(below).split("/")[:2]) for each in objects.below(below.rstrip("/"))}
+    parts = {tuple(each.name.removeprefix(below).split("/")[:2]) for each in objects.list_objects(below.rstrip("/"))}
     every = {t["run"] for t in record["trials"]}
     assert parts == {(run, part) for run in every for part in ("result.json", "rows.parquet")} | {
         (run, "model") for run in front
     }
-    assert objects.look(f"studies/{record['id']}/lease") is None
+    assert objects.info(f"studies/{record['id']}/lease") is None
 
 
 def check_nodes(folder: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from lethe.config.study import Member, load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace, objectives
+from lethe.search.objectives import ObjectiveSpace, objective_records
 
 START = {"forget": 0.8, "utility": 0.9}
 
@@ -29,12 +29,12 @@ def members(tmp_path: Path) -> tuple[Member, ...]:
 def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> None:
     from lethe.study.comparison import whole
 
-    frame = ObjectiveSpace.of(members[0].study.objectives, START)
+    objectives = ObjectiveSpace.from_goals(members[0].study.objectives, START)
     record = StudyRecord(
         id="c-1",
         space="c",
         study={},
-        objectives=objectives(frame),
+        objectives=objective_records(objectives),
         digests={},
         start=ModelScores(metrics=START),
         start_folder="",
@@ -44,7 +44,7 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
         (members[1], (trial(2, 0.3, 0.6), trial(3, 0.6, 0.75))),
         (members[2], (trial(4, 0.2, 0.1), trial(5, 0.1, 0.4), trial(6, 0.0, 0.0, "diverged"))),
     ]
-    found = whole(record, ended, frame, interrupted=False)
+    found = whole(record, ended, objectives, interrupted=False)
     assert [t.number for t in found.front] == [2, 0], "trial 3 leads nowhere but in its own arm"
     assert [(m.arm, m.seed, m.trials) for m in found.members] == [
         ("a", 0, (0, 1)),

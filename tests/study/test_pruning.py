@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from lethe.config.study import load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace, objectives
+from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.search.space import flatten
 from lethe.study import confirmation
 from lethe.study.recorder import Recorder, read_result
 from lethe.tracking.tracker import NullTracker
 
 STUDY = load_study("tofu", ["confirm.seeds=2"])
-FRAME = ObjectiveSpace.of(STUDY.objectives, {"forget": 0.8, "utility": 0.9})
+FRAME = ObjectiveSpace.from_goals(STUDY.objectives, {"forget": 0.8, "utility": 0.9})
 
 
 def recorder() -> Recorder:
@@ -128,7 +128,7 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
     )  # fmt: skip
     leave(tmp_path / "member", "model")
     record = StudyRecord(
-        id="tofu-1", space="tofu", study={}, objectives=objectives(FRAME), digests={}, start_folder="",
+        id="tofu-1", space="tofu", study={}, objectives=objective_records(FRAME), digests={}, start_folder="",
         start=ModelScores(metrics={}), trials=(member,),
     )  # fmt: skip
     console = SimpleNamespace(stage=lambda *_: lambda *_: None)

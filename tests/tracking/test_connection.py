@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from lethe.config.addresses import without_password
 from lethe.errors import UserError
-from lethe.tracking.connection import artifact_root, check_uri, resolve_uri, sqlite_path, where
+from lethe.tracking.connection import artifact_root, check_uri, resolve_uri, sqlite_path, study_link
 
 
 def refusal(uri: str) -> str:
@@ -72,7 +72,7 @@ def test_silent_server_and_unknown_name_are_refused_within_the_limit(monkeypatch
         for taken in fill:
             taken.close()
     monkeypatch.setattr(socket, "getaddrinfo", unanswered)
-    monkeypatch.setattr("lethe.tracking.connection.LIMIT_S", 0.1)
+    monkeypatch.setattr("lethe.tracking.connection.CONNECT_LIMIT_S", 0.1)
     assert "no answer" in refusal("http://nowhere.invalid:5000")
 
 
@@ -81,7 +81,7 @@ def test_passwords_are_not_shown() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert "secret" not in refusal(f"http://me:secret@127.0.0.1:{port}")
-    assert where("http://me:secret@host/", "1", "r") == "http://host/#/experiments/1/runs/r"
+    assert study_link("http://me:secret@host/", "1", "r") == "http://host/#/experiments/1/runs/r"
 
 
 @pytest.mark.parametrize("uri", NO_SCHEMES + NO_PLACES)

@@ -37,7 +37,7 @@ class Audited:
     ranks: Ranks
 
     @property
-    def share(self) -> RankShard:
+    def shard(self) -> RankShard:
         """This rank's part of an evaluation of the whole model."""
         return RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
 
@@ -54,7 +54,7 @@ class Audited:
         config = self.recipe.evaluation
         plain = self.task is self.context.task
         evals = self.context.eval_set(config) if plain else self.task.eval_set(config)
-        return self.task.evaluate(model, evals, config, self.truth, self.share, last=True).metrics
+        return self.task.evaluate(model, evals, config, self.truth, self.shard, last=True).metrics
 
     # Questions and answers
 
@@ -63,9 +63,9 @@ class Audited:
         """The forget rows that the study evaluates; not for sequences."""
         return self.context.benchmark.forget_eval[: self.recipe.evaluation.max_rows]
 
-    def ask(self, questions: Questions, model: nn.Module | None = None, share: RankShard | None = None) -> Leaks:
+    def ask(self, questions: Questions, model: nn.Module | None = None, shard: RankShard | None = None) -> Leaks:
         """Of the finished model, unless another is given."""
-        return ask(model or self.model, questions, self.template, self.recipe.evaluation, share or self.share)
+        return ask(model or self.model, questions, self.template, self.recipe.evaluation, shard or self.shard)
 
     @cached_property
     def plainly(self) -> Leaks:
@@ -74,11 +74,11 @@ class Audited:
 
     # Sequences
 
-    def extracted(self, model: nn.Module, chosen: Sequence[int], share: RankShard | None = None) -> dict[str, float]:
+    def extracted(self, model: nn.Module, chosen: Sequence[int], shard: RankShard | None = None) -> dict[str, float]:
         """MA and EL of some of the forget sequences; nothing else is measured but the perplexity, which is quick."""
         assert isinstance(self.task, TdecTask)
         config, evals = self.recipe.evaluation, self.task.eval_set(self.recipe.evaluation)
-        found = self.task.evaluate(model, _only(evals, chosen), config, self.truth, share or self.share, last=True)
+        found = self.task.evaluate(model, _only(evals, chosen), config, self.truth, shard or self.shard, last=True)
         return {name: found.metrics[name] for name in ("memorization_accuracy", "extraction_likelihood")}
 
 

@@ -59,7 +59,7 @@ class Leaks:
         }
 
 
-def ask(model: nn.Module, questions: Questions, template: Template, config: Evaluation, share: RankShard) -> Leaks:
+def ask(model: nn.Module, questions: Questions, template: Template, config: Evaluation, shard: RankShard) -> Leaks:
     """Score the pairs and answer the prompts; every rank has the result."""
 
     def scored(pairs: Sequence[Encoded]) -> list[tuple[float, np.ndarray]]:
@@ -67,8 +67,8 @@ def ask(model: nn.Module, questions: Questions, template: Template, config: Eval
         return list(zip(scores.nll_mean.tolist(), scores.correct, strict=True))
 
     with evaluating(model):
-        loss, correct = map(list, zip(*share.of(questions.pairs, scored), strict=True))
-        answers = answered(model, questions.prompts, template, config, share)
+        loss, correct = map(list, zip(*shard.map(questions.pairs, scored), strict=True))
+        answers = answered(model, questions.prompts, template, config, shard)
     return Leaks(
         probability=metrics.probability(np.array(loss)),
         extraction_strength=metrics.extraction_strength([row[:-1] for row in correct]),  # without the end of sequence
@@ -79,7 +79,7 @@ def ask(model: nn.Module, questions: Questions, template: Template, config: Eval
 
 
 def answered(
-    model: nn.Module, prompts: Sequence[tuple[int, ...]], template: Template, config: Evaluation, share: RankShard
+    model: nn.Module, prompts: Sequence[tuple[int, ...]], template: Template, config: Evaluation, shard: RankShard
 ) -> tuple[str, ...]:
     """Greedy answers; the model is in eval mode."""
 
@@ -87,7 +87,7 @@ def answered(
         most, budget = config.max_new_tokens, config.token_budget
         return generate(model, some, eos=template.eos, pad=template.pad, max_new_tokens=most, token_budget=budget)
 
-    return tuple(template.decode(ids) for ids in share.of(prompts, continued))
+    return tuple(template.decode(ids) for ids in shard.map(prompts, continued))
 
 
 def overlap(targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:

@@ -50,7 +50,7 @@ def _begun(audited: Audited, config: Prompts) -> PromptPair:
         for row, (begun, _) in zip(audited.rows, parts, strict=True)
     )
     with evaluating(audited.model):
-        answers = answered(audited.model, prompts, template, evaluation, audited.share)
+        answers = answered(audited.model, prompts, template, evaluation, audited.shard)
     rests = [rest for _, rest in parts]
     before, after = (float(overlap(rests, given).mean()) for given in (audited.plainly.answers, answers))
     return {"forget_rouge": before}, {"forget_rouge": after}

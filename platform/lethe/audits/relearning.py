@@ -30,7 +30,7 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
     forget rows, none of which is learned."""
     learned, left = parts(_count(audited), config.share)
     measure = _measure(audited, left)
-    before = measure(audited.model, audited.share)
+    before = measure(audited.model, audited.shard)
     for source in config.rows:
         rows = _rows(audited, source, learned)
         recipe = _recipe(audited.recipe, config, len(rows))
@@ -56,9 +56,9 @@ def _count(audited: Audited) -> int:
 
 def _measure(audited: Audited, left: Sequence[int]) -> Measure:
     if isinstance(audited.task, TdecTask):
-        return lambda model, share: audited.extracted(model, left, share)
+        return lambda model, shard: audited.extracted(model, left, shard)
     questions = Questions.of(audited.template, audited.rows).only(left)
-    return lambda model, share: audited.ask(questions, model, share).means()
+    return lambda model, shard: audited.ask(questions, model, shard).means()
 
 
 def _rows(audited: Audited, source: Source, learned: Sequence[int]) -> list[Encoded]:
@@ -123,10 +123,10 @@ class _Rest:
         """Nothing that `measure` does not have."""
 
     def evaluate(
-        self, model: nn.Module, evals: None, config: Any, truth: None, share: RankShard, *, last: bool
+        self, model: nn.Module, evals: None, config: Any, truth: None, shard: RankShard, *, last: bool
     ) -> _Result:
         """A loss that is not a number makes every score 0, which is what it is worth."""
-        return _Result(self.measure(model, share), finite=True)
+        return _Result(self.measure(model, shard), finite=True)
 
 
 def _ignore(report: dict[str, Any]) -> None:

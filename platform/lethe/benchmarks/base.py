@@ -48,11 +48,11 @@ class Task(Protocol):
         """Everything that `evaluate` reads, tokenised."""
 
     def evaluate(
-        self, model: nn.Module, evals: Any, config: Evaluation, truth: Any, share: RankShard, *, last: bool
+        self, model: nn.Module, evals: Any, config: Evaluation, truth: Any, shard: RankShard, *, last: bool
     ) -> Any:
         """Every metric, on every rank alike; `last` asks for those that are dear, too."""
 
-    def baseline(self, model: nn.Module, evals: Any, config: Evaluation, share: RankShard) -> tuple[Any, Any]:
+    def baseline(self, model: nn.Module, evals: Any, config: Evaluation, shard: RankShard) -> tuple[Any, Any]:
         """The result of a model that is not trained, and as JSON what a study's trials may be compared with."""
 
     def truth(self, stored: Any, evals: Any) -> Any:
@@ -89,19 +89,19 @@ class TofuTask:
         evals: EvalSet,
         config: Evaluation,
         truth: ReferenceScores | None,
-        share: RankShard,
+        shard: RankShard,
         *,
         last: bool,
     ) -> Result:
         """See `Task`."""
-        result = evaluate(model, evals, config, truth, rank=share.rank, world=share.world, gather=share.gather)
-        return _with_tasks(result, model, self.template, config, share)
+        result = evaluate(model, evals, config, truth, rank=shard.rank, world=shard.world, gather=shard.gather)
+        return _with_tasks(result, model, self.template, config, shard)
 
     def baseline(
-        self, model: nn.Module, evals: EvalSet, config: Evaluation, share: RankShard
+        self, model: nn.Module, evals: EvalSet, config: Evaluation, shard: RankShard
     ) -> tuple[Result, dict[str, Any]]:
         """See `Task`."""
-        result = self.evaluate(model, evals, config, None, share, last=True)
+        result = self.evaluate(model, evals, config, None, shard, last=True)
         return result, result.truth.dump()
 
     def truth(self, stored: dict[str, Any] | None, evals: EvalSet) -> ReferenceScores | None:
@@ -148,22 +148,22 @@ class TdecTask:
         evals: TdecSet,
         config: Evaluation,
         truth: Thresholds | None,
-        share: RankShard,
+        shard: RankShard,
         *,
         last: bool,
     ) -> TdecResult:
         """See `Task`."""
         if truth is None:
             raise ValueError("TDEC needs the start model's thresholds: see `baseline`")
-        result = evaluate_tdec(model, evals, config, truth, share, last=last)
-        return _with_tasks(result, model, self.template, config, share)
+        result = evaluate_tdec(model, evals, config, truth, shard, last=last)
+        return _with_tasks(result, model, self.template, config, shard)
 
     def baseline(
-        self, model: nn.Module, evals: TdecSet, config: Evaluation, share: RankShard
+        self, model: nn.Module, evals: TdecSet, config: Evaluation, shard: RankShard
     ) -> tuple[TdecResult, dict[str, float]]:
         """See `Task`. The model is the start model: there is no other."""
-        truth = measure_thresholds(model, evals, config, share)
-        result = self.evaluate(model, evals, config, truth, share, last=True)
+        truth = measure_thresholds(model, evals, config, shard)
+        result = self.evaluate(model, evals, config, truth, shard, last=True)
         names = ("memorization_accuracy", "extraction_likelihood")
         shown = {f"{name}_threshold": getattr(truth, name) for name in names}
         return replace(result, metrics={**result.metrics, **shown}), truth.model_dump()
@@ -188,10 +188,10 @@ def make_task(
     return TdecTask(benchmark, tokenised(benchmark, template.tokenizer, vocabulary), template, settings)
 
 
-def _with_tasks(result: R, model: nn.Module, template: Template, config: Evaluation, share: RankShard) -> R:
+def _with_tasks(result: R, model: nn.Module, template: Template, config: Evaluation, shard: RankShard) -> R:
     """The result with the tasks of lm-evaluation-harness that the study asks for."""
     if config.lm_eval is None:
         return result
     from lethe.evaluation.lm_eval import measure_tasks
 
-    return replace(result, metrics={**result.metrics, **measure_tasks(model, template, config, share)})
+    return replace(result, metrics={**result.metrics, **measure_tasks(model, template, config, shard)})

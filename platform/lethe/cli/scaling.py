@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import EXIT_INTERRUPTED, UserError, exit_codes
-from lethe.storage.paths import check_root, writable
+from lethe.storage.paths import check_root, ensure_writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     address = check_address()
     # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
-    root = reports and writable(reports)
+    root = reports and ensure_writable(reports)
     check_root()
     check_place(study.search)
     from lethe.tracking.tracker import open_tracker

@@ -14,8 +14,8 @@ from lethe.config.metrics import known_metrics
 from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError, exit_codes, unknown_name
-from lethe.evaluation.lm_eval_tasks import with_tasks
-from lethe.storage.paths import atomic_write, check_root, writable
+from lethe.evaluation.lm_eval_tasks import with_stored_tasks
+from lethe.storage.paths import atomic_write, check_root, ensure_writable
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -65,12 +65,12 @@ def main(argv: list[str] | None = None) -> int:
     for key, value in (("benchmark.source", args.source), ("run.evaluation.max_rows", args.max_rows)):
         if value is not None:
             overrides.append(f"{key}={json.dumps(value)}")
-    study = with_tasks(load_study(args.benchmark, overrides))
+    study = with_stored_tasks(load_study(args.benchmark, overrides))
     metrics = tuple(name for name in (args.metrics or "").split(",") if name)
     _check(study, args, metrics)
     check_root()
     if args.json:
-        writable(args.json.resolve().parent)
+        ensure_writable(args.json.resolve().parent)
     return _run(study, args, metrics)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lethe.errors import EXIT_RETRY_LATER, UserError, exit_codes
-from lethe.storage.paths import home, root, store, writable
+from lethe.storage.paths import ensure_writable, home, root, store
 
 FOLDER = "services"  # in the storage root
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         raise UserError(
             f"LETHE_HOME={root()} is where studies go; the services keep theirs in a folder: unset it for them"
         )
-    folder = writable(home()) / FOLDER
+    folder = ensure_writable(home()) / FOLDER
     try:
         with _ended_once(), run_services(folder, args.port, args.store_port) as running:
             print(f"MLflow with logins: {running.uri}; in the shell of a study: . {running.login}", flush=True)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lethe.config.study import Study, load_study
 from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, exit_codes
-from lethe.evaluation.lm_eval_tasks import with_tasks
-from lethe.storage.paths import check_root, writable
+from lethe.evaluation.lm_eval_tasks import with_stored_tasks
+from lethe.storage.paths import check_root, ensure_writable
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> int:
     for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
         if value is not None:
             overrides.append(f"{key}={value}")
-    study = with_tasks(load_study(args.study, overrides))
+    study = with_stored_tasks(load_study(args.study, overrides))
     if args.dry_run:
         from lethe.study.preflight import preview
 
@@ -59,12 +59,12 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     address = check_address()
     # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
     reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
-    report_root = reports and writable(reports)
+    report_root = reports and ensure_writable(reports)
     check_root()
     check_place(study.search)
-    from lethe.storage.publish import open_shelf
+    from lethe.storage.publish import open_publisher
 
-    shelf = publish and open_shelf(publish)
+    shelf = publish and open_publisher(publish)
     from lethe.tracking.tracker import open_tracker
 
     tracker = open_tracker(study.tracking)

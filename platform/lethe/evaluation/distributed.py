@@ -77,7 +77,7 @@ class RankShard:
     world: int = 1
     gather: Gather | None = None
 
-    def of(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Found]]) -> list[Found]:
+    def map(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Found]]) -> list[Found]:
         """`work`'s answers to all items, in order, on every rank; each rank works on every `world`-th item."""
         local = list(work(items[self.rank :: self.world]))
         if self.world == 1:
@@ -89,10 +89,10 @@ class RankShard:
 
 def merged(local: Sequence[Any], world: int, gather: Gather) -> list[Any]:
     """All ranks' items in the order that `[rank::world]` took them from."""
-    shares = gather(list(local))
-    found: list[Any] = [None] * sum(map(len, shares))
-    for rank, share in enumerate(shares):
-        found[rank::world] = share
+    parts = gather(list(local))
+    found: list[Any] = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        found[rank::world] = part
     return found
 
 

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lethe.evaluation.kv_cache import Pool, growing_cache, masks_itself, release
-from lethe.evaluation.likelihood import most_logits
+from lethe.evaluation.kv_cache import TensorPool, builds_own_mask, growing_cache, release
+from lethe.evaluation.likelihood import max_scored_positions
 from torch import Tensor, nn
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
@@ -61,7 +61,7 @@ class Decoder:
         self.takes_positions = "position_ids" in known
         self.last_logit = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
         self.positions = getattr(self.config, "max_position_embeddings", None) or 2**31
-        self.pool = Pool()
+        self.pool = TensorPool()
 
     def batches(self, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
         """Indices in groups of nearly equal size and similar length."""
@@ -70,7 +70,7 @@ class Decoder:
             return []
         longest = max(lengths)
         cached = (longest + self.max_new_tokens) * cache_bytes_per_token(self.base)
-        rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached, most_logits(self.base)))
+        rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached, max_scored_positions(self.base)))
         groups = -(-len(order) // rows)
         size = -(-len(order) // groups)
         return [order[start : start + size] for start in range(0, len(order), size)]
@@ -80,7 +80,7 @@ class Decoder:
         """Answers for prompts that share one batch, at whose ends `spent` tokens are the answers' beginnings."""
         width = max(map(len, prompts))
         # Some attention has a table of positions for the whole padded batch.
-        taken = [width if masks_itself(self.config) else len(p) for p in prompts]
+        taken = [width if builds_own_mask(self.config) else len(p) for p in prompts]
         limits = [min(self.max_new_tokens - s, self.positions - t) for s, t in zip(spent, taken, strict=True)]
         steps = max(limits)
         tokens = torch.full((len(prompts), max(0, steps)), self.eos, device=self.device)

@@ -12,7 +12,7 @@ from transformers.cache_utils import DynamicLayer
 STEP = 32  # slots added at a time; attention reads the unfilled ones too, masked
 
 
-class Pool:
+class TensorPool:
     """Memory for cache tensors. Fresh pages cost more than filling them, so what was given back is used first."""
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class GrowingLayer(DynamicLayer):
     capacity grows by `STEP` slots. Slots past `length` hold zeros, and the caller masks them.
     """
 
-    def __init__(self, limit: int, pool: Pool) -> None:
+    def __init__(self, limit: int, pool: TensorPool) -> None:
         super().__init__()
         self.length = 0
         self._limit = capacity(limit)
@@ -96,16 +96,16 @@ def capacity(tokens: int) -> int:
     return -(-tokens // STEP) * STEP
 
 
-def masks_itself(config: PreTrainedConfig) -> bool:
+def builds_own_mask(config: PreTrainedConfig) -> bool:
     """Whether attention numbers its queries from the end of the keys, beside the mask that it is given: unfilled
     slots would move its window."""
     return config.model_type == "gpt_neo"
 
 
-def growing_cache(config: PreTrainedConfig, limit: int, pool: Pool) -> DynamicCache:
+def growing_cache(config: PreTrainedConfig, limit: int, pool: TensorPool) -> DynamicCache:
     """The model's own kind of cache; where a layer attends to everything, ours. `limit`: tokens in the end."""
     cache = DynamicCache(config=config)
-    if masks_itself(config):
+    if builds_own_mask(config):
         return cache
     cache.layers = [GrowingLayer(limit, pool) if type(layer) is DynamicLayer else layer for layer in cache.layers]
     return cache

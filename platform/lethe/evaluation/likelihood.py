@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 from lethe.data.template import Encoded
-from lethe.evaluation.kv_cache import masks_itself
+from lethe.evaluation.kv_cache import builds_own_mask
 from lethe.models.forward import scored_logits
 from torch import Tensor, nn
 
@@ -26,7 +26,7 @@ TOLERANCE = 0.05  # of the spread of logits: rounding is far below, a token that
 
 
 @dataclass(frozen=True)
-class Packed:
+class PackedRow:
     """Some pairs as one row of T tokens.
 
     `pairs`: their numbers; `paths[i]`: the places in the row of pair i's tokens but its last, which predicts nothing.
@@ -61,7 +61,7 @@ class Packed:
         return found
 
 
-def pack_for(model: nn.Module, pairs: Sequence[Encoded]) -> list[Packed]:
+def pack_for(model: nn.Module, pairs: Sequence[Encoded]) -> list[PackedRow]:
     """`pack` as far as this model can read it; else each pair has a row of its own.
 
     Attention grows with the square of a row, the rest with its length: in a row twice as long as a token is wide it
@@ -76,7 +76,7 @@ def pack_for(model: nn.Module, pairs: Sequence[Encoded]) -> list[Packed]:
     return pack(pairs, 0)
 
 
-def pack(pairs: Sequence[Encoded], most: int) -> list[Packed]:
+def pack(pairs: Sequence[Encoded], most: int) -> list[PackedRow]:
     """Pairs of one prompt together, in rows of at most `most` tokens; with 0 each has a row of its own."""
     rows: list[_Row] = []
     last: tuple[int, ...] = ()
@@ -88,7 +88,7 @@ def pack(pairs: Sequence[Encoded], most: int) -> list[Packed]:
             shared = 0
         rows[-1].add(i, ids, shared)
         last = ids
-    return [Packed(tuple(row.pairs), tuple(row.paths), tuple(row.ids), tuple(row.spans), row.prompt) for row in rows]
+    return [PackedRow(tuple(row.pairs), tuple(row.paths), tuple(row.ids), tuple(row.spans), row.prompt) for row in rows]
 
 
 @dataclass
@@ -116,7 +116,7 @@ def _common(a: tuple[int, ...], b: tuple[int, ...]) -> int:
     return next((k for k, (x, y) in enumerate(zip(a, b)) if x != y), min(len(a), len(b)))
 
 
-def batch_inputs(rows: Sequence[Packed], pad: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+def batch_inputs(rows: Sequence[PackedRow], pad: int, device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
     """What a model reads [R, T]; without mask and positions where no row has a branch: faster kernels apply then."""
     width = max(len(row.ids) for row in rows)
     ids = torch.tensor([[*row.ids, *[pad] * (width - len(row.ids))] for row in rows], device=device)
@@ -135,7 +135,7 @@ def _may_pack(base: nn.Module, config: Any, longest: int) -> bool:
     return (
         "position_ids" in inspect.signature(base.forward).parameters
         and getattr(base.config, "_attn_implementation", None) in ("sdpa", "eager")
-        and not masks_itself(config)
+        and not builds_own_mask(config)
         and (window is None or window >= longest)
         and local <= {"sliding_attention"}
     )
@@ -169,7 +169,7 @@ IMPOSSIBLE = -1e4  # in place of a log-probability of minus infinity, whose shar
 
 
 @dataclass(frozen=True)
-class Scores:
+class LikelihoodScores:
     """Per pair, in the order given; the answer includes its end-of-sequence token. Natural logarithms, float64.
 
     `logp[i]` [t]: log-probability of each answer token; `correct[i]` [t]: whether it is the argmax, which is
@@ -207,7 +207,7 @@ def score(
     pad: int,
     token_budget: int,
     standardised: Sequence[bool] | None = None,
-) -> Scores:
+) -> LikelihoodScores:
     """Score every answer given its prompt; `token_budget` bounds rows x longest row of one forward pass.
 
     `standardised`: of which pairs `Scores.standard` is wanted, none by default. The model may be adapter-wrapped, in
@@ -218,10 +218,10 @@ def score(
     values: list[tuple[np.ndarray, ...]] = [()] * len(pairs)
     scored = [len(row.scored) for row in rows]
     most = min(token_budget, CACHED_TOKENS) if next(model.parameters()).device.type == "cpu" else token_budget
-    for batch in batches([len(row.ids) for row in rows], most, scored, most_logits(model)):
+    for batch in batches([len(row.ids) for row in rows], most, scored, max_scored_positions(model)):
         for i, found in _score_batch(model, [rows[i] for i in batch], pairs, wanted, pad):
             values[i] = found
-    return Scores(*map(list, zip(*values, strict=True))) if values else Scores([], [], [], [])
+    return LikelihoodScores(*map(list, zip(*values, strict=True))) if values else LikelihoodScores([], [], [], [])
 
 
 def batches(
@@ -242,14 +242,14 @@ def batches(
         yield group
 
 
-def most_logits(model: nn.Module) -> int:
+def max_scored_positions(model: nn.Module) -> int:
     """Positions whose logits one forward pass may give."""
     return max(1, LOGIT_BYTES // (4 * model.config.get_text_config(decoder=True).vocab_size))
 
 
 @torch.no_grad()
 def _score_batch(
-    model: nn.Module, rows: Sequence[Packed], pairs: Sequence[Encoded], wanted: np.ndarray, pad: int
+    model: nn.Module, rows: Sequence[PackedRow], pairs: Sequence[Encoded], wanted: np.ndarray, pad: int
 ) -> list[tuple[int, tuple[np.ndarray, ...]]]:
     """For each pair its number and log-probability, correctness, guess and standard score of its answer tokens."""
     weight = next(model.parameters())

@@ -41,14 +41,14 @@ TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 MOST_NEW_TOKENS = 256  # the harness's own default
 
 
-def measure_tasks(model: nn.Module, template: Template, config: Evaluation, share: RankShard) -> dict[str, float]:
+def measure_tasks(model: nn.Module, template: Template, config: Evaluation, shard: RankShard) -> dict[str, float]:
     """`lm_eval_TASK` in the order of `config.lm_eval.tasks`; on every rank alike."""
     assert config.lm_eval is not None
     tasks = load_tasks(config.lm_eval)
     for task in tasks.values():
         task.set_fewshot_seed(0)
     with evaluating(model), _boxed():
-        lm = _Scorer(model, template, config.token_budget, share)
+        lm = _Scorer(model, template, config.token_budget, shard)
         found = evaluate(
             lm,
             {"tasks": tasks, "groups": {}, "group_map": {}},
@@ -163,9 +163,9 @@ class _Scorer(LM):
     """The harness's view of a model: text in, numbers or text out. Ranks divide the requests among them, the harness
     sees one process."""
 
-    def __init__(self, model: nn.Module, template: Template, token_budget: int, share: RankShard) -> None:
+    def __init__(self, model: nn.Module, template: Template, token_budget: int, shard: RankShard) -> None:
         super().__init__()
-        self._model, self._template, self._budget, self._share = model, template, token_budget, share
+        self._model, self._template, self._budget, self._shard = model, template, token_budget, shard
         config = getattr(model, "config", None)
         self._positions = getattr(config, "max_position_embeddings", None)
 
@@ -179,7 +179,7 @@ class _Scorer(LM):
             sums = np.nan_to_num(-scores.nll_sum, nan=-np.inf)
             return [(float(value), bool(right.all())) for value, right in zip(sums, scores.correct, strict=True)]
 
-        return self._share.of(pairs, scored)
+        return self._shard.map(pairs, scored)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Not asked for: see `TYPES`."""
@@ -211,7 +211,7 @@ class _Scorer(LM):
             budget = {"max_new_tokens": most, "token_budget": self._budget}
             return generate(self._model, some, eos=template.eos, pad=template.pad, **budget)
 
-        return [template.tokenizer.decode(ids, skip_special_tokens=True) for ids in self._share.of(prompts, answered)]
+        return [template.tokenizer.decode(ids, skip_special_tokens=True) for ids in self._shard.map(prompts, answered)]
 
     def _pair(self, context: str, continuation: str) -> Encoded:
         """Spaces between both belong to the continuation, as byte-pair tokenizers have it; nothing before the

@@ -30,7 +30,7 @@ CODE = frozenset({"class", "unsafe_code", "use_prompt", "custom_dataset", "hf_ev
 FORMATS = ("json", "csv", "parquet", "text")  # what `datasets` reads without a hub
 
 
-def with_tasks(study: Study) -> Study:
+def with_stored_tasks(study: Study) -> Study:
     """The study with its own tasks kept by content. Raises BadInput for what the trials could not measure: a missing
     package, an unknown task, files that are code."""
     given = study.run.get("evaluation", {}).get("lm_eval")
@@ -40,7 +40,7 @@ def with_tasks(study: Study) -> Study:
     if find_spec("lm_eval") is None:
         raise UserError(f"run.{KEY}: the package lm-eval is not installed: pip install 'lethe[lm-eval]'")
     if config.path and not config.path.startswith(CONTENT):
-        config = config.model_copy(update={"path": keep(Path(config.path).expanduser())})
+        config = config.model_copy(update={"path": store_tasks(Path(config.path).expanduser())})
     own = own_tasks(config)
     if any(task not in own for task in config.tasks):
         from lethe.evaluation.lm_eval import check_names
@@ -50,7 +50,7 @@ def with_tasks(study: Study) -> Study:
     return study.model_copy(update={"run": run})
 
 
-def keep(folder: Path) -> str:
+def store_tasks(folder: Path) -> str:
     """Copy a folder of tasks into the storage; `content:` and its digest, which stands for it from now on."""
     if not folder.is_dir():
         raise UserError(f"run.{KEY}.path: there is no folder {folder}")
@@ -64,7 +64,7 @@ def keep(folder: Path) -> str:
         whole.update(str(path.relative_to(folder)).encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     address = CONTENT + whole.hexdigest()[:16]
     check_root()
-    if not ensure_local(target := kept(address)):
+    if not ensure_local(target := tasks_folder(address)):
         with atomic_folder(target) as copy:
             for path in files:
                 (copy / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +72,7 @@ def keep(folder: Path) -> str:
     return address
 
 
-def kept(address: str) -> Path:
+def tasks_folder(address: str) -> Path:
     """Where a folder of tasks lies in the storage."""
     return home() / "cache" / "tasks" / address.removeprefix(CONTENT)
 
@@ -81,7 +81,7 @@ def own_tasks(config: LmEval) -> dict[str, Raw]:
     """The settings of every task in the kept folder by name, with what they include; data files are whole paths."""
     if config.path is None:
         return {}
-    root = local_path(kept(config.path))
+    root = local_path(tasks_folder(config.path))
     found: dict[str, Raw] = {}
     for path in sorted([*root.rglob("*.yaml"), *root.rglob("*.yml")]):
         raw = _read(path, root, [])

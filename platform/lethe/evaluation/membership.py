@@ -29,13 +29,13 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
-    from lethe.evaluation.likelihood import Scores
+    from lethe.evaluation.likelihood import LikelihoodScores
 
 
 MIN_K = 0.4  # share of an answer's least likely tokens
 
 
-def signals(scores: Scores, rows: Iterable[int], answers: Sequence[str]) -> dict[str, np.ndarray]:
+def signals(scores: LikelihoodScores, rows: Iterable[int], answers: Sequence[str]) -> dict[str, np.ndarray]:
     """Each signal of these pairs [n], from `scores` alone; never NaN."""
     rows = list(rows)
     loss = losses(scores.nll_mean[rows])
@@ -58,7 +58,7 @@ def min_k(values: Sequence[np.ndarray]) -> np.ndarray:
     return np.where(mean < np.inf, mean, -np.inf)
 
 
-def membership(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, float]:
+def membership_metrics(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, float]:
     """`mia_<signal>` of every signal that both have."""
     return {f"mia_{name}": auc(-members[name], -others[name]) for name in members if name in others}
 

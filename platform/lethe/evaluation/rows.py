@@ -13,7 +13,7 @@ from lethe.storage.paths import atomic_write
 Columns = dict[str, list[Any]]
 
 
-def stacked(parts: Mapping[str, Mapping[str, Sequence[Any]]]) -> Columns:
+def stack_splits(parts: Mapping[str, Mapping[str, Sequence[Any]]]) -> Columns:
     """All splits' rows, one below the other: `split`, `row` from 0, then every column that any split has.
 
     None where a split lacks the column; a number that is none stays NaN, an infinite one infinite.

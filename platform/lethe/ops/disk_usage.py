@@ -22,7 +22,7 @@ from typing import Any, Literal
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.errors import UserError
 from lethe.records import StudyRecord
-from lethe.storage.object_store import Found, ObjectStore, first_line
+from lethe.storage.object_store import ObjectInfo, ObjectStore, first_line
 from lethe.storage.paths import home, store
 from lethe.storage.replica import remove_local
 from lethe.study.resume import LEASE, LOCK, held
@@ -89,13 +89,13 @@ def storage_snapshot() -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="lethe-outline-") as temporary:
         try:
-            _draw(objects, objects.below(), Path(temporary))
+            _draw(objects, objects.list_objects(), Path(temporary))
         except OSError as error:
             raise UserError(f"cannot read {objects.address.url}: {first_line(error)}") from None
         yield Path(temporary)
 
 
-def _draw(objects: ObjectStore, found: list[Found], root: Path) -> None:
+def _draw(objects: ObjectStore, found: list[ObjectInfo], root: Path) -> None:
     for each in found:
         path = root / each.name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _draw(objects: ObjectStore, found: list[Found], root: Path) -> None:
         else:
             path.touch()
             os.truncate(path, each.bytes)
-        os.utime(path, (each.changed, each.changed))
+        os.utime(path, (each.modified, each.modified))
 
 
 def remove(path: Path, root: Path) -> None:

@@ -19,7 +19,7 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.scaling.design import SearchPoint
 from lethe.scaling.laws import MOVES
 from lethe.scaling.records import Estimate, SearchRecord, TransferRecord
-from lethe.search.objectives import ObjectiveSpace, chosen, front_hypervolume, mark_front
+from lethe.search.objectives import ObjectiveSpace, front_hypervolume, mark_front, representative_trial
 from scipy.stats import spearmanr
 
 
@@ -27,9 +27,9 @@ def searched(
     point: SearchPoint, record: StudyRecord, parameters: float, target_of_start: float, prepared: float
 ) -> SearchRecord:
     """One search as numbers. `prepared`: seconds that making its models took, 0 where they were cached."""
-    frame = ObjectiveSpace.of(point.study.objectives, record.start.metrics)
-    trials = mark_front(record.trials, frame)
-    number = chosen(trials, frame)
+    objectives = ObjectiveSpace.from_goals(point.study.objectives, record.start.metrics)
+    trials = mark_front(record.trials, objectives)
+    number = representative_trial(trials, objectives)
     goal = record.objectives[0]
     target = record.start.metrics[goal.metric] * target_of_start
     steps = {t.number: steps_to(t, goal.metric, target, goal.direction) for t in trials}
@@ -41,7 +41,7 @@ def searched(
         forget=point.forget,
         parameters=parameters,
         trials=tuple(t.number for t in trials),
-        hypervolume=front_hypervolume(trials, frame),
+        hypervolume=front_hypervolume(trials, objectives),
         chosen=number,
         start=record.start.metrics,
         target=target,
@@ -49,7 +49,7 @@ def searched(
         reached=len(reached),
         seconds={"prepare": prepared, **_seconds(trials)},
         win_rate=float(np.median(wins)) if wins else None,
-        scores={best_setting(t, point.study): front_hypervolume((t,), frame) for t in trials},
+        scores={best_setting(t, point.study): front_hypervolume((t,), objectives) for t in trials},
     )
 
 
@@ -140,7 +140,7 @@ def fixed(run: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str, Any]:
 def moved(line: Sequence[Searched], move: Move, sweep: StudyRecord) -> TransferRecord:
     """The trial of `sweep` against as much searching at the largest size as the smallest search and it have cost."""
     small, large = line[0], line[-1]
-    frame = ObjectiveSpace.of(large.point.study.objectives, large.sweep.start.metrics)
+    objectives = ObjectiveSpace.from_goals(large.point.study.objectives, large.sweep.start.metrics)
     trial = next(iter(sweep.trials), None)
     spent = sum(map(seconds, small.sweep.trials)) + (seconds(trial) if trial else 0.0)
     each = sum(map(seconds, large.sweep.trials)) / len(large.sweep.trials)
@@ -152,7 +152,7 @@ def moved(line: Sequence[Searched], move: Move, sweep: StudyRecord) -> TransferR
         setting=move.setting,
         scaled=move.trend,
         trial=trial and trial.number,
-        score=front_hypervolume((trial,), frame) if trial else 0.0,
+        score=front_hypervolume((trial,), objectives) if trial else 0.0,
         seconds=spent,
         trials_for_the_same=affordable,
         random_score=best_of(tuple(large.record.scores.values()), affordable),

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 
 
 @dataclass(frozen=True)
-class Rule:
+class RungRule:
     """What a rung compares: names, directions and floors (None: no floor), in one order; rungs at grace * eta^k."""
 
     names: tuple[str, ...]
@@ -33,7 +33,7 @@ class Rule:
             k += 1
         return None if k < 0 else k
 
-    def keeps(self, values: ArrayLike, row: int) -> tuple[bool, int]:
+    def judge(self, values: ArrayLike, row: int) -> tuple[bool, int]:
         """Whether this row of a rung's [n, k] goes on, and its place, 0 the best. Places below n / eta go on, and each
         objective's extreme of the first front; a row that is not finite never does."""
         table = np.asarray(values, dtype=np.float64)
@@ -42,7 +42,7 @@ class Rule:
         return bool(np.isfinite(table[row]).all()) and (extreme or place * self.eta < len(table)), place
 
 
-class Entry(Record):
+class RungEntry(Record):
     """One run at one rung: what it reported there and what was decided. `trial` is its index in the study."""
 
     rung: int
@@ -55,22 +55,22 @@ class Entry(Record):
     of: int
 
 
-class Rungs:
+class RungTables:
     """Every run's entries, by rung. A run has one per rung, made once: told again, it is answered as before."""
 
-    def __init__(self, rule: Rule, sight: int | None = None) -> None:
-        """`sight` G: trial n is compared with trials <= n - G only, those that its proposal saw, so that decisions do
+    def __init__(self, rule: RungRule, groups: int | None = None) -> None:
+        """`groups` G: trial n is compared with trials <= n - G only, those that its proposal saw, so that decisions do
         not depend on who was faster. None: with all."""
         self.rule = rule
-        self._sight = sight
-        self._tables: dict[int, dict[str, Entry]] = {}
+        self._groups = groups
+        self._tables: dict[int, dict[str, RungEntry]] = {}
 
-    def restore(self, entries: Sequence[Entry]) -> None:
+    def restore(self, entries: Sequence[RungEntry]) -> None:
         """Take up what an earlier session decided."""
         for entry in entries:
             self._tables.setdefault(entry.rung, {}).setdefault(entry.run, entry)
 
-    def reached(self, run: str, trial: int, resource: float, values: Sequence[float]) -> Entry | None:
+    def decide(self, run: str, trial: int, resource: float, values: Sequence[float]) -> RungEntry | None:
         """The decision on a run that has come so far; None between two rungs. A report that passes several rungs at
         once counts at the highest: there others have trained as long."""
         rung = self.rule.rung(resource)
@@ -79,9 +79,9 @@ class Rungs:
         table = self._tables.setdefault(rung, {})
         if run in table:
             return table[run] if table[run].resource == resource else None
-        seen = [e.values for e in table.values() if self._sight is None or e.trial <= trial - self._sight]
-        goes_on, place = self.rule.keeps([*seen, tuple(values)], len(seen))
-        table[run] = Entry(
+        seen = [e.values for e in table.values() if self._groups is None or e.trial <= trial - self._groups]
+        goes_on, place = self.rule.judge([*seen, tuple(values)], len(seen))
+        table[run] = RungEntry(
             rung=rung,
             run=run,
             trial=trial,
@@ -93,6 +93,6 @@ class Rungs:
         )
         return table[run]
 
-    def entries(self, run: str) -> tuple[Entry, ...]:
+    def entries(self, run: str) -> tuple[RungEntry, ...]:
         """A run's own, lowest rung first."""
         return tuple(table[run] for _, table in sorted(self._tables.items()) if run in table)

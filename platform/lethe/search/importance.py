@@ -8,7 +8,7 @@ import optuna
 from lethe.search.study_store import StudyStore
 from optuna.trial import TrialState
 
-LEAST = 10  # complete trials; a guess: the best quarter is then three
+MIN_TRIALS = 10  # complete trials; a guess: the best quarter is then three
 QUANTILE = 0.25
 
 
@@ -19,7 +19,7 @@ def importances(store: StudyStore) -> dict[str, dict[str, float]]:
     A parameter that only some trials have counts by those (conditional PED-ANOVA).
     """
     done = [trial for trial in store.trials() if trial.state == TrialState.COMPLETE]
-    if len(done) < LEAST:
+    if len(done) < MIN_TRIALS:
         return {}
     from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # more than a second, in the end
 

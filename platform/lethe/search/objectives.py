@@ -1,4 +1,4 @@
-"""A study's frame of reference: floors and scales, fixed before the first trial and stored with the study.
+"""A study's objectives of reference: floors and scales, fixed before the first trial and stored with the study.
 
 Which finished trials are on the Pareto front, and which of them have a name.
 
@@ -33,7 +33,7 @@ class ObjectiveSpace(Frozen):
     start: dict[str, float]
 
     @classmethod
-    def of(cls, goals: Mapping[str, Goal], start: Mapping[str, float]) -> Self:
+    def from_goals(cls, goals: Mapping[str, Goal], start: Mapping[str, float]) -> Self:
         """From the start model's metrics. The origin is the floor (0 without one); the scale is the distance from
         floor to start, or the floor's own size where they are equal, so that with the default floors a gain of 1 is
         the oracle's forgetting and the start model's utility (METHODS section 6)."""
@@ -83,8 +83,8 @@ class ObjectiveSpace(Frozen):
     def knee(self, values: ArrayLike) -> int | None:
         """The row of the front's knee, or None without a front."""
         members = self.front(values)
-        chosen = pareto.knee(self.gains(values)[members]) if members else None
-        return None if chosen is None else members[chosen]
+        row = pareto.knee(self.gains(values)[members]) if members else None
+        return None if row is None else members[row]
 
     def hypervolume(self, values: ArrayLike) -> float:
         """Volume of gains over the floors, of the feasible rows, in the objectives that have a floor."""
@@ -109,20 +109,20 @@ def _floor(name: str, goal: Goal, start: Mapping[str, float]) -> float | None:
 Trials = tuple[TrialRecord, ...]
 
 
-def objectives(frame: ObjectiveSpace) -> tuple[ObjectiveRecord, ...]:
-    """The frame as records."""
-    parts = zip(frame.names, frame.directions, frame.floors, strict=True)
+def objective_records(objectives: ObjectiveSpace) -> tuple[ObjectiveRecord, ...]:
+    """The objectives as records."""
+    parts = zip(objectives.names, objectives.directions, objectives.floors, strict=True)
     return tuple(ObjectiveRecord(metric=n, direction=d, floor=f) for n, d, f in parts)
 
 
-def mark_front(trials: Trials, frame: ObjectiveSpace) -> Trials:
+def mark_front(trials: Trials, objectives: ObjectiveSpace) -> Trials:
     """The same trials with `pareto_rank` (0: front) and `feasible` set; only complete, finite trials have a rank.
     Where both are right already it is the same object."""
-    whole = _whole(trials, frame)
-    values = _values(whole, frame)
+    whole = _whole(trials, objectives)
+    values = _values(whole, objectives)
     marks: dict[int, tuple[int, bool]] = {}
     if whole:
-        pairs = zip(frame.ranks(values).tolist(), frame.feasible(values).tolist(), strict=True)
+        pairs = zip(objectives.ranks(values).tolist(), objectives.feasible(values).tolist(), strict=True)
         marks = {t.number: pair for t, pair in zip(whole, pairs, strict=True)}
     return tuple(_marked(t, *marks.get(t.number, (None, False))) for t in trials)
 
@@ -133,55 +133,59 @@ def _marked(trial: TrialRecord, rank: int | None, feasible: bool) -> TrialRecord
     return trial.model_copy(update={"pareto_rank": rank, "feasible": feasible})
 
 
-def name_front(trials: Trials, frame: ObjectiveSpace) -> dict[str, int]:
+def front_aliases(trials: Trials, objectives: ObjectiveSpace) -> dict[str, int]:
     """Aliases of front members by trial number: `knee`, and `best-<metric>` for every objective."""
     front = [t for t in trials if t.on_front]
     if not front:
         return {}
-    values = _values(front, frame)
-    gains = frame.gains(values)
-    names = {f"best-{name}": front[int(gains[:, i].argmax())].number for i, name in enumerate(frame.names)}
-    knee = frame.knee(values)
+    values = _values(front, objectives)
+    gains = objectives.gains(values)
+    names = {f"best-{name}": front[int(gains[:, i].argmax())].number for i, name in enumerate(objectives.names)}
+    knee = objectives.knee(values)
     return names if knee is None else {"knee": front[knee].number, **names}
 
 
-def chosen(trials: Trials, frame: ObjectiveSpace) -> int | None:
+def representative_trial(trials: Trials, objectives: ObjectiveSpace) -> int | None:
     """The number of the trial that stands for all of them: the knee, or without a front the complete one with the
     smallest worst violation of a floor."""
-    if "knee" in (names := name_front(trials, frame)):
+    if "knee" in (names := front_aliases(trials, objectives)):
         return names["knee"]
-    whole = _whole(trials, frame)
-    worst = [max(frame.violations(row).values(), default=0.0) for row in _values(whole, frame)]
+    whole = _whole(trials, objectives)
+    worst = [max(objectives.violations(row).values(), default=0.0) for row in _values(whole, objectives)]
     return whole[int(np.argmin(worst))].number if whole else None
 
 
-def front_hypervolume(trials: Trials, frame: ObjectiveSpace) -> float:
+def front_hypervolume(trials: Trials, objectives: ObjectiveSpace) -> float:
     """Volume between front and floors in floor-normalised objectives; 1 would be the oracle's forgetting at the
     start model's utility."""
-    whole = _whole(trials, frame)
-    return float(frame.hypervolume(_values(whole, frame))) if whole else 0.0
+    whole = _whole(trials, objectives)
+    return float(objectives.hypervolume(_values(whole, objectives))) if whole else 0.0
 
 
-def _whole(trials: Trials, frame: ObjectiveSpace) -> list[TrialRecord]:
-    return [t for t in trials if t.verdict == "complete" and all(math.isfinite(v) for v in frame.values(t.metrics))]
+def _whole(trials: Trials, objectives: ObjectiveSpace) -> list[TrialRecord]:
+    return [
+        t for t in trials if t.verdict == "complete" and all(math.isfinite(v) for v in objectives.values(t.metrics))
+    ]
 
 
-def _values(trials: list[TrialRecord], frame: ObjectiveSpace) -> np.ndarray:
-    return np.array([frame.values(t.metrics) for t in trials], dtype=float).reshape(-1, len(frame.names))
+def _values(trials: list[TrialRecord], objectives: ObjectiveSpace) -> np.ndarray:
+    return np.array([objectives.values(t.metrics) for t in trials], dtype=float).reshape(-1, len(objectives.names))
 
 
 _Trials = tuple[TrialRecord, ...]
 
 
-def confirmed(trials: _Trials, runs: Mapping[int, Sequence[TrialRecord]], frame: ObjectiveSpace) -> _Trials:
+def with_confirmations(
+    trials: _Trials, runs: Mapping[int, Sequence[TrialRecord]], objectives: ObjectiveSpace
+) -> _Trials:
     """The same trials; those with `runs`, by trial number, have a `confirmation`.
 
     The run that the search found is left out of the means: it was chosen for its values, so they are too good.
     """
-    found = {number: _averaged(tuple(repeats), frame) for number, repeats in runs.items()}
-    means = {number: frame.values(c.mean) for number, c in found.items() if not c.reason}
+    found = {number: _averaged(tuple(repeats), objectives) for number, repeats in runs.items()}
+    means = {number: objectives.values(c.mean) for number, c in found.items() if not c.reason}
     for number, values in means.items():
-        reason = _why_not(number, means, frame)
+        reason = _why_not(number, means, objectives)
         found[number] = found[number].model_copy(update={"confirmed": not reason, "reason": reason})
     return tuple(
         trial.model_copy(update={"confirmation": found[trial.number]}) if trial.number in found else trial
@@ -189,14 +193,14 @@ def confirmed(trials: _Trials, runs: Mapping[int, Sequence[TrialRecord]], frame:
     )
 
 
-def names_by_means(trials: _Trials, frame: ObjectiveSpace) -> dict[str, int]:
+def aliases_of_means(trials: _Trials, objectives: ObjectiveSpace) -> dict[str, int]:
     """The aliases of the confirmed members by their means, as `name_front` gives them; {} where none is."""
-    return name_front(_means(trials), frame)
+    return front_aliases(_means(trials), objectives)
 
 
-def hypervolume_of_means(trials: _Trials, frame: ObjectiveSpace) -> float:
+def hypervolume_of_means(trials: _Trials, objectives: ObjectiveSpace) -> float:
     """Of what is left of the front; 0 where nothing is."""
-    return front_hypervolume(_means(trials), frame)
+    return front_hypervolume(_means(trials), objectives)
 
 
 def _means(trials: _Trials) -> _Trials:
@@ -204,25 +208,25 @@ def _means(trials: _Trials) -> _Trials:
     return tuple(trial.model_copy(update={"metrics": c.mean}) for trial, c in members)
 
 
-def _averaged(runs: _Trials, frame: ObjectiveSpace) -> Confirmation:
+def _averaged(runs: _Trials, objectives: ObjectiveSpace) -> Confirmation:
     """Means and sample deviations of the complete runs."""
-    values = np.array([frame.values(run.metrics) for run in runs if run.verdict == "complete"], dtype=float)
+    values = np.array([objectives.values(run.metrics) for run in runs if run.verdict == "complete"], dtype=float)
     broken = next((run for run in runs if run.verdict != "complete"), None)
     reason = f"the run with seed {broken.params['seed']}: {broken.verdict}" if broken else ""
     if not len(values):
         return Confirmation(runs=runs, reason=reason or "no run")
-    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(frame.names), np.nan)
-    means = dict(zip(frame.names, values.mean(axis=0).tolist(), strict=True))
+    spread = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(len(objectives.names), np.nan)
+    means = dict(zip(objectives.names, values.mean(axis=0).tolist(), strict=True))
     return Confirmation(
-        runs=runs, mean=means, spread=dict(zip(frame.names, spread.tolist(), strict=True)), reason=reason
+        runs=runs, mean=means, spread=dict(zip(objectives.names, spread.tolist(), strict=True)), reason=reason
     )
 
 
-def _why_not(number: int, means: Mapping[int, list[float]], frame: ObjectiveSpace) -> str:
+def _why_not(number: int, means: Mapping[int, list[float]], objectives: ObjectiveSpace) -> str:
     """Why a member's mean is not on the front of all members' means; "" where it is."""
-    if not frame.feasible([means[number]])[0]:
-        below = [name for name, by in frame.violations(means[number]).items() if by > 0]
+    if not objectives.feasible([means[number]])[0]:
+        below = [name for name, by in objectives.violations(means[number]).items() if by > 0]
         return f"mean {' and '.join(below)} not better than the floor" if below else "its means are not numbers"
-    feasible = {other: values for other, values in means.items() if frame.feasible([values])[0]}
-    beaten = [n for n, values in feasible.items() if dominates(values, means[number], frame.directions)]
+    feasible = {other: values for other, values in means.items() if objectives.feasible([values])[0]}
+    beaten = [n for n, values in feasible.items() if dominates(values, means[number], objectives.directions)]
     return f"the mean of trial {beaten[0]} is better" if beaten else ""

@@ -26,14 +26,14 @@ from lethe.search.storages import open_storage
 from lethe.search.trial_state import (
     DUPLICATE,
     INTERRUPTED,
-    Verdict,
+    TrialOutcome,
     counts,
     is_duplicate,
     not_repeated,
     repeat,
-    trial_verdict,
+    trial_outcome,
 )
-from lethe.search.warm_start import learn
+from lethe.search.warm_start import add_earlier_trials
 from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import ValidationError
@@ -129,7 +129,7 @@ class Proposal(NamedTuple):
     index: int
 
 
-class Impossible(Exception):
+class InfeasibleProposal(Exception):
     """A proposal whose values break a rule across fields; it was told infeasible and counts as a trial."""
 
 
@@ -153,44 +153,44 @@ class StudyStore:
         opened = storage if isinstance(storage, BaseStorage) else open_storage(storage)
         self._storage = optuna.storages.get_storage(opened)
         self.optuna = open_or_create_study(study, self._storage, self.name)
-        self._frame: ObjectiveSpace | None = None
+        self._objectives: ObjectiveSpace | None = None
         self._running: dict[int, optuna.Trial] = {}
         self._recover()
         trials = self.optuna.get_trials(deepcopy=False)
         self._counted = sum(counts(t) for t in trials)
         self._ledger = TrialIndex(study, trials)
-        self._width: int | None = self.optuna.user_attrs.get("groups")
+        self._groups: int | None = self.optuna.user_attrs.get("groups")
 
     def freeze(self, start: Mapping[str, float]) -> ObjectiveSpace:
-        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first frame. Then an
+        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first objectives. Then an
         earlier study's trials are taken up, where there is one to learn from."""
         stored = self.optuna.user_attrs.get("frame")
-        self._frame = (
-            ObjectiveSpace.model_validate(stored) if stored else ObjectiveSpace.of(self.study.objectives, start)
+        self._objectives = (
+            ObjectiveSpace.model_validate(stored) if stored else ObjectiveSpace.from_goals(self.study.objectives, start)
         )
         if not stored:
-            self.optuna.set_user_attr("frame", self._frame.model_dump(mode="json"))
+            self.optuna.set_user_attr("frame", self._objectives.model_dump(mode="json"))
         if self.study.search.warm_start:
-            learn(self.optuna, self.study, self._frame, self._storage)
-        return self._frame
+            add_earlier_trials(self.optuna, self.study, self._objectives, self._storage)
+        return self._objectives
 
     @property
-    def frame(self) -> ObjectiveSpace:
+    def objectives(self) -> ObjectiveSpace:
         """What `freeze` fixed; raises RuntimeError before."""
-        if self._frame is None:
+        if self._objectives is None:
             raise RuntimeError("freeze the study's floors before its first trial")
-        return self._frame
+        return self._objectives
 
     def fix_groups(self, groups: int) -> None:
         """For a deterministic order: how many trials run at once, fixed by the study's first session."""
-        if self.study.search.order == "deterministic" and self._width is None:
+        if self.study.search.order == "deterministic" and self._groups is None:
             self.optuna.set_user_attr("groups", groups)
-            self._width = groups
+            self._groups = groups
 
     @property
-    def width(self) -> int | None:
+    def groups(self) -> int | None:
         """G, where proposal n sees the results of trials <= n - G only; None where it sees all that have ended."""
-        return self._width
+        return self._groups
 
     @property
     def next_index(self) -> int:
@@ -224,7 +224,7 @@ class StudyStore:
         avoid is proposed all the same. Raises Impossible for a recipe that breaks a rule across fields, once it has
         been told.
         """
-        _ = self.frame
+        _ = self.objectives
         for attempt in range(REASKS + 1):
             self.optuna.sampler = make_sampler(self.study.search, self._ledger.next, attempt)
             trial = self.optuna.ask()
@@ -243,7 +243,7 @@ class StudyStore:
             reason = str(to_user_error(error, Recipe))
             self._begin(trial, None)
             self.tell(trial.number, {"verdict": "infeasible", "reason": reason})
-            raise Impossible(reason) from None
+            raise InfeasibleProposal(reason) from None
 
     def _begin(self, trial: optuna.Trial, recipe: Recipe | None) -> int:
         index = self._ledger.index(trial)
@@ -256,15 +256,15 @@ class StudyStore:
         for name, value in attributes.items():
             self._running[number].set_user_attr(name, value)
 
-    def tell(self, number: int, report: Mapping[str, Any]) -> Verdict:
+    def tell(self, number: int, report: Mapping[str, Any]) -> TrialOutcome:
         """The end of a pending trial, by its last report (see `judge`). Raises KeyError if it is not pending."""
-        verdict = trial_verdict(report, self.frame)
+        verdict = trial_outcome(report, self.objectives)
         if verdict.name == INTERRUPTED:
             self.interrupted(number, verdict.reason)
             return verdict
         trial = self._running[number]
         if verdict.values is not None and verdict.state != TrialState.FAIL:
-            for name, violation in self.frame.violations(verdict.values).items():
+            for name, violation in self.objectives.violations(verdict.values).items():
                 trial.set_constraint(name, violation)
         self._end(number, verdict.name, verdict.reason)
         self.optuna.tell(number, verdict.values if verdict.state == TrialState.COMPLETE else None, verdict.state)
@@ -327,7 +327,7 @@ class StudyStore:
 class DeterministicOrder:
     """Between trials that end and the store that is told.
 
-    Where the store has a `width` G, proposal n sees the results of trials <= n - G and of no other, told in the order
+    Where the store has `groups` G, proposal n sees the results of trials <= n - G and of no other, told in the order
     of their indices (METHODS section 6). A trial that ends earlier is held back, as if it still ran: G groups wait
     only for one that is more than G - 1 trials behind.
     """
@@ -344,15 +344,15 @@ class DeterministicOrder:
 
     def ready(self) -> bool:
         """Whether the next proposal can see what it is to see; what it may see is told."""
-        if self._store.width is None:
+        if self._store.groups is None:
             return True
-        limit = self._store.next_index - self._store.width
+        limit = self._store.next_index - self._store.groups
         self._release(limit)
         return all(index > limit for index in self._store.open)
 
     def tell(self, number: int, report: Mapping[str, Any]) -> None:
         """A pending trial has ended with this report."""
-        if self._store.width is None or report.get("verdict") == "interrupted":
+        if self._store.groups is None or report.get("verdict") == "interrupted":
             self._store.tell(number, report)
             return
         self._held[number] = report

@@ -18,8 +18,8 @@ INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """`values` are the objectives in the frame's order where all are finite, whatever the state."""
+class TrialOutcome:
+    """`values` are the objectives in the objectives's order where all are finite, whatever the state."""
 
     name: str
     state: TrialState
@@ -27,7 +27,7 @@ class Verdict:
     reason: str = ""
 
 
-def trial_verdict(report: Mapping[str, Any], frame: ObjectiveSpace) -> Verdict:
+def trial_outcome(report: Mapping[str, Any], objectives: ObjectiveSpace) -> TrialOutcome:
     """COMPLETE for a full-budget run with every objective finite; PRUNED for one that was stopped; else FAIL.
 
     `verdict` says how the run ended; a report without one is the last that a stopped trial sent. A complete run may
@@ -36,16 +36,16 @@ def trial_verdict(report: Mapping[str, Any], frame: ObjectiveSpace) -> Verdict:
     """
     name = str(report.get("verdict") or "stopped")
     reason = str(report.get("reason") or "")[:1000]
-    values = frame.values(report)
-    bad = [f"{n} is {report.get(n)}" for n, v in zip(frame.names, values, strict=True) if not math.isfinite(v)]
+    values = objectives.values(report)
+    bad = [f"{n} is {report.get(n)}" for n, v in zip(objectives.names, values, strict=True) if not math.isfinite(v)]
     finite = None if bad else values
     if name == "complete" and bad:
-        return Verdict("non_finite", TrialState.FAIL, None, "; ".join(bad))
+        return TrialOutcome("non_finite", TrialState.FAIL, None, "; ".join(bad))
     if name == "complete" and report.get("full_budget", True):
-        return Verdict(name, TrialState.COMPLETE, finite, reason)
+        return TrialOutcome(name, TrialState.COMPLETE, finite, reason)
     if name in ("complete", "stopped"):
-        return Verdict("stopped", TrialState.PRUNED, finite, reason)
-    return Verdict(name, TrialState.FAIL, finite, reason)
+        return TrialOutcome("stopped", TrialState.PRUNED, finite, reason)
+    return TrialOutcome(name, TrialState.FAIL, finite, reason)
 
 
 DUPLICATE = "duplicate"

@@ -23,19 +23,19 @@ def check_storage(study: Study) -> None:
     """Refuse, before anything starts, a storage that cannot be opened and an earlier study that cannot help."""
     storage = open_storage(storage_url(study.search))
     if study.search.warm_start:
-        points(study, storage)
+        earlier_trials(study, storage)
 
 
-def learn(own: optuna.Study, study: Study, frame: ObjectiveSpace, storage: BaseStorage) -> None:
+def add_earlier_trials(own: optuna.Study, study: Study, objectives: ObjectiveSpace, storage: BaseStorage) -> None:
     """Add the earlier study's trials, each once: `from` in their user attributes says which it was."""
     known = {trial.user_attrs.get("from") for trial in own.get_trials(deepcopy=False)}
-    for point in points(study, storage):
+    for point in earlier_trials(study, storage):
         origin = f"{study.search.warm_start}/{point.number}"
         if origin not in known:
-            own.add_trial(_taken(point, study, frame, origin))
+            own.add_trial(_taken(point, study, objectives, origin))
 
 
-def points(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
+def earlier_trials(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
     """The earlier study's complete and stopped trials that this one could have proposed.
 
     Raises BadInput for a study that is not there, has other objectives or another space, or has no such trial. Ranges
@@ -84,7 +84,7 @@ def _possible(study: Study, params: dict[str, Any]) -> bool:
     return True
 
 
-def _taken(point: FrozenTrial, study: Study, frame: ObjectiveSpace, origin: str) -> FrozenTrial:
+def _taken(point: FrozenTrial, study: Study, objectives: ObjectiveSpace, origin: str) -> FrozenTrial:
     done = point.state == TrialState.COMPLETE
     return create_trial(
         state=point.state,
@@ -92,5 +92,5 @@ def _taken(point: FrozenTrial, study: Study, frame: ObjectiveSpace, origin: str)
         params=point.params,
         distributions={key: distribution(study.space[key]) for key in point.params},
         user_attrs={"from": origin},
-        constraints=frame.violations(point.values) if done else None,
+        constraints=objectives.violations(point.values) if done else None,
     )

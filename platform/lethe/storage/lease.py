@@ -33,21 +33,21 @@ class Lease:
     _word: str = field(default_factory=lambda: secrets.token_hex(8))
     _end: threading.Event = field(default_factory=threading.Event)
 
-    def taken(self) -> bool:
+    def is_held(self) -> bool:
         """Whether somebody holds it: renewed lately by the store's own clock, and by no dead process of this machine."""
-        held = self.store.look(self.name)
+        held = self.store.info(self.name)
         raw = held and self.store.read(self.name)
         if not held or not raw:
             return False
         holder = json.loads(raw)
         if holder["machine"] == _machine() and not _lives(holder["pid"]):
             return False
-        return self._now() - held.changed < EXPIRES_S
+        return self._now() - held.modified < EXPIRES_S
 
     @contextmanager
     def hold(self) -> Iterator[bool]:
         """Whether it is ours while the block runs."""
-        if self.taken():
+        if self.is_held():
             yield False
             return
         self._write()
@@ -86,10 +86,10 @@ class Lease:
         """The store's time: when it has just written something."""
         probe = f".clock-{self._word}"
         self.store.put(probe, b"")
-        found = self.store.look(probe)
+        found = self.store.info(probe)
         self.store.remove(probe)
         assert found is not None
-        return found.changed
+        return found.modified
 
 
 def _machine() -> str:

@@ -20,7 +20,7 @@ from urllib.parse import unquote, urlsplit
 
 from lethe.config.addresses import without_password
 from lethe.errors import DISK_FULL_ERRNOS, StoreUnreachableError, UserError
-from lethe.storage.paths import replacing
+from lethe.storage.paths import atomic_file
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
@@ -58,7 +58,7 @@ class Address:
         )
 
 
-def parse(url: str, key: str) -> Address:
+def parse_address(url: str, key: str) -> Address:
     """Raises BadInput, which calls the address `key`, for one that is none or has credentials in it."""
     shown = without_password(url).rstrip("/")
     try:
@@ -77,18 +77,18 @@ def parse(url: str, key: str) -> Address:
 
 
 PROBE = ".lethe-writes-here"  # stays: what may write need not be allowed to delete
-WHOLE = ".lethe-whole"  # in a folder, written last: its files and their bytes
-PIECE = 16 << 20
-AT_ONCE = 8
+MANIFEST = ".lethe-whole"  # in a folder, written last: its files and their bytes
+CHUNK_BYTES = 16 << 20
+THREADS = 8
 
 
 @dataclass(frozen=True)
-class Found:
+class ObjectInfo:
     """An object: its name below the address, bytes, and when it was written, in the store's seconds since 1970."""
 
     name: str
     bytes: int
-    changed: float
+    modified: float
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class ObjectStore:
 
     def put(self, name: str, content: bytes | Path) -> None:
         """Write or replace an object, in a thread: an interrupted stream would publish what it has so far."""
-        at_once(lambda _: self._put(name, content), [name])
+        run_parallel(lambda _: self._put(name, content), [name])
 
     def _put(self, name: str, content: bytes | Path) -> None:
         path = self._path(name)
@@ -134,8 +134,8 @@ class ObjectStore:
 
     def _write(self, path: str, content: BinaryIO) -> None:
         folder = self.address.scheme == "file"  # where nothing is whole by itself
-        with replacing(Path(path)) if folder else self.files.open_output_stream(path) as stream:
-            shutil.copyfileobj(content, stream, PIECE)
+        with atomic_file(Path(path)) if folder else self.files.open_output_stream(path) as stream:
+            shutil.copyfileobj(content, stream, CHUNK_BYTES)
 
     def read(self, name: str) -> bytes | None:
         """An object's content, None where there is none."""
@@ -148,9 +148,9 @@ class ObjectStore:
     def fetch(self, name: str, target: Path) -> None:
         """An object as the file `target`, which is not whole while this runs."""
         with self._asked(), self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
-            shutil.copyfileobj(stream, file, PIECE)
+            shutil.copyfileobj(stream, file, CHUNK_BYTES)
 
-    def look(self, name: str) -> Found | None:
+    def info(self, name: str) -> ObjectInfo | None:
         """The object of exactly this name, if there is one."""
         with self._asked():
             found = self.files.get_file_info(self._path(name))
@@ -158,11 +158,11 @@ class ObjectStore:
 
     # Many
 
-    def below(self, name: str = "") -> list[Found]:
+    def list_objects(self, name: str = "") -> list[ObjectInfo]:
         """Every object in a folder and its folders."""
         return [self._found(info) for info in self._infos(name, recursive=True) if info.is_file]
 
-    def children(self, name: str) -> list[str]:
+    def list_names(self, name: str) -> list[str]:
         """What is directly in a folder: names of files and folders."""
         return [info.base_name for info in self._infos(name, recursive=False)]
 
@@ -173,18 +173,18 @@ class ObjectStore:
 
     def put_files(self, files: dict[str, Path], name: str) -> None:
         """A folder made of these files, by their names in it."""
-        at_once(lambda part: self.put(f"{name}/{part}", files[part]), files)
-        self.put(f"{name}/{WHOLE}", json.dumps({part: path.stat().st_size for part, path in files.items()}).encode())
+        run_parallel(lambda part: self.put(f"{name}/{part}", files[part]), files)
+        self.put(f"{name}/{MANIFEST}", json.dumps({part: path.stat().st_size for part, path in files.items()}).encode())
 
     def fetch_folder(self, name: str, target: Path) -> bool:
         """Fill the folder `target`; False where the store has no such folder, or one that is not whole."""
-        raw = self.read(f"{name}/{WHOLE}")
+        raw = self.read(f"{name}/{MANIFEST}")
         if raw is None:
             return False
-        found = {each.name.removeprefix(f"{name}/"): each.bytes for each in self.below(name)}
+        found = {each.name.removeprefix(f"{name}/"): each.bytes for each in self.list_objects(name)}
         if any(found.get(part) != size for part, size in json.loads(raw).items()):
             return False
-        found.pop(WHOLE)
+        found.pop(MANIFEST)
         target.mkdir(parents=True, exist_ok=True)
         self.fetch_files({f"{name}/{part}": target / part for part in found})
         return True
@@ -193,16 +193,16 @@ class ObjectStore:
         """These objects as files."""
         for folder in {path.parent for path in wanted.values()}:
             folder.mkdir(parents=True, exist_ok=True)
-        at_once(lambda name: self.fetch(name, wanted[name]), wanted)
+        run_parallel(lambda name: self.fetch(name, wanted[name]), wanted)
 
     def remove(self, name: str) -> None:
         """An object, or a folder with all that is in it. What is not there stays so."""
-        if self.look(name):
+        if self.info(name):
             self._delete(name)
-        elif found := self.below(name):
+        elif found := self.list_objects(name):
             parts = [each.name for each in found]
-            if f"{name}/{WHOLE}" in parts:
-                self._delete(f"{name}/{WHOLE}")  # first: what is half removed does not count
+            if f"{name}/{MANIFEST}" in parts:
+                self._delete(f"{name}/{MANIFEST}")  # first: what is half removed does not count
             self._delete(name, *parts)
 
     def _delete(self, name: str, *parts: str) -> None:
@@ -216,7 +216,7 @@ class ObjectStore:
         except FileNotFoundError:
             pass
         except OSError as error:
-            if self.below(name) if parts else self.look(name):
+            if self.list_objects(name) if parts else self.info(name):
                 raise StoreUnreachableError(f"{self.address.url}: {first_line(error)}") from error
 
     def _infos(self, name: str, recursive: bool) -> list[FileInfo]:
@@ -228,8 +228,8 @@ class ObjectStore:
     def _path(self, name: str) -> str:
         return f"{self.address.folder}/{name}" if name else self.address.folder
 
-    def _found(self, info: FileInfo) -> Found:
-        return Found(info.path.removeprefix(f"{self.address.folder}/"), info.size, info.mtime_ns / 1e9)
+    def _found(self, info: FileInfo) -> ObjectInfo:
+        return ObjectInfo(info.path.removeprefix(f"{self.address.folder}/"), info.size, info.mtime_ns / 1e9)
 
 
 def first_line(error: BaseException) -> str:
@@ -242,7 +242,7 @@ def error_text(error: OSError) -> str:
     return first_line(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
-def at_once(call: Callable[[str], None], names: Iterable[str]) -> None:
+def run_parallel(call: Callable[[str], None], names: Iterable[str]) -> None:
     """Some calls side by side: each waits for the network."""
-    with ThreadPoolExecutor(AT_ONCE) as threads:
+    with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(call, names))

@@ -39,9 +39,9 @@ def store_at(where: str) -> ObjectStore | None:
     """The objects at an address; None for a folder."""
     if "://" not in where:
         return None
-    from lethe.storage.object_store import ObjectStore, parse
+    from lethe.storage.object_store import ObjectStore, parse_address
 
-    return ObjectStore(parse(where, ROOT_VARIABLE))
+    return ObjectStore(parse_address(where, ROOT_VARIABLE))
 
 
 def home() -> Path:
@@ -55,7 +55,7 @@ def home() -> Path:
     return Path(scratch).expanduser().resolve() / short_digest(objects.address.url)
 
 
-def shared_as(path: Path) -> tuple[ObjectStore, str] | None:
+def object_of(path: Path) -> tuple[ObjectStore, str] | None:
     """The store and a path's name in it; None for what is in no store, and for hidden files, which are the node's."""
     objects = store()
     if objects is None or not path.is_relative_to(home()):
@@ -64,7 +64,7 @@ def shared_as(path: Path) -> tuple[ObjectStore, str] | None:
     return None if any(part[0] == "." for part in below.parts) else (objects, below.as_posix())
 
 
-def need_database(key: str, mend: str) -> None:
+def require_database(key: str, mend: str) -> None:
     """Raises BadInput where the storage root holds objects only: `key` then has to name a database."""
     if store():
         raise UserError(f"{key}: LETHE_HOME={root()} holds objects and no databases: {mend}")
@@ -72,12 +72,12 @@ def need_database(key: str, mend: str) -> None:
 
 def check_root() -> None:
     """Raises BadInput where nothing can be written to the storage root."""
-    writable(home())
+    ensure_writable(home())
     if objects := store():
         objects.check(ROOT_VARIABLE)
 
 
-def writable(folder: Path) -> Path:
+def ensure_writable(folder: Path) -> Path:
     """The folder, made if need be, as a whole path; BadInput where nothing can be written in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         temporary.chmod(0o755)
         yield temporary
-        if at := shared_as(target):
+        if at := object_of(target):
             objects, name = at
             objects.put_folder(temporary, name)
         try:
@@ -121,17 +121,17 @@ def atomic_write(path: Path, content: str | bytes) -> None:
     raw = content.encode() if isinstance(content, str) else content
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(replacing(path))
+            file = stack.enter_context(atomic_file(path))
         except OSError as error:
             raise _refused(path.parent, error) from None
         file.write(raw)
-        if at := shared_as(path):
+        if at := object_of(path):
             objects, name = at
             objects.put(name, raw)
 
 
 @contextmanager
-def replacing(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     """A file under a temporary name, which becomes `path` on success."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)

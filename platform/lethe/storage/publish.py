@@ -12,7 +12,7 @@ from pathlib import Path
 
 from lethe.errors import StudyBrokenError
 from lethe.records import StudyRecord
-from lethe.storage.object_store import ObjectStore, error_text, parse
+from lethe.storage.object_store import ObjectStore, error_text, parse_address
 from lethe.storage.replica import temporary_copy
 
 PUBLISH_VARIABLE = "--publish"
@@ -20,7 +20,7 @@ OF_RUN = ("result.json", "rows.parquet", "model")
 
 
 @dataclass(frozen=True)
-class Shelf:
+class Publisher:
     """A place for studies."""
 
     store: ObjectStore
@@ -37,11 +37,11 @@ class Shelf:
         return f"{url}/{record.id}"
 
 
-def open_shelf(url: str) -> Shelf:
+def open_publisher(url: str) -> Publisher:
     """Raises BadInput, within seconds, unless a file can be written there. Credentials are the environment's."""
-    store = ObjectStore(parse(url, PUBLISH_VARIABLE))
+    store = ObjectStore(parse_address(url, PUBLISH_VARIABLE))
     store.check(PUBLISH_VARIABLE)
-    return Shelf(store)
+    return Publisher(store)
 
 
 def _parts(record: StudyRecord, report: Path) -> Iterator[tuple[Path, str]]:

@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lethe.storage.object_store import WHOLE, ObjectStore
-from lethe.storage.paths import home, shared_as, store
+from lethe.storage.object_store import MANIFEST, ObjectStore
+from lethe.storage.paths import home, object_of, store
 
 
 def ensure_local(path: Path) -> bool:
     """Whether there is such a file or folder, on this node after the call. One that is here already is not looked for:
     this is for what never changes under its name. One process fetches while others of this node wait for it."""
-    if path.exists() or (at := shared_as(path)) is None:
+    if path.exists() or (at := object_of(path)) is None:
         return path.exists()
     objects, name = at
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,7 @@ def ensure_local(path: Path) -> bool:
 
 def _fetched(objects: ObjectStore, name: str, target: Path) -> bool:
     """Whether the store has it; then it is a new file or folder `target`."""
-    if objects.look(name):
+    if objects.info(name):
         objects.fetch(name, target)
         return True
     return objects.fetch_folder(name, target)
@@ -55,7 +55,7 @@ def local_path(path: Path) -> Path:
 def temporary_copy(path: Path) -> Iterator[Path | None]:
     """What is at `path`, while the block runs: as it is where it is on this node, else a copy that goes again, for what
     another node wrote and this one needs once. None where there is no such thing."""
-    if path.exists() or (at := shared_as(path)) is None:
+    if path.exists() or (at := object_of(path)) is None:
         yield path if path.exists() else None
         return
     objects, name = at
@@ -67,7 +67,7 @@ def temporary_copy(path: Path) -> Iterator[Path | None]:
 
 def read_current(path: Path) -> str:
     """The text of a file as whoever wrote it left it, whatever an older copy says. FileNotFoundError if there is none."""
-    if (at := shared_as(path)) is None:
+    if (at := object_of(path)) is None:
         return path.read_text()
     objects, name = at
     raw = objects.read(name)
@@ -90,13 +90,13 @@ def resolve_local(name: str) -> Path:
 
 def evict_local(path: Path) -> None:
     """Remove this node's copy: other nodes, or a later call here, have it from the store. A folder's only one stays."""
-    if shared_as(path):
+    if object_of(path):
         remove_local(path)
 
 
 def delete(path: Path) -> None:
     """Remove a file or folder, everywhere. What is not there stays so."""
-    if at := shared_as(path):
+    if at := object_of(path):
         objects, name = at
         objects.remove(name)
     remove_local(path)
@@ -108,23 +108,23 @@ def missing_parts(folders: Iterable[Path], parts: Collection[str]) -> set[Path]:
     wanted = {folder / part for folder in folders for part in parts}
     found: set[Path] = set()
     for place in {path.parent.parent for path in wanted}:
-        if (at := shared_as(place)) is None:
+        if (at := object_of(place)) is None:
             return set()
         objects, name = at
-        below = (each.name.removeprefix(f"{name}/").split("/")[:2] for each in objects.below(name))
+        below = (each.name.removeprefix(f"{name}/").split("/")[:2] for each in objects.list_objects(name))
         found |= {place.joinpath(*each) for each in below}
     return wanted - found
 
 
 def refresh_local(folder: Path, leave_out: Collection[str] = ()) -> None:
     """Make this node's copy of a folder equal to the store's, but for hidden files and what has one of these names."""
-    if not (at := shared_as(folder)):
+    if not (at := object_of(folder)):
         return
     objects, name = at
     for child in folder.iterdir():
         if child.name[0] != ".":
             remove_local(child)
-    parts = [each.name.removeprefix(f"{name}/") for each in objects.below(name)]
+    parts = [each.name.removeprefix(f"{name}/") for each in objects.list_objects(name)]
     wanted = [part for part in parts if not set(part.split("/")) & set(leave_out)]
     objects.fetch_files({f"{name}/{part}": folder / part for part in wanted})
 
@@ -137,7 +137,7 @@ def share_with_nodes(folder: Path, kind: str, digest: str, patterns: tuple[str, 
         return folder
     name = f"{kind}/{digest}"
     link = home() / name
-    if not objects.look(f"{name}/{WHOLE}"):
+    if not objects.info(f"{name}/{MANIFEST}"):
         files = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
         objects.put_files({path.name: path for path in files}, name)
     if folder != link and not (link.is_symlink() and link.readlink() == folder):

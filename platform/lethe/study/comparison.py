@@ -10,7 +10,14 @@ from pathlib import Path
 from lethe.config.study import Member, Study
 from lethe.records import MemberRecord, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
-from lethe.search.objectives import ObjectiveSpace, chosen, front_hypervolume, mark_front, name_front, objectives
+from lethe.search.objectives import (
+    ObjectiveSpace,
+    front_aliases,
+    front_hypervolume,
+    mark_front,
+    objective_records,
+    representative_trial,
+)
 from lethe.storage.paths import atomic_write
 from lethe.study.preparation import Prepared
 from lethe.study.runner import Sweep
@@ -35,12 +42,12 @@ class Comparison:
         members = self.study.members()
         firsts = [0, *accumulate(member.study.search.trials for member in members)]
         _, start, oracle = self._sweep(members[0], 0).begin(session)
-        frame = ObjectiveSpace.of(self.study.objectives, start.metrics)
+        objectives = ObjectiveSpace.from_goals(self.study.objectives, start.metrics)
         record = StudyRecord(
             id=self.id,
             space=self.study.name,
             study=self.study.model_dump(mode="json"),
-            objectives=objectives(frame),
+            objectives=objective_records(objectives),
             digests=self.prepared.digests.model_dump(),
             start=start,
             oracle=oracle,
@@ -56,7 +63,7 @@ class Comparison:
             ended.append((member, trials))
             if interrupted := done.interrupted:
                 break
-        record = whole(record, ended, frame, interrupted)
+        record = whole(record, ended, objectives, interrupted)
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
 
@@ -75,17 +82,20 @@ class Comparison:
 
 
 def whole(
-    record: StudyRecord, ended: list[tuple[Member, tuple[TrialRecord, ...]]], frame: ObjectiveSpace, interrupted: bool
+    record: StudyRecord,
+    ended: list[tuple[Member, tuple[TrialRecord, ...]]],
+    objectives: ObjectiveSpace,
+    interrupted: bool,
 ) -> StudyRecord:
     """The record with every member's trials, their common front, and what stands for each member."""
-    trials = mark_front(tuple(trial for _, given in ended for trial in given), frame)
+    trials = mark_front(tuple(trial for _, given in ended for trial in given), objectives)
     members = tuple(
         MemberRecord(
             arm=member.arm,
             seed=member.seed,
             trials=tuple(trial.number for trial in given),
-            chosen=chosen(mark_front(given, frame), frame),
-            hypervolume=front_hypervolume(given, frame),
+            chosen=representative_trial(mark_front(given, objectives), objectives),
+            hypervolume=front_hypervolume(given, objectives),
         )
         for member, given in ended
     )
@@ -93,8 +103,8 @@ def whole(
         update={
             "trials": trials,
             "members": members,
-            "aliases": name_front(trials, frame),
-            "hypervolume": front_hypervolume(trials, frame),
+            "aliases": front_aliases(trials, objectives),
+            "hypervolume": front_hypervolume(trials, objectives),
             "ended": time.time(),
             "interrupted": interrupted,
         }

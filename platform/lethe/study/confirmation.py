@@ -12,7 +12,7 @@ from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
 from lethe.pool.jobs import Job, run_jobs
 from lethe.records import StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace, confirmed, hypervolume_of_means, names_by_means
+from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolume_of_means, with_confirmations
 from lethe.search.space import build_recipe
 from lethe.storage.replica import delete
 from lethe.study.recorder import numbers, write_result
@@ -50,7 +50,7 @@ def members(sweep: Sweep, record: StudyRecord) -> Iterator[tuple[TrialRecord, Re
             sweep.console.warn(f"trial {trial.number} is left as it is: its recipe is not one of this study's")
 
 
-def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: ObjectiveSpace) -> StudyRecord:
+def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
     """The record whose front members have confirmations; equal runs are answered from the store.
 
     KeyboardInterrupt keeps what has ended in the run folders.
@@ -87,12 +87,12 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, frame: ObjectiveSpace
     run_jobs(pool, [some[0].job for some in missing.values()], ended)
     order = {repeat.config["run"]: place for place, repeat in enumerate(repeats)}
     runs = {number: sorted(found, key=lambda run: order[run.run]) for number, found in done.items()}
-    trials = confirmed(record.trials, runs, frame)
+    trials = with_confirmations(record.trials, runs, objectives)
     return record.model_copy(
         update={
             "trials": trials,
-            "aliases": names_by_means(trials, frame) or record.aliases,
-            "confirmed_hypervolume": hypervolume_of_means(trials, frame),
+            "aliases": aliases_of_means(trials, objectives) or record.aliases,
+            "confirmed_hypervolume": hypervolume_of_means(trials, objectives),
         }
     )
 

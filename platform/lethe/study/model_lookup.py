@@ -74,9 +74,9 @@ def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:
     Raises BadInput for what is nowhere, and for a folder that lacks something.
     """
     if name.startswith(REGISTERED):
-        from lethe.tracking.registered_models import registered
+        from lethe.tracking.registered_models import fetch_registered_model
 
-        folder, tags = registered(name, key)
+        folder, tags = fetch_registered_model(name, key)
         return _candidate(name, folder, key, base, tags)
     folder = resolve_local(name)
     if folder.is_dir():

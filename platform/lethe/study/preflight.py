@@ -23,7 +23,7 @@ from lethe.data.refusals import NO_REFUSALS
 from lethe.data.rows import Benchmark
 from lethe.errors import UserError
 from lethe.search.space import build_recipe, flatten
-from lethe.storage.paths import need_database
+from lethe.storage.paths import require_database
 from lethe.study.preparation import Prepared
 from rich.console import Console
 from rich.table import Table
@@ -32,7 +32,7 @@ from rich.table import Table
 def check_place(search: Search) -> None:
     """Raises BadInput where Optuna's study would have no place: objects hold none."""
     if not search.storage:
-        need_database("search.storage", "name one, such as postgresql://host/lethe")
+        require_database("search.storage", "name one, such as postgresql://host/lethe")
 
 
 def corners(study: Study) -> list[Recipe]:

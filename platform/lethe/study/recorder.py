@@ -35,12 +35,12 @@ class Recorder(tune.Callback):
         self,
         queue: Any,
         tracker: Tracker,
-        frame: ObjectiveSpace,
+        objectives: ObjectiveSpace,
         on_change: Callable[[TrialRecord | None], None],
     ) -> None:
         self.trials: dict[int, TrialRecord] = {}
         self.running: dict[int, dict[str, Any]] = {}
-        self._queue, self._tracker, self._frame, self._on_change = queue, tracker, frame, on_change
+        self._queue, self._tracker, self._objectives, self._on_change = queue, tracker, objectives, on_change
         self._lock = threading.RLock()
         self._gone: set[Path] = set()  # what has been removed already
         self.why_stopped: Callable[[str], str] = lambda run: ""
@@ -115,7 +115,7 @@ class Recorder(tune.Callback):
 
     def take_up(self, trials: Iterable[TrialRecord]) -> None:
         """What earlier sessions finished."""
-        self.trials = {t.number: t for t in mark_front(tuple(trials), self._frame)}
+        self.trials = {t.number: t for t in mark_front(tuple(trials), self._objectives)}
         self._gone |= missing_parts((Path(t.folder) for t in self.trials.values() if t.folder), (CHECKPOINT, "model"))
         self._prune(self.trials.values())
 
@@ -123,7 +123,7 @@ class Recorder(tune.Callback):
         with self._lock:
             front = [n for n, t in self.trials.items() if t.on_front]
             self.trials[record.number] = record
-            self.trials = {t.number: t for t in mark_front(tuple(self.trials.values()), self._frame)}
+            self.trials = {t.number: t for t in mark_front(tuple(self.trials.values()), self._objectives)}
             self._prune(self.trials[n] for n in (*front, record.number))
         self._tracker.trial_ended(self.trials[record.number])
         self._on_change(self.trials[record.number])

@@ -46,7 +46,7 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
 def held(folder: Path) -> bool:
     """Whether a session holds the study in `folder`."""
     if objects := store():
-        return Lease(objects, _lease(folder), _lost).taken()
+        return Lease(objects, _lease(folder), _lost).is_held()
     if not (folder / LOCK).exists():
         return False
     with _locked(folder) as ours:
@@ -132,13 +132,13 @@ def _new(root: Path, base: str) -> str:
 def _known(folder: Path) -> bool:
     """Whether there is such a study; a node's copy may be of one that is gone."""
     objects = store()
-    return folder.exists() if objects is None else bool(objects.children(f"studies/{folder.name}"))
+    return folder.exists() if objects is None else bool(objects.list_names(f"studies/{folder.name}"))
 
 
 def _begun(folder: Path) -> bool:
     objects = store()
     file = folder / "baselines.json"
-    return file.exists() if objects is None else objects.look(f"studies/{folder.name}/{file.name}") is not None
+    return file.exists() if objects is None else objects.info(f"studies/{folder.name}/{file.name}") is not None
 
 
 def _names(base: str) -> Iterator[str]:

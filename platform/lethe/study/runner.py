@@ -17,7 +17,7 @@ from lethe.errors import StudyBrokenError
 from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.search.importance import importances
-from lethe.search.objectives import ObjectiveSpace, front_hypervolume, name_front, objectives
+from lethe.search.objectives import ObjectiveSpace, front_aliases, front_hypervolume, objective_records
 from lethe.search.space import flatten
 from lethe.search.storages import storage_url
 from lethe.search.study_store import StudyStore
@@ -60,12 +60,12 @@ class Sweep:
         shutil.rmtree(self.folder / "tune", ignore_errors=True)
         pool, start, oracle = self.begin(session)
         store = StudyStore(self.study, storage_url(self.study.search), self.id)
-        frame = store.freeze(start.metrics)
+        objectives = store.freeze(start.metrics)
         record = StudyRecord(
             id=self.id,
             space=self.study.name,
             study=self.study.model_dump(mode="json"),
-            objectives=objectives(frame),
+            objectives=objective_records(objectives),
             digests=self.prepared.digests.model_dump(),
             start=start,
             oracle=oracle,
@@ -73,7 +73,7 @@ class Sweep:
             began=began,
         )
         self.tracker.begin(record)
-        record = self._finish(pool, self._search(pool, store, record), frame)
+        record = self._finish(pool, self._search(pool, store, record), objectives)
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
 
@@ -110,8 +110,8 @@ class Sweep:
     def _search(self, pool: Any, store: StudyStore, record: StudyRecord) -> StudyRecord:
         from lethe.study.tune_loop import tune_study
 
-        frame = store.frame
-        recorder = Recorder(pool.queue, self.tracker, frame, lambda ended: self.console.trial(recorder, ended))
+        objectives = store.objectives
+        recorder = Recorder(pool.queue, self.tracker, objectives, lambda ended: self.console.trial(recorder, ended))
         recorder.take_up(self._finished(store))
         self.console.begin(record, recorder, store.remaining(self.study.search.trials), self.labels)
         interrupted = tune_study(self, pool, store, recorder)
@@ -119,15 +119,15 @@ class Sweep:
         return record.model_copy(
             update={
                 "trials": trials,
-                "aliases": name_front(trials, frame),
-                "hypervolume": front_hypervolume(trials, frame),
+                "aliases": front_aliases(trials, objectives),
+                "hypervolume": front_hypervolume(trials, objectives),
                 "importance": importances(store),
                 "ended": time.time(),
                 "interrupted": interrupted,
             }
         )
 
-    def _finish(self, pool: Pool, record: StudyRecord, frame: ObjectiveSpace) -> StudyRecord:
+    def _finish(self, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
         """What the study wants done to its front. Ctrl-C ends it; what has ended is kept and found by --resume."""
         from lethe.pool.jobs import interruptible
         from lethe.study.auditing import audit
@@ -138,7 +138,7 @@ class Sweep:
         try:
             with interruptible():
                 if self.study.confirm:
-                    record = confirm(self, pool, record, frame)
+                    record = confirm(self, pool, record, objectives)
                 if self.study.audits:
                     record = audit(self, pool, record)
         except KeyboardInterrupt:

@@ -81,12 +81,12 @@ class Scoring:
         try:
             vocabulary = network.config.get_text_config(decoder=True).vocab_size
             task = make_task(self.rows, self.settings, template, vocabulary)
-            evals, share = task.eval_set(self.evaluation), RankShard()
+            evals, shard = task.eval_set(self.evaluation), RankShard()
             if yardstick is None:
-                result, truth = task.baseline(network, evals, self.evaluation, share)
+                result, truth = task.baseline(network, evals, self.evaluation, shard)
             else:
                 truth = yardstick.truth
-                result = task.evaluate(network, evals, self.evaluation, task.truth(truth, evals), share, last=True)
+                result = task.evaluate(network, evals, self.evaluation, task.truth(truth, evals), shard, last=True)
         except UserError as error:
             raise UserError(f"{model.name}: {error}") from None
         shown = tuple(Sample.model_validate(sample) for sample in samples(result))

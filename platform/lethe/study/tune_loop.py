@@ -105,7 +105,7 @@ class Ending:
         if len(told) <= trials:
             return True
         values = [[trial.values for trial in part if trial.values] for part in (told[:-trials], told)]
-        before, now = (self._store.frame.hypervolume(rows) if rows else 0.0 for rows in values)
+        before, now = (self._store.objectives.hypervolume(rows) if rows else 0.0 for rows in values)
         return now > before
 
 
@@ -223,7 +223,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         logging.getLogger(name).setLevel(logging.CRITICAL)
     store.fix_groups(study.resources.groups or pool.slots())
     ending = Ending(study.stop, store)
-    scheduler = rung_scheduler(study, store.frame, sweep.folder / "runs", store.width)
+    scheduler = rung_scheduler(study, store.objectives, sweep.folder / "runs", store.groups)
     if scheduler is not None:
         recorder.why_stopped = scheduler.reason
     tuner = tune.Tuner(

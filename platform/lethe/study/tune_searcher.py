@@ -15,9 +15,9 @@ from typing import Any
 from lethe.config.metrics import METRICS_OF
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
-from lethe.search.early_stopping import Entry, Rule, Rungs
+from lethe.search.early_stopping import RungEntry, RungRule, RungTables
 from lethe.search.objectives import ObjectiveSpace, numeric_values
-from lethe.search.study_store import DeterministicOrder, Impossible, Proposal, StudyStore
+from lethe.search.study_store import DeterministicOrder, InfeasibleProposal, Proposal, StudyStore
 from lethe.search.trial_state import INTERRUPTED
 from lethe.storage.paths import atomic_write
 from pydantic import TypeAdapter
@@ -73,7 +73,7 @@ class StudySearcher(Searcher):
                 return None
             try:
                 proposal = self._store.ask()
-            except Impossible:
+            except InfeasibleProposal:
                 continue
             config = self._config(proposal)
             if isinstance(config, Answered):
@@ -110,7 +110,7 @@ class StudySearcher(Searcher):
             return
         del self._configs[number]
         report = known or report_payload(result or {})
-        if not report.keys() & {"verdict", *self._store.frame.names}:
+        if not report.keys() & {"verdict", *self._store.objectives.names}:
             report = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
         self._turns.tell(number, report)
 
@@ -144,7 +144,7 @@ class RungScheduler(FIFOScheduler):
     down is what a resume restores. Nothing is saved or pickled by Ray.
     """
 
-    def __init__(self, rungs: Rungs, resource: str, keep: Callable[[str, tuple[Entry, ...]], None]) -> None:
+    def __init__(self, rungs: RungTables, resource: str, keep: Callable[[str, tuple[RungEntry, ...]], None]) -> None:
         super().__init__()
         self._rungs, self._resource, self._keep = rungs, resource, keep
 
@@ -154,7 +154,7 @@ class RungScheduler(FIFOScheduler):
         if report.get("final") or self._resource not in report:
             return TrialScheduler.CONTINUE
         values = numeric_values(report, self._rungs.rule.names)
-        entry = self._rungs.reached(run, trial.config["number"], float(report[self._resource]), values)
+        entry = self._rungs.decide(run, trial.config["number"], float(report[self._resource]), values)
         if entry is None:
             return TrialScheduler.CONTINUE
         self._keep(run, self._rungs.entries(run))
@@ -174,26 +174,26 @@ class RungScheduler(FIFOScheduler):
 
 
 FILE = "rungs.json"
-_entries = TypeAdapter(tuple[Entry, ...])
+_entries = TypeAdapter(tuple[RungEntry, ...])
 
 
-def rung_scheduler(study: Study, frame: ObjectiveSpace, runs: Path, sight: int | None) -> RungScheduler | None:
+def rung_scheduler(study: Study, objectives: ObjectiveSpace, runs: Path, groups: int | None) -> RungScheduler | None:
     """The study's early stopping, None where it has none; `runs` is the folder of the study's run folders."""
     stopping = study.early_stopping
     if not isinstance(stopping, MoAsha):
         return None
-    rungs = Rungs(rule(stopping, study, frame), sight)
+    rungs = RungTables(rule(stopping, study, objectives), groups)
     rungs.restore(read_entries(runs))
     return RungScheduler(rungs, stopping.resource, lambda run, entries: write_entries(runs / run, entries))
 
 
-def rule(stopping: MoAsha, study: Study, frame: ObjectiveSpace) -> Rule:
+def rule(stopping: MoAsha, study: Study, objectives: ObjectiveSpace) -> RungRule:
     """What is compared: the objectives with their floors, or the metrics that stand in for them."""
-    floors = dict(zip(frame.names, frame.floors, strict=True))
+    floors = dict(zip(objectives.names, objectives.floors, strict=True))
     better = {name: metric.better for name, metric in METRICS_OF[study.benchmark.name].items()}
-    better |= dict(zip(frame.names, frame.directions, strict=True))
-    names = stopping.metrics or frame.names
-    return Rule(
+    better |= dict(zip(objectives.names, objectives.directions, strict=True))
+    names = stopping.metrics or objectives.names
+    return RungRule(
         names=tuple(names),
         directions=tuple(better[name] for name in names),
         floors=tuple(floors.get(name) for name in names),
@@ -202,12 +202,12 @@ def rule(stopping: MoAsha, study: Study, frame: ObjectiveSpace) -> Rule:
     )
 
 
-def write_entries(folder: Path, entries: tuple[Entry, ...]) -> None:
+def write_entries(folder: Path, entries: tuple[RungEntry, ...]) -> None:
     """All of a run's entries, in its folder."""
     atomic_write(folder / FILE, _entries.dump_json(entries))
 
 
-def read_entries(runs: Path) -> list[Entry]:
+def read_entries(runs: Path) -> list[RungEntry]:
     """Every run's entries, in the order of trials and rungs."""
     found = [entry for path in runs.glob(f"*/{FILE}") for entry in _entries.validate_json(path.read_bytes())]
     return sorted(found, key=lambda entry: (entry.trial, entry.rung))

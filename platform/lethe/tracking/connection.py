@@ -59,7 +59,7 @@ def quiet_transformers() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-LIMIT_S = 2.0
+CONNECT_LIMIT_S = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 MANAGED = ("databricks", "databricks-uc")  # their addresses are in a profile, not in the URI
 SQLITE_HEADER = b"SQLite format 3\0"
@@ -69,9 +69,9 @@ def resolve_uri(uri: str | None = None) -> str:
     """The argument, else MLFLOW_TRACKING_URI, else a SQLite file in the storage folder."""
     if uri or (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         return uri
-    from lethe.storage.paths import home, need_database
+    from lethe.storage.paths import home, require_database
 
-    need_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
+    require_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
     return f"sqlite:///{home() / 'mlflow.db'}"
 
 
@@ -101,7 +101,7 @@ def artifact_root(uri: str) -> str | None:
     return (Path(home()) / "mlartifacts").as_uri()
 
 
-def where(uri: str, experiment: str, run: str) -> str:
+def study_link(uri: str, experiment: str, run: str) -> str:
     """Where a person sees the study's runs: a page, or how to open one."""
     if _scheme(uri).startswith("http"):
         return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
@@ -142,7 +142,7 @@ def _check_server(uri: str, scheme: str, shown: str) -> None:
 
     def connect() -> None:
         try:
-            socket.create_connection((host, port), timeout=LIMIT_S).close()
+            socket.create_connection((host, port), timeout=CONNECT_LIMIT_S).close()
             failure.clear()
         except OSError as error:
             failure[0] = str(error.strerror or error)
@@ -150,7 +150,7 @@ def _check_server(uri: str, scheme: str, shown: str) -> None:
     # In a thread, since looking a name up has no time limit of its own.
     attempt = threading.Thread(target=connect, daemon=True)
     attempt.start()
-    attempt.join(LIMIT_S)
+    attempt.join(CONNECT_LIMIT_S)
     if failure:
         raise UserError(f"cannot reach the MLflow store at {shown} ({host}:{port}: {failure[0]})")
 
@@ -181,7 +181,7 @@ def check_login(uri: str) -> None:
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     shown = without_password(uri).rstrip("/")
-    sent = header(uri)
+    sent = authorization_header(uri)
     try:
         urlopen(Request(shown + ASK, headers={"Authorization": sent} if sent else {}), timeout=LOGIN_LIMIT_S).close()
     except HTTPError as error:
@@ -196,7 +196,7 @@ def check_login(uri: str) -> None:
         raise UserError(f"the MLflow server at {shown} gives no answer within {LOGIN_LIMIT_S:g} s ({reason})") from None
 
 
-def header(uri: str) -> str | None:
+def authorization_header(uri: str) -> str | None:
     """The Authorization header: from the address, the environment, or ~/.mlflow/credentials; in that order."""
     parts = urlsplit(uri)
     if parts.username:

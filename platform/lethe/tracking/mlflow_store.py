@@ -12,14 +12,14 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.tracking.connection import artifact_root, quiet_mlflow
 from lethe.tracking.mlflow_tracker import (
     STATUS,
-    Entries,
-    Entry,
     Numbers,
-    flat,
+    TrackedTrial,
+    TrackedTrials,
+    clip_text,
+    flatten_settings,
     last_numbers,
     now_ms,
-    numbers,
-    text,
+    numeric_metrics,
 )
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ MOST_METRICS, MOST_PARAMS, MOST_RUNS = 800, 100, 50_000  # per call; a batch hol
 class MlflowStore:
     """Connecting imports MLflow: seconds. `entries` is shared with the tracker, which adds to it."""
 
-    def __init__(self, uri: str, experiment: str, record: StudyRecord, entries: Entries) -> None:
+    def __init__(self, uri: str, experiment: str, record: StudyRecord, entries: TrackedTrials) -> None:
         quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -58,7 +58,7 @@ class MlflowStore:
             self.client.restore_experiment(found.experiment_id)
         return found.experiment_id
 
-    def _open(self, record: StudyRecord, entries: Entries) -> str:
+    def _open(self, record: StudyRecord, entries: TrackedTrials) -> str:
         """The parent run, made or continued; the trials that the store knows become entries."""
         of_study = f"tags.`lethe.study` = '{record.id}'"
         runs = self.client.search_runs([self.experiment], of_study, max_results=MOST_RUNS, order_by=["start_time ASC"])
@@ -83,9 +83,9 @@ class MlflowStore:
         """The configuration, once; parameters last, since their presence says that this was done."""
         self.client.log_text(parent, record.model_dump_json(indent=1), "study.json")
         note = {"mlflow.note.content": _description(record)}
-        self._log(parent, _metrics(_references(record), 0, now_ms()), dict(flat(record.study)), note)
+        self._log(parent, _metrics(_references(record), 0, now_ms()), dict(flatten_settings(record.study)), note)
 
-    def _recognise(self, run: Run, entries: Entries) -> None:
+    def _recognise(self, run: Run, entries: TrackedTrials) -> None:
         """What the store already holds of a trial."""
         tags, metrics = run.data.tags, run.data.metrics
         told = tags.get("verdict") if run.info.status in ENDED else None
@@ -98,7 +98,7 @@ class MlflowStore:
         entry.reopen = entry.began_ms > 0 and entry.end is None
         entry.told = None if entry.reopen else told
 
-    def send(self, entry: Entry) -> None:
+    def send(self, entry: TrackedTrial) -> None:
         """Tell the store what it does not know yet of one trial."""
         if entry.run_id is None:
             # An answer may have got lost on its way: the store has a run then that we do not know.
@@ -121,13 +121,13 @@ class MlflowStore:
             self._end(entry.run_id, STATUS.get(end.verdict, "FAILED"), end.ended)
             entry.told = end.verdict
 
-    def _find_child(self, entry: Entry) -> str | None:
+    def _find_child(self, entry: TrackedTrial) -> str | None:
         wanted = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
         found = self.client.search_runs([self.experiment], query, max_results=1)
         return found[0].info.run_id if found else None
 
-    def _create_child(self, entry: Entry) -> str:
+    def _create_child(self, entry: TrackedTrial) -> str:
         tags = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
         began = int(entry.end.began * 1000) if entry.end else entry.began_ms
         run = self.client.create_run(
@@ -138,7 +138,7 @@ class MlflowStore:
         )
         return run.info.run_id
 
-    def mark(self, entry: Entry, rank: int | None, on_front: bool) -> None:
+    def mark(self, entry: TrackedTrial, rank: int | None, on_front: bool) -> None:
         """A trial's place among the others, which later trials change."""
         if entry.run_id is None or entry.marks == (rank, on_front):
             return
@@ -147,9 +147,9 @@ class MlflowStore:
         self._log(entry.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
         entry.marks = (rank, on_front)
 
-    def add(self, entry: Entry, trial: TrialRecord) -> None:
+    def add(self, entry: TrackedTrial, trial: TrialRecord) -> None:
         """What was measured on a front member when the search was over; what the store has is not sent again."""
-        values = numbers(trial.afterwards)
+        values = numeric_metrics(trial.afterwards)
         if entry.run_id is None or not (values or trial.confirmation):
             return
         known = self.client.get_run(entry.run_id).data.metrics
@@ -157,7 +157,7 @@ class MlflowStore:
         tags = {"confirmed": str(trial.confirmation.confirmed).lower()} if trial.confirmation else {}
         self._log(entry.run_id, _metrics(new, 0, now_ms()), tags=tags)
 
-    def abandon(self, entry: Entry) -> None:
+    def abandon(self, entry: TrackedTrial) -> None:
         """A run that a killed driver left running, and that this study did not take up again."""
         if entry.run_id is not None and entry.told is None:
             self._log(entry.run_id, tags={"verdict": "interrupted"})
@@ -182,8 +182,8 @@ class MlflowStore:
     ) -> None:
         from mlflow.entities import Param, RunTag
 
-        settings = [Param(key, text(value)) for key, value in params.items()]
-        labels = [RunTag(key, text(value)) for key, value in tags.items()]
+        settings = [Param(key, clip_text(value)) for key, value in params.items()]
+        labels = [RunTag(key, clip_text(value)) for key, value in tags.items()]
         while metrics or settings or labels:
             self.client.log_batch(run_id, metrics[:MOST_METRICS], settings[:MOST_PARAMS], labels, synchronous=True)
             metrics, settings, labels = metrics[MOST_METRICS:], settings[MOST_PARAMS:], []
@@ -195,7 +195,7 @@ def _metrics(values: Numbers, step: int, at_ms: int) -> list[Metric]:
     return [Metric(key, value, at_ms, step) for key, value in values.items()]
 
 
-def _name(entry: Entry) -> str:
+def _name(entry: TrackedTrial) -> str:
     repeat = entry.end is not None and entry.end.kind == "confirmation"
     return f"trial-{entry.number:03d}" + (f"-seed-{entry.params.get('seed')}" if repeat else "")
 
@@ -210,13 +210,15 @@ def _references(record: StudyRecord) -> Numbers:
     """The scores of the models that the study starts from and compares with."""
     scores = {"start": record.start, "oracle": record.oracle}
     found = {name: model.metrics for name, model in scores.items() if model}
-    return numbers({f"{name}.{key}": value for name, metrics in found.items() for key, value in metrics.items()})
+    return numeric_metrics(
+        {f"{name}.{key}": value for name, metrics in found.items() for key, value in metrics.items()}
+    )
 
 
 def _totals(record: StudyRecord) -> Numbers:
     verdicts = Counter(f"trials.{trial.verdict}" for trial in record.trials)
     totals = {"trials": len(record.trials), "front_size": len(record.front), "hypervolume": record.hypervolume}
-    return numbers(verdicts | totals)
+    return numeric_metrics(verdicts | totals)
 
 
 def _description(record: StudyRecord) -> str:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord, Verdict
-from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, where
+from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, study_link
 
 if TYPE_CHECKING:
     from lethe.tracking.mlflow_store import MlflowStore
@@ -35,7 +35,7 @@ Numbers = dict[str, float]
 
 
 @dataclass
-class Report:
+class TrackedReport:
     """One report of a trial and when it arrived."""
 
     metrics: Numbers
@@ -43,7 +43,7 @@ class Report:
 
 
 @dataclass(eq=False)
-class Entry:
+class TrackedTrial:
     """One trial. The driver's thread adds reports and the end; the tracker's thread sets what the store knows.
 
     Sending is sending what the store does not know, so a failed attempt needs nothing but another one.
@@ -52,7 +52,7 @@ class Entry:
     run: str
     number: int
     params: dict[str, Scalar] = field(default_factory=dict)
-    reports: dict[int, Report] = field(default_factory=dict)
+    reports: dict[int, TrackedReport] = field(default_factory=dict)
     end: TrialRecord | None = None
     began_ms: int = 0
     reopen: bool = False
@@ -86,7 +86,7 @@ class Entry:
     def add_report(self, epoch: int, metrics: Mapping[str, Any]) -> None:
         """A report counts once, by its epoch: an equal run reports equal numbers again."""
         if epoch not in self.sent:
-            self.reports.setdefault(epoch, Report(numbers(metrics) | {"epoch": float(epoch)}, now_ms()))
+            self.reports.setdefault(epoch, TrackedReport(numeric_metrics(metrics) | {"epoch": float(epoch)}, now_ms()))
 
     def add_end(self, trial: TrialRecord) -> None:
         """The trial's end, with whatever reports were missed."""
@@ -96,37 +96,37 @@ class Entry:
         self.end = trial
 
 
-class Entries:
+class TrackedTrials:
     """The trials of a study. One entry per number; a resumed study may run a left-over run under a new number.
 
     Both threads use it: it only grows, and is walked over in copies.
     """
 
     def __init__(self) -> None:
-        self._all: list[Entry] = []
+        self._all: list[TrackedTrial] = []
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TrackedTrial]:
         return iter(tuple(self._all))
 
-    def of(self, run: str, number: int) -> Entry:
+    def of(self, run: str, number: int) -> TrackedTrial:
         """The trial's entry, perhaps a left-over one of an equal run, perhaps a new one."""
         equal = [entry for entry in self if entry.run == run]
         found = next((entry for entry in equal if entry.number == number), None)
         found = found or next((entry for entry in equal if entry.left_over), None)
-        return found or self._add(Entry(run, number))
+        return found or self._add(TrackedTrial(run, number))
 
-    def stored(self, run: str, number: int, unfinished: bool) -> Entry:
+    def stored(self, run: str, number: int, unfinished: bool) -> TrackedTrial:
         """The entry that a run of the store belongs to; an unfinished one may have begun again meanwhile."""
         equal = [entry for entry in self if entry.run == run and entry.run_id is None]
         found = next((entry for entry in equal if entry.number == number or unfinished), None)
-        return found or self._add(Entry(run, number))
+        return found or self._add(TrackedTrial(run, number))
 
-    def _add(self, entry: Entry) -> Entry:
+    def _add(self, entry: TrackedTrial) -> TrackedTrial:
         self._all.append(entry)
         return entry
 
 
-def numbers(values: Mapping[str, Any]) -> Numbers:
+def numeric_metrics(values: Mapping[str, Any]) -> Numbers:
     """What is numeric, under names that MLflow accepts. NaN and infinities stay: they are facts."""
     return {
         _REFUSED.sub("_", key): float(value)
@@ -138,20 +138,20 @@ def numbers(values: Mapping[str, Any]) -> Numbers:
 def last_numbers(end: TrialRecord) -> tuple[int, Numbers]:
     """What no report of a trial said, and the epoch that it belongs to."""
     reported = end.series[-1] if end.series else {}
-    values = numbers(end.metrics) | ({"wall_seconds": end.ended - end.began} if end.ended else {})
+    values = numeric_metrics(end.metrics) | ({"wall_seconds": end.ended - end.began} if end.ended else {})
     return epoch_of(end.metrics, len(end.series)), {key: value for key, value in values.items() if key not in reported}
 
 
-def text(value: Any) -> str:
+def clip_text(value: Any) -> str:
     """A parameter or tag as MLflow stores it."""
     return str(value)[:LONGEST_VALUE]
 
 
-def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten_settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested settings as dotted names; lists stay whole."""
     for key, value in values.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten_settings(value, f"{prefix}{key}.")
         else:
             yield _REFUSED.sub("_", f"{prefix}{key}"), value
 
@@ -185,8 +185,8 @@ class MlflowTracker:
         check_login(self._address)
         self.uri: str | None = without_password(self._address)
         quiet_mlflow()
-        self._entries = Entries()
-        self._running: dict[int, Entry] = {}
+        self._entries = TrackedTrials()
+        self._running: dict[int, TrackedTrial] = {}
         self._store: MlflowStore | None = None
         self._record: StudyRecord | None = None
         self._behind = False
@@ -224,7 +224,7 @@ class MlflowTracker:
         self._inbox.put(None)
         return answer.result()
 
-    def _post(self, entry: Entry) -> None:
+    def _post(self, entry: TrackedTrial) -> None:
         self._inbox.put(lambda: self._try(lambda: self._send(entry)))
 
     def _work(self) -> None:
@@ -265,7 +265,7 @@ class MlflowTracker:
             self._store = store_type(self._address, self._experiment, self._record, self._entries)
         return self._store
 
-    def _send(self, entry: Entry) -> None:
+    def _send(self, entry: TrackedTrial) -> None:
         store = self._connect()
         if entry.behind:
             store.send(entry)
@@ -284,7 +284,7 @@ class MlflowTracker:
         failures = [attempt(lambda: check_uri(self._address)) or attempt(self._connect)]
         if not any(failures) and (store := self._store):
             failures = [attempt(job) for job in self._last_jobs(store, record, folder)]
-            place.append(where(self._address, store.experiment, store.parent))
+            place.append(study_link(self._address, store.experiment, store.parent))
         for failure in dict.fromkeys(filter(None, failures)):
             log.warning("not everything is in MLflow: %s", failure)
         answer.set_result(place[0] if place else None)

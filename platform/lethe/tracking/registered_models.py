@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FORM = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
-def registered(address: str, key: str) -> tuple[Path, Mapping[str, str]]:
+def fetch_registered_model(address: str, key: str) -> tuple[Path, Mapping[str, str]]:
     """The version's files, and its tags. Raises BadInput that says what there is."""
     match = FORM.fullmatch(address)
     if match is None:

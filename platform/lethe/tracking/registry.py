@@ -23,7 +23,7 @@ from lethe.models.loading import put_adapter
 from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import temporary_copy
 from lethe.tracking.connection import quiet_transformers
-from lethe.tracking.mlflow_tracker import Entry, text
+from lethe.tracking.mlflow_tracker import TrackedTrial, clip_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -118,7 +118,7 @@ class Registry:
     An equal run hash is an equal model, hence the same version.
     """
 
-    def __init__(self, client: MlflowClient, record: StudyRecord, entries: Mapping[int, Entry]) -> None:
+    def __init__(self, client: MlflowClient, record: StudyRecord, entries: Mapping[int, TrackedTrial]) -> None:
         self.client, self.record, self.entries = client, record, entries
         self.name = model_name(record.space)
 
@@ -159,7 +159,7 @@ class Registry:
             self.name,
             source=f"{self.client.get_run(run_id).info.artifact_uri}/model",
             run_id=run_id,
-            tags={key: text(value) for key, value in self._tags(trial).items()},
+            tags={key: clip_text(value) for key, value in self._tags(trial).items()},
             description=f"Trial {trial.number} of study {self.record.id}.",
         )
         self.versions[trial.run] = version.version
@@ -169,8 +169,8 @@ class Registry:
         version = self.versions[trial.run]
         known = self.client.get_model_version(self.name, version).tags
         for key, value in _afterwards(trial).items():
-            if known.get(key) != text(value):
-                self.client.set_model_version_tag(self.name, version, key, text(value))
+            if known.get(key) != clip_text(value):
+                self.client.set_model_version_tag(self.name, version, key, clip_text(value))
 
     def point(self, alias: str, run: str) -> None:
         """Move an alias to a run's version; quietly nothing where registering it failed, which was said."""

@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from lethe.config.run import Checkpoint
 from lethe.storage.object_store import ObjectStore
-from lethe.storage.paths import home, shared_as
+from lethe.storage.paths import home, object_of
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.outcome import Ranks
 from safetensors import SafetensorError
@@ -240,7 +240,7 @@ class StoredCheckpoints(Checkpoints):
         objects, name = self._place
         try:
             objects.put(f"{name}/{step}/{STATE}", json.dumps(state).encode())
-            for other in objects.children(name):
+            for other in objects.list_names(name):
                 if other != str(step):
                     objects.remove(f"{name}/{other}")
         except OSError as error:
@@ -249,7 +249,7 @@ class StoredCheckpoints(Checkpoints):
     def _newest(self) -> dict[str, Any] | None:
         objects, name = self._place
         try:
-            steps = sorted((int(step) for step in objects.children(name) if step.isdigit()), reverse=True)
+            steps = sorted((int(step) for step in objects.list_names(name) if step.isdigit()), reverse=True)
             states = (objects.read(f"{name}/{step}/{STATE}") for step in steps)
             return next((state for raw in states if raw and self._fits(state := json.loads(raw))), None)
         except (OSError, ValueError) as error:
@@ -269,7 +269,7 @@ class StoredCheckpoints(Checkpoints):
 
     @property
     def _place(self) -> tuple[ObjectStore, str]:
-        found = self.folder and shared_as(self.folder)
+        found = self.folder and object_of(self.folder)
         assert found
         return found
 

@@ -309,9 +309,9 @@ class _Run:
         # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
         rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
         with self.costs.timed("evaluate"):
-            evals, share = self.context.eval_set(self.recipe.evaluation), RankShard(rank, world, self.ranks.gather)
+            evals, shard = self.context.eval_set(self.recipe.evaluation), RankShard(rank, world, self.ranks.gather)
             self.result = self.context.task.evaluate(
-                self.model, evals, self.recipe.evaluation, self.truth, share, last=last
+                self.model, evals, self.recipe.evaluation, self.truth, shard, last=last
             )
         if not self.result.finite:  # metrics are finite whatever the model gives
             raise Diverged(f"the model's likelihoods are not finite after step {step.number} of {self.total}")

@@ -16,7 +16,7 @@ from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model
 from lethe.models.saving import save_model
-from lethe.storage.paths import atomic_write, shared_as
+from lethe.storage.paths import atomic_write, object_of
 from lethe.storage.replica import delete, evict_local, local_path, read_current
 from lethe.unlearning.checkpoint import Checkpoints, StoredCheckpoints
 from lethe.unlearning.context import Context, context_for
@@ -51,7 +51,7 @@ def _checkpoints(payload: dict[str, Any], ranks: Any) -> Checkpoints:
     if "checkpoint" not in payload:
         return Checkpoints.none(ranks)
     folder = Path(payload["folder"]) / FOLDER
-    kind = StoredCheckpoints if shared_as(folder) else Checkpoints
+    kind = StoredCheckpoints if object_of(folder) else Checkpoints
     return kind(folder, Checkpoint.model_validate(payload["checkpoint"]), ranks)
 
 
@@ -77,8 +77,8 @@ def run_baseline(payload: dict[str, Any], report: ReportFunction, ranks: Any) ->
     try:
         folder = local_path(Path(payload["model"]))
         model = context.start if str(folder) == context.assets.start else load_model(folder).to(context.assets.device)
-        share = RankShard(ranks.rank, ranks.world, ranks.gather)
-        result, truth = context.task.baseline(model, context.eval_set(config), config, share)
+        shard = RankShard(ranks.rank, ranks.world, ranks.gather)
+        result, truth = context.task.baseline(model, context.eval_set(config), config, shard)
     except UserError as error:
         return {"verdict": "infeasible", "reason": str(error)}
     if ranks.rank == 0 and payload.get("rows"):

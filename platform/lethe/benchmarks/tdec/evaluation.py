@@ -40,7 +40,7 @@ from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.metrics import harmonic_mean, losses
-from lethe.evaluation.rows import Columns, stacked
+from lethe.evaluation.rows import Columns, stack_splits
 from torch import nn
 
 LARGEST_LOSS = 700.0  # exp of it is still a float
@@ -119,7 +119,7 @@ def whole_rows(ids: np.ndarray) -> tuple[Encoded, ...]:
 
 
 def evaluate_tdec(
-    model: nn.Module, evals: TdecSet, config: Evaluation, truth: Thresholds, share: RankShard, *, last: bool
+    model: nn.Module, evals: TdecSet, config: Evaluation, truth: Thresholds, shard: RankShard, *, last: bool
 ) -> TdecResult:
     """Every metric of `model`, in its own dtype and on its own device; its modes and weights are left as found.
     Raises BadInput for rows that the model cannot read.
@@ -128,13 +128,13 @@ def evaluate_tdec(
     """
     check_context_length(evals.named_rows(), ContextLimits.of(model), least=1)
     with evaluating(model):
-        guesses = np.array(share.of(evals.forget, lambda ids: greedy_guesses(model, ids, config.token_budget)))
+        guesses = np.array(shard.map(evals.forget, lambda ids: greedy_guesses(model, ids, config.token_budget)))
         ma = memorization_accuracy(evals.forget, guesses)
         wanted = last or ma.mean() < truth.memorization_accuracy
         pairs = list(zip(evals.forget, guesses, strict=True))
-        extracted = share.of(pairs, lambda some: _extract(model, some, evals, wanted))
-        scored = _scored(model, evals, config, share)
-        replies = _replies(model, evals, config, share)
+        extracted = shard.map(pairs, lambda some: _extract(model, some, evals, wanted))
+        scored = _scored(model, evals, config, shard)
+        replies = _replies(model, evals, config, shard)
     el = np.array([likelihood for likelihood, _ in extracted])
     f1 = [word_f1(turn.response, reply) for turn, reply in zip(evals.turns, replies, strict=True)]
     loss, right = scored.loss, scored.right(evals)
@@ -151,14 +151,14 @@ def evaluate_tdec(
     return TdecResult(metrics, forget < 1, not math.isnan(loss), rows)
 
 
-def measure_thresholds(model: nn.Module, evals: TdecSet, config: Evaluation, share: RankShard) -> Thresholds:
+def measure_thresholds(model: nn.Module, evals: TdecSet, config: Evaluation, shard: RankShard) -> Thresholds:
     """Of the start model. Raises BadInput where it guesses nothing: then there is nothing to compare with."""
     check_context_length(evals.named_rows(), ContextLimits.of(model), least=1)
     with evaluating(model):
-        guesses = np.array(share.of(evals.unseen, lambda ids: greedy_guesses(model, ids, config.token_budget)))
+        guesses = np.array(shard.map(evals.unseen, lambda ids: greedy_guesses(model, ids, config.token_budget)))
         pairs = list(zip(evals.unseen, guesses, strict=True))
-        likelihood = [el for el, _ in share.of(pairs, lambda some: _extract(model, some, evals, True))]
-        loss = _scored(model, evals, config, share).loss
+        likelihood = [el for el, _ in shard.map(pairs, lambda some: _extract(model, some, evals, True))]
+        loss = _scored(model, evals, config, shard).loss
     ma = float(memorization_accuracy(evals.unseen, guesses).mean())
     if not ma or math.isnan(loss):
         raise UserError("the start model predicts no token of the unseen text: is it trained, is it its tokenizer?")
@@ -170,7 +170,7 @@ def measure_thresholds(model: nn.Module, evals: TdecSet, config: Evaluation, sha
 def left_over(ma: float, el: float, truth: Thresholds) -> float:
     """The `forget` metric. A likelihood of 0 is not above a threshold of 0."""
     share = el / truth.extraction_likelihood if truth.extraction_likelihood else float(el > 0)
-    return max(ma / truth.memorization_accuracy, min(1.0, share))
+    return max(ma / truth.memorization_accuracy, min(1.0, shard))
 
 
 def usefulness(found: dict[str, float], truth: Thresholds) -> float:
@@ -215,16 +215,16 @@ def _extract(
     ]
 
 
-def _scored(model: nn.Module, evals: TdecSet, config: Evaluation, share: RankShard) -> Likelihoods:
+def _scored(model: nn.Module, evals: TdecSet, config: Evaluation, shard: RankShard) -> Likelihoods:
     def nll(pairs: Sequence[Encoded]) -> list[tuple[float, int]]:
         scores = score(model, pairs, pad=evals.template.pad, token_budget=config.token_budget)
         return list(zip(scores.nll_sum.tolist(), scores.tokens.tolist(), strict=True))
 
-    found = np.array(share.of((*evals.validation, *evals.options), nll))
+    found = np.array(shard.map((*evals.validation, *evals.options), nll))
     return Likelihoods(*np.split(found, [len(evals.validation)]))
 
 
-def _replies(model: nn.Module, evals: TdecSet, config: Evaluation, share: RankShard) -> list[str]:
+def _replies(model: nn.Module, evals: TdecSet, config: Evaluation, shard: RankShard) -> list[str]:
     """The rest of the line for each turn's context."""
 
     def reply(prompts: Sequence[tuple[int, ...]]) -> list[list[int]]:
@@ -233,7 +233,7 @@ def _replies(model: nn.Module, evals: TdecSet, config: Evaluation, share: RankSh
         return generate(model, prompts, eos=template.eos, pad=template.pad, **budget)
 
     decode: Callable[..., str] = evals.template.tokenizer.decode
-    return [decode(ids, skip_special_tokens=True).partition("\n")[0].strip() for ids in share.of(evals.prompts, reply)]
+    return [decode(ids, skip_special_tokens=True).partition("\n")[0].strip() for ids in shard.map(evals.prompts, reply)]
 
 
 @dataclass(frozen=True)
@@ -298,4 +298,4 @@ def tdec_rows(
             "end_loss": ends,
         },
     }
-    return stacked(parts)
+    return stack_splits(parts)

@@ -17,10 +17,10 @@ from lethe.evaluation import metrics
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.evaluation.distributed import Gather, RankShard, evaluating
 from lethe.evaluation.generation import generate, known_beginning
-from lethe.evaluation.likelihood import Scores, score
-from lethe.evaluation.membership import gradient_norms, membership, signals
+from lethe.evaluation.likelihood import LikelihoodScores, score
+from lethe.evaluation.membership import gradient_norms, membership_metrics, signals
 from lethe.evaluation.metrics import rouge_l_recall
-from lethe.evaluation.rows import Columns, stacked
+from lethe.evaluation.rows import Columns, stack_splits
 from torch import nn
 
 __all__ = ["EvalSet", "Result", "build_eval_set", "evaluate"]
@@ -68,7 +68,7 @@ def evaluate(
     check_context_length(eval_set.named_rows(), ContextLimits.of(model))
     if oracle is not None:
         oracle.check(eval_set.digest, len(eval_set.splits["forget"].rows))
-    template, share, budget, own = eval_set.template, RankShard(rank, world, gather), config.token_budget, eval_set.own
+    template, shard, budget, own = eval_set.template, RankShard(rank, world, gather), config.token_budget, eval_set.own
 
     def scored(questions: Sequence[Sequence[int]]) -> list[list[tuple[np.ndarray, ...]]]:
         places = [i for question in questions for i in question]
@@ -85,19 +85,19 @@ def evaluate(
     members = {"forget": eval_set.splits["forget"], "holdout": eval_set.holdout} if config.gradnorm else {}
     norms = {}
     with evaluating(model):
-        found = chain.from_iterable(share.of(eval_set.questions(), scored))
-        scores = Scores(*map(list, zip(*found, strict=True)))
+        found = chain.from_iterable(shard.map(eval_set.questions(), scored))
+        scores = LikelihoodScores(*map(list, zip(*found, strict=True)))
         begun = [known_beginning(eval_set.pairs[i].answer, scores.guess[i]) for i in eval_set.prompted()]
-        answers = share.of(list(zip(eval_set.prompts, begun, strict=True)), answered)
+        answers = shard.map(list(zip(eval_set.prompts, begun, strict=True)), answered)
         for name, split in members.items():
             pairs = [eval_set.pairs[i] for i in split.answer]
-            norms[name] = np.array(share.of(pairs, lambda some: gradient_norms(model, some)))
+            norms[name] = np.array(shard.map(pairs, lambda some: gradient_norms(model, some)))
     return measure(eval_set, scores, [template.decode(answer) for answer in answers], oracle, norms)
 
 
 def measure(
     eval_set: EvalSet,
-    scores: Scores,
+    scores: LikelihoodScores,
     answers: Sequence[str],
     oracle: ReferenceScores | None,
     gradnorm: Mapping[str, np.ndarray] = MappingProxyType({}),
@@ -118,7 +118,9 @@ def measure(
     values["forget"] = values["forget_extraction_strength"]
     forget, holdout = parts["forget"], parts.get("holdout")
     if holdout:
-        values |= membership(*({name: part[name] for name in SIGNALS if name in part} for part in (forget, holdout)))
+        values |= membership_metrics(
+            *({name: part[name] for name in SIGNALS if name in part} for part in (forget, holdout))
+        )
     values |= soul_metrics(eval_set, scores, loss, answers)
     truth = ReferenceScores(
         digest=eval_set.digest,
@@ -132,7 +134,7 @@ def measure(
         forget["reference"] = reference(truth.forget_loss, oracle.forget_loss)
         if holdout:
             holdout["reference"] = reference(truth.holdout_loss, oracle.holdout_loss)
-    return Result(values, truth, stacked(parts))
+    return Result(values, truth, stack_splits(parts))
 
 
 def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> SplitScores:
@@ -141,7 +143,7 @@ def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> Spl
     return SplitScores(loss[split.answer], loss[split.paraphrase], perturbed, np.array(rouge))
 
 
-def _own_columns(split: Split, scores: Scores) -> dict[str, Any]:
+def _own_columns(split: Split, scores: LikelihoodScores) -> dict[str, Any]:
     """Of every row: its texts, the log-probabilities of its answer's tokens and end, and what they say of memory."""
     answers = [row.answer for row in split.rows]
     correct = [scores.correct[i][:-1] for i in split.answer]  # without the end of sequence

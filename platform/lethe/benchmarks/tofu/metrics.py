@@ -17,7 +17,7 @@ from functools import cached_property
 import numpy as np
 from lethe.benchmarks.tofu.eval_set import EvalSet, Split
 from lethe.evaluation import metrics
-from lethe.evaluation.likelihood import Scores
+from lethe.evaluation.likelihood import LikelihoodScores
 from lethe.evaluation.membership import min_k
 from lethe.evaluation.metrics import auc, ks_test
 
@@ -79,7 +79,9 @@ def forget_quality(ratio: np.ndarray, oracle_ratio: np.ndarray) -> dict[str, flo
 CHOICE, OCCURS = ("forget", "retain"), ("real_authors", "world_facts")
 
 
-def soul_metrics(eval_set: EvalSet, scores: Scores, loss: np.ndarray, answers: Sequence[str]) -> dict[str, float]:
+def soul_metrics(
+    eval_set: EvalSet, scores: LikelihoodScores, loss: np.ndarray, answers: Sequence[str]
+) -> dict[str, float]:
     """`loss` [pairs]: finite or infinite mean token losses; `answers`: what was generated to each prompt."""
     splits = eval_set.splits
     quality = ks_test(*(_truth_ratio(splits[name], loss) for name in CHOICE))

@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from lethe.benchmarks.tofu.metrics import forget_quality
 from lethe.errors import UserError
-from lethe.evaluation.membership import membership
+from lethe.evaluation.membership import membership_metrics
 from lethe.evaluation.metrics import losses
 
 TINY = 1e-10  # in a divisor that an oracle may make 0
@@ -64,7 +64,7 @@ def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[s
     values = forget_quality(model.forget_truth_ratio, oracle.forget_truth_ratio)
     if model.mia_min_k is None or oracle.mia_min_k is None:
         return values
-    values |= membership(
+    values |= membership_metrics(
         {"reference": reference(model.forget_loss, oracle.forget_loss)},
         {"reference": reference(model.holdout_loss, oracle.holdout_loss)},
     )

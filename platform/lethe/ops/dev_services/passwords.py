@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lethe.errors import UserError
-from lethe.storage.paths import replacing
+from lethe.storage.paths import atomic_file
 
 FILE = "passwords.json"
 USER = "lethe"  # of MLflow, as its administrator, and of PostgreSQL
@@ -50,5 +50,5 @@ def exports(values: Mapping[str, str]) -> str:
 
 def private_write(path: Path, content: str) -> None:
     """Write a file that only its owner reads, at any time."""
-    with replacing(path, 0o600) as file:
+    with atomic_file(path, 0o600) as file:
         file.write(content.encode())

@@ -112,9 +112,9 @@ def cluster() -> str:
 
 def mlflow() -> str:
     """The store of MLFLOW_TRACKING_URI: there, and open to us."""
-    from lethe.tracking.connection import check_login, check_uri, header, resolve_uri, without_password
+    from lethe.tracking.connection import authorization_header, check_login, check_uri, resolve_uri, without_password
 
     uri = resolve_uri()
     check_uri(uri)
     check_login(uri)
-    return without_password(uri) + (", logged in" if uri.startswith("http") and header(uri) else "")
+    return without_password(uri) + (", logged in" if uri.startswith("http") and authorization_header(uri) else "")

@@ -30,8 +30,8 @@ class SingleRun:
         """Evaluate and report; `values` are the method's own, an `epoch` among them."""
         eval_set = eval_set or self.context.eval_set(self.recipe.evaluation)
         with self.costs.timed("evaluate"):
-            share = RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
-            result = self.context.task.evaluate(model, eval_set, self.recipe.evaluation, self.truth, share, last=True)
+            shard = RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
+            result = self.context.task.evaluate(model, eval_set, self.recipe.evaluation, self.truth, shard, last=True)
         if not result.finite:  # metrics are finite whatever the model gives
             return self.ended("diverged", "the model's likelihoods are not finite")
         criterion = {} if result.forgotten is None else {"epochs_to_criterion": values["epoch"]}

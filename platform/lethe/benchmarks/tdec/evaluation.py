@@ -170,7 +170,7 @@ def measure_thresholds(model: nn.Module, evals: TdecSet, config: Evaluation, sha
 def left_over(ma: float, el: float, truth: Thresholds) -> float:
     """The `forget` metric. A likelihood of 0 is not above a threshold of 0."""
     share = el / truth.extraction_likelihood if truth.extraction_likelihood else float(el > 0)
-    return max(ma / truth.memorization_accuracy, min(1.0, shard))
+    return max(ma / truth.memorization_accuracy, min(1.0, share))
 
 
 def usefulness(found: dict[str, float], truth: Thresholds) -> float:

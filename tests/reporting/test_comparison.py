@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from lethe.config.space import Parameter, Scalar
 from lethe.records import StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, Cell, Column, Seeded, arms
-from lethe.reporting.comparison.figures import mean_way
+from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, Cell, Column, arms
+from lethe.reporting.comparison.figures import mean_curve
 from lethe.reporting.comparison.judgements import (
     arm_pairs,
+    boundary_end,
     boundary_hits,
-    describe_pair,
-    edge,
+    describe_findings,
+    describe_judgement,
     judgements,
     paired_trials,
     searched,
-    sentence,
 )
-from lethe.reporting.comparison.summary import comparison, print_comparison
-from lethe.reporting.comparison.tables import comparison_csv, costs, mean, spread, table
-from lethe.reporting.report import render
+from lethe.reporting.comparison.summary import comparison_view, print_comparison
+from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
+from lethe.reporting.report import render_pages
 from lethe.reporting.scales import format_fixed
 from pydantic import TypeAdapter
 from rich.console import Console
@@ -39,16 +39,21 @@ VOLUME = Column(HYPERVOLUME, HYPERVOLUME, "", "maximize")
 
 def texts(record: StudyRecord, *columns: Column) -> dict[str, list[str]]:
     """Every row's cells as they are shown."""
-    rows = table(record, columns)
+    rows = result_rows(record, columns)
     return {
-        row.name: [f"{mean(cell, c)} {spread(cell, c)}".strip() for cell, c in zip(row.cells, columns, strict=True)]
+        row.name: [
+            f"{format_mean(cell, c)} {format_spread(cell, c)}".strip()
+            for cell, c in zip(row.cells, columns, strict=True)
+        ]
         for row in rows
     }
 
 
 def arm(name: str, *volumes: float) -> Arm:
     """Seeds with a trial each."""
-    return Arm(name, "#000", 0, tuple(Seeded(n, (arm_trial(n, name, n, 0.5),), None, v) for n, v in enumerate(volumes)))
+    return Arm(
+        name, "#000", 0, tuple(ArmSeed(n, (arm_trial(n, name, n, 0.5),), None, v) for n, v in enumerate(volumes))
+    )
 
 
 def test_means_and_spreads_over_seeds() -> None:
@@ -61,7 +66,7 @@ def test_means_and_spreads_over_seeds() -> None:
 
 
 def test_an_arm_without_a_complete_trial_has_its_row() -> None:
-    rows = {row.name: row for row in table(comparison_study(), [ACC, VOLUME])}
+    rows = {row.name: row for row in result_rows(comparison_study(), [ACC, VOLUME])}
     assert texts(comparison_study(), ACC, VOLUME)["SO-NPO"] == ["–", "0.000"]  # its second seed was not begun
     assert [rows[name].feasible for name in ("Original", *ARMS)] == ["–", "0/2", "1/2", "2/2", "0/2"]
     assert rows["SO-NPO"].cells[1].known == [0.0]
@@ -72,7 +77,7 @@ def test_one_seed_has_no_spread() -> None:
     record = comparison_study(members=(member("SO-GA", 0, 3, hypervolume=0.5),))
     assert texts(record, ACC, VOLUME)["SO-GA"] == ["20.0", "0.500"]
     assert texts(record, ACC, VOLUME)["FO-GA"] == ["–", "–"]  # planned, not reached
-    shown = comparison(record)
+    shown = comparison_view(record)
     assert shown
     assert "one seed, so there is no spread" in shown.caption
 
@@ -89,7 +94,7 @@ def test_cells_of_numbers_that_are_not_finite() -> None:
 
 
 def test_costs_are_of_all_complete_trials() -> None:
-    rows = {row.name: row for row in costs(arms(comparison_study()))}
+    rows = {row.name: row for row in cost_rows(arms(comparison_study()))}
     seconds, training = rows["FO-GA"].cells[:2]
     assert training.values == (60.0, 60.0, 120.0)
     assert rows["FO-GA"].complete == "3/3"
@@ -127,7 +132,7 @@ def test_csv_has_every_seeds_number() -> None:
 )
 def test_ends_of_what_is_searched(parameter: dict[str, Any], ends: dict[Scalar, str | None]) -> None:
     made = TypeAdapter(Parameter).validate_python(parameter)
-    assert {value: edge(value, made) for value in ends} == ends
+    assert {value: boundary_end(value, made) for value in ends} == ends
 
 
 def test_an_arm_searches_what_it_lays_over_the_study() -> None:
@@ -170,7 +175,7 @@ def test_settings_at_the_edge_are_gathered_over_seeds() -> None:
 def test_pairs_are_judged_by_their_spreads(base: tuple, other: tuple, verdict: str, words: str) -> None:
     (one,) = judgements([arm("FO-X", *base), arm("SO-X", *other)], [VOLUME])
     assert one.verdict == verdict
-    assert words in sentence(one)
+    assert words in describe_judgement(one)
 
 
 def test_lower_is_better_for_epochs() -> None:
@@ -191,13 +196,13 @@ def test_which_arms_are_pairs() -> None:
 
 def test_what_came_out_in_words() -> None:
     found = arms(comparison_study())
-    lines = describe_pair(found, judgements(found, [VOLUME]))
+    lines = describe_findings(found, judgements(found, [VOLUME]))
     assert lines == [
         "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
         "No trial of any seed is above the floors: Guard, SO-NPO.",
         "Second order by mean hypervolume: better in 1 of 1 pair.",
     ]
-    (pair,) = map(sentence, judgements(found, [VOLUME]))
+    (pair,) = map(describe_judgement, judgements(found, [VOLUME]))
     assert pair.startswith("SO-GA against FO-GA: mean hypervolume 0.600 ± 0.141 against 0.150 ± 0.071 over 2 seeds ")
     assert "at unequal budget (2 against 3 trials)" in pair
 
@@ -230,28 +235,28 @@ def test_equal_draws_are_compared_with_each_other() -> None:
 
 def test_a_way_that_ended_keeps_its_last_value() -> None:
     short, long = [(0.0, 1.0), (1.0, 0.2)], [(0.0, 1.0), (1.0, math.nan), (2.0, 0.4), (3.0, 0.6)]
-    assert mean_way([short, long]) == [(0.0, 1.0), (1.0, 0.2), (2.0, pytest.approx(0.3)), (3.0, pytest.approx(0.4))]
+    assert mean_curve([short, long]) == [(0.0, 1.0), (1.0, 0.2), (2.0, pytest.approx(0.3)), (3.0, pytest.approx(0.4))]
 
 
 def test_curves_of_arms_and_levels() -> None:
-    shown = comparison(comparison_study())
+    shown = comparison_view(comparison_study())
     assert shown
     assert [c.label.split(" (")[0] for c in shown.charts] == ["forget Acc", "retain Acc", "forget", "utility"]
     lines = {line.label: line for line in shown.charts[0].lines if line.label}
     assert list(lines) == ["Guard", "FO-GA", "SO-GA"]
     assert "oracle" not in [r[0] for r in shown.charts[0].references]
-    assert lines["Guard"].look == "front flat"
-    assert lines["Guard"].pieces == [[(0.0, 90.0), (3.0, 90.0)]]
-    assert lines["FO-GA"].look == "front dash1"
-    assert lines["FO-GA"].pieces[0][0] == (0.0, 95.0)
-    assert lines["SO-GA"].look == "front dash0"
+    assert lines["Guard"].css == "front flat"
+    assert lines["Guard"].segments == [[(0.0, 90.0), (3.0, 90.0)]]
+    assert lines["FO-GA"].css == "front dash1"
+    assert lines["FO-GA"].segments[0][0] == (0.0, 95.0)
+    assert lines["SO-GA"].css == "front dash0"
     assert lines["SO-GA"].end == (3.0, pytest.approx(30.0))
     assert lines["FO-GA"].color == lines["SO-GA"].color != lines["Guard"].color
-    assert sum(line.look == "seed" for line in shown.charts[0].lines) == 4
+    assert sum(line.css == "seed" for line in shown.charts[0].lines) == 4
 
 
 def test_the_page_has_the_table_and_everyones_answers() -> None:
-    page = Page(render(comparison_study())["report.html"])
+    page = Page(render_pages(comparison_study())["report.html"])
     cells = page.arms["FO-GA"]
     assert {"FO-GA", "60.0", "± 14.1", "70.0", "0.150", "± 0.071", "1/2"} <= set(cells)
     assert "–" in page.arms["SO-NPO"]
@@ -263,22 +268,22 @@ def test_the_page_has_the_table_and_everyones_answers() -> None:
     assert "Before and after" not in page.text
     assert page.rows.keys() == set(range(8))
     assert "No chosen trial has a setting at an end" in page.text
-    assert "The comparison" not in Page(render(busy_study())["report.html"]).text
+    assert "The comparison" not in Page(render_pages(busy_study())["report.html"]).text
 
 
 def test_tdecs_layout_is_the_same_code() -> None:
     record = comparison_study("tdec")
     metrics = {"trained_share": 0.016, "epochs_to_criterion": 6.0, "extraction_likelihood": 0.003, "perplexity": 24.0}
     trials = tuple(t.model_copy(update={"metrics": {**t.metrics, **metrics}}) for t in record.trials)
-    shown = comparison(record.model_copy(update={"trials": trials}))
+    shown = comparison_view(record.model_copy(update={"trials": trials}))
     assert shown
     assert shown.cost
     assert [point[0].name for point in shown.cost.points] == ["FO-GA", "SO-GA"]
     assert shown.cost.points[0][1].values == (60.0, 120.0)
     row = next(row for row in shown.rows if row.name == "SO-GA")
-    told = [f"{mean(cell, column)}" for cell, column in zip(row.cells, shown.layout.columns, strict=True)]
-    assert told == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
-    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in shown.sentences
+    means = [format_mean(cell, column) for cell, column in zip(row.cells, shown.layout.columns, strict=True)]
+    assert means == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
+    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in shown.findings
 
 
 @pytest.mark.parametrize(("width", "shown"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])
@@ -308,5 +313,5 @@ def test_plain_studies_have_no_arms() -> None:
     record = busy_study()
     record = record.model_copy(update={"study": {**record.study, "compare": None}})
     assert arms(record) == []
-    assert comparison(record) is None
-    assert render(record).keys() == {"report.html", "front.html"}
+    assert comparison_view(record) is None
+    assert render_pages(record).keys() == {"report.html", "front.html"}

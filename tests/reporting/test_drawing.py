@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 from lethe.records import ObjectiveRecord
-from lethe.reporting.curves import charts
-from lethe.reporting.front import front
+from lethe.reporting.curves import objective_charts
+from lethe.reporting.front import lay_out_front
 from lethe.reporting.scales import Scale, format_duration, format_number, format_setting, scale
 
 from tests.tracking.studies import busy_study, study, trial
@@ -46,10 +47,10 @@ def test_numbers_as_people_write_them() -> None:
 
 
 def test_border_of_the_front_runs_from_floor_to_floor() -> None:
-    shown = front(busy_study())
+    shown = lay_out_front(busy_study())
     assert shown.stairs == [(0.05, 0.3), (0.05, 0.35), (0.2, 0.35), (0.2, 0.45), (0.5, 0.45), (0.5, 0.58), (0.9, 0.58)]
-    pixels = [(shown.sx(x), shown.sy(y)) for x, y in shown.stairs]
-    assert all(b[0] >= a[0] and b[1] <= a[1] for a, b in zip(pixels, pixels[1:], strict=False))
+    pixels = [(shown.x_scale(x), shown.y_scale(y)) for x, y in shown.stairs]
+    assert all(b[0] >= a[0] and b[1] <= a[1] for a, b in pairwise(pixels))
 
 
 @pytest.mark.parametrize(
@@ -64,16 +65,16 @@ def test_border_for_other_directions(directions: tuple[str, str], border: list[t
     named = zip(("a", "b"), directions, strict=True)
     goals = tuple(ObjectiveRecord(metric=metric, direction=way, floor=floor) for metric, way in named)
     trials = [trial(n, pareto_rank=0, metrics={"a": a, "b": b}) for n, (a, b) in enumerate([(0.2, 0.3), (0.4, 0.1)])]
-    assert front(study(*trials, objectives=goals)).stairs == border
+    assert lay_out_front(study(*trials, objectives=goals)).stairs == border
 
 
 def test_marks_say_what_a_trial_was() -> None:
-    shown = front(busy_study())
+    shown = lay_out_front(busy_study())
     kinds = {mark.trial.number: mark.kind for mark in shown.marks}
     assert kinds == {0: "front", 1: "front", 2: "front", 3: "beaten", 4: "infeasible", 5: "stopped"}
     assert [trial.number for trial in shown.missing] == [6, 7, 8]
     assert shown.marks[-1].kind == "front"  # drawn last, hence on top
-    lines = dict(next(mark for mark in shown.marks if mark.trial.number == 2).lines)
+    lines = dict(next(mark for mark in shown.marks if mark.trial.number == 2).tooltip)
     assert lines["learning_rate"] == "3e−4"
     assert lines["optimizer"] == "sophia"
     assert lines["win_rate"] == "0.3"
@@ -82,29 +83,29 @@ def test_marks_say_what_a_trial_was() -> None:
 def test_lines_begin_at_the_start_model_and_break_where_numbers_end() -> None:
     way = ({"epoch": 1.0, "forget": 0.5}, {"epoch": 2.0, "forget": math.nan}, {"epoch": 4.0, "forget": 0.4})
     record = study(trial(0, series=way, metrics=way[-1], pareto_rank=0))
-    chart = charts(record)[0]
+    chart = objective_charts(record)[0]
     (line,) = chart.lines
-    assert [len(piece) for piece in line.pieces] == [2, 1]
-    assert line.pieces[0][0] == (0, 0.9)
+    assert [len(piece) for piece in line.segments] == [2, 1]
+    assert line.segments[0][0] == (0, 0.9)
     assert line.end == (4, 0.4)
     assert [text for _, text in chart.epochs] == ["0", "1", "2", "3", "4"]
 
 
 def test_whole_epochs_are_marked() -> None:
     for epochs, marked in ((1, ["0", "1"]), (2, ["0", "1", "2"]), (20, ["0", "5", "10", "15", "20"])):
-        assert [text for _, text in charts(study(trial(0, epochs=epochs)))[0].epochs] == marked
+        assert [text for _, text in objective_charts(study(trial(0, epochs=epochs)))[0].epochs] == marked
 
 
 def test_labels_of_lines_that_end_together_are_apart() -> None:
     record = study(*(trial(n, 0.4 + n / 1000, pareto_rank=0) for n in (2, 0, 1)))
-    heights = [height for height, _ in charts(record)[0].labels]
-    assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))
+    heights = [height for height, _ in objective_charts(record)[0].labels]
+    assert all(b - a >= 12 for a, b in pairwise(heights))
 
 
 def test_labels_stay_in_the_drawing() -> None:
     record = study(*(trial(n, 0.9, 0.01 + n / 1000, pareto_rank=0) for n in range(8)))
-    chart = charts(record)[1]
+    chart = objective_charts(record)[1]
     heights = [height for height, _ in chart.labels]
-    assert heights[-1] <= chart.sy.start
-    assert heights[0] >= chart.sy.stop
-    assert all(b - a >= 12 for a, b in zip(heights, heights[1:], strict=False))
+    assert heights[-1] <= chart.y_scale.start
+    assert heights[0] >= chart.y_scale.stop
+    assert all(b - a >= 12 for a, b in pairwise(heights))

@@ -6,7 +6,7 @@ from io import StringIO
 
 import pytest
 from lethe.config.metrics import METRICS, Metric
-from lethe.reporting.score_table import best, grouped, score_table
+from lethe.reporting.score_table import best_models, grouped, score_table
 from rich.console import Console
 
 DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
@@ -25,7 +25,7 @@ DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
     ],
 )
 def test_best(values: list, metric: Metric | None, expected: list[bool]) -> None:
-    assert best(values, metric) == expected
+    assert best_models(values, metric) == expected
 
 
 def test_rows_stand_in_groups_and_none_is_lost() -> None:

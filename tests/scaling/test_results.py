@@ -12,7 +12,7 @@ from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.scaling import describe_scaling, write_scaling_report
 from lethe.scaling.design import SearchPoint, cost_points
 from lethe.scaling.laws import laws, parallel, predicted, serial_share, setting_laws
-from lethe.scaling.records import ScalingRecord, SearchRecord
+from lethe.scaling_records import ScalingRecord, SearchRecord
 from lethe.scaling.transfer import (
     Searched,
     best_of,

@@ -229,7 +229,7 @@ def _begun(folder: Path) -> Iterator[Path]:
 
 
 def _scaling_ended(folder: Path) -> bool:
-    from lethe.scaling.records import ScalingRecord
+    from lethe.scaling_records import ScalingRecord
 
     try:
         return not ScalingRecord.model_validate_json((folder / "scaling.json").read_text()).interrupted

@@ -1,1 +1,1 @@
-"""Plots and the HTML report."""
+"""Reports for people, drawn from records: pages, pictures, tables and the lines of a terminal."""

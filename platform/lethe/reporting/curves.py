@@ -1,4 +1,4 @@
-"""A number by epoch, one line per trial or arm: whether it was still moving when its budget ended."""
+"""Metrics by epoch, one line per trial or arm: they show whether a trial was still moving when its budget ended."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.scales import Scale, scale
-from lethe.reporting.trial_views import KINDS, names, trial_kind, value, wanted
+from lethe.reporting.trial_views import KIND_LABELS, aliases_by_trial, describe_direction, metric_value, trial_kind
 
 WIDTH, HEIGHT = 430, 270
 LEFT, RIGHT, TOP, BOTTOM = 46, 58, 16, 40
@@ -18,29 +18,34 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Line:
-    """Someone's way as data, a gap where a value is not finite. `look`: CSS classes; `label`: beside the end, where
-    a dot is; `color`: where it is not the look's own."""
+    """A curve in data coordinates, as segments: it is broken where a value is not finite.
+
+    `css` are classes; `label` stands beside the line's end, which then has a dot; `color` replaces the classes' own.
+    """
 
     name: str
-    look: str
-    pieces: list[list[Point]]
+    css: str
+    segments: list[list[Point]]
     label: str = ""
     color: str = ""
 
     @property
     def end(self) -> Point:
         """The last point."""
-        return self.pieces[-1][-1]
+        return self.segments[-1][-1]
 
 
 @dataclass(frozen=True)
 class Chart:
-    """Points are data; `sx`, `sy` make pixels of them. `labels` and `references` (the start model, the oracle) have
-    their heights in pixels, the latter their labels' too."""
+    """Lines in data coordinates; `x_scale` and `y_scale` turn them into pixels.
+
+    `labels`: the height in pixels of each line's label. `references` (start model, oracle): name, height of the line
+    and height of its label in pixels. `floor` is in pixels, `epochs` are the ticks of the x axis.
+    """
 
     label: str
-    sx: Scale
-    sy: Scale
+    x_scale: Scale
+    y_scale: Scale
     lines: list[Line]
     labels: list[tuple[float, Line]]
     references: list[tuple[str, float, float]]
@@ -48,88 +53,102 @@ class Chart:
     epochs: list[tuple[float, str]]
 
 
-def charts(record: StudyRecord) -> list[Chart]:
-    """A chart per objective that any trial reported, a line per trial."""
-    found = [_chart(record, goal) for goal in record.objectives]
-    return [chart for chart in found if chart.lines]
+def objective_charts(record: StudyRecord) -> list[Chart]:
+    """Return a chart for each objective that any trial reported, with a line per trial."""
+    charts = [_objective_chart(record, goal) for goal in record.objectives]
+    return [chart for chart in charts if chart.lines]
 
 
-def _chart(record: StudyRecord, goal: ObjectiveRecord) -> Chart:
-    kinds = list(KINDS)
-    known = references(record, goal.metric)
-    order = sorted(record.trials, key=lambda trial: -kinds.index(trial_kind(trial)))
-    ways = [(trial, way(trial, goal.metric)) for trial in order]
-    lines = [_line(record, trial, [(0.0, known.get("start", math.nan)), *found]) for trial, found in ways if found]
-    return lay_out(f"{goal.metric} ({wanted(goal)})", lines, known, floor=goal.floor)
+def _objective_chart(record: StudyRecord, goal: ObjectiveRecord) -> Chart:
+    kinds = list(KIND_LABELS)
+    references = reference_values(record, goal.metric)
+    worst_first = sorted(record.trials, key=lambda trial: -kinds.index(trial_kind(trial)))
+    start = (0.0, references.get("start", math.nan))
+    lines = [
+        _trial_line(record, trial, [start, *points])
+        for trial in worst_first
+        if (points := metric_by_epoch(trial, goal.metric))
+    ]
+    return lay_out_chart(f"{goal.metric} ({describe_direction(goal)})", lines, references, floor=goal.floor)
 
 
-def _line(record: StudyRecord, trial: TrialRecord, points: list[Point]) -> Line:
-    knee = "knee" in names(record).get(trial.number, [])
-    look = f"{trial_kind(trial)}{' is-knee' if knee else ''}"
-    label = f"{trial.number}{' knee' if knee else ''}" if trial_kind(trial) == "front" else ""
-    return Line(f"trial {trial.number}, {KINDS[trial_kind(trial)]}", look, pieces(points), label)
+def _trial_line(record: StudyRecord, trial: TrialRecord, points: list[Point]) -> Line:
+    kind = trial_kind(trial)
+    knee = "knee" in aliases_by_trial(record).get(trial.number, [])
+    css = f"{kind}{' is-knee' if knee else ''}"
+    label = f"{trial.number}{' knee' if knee else ''}" if kind == "front" else ""
+    return Line(f"trial {trial.number}, {KIND_LABELS[kind]}", css, finite_segments(points), label)
 
 
-def way(trial: TrialRecord, key: str, factor: float = 1.0) -> list[Point]:
-    """Epoch and value of each report; NaN where it lacks one."""
+def metric_by_epoch(trial: TrialRecord, key: str, factor: float = 1.0) -> list[Point]:
+    """Return (epoch, value times `factor`) of each of the trial's reports; the value is NaN where a report lacks it."""
     reports = enumerate(trial.series, start=1)
-    steps = [(float(report.get("epoch", place)), value(report, key) * factor) for place, report in reports]
-    return [(epoch, number) for epoch, number in steps if math.isfinite(epoch)]
+    points = [(float(report.get("epoch", index)), metric_value(report, key) * factor) for index, report in reports]
+    return [(epoch, value) for epoch, value in points if math.isfinite(epoch)]
 
 
-def pieces(points: Iterable[Point]) -> list[list[Point]]:
-    """The points, broken where a value is not finite."""
-    found: list[list[Point]] = [[]]
-    for epoch, number in points:
-        if math.isfinite(number):
-            found[-1].append((epoch, number))
-        elif found[-1]:
-            found.append([])
-    return [piece for piece in found if piece]
+def finite_segments(points: Iterable[Point]) -> list[list[Point]]:
+    """Split the points where a value is not finite; no segment is empty."""
+    segments: list[list[Point]] = [[]]
+    for epoch, value in points:
+        if math.isfinite(value):
+            segments[-1].append((epoch, value))
+        elif segments[-1]:
+            segments.append([])
+    return [segment for segment in segments if segment]
 
 
-def references(record: StudyRecord, key: str, factor: float = 1.0) -> dict[str, float]:
-    """What the start model and the oracle have of a metric, where they have it."""
+def reference_values(record: StudyRecord, key: str, factor: float = 1.0) -> dict[str, float]:
+    """Return the metric `key` times `factor` of `start` and `oracle`, those that have a finite one."""
     models = {"start": record.start, "oracle": record.oracle}
-    known = {name: value(model.metrics, key) * factor for name, model in models.items() if model}
-    return {name: number for name, number in known.items() if math.isfinite(number)}
+    values = {name: metric_value(model.metrics, key) * factor for name, model in models.items() if model}
+    return {name: value for name, value in values.items() if math.isfinite(value)}
 
 
-def lay_out(
-    label: str, lines: Sequence[Line], known: dict[str, float], *, floor: float | None = None, right: float = RIGHT
+def lay_out_chart(
+    label: str, lines: Sequence[Line], references: dict[str, float], *, floor: float | None = None, right: float = RIGHT
 ) -> Chart:
-    """A chart of lines, with `right` pixels for the labels at their ends."""
-    drawn = [line for line in lines if line.pieces]
-    points = [point for line in drawn for piece in line.pieces for point in piece]
-    sx = Scale(0.0, max([1.0, *(epoch for epoch, _ in points)]), LEFT, WIDTH - right)
+    """Return a chart of the lines that have points, with `right` pixels for the labels at their ends."""
+    drawn = [line for line in lines if line.segments]
+    points = [point for line in drawn for segment in line.segments for point in segment]
+    x_scale = Scale(0.0, max([1.0, *(epoch for epoch, _ in points)]), LEFT, WIDTH - right)
     floors = [] if floor is None else [floor]
-    sy = scale([*(number for _, number in points), *known.values(), *floors], HEIGHT - BOTTOM, TOP)
-    ticks = sx.ticks(max(1, min(5, int(sx.high))))  # whole epochs
-    marks = [(name, sy(known[name]), height) for name, height in zip(known, _beside(known, sy), strict=True)]
-    return Chart(label, sx, sy, drawn, _labels(drawn, sy), marks, None if floor is None else sy(floor), ticks)
+    y_scale = scale([*(value for _, value in points), *references.values(), *floors], HEIGHT - BOTTOM, TOP)
+    heights = _reference_label_heights(references, y_scale)
+    return Chart(
+        label,
+        x_scale,
+        y_scale,
+        drawn,
+        _end_labels(drawn, y_scale),
+        [(name, y_scale(references[name]), height) for name, height in zip(references, heights, strict=True)],
+        None if floor is None else y_scale(floor),
+        x_scale.ticks(max(1, min(5, int(x_scale.high)))),  # whole epochs
+    )
 
 
-def _beside(known: dict[str, float], sy: Scale) -> list[float]:
-    """Labels go above their lines, but the lower of two close lines has its own below."""
-    heights = [sy(number) for number in known.values()]
+def _reference_label_heights(references: dict[str, float], y_scale: Scale) -> list[float]:
+    """Put labels above their lines, but that of the lower of two close lines below it."""
+    heights = [y_scale(value) for value in references.values()]
     close = len(heights) == 2 and abs(heights[0] - heights[1]) < 16
     lower = heights.index(max(heights)) if close else None
-    return [at + 14 if place == lower else at - 5 for place, at in enumerate(heights)]
+    return [height + 14 if index == lower else height - 5 for index, height in enumerate(heights)]
 
 
-def _labels(lines: Iterable[Line], sy: Scale) -> list[tuple[float, Line]]:
-    """Heights for the labels, from the top down."""
-    labelled = sorted((line for line in lines if line.label), key=lambda line: sy(line.end[1]))
-    return list(zip(apart([sy(line.end[1]) for line in labelled], sy.start), labelled, strict=True))
+def _end_labels(lines: Iterable[Line], y_scale: Scale) -> list[tuple[float, Line]]:
+    """Return the labelled lines with the heights of their labels, from the top down."""
+    labelled = sorted((line for line in lines if line.label), key=lambda line: y_scale(line.end[1]))
+    heights = separate_labels([y_scale(line.end[1]) for line in labelled], y_scale.start)
+    return list(zip(heights, labelled, strict=True))
 
 
-def apart(heights: Sequence[float], lowest: float, gap: float = 12.0) -> list[float]:
-    """Ascending heights of labels, moved down where they are nearer than `gap`, and up again from `lowest`."""
-    found: list[float] = []
+def separate_labels(heights: Sequence[float], lowest: float, gap: float = 12.0) -> list[float]:
+    """Move ascending heights of labels down where they are nearer than `gap`, and up again from `lowest`."""
+    separated: list[float] = []
     for height in heights:
-        found.append(max(height, found[-1] + gap) if found else height)
+        separated.append(max(height, separated[-1] + gap) if separated else height)
     limit = max([lowest, *heights])
-    for place in reversed(range(len(found))):
-        found[place] = min(found[place], limit)
-        limit = found[place] - gap
-    return found
+    for index in reversed(range(len(separated))):
+        separated[index] = min(separated[index], limit)
+        limit = separated[index] - gap
+    return separated

@@ -1,6 +1,6 @@
-"""The report's words and its rendering. Everything is escaped: answers come from models, reasons from libraries.
+"""A study's report: its pages, pictures and tables as files, each written whole or not at all.
 
-What a study leaves for people: pages, a picture and a table, each written whole or not at all.
+Everything on a page is escaped: answers come from models, reasons from libraries.
 """
 
 from __future__ import annotations
@@ -19,173 +19,31 @@ import lethe
 from lethe.config.metrics import METRICS_OF
 from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
-from lethe.reporting import confirmation_and_audits, trial_views
 from lethe.reporting.comparison import tables
-from lethe.reporting.comparison.arms import arms, colors, legend
-from lethe.reporting.comparison.figures import bar, comparison_png
-from lethe.reporting.comparison.summary import comparison
-from lethe.reporting.comparison.tables import comparison_csv
-from lethe.reporting.curves import charts
-from lethe.reporting.front import front, front_png
+from lethe.reporting.comparison.arms import arms, colors_by_trial, legend
+from lethe.reporting.comparison.figures import comparison_png, spread_bar
+from lethe.reporting.comparison.summary import comparison_view
+from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_members, describe_confirmations
+from lethe.reporting.curves import objective_charts
+from lethe.reporting.front import front_png, lay_out_front
 from lethe.reporting.scales import format_count, format_duration, format_number, format_setting
-from lethe.reporting.trial_views import names
+from lethe.reporting.trial_views import (
+    KIND_LABELS,
+    aliases_by_trial,
+    best_first,
+    describe_direction,
+    front_by_alias,
+    knee_trial,
+    metric_value,
+    parameter_labels,
+    sample_answers,
+    trial_kind,
+    verdict_counts,
+)
 from lethe.storage.paths import atomic_write
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One number at the top of the page."""
-
-    what: str
-    number: str
-    note: str
-
-
-def render(record: StudyRecord, *, store: str | None = None, model: str = "") -> dict[str, str]:
-    """The two pages by file name. `store` and `model` say where the winners are registered, if they are."""
-    values = _values(record) | {"store": store, "model": model}
-    pages = environment()
-    return {name: pages.get_template(f"{name}.j2").render(values) for name in ("report.html", "front.html")}
-
-
-def environment() -> Environment:
-    """Templates of this package with the filters that all pages use."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    pages = Environment(
-        loader=PackageLoader("lethe.reporting", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    pages.filters |= {"short": format_number, "setting": format_setting, "words": _words, "seconds": _seconds}
-    pages.filters |= {"indented": _json, "quoted": json.dumps}
-    pages.globals |= {"groups": tables.groups, "mean": tables.mean, "spread": tables.spread, "each": tables.each}
-    pages.globals |= {"bar": bar}
-    return pages
-
-
-def _values(record: StudyRecord) -> dict[str, Any]:
-    winners = trial_views.winners(record)
-    found = arms(record)
-    return {
-        "record": record,
-        "version": lethe.__version__,
-        "summary": summary(record),
-        "headline": headline(record),
-        "tiles": tiles(record),
-        "front": front(record),
-        "comparison": comparison(record),
-        "legend": legend(found),
-        "colors": colors(found),
-        "charts": [] if found else charts(record),
-        "winners": winners,
-        "seeds_told": confirmation_and_audits.describe_optimism(record),
-        "confirmed_members": confirmation_and_audits.confirmed_members(record),
-        "audit_tables": (tables := confirmation_and_audits.audit_tables(record)),
-        "audit_variants": {name: text for tables in tables for name, text in tables.variants.items()},
-        "knee": trial_views.knee(record),
-        "named": trial_views.names(record),
-        "params": trial_views.param_names(record),
-        "trials": trial_views.ranked(record.trials),
-        "complete": sum(trial.verdict == "complete" for trial in record.trials),
-        "kind": trial_views.trial_kind,
-        "kinds": trial_views.KINDS,
-        "answers": trial_views.answers,
-        "wanted": trial_views.wanted,
-        "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
-        "meanings": {name: metric.meaning for name, metric in METRICS_OF[_benchmark(record)].items()},
-    }
-
-
-def _benchmark(record: StudyRecord) -> str:
-    return record.study.get("benchmark", {}).get("name", "tofu")
-
-
-def summary(record: StudyRecord) -> str:
-    """The study in two or three sentences."""
-    goals = " and ".join(f"{'low' if g.direction == 'minimize' else 'high'} {g.metric}" for g in record.objectives)
-    found = arms(record)
-    of = f" of {format_count(len(found), 'arm')} with {format_count(len(found[0].seeds), 'seed')}" if found else ""
-    said = [f"{format_count(len(record.trials), 'trial')}{of} searched for {goals}; {_ended(record)}."]
-    if knee := trial_views.knee(record):
-        scores = {g.metric: format_number(trial_views.value(knee.metrics, g.metric)) for g in record.objectives}
-        moves = " and ".join(f"{metric} is {score}{_against(record, metric)}" for metric, score in scores.items())
-        said.append(f"At the knee, trial {knee.number}, {moves}.")
-    if record.interrupted:
-        said.append("The study was interrupted; --resume goes on with it.")
-    return " ".join(said)
-
-
-def _ended(record: StudyRecord) -> str:
-    complete = sum(trial.verdict == "complete" for trial in record.trials)
-    if not complete:
-        return "none completed, so there is no front"
-    if not record.front:
-        return f"{complete} completed, none of them better than every floor"
-    return f"{complete} completed and {len(record.front)} of them make up the Pareto front"
-
-
-def _against(record: StudyRecord, metric: str) -> str:
-    models = {"start": record.start, "oracle": record.oracle}
-    scores = {name: model.metrics[metric] for name, model in models.items() if model and metric in model.metrics}
-    known = [f"{name} {format_number(score)}" for name, score in scores.items()]
-    return f" ({', '.join(known)})" if known else ""
-
-
-def headline(record: StudyRecord) -> str:
-    """When, how long, which study."""
-    began = datetime.fromtimestamp(record.began, UTC).strftime("%-d %B %Y, %H:%M UTC") if record.began else "no date"
-    took = f" · {format_duration(record.ended - record.began)}" if record.ended else ""
-    return f"{began}{took} · study {record.id}"
-
-
-def tiles(record: StudyRecord) -> list[Tile]:
-    """The numbers at the top."""
-    ended = (
-        ", ".join(f"{format_count} {verdict}" for verdict, format_count in trial_views.verdicts(record)) or "none ended"
-    )
-    feasible = sum(trial.verdict == "complete" and trial.feasible for trial in record.trials)
-    found = [
-        Tile("Trials", str(len(record.trials)), ended),
-        Tile("On the front", str(len(record.front)), f"of {feasible} above every floor"),
-        Tile("Hypervolume", format_number(record.hypervolume), "from the floors; larger is better"),
-    ]
-    if knee := trial_views.knee(record):
-        for goal in record.objectives[:2]:
-            note = _against(record, goal.metric).strip(" ()") or trial_views.wanted(goal)
-            found.append(
-                Tile(f"{goal.metric} at the knee", format_number(trial_views.value(knee.metrics, goal.metric)), note)
-            )
-    spent = [seconds for trial in record.trials if math.isfinite(seconds := _spent(trial))]
-    if spent:
-        found.append(
-            Tile("Time in trials", format_duration(sum(spent)), f"{format_duration(sum(spent) / len(spent))} each")
-        )
-    return found
-
-
-def _spent(trial: TrialRecord) -> float:
-    """A trial's own clock, else when it began and ended."""
-    measured = trial_views.value(trial.metrics, "seconds")
-    return measured if math.isfinite(measured) else trial.ended - trial.began if trial.ended else math.nan
-
-
-def _seconds(trial: TrialRecord) -> str:
-    seconds = _spent(trial)
-    return format_setting(seconds) if math.isfinite(seconds) else "–"
-
-
-def _words(text: str) -> str:
-    return text.replace("_", " ")
-
-
-def _json(value: Mapping[str, Any]) -> str:
-    """Readable; the template escapes it."""
-    return json.dumps(value, indent=2, ensure_ascii=False, default=str)
 
 
 def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
@@ -193,16 +51,16 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
     comparison.csv and comparison.png; return report.html's path.
 
     `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
-    such. Raises BadInput where the folder cannot be written.
+    such. Raises UserError where the folder cannot be written.
     """
     files: dict[str, str | bytes] = {
         "study.json": record.model_dump_json(indent=1),
         "trials.csv": trials_csv(record),
         "front.png": front_png(record),
-        **render(record, store=store, model=model),
+        **render_pages(record, store=store, model=model),
     }
     if record.members:
-        files |= {"comparison.csv": comparison_csv(record), "comparison.png": comparison_png(record)}
+        files |= {"comparison.csv": tables.comparison_csv(record), "comparison.png": comparison_png(record)}
     for name, content in files.items():
         raw = content if isinstance(content, bytes) else content.encode(errors="replace")
         try:
@@ -213,18 +71,181 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
 
 
 def trials_csv(record: StudyRecord) -> str:
-    """One row per trial in the order of their numbers: parameters as `params.*`, last numbers as `metrics.*`."""
+    """Return trials.csv: a line per trial by number, with parameters as `params.*` and last numbers as `metrics.*`."""
     params = list(dict.fromkeys(key for trial in record.trials for key in trial.params))
-    found = {trial.number: {**trial.metrics, **trial.afterwards} for trial in record.trials}
-    metrics = list(dict.fromkeys(key for values in found.values() for key in values))
-    named = names(record)
+    metrics = {trial.number: {**trial.metrics, **trial.afterwards} for trial in record.trials}
+    metric_names = list(dict.fromkeys(key for values in metrics.values() for key in values))
+    aliases = aliases_by_trial(record)
     file = StringIO()
-    rows = csv.writer(file, lineterminator="\n")
-    plain = ["number", "run", "verdict", "reason", "feasible", "pareto_rank", "began", "ended", "folder"]
-    heads = [*(f"params.{key}" for key in params), *(f"metrics.{key}" for key in metrics)]
-    rows.writerow([*plain, "front", "aliases", "epochs", *heads])
+    lines = csv.writer(file, lineterminator="\n")
+    fields = ["number", "run", "verdict", "reason", "feasible", "pareto_rank", "began", "ended", "folder"]
+    heads = [*(f"params.{key}" for key in params), *(f"metrics.{key}" for key in metric_names)]
+    lines.writerow([*fields, "front", "aliases", "epochs", *heads])
     for trial in sorted(record.trials, key=lambda trial: trial.number):
-        told = [trial.on_front, " ".join(named.get(trial.number, ())), len(trial.series)]
-        values = [*(trial.params.get(key) for key in params), *(found[trial.number].get(key) for key in metrics)]
-        rows.writerow([*(getattr(trial, name) for name in plain), *told, *values])
+        derived = [trial.on_front, " ".join(aliases.get(trial.number, ())), len(trial.series)]
+        values = [
+            *(trial.params.get(key) for key in params),
+            *(metrics[trial.number].get(key) for key in metric_names),
+        ]
+        lines.writerow([*(getattr(trial, field) for field in fields), *derived, *values])
     return file.getvalue()
+
+
+def render_pages(record: StudyRecord, *, store: str | None = None, model: str = "") -> dict[str, str]:
+    """Return report.html and front.html by file name; for `store` and `model` see `write_report`."""
+    values = _template_values(record) | {"store": store, "model": model}
+    templates = template_environment()
+    return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "front.html")}
+
+
+def template_environment() -> Environment:
+    """Return this package's templates with the filters and functions that all pages use."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    templates = Environment(
+        loader=PackageLoader("lethe.reporting", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    templates.filters |= {"short": format_number, "setting": format_setting}
+    templates.filters |= {"words": _without_underscores, "seconds": _format_seconds}
+    templates.filters |= {"indented": _indented_json, "quoted": json.dumps}
+    templates.globals |= {
+        "column_groups": tables.column_groups,
+        "format_mean": tables.format_mean,
+        "format_spread": tables.format_spread,
+        "format_values": tables.format_values,
+        "spread_bar": spread_bar,
+    }
+    return templates
+
+
+def _template_values(record: StudyRecord) -> dict[str, Any]:
+    study_arms = arms(record)
+    audits = audit_tables(record)
+    return {
+        "record": record,
+        "version": lethe.__version__,
+        "summary": describe_study(record),
+        "headline": headline(record),
+        "tiles": study_tiles(record),
+        "front": lay_out_front(record),
+        "comparison": comparison_view(record),
+        "legend": legend(study_arms),
+        "colors": colors_by_trial(study_arms),
+        "charts": [] if study_arms else objective_charts(record),
+        "winners": front_by_alias(record),
+        "confirmation_summary": describe_confirmations(record),
+        "confirmed_members": confirmed_members(record),
+        "audit_tables": audits,
+        "audit_variants": {name: text for table in audits for name, text in table.variants.items()},
+        "knee": knee_trial(record),
+        "aliases": aliases_by_trial(record),
+        "params": parameter_labels(record),
+        "trials": best_first(record.trials),
+        "complete": sum(trial.verdict == "complete" for trial in record.trials),
+        "kind": trial_kind,
+        "kind_labels": KIND_LABELS,
+        "sample_answers": sample_answers,
+        "describe_direction": describe_direction,
+        "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
+        "meanings": {name: metric.meaning for name, metric in METRICS_OF[_benchmark_name(record)].items()},
+    }
+
+
+def _benchmark_name(record: StudyRecord) -> str:
+    return str(record.study.get("benchmark", {}).get("name", "tofu"))
+
+
+def describe_study(record: StudyRecord) -> str:
+    """Return the study in two or three sentences: trials, goals, how they ended, the knee."""
+    goals = " and ".join(f"{'low' if g.direction == 'minimize' else 'high'} {g.metric}" for g in record.objectives)
+    study_arms = arms(record)
+    of_arms = ""
+    if study_arms:
+        seeds = format_count(len(study_arms[0].seeds), "seed")
+        of_arms = f" of {format_count(len(study_arms), 'arm')} with {seeds}"
+    trials = format_count(len(record.trials), "trial")
+    sentences = [f"{trials}{of_arms} searched for {goals}; {_describe_endings(record)}."]
+    if knee := knee_trial(record):
+        scores = {g.metric: format_number(metric_value(knee.metrics, g.metric)) for g in record.objectives}
+        moves = " and ".join(f"{metric} is {score}{_references(record, metric)}" for metric, score in scores.items())
+        sentences.append(f"At the knee, trial {knee.number}, {moves}.")
+    if record.interrupted:
+        sentences.append("The study was interrupted; --resume goes on with it.")
+    return " ".join(sentences)
+
+
+def _describe_endings(record: StudyRecord) -> str:
+    complete = sum(trial.verdict == "complete" for trial in record.trials)
+    if not complete:
+        return "none completed, so there is no front"
+    if not record.front:
+        return f"{complete} completed, none of them better than every floor"
+    return f"{complete} completed and {len(record.front)} of them make up the Pareto front"
+
+
+def _references(record: StudyRecord, metric: str) -> str:
+    """Return ` (start 0.9, oracle 0.1)` with those models that have the metric; empty without one."""
+    models = {"start": record.start, "oracle": record.oracle}
+    scores = {name: model.metrics[metric] for name, model in models.items() if model and metric in model.metrics}
+    known = [f"{name} {format_number(score)}" for name, score in scores.items()]
+    return f" ({', '.join(known)})" if known else ""
+
+
+def headline(record: StudyRecord) -> str:
+    """Return the study's date, duration and id in one line."""
+    began = datetime.fromtimestamp(record.began, UTC).strftime("%-d %B %Y, %H:%M UTC") if record.began else "no date"
+    took = f" · {format_duration(record.ended - record.began)}" if record.ended else ""
+    return f"{began}{took} · study {record.id}"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number at the top of a page, with its name and a note."""
+
+    name: str
+    number: str
+    note: str
+
+
+def study_tiles(record: StudyRecord) -> list[Tile]:
+    """Return the numbers at the top of the page."""
+    endings = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(record)) or "none ended"
+    feasible = sum(trial.verdict == "complete" and trial.feasible for trial in record.trials)
+    tiles = [
+        Tile("Trials", str(len(record.trials)), endings),
+        Tile("On the front", str(len(record.front)), f"of {feasible} above every floor"),
+        Tile("Hypervolume", format_number(record.hypervolume), "from the floors; larger is better"),
+    ]
+    if knee := knee_trial(record):
+        for goal in record.objectives[:2]:
+            number = format_number(metric_value(knee.metrics, goal.metric))
+            note = _references(record, goal.metric).strip(" ()") or describe_direction(goal)
+            tiles.append(Tile(f"{goal.metric} at the knee", number, note))
+    durations = [seconds for trial in record.trials if math.isfinite(seconds := _trial_seconds(trial))]
+    if durations:
+        mean = format_duration(sum(durations) / len(durations))
+        tiles.append(Tile("Time in trials", format_duration(sum(durations)), f"{mean} each"))
+    return tiles
+
+
+def _trial_seconds(trial: TrialRecord) -> float:
+    """Return the trial's own clock, else the time from its beginning to its end; NaN without either."""
+    measured = metric_value(trial.metrics, "seconds")
+    return measured if math.isfinite(measured) else trial.ended - trial.began if trial.ended else math.nan
+
+
+def _format_seconds(trial: TrialRecord) -> str:
+    seconds = _trial_seconds(trial)
+    return format_setting(seconds) if math.isfinite(seconds) else "–"
+
+
+def _without_underscores(text: str) -> str:
+    return text.replace("_", " ")
+
+
+def _indented_json(value: Mapping[str, Any]) -> str:
+    """Return readable JSON, not escaped: the template escapes it."""
+    return json.dumps(value, indent=2, ensure_ascii=False, default=str)

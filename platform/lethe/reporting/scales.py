@@ -1,4 +1,4 @@
-"""From numbers to places on a drawing: axes with round ticks, and numbers as people write them."""
+"""Axes of drawings with round ticks, and numbers as people write them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ class Scale:
     stop: float
 
     def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
         share = (value - self.low) / (self.high - self.low)
         return round(self.start + share * (self.stop - self.start), 2)
 
     def back(self, place: float) -> float:
-        """The value at a pixel."""
+        """Return the value at a pixel."""
         return self.low + (place - self.start) / (self.stop - self.start) * (self.high - self.low)
 
     def ticks(self, about: int = 6) -> list[tuple[float, str]]:
-        """Round values with their pixels' labels: steps of 1, 2 or 5 times a power of ten."""
+        """Return (pixel, label) of about `about` round values: steps of 1, 2 or 5 times a power of ten."""
         rough = (self.high - self.low) / about
         unit = 10.0 ** math.floor(math.log10(rough))
         step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
@@ -36,7 +37,7 @@ class Scale:
 
 
 def scale(values: Iterable[float], start: float, stop: float, *, margin: float = 0.07) -> Scale:
-    """An axis that shows all finite values with some room; any values, even none or one."""
+    """Return an axis that shows all finite values, with `margin` of their span at both ends; 0 to 1 without any."""
     finite = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
     low, high = min(finite), max(finite)
     room = (high - low) * margin or abs(high) * margin or 0.5
@@ -44,7 +45,7 @@ def scale(values: Iterable[float], start: float, stop: float, *, margin: float =
 
 
 def format_number(value: object) -> str:
-    """A measured number with three decimals; words as they are, a dash for nothing."""
+    """Return a measured number with three decimals, other values as their text, a dash for None."""
     if not _is_number(value):
         return "–" if value is None else str(value)
     number = float(value)
@@ -54,7 +55,8 @@ def format_number(value: object) -> str:
 
 
 def format_setting(value: object) -> str:
-    """A chosen number with three significant digits and no zeros behind them; words as they are."""
+    """Return a chosen number with three significant digits and no zeros behind them, other values as their text, a dash
+    for None."""
     if not _is_number(value):
         return "–" if value is None else str(value)
     number = float(value)
@@ -69,7 +71,7 @@ def format_setting(value: object) -> str:
 
 
 def format_fixed(number: float, decimals: int) -> str:
-    """A number for a column that has as many decimals everywhere; a dash for NaN, `setting` beyond a million."""
+    """Return a number with as many decimals, a dash for NaN, as `format_setting` does from a million on."""
     if math.isnan(number):
         return "–"
     text = f"{number:,.{decimals}f}" if abs(number) < 1e6 else format_setting(number)
@@ -77,12 +79,12 @@ def format_fixed(number: float, decimals: int) -> str:
 
 
 def format_count(number: int, noun: str) -> str:
-    """1 trial, 2 trials."""
+    """Return `1 trial` or `2 trials`."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def format_duration(seconds: float) -> str:
-    """3.4 s, 2.7 min, 1.4 h."""
+    """Return `3.4 s`, `2.7 min` or `1.4 h`; a dash for less than 0 or a number that is not finite."""
     if not math.isfinite(seconds) or seconds < 0:
         return "–"
     for size, unit in ((3600.0, "h"), (60.0, "min")):

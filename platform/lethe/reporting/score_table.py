@@ -1,4 +1,4 @@
-"""Several models' scores side by side."""
+"""Several models' scores side by side, as a table for a terminal."""
 
 from __future__ import annotations
 
@@ -22,8 +22,11 @@ def score_table(
     title: str,
     names: Sequence[str] = (),
 ) -> Table:
-    """A row per metric, or per name in `names`, with what is better of it; a column per model, and a faint one for
-    what they are measured against. A star marks the best model of a row."""
+    """Return a table with a row per metric and a column per model, (name, values by metric) each.
+
+    `yardstick` is a faint last column, never marked; `known` gives the direction of a metric, shown as an arrow;
+    `names` are the rows, all that a model has by default. A star marks the best model of a row.
+    """
     table = Table(
         title=escape(title), title_justify="left", caption="* best of the models in its row", caption_justify="left"
     )
@@ -36,18 +39,18 @@ def score_table(
         table.caption = None
     for section in [names] if names else grouped(dict.fromkeys(name for _, values in models for name in values)):
         for name in section:
-            given = [values.get(name) for _, values in models]
+            values = [scores.get(name) for _, scores in models]
             metric = known.get(name)
-            marks = best(given, metric)
-            cells = [_cell(value, mark) for value, mark in zip(given, marks, strict=True)]
-            beside = [_shown(yardstick[1].get(name))] if yardstick else []
-            table.add_row(f"{name} {ARROWS[metric.better]}" if metric else name, *cells, *beside)
+            cells = [_cell(value, best) for value, best in zip(values, best_models(values, metric), strict=True)]
+            if yardstick:
+                cells.append(_format_score(yardstick[1].get(name)))
+            table.add_row(f"{name} {ARROWS[metric.better]}" if metric else name, *cells)
         table.add_section()
     return table
 
 
 def grouped(names: Mapping[str, None]) -> Iterator[list[str]]:
-    """What counts first, then what belongs to no group, then a list per group; a group without names is left out."""
+    """Yield the names by group: `FIRST` with those of no group, then each of `GROUPS`; empty groups are left out."""
     groups: dict[str, list[str]] = {"": [name for name in FIRST if name in names]}
     groups |= {group: [] for group in GROUPS}
     for name in names:
@@ -56,20 +59,21 @@ def grouped(names: Mapping[str, None]) -> Iterator[list[str]]:
     return (group for group in groups.values() if group)
 
 
-def best(values: Sequence[float | None], metric: Metric | None) -> list[bool]:
-    """Which models are best, those together that look alike: none where all do, or nobody knows what is better."""
-    found = [value for value in values if value is not None]
-    if metric is None or len({_shown(value) for value in found}) < 2:
+def best_models(values: Sequence[float | None], metric: Metric | None) -> list[bool]:
+    """Tell for each value whether it is the best, or looks like the best; all False where every value looks the same
+    or the metric's direction is unknown (None)."""
+    known = [value for value in values if value is not None]
+    if metric is None or len({_format_score(value) for value in known}) < 2:
         return [False] * len(values)
-    top = min(found) if metric.better == "minimize" else max(found)
-    return [value is not None and _shown(value) == _shown(top) for value in values]
+    best = min(known) if metric.better == "minimize" else max(known)
+    return [value is not None and _format_score(value) == _format_score(best) for value in values]
 
 
-def _cell(value: float | None, mark: bool) -> str:
-    return f"[bold green]{_shown(value)}[/] *" if mark else f"{_shown(value)}  "
+def _cell(value: float | None, best: bool) -> str:
+    return f"[bold green]{_format_score(value)}[/] *" if best else f"{_format_score(value)}  "
 
 
-def _shown(value: float | None) -> str:
+def _format_score(value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.3f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.2e}"

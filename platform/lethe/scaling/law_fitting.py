@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from lethe.scaling_records import Form
 from scipy.optimize import least_squares
 
 Floats = np.ndarray
-Form = Literal["power", "linear", "offset"]
 FREE: dict[Form, int] = {"power": 2, "linear": 2, "offset": 3}  # parameters of each form
 STEEPEST = 2.0  # largest exponent that is tried, in either direction: no cost of a step grows faster than the square
 LIGHTEST, HEAVIEST = -16.0, 7.0  # logarithm of an offset over the factor, where x is the mean size

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from lethe.config.scaling import ScalingStudy
 from lethe.records import TrialRecord
-from lethe.scaling.law_fitting import Fitted, Form, Judged, Samples, interval_of, judge
-from lethe.scaling.records import Estimate, LawRecord, ParallelRecord, SearchRecord
+from lethe.scaling.law_fitting import Fitted, Judged, Samples, interval_of, judge
+from lethe.scaling_records import Estimate, Form, LawRecord, ParallelRecord, SearchRecord
 
 FAR = (7e9, 7e10)  # parameters
 TOKENS_FAR = (1e5,)

@@ -21,7 +21,7 @@ from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, se
 from lethe.scaling.laws import laws, parallel, setting_laws
 from lethe.scaling.plan import plans
 from lethe.scaling.points import count_parameters, line, run_point, shaped
-from lethe.scaling.records import ScalingRecord, TransferRecord
+from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.scaling.transfer import Searched, moved, plan_move, searched
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered

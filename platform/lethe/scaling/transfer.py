@@ -18,7 +18,7 @@ from lethe.config.study import Study
 from lethe.records import StudyRecord, TrialRecord
 from lethe.scaling.design import SearchPoint
 from lethe.scaling.laws import MOVES
-from lethe.scaling.records import Estimate, SearchRecord, TransferRecord
+from lethe.scaling_records import Estimate, SearchRecord, TransferRecord
 from lethe.search.objectives import ObjectiveSpace, front_hypervolume, mark_front, representative_trial
 from scipy.stats import spearmanr
 

@@ -1,1 +1,1 @@
-"""What a report says about a comparison: the papers' tables and drawings from `StudyRecord.members`."""
+"""A comparison's report: the papers' tables, drawings and sentences, from `StudyRecord.members`."""

@@ -1,7 +1,4 @@
-"""Which columns and drawings a comparison has, as data: one layout per paper, the same code for both.
-
-A comparison's arms with their seeds, and numbers over seeds: what every table and drawing is made of.
-"""
+"""A comparison's layout (its columns and drawings, as in a paper), its arms by seed, and numbers over seeds."""
 
 from __future__ import annotations
 
@@ -12,14 +9,17 @@ from dataclasses import dataclass
 
 from lethe.config.metrics import Direction
 from lethe.records import MemberRecord, StudyRecord, TrialRecord
-from lethe.reporting.trial_views import value
+from lethe.reporting.trial_views import metric_value
 
 HYPERVOLUME = "hypervolume"  # a member's, where every other key is a metric of its chosen trial
 
 
 @dataclass(frozen=True)
 class Column:
-    """`key`: a metric or `HYPERVOLUME`, shown times `factor` with `decimals`; `better` is None for plain facts."""
+    """A column of a table or an axis of a drawing: the metric `key` (or `HYPERVOLUME`) times `factor`.
+
+    `decimals`: how many are shown; `better`: None where no direction is better.
+    """
 
     key: str
     head: str
@@ -30,19 +30,22 @@ class Column:
 
     @property
     def title(self) -> str:
-        """The heading with an arrow to where better values are."""
+        """The heading with an arrow towards better values."""
         return self.head + {"minimize": " ↓", "maximize": " ↑", None: ""}[self.better]
 
     @property
     def label(self) -> str:
         """The heading with its group, for an axis."""
-        wanted = {"minimize": " (lower is better)", "maximize": " (higher is better)", None: ""}[self.better]
-        return f"{self.group} {self.head}".strip() + wanted
+        direction = {"minimize": " (lower is better)", "maximize": " (higher is better)", None: ""}[self.better]
+        return f"{self.group} {self.head}".strip() + direction
 
 
 @dataclass(frozen=True)
 class Layout:
-    """`judged`: by what pairs of arms are compared; `curves`: drawn by epoch; `cost`: drawn as x against y."""
+    """Columns of the table and of the drawings, as in the paper that `source` names; `note` explains them.
+
+    `judged`: columns by which pairs of arms are compared; `curves`: drawn by epoch; `cost`: x and y of a drawing.
+    """
 
     source: str
     note: str
@@ -137,29 +140,29 @@ COSTS: tuple[Column, ...] = (
 
 
 def layout_of(record: StudyRecord) -> Layout:
-    """The layout that the comparison asks for."""
+    """Return the layout that the comparison names, by default TOFU's."""
     return LAYOUTS[record.study.get("compare", {}).get("layout", "tofu")]
 
 
-FIRST, SECOND = "FO-", "SO-"  # how SOUL marks one method with optimizers of the first and second order
+FIRST_ORDER, SECOND_ORDER = "FO-", "SO-"  # how SOUL marks one method with optimizers of either order
 # Mid-tones that stand out from a light and from a dark page.
 COLORS = ("#3b82f6", "#e8590c", "#2f9e44", "#9c5de5", "#d6457f", "#0c9aa8", "#b58105", "#e03131", "#7c8aa0", "#a0703c")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number per seed (or trial), NaN where there is none."""
+    """One number per seed (or trial), NaN where it is missing."""
 
     values: tuple[float, ...]
 
     @property
     def known(self) -> list[float]:
-        """The numbers that there are."""
+        """The numbers that are not NaN."""
         return [number for number in self.values if not math.isnan(number)]
 
     @property
     def mean(self) -> float:
-        """NaN without a number, infinite with an infinite one."""
+        """Mean of the known numbers: NaN without any, infinite with an infinite one."""
         return sum(self.known) / len(self.known) if self.known else math.nan
 
     @property
@@ -169,8 +172,8 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Seeded:
-    """An arm with one seed. `hypervolume` is NaN where no trial of it ended."""
+class ArmSeed:
+    """An arm with one seed. `chosen` stands for it, None where no trial can; `hypervolume` is NaN without a trial."""
 
     seed: int
     trials: tuple[TrialRecord, ...]
@@ -180,42 +183,45 @@ class Seeded:
 
 @dataclass(frozen=True)
 class Arm:
-    """`seeds` has an entry for every seed of the comparison. Arms of one family share a color: FO-X and SO-X; X, X+Y
-    and X+Y+Z. `behind`: how many of its family come after it, at most 2; the last is drawn solid."""
+    """An arm with an entry in `seeds` for every seed of the comparison.
+
+    Arms of one family share a color: FO-X and SO-X; X, X+Y and X+Y+Z. `successors`: how many of its family come after
+    it, at most 2; the last is drawn solid, the others dashed.
+    """
 
     name: str
     color: str
-    behind: int
-    seeds: tuple[Seeded, ...]
+    successors: int
+    seeds: tuple[ArmSeed, ...]
 
     @property
     def chosen(self) -> list[TrialRecord]:
-        """The trials that stand for it, one per seed that has one."""
-        return [each.chosen for each in self.seeds if each.chosen]
+        """The chosen trials, one per seed that has one."""
+        return [seed.chosen for seed in self.seeds if seed.chosen]
 
     @property
     def complete(self) -> list[TrialRecord]:
         """Every complete trial of any seed."""
-        return [trial for each in self.seeds for trial in each.trials if trial.verdict == "complete"]
+        return [trial for seed in self.seeds for trial in seed.trials if trial.verdict == "complete"]
 
     def cell(self, key: str) -> Cell:
-        """A metric of the chosen trials, or the hypervolume, by seed."""
+        """Return the metric `key` of the chosen trials, or with `HYPERVOLUME` that of the fronts, by seed."""
         if key == HYPERVOLUME:
-            return Cell(tuple(each.hypervolume for each in self.seeds))
-        return Cell(tuple(value(each.chosen.metrics, key) if each.chosen else math.nan for each in self.seeds))
+            return Cell(tuple(seed.hypervolume for seed in self.seeds))
+        return Cell(tuple(metric_value(seed.chosen.metrics, key) if seed.chosen else math.nan for seed in self.seeds))
 
-    def shown(self, column: Column) -> Cell:
-        """`cell` in the column's unit."""
+    def column_cell(self, column: Column) -> Cell:
+        """Return the cell of `column.key` in the column's unit."""
         return Cell(tuple(number * column.factor for number in self.cell(column.key).values))
 
 
 def seeds(record: StudyRecord) -> list[int]:
-    """Seeds that were begun, in the study's order."""
+    """Return the seeds that were begun, in the study's order."""
     return list(dict.fromkeys(member.seed for member in record.members))
 
 
 def arms(record: StudyRecord) -> list[Arm]:
-    """Every arm in the study's order, those that were not reached too; empty for a plain study."""
+    """Return every arm in the study's order, also those that were not reached; empty for a plain study."""
     if not record.members:
         return []
     planned = record.study.get("compare", {}).get("arms", {})
@@ -227,33 +233,32 @@ def arms(record: StudyRecord) -> list[Arm]:
     members = {(member.arm, member.seed): member for member in record.members}
 
     def arm(name: str) -> Arm:
-        found = tuple(_seeded(seed, members.get((name, seed)), trials) for seed in seeds(record))
-        own, place = families[_family(name)], list(families).index(_family(name))
-        return Arm(name, COLORS[place % len(COLORS)], min(2, len(own) - 1 - own.index(name)), found)
+        by_seed = tuple(_arm_seed(seed, members.get((name, seed)), trials) for seed in seeds(record))
+        family, color = families[_family(name)], list(families).index(_family(name)) % len(COLORS)
+        return Arm(name, COLORS[color], min(2, len(family) - 1 - family.index(name)), by_seed)
 
     return [arm(name) for name in order]
 
 
-def legend(of: Iterable[Arm]) -> dict[str, str]:
-    """By color, the names of the arms that share it."""
-    found: dict[str, list[str]] = {}
-    for arm in of:
-        found.setdefault(arm.color, []).append(arm.name)
-    return {color: ", ".join(names) for color, names in found.items()}
+def legend(arms: Iterable[Arm]) -> dict[str, str]:
+    """Return by color the names of the arms that share it, joined by commas."""
+    names: dict[str, list[str]] = {}
+    for arm in arms:
+        names.setdefault(arm.color, []).append(arm.name)
+    return {color: ", ".join(sharing) for color, sharing in names.items()}
 
 
-def colors(of: Iterable[Arm]) -> dict[int, str]:
-    """The color of every trial's arm, by the trial's number."""
-    return {trial.number: arm.color for arm in of for each in arm.seeds for trial in each.trials}
+def colors_by_trial(arms: Iterable[Arm]) -> dict[int, str]:
+    """Return the color of every trial's arm, by the trial's number."""
+    return {trial.number: arm.color for arm in arms for seed in arm.seeds for trial in seed.trials}
 
 
 def _family(name: str) -> str:
-    return name.removeprefix(FIRST).removeprefix(SECOND).partition("+")[0]
+    return name.removeprefix(FIRST_ORDER).removeprefix(SECOND_ORDER).partition("+")[0]
 
 
-def _seeded(seed: int, member: MemberRecord | None, trials: dict[int, TrialRecord]) -> Seeded:
+def _arm_seed(seed: int, member: MemberRecord | None, trials: dict[int, TrialRecord]) -> ArmSeed:
     if member is None or not member.trials:
-        return Seeded(seed, (), None, math.nan)
-    own = tuple(trials[number] for number in member.trials)
+        return ArmSeed(seed, (), None, math.nan)
     chosen = None if member.chosen is None else trials[member.chosen]
-    return Seeded(seed, own, chosen, member.hypervolume)
+    return ArmSeed(seed, tuple(trials[number] for number in member.trials), chosen, member.hypervolume)

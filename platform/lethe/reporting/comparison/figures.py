@@ -1,6 +1,5 @@
-"""Metrics by epoch with one line per arm, as SOUL's Figure 2; hypervolumes by seed; quality against cost.
-
-The comparison as a PNG, for slides and papers: curves by epoch, the hypervolumes, quality against cost.
+"""Drawings of a comparison: metrics by epoch with a line per arm (as SOUL's Figure 2), hypervolumes by seed, and
+quality against cost. The layouts are drawn as SVG by the pages and as one picture by `comparison_png`.
 """
 
 from __future__ import annotations
@@ -9,178 +8,207 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, Arm, Cell, Column, arms, layout_of
-from lethe.reporting.curves import Chart, Line, Point, apart, lay_out, pieces, references, way
-from lethe.reporting.front import INK, SOFT, blank, plain, png, style
+from lethe.reporting.curves import (
+    Chart,
+    Line,
+    Point,
+    finite_segments,
+    lay_out_chart,
+    metric_by_epoch,
+    reference_values,
+    separate_labels,
+)
+from lethe.reporting.figure_style import INK, SOFT, escape_dollars, new_figure, png_bytes, style_axes
 from lethe.reporting.scales import Scale, scale
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-WIDE, ROW, TOP = 880, 19, 8
+STRIP_WIDTH, STRIP_ROW, STRIP_TOP = 880, 19, 8
 WIDTH, HEIGHT, SIDE, BOTTOM = 430, 270, 52, 46
 
 
-def arm_charts(record: StudyRecord, of: Sequence[Arm], columns: Iterable[Column]) -> list[Chart]:
-    """A chart per column that a chosen trial reported by epoch."""
-    found = [_chart(record, of, column) for column in columns]
-    return [chart for chart in found if chart.lines]
+def arm_charts(record: StudyRecord, arms: Sequence[Arm], columns: Iterable[Column]) -> list[Chart]:
+    """Return a chart for each column that a chosen trial reported by epoch."""
+    charts = [_arm_chart(record, arms, column) for column in columns]
+    return [chart for chart in charts if chart.lines]
 
 
-def _chart(record: StudyRecord, of: Sequence[Arm], column: Column) -> Chart:
-    known = references(record, column.key, column.factor)
-    ways = [[way(trial, column.key, column.factor) for trial in arm.chosen] for arm in of]
-    last = max((epoch for found in ways for steps in found if len(steps) > 1 for epoch, _ in steps), default=1.0)
-    begin = (0.0, known.get("start", math.nan))
-    drawn = [line for arm, found in zip(of, ways, strict=True) for line in _lines(arm, column, found, begin, last)]
-    lines = sorted(drawn, key=lambda line: bool(line.label))  # means on top of seeds
-    return lay_out(column.label, lines, known, right=_room(of))
+def _arm_chart(record: StudyRecord, arms: Sequence[Arm], column: Column) -> Chart:
+    references = reference_values(record, column.key, column.factor)
+    curves = [[metric_by_epoch(trial, column.key, column.factor) for trial in arm.chosen] for arm in arms]
+    last_epoch = max(
+        (epoch for of_arm in curves for points in of_arm if len(points) > 1 for epoch, _ in points), default=1.0
+    )
+    start = (0.0, references.get("start", math.nan))
+    lines = [
+        line
+        for arm, of_arm in zip(arms, curves, strict=True)
+        for line in _arm_lines(arm, column, of_arm, start, last_epoch)
+    ]
+    means_last = sorted(lines, key=lambda line: bool(line.label))  # so that they are drawn on top
+    return lay_out_chart(column.label, means_last, references, right=_label_width(arms))
 
 
-def _room(of: Iterable[Arm]) -> float:
-    """Pixels for the longest name beside a drawing."""
-    return 22 + 6.8 * max(len(arm.name) for arm in of)
+def _label_width(arms: Iterable[Arm]) -> float:
+    """Return the pixels that the longest name of an arm takes beside a drawing."""
+    return 22 + 6.8 * max(len(arm.name) for arm in arms)
 
 
-def _lines(arm: Arm, column: Column, ways: list[list[Point]], begin: Point, last: float) -> list[Line]:
-    """Seeds, where there are several, then their mean; a level where an arm has no way, only an end."""
-    moving = [[begin, *steps] for steps in ways if len(steps) > 1]
+def _arm_lines(arm: Arm, column: Column, curves: list[list[Point]], start: Point, last_epoch: float) -> list[Line]:
+    """Return the seeds' lines, where there are several, then their mean; a level line for an arm without epochs."""
+    moving = [[start, *points] for points in curves if len(points) > 1]
     if not moving:
-        level = arm.shown(column).mean
-        return [Line(arm.name, "front flat", pieces([(0.0, level), (last, level)]), arm.name, arm.color)]
-    look = f"front dash{arm.behind}"
-    seeds = [Line(f"{arm.name}, one seed", "seed", pieces(steps), "", arm.color) for steps in moving]
-    whole = Line(f"{arm.name}, mean of {len(moving)}", look, pieces(mean_way(moving)), arm.name, arm.color)
-    return [*(seeds if len(seeds) > 1 else []), whole]
+        level = arm.column_cell(column).mean
+        segments = finite_segments([(0.0, level), (last_epoch, level)])
+        return [Line(arm.name, "front flat", segments, arm.name, arm.color)]
+    seeds = [Line(f"{arm.name}, one seed", "seed", finite_segments(points), "", arm.color) for points in moving]
+    mean_segments = finite_segments(mean_curve(moving))
+    mean_line = Line(
+        f"{arm.name}, mean of {len(moving)}", f"front dash{arm.successors}", mean_segments, arm.name, arm.color
+    )
+    return [*(seeds if len(seeds) > 1 else []), mean_line]
 
 
-def mean_way(ways: Sequence[Sequence[Point]]) -> list[Point]:
-    """The mean over ways by epoch: one that has ended keeps its last value, one without a value is left out."""
-    epochs = sorted({epoch for steps in ways for epoch, _ in steps})
-    return [(epoch, Cell(tuple(_at(steps, epoch) for steps in ways)).mean) for epoch in epochs]
+def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
+    """Return the mean of the curves by epoch: an ended curve keeps its last value, a missing value is left out."""
+    epochs = sorted({epoch for points in curves for epoch, _ in points})
+    return [(epoch, Cell(tuple(_value_at(points, epoch) for points in curves)).mean) for epoch in epochs]
 
 
-def _at(steps: Sequence[Point], epoch: float) -> float:
-    last, number = steps[-1]
-    return number if epoch > last else dict(steps).get(epoch, math.nan)
+def _value_at(points: Sequence[Point], epoch: float) -> float:
+    last_epoch, last_value = points[-1]
+    return last_value if epoch > last_epoch else dict(points).get(epoch, math.nan)
 
 
 @dataclass(frozen=True)
-class Strip:
-    """Hypervolumes: one row per arm at a height in pixels, one dot per seed."""
+class HypervolumeStrip:
+    """Hypervolumes: (arm, height in pixels, one number per seed) of each row."""
 
-    sx: Scale
+    x_scale: Scale
     bottom: float
     rows: list[tuple[Arm, float, Cell]]
 
 
-def strip(of: Sequence[Arm]) -> Strip:
-    """In the order of the table."""
-    cells = [(arm, arm.cell(HYPERVOLUME)) for arm in of]
-    rows = [(arm, TOP + ROW * (place + 0.5), cell) for place, (arm, cell) in enumerate(cells)]
-    sx = scale([0.0, *(number for _, cell in cells for number in cell.known)], _room(of), WIDE - 16)
-    return Strip(sx, TOP + ROW * len(rows), rows)
+def hypervolume_strip(arms: Sequence[Arm]) -> HypervolumeStrip:
+    """Lay out the hypervolumes of the arms, in the order of the table."""
+    cells = [(arm, arm.cell(HYPERVOLUME)) for arm in arms]
+    rows = [(arm, STRIP_TOP + STRIP_ROW * (index + 0.5), cell) for index, (arm, cell) in enumerate(cells)]
+    numbers = [number for _, cell in cells for number in cell.known]
+    x_scale = scale([0.0, *numbers], _label_width(arms), STRIP_WIDTH - 16)
+    return HypervolumeStrip(x_scale, STRIP_TOP + STRIP_ROW * len(rows), rows)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Quality against cost, one point per arm: the means, the spreads as bars, and the label's height in pixels."""
+class CostPlot:
+    """Quality against cost: (arm, x, y, height of the label in pixels) of each point, with spreads as bars."""
 
     x: Column
     y: Column
-    sx: Scale
-    sy: Scale
+    x_scale: Scale
+    y_scale: Scale
     points: list[tuple[Arm, Cell, Cell, float]]
 
 
-def cost(of: Iterable[Arm], x: Column, y: Column) -> Cost:
-    """Arms that have both."""
-    points = [(arm, arm.shown(x), arm.shown(y)) for arm in of]
+def cost_plot(arms: Iterable[Arm], x: Column, y: Column) -> CostPlot:
+    """Lay out the arms that have finite means of both columns, from the top down."""
+    points = [(arm, arm.column_cell(x), arm.column_cell(y)) for arm in arms]
     points = [(arm, a, b) for arm, a, b in points if math.isfinite(a.mean) and math.isfinite(b.mean)]
-    across = scale([0.0, *(end for _, cell, _ in points for end in bar(cell))], SIDE, WIDTH - 20)
-    up = scale([end for _, _, cell in points for end in bar(cell)], HEIGHT - BOTTOM, 16)
-    points.sort(key=lambda point: up(point[2].mean))
-    heights = apart([up(cell.mean) - 7 for _, _, cell in points], up.start)
-    return Cost(x, y, across, up, [(*point, height) for point, height in zip(points, heights, strict=True)])
+    x_scale = scale([0.0, *(end for _, cell, _ in points for end in spread_bar(cell))], SIDE, WIDTH - 20)
+    y_scale = scale([end for _, _, cell in points for end in spread_bar(cell)], HEIGHT - BOTTOM, 16)
+    points.sort(key=lambda point: y_scale(point[2].mean))
+    heights = separate_labels([y_scale(cell.mean) - 7 for _, _, cell in points], y_scale.start)
+    return CostPlot(x, y, x_scale, y_scale, [(*point, height) for point, height in zip(points, heights, strict=True)])
 
 
-def bar(cell: Cell) -> Point:
-    """From the mean less the spread to the mean and the spread."""
+def spread_bar(cell: Cell) -> Point:
+    """Return (mean - spread, mean + spread), the ends of a cell's bar."""
     return cell.mean - (cell.spread or 0.0), cell.mean + (cell.spread or 0.0)
 
 
-WIDTH_INCHES, ROW_INCHES = 11.6, 4.2  # inches
+WIDTH_INCHES, ROW_INCHES = 11.6, 4.2
 DASHES = {"front dash1": (0, (4, 2)), "front dash2": (0, (4, 2, 1, 2)), "front flat": (0, (1, 3))}
 
 
 def comparison_png(record: StudyRecord) -> bytes:
-    """The bytes of comparison.png."""
-    layout, found = layout_of(record), arms(record)
-    charts = arm_charts(record, found, layout.curves)
-    panels: list[Callable[[Axes], None]] = [partial(_curves, chart) for chart in charts]
-    panels.append(partial(_strip, strip(found)))
+    """Return the content of comparison.png: curves by epoch, hypervolumes, quality against cost."""
+    layout, study_arms = layout_of(record), arms(record)
+    charts = arm_charts(record, study_arms, layout.curves)
+    panels: list[Callable[[Axes], None]] = [partial(_draw_chart, chart) for chart in charts]
+    panels.append(partial(_draw_strip, hypervolume_strip(study_arms)))
     if layout.cost:
-        panels.append(partial(_cost, cost(found, *layout.cost)))
+        panels.append(partial(_draw_cost, cost_plot(study_arms, *layout.cost)))
     rows = math.ceil(len(panels) / 2)
-    figure = blank(WIDTH_INCHES, ROW_INCHES * rows)
+    figure = new_figure(WIDTH_INCHES, ROW_INCHES * rows)
     grid = figure.add_gridspec(rows, 2)
-    for place, draw in enumerate(panels):
-        alone = place % 2 == 0 and place == len(panels) - 1
-        draw(figure.add_subplot(grid[place // 2, :] if alone else grid[place // 2, place % 2]))
-    return png(figure)
+    for index, draw in enumerate(panels):
+        alone = index % 2 == 0 and index == len(panels) - 1
+        draw(figure.add_subplot(grid[index // 2, :] if alone else grid[index // 2, index % 2]))
+    return png_bytes(figure)
 
 
-def _curves(chart: Chart, plot: Axes) -> None:
+def _draw_chart(chart: Chart, plot: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     for line in chart.lines:
-        for piece in line.pieces:
-            plot.plot(*zip(*piece, strict=True), color=line.color, **_stroke(line))
+        for segment in line.segments:
+            plot.plot(*zip(*segment, strict=True), color=line.color, **_stroke(line))
         if line.label:
             plot.scatter(*line.end, s=22, color=line.color, edgecolors="white", zorder=5)
-    for at, line in chart.labels:
-        where = (chart.sx.high * 1.03, chart.sy.back(at))
-        plot.annotate(plain(line.label), where, color=line.color, fontsize=8.5, va="center", annotation_clip=False)
-    for name, at, label in chart.references:
-        plot.axhline(chart.sy.back(at), color=INK, linewidth=1, linestyle=(0, (1, 3)), alpha=0.6)
-        plot.annotate(name, (chart.sx.high * 0.01, chart.sy.back(label)), color=INK, fontsize=8.5, fontweight="bold")
-    style(plot, chart.label)
-    plot.set_xlim(chart.sx.low, chart.sx.high * 1.02)
-    plot.set_ylim(chart.sy.low, chart.sy.high)
-    plot.xaxis.get_major_locator().set_params(integer=True)
+    for height, line in chart.labels:
+        at = (chart.x_scale.high * 1.03, chart.y_scale.back(height))
+        plot.annotate(
+            escape_dollars(line.label), at, color=line.color, fontsize=8.5, va="center", annotation_clip=False
+        )
+    for name, height, label in chart.references:
+        plot.axhline(chart.y_scale.back(height), color=INK, linewidth=1, linestyle=(0, (1, 3)), alpha=0.6)
+        at = (chart.x_scale.high * 0.01, chart.y_scale.back(label))
+        plot.annotate(name, at, color=INK, fontsize=8.5, fontweight="bold")
+    style_axes(plot, chart.label)
+    plot.set_xlim(chart.x_scale.low, chart.x_scale.high * 1.02)
+    plot.set_ylim(chart.y_scale.low, chart.y_scale.high)
+    ticks = plot.xaxis.get_major_locator()
+    if isinstance(ticks, MaxNLocator):
+        ticks.set_params(integer=True)
     plot.set_xlabel("epoch", color=INK)
 
 
-def _stroke(line: Line) -> dict[str, object]:
-    if line.look == "seed":
+def _stroke(line: Line) -> dict[str, Any]:
+    """Return the keyword arguments of matplotlib's `plot` for a line's look."""
+    if line.css == "seed":
         return {"linewidth": 0.9, "alpha": 0.3}
-    return {"linewidth": 1.9, "linestyle": DASHES.get(line.look, "-")}
+    return {"linewidth": 1.9, "linestyle": DASHES.get(line.css, "-")}
 
 
-def _strip(shown: Strip, plot: Axes) -> None:
-    for arm, height, cell in shown.rows:
+def _draw_strip(strip: HypervolumeStrip, plot: Axes) -> None:
+    for arm, height, cell in strip.rows:
         plot.scatter(cell.known, [height] * len(cell.known), s=30, color=arm.color, alpha=0.55, linewidths=0)
         plot.scatter([cell.mean], [height], s=190, marker="|", color=arm.color, linewidths=2.2)
-    style(plot, "hypervolume by arm: seeds, mean")
-    plot.set_xlim(shown.sx.low, shown.sx.high)
-    plot.set_ylim(shown.bottom, 0)
-    plot.set_yticks([height for _, height, _ in shown.rows], [plain(arm.name) for arm, _, _ in shown.rows])
-    for label, (arm, _, _) in zip(plot.get_yticklabels(), shown.rows, strict=True):
+    style_axes(plot, "hypervolume by arm: seeds, mean")
+    plot.set_xlim(strip.x_scale.low, strip.x_scale.high)
+    plot.set_ylim(strip.bottom, 0)
+    plot.set_yticks([height for _, height, _ in strip.rows], [escape_dollars(arm.name) for arm, _, _ in strip.rows])
+    for label, (arm, _, _) in zip(plot.get_yticklabels(), strip.rows, strict=True):
         label.set_color(arm.color)
     plot.set_xlabel("hypervolume (higher is better)", color=INK)
 
 
-def _cost(shown: Cost, plot: Axes) -> None:
-    for arm, x, y, label in shown.points:
-        spreads = {"xerr": x.spread or 0.0, "yerr": y.spread or 0.0}
-        plot.errorbar(x.mean, y.mean, **spreads, color=arm.color, marker="o", markersize=6, linewidth=1.1)
-        where = (shown.sx.back(shown.sx(x.mean) + 14), shown.sy.back(label))
+def _draw_cost(cost: CostPlot, plot: Axes) -> None:
+    for arm, x, y, label in cost.points:
+        plot.errorbar(
+            x.mean, y.mean, xerr=x.spread or 0.0, yerr=y.spread or 0.0,
+            color=arm.color, marker="o", markersize=6, linewidth=1.1,
+        )  # fmt: skip
+        at = (cost.x_scale.back(cost.x_scale(x.mean) + 14), cost.y_scale.back(label))
         arrow = {"arrowstyle": "-", "color": arm.color, "alpha": 0.6}
-        look = {"arrowprops": arrow, "color": arm.color, "fontsize": 8.5, "va": "center"}
-        plot.annotate(plain(arm.name), (x.mean, y.mean), where, **look)
-    style(plot, f"{shown.y.label} against cost")
-    plot.set_xlim(shown.sx.low, shown.sx.high)
-    plot.set_ylim(shown.sy.low, shown.sy.high)
-    plot.set_xlabel(shown.x.label, color=SOFT)
+        plot.annotate(
+            escape_dollars(arm.name), (x.mean, y.mean), at, arrowprops=arrow, color=arm.color, fontsize=8.5, va="center"
+        )
+    style_axes(plot, f"{cost.y.label} against cost")
+    plot.set_xlim(cost.x_scale.low, cost.x_scale.high)
+    plot.set_ylim(cost.y_scale.low, cost.y_scale.high)
+    plot.set_xlabel(cost.x.label, color=SOFT)

@@ -1,11 +1,9 @@
-"""Settings at the edge: chosen values so near to an end of their range that better ones may lie beyond it.
+"""Findings of a comparison, in plain words and no more than the numbers say.
 
-What came out, in plain words and no more than the numbers say: which arm of a pair is better, and by how much.
-
-Draw by draw: where two arms of a pair drew the same settings, how often the one came out better than the other.
-
-Arms with one seed draw alike as long as their sampler is random and their spaces are the same. Trials that share a draw
-are compared with each other, which shows what the spread over chosen trials hides.
+Which arm of a pair is better and by how much (`Judgement`); the same draw by draw (`PairedTrials`): arms with one seed
+draw alike as long as their sampler is random and their spaces are the same, and comparing trials that share a draw
+shows what the spread over chosen trials hides; and settings so near to an end of their range that better ones may lie
+beyond it (`BoundaryHit`).
 """
 
 from __future__ import annotations
@@ -15,97 +13,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeGuard, get_args
 
 from lethe.config.loading import overlay
 from lethe.config.space import Choice, Parameter, Scalar
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import FIRST, HYPERVOLUME, SECOND, Arm, Cell, Column
-from lethe.reporting.comparison.tables import mean, spread
+from lethe.reporting.comparison.arms import FIRST_ORDER, HYPERVOLUME, SECOND_ORDER, Arm, Cell, Column
+from lethe.reporting.comparison.tables import format_mean, format_spread
 from lethe.reporting.scales import format_count, format_fixed, format_setting
-from lethe.reporting.trial_views import value
+from lethe.reporting.trial_views import metric_value
 from pydantic import TypeAdapter
 from scipy.stats import binomtest
-
-NEAR = 0.05  # of the range, on the scale that the search samples
-End = Literal["low", "high"]
-
-
-@dataclass(frozen=True)
-class BoundaryHit:
-    """A setting that an arm's chosen trials have at an end of what was searched, `at` these seeds, trials, values."""
-
-    arm: str
-    key: str
-    end: End
-    searched: str
-    at: tuple[tuple[int, int, Scalar], ...]
-
-    def __str__(self) -> str:
-        seeds = ", ".join(str(seed) for seed, _, _ in self.at)
-        noun = "seed" if len(self.at) == 1 else "seeds"
-        return f"{self.arm} {self.key} at the {self.end} end of {self.searched} ({noun} {seeds})"
-
-
-def boundary_hits(record: StudyRecord, of: Iterable[Arm]) -> list[BoundaryHit]:
-    """In the order of arms and the study's space."""
-    return [
-        BoundaryHit(arm.name, key, end, _words(parameter), at)
-        for arm in of
-        for key, parameter in searched(record, arm.name).items()
-        for end in get_args(End)
-        if (at := _at(arm, key, parameter, end))
-    ]
-
-
-def _at(arm: Arm, key: str, parameter: Parameter, end: End) -> tuple[tuple[int, int, Scalar], ...]:
-    found = ((each.seed, each.chosen.number, each.chosen.params.get(key)) for each in arm.seeds if each.chosen)
-    return tuple((seed, number, value) for seed, number, value in found if edge(value, parameter) == end)
-
-
-def searched(record: StudyRecord, arm: str) -> dict[str, Parameter]:
-    """The study's space with what the arm lays over it; an arm's trials have those that it reads."""
-    study = record.study
-    base = {"run": study.get("run", {}), "space": study.get("space", {})}
-    space: Mapping[str, Any] = overlay(base, study.get("compare", {}).get("arms", {}).get(arm, {}))["space"]
-    return {key: _adapter().validate_python(given) for key, given in space.items()}
-
-
-def edge(value: Scalar, parameter: Parameter) -> End | None:
-    """The end that `value` is at: within `NEAR` of a range, or the least or greatest of three or more numbers.
-
-    Two choices have no inside, words have no order, and a range of one value has no ends.
-    """
-    if not _is_number(value):
-        return None
-    if isinstance(parameter, Choice):
-        choices = parameter.choices
-        if len(choices) < 3 or not all(map(_is_number, choices)):
-            return None
-        return "low" if value == min(choices) else "high" if value == max(choices) else None
-    low, high, at = float(parameter.low), float(parameter.high), float(value)
-    if low == high:
-        return None
-    if parameter.log:
-        low, high, at = math.log(low), math.log(high), math.log(at)
-    share = (at - low) / (high - low)
-    return "low" if share <= NEAR else "high" if share >= 1 - NEAR else None
-
-
-def _words(parameter: Parameter) -> str:
-    if isinstance(parameter, Choice):
-        return ", ".join(map(format_setting, parameter.choices))
-    return f"{format_setting(parameter.low)} to {format_setting(parameter.high)}{', log' if parameter.log else ''}"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-@cache
-def _adapter() -> TypeAdapter[Parameter]:
-    return TypeAdapter(Parameter)
-
 
 PairVerdict = Literal["better", "worse", "within the spread", "equal", "without a spread", "without a number"]
 
@@ -121,8 +39,7 @@ class ArmPair:
 
 @dataclass(frozen=True)
 class Judgement:
-    """A pair by one column, in its unit. `difference` is the other's mean less the base's; its `spread` is the root
-    of the sum of both squared, None where an arm has fewer than two numbers."""
+    """A pair of arms by one column, in its unit."""
 
     pair: ArmPair
     column: Column
@@ -131,19 +48,19 @@ class Judgement:
 
     @property
     def difference(self) -> float:
-        """NaN where an arm has no number."""
+        """The other arm's mean less the base's; NaN where an arm has no number."""
         return self.other.mean - self.base.mean
 
     @property
     def spread(self) -> float | None:
-        """Of the difference of two single seeds."""
+        """Root of the sum of both squared spreads; None where an arm has fewer than two numbers."""
         if self.base.spread is None or self.other.spread is None:
             return None
         return math.hypot(self.base.spread, self.other.spread)
 
     @property
     def verdict(self) -> PairVerdict:
-        """Better or worse only beyond the spread."""
+        """`better` or `worse` only where the difference is larger than its spread."""
         if not math.isfinite(self.difference):
             return "without a number"
         if self.difference == 0:
@@ -156,91 +73,98 @@ class Judgement:
 
 
 def arm_pairs(arms: Sequence[Arm]) -> list[ArmPair]:
-    """FO-X with SO-X, and X+Y with X."""
-    named = {arm.name: arm for arm in arms}
+    """Return the pairs of FO-X with SO-X, then those of X with X+Y."""
+    by_name = {arm.name: arm for arm in arms}
     orders = [
-        ArmPair("second order", arm, named[twin])
+        ArmPair("second order", arm, by_name[twin])
         for arm in arms
-        if arm.name.startswith(FIRST) and (twin := SECOND + arm.name.removeprefix(FIRST)) in named
+        if arm.name.startswith(FIRST_ORDER) and (twin := SECOND_ORDER + arm.name.removeprefix(FIRST_ORDER)) in by_name
     ]
     parts = [(arm, *arm.name.rpartition("+")) for arm in arms]
-    return orders + [ArmPair(added, named[base], arm) for arm, base, _, added in parts if base in named]
+    return orders + [ArmPair(added, by_name[base], arm) for arm, base, _, added in parts if base in by_name]
 
 
 def judgements(arms: Sequence[Arm], columns: Iterable[Column]) -> list[Judgement]:
-    """Every pair by every column."""
-    return [Judgement(p, c, p.base.shown(c), p.other.shown(c)) for c in columns for p in arm_pairs(arms)]
+    """Judge every pair of the arms by every column, column by column."""
+    return [
+        Judgement(pair, column, pair.base.column_cell(column), pair.other.column_cell(column))
+        for column in columns
+        for pair in arm_pairs(arms)
+    ]
 
 
-def describe_pair(arms: Sequence[Arm], found: Iterable[Judgement]) -> list[str]:
-    """In short: the largest hypervolumes, the arms that are nowhere above the floors, how the pairs came out."""
-    return [*_volumes(arms), *_tallies(found)]
+def describe_findings(arms: Sequence[Arm], judged: Iterable[Judgement]) -> list[str]:
+    """Return short sentences: the largest hypervolumes, arms nowhere above the floors, counts of verdicts of pairs."""
+    return [*_describe_hypervolumes(arms), *_describe_counts(judged)]
 
 
-def sentence(one: Judgement) -> str:
-    """One pair by one column."""
-    base, other, head = one.pair.base, one.pair.other, one.column.head
-    told = " against ".join(_told(cell, one.column) for cell in (one.other, one.base))
-    given = f"mean {head} {told} over {_seeds(one)} {_budget(one.pair)}"
-    return f"{other.name} against {base.name}: {given}; {_outcome(one)}."
+def describe_judgement(judgement: Judgement) -> str:
+    """Return a sentence with both means, the budget and the verdict of a pair by one column."""
+    base, other, column = judgement.pair.base, judgement.pair.other, judgement.column
+    means = " against ".join(_format_cell(cell, column) for cell in (judgement.other, judgement.base))
+    evidence = f"mean {column.head} {means} over {_count_seeds(judgement)} {_describe_budget(judgement.pair)}"
+    return f"{other.name} against {base.name}: {evidence}; {_describe_difference(judgement)}."
 
 
-def _outcome(one: Judgement) -> str:
-    if one.verdict == "without a number":
+def _describe_difference(judgement: Judgement) -> str:
+    verdict, spread, decimals = judgement.verdict, judgement.spread, judgement.column.decimals
+    if verdict == "without a number":
         return "an arm has no number, so they cannot be compared"
-    if one.verdict == "equal":
+    if verdict == "equal":
         return "the means are equal"
-    sign = "+" if one.difference > 0 else ""
-    span = "" if one.spread is None else f" ± {format_fixed(one.spread, one.column.decimals)}"
-    moved = f"the difference is {sign}{format_fixed(one.difference, one.column.decimals)}{span}"
-    if one.verdict == "without a spread":
-        return f"{moved}, with no spread to judge it by"
-    if one.verdict == "within the spread":
-        return f"{moved}, within the spread"
-    return f"{moved}, so {one.pair.subject} is {one.verdict} by more than the spread"
+    sign = "+" if judgement.difference > 0 else ""
+    span = "" if spread is None else f" ± {format_fixed(spread, decimals)}"
+    difference = f"the difference is {sign}{format_fixed(judgement.difference, decimals)}{span}"
+    if verdict == "without a spread":
+        return f"{difference}, with no spread to judge it by"
+    if verdict == "within the spread":
+        return f"{difference}, within the spread"
+    return f"{difference}, so {judgement.pair.subject} is {verdict} by more than the spread"
 
 
-def _budget(pair: ArmPair) -> str:
-    base, other = (sum(len(each.trials) for each in arm.seeds) for arm in (pair.base, pair.other))
+def _describe_budget(pair: ArmPair) -> str:
+    base, other = (sum(len(seed.trials) for seed in arm.seeds) for arm in (pair.base, pair.other))
     if base != other:
         return f"at unequal budget ({other} against {base} trials)"
     return f"at equal budget ({format_count(base, 'trial')} each)"
 
 
-def _seeds(one: Judgement) -> str:
-    other, base = len(one.other.known), len(one.base.known)
+def _count_seeds(judgement: Judgement) -> str:
+    other, base = len(judgement.other.known), len(judgement.base.known)
     return f"{other} and {base} seeds" if other != base else format_count(base, "seed")
 
 
-def _told(cell: Cell, column: Column) -> str:
-    return f"{mean(cell, column)} {spread(cell, column)}".strip()
+def _format_cell(cell: Cell, column: Column) -> str:
+    return f"{format_mean(cell, column)} {format_spread(cell, column)}".strip()
 
 
-def _volumes(arms: Sequence[Arm]) -> list[str]:
+def _describe_hypervolumes(arms: Sequence[Arm]) -> list[str]:
     volumes = {arm.name: arm.cell(HYPERVOLUME) for arm in arms}
     best = sorted((name for name in volumes if volumes[name].mean > 0), key=lambda name: -volumes[name].mean)[:3]
     column = Column(HYPERVOLUME, HYPERVOLUME)
-    told = [f"{name} {_told(volumes[name], column)}" for name in best]
+    largest = [f"{name} {_format_cell(volumes[name], column)}" for name in best]
     begun = [arm for arm in arms if volumes[arm.name].known]
-    none = [arm.name for arm in begun if not any(trial.feasible for trial in arm.complete)]
+    below = [arm.name for arm in begun if not any(trial.feasible for trial in arm.complete)]
     return [
-        *([f"Largest mean hypervolumes: {', '.join(told)}."] if told else []),
-        *([f"No trial of any seed is above the floors: {', '.join(none)}."] if none else []),
+        *([f"Largest mean hypervolumes: {', '.join(largest)}."] if largest else []),
+        *([f"No trial of any seed is above the floors: {', '.join(below)}."] if below else []),
     ]
 
 
-def _tallies(found: Iterable[Judgement]) -> list[str]:
+def _describe_counts(judged: Iterable[Judgement]) -> list[str]:
     counts: dict[tuple[str, str], Counter[str]] = {}
-    for one in found:
-        counts.setdefault((one.pair.subject, one.column.head), Counter())[one.verdict] += 1
+    for judgement in judged:
+        key = (judgement.pair.subject, judgement.column.head)
+        counts.setdefault(key, Counter())[judgement.verdict] += 1
     return [
         f"{subject[0].upper()}{subject[1:]} by mean {head}: "
-        f"{', '.join(f'{verdict} in {n}' for verdict, n in tally.items())} of {format_count(tally.total(), 'pair')}."
-        for (subject, head), tally in counts.items()
+        f"{', '.join(f'{verdict} in {n}' for verdict, n in by_verdict.items())}"
+        f" of {format_count(by_verdict.total(), 'pair')}."
+        for (subject, head), by_verdict in counts.items()
     ]
 
 
-FEWEST = 6  # equal draws; with fewer no sign test comes below .05
+FEWEST_DRAWS = 6  # equal draws; with fewer no sign test comes below .05
 
 
 @dataclass(frozen=True)
@@ -255,32 +179,32 @@ class PairedTrials:
 
     @property
     def p(self) -> float:
-        """Two-sided sign test of those that differ; 1 where none does."""
-        differ = self.better + self.worse
-        return float(binomtest(self.better, differ).pvalue) if differ else 1.0
+        """P of the two-sided sign test of the draws that differ; 1 where none does."""
+        differing = self.better + self.worse
+        return float(binomtest(self.better, differing).pvalue) if differing else 1.0
 
     def __str__(self) -> str:
         count = self.better + self.worse + self.same
-        told = f"{self.objective} better in {self.better}, worse in {self.worse} of {count} equal draws"
-        return f"{self.pair.other.name} against {self.pair.base.name}: {told} (sign test p {self.p:.2g})."
+        counts = f"{self.objective} better in {self.better}, worse in {self.worse} of {count} equal draws"
+        return f"{self.pair.other.name} against {self.pair.base.name}: {counts} (sign test p {self.p:.2g})."
 
 
 def paired_trials(record: StudyRecord, arms: Sequence[Arm]) -> list[PairedTrials]:
-    """Every pair with enough equal draws, by every objective."""
+    """Count equal draws by every objective, for every pair of the arms with at least `FEWEST_DRAWS` of them."""
     found = []
     for pair in arm_pairs(arms):
-        couples = list(_couples(record, pair))
-        if len(couples) >= FEWEST:
-            found += [_counted(pair, goal, couples) for goal in record.objectives]
+        equal_draws = list(_equal_draws(record, pair))
+        if len(equal_draws) >= FEWEST_DRAWS:
+            found += [_count_draws(pair, goal, equal_draws) for goal in record.objectives]
     return found
 
 
-def _couples(record: StudyRecord, pair: ArmPair) -> Iterator[tuple[TrialRecord, TrialRecord]]:
-    """Complete trials of one seed with equal draws, the base's first."""
+def _equal_draws(record: StudyRecord, pair: ArmPair) -> Iterator[tuple[TrialRecord, TrialRecord]]:
+    """Yield the complete trials (base, other) of one seed that drew the same settings."""
     for base, other in zip(pair.base.seeds, pair.other.seeds, strict=True):
-        drawn = {_draw(record, pair.base, trial): trial for trial in base.trials if trial.verdict == "complete"}
+        by_draw = {_draw(record, pair.base, trial): trial for trial in base.trials if trial.verdict == "complete"}
         for trial in other.trials:
-            twin = drawn.get(_draw(record, pair.other, trial))
+            twin = by_draw.get(_draw(record, pair.other, trial))
             if twin is not None and trial.verdict == "complete":
                 yield twin, trial
 
@@ -289,9 +213,92 @@ def _draw(record: StudyRecord, arm: Arm, trial: TrialRecord) -> tuple[tuple[str,
     return tuple((key, trial.params[key]) for key in searched(record, arm.name) if key in trial.params)
 
 
-def _counted(pair: ArmPair, goal: ObjectiveRecord, couples: Sequence[tuple[TrialRecord, TrialRecord]]) -> PairedTrials:
+def _count_draws(
+    pair: ArmPair, goal: ObjectiveRecord, equal_draws: Sequence[tuple[TrialRecord, TrialRecord]]
+) -> PairedTrials:
     sign = 1 if goal.direction == "maximize" else -1
-    gains = [sign * (value(other.metrics, goal.metric) - value(base.metrics, goal.metric)) for base, other in couples]
+    gains = [
+        sign * (metric_value(other.metrics, goal.metric) - metric_value(base.metrics, goal.metric))
+        for base, other in equal_draws
+    ]
     known = [gain for gain in gains if not math.isnan(gain)]
     better, worse = sum(gain > 0 for gain in known), sum(gain < 0 for gain in known)
     return PairedTrials(pair, goal.metric, better, worse, len(known) - better - worse)
+
+
+BOUNDARY = 0.05  # share of a range that counts as its end, on the scale that the search samples
+End = Literal["low", "high"]
+
+
+@dataclass(frozen=True)
+class BoundaryHit:
+    """A setting of an arm's chosen trials at one end of its range; `at`: (seed, trial, value) of each."""
+
+    arm: str
+    key: str
+    end: End
+    searched: str
+    at: tuple[tuple[int, int, Scalar], ...]
+
+    def __str__(self) -> str:
+        seeds = ", ".join(str(seed) for seed, _, _ in self.at)
+        noun = "seed" if len(self.at) == 1 else "seeds"
+        return f"{self.arm} {self.key} at the {self.end} end of {self.searched} ({noun} {seeds})"
+
+
+def boundary_hits(record: StudyRecord, arms: Iterable[Arm]) -> list[BoundaryHit]:
+    """Return the settings at an end of their range, in the order of the arms and of the study's space."""
+    return [
+        BoundaryHit(arm.name, key, end, _describe_range(parameter), at)
+        for arm in arms
+        for key, parameter in searched(record, arm.name).items()
+        for end in get_args(End)
+        if (at := _chosen_at(arm, key, parameter, end))
+    ]
+
+
+def _chosen_at(arm: Arm, key: str, parameter: Parameter, end: End) -> tuple[tuple[int, int, Scalar], ...]:
+    settings = ((seed.seed, seed.chosen.number, seed.chosen.params.get(key)) for seed in arm.seeds if seed.chosen)
+    return tuple((seed, number, value) for seed, number, value in settings if boundary_end(value, parameter) == end)
+
+
+def searched(record: StudyRecord, arm: str) -> dict[str, Parameter]:
+    """Return the study's space with the arm's laid over it; an arm's trials have those parameters that they read."""
+    study = record.study
+    base = {"run": study.get("run", {}), "space": study.get("space", {})}
+    space: Mapping[str, Any] = overlay(base, study.get("compare", {}).get("arms", {}).get(arm, {}))["space"]
+    return {key: _parameter_adapter().validate_python(parameter) for key, parameter in space.items()}
+
+
+@cache
+def _parameter_adapter() -> TypeAdapter[Parameter]:
+    return TypeAdapter(Parameter)
+
+
+def boundary_end(value: Scalar, parameter: Parameter) -> End | None:
+    """Return the end that `value` is at: within `BOUNDARY` of a range, or the least or greatest of three or more
+    numbers. None for any other value: two choices have no inside, words no order, a range of one value no ends."""
+    if not _is_number(value):
+        return None
+    if isinstance(parameter, Choice):
+        numbers = [choice for choice in parameter.choices if _is_number(choice)]
+        if len(parameter.choices) < 3 or len(numbers) < len(parameter.choices):
+            return None
+        return "low" if value == min(numbers) else "high" if value == max(numbers) else None
+    low, high, at = float(parameter.low), float(parameter.high), float(value)
+    if low == high:
+        return None
+    if parameter.log:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    share = (at - low) / (high - low)
+    return "low" if share <= BOUNDARY else "high" if share >= 1 - BOUNDARY else None
+
+
+def _describe_range(parameter: Parameter) -> str:
+    if isinstance(parameter, Choice):
+        return ", ".join(map(format_setting, parameter.choices))
+    return f"{format_setting(parameter.low)} to {format_setting(parameter.high)}{', log' if parameter.log else ''}"
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,7 +1,4 @@
-"""Everything the page says about a comparison, worked out once.
-
-A comparison on a terminal: the paper's columns and the hypervolume, what came out, settings at the edge.
-"""
+"""A comparison as the page shows it, worked out once, and as a terminal shows it."""
 
 from __future__ import annotations
 
@@ -11,19 +8,27 @@ from dataclasses import dataclass
 
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
-from lethe.reporting.comparison.figures import Cost, Strip, arm_charts, cost, strip
+from lethe.reporting.comparison.figures import CostPlot, HypervolumeStrip, arm_charts, cost_plot, hypervolume_strip
 from lethe.reporting.comparison.judgements import (
     BoundaryHit,
     boundary_hits,
-    describe_pair,
+    describe_findings,
+    describe_judgement,
     judgements,
     paired_trials,
-    sentence,
 )
-from lethe.reporting.comparison.tables import ORACLE, ORIGINAL, TableRow, costs, mean, spread, table
+from lethe.reporting.comparison.tables import (
+    ORACLE,
+    ORIGINAL,
+    TableRow,
+    cost_rows,
+    format_mean,
+    format_spread,
+    result_rows,
+)
 from lethe.reporting.curves import Chart
 from lethe.reporting.scales import format_count
-from lethe.reporting.trial_views import by_question
+from lethe.reporting.trial_views import answers_by_question
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -32,18 +37,21 @@ Answers = tuple[Arm | None, str, list[str | None]]
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """`said` in short, then `pairs`, a sentence each. `answers`: who, under which name, said what to each of
-    `questions` (None: not kept)."""
+class ComparisonView:
+    """Everything that the page shows of a comparison.
+
+    `findings` are short sentences, `pairs` one for each pair. `answers`: the arm (None: a model that is not trained),
+    its name and its answer to each of `questions` (None: not kept).
+    """
 
     layout: Layout
     caption: str
-    sentences: list[str]
+    findings: list[str]
     pairs: list[str]
     rows: list[TableRow]
     charts: list[Chart]
-    strip: Strip
-    cost: Cost | None
+    strip: HypervolumeStrip
+    cost: CostPlot | None
     questions: list[Sample]
     answers: list[Answers]
     cost_columns: tuple[Column, ...]
@@ -51,39 +59,39 @@ class Comparison:
     boundary_hits: list[BoundaryHit]
 
 
-def comparison(record: StudyRecord) -> Comparison | None:
-    """None for a plain study."""
-    found = arms(record)
-    if not found:
+def comparison_view(record: StudyRecord) -> ComparisonView | None:
+    """Return the view of a comparison; None for a plain study."""
+    study_arms = arms(record)
+    if not study_arms:
         return None
     layout = layout_of(record)
-    judged = judgements(found, layout.judged)
-    asked = questions(record)
-    return Comparison(
+    judged = judgements(study_arms, layout.judged)
+    questions = example_questions(record)
+    return ComparisonView(
         layout,
-        caption(record, layout),
-        describe_pair(found, judged),
-        [*map(sentence, judged), *map(str, paired_trials(record, found))],
-        table(record, layout.columns),
-        arm_charts(record, found, curves(record, layout)),
-        strip(found),
-        cost(found, *layout.cost) if layout.cost else None,
-        asked,
-        answers(record, found, asked),
+        table_caption(record, layout),
+        describe_findings(study_arms, judged),
+        [*map(describe_judgement, judged), *map(str, paired_trials(record, study_arms))],
+        result_rows(record, layout.columns),
+        arm_charts(record, study_arms, curve_columns(record, layout)),
+        hypervolume_strip(study_arms),
+        cost_plot(study_arms, *layout.cost) if layout.cost else None,
+        questions,
+        example_answers(record, study_arms, questions),
         COSTS,
-        costs(found),
-        boundary_hits(record, found),
+        cost_rows(study_arms),
+        boundary_hits(record, study_arms),
     )
 
 
-def curves(record: StudyRecord, layout: Layout) -> list[Column]:
-    """The paper's, then the objectives."""
+def curve_columns(record: StudyRecord, layout: Layout) -> list[Column]:
+    """Return the columns that are drawn by epoch: the layout's, then the objectives."""
     goals = [Column(goal.metric, goal.metric, better=goal.direction) for goal in record.objectives]
     return [*layout.curves, *(goal for goal in goals if goal.key not in {column.key for column in layout.curves})]
 
 
-def caption(record: StudyRecord, layout: Layout) -> str:
-    """What a row of the table is."""
+def table_caption(record: StudyRecord, layout: Layout) -> str:
+    """Return the sentences that say which trials a row of the table has."""
     count = len(seeds(record))
     over = f"mean ± sample standard deviation over {count} seeds" if count > 1 else "one seed, so there is no spread"
     return (
@@ -93,64 +101,65 @@ def caption(record: StudyRecord, layout: Layout) -> str:
     )
 
 
-def questions(record: StudyRecord) -> list[Sample]:
-    """What is shown as an example: a forget question, and one that should be answered as before."""
-    kept = [*record.start.samples, *(sample for trial in record.trials for sample in trial.samples)]
-    forget = [sample for sample in kept if sample.split == "forget"]
-    others = sorted((s for s in kept if s.split != "forget"), key=lambda sample: sample.split != "world_facts")
+def example_questions(record: StudyRecord) -> list[Sample]:
+    """Return at most two questions: one to forget, and one to answer as before (of world facts where there is one)."""
+    samples = [*record.start.samples, *(sample for trial in record.trials for sample in trial.samples)]
+    forget = [sample for sample in samples if sample.split == "forget"]
+    others = [sample for sample in samples if sample.split != "forget"]
+    others.sort(key=lambda sample: sample.split != "world_facts")
     return forget[:1] + others[:1]
 
 
-def answers(record: StudyRecord, of: list[Arm], asked: list[Sample]) -> list[Answers]:
-    """The start model's first, then the oracle's, then every arm's."""
+def example_answers(record: StudyRecord, arms: list[Arm], questions: list[Sample]) -> list[Answers]:
+    """Return the start model's answers to the questions, then the oracle's, then every arm's."""
     models = [(ORIGINAL, record.start), *([(ORACLE, record.oracle)] if record.oracle else [])]
-    kept: list[tuple[Arm | None, str, tuple[Sample, ...]]] = [(None, name, model.samples) for name, model in models]
-    kept += [(arm, arm.name, next((t.samples for t in arm.chosen if t.samples), ())) for arm in of]
+    samples: list[tuple[Arm | None, str, tuple[Sample, ...]]] = [(None, name, model.samples) for name, model in models]
+    samples += [(arm, arm.name, next((t.samples for t in arm.chosen if t.samples), ())) for arm in arms]
 
-    def describe_pair(samples: tuple[Sample, ...]) -> list[str | None]:
-        return [by_question(samples).get((sample.split, sample.question)) for sample in asked]
+    def answers(of_model: tuple[Sample, ...]) -> list[str | None]:
+        return [answers_by_question(of_model).get((question.split, question.question)) for question in questions]
 
-    return [(arm, name, describe_pair(samples)) for arm, name, samples in kept]
+    return [(arm, name, answers(of_model)) for arm, name, of_model in samples]
 
 
 def print_comparison(record: StudyRecord, console: Console) -> None:
-    """The table, then one line per finding."""
-    found = arms(record)
+    """Print the table, then a line for each finding, pair and setting at an end of its range."""
+    study_arms = arms(record)
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
-    judged = judgements(found, layout_of(record).judged)
-    at_edges = (f"at the edge: {edge}" for edge in boundary_hits(record, found))
+    judged = judgements(study_arms, layout_of(record).judged)
     for line in (
-        *describe_pair(found, judged),
-        *map(sentence, judged),
-        *map(str, paired_trials(record, found)),
-        *at_edges,
+        *describe_findings(study_arms, judged),
+        *map(describe_judgement, judged),
+        *map(str, paired_trials(record, study_arms)),
+        *(f"at the edge: {hit}" for hit in boundary_hits(record, study_arms)),
     ):
         console.print(line, markup=False)
 
 
 def comparison_table(record: StudyRecord, console: Console) -> Table:
-    """Means with spreads; where the terminal is too narrow means alone, then fewer of the paper's last columns."""
+    """Return the widest table that fits the console: means with spreads, else means, else fewer of the paper's last
+    columns; a console that is no terminal fits any."""
     columns = [column for column in layout_of(record).columns if column.group != "ours" or column.key == HYPERVOLUME]
     limit = console.width if console.is_terminal else math.inf
-    smaller = [(False, [*columns[:kept], columns[-1]]) for kept in range(len(columns) - 1, 0, -1)]
-    for spreads, kept in [(True, columns), *smaller]:
-        shown = _table(record, kept, spreads)
-        shown.width = console.measure(shown, options=console.options.update(width=1000)).maximum
-        if shown.width <= limit:
+    narrower = [(False, [*columns[:count], columns[-1]]) for count in range(len(columns) - 1, 0, -1)]
+    for spreads, chosen in [(True, columns), *narrower]:
+        table = _table(record, chosen, spreads)
+        table.width = console.measure(table, options=console.options.update(width=1000)).maximum
+        if table.width <= limit:
             break
-    return shown
+    return table
 
 
 def _table(record: StudyRecord, columns: Sequence[Column], spreads: bool) -> Table:
-    of = f"{'mean ± spread' if spreads else 'means'} over {format_count(len(seeds(record)), 'seed')}"
-    title = f"{record.id}: the arms' chosen trials, {of}"
-    shown = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    shown.add_column("arm")
+    over = f"{'mean ± spread' if spreads else 'means'} over {format_count(len(seeds(record)), 'seed')}"
+    title = f"{record.id}: the arms' chosen trials, {over}"
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("arm")
     for column in columns:
-        shown.add_column("\n".join(f"{column.group} {column.title}".removeprefix("ours ").split()), justify="right")
-    shown.add_column("above\nfloors", justify="right")
-    for row in table(record, columns):
+        table.add_column("\n".join(f"{column.group} {column.title}".removeprefix("ours ").split()), justify="right")
+    table.add_column("above\nfloors", justify="right")
+    for row in result_rows(record, columns):
         cells = zip(row.cells, columns, strict=True)
-        texts = (f"{mean(cell, c)} {spread(cell, c) if spreads else ''}".strip() for cell, c in cells)
-        shown.add_row(row.name, *texts, row.feasible)
-    return shown
+        texts = (f"{format_mean(cell, c)} {format_spread(cell, c) if spreads else ''}".strip() for cell, c in cells)
+        table.add_row(row.name, *texts, row.feasible)
+    return table

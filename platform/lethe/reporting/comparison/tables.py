@@ -1,4 +1,4 @@
-"""The paper's table of a comparison, and what its arms cost, as rows of cells; the former also as CSV."""
+"""Tables of a comparison as rows of cells: the paper's columns by arm, also as CSV, and the costs of each arm."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from itertools import groupby
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import COSTS, Arm, Cell, Column, arms, layout_of, seeds
 from lethe.reporting.scales import format_fixed
-from lethe.reporting.trial_views import value
+from lethe.reporting.trial_views import metric_value
 
 ORIGINAL, ORACLE = "Original", "Oracle"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A model that the study does not train (`arm` is None), or an arm; one cell per column, in its unit."""
+    """An arm, or a model that the study does not train (`arm` is None); one cell per column, in its unit."""
 
     name: str
     cells: tuple[Cell, ...]
@@ -27,72 +27,73 @@ class TableRow:
 
     @property
     def feasible(self) -> str:
-        """`2/3`: of how many seeds the chosen trial is above every floor."""
+        """`2/3`: of how many seeds the chosen trial is above every floor; a dash without an arm."""
         if self.arm is None:
             return "–"
         return f"{sum(trial.feasible for trial in self.arm.chosen)}/{len(self.arm.seeds)}"
 
     @property
     def complete(self) -> str:
-        """`7/9`: how many of its trials were complete."""
-        return f"{len(self.arm.complete)}/{sum(len(each.trials) for each in self.arm.seeds)}" if self.arm else "–"
+        """`7/9`: how many of the arm's trials were complete; a dash without an arm."""
+        return f"{len(self.arm.complete)}/{sum(len(seed.trials) for seed in self.arm.seeds)}" if self.arm else "–"
 
 
-def table(record: StudyRecord, columns: Sequence[Column]) -> list[TableRow]:
-    """The start model, the oracle if there is one, then every arm by its chosen trials."""
+def result_rows(record: StudyRecord, columns: Sequence[Column]) -> list[TableRow]:
+    """Return the rows of start model, oracle (if there is one) and every arm by its chosen trials."""
     models = {ORIGINAL: record.start, ORACLE: record.oracle}
     rows = [
-        TableRow(name, tuple(Cell((value(model.metrics, column.key) * column.factor,)) for column in columns))
+        TableRow(name, tuple(Cell((metric_value(model.metrics, column.key) * column.factor,)) for column in columns))
         for name, model in models.items()
         if model
     ]
-    return rows + [TableRow(arm.name, tuple(map(arm.shown, columns)), arm) for arm in arms(record)]
+    return rows + [TableRow(arm.name, tuple(map(arm.column_cell, columns)), arm) for arm in arms(record)]
 
 
-def costs(of: Iterable[Arm]) -> list[TableRow]:
-    """What a trial of each arm cost, over all its complete trials."""
-    return [
-        TableRow(
-            arm.name, tuple(Cell(tuple(value(t.metrics, c.key) * c.factor for t in arm.complete)) for c in COSTS), arm
-        )
-        for arm in of
-    ]
+def cost_rows(arms: Iterable[Arm]) -> list[TableRow]:
+    """Return a row per arm with the columns `COSTS`; each cell has all complete trials of the arm."""
+    return [TableRow(arm.name, tuple(_trials_cell(arm, column) for column in COSTS), arm) for arm in arms]
 
 
-def groups(columns: Iterable[Column]) -> list[tuple[str, int]]:
-    """Each run of columns under one heading, with its length."""
+def _trials_cell(arm: Arm, column: Column) -> Cell:
+    return Cell(tuple(metric_value(trial.metrics, column.key) * column.factor for trial in arm.complete))
+
+
+def column_groups(columns: Iterable[Column]) -> list[tuple[str, int]]:
+    """Return the heading and the length of each run of columns under one heading."""
     return [(name, len(list(run))) for name, run in groupby(column.group for column in columns)]
 
 
-def mean(cell: Cell, column: Column) -> str:
-    """A dash where there is no number."""
+def format_mean(cell: Cell, column: Column) -> str:
+    """Return the cell's mean with the column's decimals; a dash without a number."""
     return format_fixed(cell.mean, column.decimals)
 
 
-def spread(cell: Cell, column: Column) -> str:
-    """`± 0.012`; empty with one number."""
+def format_spread(cell: Cell, column: Column) -> str:
+    """Return the cell's spread as `± 0.012`; empty where there is none."""
     return "" if cell.spread is None else f"± {format_fixed(cell.spread, column.decimals)}"
 
 
-def each(cell: Cell, column: Column) -> str:
-    """Every seed's number."""
+def format_values(cell: Cell, column: Column) -> str:
+    """Return the number of every seed, joined by commas."""
     return ", ".join(format_fixed(number, column.decimals) for number in cell.values)
 
 
 def comparison_csv(record: StudyRecord) -> str:
-    """One row per row and column of the table: mean, spread and each seed's number, as they were measured (shares,
-    not percent). Empty where there is no number."""
+    """Return comparison.csv: a line per row and column of the table with mean, spread and each seed's number.
+
+    Numbers are as measured (shares, not percent); a field is empty where there is no number.
+    """
     columns = [replace(column, factor=1.0) for column in layout_of(record).columns]
     file = StringIO()
-    rows = csv.writer(file, lineterminator="\n")
-    rows.writerow(["row", "group", "metric", "mean", "spread", "seeds", *(f"seed_{seed}" for seed in seeds(record))])
-    for row in table(record, columns):
+    lines = csv.writer(file, lineterminator="\n")
+    lines.writerow(["row", "group", "metric", "mean", "spread", "seeds", *(f"seed_{seed}" for seed in seeds(record))])
+    for row in result_rows(record, columns):
         for column, cell in zip(columns, row.cells, strict=True):
-            told = [_blank(cell.mean), cell.spread, len(cell.known) if row.arm else None]
+            summary = [_none_for_nan(cell.mean), cell.spread, len(cell.known) if row.arm else None]
             by_seed = cell.values if row.arm else [math.nan] * len(seeds(record))
-            rows.writerow([row.name, column.group, column.key, *told, *map(_blank, by_seed)])
+            lines.writerow([row.name, column.group, column.key, *summary, *map(_none_for_nan, by_seed)])
     return file.getvalue()
 
 
-def _blank(number: float) -> float | None:
+def _none_for_nan(number: float) -> float | None:
     return None if math.isnan(number) else number

@@ -1,15 +1,17 @@
-"""What a scaling study leaves behind: plain values for the report, the tracker and `--resume`."""
+"""Records of a scaling study: plain values for its report, the tracker and `--resume`."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from lethe.records import Record, TrialRecord
-from lethe.scaling.law_fitting import Form
+from pydantic import Field
+
+Form = Literal["power", "linear", "offset"]  # of a law y = c + a x^b: c = 0, b = 1, both free
 
 
 class Estimate(Record):
-    """A value of a law with its 90 % interval."""
+    """A value at `x` with its 90 % interval."""
 
     x: float
     value: float
@@ -18,10 +20,10 @@ class Estimate(Record):
 
 
 class LawRecord(Record):
-    """A law, the points that it was fitted to and the one that it was judged on.
+    """A law, the points that it was fitted to and the point that it was judged on.
 
     `x`, `y` are the points with `low`, `high` of their medians; `held_out` is the estimate for the largest x by a fit
-    that has not seen it, `measured` what was measured there; `exponent` is of the fit to all points, with interval.
+    that has not seen it, `measured` the measurement there; `exponent` is of the fit to all points, with interval.
     `errors`: mean absolute error of log y by form, sizes left out in turn. `curve` is for drawing.
     """
 
@@ -49,19 +51,19 @@ class LawRecord(Record):
 
     @property
     def error(self) -> float:
-        """Of the held-out prediction, relative to what was measured."""
+        """Relative error of the held-out prediction: 0.1 is 10 % too high."""
         return self.held_out.value / self.measured - 1
 
     @property
     def covered(self) -> bool:
-        """Whether the held-out interval holds what was measured."""
+        """True where the held-out interval contains the measurement."""
         return self.held_out.low <= self.measured <= self.held_out.high
 
 
 class ParallelRecord(Record):
-    """Speed with more workers under one ZeRO stage. `strong`: equal rows; `weak`: as many times the rows.
+    """Speed with more workers under one ZeRO stage. `kind`: `strong` (equal rows) or `weak` (as many times the rows).
 
-    `serial` is Amdahl's share that more workers do not shorten, for weak scaling Gustafson's.
+    `serial` is Amdahl's share of a step that more workers do not shorten, for weak scaling Gustafson's.
     """
 
     kind: str
@@ -75,7 +77,7 @@ class ParallelRecord(Record):
 
 
 class SearchRecord(Record):
-    """One search: its trials (numbers), what it cost and what it found."""
+    """One search of a scaling study: its trials (numbers), its cost and its result."""
 
     size: str
     arm: str
@@ -121,7 +123,7 @@ class ScalingRecord(Record):
     laws: tuple[LawRecord, ...] = ()
     parallel: tuple[ParallelRecord, ...] = ()
     transfer: tuple[TransferRecord, ...] = ()
-    plans: dict[str, str] = {}
+    plans: dict[str, str] = Field(default_factory=dict)
     began: float = 0.0
     ended: float = 0.0
     interrupted: bool = False

@@ -1,4 +1,4 @@
-"""In a worker: the steps of one point, timed one by one; payloads in, numbers out."""
+"""The measurement of a timed point in a worker: its steps one by one, then the memory of one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,11 @@ MIB = 2**20
 
 
 def run_cost_point(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:
-    """`payload`: recipe, assets, steps. The last report has medians as numbers and every step in `steps`."""
+    """Time the point of `payload` (recipe, assets, steps); every rank calls this.
+
+    Returns the final report: medians as numbers and every step in `steps`, or a verdict with its reason where the
+    point cannot run. With several ranks such an error is raised instead.
+    """
     recipe = Recipe.model_validate(payload["recipe"])
     began = time.perf_counter()
     try:
@@ -73,7 +77,10 @@ class Timed:
         self.traffic = Traffic()
 
     def measure(self, steps: int) -> dict[str, Any]:
-        """Warm-up, the steps, refreshes of Sophia's Hessian, then one step under the tracker of tensors."""
+        """Time warm-up steps (not counted), `steps` steps and refreshes of the Hessian, then count one step's tensors.
+
+        Returns medians, the memory model's predictions, and every step's numbers in `steps`.
+        """
         device, precision = self.recipe.engine.device, self.recipe.engine.precision
         plan = list(islice(self._plan(), WARM_UP + steps))
         rates = [matrix_rate(device, precision)]
@@ -87,7 +94,7 @@ class Timed:
         values = summary(done, refreshes, getattr(self.recipe.optimizer, "hessian_interval", 0))
         return {
             **values,
-            **self._against_the_model(plan[WARM_UP:], values, statistics.median(rates)),
+            **self._model_predictions(plan[WARM_UP:], values, statistics.median(rates)),
             "step_tensors_mb": max(self.ranks.gather(tracker.peak)) / MIB,
             "peak_memory_mb": max(self.ranks.gather(peak_mb(device))),
             "matrix_rate": statistics.median(rates),
@@ -97,7 +104,8 @@ class Timed:
 
     @property
     def parameters(self) -> int:
-        """Of the model without adapters; stage 3 has left whole tensors only in the start model."""
+        """Number of weights of the model without adapters."""
+        # Of the start model: stage 3 has left whole tensors nowhere else.
         return sum(p.numel() for p in self.context.start.parameters())
 
     @property
@@ -113,7 +121,7 @@ class Timed:
                 yield Step(1, step.number, step.pairs, step.ends_epoch)
 
     def _timed(self, step: Step, *, refresh: bool = False) -> dict[str, float]:
-        """Wall-clock and CPU seconds of one step or refresh, and the seconds that it spent in collectives."""
+        """Run one step or refresh; return its wall-clock, CPU and collective seconds, collective bytes and tokens."""
         wait = torch.cuda.synchronize if self.recipe.engine.device == "cuda" else lambda: None
         if self.ranks.world > 1:
             dist.barrier()
@@ -138,16 +146,16 @@ class Timed:
     def _step(self, step: Step) -> None:
         self.stepper.step(step, self.recipe.optimizer.learning_rate)
 
-    def _against_the_model(self, steps: list[Step], values: dict[str, float], rate: float) -> dict[str, float]:
-        """FLOPs, utilisation and what the memory model says, for shapes that it knows."""
+    def _model_predictions(self, steps: list[Step], values: dict[str, float], rate: float) -> dict[str, float]:
+        """Return FLOPs, utilisation and the memory model's predictions; empty for a shape that it does not know."""
         if self.shape is None:
             return {}
         layout = Layout.of(self.recipe)
         flops = statistics.median(step_flops(self.shape, self._batch([step]), layout.rank) for step in steps)
-        mine = [s for step in steps for s in self._micro(step)]
+        own = [s for step in steps for s in self._own_micro_batches(step)]
         seconds = values["step_seconds" if self.recipe.engine.device == "cuda" else "step_cpu_seconds"]
-        predicted = peak(self.shape, layout, max((self._batch([s]) for s in mine), key=lambda b: b.padded))
-        last = peak(self.shape, layout, max((self._batch([s]) for s in self._micro(steps[-1])), key=lambda b: b.padded))
+        predicted = peak(self.shape, layout, self._largest_batch(own))
+        last = peak(self.shape, layout, self._largest_batch(self._own_micro_batches(steps[-1])))
         return {
             "flops": flops,
             "utilisation": flops / self.ranks.world / seconds / rate,
@@ -156,12 +164,15 @@ class Timed:
             "predicted_peak_mb": predicted.total / MIB,
         }
 
-    def _micro(self, step: Step) -> list[Step]:
+    def _largest_batch(self, micro_batches: list[Step]) -> BatchShape:
+        return max((self._batch([micro]) for micro in micro_batches), key=lambda batch: batch.padded)
+
+    def _own_micro_batches(self, step: Step) -> list[Step]:
         parts = micro_batches(step, self.ranks.rank, self.engine.world, self.engine.accumulation)
         return [Step(step.epoch, step.number, part, False) for part in parts if part]
 
     def _batch(self, steps: list[Step]) -> BatchShape:
-        """What these steps put through the trained model."""
+        """Return the shape of the rows that these steps put through the trained model."""
         kinds = self.stepper.loss.trains_on
         rows = [
             row for step in steps for kind in kinds for _, row in self.stepper.rows.of(kind, step.pairs, step.epoch)
@@ -172,7 +183,7 @@ class Timed:
 
 
 def summary(steps: list[dict[str, float]], refreshes: list[dict[str, float]], interval: int) -> dict[str, float]:
-    """Medians over steps; a refresh is spread over the steps between two of them."""
+    """Return medians over steps; a refresh's median is spread over the `interval` steps between two refreshes."""
 
     def median(key: str, of: list[dict[str, float]]) -> float:
         return statistics.median(step[key] for step in of)

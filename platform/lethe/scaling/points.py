@@ -1,6 +1,6 @@
-"""Models that have only a shape: what a step costs does not depend on what the weights are worth.
+"""The timed points of a scaling study, and the untrained models that they run on: a step costs the same with them.
 
-The timed points of a scaling study, one after the other on a warm group: two at once would time each other.
+Points run one after the other on a warm group, since two at once would time each other.
 """
 
 from __future__ import annotations
@@ -28,25 +28,27 @@ from lethe.study.recorder import numbers, read_result, write_result
 from lethe.tracking.tracker import Tracker
 from lethe.unlearning.requests import Assets
 
-RECIPE = 1
+MODEL_VERSION = 1  # raise it when a change of the code makes other untrained models
 
 
-def shaped(benchmark: Benchmark, model: AnyModel) -> Path:
-    """A folder with a model of this shape and the benchmark's tokenizer: random weights of the embedded family, cached;
-    a model that the user brings as it is."""
+def untrained_model(benchmark: Benchmark, model: AnyModel) -> Path:
+    """Return the folder of a model to time, with the benchmark's tokenizer.
+
+    A model of the embedded family gets random weights and is cached; a model that the user brings is taken as it is.
+    """
     if not isinstance(model, EmbeddedModel):
         folder = model_folder(model.path, "model.path")
         return share_with_nodes(folder, "models", model_digest(folder), PARTS)
     texts = [text for row in training_rows(benchmark, include_forget=True) for text in (row.question, row.answer)]
-    content = canonical_json([RECIPE, model.model_dump(mode="json"), texts])
+    content = canonical_json([MODEL_VERSION, model.model_dump(mode="json"), texts])
     folder = home() / "models" / f"untrained-{short_digest(content)}"
     if not ensure_local(folder):
         with atomic_folder(folder) as fresh:
-            _write(model, texts, fresh)
+            _write_untrained(model, texts, fresh)
     return folder
 
 
-def _write(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
+def _write_untrained(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
     import torch
     from lethe.models.pretraining import new_model, save
 
@@ -58,36 +60,39 @@ def _write(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
 
 
 def count_parameters(folder: Path) -> float:
-    """Elements of all tensors in a model's folder, read off their headers."""
+    """Return the number of elements of all safetensors in a model's folder, read off their headers."""
     from safetensors import safe_open
 
     total = 0
     for path in folder.glob("*.safetensors"):
         with safe_open(path, "pt") as tensors:
-            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118  # safe_open is no mapping
     return float(total)
 
 
 ENTRY = "lethe.scaling.measure:run_cost_point"
-MEASURE = 1  # raise it when a change of the measurement makes earlier results incomparable
+MEASUREMENT_VERSION = 1  # raise it when a change of the measurement makes earlier results incomparable
 
 
 def run_point(
     number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
 ) -> tuple[TrialRecord, bool]:
-    """The result, and whether it was measured now: what lies in `folder` is answered, not measured again."""
+    """Return the point's result, and whether it was measured now: a result that lies in `folder` is not measured again.
+
+    The tracker gets it under `number` in either case.
+    """
     stored = read_result(folder / _digest(point, assets, steps))
     if stored:
         result = stored.model_copy(update={"number": number})
         tracker.trial_began(number, result.run, result.params)
     else:
-        result = _run(number, point, assets, steps, pool, tracker, folder)
+        result = _measure(number, point, assets, steps, pool, tracker, folder)
     tracker.trial_ended(result)
     return result, stored is None
 
 
-def line(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
-    """What a person sees of it."""
+def describe_point(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
+    """Return the terminal's line of a point; without `fresh` it says that the result is from disk."""
     where = f"{point.size:<6} {point.arm:<8} {point.rows:>2} rows  {point.workers} x stage {point.stage}"
     m = result.metrics
     if result.verdict != "complete":
@@ -98,12 +103,12 @@ def line(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
 
 
 def _digest(point: CostPoint, assets: Assets, steps: int) -> str:
-    """Names a point by all that its result depends on."""
+    """Return the digest of everything that the point's result depends on."""
     recipe = point.recipe.model_dump(mode="json")
-    return short_digest(canonical_json([MEASURE, recipe, assets.data_digest, assets.model_digest, steps]))
+    return short_digest(canonical_json([MEASUREMENT_VERSION, recipe, assets.data_digest, assets.model_digest, steps]))
 
 
-def _run(
+def _measure(
     number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
 ) -> TrialRecord:
     run = _digest(point, assets, steps)

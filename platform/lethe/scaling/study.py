@@ -20,9 +20,9 @@ from lethe.reporting.console import Console
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
 from lethe.scaling.laws import laws, parallel, setting_laws
 from lethe.scaling.plan import plans
-from lethe.scaling.points import count_parameters, line, run_point, shaped
-from lethe.scaling_records import ScalingRecord, TransferRecord
+from lethe.scaling.points import count_parameters, describe_point, run_point, untrained_model
 from lethe.scaling.transfer import Searched, moved, plan_move, searched
+from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered
 from lethe.study.preparation import Prepared, prepare
@@ -97,14 +97,14 @@ class Study:
                 pool = session.pool()
             result, fresh = run_point(self._number(), point, assets, steps, pool, self.tracker, folder)
             self.points.append(result)
-            self.console.say(line(point, result, fresh))
+            self.console.say(describe_point(point, result, fresh))
 
     def _number(self, count: int = 1) -> int:
         self._next += count
         return self._next - count
 
     def _assets(self, model: AnyModel) -> Assets:
-        start = shaped(self._benchmark, model)
+        start = untrained_model(self._benchmark, model)
         return Assets(
             benchmark=absolute(self.study.benchmark, self._benchmark.digest),
             data_digest=self._benchmark.digest,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from lethe.storage import lease
-from lethe.storage.lease import Lease
+from lethe.storage.lease import StudyLease
 from lethe.storage.object_store import ObjectStore, parse_address
 
 NAME = "studies/x/lease"
@@ -23,8 +23,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     return ObjectStore(parse_address(tmp_path.as_uri(), "LETHE_HOME"))
 
 
-def ask(store: ObjectStore, lost: list[str] | None = None) -> Lease:
-    return Lease(store, NAME, lambda: (lost if lost is not None else []).append("lost"))
+def ask(store: ObjectStore, lost: list[str] | None = None) -> StudyLease:
+    return StudyLease(store, NAME, lambda: (lost if lost is not None else []).append("lost"))
 
 
 def leave(store: ObjectStore, machine: str, pid: int) -> None:

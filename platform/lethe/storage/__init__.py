@@ -1,1 +1,1 @@
-"""Files and folders under `LETHE_HOME`, on a disk or in an object store."""
+"""Files and folders under `LETHE_HOME`, which is a folder or the address of an object store."""

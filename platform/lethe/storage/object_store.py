@@ -1,6 +1,7 @@
-"""Addresses of objects: s3://bucket/folder, gs://bucket/folder, file:///folder; credentials are the environment's.
+"""Files and folders as objects of a store, through pyarrow: s3://bucket/folder, gs://bucket/folder, file:///folder.
 
-Files and folders as objects under one address. An object appears whole; a folder counts once its manifest is there.
+Credentials are the environment's. An object appears complete or not at all. A folder is a set of objects with a
+manifest, written last: without a manifest that all of its objects agree with, the folder does not count.
 """
 
 from __future__ import annotations
@@ -25,21 +26,24 @@ from lethe.storage.paths import atomic_file
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem
 
-
 SCHEMES = ("s3", "gs", "file")
 CONNECT_S, REQUEST_S = 5.0, 60.0
+PROBE = ".lethe-writes-here"  # stays: credentials that may write need not be allowed to delete
+MANIFEST = ".lethe-whole"  # JSON: the folder's files and their sizes in bytes
+CHUNK_BYTES = 16 << 20
+THREADS = 8
 
 
 @dataclass(frozen=True)
 class Address:
-    """`url` as it may be shown, without a slash at its end; `folder` as the file system of `scheme` knows it."""
+    """`url` has no password and no slash at its end; `folder` is the path that the file system of `scheme` takes."""
 
     url: str
     scheme: str
     folder: str
 
     def open(self) -> FileSystem:
-        """The file system, which has not connected yet."""
+        """Return pyarrow's file system for the address, which has not connected yet."""
         from pyarrow import fs
 
         if self.scheme == "file":
@@ -48,7 +52,7 @@ class Address:
             from datetime import timedelta
 
             return fs.GcsFileSystem(retry_time_limit=timedelta(seconds=REQUEST_S))
-        # pyarrow takes keys and region from the environment as other clients do, the endpoint not.
+        # pyarrow takes keys and region from the environment as other clients do, but not the endpoint.
         endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
         return fs.S3FileSystem(
             endpoint_override=endpoint,
@@ -59,7 +63,8 @@ class Address:
 
 
 def parse_address(url: str, key: str) -> Address:
-    """Raises BadInput, which calls the address `key`, for one that is none or has credentials in it."""
+    """Parse the address `url`, given by the setting `key`. Raises UserError for an unknown scheme, a missing bucket or
+    folder, and credentials or options inside of the address."""
     shown = without_password(url).rstrip("/")
     try:
         parts = urlsplit(url)
@@ -76,15 +81,10 @@ def parse_address(url: str, key: str) -> Address:
     return Address(shown, parts.scheme, (parts.netloc + unquote(parts.path)).rstrip("/"))
 
 
-PROBE = ".lethe-writes-here"  # stays: what may write need not be allowed to delete
-MANIFEST = ".lethe-whole"  # in a folder, written last: its files and their bytes
-CHUNK_BYTES = 16 << 20
-THREADS = 8
-
-
 @dataclass(frozen=True)
 class ObjectInfo:
-    """An object: its name below the address, bytes, and when it was written, in the store's seconds since 1970."""
+    """An object's name below the store's address, its size in bytes, and when it was written, in seconds since 1970 by
+    the store's clock."""
 
     name: str
     bytes: int
@@ -93,24 +93,28 @@ class ObjectInfo:
 
 @dataclass(frozen=True)
 class ObjectStore:
-    """Names are relative to the address, with slashes. Whatever the store does not do is an Unreachable, an OSError."""
+    """The objects below one address; names are relative to it, with slashes.
+
+    Every method raises StoreUnreachableError, an OSError, where the store does not do what it was asked; a full disk
+    and a missing file stay the OSErrors that they are.
+    """
 
     address: Address
 
     @cached_property
     def files(self) -> FileSystem:
-        """Opened once per process."""
+        """Pyarrow's file system, opened once per process."""
         return self.address.open()
 
     def check(self, key: str) -> None:
-        """Raises BadInput, within seconds, unless a file can be written there."""
+        """Raise UserError, within seconds and naming the setting `key`, unless a file can be written to the store."""
         try:
             self.put(PROBE, b"lethe")
         except OSError as error:
             raise UserError(f"{key} {self.address.url}: cannot write there: {error_text(error)}") from None
 
     @contextmanager
-    def _asked(self) -> Iterator[None]:
+    def _translate_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -118,96 +122,101 @@ class ObjectStore:
                 raise
             raise StoreUnreachableError(f"{self.address.url}: {first_line(error)}") from error
 
-    # One object
+    # Single objects
 
     def put(self, name: str, content: bytes | Path) -> None:
-        """Write or replace an object, in a thread: an interrupted stream would publish what it has so far."""
+        """Write the object `name`, or replace it, with `content` or the content of that file."""
+        # In a thread: a KeyboardInterrupt here would close the stream, which publishes what it has so far.
         run_parallel(lambda _: self._put(name, content), [name])
 
     def _put(self, name: str, content: bytes | Path) -> None:
         path = self._path(name)
-        with self._asked(), content.open("rb") if isinstance(content, Path) else BytesIO(content) as stream:
+        with self._translate_errors(), content.open("rb") if isinstance(content, Path) else BytesIO(content) as stream:
             self._write(path, stream)
             given, stored = stream.tell(), self.files.get_file_info(path).size
             if stored != given:
                 raise OSError(f"of the {given} bytes of {name} the store has made {stored}")
 
     def _write(self, path: str, content: BinaryIO) -> None:
-        folder = self.address.scheme == "file"  # where nothing is whole by itself
-        with atomic_file(Path(path)) if folder else self.files.open_output_stream(path) as stream:
+        local = self.address.scheme == "file"  # on a disk a file is not atomic by itself
+        with atomic_file(Path(path)) if local else self.files.open_output_stream(path) as stream:
             shutil.copyfileobj(content, stream, CHUNK_BYTES)
 
     def read(self, name: str) -> bytes | None:
-        """An object's content, None where there is none."""
+        """Return the content of the object `name`, None where it does not exist."""
         try:
-            with self._asked(), self.files.open_input_stream(self._path(name)) as stream:
+            with self._translate_errors(), self.files.open_input_stream(self._path(name)) as stream:
                 return bytes(stream.read())
         except FileNotFoundError:
             return None
 
     def fetch(self, name: str, target: Path) -> None:
-        """An object as the file `target`, which is not whole while this runs."""
-        with self._asked(), self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
+        """Write the content of the object `name` to the file `target`, which is incomplete while this runs. Raises
+        FileNotFoundError where the object does not exist."""
+        with self._translate_errors(), self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
             shutil.copyfileobj(stream, file, CHUNK_BYTES)
 
     def info(self, name: str) -> ObjectInfo | None:
-        """The object of exactly this name, if there is one."""
-        with self._asked():
-            found = self.files.get_file_info(self._path(name))
-        return self._found(found) if found.is_file else None
+        """Return size and time of the object `name`, None where there is none of exactly this name."""
+        with self._translate_errors():
+            info = self.files.get_file_info(self._path(name))
+        return self._object_info(info) if info.is_file else None
 
-    # Many
+    # Folders
 
     def list_objects(self, name: str = "") -> list[ObjectInfo]:
-        """Every object in a folder and its folders."""
-        return [self._found(info) for info in self._infos(name, recursive=True) if info.is_file]
+        """Return every object below the folder `name`, at any depth; with no name, all objects of the store."""
+        return [self._object_info(info) for info in self._infos(name, recursive=True) if info.is_file]
 
     def list_names(self, name: str) -> list[str]:
-        """What is directly in a folder: names of files and folders."""
+        """Return the names, without their folder, of the files and folders directly in the folder `name`."""
         return [info.base_name for info in self._infos(name, recursive=False)]
 
     def put_folder(self, folder: Path, name: str) -> None:
-        """A folder with all that is in it; links are followed."""
+        """Write all files below the local `folder` and a manifest as the folder `name`; links are followed."""
         paths = sorted(path for path in folder.rglob("*") if path.is_file())
         self.put_files({str(path.relative_to(folder)): path for path in paths}, name)
 
     def put_files(self, files: dict[str, Path], name: str) -> None:
-        """A folder made of these files, by their names in it."""
+        """Write local files, keyed by their names in the folder, and a manifest as the folder `name`."""
         run_parallel(lambda part: self.put(f"{name}/{part}", files[part]), files)
-        self.put(f"{name}/{MANIFEST}", json.dumps({part: path.stat().st_size for part, path in files.items()}).encode())
+        sizes = {part: path.stat().st_size for part, path in files.items()}
+        self.put(f"{name}/{MANIFEST}", json.dumps(sizes).encode())
 
     def fetch_folder(self, name: str, target: Path) -> bool:
-        """Fill the folder `target`; False where the store has no such folder, or one that is not whole."""
-        raw = self.read(f"{name}/{MANIFEST}")
-        if raw is None:
+        """Fetch the folder `name` into the local folder `target`. Returns False, and fetches nothing, where the store
+        has no such folder or not all that its manifest lists."""
+        manifest = self.read(f"{name}/{MANIFEST}")
+        if manifest is None:
             return False
-        found = {each.name.removeprefix(f"{name}/"): each.bytes for each in self.list_objects(name)}
-        if any(found.get(part) != size for part, size in json.loads(raw).items()):
+        sizes = {info.name.removeprefix(f"{name}/"): info.bytes for info in self.list_objects(name)}
+        if any(sizes.get(part) != size for part, size in json.loads(manifest).items()):
             return False
-        found.pop(MANIFEST)
+        sizes.pop(MANIFEST)
         target.mkdir(parents=True, exist_ok=True)
-        self.fetch_files({f"{name}/{part}": target / part for part in found})
+        self.fetch_files({f"{name}/{part}": target / part for part in sizes})
         return True
 
-    def fetch_files(self, wanted: dict[str, Path]) -> None:
-        """These objects as files."""
-        for folder in {path.parent for path in wanted.values()}:
+    def fetch_files(self, targets: dict[str, Path]) -> None:
+        """Fetch objects, keyed by name, into the local files `targets`, whose folders are created."""
+        for folder in {path.parent for path in targets.values()}:
             folder.mkdir(parents=True, exist_ok=True)
-        run_parallel(lambda name: self.fetch(name, wanted[name]), wanted)
+        run_parallel(lambda name: self.fetch(name, targets[name]), targets)
 
     def remove(self, name: str) -> None:
-        """An object, or a folder with all that is in it. What is not there stays so."""
+        """Remove the object `name`, or every object of the folder `name`. Does nothing where neither exists."""
         if self.info(name):
             self._delete(name)
-        elif found := self.list_objects(name):
-            parts = [each.name for each in found]
+        elif infos := self.list_objects(name):
+            parts = [info.name for info in infos]
             if f"{name}/{MANIFEST}" in parts:
-                self._delete(f"{name}/{MANIFEST}")  # first: what is half removed does not count
+                self._delete(f"{name}/{MANIFEST}")  # first: a folder that is half removed does not count
             self._delete(name, *parts)
 
     def _delete(self, name: str, *parts: str) -> None:
-        """A file, or a folder of these `parts`. pyarrow then makes a marker for the folder above, which a server may
-        refuse: what counts is that they are gone."""
+        """Delete the object `name`, or with `parts` the folder of these objects."""
+        # After a deletion pyarrow writes a marker for the parent folder, which a server may refuse. So an error counts
+        # only if something is left.
         try:
             if parts:
                 self.files.delete_dir(self._path(name))
@@ -222,27 +231,31 @@ class ObjectStore:
     def _infos(self, name: str, recursive: bool) -> list[FileInfo]:
         from pyarrow.fs import FileSelector
 
-        with self._asked():
-            return self.files.get_file_info(FileSelector(self._path(name), recursive=recursive, allow_not_found=True))
+        with self._translate_errors():
+            selector = FileSelector(self._path(name), recursive=recursive, allow_not_found=True)
+            infos: list[FileInfo] = self.files.get_file_info(selector)
+            return infos
 
     def _path(self, name: str) -> str:
         return f"{self.address.folder}/{name}" if name else self.address.folder
 
-    def _found(self, info: FileInfo) -> ObjectInfo:
+    def _object_info(self, info: FileInfo) -> ObjectInfo:
         return ObjectInfo(info.path.removeprefix(f"{self.address.folder}/"), info.size, info.mtime_ns / 1e9)
 
 
 def first_line(error: BaseException) -> str:
-    """What a file system's error says: on one line, without the request's id at its end."""
+    """Return the first line of an error's message, at most 300 characters, without the request id that object stores
+    append; the error's type where the message is empty."""
     return (str(error).splitlines() or [type(error).__name__])[0].partition(" (Request ID")[0][:300]
 
 
 def error_text(error: OSError) -> str:
-    """Without the address, which whoever says it names itself."""
+    """Return the first line of a store's error without the store's address, which the caller's message names itself."""
     return first_line(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
 def run_parallel(call: Callable[[str], None], names: Iterable[str]) -> None:
-    """Some calls side by side: each waits for the network."""
+    """Call `call` with each of `names` in `THREADS` threads, since each call waits for the network; raise the first
+    error of any of them."""
     with ThreadPoolExecutor(THREADS) as threads:
         list(threads.map(call, names))

@@ -1,7 +1,8 @@
-"""Where lethe keeps things, and how a file or folder appears whole or not at all.
+"""The storage root, and writing files and folders atomically: they appear complete or not at all.
 
-LETHE_HOME is a folder that every node sees, or an address of objects. With an address, what lies under `home()` is this
-node's copy, and whatever is written here goes there, too; `copies` has the other ways between the two.
+`LETHE_HOME` is a folder that every node sees, or the address of an object store. With an address, `home()` is this
+node's local copy, and the functions here that write below it also write to the store; `lethe.storage.replica` has the
+other operations between the two.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from lethe.config.base import short_digest
 from lethe.errors import DISK_FULL_ERRNOS, UserError
 
 if TYPE_CHECKING:
@@ -24,39 +26,39 @@ ROOT_VARIABLE = "LETHE_HOME"
 
 
 def root() -> str:
-    """The storage root: $LETHE_HOME, else ~/.lethe; a whole path, or an address."""
+    """Return the storage root: $LETHE_HOME, else ~/.lethe; an absolute path, or an address with `://`."""
     given = os.environ.get(ROOT_VARIABLE) or str(Path.home() / ".lethe")
     return given if "://" in given else str(Path(given).expanduser().resolve())
 
 
 def store() -> ObjectStore | None:
-    """The objects at the storage root; None where it is a folder. BadInput for an address that is none."""
+    """Return the object store at the storage root, None where the root is a folder. Raises UserError for an address
+    that cannot be parsed."""
     return store_at(root())
 
 
 @lru_cache
 def store_at(where: str) -> ObjectStore | None:
-    """The objects at an address; None for a folder."""
+    """Return the object store at the address `where`, None where it is a folder's path."""
     if "://" not in where:
         return None
-    from lethe.storage.object_store import ObjectStore, parse_address
+    from lethe.storage.object_store import ObjectStore, parse_address  # that module needs this one
 
     return ObjectStore(parse_address(where, ROOT_VARIABLE))
 
 
 def home() -> Path:
-    """The storage root as a folder, absolute, not created here: for an address its copy on this node, which is in
-    $LETHE_SCRATCH or else in ~/.cache/lethe."""
+    """Return the storage root as an absolute folder, which is not created here. For an address it is this node's local
+    copy, below $LETHE_SCRATCH or else ~/.cache/lethe."""
     if (objects := store()) is None:
         return Path(root())
-    from lethe.config.base import short_digest
-
     scratch = os.environ.get("LETHE_SCRATCH") or Path.home() / ".cache" / "lethe"
     return Path(scratch).expanduser().resolve() / short_digest(objects.address.url)
 
 
 def object_of(path: Path) -> tuple[ObjectStore, str] | None:
-    """The store and a path's name in it; None for what is in no store, and for hidden files, which are the node's."""
+    """Return the object store and the name that `path` has in it. None where the storage root is a folder, for a path
+    outside of `home()`, and for hidden files and folders, which never leave their node."""
     objects = store()
     if objects is None or not path.is_relative_to(home()):
         return None
@@ -64,21 +66,22 @@ def object_of(path: Path) -> tuple[ObjectStore, str] | None:
     return None if any(part[0] == "." for part in below.parts) else (objects, below.as_posix())
 
 
-def require_database(key: str, mend: str) -> None:
-    """Raises BadInput where the storage root holds objects only: `key` then has to name a database."""
+def require_database(key: str, remedy: str) -> None:
+    """Raise UserError where the storage root is an object store, which holds no databases: the setting `key` then has
+    to name one, as `remedy` says in words."""
     if store():
-        raise UserError(f"{key}: LETHE_HOME={root()} holds objects and no databases: {mend}")
+        raise UserError(f"{key}: LETHE_HOME={root()} holds objects and no databases: {remedy}")
 
 
 def check_root() -> None:
-    """Raises BadInput where nothing can be written to the storage root."""
+    """Raise UserError unless the storage root, and with an address its local copy, can be written to."""
     ensure_writable(home())
     if objects := store():
         objects.check(ROOT_VARIABLE)
 
 
 def ensure_writable(folder: Path) -> Path:
-    """The folder, made if need be, as a whole path; BadInput where nothing can be written in it."""
+    """Create `folder` if need be and return it as an absolute path. Raises UserError where it cannot be written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -88,19 +91,22 @@ def ensure_writable(folder: Path) -> Path:
     return folder.resolve()
 
 
-def _refused(folder: Path, error: OSError) -> Exception:
-    """A folder that cannot be written is the user's mistake, a disk that is full is nobody's."""
+def _write_error(folder: Path, error: OSError) -> Exception:
+    """Return the error to raise for `folder`: a UserError, but `error` itself where the disk is full, which is no
+    mistake of the user."""
     return error if error.errno in DISK_FULL_ERRNOS else UserError(f"cannot write to {folder}: {error.strerror}")
 
 
 @contextmanager
 def atomic_folder(target: Path) -> Iterator[Path]:
-    """A temporary sibling that becomes `target` on success; a target that appeared meanwhile is kept."""
+    """Yield a temporary folder beside `target`, which is renamed to `target`, and copied to the object store if there
+    is one, when the block succeeds. A `target` that has appeared meanwhile is kept. Raises UserError where nothing can
+    be written."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
-        raise _refused(target.parent, error) from None
+        raise _write_error(target.parent, error) from None
     try:
         temporary.chmod(0o755)
         yield temporary
@@ -117,13 +123,14 @@ def atomic_folder(target: Path) -> Iterator[Path]:
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:
-    """Write a file, whole or not at all."""
+    """Write `content` to the file `path` atomically, and to the object store if there is one. Raises UserError where
+    nothing can be written."""
     raw = content.encode() if isinstance(content, str) else content
     with ExitStack() as stack:
         try:
             file = stack.enter_context(atomic_file(path))
         except OSError as error:
-            raise _refused(path.parent, error) from None
+            raise _write_error(path.parent, error) from None
         file.write(raw)
         if at := object_of(path):
             objects, name = at
@@ -132,7 +139,8 @@ def atomic_write(path: Path, content: str | bytes) -> None:
 
 @contextmanager
 def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """A file under a temporary name, which becomes `path` on success."""
+    """Yield a file open for writing under a temporary name, renamed to `path` with permissions `mode` when the block
+    succeeds and removed when it fails. Local: nothing goes to an object store."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
     try:

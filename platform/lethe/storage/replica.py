@@ -1,5 +1,7 @@
-"""A node's copies of what a storage root of objects holds. Where the root is a folder that all nodes see, nothing here
-does more than a folder can.
+"""This node's local copies of what an object store at the storage root holds.
+
+Where the storage root is a folder that all nodes see, every function does what its name says with that folder alone,
+and nothing is copied.
 """
 
 from __future__ import annotations
@@ -16,29 +18,32 @@ from lethe.storage.paths import home, object_of, store
 
 
 def ensure_local(path: Path) -> bool:
-    """Whether there is such a file or folder, on this node after the call. One that is here already is not looked for:
-    this is for what never changes under its name. One process fetches while others of this node wait for it."""
+    """Fetch the file or folder `path` from the store unless it is on this node; return whether it exists afterwards.
+
+    For content that never changes under its name: a local copy is taken as it is. One process of a node fetches while
+    the others wait for it.
+    """
     if path.exists() or (at := object_of(path)) is None:
         return path.exists()
     objects, name = at
     path.parent.mkdir(parents=True, exist_ok=True)
     with (path.parent / f".{path.name}.lock").open("w") as lock:
-        with suppress(OSError):  # a file system without locks: it is done twice
+        with suppress(OSError):  # on a file system without locks two processes may both fetch
             fcntl.flock(lock, fcntl.LOCK_EX)
         if path.exists():
             return True
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
         try:
-            if _fetched(objects, name, temporary / path.name):
-                remove_local(path)  # a link to what is gone
+            if _fetch(objects, name, temporary / path.name):
+                remove_local(path)  # a dangling link
                 (temporary / path.name).rename(path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     return path.exists()
 
 
-def _fetched(objects: ObjectStore, name: str, target: Path) -> bool:
-    """Whether the store has it; then it is a new file or folder `target`."""
+def _fetch(objects: ObjectStore, name: str, target: Path) -> bool:
+    """Fetch the object or complete folder `name` as `target`; return whether the store has it."""
     if objects.info(name):
         objects.fetch(name, target)
         return True
@@ -46,15 +51,18 @@ def _fetched(objects: ObjectStore, name: str, target: Path) -> bool:
 
 
 def local_path(path: Path) -> Path:
-    """The path, once its copy is on this node if there is anything to copy."""
+    """Return `path` after fetching it from the store unless it is on this node (see `ensure_local`)."""
     ensure_local(path)
     return path
 
 
 @contextmanager
 def temporary_copy(path: Path) -> Iterator[Path | None]:
-    """What is at `path`, while the block runs: as it is where it is on this node, else a copy that goes again, for what
-    another node wrote and this one needs once. None where there is no such thing."""
+    """Yield a path with the content of `path`, None where neither this node nor the store has it.
+
+    A file or folder of this node is yielded as it is. Otherwise the yielded copy is removed after the block: for
+    content that another node wrote and this one needs once.
+    """
     if path.exists() or (at := object_of(path)) is None:
         yield path if path.exists() else None
         return
@@ -62,11 +70,12 @@ def temporary_copy(path: Path) -> Iterator[Path | None]:
     home().mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".borrowed-", dir=home()) as temporary:
         copy = Path(temporary) / path.name
-        yield copy if _fetched(objects, name, copy) else None
+        yield copy if _fetch(objects, name, copy) else None
 
 
 def read_current(path: Path) -> str:
-    """The text of a file as whoever wrote it left it, whatever an older copy says. FileNotFoundError if there is none."""
+    """Return the text of the file `path` as the store has it now, whatever a local copy says. Raises FileNotFoundError
+    where there is none."""
     if (at := object_of(path)) is None:
         return path.read_text()
     objects, name = at
@@ -77,7 +86,8 @@ def read_current(path: Path) -> str:
 
 
 def resolve_local(name: str) -> Path:
-    """A folder by its name on this machine, or by its address below the storage root's."""
+    """Return the local folder for `name`, a path of this machine or an address below the storage root's, after fetching
+    what the store has of it: the folder itself, its `model` and its `result.json`."""
     objects, path = store(), Path(name).expanduser()
     if objects is None:
         return path
@@ -89,13 +99,14 @@ def resolve_local(name: str) -> Path:
 
 
 def evict_local(path: Path) -> None:
-    """Remove this node's copy: other nodes, or a later call here, have it from the store. A folder's only one stays."""
+    """Remove this node's copy of `path`, which the store still has. Without a store nothing is removed: the folder's
+    copy is the only one."""
     if object_of(path):
         remove_local(path)
 
 
 def delete(path: Path) -> None:
-    """Remove a file or folder, everywhere. What is not there stays so."""
+    """Delete the file or folder `path` on this node and in the store. Does nothing where it does not exist."""
     if at := object_of(path):
         objects, name = at
         objects.remove(name)
@@ -103,35 +114,40 @@ def delete(path: Path) -> None:
 
 
 def missing_parts(folders: Iterable[Path], parts: Collection[str]) -> set[Path]:
-    """Of these parts of these folders, those that are nowhere: by one question for all folders in the same place. Where
-    the root is a folder, none: asking is as cheap as removing."""
-    wanted = {folder / part for folder in folders for part in parts}
-    found: set[Path] = set()
-    for place in {path.parent.parent for path in wanted}:
-        if (at := object_of(place)) is None:
+    """Return the paths `folder / part` that the store lacks, with one request per parent of `folders`. The empty set
+    where the storage root is a folder: there asking costs as much as removing."""
+    candidates = {folder / part for folder in folders for part in parts}
+    present: set[Path] = set()
+    for parent in {path.parent.parent for path in candidates}:
+        if (at := object_of(parent)) is None:
             return set()
         objects, name = at
-        below = (each.name.removeprefix(f"{name}/").split("/")[:2] for each in objects.list_objects(name))
-        found |= {place.joinpath(*each) for each in below}
-    return wanted - found
+        names = (info.name.removeprefix(f"{name}/").split("/")[:2] for info in objects.list_objects(name))
+        present |= {parent.joinpath(*folder_and_part) for folder_and_part in names}
+    return candidates - present
 
 
 def refresh_local(folder: Path, leave_out: Collection[str] = ()) -> None:
-    """Make this node's copy of a folder equal to the store's, but for hidden files and what has one of these names."""
+    """Make this node's copy of `folder` equal to the store's. Hidden files stay, and files and folders with a name in
+    `leave_out` are not fetched. Does nothing without a store."""
     if not (at := object_of(folder)):
         return
     objects, name = at
     for child in folder.iterdir():
         if child.name[0] != ".":
             remove_local(child)
-    parts = [each.name.removeprefix(f"{name}/") for each in objects.list_objects(name)]
-    wanted = [part for part in parts if not set(part.split("/")) & set(leave_out)]
-    objects.fetch_files({f"{name}/{part}": folder / part for part in wanted})
+    parts = [info.name.removeprefix(f"{name}/") for info in objects.list_objects(name)]
+    chosen = [part for part in parts if not set(part.split("/")) & set(leave_out)]
+    objects.fetch_files({f"{name}/{part}": folder / part for part in chosen})
 
 
 def share_with_nodes(folder: Path, kind: str, digest: str, patterns: tuple[str, ...] = ("*",)) -> Path:
-    """A folder as one that every node finds: itself, or with an address a link in `kind` to it, under which those of its
-    files that match are shared. `digest` is its content's, so that no node can have another under that name."""
+    """Return a path under which every node finds the content of `folder`.
+
+    Without a store that is `folder` itself. With one, its files that match `patterns` are put there as `kind/digest`,
+    and the path is a link to `folder` of that name in `home()`. `digest` is that of the content: two nodes never have
+    different contents under one name.
+    """
     objects = store()
     if objects is None:
         return folder
@@ -148,7 +164,7 @@ def share_with_nodes(folder: Path, kind: str, digest: str, patterns: tuple[str, 
 
 
 def remove_local(path: Path) -> None:
-    """Remove a file, a folder, or a link and not what it leads to, from this node."""
+    """Remove the file, folder or symbolic link `path` from this node; a link's target stays."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -14,7 +14,7 @@ from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Digests
 from lethe.config.study import Study
 from lethe.errors import StudyBrokenError, UserError
-from lethe.storage.lease import EXPIRES_S, Lease
+from lethe.storage.lease import EXPIRES_S, StudyLease
 from lethe.storage.paths import home, store
 from lethe.storage.replica import refresh_local
 
@@ -46,7 +46,7 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
 def held(folder: Path) -> bool:
     """Whether a session holds the study in `folder`."""
     if objects := store():
-        return Lease(objects, _lease(folder), _lost).is_held()
+        return StudyLease(objects, _lease(folder), _lost).is_held()
     if not (folder / LOCK).exists():
         return False
     with _locked(folder) as ours:
@@ -72,7 +72,7 @@ def hold(folder: Path) -> Iterator[bool]:
         if not ours or objects is None:
             yield ours
             return
-        with Lease(objects, _lease(folder), _lost).hold() as leased:
+        with StudyLease(objects, _lease(folder), _lost).hold() as leased:
             yield leased
 
 

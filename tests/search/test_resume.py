@@ -76,7 +76,7 @@ def test_after_kill_nothing_is_running_nothing_is_lost_and_the_frame_stays(make_
 def test_recovery_that_was_itself_killed_is_finished(make_study: Make, start: dict) -> None:
     store = open_store(make_study(), start)
     proposal = store.ask()
-    store._end(proposal.number, "interrupted", "")
+    store._note_end(proposal.number, "interrupted", "")
     store.optuna.tell(proposal.number, state=TrialState.FAIL)
     again = open_store(store.study, start, store._storage)
     assert again.ask().recipe == proposal.recipe

@@ -10,7 +10,7 @@ from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search import space
-from lethe.search.study_store import InfeasibleProposal, StudyStore
+from lethe.search.study_store import InfeasibleProposalError, StudyStore
 from optuna.trial import TrialState
 from pydantic import model_validator
 
@@ -109,7 +109,7 @@ def test_a_recipe_that_breaks_a_rule_across_fields_is_infeasible_and_counts(
     while store.remaining(8):
         try:
             store.tell(store.ask().number, DONE)
-        except InfeasibleProposal as error:
+        except InfeasibleProposalError as error:
             assert "not the full model" in str(error)
             refusals += 1
     failed = [t for t in store.trials() if t.user_attrs["verdict"] == "infeasible"]

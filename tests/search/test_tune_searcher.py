@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import ray
 from lethe.config.study import Study
-from lethe.search.study_store import InfeasibleProposal, Proposal, StudyStore
+from lethe.search.study_store import InfeasibleProposalError, Proposal, StudyStore
 from lethe.study.tune_searcher import Answered, StudySearcher
 from optuna.trial import TrialState
 from ray.tune.search import Searcher, SearchGenerator
@@ -111,7 +111,7 @@ def test_impossible_proposals_spend_the_budget(store: StudyStore, monkeypatch: p
 
     def impossible() -> None:
         store.tell(ask().number, {"verdict": "infeasible"})
-        raise InfeasibleProposal("no")
+        raise InfeasibleProposalError("no")
 
     monkeypatch.setattr(store, "ask", impossible)
     assert StudySearcher(store, 4, lambda: 1, config).suggest("a") == Searcher.FINISHED

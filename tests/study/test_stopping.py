@@ -13,11 +13,11 @@ import pytest
 from lethe.config.study import load_study
 from lethe.pool.resources import Shape
 from lethe.records import TrialRecord
+from lethe.search.early_stopping import FILE, read_entries
 from lethe.search.space import flatten
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder, read_result
 from lethe.study.tune_loop import tune_study
-from lethe.study.tune_searcher import FILE, read_entries
 from lethe.tracking.tracker import NullTracker
 from optuna.trial import TrialState
 

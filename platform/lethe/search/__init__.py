@@ -1,1 +1,1 @@
-"""Spaces, searcher and Pareto tools: numpy and optuna; Ray only in the adapter."""
+"""The search: proposals, their results in Optuna's storage, Pareto fronts, early stopping. Without Ray and torch."""

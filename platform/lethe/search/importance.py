@@ -1,4 +1,4 @@
-"""How much each parameter decides about each objective: PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255)."""
+"""How much each searched parameter decides about each objective: PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255)."""
 
 from __future__ import annotations
 
@@ -6,35 +6,38 @@ import warnings
 
 import optuna
 from lethe.search.study_store import StudyStore
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
-MIN_TRIALS = 10  # complete trials; a guess: the best quarter is then three
+MIN_TRIALS = 10  # complete ones; an assumption: the best quarter is then three
 QUANTILE = 0.25
 
 
 def importances(store: StudyStore) -> dict[str, dict[str, float]]:
-    """By objective, parameters by their share of the importance, largest first: how differently the best quarter of
-    the complete trials is spread over a parameter's values than all of them. Empty below `LEAST` trials.
+    """Return for each objective the parameters with their shares of the importance, which add up to 1, largest first.
 
-    A parameter that only some trials have counts by those (conditional PED-ANOVA).
+    A parameter is important if its values in the best quarter of the complete trials are spread differently than in
+    all of them. One that only some trials have counts by those (conditional PED-ANOVA). Empty with fewer than
+    `MIN_TRIALS` complete trials.
     """
-    done = [trial for trial in store.trials() if trial.state == TrialState.COMPLETE]
-    if len(done) < MIN_TRIALS:
+    complete = [trial for trial in store.trials() if trial.state == TrialState.COMPLETE]
+    if len(complete) < MIN_TRIALS:
         return {}
-    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances  # more than a second, in the end
+    # The import takes more than a second, and is needed only when a study ends.
+    from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
     directions = [goal.direction for goal in store.study.objectives.values()]
     own = optuna.create_study(directions=directions)  # without the trials of a warm start
-    own.add_trials(done)
-    signs = [1 if direction == "minimize" else -1 for direction in directions]  # the evaluator wants low targets
-    found = {}
-    with warnings.catch_warnings():  # it says on every call that it minimises
+    own.add_trials(complete)
+    by_objective = {}
+    with warnings.catch_warnings():  # the evaluator warns on every call that it minimises
         warnings.simplefilter("ignore")
-        for i, name in enumerate(store.study.objectives):
+        for i, (name, direction) in enumerate(zip(store.study.objectives, directions, strict=True)):
+
+            def low_is_good(trial: FrozenTrial, i: int = i, sign: int = 1 if direction == "minimize" else -1) -> float:
+                return sign * float(trial.values[i])
+
             shares = get_param_importances(
-                own,
-                evaluator=PedAnovaImportanceEvaluator(target_quantile=QUANTILE),
-                target=lambda trial, i=i: signs[i] * trial.values[i],
+                own, evaluator=PedAnovaImportanceEvaluator(target_quantile=QUANTILE), target=low_is_good
             )
-            found[name] = {key: round(float(share), 4) for key, share in shares.items()}
-    return found
+            by_objective[name] = {key: round(float(share), 4) for key, share in shares.items()}
+    return by_objective

@@ -1,4 +1,4 @@
-"""Recipes from a study's space, proposal by proposal."""
+"""Recipes made from a study's search space, one proposal at a time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def build_recipe(study: Study, suggest: Suggest) -> Recipe:
-    """The study's fixed values, then `suggest(name, parameter)` for every parameter that is active in this trial:
-    variant names first, the rest in the order of their names.
+    """Return the recipe with the study's fixed values, and `suggest(name, parameter)` for every parameter that is
+    active in this trial: first the names of variants, then the rest in the order of their names.
 
     Raises pydantic's ValidationError for values that break a rule across fields; all have been suggested by then.
     """
@@ -25,11 +25,13 @@ def build_recipe(study: Study, suggest: Suggest) -> Recipe:
 
 
 def from_trial(trial: Trial) -> Suggest:
-    """Suggestions by an Optuna trial, define-by-run: Optuna learns which parameters this trial has."""
+    """Return a function that suggests values by an Optuna trial, define-by-run: Optuna records which parameters this
+    trial has."""
 
     def suggest(name: str, parameter: Parameter) -> Scalar:
         if isinstance(parameter, Choice):
-            return trial.suggest_categorical(name, parameter.choices)
+            value: Scalar = trial.suggest_categorical(name, parameter.choices)
+            return value
         if isinstance(parameter, IntRange):
             return trial.suggest_int(name, parameter.low, parameter.high, log=parameter.log)
         return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
@@ -38,23 +40,24 @@ def from_trial(trial: Trial) -> Suggest:
 
 
 def rebuild(study: Study, params: Mapping[str, Scalar]) -> Recipe:
-    """The recipe that these suggested values made. Raises KeyError for a value that the study asks for and they lack,
-    ValidationError as `build_recipe`."""
+    """Return the recipe that the suggested values `params` made. Raises KeyError where `params` lacks a value that the
+    study asks for, ValidationError as `build_recipe`."""
     return build_recipe(study, lambda name, _: params[name])
 
 
 def distribution(parameter: Parameter) -> BaseDistribution:
-    """What Optuna keeps of a suggestion from this parameter."""
+    """Return the Optuna distribution that `from_trial` suggests `parameter` from."""
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
     if isinstance(parameter, Choice):
         return CategoricalDistribution(parameter.choices)
-    kind = IntDistribution if isinstance(parameter, IntRange) else FloatDistribution
-    return kind(parameter.low, parameter.high, log=parameter.log)
+    if isinstance(parameter, IntRange):
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)
 
 
 def flatten(recipe: Frozen) -> dict[str, Scalar]:
-    """Dotted names to plain values, for a table or a tracker; a list becomes its JSON text."""
+    """Return a recipe as dotted names and plain values, for a table or a tracker; a list becomes its JSON text."""
     return dict(_leaves(recipe.model_dump(mode="json"), ""))
 
 

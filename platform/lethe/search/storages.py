@@ -1,4 +1,4 @@
-"""Where Optuna keeps a study: memory, SQLite, a database server, or a journal file."""
+"""Optuna's storage of a study: memory, SQLite, a database server, or a journal file."""
 
 from __future__ import annotations
 
@@ -17,30 +17,27 @@ _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 
 
 def storage_url(search: Search) -> str:
-    """The study's storage as it says, else SQLite in the storage root."""
+    """Return the study's storage address: `search.storage`, else a SQLite file in the storage root."""
     return search.storage or f"{_SQLITE}{home() / 'optuna.db'}"
 
 
 def open_storage(url: str | None) -> BaseStorage:
-    """Optuna's storage at an SQLAlchemy URL or at `journal:PATH`, a file that several machines may share over NFS;
-    None is memory, for previews and tests. Raises BadInput, without passwords, for one that cannot be opened.
-
-    SQLite keeps a write-ahead log without a sync per commit (sqlite.org/wal.html): a killed process loses nothing, a
-    power cut at most the last trials' records, and never the file. Optuna commits some ten times per trial.
-    """
+    """Return Optuna's storage at an SQLAlchemy URL or at `journal:PATH`, a file that several machines may share over
+    NFS; with None in memory, for previews and tests. Raises UserError, which shows no password, where it cannot be
+    opened."""
     if url is None:
         return InMemoryStorage()
     try:
         return _journal(url.removeprefix(_JOURNAL)) if url.startswith(_JOURNAL) else _database(url)
     except ImportError as error:
-        said = f"{error.__cause__ or error}: install the database's driver (postgresql: psycopg[binary])"
-    except (OSError, *_database_errors()) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        # What a driver says may quote the address, and with it the password.
-        said = without_password(reason.replace(url, without_password(url)))
-    except ValueError:  # it may quote a part of the address
-        said = "it is no address of a database"
-    raise UserError(f"the study's storage {without_password(url)} cannot be opened: {said}")
+        reason = f"{error.__cause__ or error}: install the database's driver (postgresql: psycopg[binary])"
+    except _storage_errors() as error:
+        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # A driver's message may quote the address, and with it the password.
+        reason = without_password(line.replace(url, without_password(url)))
+    except ValueError:  # its message may quote a part of the address
+        reason = "it is no address of a database"
+    raise UserError(f"the study's storage {without_password(url)} cannot be opened: {reason}")
 
 
 def _journal(path: str) -> JournalStorage:
@@ -56,16 +53,18 @@ def _database(url: str) -> RDBStorage:
     options: dict[str, Any] = {}
     if url.startswith(_SQLITE):
         Path(url.removeprefix(_SQLITE)).parent.mkdir(parents=True, exist_ok=True)
-        options["pool_events"] = [(_write_ahead, "connect")]
+        options["pool_events"] = [(_use_write_ahead_log, "connect")]
     return RDBStorage(url, engine_kwargs=options)
 
 
-def _write_ahead(connection: Any, _record: object) -> None:
+def _use_write_ahead_log(connection: Any, _record: object) -> None:
+    # A log without a sync per commit (sqlite.org/wal.html), since Optuna commits some ten times per trial: a killed
+    # process loses nothing, a power cut at most the last trials' records, and never the file.
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
 
 
-def _database_errors() -> tuple[type[Exception], ...]:
-    from sqlalchemy.exc import SQLAlchemyError
+def _storage_errors() -> tuple[type[Exception], ...]:
+    from sqlalchemy.exc import SQLAlchemyError  # slow to import, and loaded already where it can be raised
 
-    return (SQLAlchemyError, optuna.exceptions.StorageInternalError)
+    return (OSError, SQLAlchemyError, optuna.exceptions.StorageInternalError)

@@ -1,17 +1,15 @@
-"""Optuna's study for one of ours: found or created under its name, and known to be the same.
+"""A study's proposals and results in Optuna's storage: the truth that a resumed study starts from. Without Ray.
 
-Which of a study's trials are under way, by index, and which recipes were proposed.
-
-A study's proposals and results, kept in Optuna's own storage: the truth that a resume starts from. No Ray.
-
-When the store hears of a result: at once, or in an order that does not depend on who was faster.
+`open_or_create_study` finds or creates the Optuna study, `StudyStore` asks it for proposals and tells it results, and
+`DeterministicOrder` decides when results are told if the order must not depend on which trial was faster.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import optuna
 from lethe.config.run import Recipe
@@ -38,90 +36,13 @@ from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import ValidationError
 
-
-def open_or_create_study(study: Study, storage: BaseStorage, name: str) -> optuna.Study:
-    """The study with its points to try first enqueued. Raises BadInput for a name that another study has."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    found = optuna.create_study(
-        storage=storage,
-        study_name=name,
-        directions=[goal.direction for goal in study.objectives.values()],
-        load_if_exists=True,
-    )
-    _identify(found, study)
-    _enqueue_first(found, study)
-    return found
-
-
-def _identify(found: optuna.Study, study: Study) -> None:
-    identity, known = study.identity(), found.user_attrs.get("identity")
-    if known is None:
-        found.set_user_attr("identity", identity)
-        with warnings.catch_warnings():  # marked experimental; optuna-dashboard and the plots show the names
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            found.set_metric_names(list(study.objectives))
-    elif known != identity:
-        raise UserError(
-            f"study {found.study_name} was begun with another space, run, objectives or seed ({known}, now {identity}): "
-            "resume it as it was, or choose another name"
-        )
-
-
-def _enqueue_first(found: optuna.Study, study: Study) -> None:
-    """Each point once, whatever was killed in between."""
-    made = {trial.user_attrs.get("first") for trial in found.get_trials(deepcopy=False)}
-    for number, point in enumerate(study.search.first):
-        if number not in made:
-            found.enqueue_trial(dict(point), user_attrs={"first": number})
-
-
-class TrialIndex:
-    """A trial's index is its place among the study's trials: Optuna's numbers also count what is no trial of the study,
-    such as what was interrupted and repeated, or proposed twice. `open` has pending trials' numbers by index."""
-
-    def __init__(self, study: Study, trials: Iterable[FrozenTrial]) -> None:
-        self.open: dict[int, int] = {}
-        self.next = 0
-        self._recipes: set[str] = set()
-        for trial in trials:
-            if "index" in trial.user_attrs and not is_duplicate(trial):
-                self.next = max(self.next, trial.user_attrs["index"] + 1)
-            if counts(trial):
-                self._recipes |= _digest(study, trial)
-
-    def index(self, trial: BaseTrial) -> int:
-        """A repeated trial's own, else the next."""
-        return trial.user_attrs.get("index", self.next)
-
-    def begin(self, index: int, number: int, recipe: Recipe | None) -> None:
-        """A trial of the study was asked for; `recipe` is None if it cannot run."""
-        self.next = max(self.next, index + 1)
-        self.open[index] = number
-        if recipe is not None:
-            self._recipes.add(recipe.digest())
-
-    def end(self, number: int) -> None:
-        """It is not pending any more."""
-        self.open = {index: other for index, other in self.open.items() if other != number}
-
-    def knows(self, recipe: Recipe) -> bool:
-        """Whether an equal one was proposed before."""
-        return recipe.digest() in self._recipes
-
-
-def _digest(study: Study, trial: FrozenTrial) -> set[str]:
-    try:
-        return {rebuild(study, trial.params).digest()}
-    except (KeyError, ValidationError):  # a proposal that broke a rule: it is told so again when it comes again
-        return set()
-
-
 REASKS = 10  # of a proposal that equals an earlier one
 
 
-class Proposal(NamedTuple):
-    """A trial that Optuna now has as RUNNING: Optuna's number, its recipe, what was suggested for it, and its index
-    among the study's trials, which an interrupted trial and its repetition share."""
+@dataclass(frozen=True)
+class Proposal:
+    """A trial that Optuna now has as RUNNING: Optuna's `number`, its recipe, the values suggested for it, and its
+    `index` among the study's trials, which an interrupted trial and its copy share."""
 
     number: int
     recipe: Recipe
@@ -129,24 +50,65 @@ class Proposal(NamedTuple):
     index: int
 
 
-class InfeasibleProposal(Exception):
-    """A proposal whose values break a rule across fields; it was told infeasible and counts as a trial."""
+class InfeasibleProposalError(Exception):
+    """A proposal whose values break a rule across fields. It has been told as infeasible and counts as a trial."""
+
+
+def open_or_create_study(study: Study, storage: BaseStorage, name: str) -> optuna.Study:
+    """Return the Optuna study `name` in `storage`, created if need be, with the study's points to try first enqueued.
+    Raises UserError where another study has this name."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    opened = optuna.create_study(
+        storage=storage,
+        study_name=name,
+        directions=[goal.direction for goal in study.objectives.values()],
+        load_if_exists=True,
+    )
+    _check_identity(opened, study)
+    _enqueue_first_points(opened, study)
+    return opened
+
+
+def _check_identity(opened: optuna.Study, study: Study) -> None:
+    """Store the study's identity with a new Optuna study; refuse one that has another identity."""
+    identity, known = study.identity(), opened.user_attrs.get("identity")
+    if known is None:
+        opened.set_user_attr("identity", identity)
+        with warnings.catch_warnings():  # marked experimental; optuna-dashboard and the plots show the names
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            opened.set_metric_names(list(study.objectives))
+    elif known != identity:
+        raise UserError(
+            f"study {opened.study_name} was begun with another space, run, objectives or seed "
+            f"({known}, now {identity}): resume it as it was, or choose another name"
+        )
+
+
+def _enqueue_first_points(opened: optuna.Study, study: Study) -> None:
+    """Enqueue each of `study.search.first` that is not enqueued yet: an earlier session may have been killed between
+    two of them."""
+    enqueued = {trial.user_attrs.get("first") for trial in opened.get_trials(deepcopy=False)}
+    for number, point in enumerate(study.search.first):
+        if number not in enqueued:
+            opened.enqueue_trial(dict(point), user_attrs={"first": number})
 
 
 class StudyStore:
-    """Asks and tells. One at a time may be open on a study: opening takes RUNNING trials for those of a killed session.
+    """Asks Optuna for proposals and tells it results.
+
+    Only one store at a time may be open on a study: opening takes RUNNING trials for those of a killed session.
 
     Trial states: COMPLETE has every objective, finite, at full budget; PRUNED was stopped; FAIL is everything else,
-    its `verdict` and `reason` in the trial's user attributes. Samplers learn nothing from FAIL trials. Interrupted
+    with `verdict` and `reason` in the trial's user attributes. Samplers learn nothing from FAIL trials. Interrupted
     trials are FAIL too, each followed by a copy with the same parameters, and so are proposals that equal an earlier
-    one, asked again; neither counts.
+    one, which are asked again; neither counts towards the budget.
     """
 
     def __init__(self, study: Study, storage: str | BaseStorage | None = None, name: str | None = None) -> None:
-        """Open or create `name` (default: the study's name and identity) in a storage (see `open_storage`), by default
-        in memory.
+        """Open or create the study `name` (default: the study's name and identity) in `storage` (see `open_storage`;
+        default: in memory).
 
-        Raises BadInput for a storage that cannot be opened and a name that another study has.
+        Raises UserError for a storage that cannot be opened and a name that another study has.
         """
         self.study = study
         self.name = name or f"{study.name}-{study.identity()}"
@@ -158,12 +120,23 @@ class StudyStore:
         self._recover()
         trials = self.optuna.get_trials(deepcopy=False)
         self._counted = sum(counts(t) for t in trials)
-        self._ledger = TrialIndex(study, trials)
+        self._index = TrialIndex(study, trials)
         self._groups: int | None = self.optuna.user_attrs.get("groups")
 
+    def _recover(self) -> None:
+        """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""
+        trials = self.optuna.get_trials(deepcopy=False)
+        for trial in not_repeated(trials):
+            self.optuna.add_trial(repeat(trial))
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self._fail_and_repeat(trial.number, "its session was killed")
+
+    # What holds for the whole study
+
     def freeze(self, start: Mapping[str, float]) -> ObjectiveSpace:
-        """Fix floors and scales from the start model's metrics, once: a resumed study keeps its first objectives. Then an
-        earlier study's trials are taken up, where there is one to learn from."""
+        """Fix the objectives' floors and scales from the start model's metrics `start` and return them; a resumed study
+        keeps those of its first session. Then add the earlier study's trials of a warm start."""
         stored = self.optuna.user_attrs.get("frame")
         self._objectives = (
             ObjectiveSpace.model_validate(stored) if stored else ObjectiveSpace.from_goals(self.study.objectives, start)
@@ -176,62 +149,75 @@ class StudyStore:
 
     @property
     def objectives(self) -> ObjectiveSpace:
-        """What `freeze` fixed; raises RuntimeError before."""
+        """The objectives as `freeze` fixed them. Raises RuntimeError before."""
         if self._objectives is None:
             raise RuntimeError("freeze the study's floors before its first trial")
         return self._objectives
 
     def fix_groups(self, groups: int) -> None:
-        """For a deterministic order: how many trials run at once, fixed by the study's first session."""
+        """With a deterministic order, store how many trials run at once; a resumed study keeps its first number."""
         if self.study.search.order == "deterministic" and self._groups is None:
             self.optuna.set_user_attr("groups", groups)
             self._groups = groups
 
     @property
     def groups(self) -> int | None:
-        """G, where proposal n sees the results of trials <= n - G only; None where it sees all that have ended."""
+        """The number G of a deterministic order, in which proposal n sees the results of trials up to n - G only; None
+        where a proposal sees all trials that have ended."""
         return self._groups
+
+    # How far the study is
 
     @property
     def next_index(self) -> int:
         """The index of the next proposal: an interrupted trial's own, which comes first, or a new one."""
         waiting = self.optuna.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return self._ledger.index(waiting[0]) if waiting else self._ledger.next
+        return self._index.index(waiting[0]) if waiting else self._index.next
 
     @property
     def open(self) -> dict[int, int]:
         """Optuna's numbers of pending trials, by index."""
-        return self._ledger.open
+        return self._index.open
 
     @property
     def pending(self) -> int:
-        """How many trials were asked for in this session and not told yet."""
+        """The number of trials asked for in this session and not told yet."""
         return len(self._running)
 
     @property
     def counted(self) -> int:
-        """Trials that count and have ended."""
+        """The number of trials that have ended and count."""
         return self._counted
 
     def remaining(self, trials: int) -> int:
-        """How many of a budget are not yet finished, stopped or failed; pending ones are among them."""
+        """Return how many of a budget of `trials` have not ended yet, pending ones included."""
         return max(0, trials - self._counted)
 
-    def ask(self) -> Proposal:
-        """The next proposal, first those that an interruption left behind, then the points to try first.
+    def trials(self) -> list[FrozenTrial]:
+        """Return every trial that has ended and counts, in the order of Optuna's numbers."""
+        return [t for t in self.optuna.get_trials(deepcopy=False) if counts(t)]
 
-        One that equals an earlier one is asked again, a few times: what a small space, or a parent's child, cannot
-        avoid is proposed all the same. Raises Impossible for a recipe that breaks a rule across fields, once it has
-        been told.
+    def completed(self) -> dict[int, list[float]]:
+        """Return the objectives [k] of COMPLETE trials by number."""
+        return {t.number: t.values for t in self.trials() if t.state == TrialState.COMPLETE}
+
+    # Asking and telling
+
+    def ask(self) -> Proposal:
+        """Return the next proposal: first copies of interrupted trials, then the points to try first, then new ones.
+
+        A proposal that equals an earlier one is asked again, at most `REASKS` times: a small space, or a genetic
+        algorithm's child, cannot always avoid repetition. Raises InfeasibleProposalError for a recipe that breaks a
+        rule across fields, after it has been told as infeasible.
         """
-        _ = self.objectives
+        _ = self.objectives  # frozen, or this raises
         for attempt in range(REASKS + 1):
-            self.optuna.sampler = make_sampler(self.study.search, self._ledger.next, attempt)
+            self.optuna.sampler = make_sampler(self.study.search, self._index.next, attempt)
             trial = self.optuna.ask()
             self._running[trial.number] = trial
             recipe = self._recipe(trial)
-            given = trial.user_attrs.keys() & {"repeats", "first"}
-            if given or attempt == REASKS or not self._ledger.knows(recipe):
+            prescribed = trial.user_attrs.keys() & {"repeats", "first"}
+            if prescribed or attempt == REASKS or not self._index.knows(recipe):
                 break
             self._drop(trial.number)
         return Proposal(trial.number, recipe, dict(trial.params), self._begin(trial, recipe))
@@ -243,93 +229,123 @@ class StudyStore:
             reason = str(to_user_error(error, Recipe))
             self._begin(trial, None)
             self.tell(trial.number, {"verdict": "infeasible", "reason": reason})
-            raise InfeasibleProposal(reason) from None
+            raise InfeasibleProposalError(reason) from None
 
     def _begin(self, trial: optuna.Trial, recipe: Recipe | None) -> int:
-        index = self._ledger.index(trial)
-        self._ledger.begin(index, trial.number, recipe)
+        index = self._index.index(trial)
+        self._index.begin(index, trial.number, recipe)
         self.note(trial.number, index=index)
         return index
 
     def note(self, number: int, **attributes: str | int) -> None:
-        """Attach attributes to a pending trial: which run it is, for one."""
+        """Set user attributes of the pending trial `number`, such as the run's hash."""
         for name, value in attributes.items():
             self._running[number].set_user_attr(name, value)
 
     def tell(self, number: int, report: Mapping[str, Any]) -> TrialOutcome:
-        """The end of a pending trial, by its last report (see `judge`). Raises KeyError if it is not pending."""
-        verdict = trial_outcome(report, self.objectives)
-        if verdict.name == INTERRUPTED:
-            self.interrupted(number, verdict.reason)
-            return verdict
+        """End the pending trial `number` by its last report and return its outcome (see `trial_outcome`). Raises
+        KeyError if it is not pending."""
+        outcome = trial_outcome(report, self.objectives)
+        if outcome.name == INTERRUPTED:
+            self.interrupted(number, outcome.reason)
+            return outcome
         trial = self._running[number]
-        if verdict.values is not None and verdict.state != TrialState.FAIL:
-            for name, violation in self.objectives.violations(verdict.values).items():
+        if outcome.values is not None and outcome.state != TrialState.FAIL:
+            for name, violation in self.objectives.violations(outcome.values).items():
                 trial.set_constraint(name, violation)
-        self._end(number, verdict.name, verdict.reason)
-        self.optuna.tell(number, verdict.values if verdict.state == TrialState.COMPLETE else None, verdict.state)
+        self._note_end(number, outcome.name, outcome.reason)
+        self.optuna.tell(number, outcome.values if outcome.state == TrialState.COMPLETE else None, outcome.state)
         self._counted += 1
-        self._close(number)
-        return verdict
+        self._remove_pending(number)
+        return outcome
 
     def interrupted(self, number: int, reason: str = "") -> None:
-        """A pending trial ended with its session, not by itself: it does not count and is asked again."""
-        self._close(number)
+        """End the pending trial `number` because its session ends: it does not count and is proposed again."""
+        self._remove_pending(number)
         self._fail_and_repeat(number, reason)
 
     def interrupt_pending(self, reason: str = "") -> list[int]:
-        """`interrupted` for every pending trial; their numbers. Call it when a session ends early."""
+        """Call `interrupted` for every pending trial, when a session ends early; return their numbers."""
         numbers = sorted(self._running)
         for number in numbers:
             self.interrupted(number, reason)
         return numbers
 
-    def trials(self) -> list[FrozenTrial]:
-        """Every trial that counts, in the order of numbers."""
-        return [t for t in self.optuna.get_trials(deepcopy=False) if counts(t)]
-
-    def completed(self) -> dict[int, list[float]]:
-        """The objectives of COMPLETE trials by number: the rows that a front is made of."""
-        return {t.number: t.values for t in self.trials() if t.state == TrialState.COMPLETE}
-
-    def _close(self, number: int) -> None:
+    def _remove_pending(self, number: int) -> None:
         del self._running[number]
-        self._ledger.end(number)
+        self._index.end(number)
 
     def _drop(self, number: int) -> None:
         """End a proposal that equals an earlier one: it never was a trial of the study."""
-        self._close(number)
-        self._end(number, DUPLICATE, "")
+        self._remove_pending(number)
+        self._note_end(number, DUPLICATE, "")
         self.optuna.tell(number, state=TrialState.FAIL)
 
-    def _end(self, number: int, verdict: str, reason: str) -> None:
-        """Attributes first: a trial that has its final state cannot be written to."""
+    def _fail_and_repeat(self, number: int, reason: str) -> None:
+        self._note_end(number, INTERRUPTED, reason)
+        self.optuna.add_trial(repeat(self.optuna.tell(number, state=TrialState.FAIL)))
+
+    def _note_end(self, number: int, verdict: str, reason: str) -> None:
+        """Set verdict and reason of a trial. Before its final state is told: afterwards Optuna refuses attributes."""
         study = self._storage.get_study_id_from_name(self.name)
         trial = self._storage.get_trial_id_from_study_id_trial_number(study, number)
         self._storage.set_trial_user_attr(trial, "verdict", verdict)
         if reason:
             self._storage.set_trial_user_attr(trial, "reason", reason)
 
-    def _fail_and_repeat(self, number: int, reason: str) -> None:
-        self._end(number, INTERRUPTED, reason)
-        self.optuna.add_trial(repeat(self.optuna.tell(number, state=TrialState.FAIL)))
 
-    def _recover(self) -> None:
-        """End what a killed session left RUNNING, and repeat what it had ended but not yet repeated."""
-        trials = self.optuna.get_trials(deepcopy=False)
-        for trial in not_repeated(trials):
-            self.optuna.add_trial(repeat(trial))
+class TrialIndex:
+    """The indices of a study's trials, its pending trials, and the recipes that were proposed.
+
+    A trial's index is its place among the study's trials. Optuna's numbers also count trials that are none of the
+    study's: interrupted ones, which were proposed again, and duplicates. `open` has Optuna's numbers of pending trials
+    by index; `next` is the index of the next new trial.
+    """
+
+    def __init__(self, study: Study, trials: Iterable[FrozenTrial]) -> None:
+        self.open: dict[int, int] = {}
+        self.next = 0
+        self._recipes: set[str] = set()
         for trial in trials:
-            if trial.state == TrialState.RUNNING:
-                self._fail_and_repeat(trial.number, "its session was killed")
+            if "index" in trial.user_attrs and not is_duplicate(trial):
+                self.next = max(self.next, trial.user_attrs["index"] + 1)
+            if counts(trial) and (digest := _recipe_digest(study, trial)):
+                self._recipes.add(digest)
+
+    def index(self, trial: BaseTrial) -> int:
+        """Return the index that a copy has from its interrupted trial, else the next new one."""
+        return int(trial.user_attrs.get("index", self.next))
+
+    def begin(self, index: int, number: int, recipe: Recipe | None) -> None:
+        """Add a pending trial; `recipe` is None if it cannot run."""
+        self.next = max(self.next, index + 1)
+        self.open[index] = number
+        if recipe is not None:
+            self._recipes.add(recipe.digest())
+
+    def end(self, number: int) -> None:
+        """Remove a pending trial by Optuna's number."""
+        self.open = {index: other for index, other in self.open.items() if other != number}
+
+    def knows(self, recipe: Recipe) -> bool:
+        """Return whether an equal recipe was proposed before."""
+        return recipe.digest() in self._recipes
+
+
+def _recipe_digest(study: Study, trial: FrozenTrial) -> str | None:
+    """Return the digest of a trial's recipe, None for one that breaks a rule: proposed again, it is told again."""
+    try:
+        return rebuild(study, trial.params).digest()
+    except (KeyError, ValidationError):
+        return None
 
 
 class DeterministicOrder:
-    """Between trials that end and the store that is told.
+    """Passes results on to the store, in an order that does not depend on which trial was faster.
 
-    Where the store has `groups` G, proposal n sees the results of trials <= n - G and of no other, told in the order
-    of their indices (METHODS section 6). A trial that ends earlier is held back, as if it still ran: G groups wait
-    only for one that is more than G - 1 trials behind.
+    Where the store has `groups` G, proposal n sees the results of trials up to n - G and of no other, told in the order
+    of their indices (METHODS section 6). A trial that ends earlier is held back, as if it still ran: G groups wait only
+    for a trial that is more than G - 1 behind. Without `groups` every result is told at once.
     """
 
     def __init__(self, store: StudyStore) -> None:
@@ -339,11 +355,12 @@ class DeterministicOrder:
 
     @property
     def running(self) -> int:
-        """Trials that have not ended."""
+        """The number of trials that have not ended."""
         return self._store.pending - len(self._held)
 
     def ready(self) -> bool:
-        """Whether the next proposal can see what it is to see; what it may see is told."""
+        """Tell the results that the next proposal may see; return whether it can be asked for, that is, whether all
+        trials whose results it has to see have ended."""
         if self._store.groups is None:
             return True
         limit = self._store.next_index - self._store.groups
@@ -351,8 +368,8 @@ class DeterministicOrder:
         return all(index > limit for index in self._store.open)
 
     def tell(self, number: int, report: Mapping[str, Any]) -> None:
-        """A pending trial has ended with this report."""
-        if self._store.groups is None or report.get("verdict") == "interrupted":
+        """Take the last report of the pending trial `number`; it is told now or when its turn comes."""
+        if self._store.groups is None or report.get("verdict") == INTERRUPTED:
             self._store.tell(number, report)
             return
         self._held[number] = report
@@ -360,12 +377,12 @@ class DeterministicOrder:
             self._release(None)
 
     def close(self) -> None:
-        """There will be no more proposals: nothing is held back but for its turn."""
+        """Tell all results in order from now on: there will be no more proposals."""
         self._closed = True
         self._release(None)
 
     def _release(self, limit: int | None) -> None:
-        """Tell what is held, in the order of indices, up to `limit` or to the first that still runs."""
+        """Tell held results in the order of indices, up to index `limit` or to the first trial that still runs."""
         for index, number in sorted(self._store.open.items()):
             if number not in self._held or (limit is not None and index > limit):
                 return

@@ -1,6 +1,7 @@
-"""What a trial's last report says about it: the state that Optuna is told, and why.
+"""The state of an Optuna trial: how a trial's last report ends it, and which trials are no results of the study.
 
-Trials that are no results: ended with their session and asked again, or proposed twice, or another study's.
+Besides results, Optuna's storage holds trials that were interrupted with their session and are proposed again,
+proposals that equal an earlier one, and trials of another study to learn from.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 INTERRUPTED = "interrupted"
 """The verdict of a trial that ended for reasons of its session: it does not count and is proposed again."""
+DUPLICATE = "duplicate"
+"""The verdict of a proposal that equals an earlier one: another was asked for in its place."""
 
 
 @dataclass(frozen=True)
 class TrialOutcome:
-    """`values` are the objectives in the objectives's order where all are finite, whatever the state."""
+    """The end of a trial: its verdict's `name`, the `state` that Optuna is told, and the objectives [k] if all of them
+    are finite, whatever the state."""
 
     name: str
     state: TrialState
@@ -28,11 +32,12 @@ class TrialOutcome:
 
 
 def trial_outcome(report: Mapping[str, Any], objectives: ObjectiveSpace) -> TrialOutcome:
-    """COMPLETE for a full-budget run with every objective finite; PRUNED for one that was stopped; else FAIL.
+    """Return the outcome of a trial by its last report: COMPLETE for a full-budget run with every objective finite,
+    PRUNED for one that was stopped, else FAIL.
 
-    `verdict` says how the run ended; a report without one is the last that a stopped trial sent. A complete run may
-    carry `full_budget: false`, which makes it a stopped one. Other verdicts (diverged, out_of_memory, infeasible,
-    error, lost) are results of the trial, with their `reason`.
+    `verdict` in the report says how the run ended; a report without one is the last that a stopped trial sent. A
+    complete run may carry `full_budget: false`, which makes it a stopped one. Other verdicts (diverged, out_of_memory,
+    infeasible, error, lost) are results of the trial, with their `reason`.
     """
     name = str(report.get("verdict") or "stopped")
     reason = str(report.get("reason") or "")[:1000]
@@ -48,46 +53,37 @@ def trial_outcome(report: Mapping[str, Any], objectives: ObjectiveSpace) -> Tria
     return TrialOutcome(name, TrialState.FAIL, finite, reason)
 
 
-DUPLICATE = "duplicate"
-"""The verdict of a proposal that equals an earlier one: another was asked for in its place."""
-
-
 def is_duplicate(trial: FrozenTrial) -> bool:
-    """Ended because it had been proposed before."""
+    """Return whether the trial was ended because its recipe had been proposed before."""
     return trial.state == TrialState.FAIL and trial.user_attrs.get("verdict") == DUPLICATE
 
 
 def is_interrupted(trial: FrozenTrial) -> bool:
-    """Ended by `StudyStore.interrupted`: a copy of it is asked again, so that it is no result."""
+    """Return whether the trial was ended by `StudyStore.interrupted`: a copy of it is proposed again."""
     return trial.state == TrialState.FAIL and trial.user_attrs.get("verdict") == INTERRUPTED
 
 
 def counts(trial: FrozenTrial) -> bool:
-    """Whether it is one of a budget's trials that are done."""
-    known = "from" in trial.user_attrs  # an earlier study's, to learn from
-    return trial.state.is_finished() and not (is_interrupted(trial) or is_duplicate(trial) or known)
+    """Return whether the trial has ended and counts towards the study's budget of trials."""
+    of_earlier_study = "from" in trial.user_attrs
+    return trial.state.is_finished() and not (is_interrupted(trial) or is_duplicate(trial) or of_earlier_study)
 
 
 def repeat(trial: FrozenTrial) -> FrozenTrial:
-    """A WAITING copy, which the next `ask` takes up.
-
-    What `Study.enqueue_trial` makes, but with what the sampler noted: without its generation a trial is in none of
-    NSGA-II's populations. `fixed_params` are there if it was a repeat itself, ended before they were suggested.
-    """
-    noted = {key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")}
-    params = {**noted.pop("fixed_params", {}), **trial.params}
+    """Return a WAITING copy of an interrupted trial, to be added to the study: the next `ask` takes it up."""
+    # As `Study.enqueue_trial`, but with the sampler's own attributes: without its generation a trial would be in none
+    # of NSGA-II's populations. `fixed_params` exist if the trial was a copy itself, interrupted before they were used.
+    attributes = {key: value for key, value in trial.system_attrs.items() if not key.startswith("constraints")}
+    params = {**attributes.pop("fixed_params", {}), **trial.params}
+    inherited: dict[str, Any] = {key: trial.user_attrs[key] for key in ("index", "first") if key in trial.user_attrs}
     return create_trial(
         state=TrialState.WAITING,
-        system_attrs={**noted, "fixed_params": params},
-        user_attrs={**_kept(trial), "repeats": trial.number},
+        system_attrs={**attributes, "fixed_params": params},
+        user_attrs={**inherited, "repeats": trial.number},
     )
 
 
-def _kept(trial: FrozenTrial) -> dict[str, object]:
-    return {key: trial.user_attrs[key] for key in ("index", "first") if key in trial.user_attrs}
-
-
 def not_repeated(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Interrupted trials whose copy was never made: the session was killed in between."""
-    made = {trial.user_attrs.get("repeats") for trial in trials}
-    return [trial for trial in trials if is_interrupted(trial) and trial.number not in made]
+    """Return the interrupted trials without a copy: their session was killed before it could add one."""
+    repeated = {trial.user_attrs.get("repeats") for trial in trials}
+    return [trial for trial in trials if is_interrupted(trial) and trial.number not in repeated]

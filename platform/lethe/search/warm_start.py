@@ -1,4 +1,4 @@
-"""What an earlier study found, as trials that the sampler learns from: they are no results of this study."""
+"""Warm start: trials of an earlier study that the sampler learns from, and that are no results of this study."""
 
 from __future__ import annotations
 
@@ -20,26 +20,28 @@ KEY = "search.warm_start"
 
 
 def check_storage(study: Study) -> None:
-    """Refuse, before anything starts, a storage that cannot be opened and an earlier study that cannot help."""
+    """Raise UserError, before anything starts, for a storage that cannot be opened and for an earlier study that
+    `earlier_trials` refuses."""
     storage = open_storage(storage_url(study.search))
     if study.search.warm_start:
         earlier_trials(study, storage)
 
 
 def add_earlier_trials(own: optuna.Study, study: Study, objectives: ObjectiveSpace, storage: BaseStorage) -> None:
-    """Add the earlier study's trials, each once: `from` in their user attributes says which it was."""
-    known = {trial.user_attrs.get("from") for trial in own.get_trials(deepcopy=False)}
-    for point in earlier_trials(study, storage):
-        origin = f"{study.search.warm_start}/{point.number}"
-        if origin not in known:
-            own.add_trial(_taken(point, study, objectives, origin))
+    """Add the trials of the study that `study.search.warm_start` names to `own`, each once: the user attribute `from`
+    says which trial it was."""
+    added = {trial.user_attrs.get("from") for trial in own.get_trials(deepcopy=False)}
+    for trial in earlier_trials(study, storage):
+        origin = f"{study.search.warm_start}/{trial.number}"
+        if origin not in added:
+            own.add_trial(_copy(trial, study, objectives, origin))
 
 
 def earlier_trials(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
-    """The earlier study's complete and stopped trials that this one could have proposed.
+    """Return the earlier study's complete and stopped trials that this study could have proposed. Ranges may differ:
+    trials outside of this study's are left out.
 
-    Raises BadInput for a study that is not there, has other objectives or another space, or has no such trial. Ranges
-    may differ: what lies outside of this study's is left out.
+    Raises UserError for a study that does not exist, has other objectives or another space, or has no such trial.
     """
     name = str(study.search.warm_start)
     known = optuna.get_all_study_names(storage)
@@ -50,18 +52,18 @@ def earlier_trials(study: Study, storage: BaseStorage) -> list[FrozenTrial]:
     trials = [t for t in earlier.get_trials(deepcopy=False) if counts(t) and t.state != TrialState.FAIL]
     for trial in trials:
         _check_space(study, trial, name)
-    found = [trial for trial in trials if _possible(study, trial.params)]
-    if not found:
+    usable = [trial for trial in trials if _is_possible(study, trial.params)]
+    if not usable:
         raise UserError(f"{KEY}: {name} has no finished trial inside this study's space")
-    return found
+    return usable
 
 
 def _check_objectives(study: Study, earlier: optuna.Study, name: str) -> None:
     theirs = dict(zip(earlier.metric_names or (), (d.name.lower() for d in earlier.directions), strict=False))
     ours = {metric: goal.direction for metric, goal in study.objectives.items()}
     if list(theirs.items()) != list(ours.items()):
-        said = [", ".join(f"{d} {m}" for m, d in goals.items()) or "something unnamed" for goals in (theirs, ours)]
-        raise UserError(f"{KEY}: {name} searched to {said[0]}, this study to {said[1]}")
+        texts = [", ".join(f"{d} {m}" for m, d in goals.items()) or "something unnamed" for goals in (theirs, ours)]
+        raise UserError(f"{KEY}: {name} searched to {texts[0]}, this study to {texts[1]}")
 
 
 def _check_space(study: Study, trial: FrozenTrial, name: str) -> None:
@@ -73,8 +75,8 @@ def _check_space(study: Study, trial: FrozenTrial, name: str) -> None:
             raise UserError(f"{KEY}: {name} searched {key} over {given}, this study over {ours}")
 
 
-def _possible(study: Study, params: dict[str, Any]) -> bool:
-    """Whether this study's space, asked for a trial, could have given these values."""
+def _is_possible(study: Study, params: dict[str, Any]) -> bool:
+    """Return whether a trial of this study could have been proposed with these values."""
     if any(outside(study.space[key], value) for key, value in params.items()):
         return False
     try:
@@ -84,13 +86,14 @@ def _possible(study: Study, params: dict[str, Any]) -> bool:
     return True
 
 
-def _taken(point: FrozenTrial, study: Study, objectives: ObjectiveSpace, origin: str) -> FrozenTrial:
-    done = point.state == TrialState.COMPLETE
+def _copy(trial: FrozenTrial, study: Study, objectives: ObjectiveSpace, origin: str) -> FrozenTrial:
+    """Return the trial as one of this study's Optuna study, with this study's distributions and constraints."""
+    values = trial.values if trial.state == TrialState.COMPLETE else None
     return create_trial(
-        state=point.state,
-        values=point.values if done else None,
-        params=point.params,
-        distributions={key: distribution(study.space[key]) for key in point.params},
+        state=trial.state,
+        values=values,
+        params=trial.params,
+        distributions={key: distribution(study.space[key]) for key in trial.params},
         user_attrs={"from": origin},
-        constraints=objectives.violations(point.values) if done else None,
+        constraints=None if values is None else objectives.violations(values),
     )

@@ -153,7 +153,8 @@ class ObjectStore:
     def fetch(self, name: str, target: Path) -> None:
         """Write the content of the object `name` to the file `target`, which is incomplete while this runs. Raises
         FileNotFoundError where the object does not exist."""
-        with self._translate_errors(), self.files.open_input_stream(self._path(name)) as stream, target.open("wb") as file:
+        opened = self.files.open_input_stream
+        with self._translate_errors(), opened(self._path(name)) as stream, target.open("wb") as file:
             shutil.copyfileobj(stream, file, CHUNK_BYTES)
 
     def info(self, name: str) -> ObjectInfo | None:

@@ -1,8 +1,6 @@
 """The study's store as a Ray Tune searcher. With the scheduler, the only file of the search that knows Ray.
 
 MO-ASHA as a Ray Tune scheduler. With the searcher, the only file of the search that knows Ray.
-
-Rung tables on disk: one small file per run, from which a resumed study goes on deciding.
 """
 
 from __future__ import annotations
@@ -12,15 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lethe.config.metrics import METRICS_OF
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
-from lethe.search.early_stopping import RungEntry, RungRule, RungTables
+from lethe.search.early_stopping import RungEntry, RungTables, read_entries, rung_rule, write_entries
 from lethe.search.objectives import ObjectiveSpace, numeric_values
-from lethe.search.study_store import DeterministicOrder, InfeasibleProposal, Proposal, StudyStore
+from lethe.search.study_store import DeterministicOrder, InfeasibleProposalError, Proposal, StudyStore
 from lethe.search.trial_state import INTERRUPTED
-from lethe.storage.paths import atomic_write
-from pydantic import TypeAdapter
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.searcher import Searcher
 
@@ -73,7 +68,7 @@ class StudySearcher(Searcher):
                 return None
             try:
                 proposal = self._store.ask()
-            except InfeasibleProposal:
+            except InfeasibleProposalError:
                 continue
             config = self._config(proposal)
             if isinstance(config, Answered):
@@ -173,41 +168,12 @@ class RungScheduler(FIFOScheduler):
         return {}
 
 
-FILE = "rungs.json"
-_entries = TypeAdapter(tuple[RungEntry, ...])
-
-
 def rung_scheduler(study: Study, objectives: ObjectiveSpace, runs: Path, groups: int | None) -> RungScheduler | None:
-    """The study's early stopping, None where it has none; `runs` is the folder of the study's run folders."""
+    """Return the scheduler of the study's early stopping, None where it has none; `runs` is the folder of the study's
+    run folders, whose rung entries are taken up."""
     stopping = study.early_stopping
     if not isinstance(stopping, MoAsha):
         return None
-    rungs = RungTables(rule(stopping, study, objectives), groups)
+    rungs = RungTables(rung_rule(stopping, study, objectives), groups)
     rungs.restore(read_entries(runs))
     return RungScheduler(rungs, stopping.resource, lambda run, entries: write_entries(runs / run, entries))
-
-
-def rule(stopping: MoAsha, study: Study, objectives: ObjectiveSpace) -> RungRule:
-    """What is compared: the objectives with their floors, or the metrics that stand in for them."""
-    floors = dict(zip(objectives.names, objectives.floors, strict=True))
-    better = {name: metric.better for name, metric in METRICS_OF[study.benchmark.name].items()}
-    better |= dict(zip(objectives.names, objectives.directions, strict=True))
-    names = stopping.metrics or objectives.names
-    return RungRule(
-        names=tuple(names),
-        directions=tuple(better[name] for name in names),
-        floors=tuple(floors.get(name) for name in names),
-        grace=stopping.grace,
-        eta=stopping.eta,
-    )
-
-
-def write_entries(folder: Path, entries: tuple[RungEntry, ...]) -> None:
-    """All of a run's entries, in its folder."""
-    atomic_write(folder / FILE, _entries.dump_json(entries))
-
-
-def read_entries(runs: Path) -> list[RungEntry]:
-    """Every run's entries, in the order of trials and rungs."""
-    found = [entry for path in runs.glob(f"*/{FILE}") for entry in _entries.validate_json(path.read_bytes())]
-    return sorted(found, key=lambda entry: (entry.trial, entry.rung))

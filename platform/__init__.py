@@ -6,7 +6,8 @@ file becomes the standard module: it executes that module's own source in its
 own namespace, then adds what a package needs, so that `platform.system()` and
 `python -m platform.sweep` both work. `import lethe` is made to find the library
 here by a meta-path finder: this folder on `sys.path` would turn every command
-into a top-level module.
+into a top-level module. Under a Python that lethe does not support, only lethe is
+refused: pip of any other Python finds its standard module here too.
 
 Nothing defined here survives under the module's public names.
 """
@@ -32,6 +33,18 @@ def _become_standard_module(module: dict) -> None:
     module["__file__"] = source
     module["__path__"] = [here]
 
+    def refuse_unsupported_python() -> None:
+        """Under a Python other than 3.11 to 3.13, end a command with one line and exit code 2, or raise ImportError."""
+        if (3, 11) <= sys.version_info[:2] <= (3, 13):
+            return
+        found = ".".join(map(str, sys.version_info[:2]))
+        reason = f"lethe needs Python 3.11, 3.12 or 3.13: this is Python {found}"
+        main = getattr(sys.modules.get("__main__"), "__spec__", None)
+        if getattr(main, "parent", None) != "platform":
+            raise ImportError(reason, name="lethe")
+        print(reason, file=sys.stderr)  # the process is `python -m platform.sweep` or another command
+        raise SystemExit(2)
+
     class LetheFinder:
         """Finds the one copy of `lethe` beside the commands."""
 
@@ -40,6 +53,7 @@ def _become_standard_module(module: dict) -> None:
         @staticmethod
         def find_spec(name: str, path: object = None, target: object = None):
             if name == "lethe":
+                refuse_unsupported_python()
                 return PathFinder.find_spec(name, [here])
             if name == "platform.lethe":
                 # Without `name=`, `from platform import lethe` shows this line too.

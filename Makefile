@@ -1,13 +1,18 @@
 # `make` lists the targets. VENV=folder uses another environment, ARGS="..." passes
-# arguments on, PYTHON=... is the Python 3.11 that the environment is made with.
+# arguments on, PYTHON=... is the Python that the environment is made with: 3.11, 3.12 or 3.13.
 VENV ?= .venv
 ARGS ?=
 PORT ?= 5000
 LETHE_HOME ?= $(HOME)/.lethe
 
-IS_311 := -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'
-PYTHON ?= $(shell for p in python3.11 python3 python; do \
-	$$p $(IS_311) 2>/dev/null && echo $$p && break; done)
+SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
+NEEDS := lethe needs Python 3.11, 3.12 or 3.13
+# 3.11 first: the stored figures were measured on it, and from 3.12 on the built-in sum() rounds floats differently.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	$$p $(SUPPORTED) 2>/dev/null && echo $$p && break; done)
+# Wheels only, so that a package without one is named at once, not after a failed build. deepspeed and rouge_score
+# are published as sources alone, which need no compiler.
+WHEELS := --only-binary :all: --no-binary deepspeed,rouge_score
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
@@ -59,11 +64,15 @@ demo-autoscaling: $(INSTALLED) ## grow and shrink a cluster of fake nodes on thi
 # can be repeated.
 $(INSTALLED): requirements.lock pyproject.toml setup.py
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
-		"$(PYTHON)" $(IS_311) 2>/dev/null || { \
-			echo "lethe needs Python 3.11: found none, name one with PYTHON=..." >&2; exit 1; }; \
+		"$(PYTHON)" $(SUPPORTED) 2>/dev/null || { \
+			echo "$(NEEDS): found none, name one with PYTHON=..." >&2; exit 1; }; \
 		"$(PYTHON)" -m venv "$(VENV)"; }
-	@$(BIN)/python $(IS_311) || { \
-		echo "lethe needs Python 3.11: $(VENV) has another, remove it or set VENV=..." >&2; exit 1; }
-	$(BIN)/python -m pip install -r requirements.lock
+	@$(BIN)/python $(SUPPORTED) || { \
+		echo "$(NEEDS): $(VENV) has another, remove it or set VENV=..." >&2; exit 1; }
+	@$(BIN)/python -m pip install $(WHEELS) -r requirements.lock 2>"$(VENV)/pip.log" || { \
+		pin=$$(sed -n 's/^ERROR: No matching distribution found for \([^ ]*\).*/\1/p' "$(VENV)/pip.log"); \
+		if test -z "$$pin" || grep -q Retrying "$(VENV)/pip.log"; then cat "$(VENV)/pip.log" >&2; \
+		else echo "lethe: $$pin has no wheel for $$($(BIN)/python --version) on this machine:" \
+			"remove $(VENV) and choose another of 3.11, 3.12 and 3.13 with PYTHON=..." >&2; fi; exit 1; }
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@touch $@

@@ -41,7 +41,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     for name in ("platform", "search_spaces"):
         if (ROOT / name).exists():
             shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "setup.py", "README.md"):
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         if (ROOT / name).exists():
             shutil.copy(ROOT / name, copy)
     (copy / "search_spaces").mkdir(exist_ok=True)
@@ -59,6 +59,16 @@ def test_wheel_has_every_module_and_study_and_nothing_at_the_top(built: tuple[Pa
     assert {p.name for p in (installed / "lethe/search_spaces").iterdir()} == studies
     top = {p.name for p in installed.iterdir()}
     assert top == {"lethe", "bin", f"lethe-{lethe.__version__}.dist-info"}
+
+
+def test_wheel_has_its_licence_its_metadata_and_the_mark_of_a_typed_package(built: tuple[Path, Path]) -> None:
+    installed = built[1]
+    assert (installed / "lethe/py.typed").is_file()
+    (information,) = installed.glob("*.dist-info")
+    assert (information / "licenses/LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
+    metadata = (information / "METADATA").read_text().split("\n\n")[0].splitlines()
+    for line in ("Author: the lethe developers", "License-Expression: Apache-2.0", "Requires-Python: <3.14,>=3.11"):
+        assert line in metadata
 
 
 def test_installed_command_lists_the_commands_from_anywhere(built: tuple[Path, Path], tmp_path: Path) -> None:
@@ -148,9 +158,42 @@ def test_install_refuses_another_python_in_one_line(tmp_path: Path) -> None:
     process = make("install", f"VENV={tmp_path / 'venv'}", "PYTHON=false")
     assert process.returncode != 0
     said = [line for line in process.stderr.splitlines() if not line.startswith("make")]
-    assert len(said) == 1
-    assert "Python 3.11" in said[0]
+    assert said == ["lethe needs Python 3.11, 3.12 or 3.13: found none, name one with PYTHON=..."]
     assert not (tmp_path / "venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("pip_said", "said"),
+    [
+        (
+            "WARNING: a remark|ERROR: Could not find a version that satisfies the requirement numpy==2.4.6|"
+            "ERROR: No matching distribution found for numpy==2.4.6 (from -r requirements.lock)",
+            "lethe: numpy==2.4.6 has no wheel for Python 3.13.0 on this machine: "
+            "remove {venv} and choose another of 3.11, 3.12 and 3.13 with PYTHON=...",
+        ),
+        (
+            "WARNING: Retrying after connection broken|ERROR: No matching distribution found for numpy==2.4.6",
+            "WARNING: Retrying after connection broken|ERROR: No matching distribution found for numpy==2.4.6",
+        ),
+        ("ERROR: no space left on device", "ERROR: no space left on device"),
+    ],
+    ids=["no wheel", "no index", "another failure"],
+)
+def test_install_names_a_pin_without_a_wheel_in_one_line(tmp_path: Path, pip_said: str, said: str) -> None:
+    venv = tmp_path / "venv"
+    stub = venv / "bin/python"
+    stub.parent.mkdir(parents=True)
+    stub.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in --version) echo Python 3.13.0 ;;\n'
+        f"*'install --only-binary'*) echo '{pip_said}' | tr '|' '\\n' >&2; exit 1 ;; esac\n"
+    )
+    stub.chmod(0o755)
+    process = make("install", f"VENV={venv}")
+    assert process.returncode != 0
+    assert not (venv / ".lethe-installed").exists()
+    lines = [line for line in process.stderr.splitlines() if not line.startswith("make")]
+    assert lines == said.format(venv=venv).split("|")
 
 
 def test_ci_runs_the_tests() -> None:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from lethe.ops.doctor.machine import PYTHON
+from lethe.ops.doctor.machine import PYTHONS
 from packaging.requirements import Requirement
 
 from tests.cluster.files import CLUSTER, SECRET_NAME, arguments, instructions, pins
@@ -30,7 +30,9 @@ def installed() -> list[str]:
 
 def test_the_base_is_pinned_to_our_python() -> None:
     (base,) = arguments("FROM")
-    assert re.fullmatch(rf"python:{PYTHON[0]}\.{PYTHON[1]}-slim-[a-z]+", base)
+    version = re.fullmatch(r"python:(\d+)\.(\d+)-slim-[a-z]+", base)
+    assert version is not None
+    assert tuple(map(int, version.groups())) in PYTHONS
 
 
 def test_every_instruction_is_known_and_nothing_is_downloaded_by_hand() -> None:

@@ -49,10 +49,10 @@ def test_every_finding_is_one_line_and_bad_ones_are_counted() -> None:
 
 def test_python(monkeypatch: pytest.MonkeyPatch) -> None:
     assert said(machine.python)[0] == "ok"
-    monkeypatch.setattr(machine, "PYTHON", (2, 7))
+    monkeypatch.setattr(machine, "PYTHONS", ((2, 7),))
     state, text = said(machine.python)
     assert state == "bad"
-    assert "needs 2.7" in text
+    assert "needs 3.11, 3.12 or 3.13" in text
     assert "make install" in text
 
 

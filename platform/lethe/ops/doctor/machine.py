@@ -20,7 +20,7 @@ from lethe.storage.object_store import first_line
 from lethe.storage.paths import home, root, store
 from packaging.requirements import Requirement
 
-PYTHON = (3, 11)
+PYTHONS = ((3, 11), (3, 12), (3, 13))
 LEAST_FREE_GB = 2.0
 INSTALL = "`make install`, or pip install -r requirements.lock"
 
@@ -39,9 +39,9 @@ def quick() -> list[Check]:
 
 def python() -> str:
     """The interpreter: the one that requirements.lock is for."""
-    if sys.version_info[:2] != PYTHON:
+    if sys.version_info[:2] not in PYTHONS:
         raise UserError(
-            f"{platform.python_version()}: lethe needs {PYTHON[0]}.{PYTHON[1]}, `make install` makes its environment"
+            f"{platform.python_version()}: lethe needs 3.11, 3.12 or 3.13, `make install` makes its environment"
         )
     return f"{platform.python_version()} ({sys.executable})"
 

@@ -10,6 +10,7 @@ import itertools
 import json
 import os
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -21,11 +22,16 @@ from lethe.config.run import Recipe
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
-from lethe.scaling.instruments import unique_bytes
 from lethe.unlearning.engine import Engine
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 MODEL = EmbeddedModel(hidden_size=42, layers=2, heads=3, vocab_size=301)  # sizes that five workers do not divide
+
+
+def unique_bytes(tensors: Iterable[torch.Tensor]) -> int:
+    """Return the bytes of the storages behind these tensors, each once, meta tensors left out."""
+    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t.device.type != "meta"}
+    return sum(storages.values())
 
 
 def held(engine: Engine, model: torch.nn.Module, stage: int) -> dict[str, int]:

@@ -9,7 +9,7 @@ from lethe.cli.scaling import main
 from lethe.config.scaling import load_scaling
 from lethe.config.study import load_study
 from lethe.errors import UserError
-from lethe.scaling.design import check_memory, cost_points, predicted, search_points
+from lethe.scaling.design import check_memory, cost_points, predicted_memory, search_points
 from lethe.scaling.transformer import Transformer
 
 
@@ -102,13 +102,13 @@ def test_a_study_without_the_section(tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text("extends: tofu\n")
     with pytest.raises(UserError, match="has no section scaling"):
         load_scaling(str(tmp_path / "plain.yaml"))
-    with pytest.raises(UserError, match="unknown scaling study 'tofuu' .did you mean 'tofu'"):
+    with pytest.raises(UserError, match=r"unknown scaling study 'tofuu' .did you mean 'tofu'"):
         load_scaling("tofuu")
 
 
 def test_sizes_that_do_not_fit_are_refused_before_they_run() -> None:
     study = load_scaling("tofu")
-    needs = {p.size: predicted(p) for p in cost_points(study) if (p.workers, p.rows) == (1, 4)}
+    needs = {p.size: predicted_memory(p) for p in cost_points(study) if (p.workers, p.rows) == (1, 4)}
     assert list(needs.values()) == sorted(needs.values())
     check_memory(study, 4e9)
     with pytest.raises(UserError, match=r"scaling.sizes.16M: 1 worker.* need .* GiB, predicted, and there are"):

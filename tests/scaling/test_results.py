@@ -11,20 +11,20 @@ from lethe.config.study import Study, load_study
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.scaling import describe_scaling, write_scaling_report
 from lethe.scaling.design import SearchPoint, cost_points
-from lethe.scaling.laws import laws, parallel, predicted, serial_share, setting_laws
-from lethe.scaling_records import ScalingRecord, SearchRecord
+from lethe.scaling.laws import laws, parallel, predicted_speed_up, serial_share, setting_laws
 from lethe.scaling.transfer import (
     Searched,
     best_of,
-    fixed,
-    moved,
     plan_move,
     predict,
     rank_correlations,
     searched,
     steps_to,
+    transfer_record,
+    with_setting,
 )
 from lethe.scaling.transformer import Transformer
+from lethe.scaling_records import ScalingRecord, SearchRecord
 
 
 def seconds(parameters: float, rows: int, workers: int) -> float:
@@ -65,9 +65,12 @@ def points(study: ScalingStudy) -> tuple[TrialRecord, ...]:
 def test_laws_of_the_made_up_machine(study: ScalingStudy, points: tuple[TrialRecord, ...]) -> None:
     found = {(law.name, law.arm): law for law in laws(study, points)}
     assert set(found) == {
-        ("step time", "sophia"), ("step time", "adamw"), ("memory of tensors", "sophia"), ("memory of tensors", "adamw"),
+        ("step time", "sophia"),
+        ("step time", "adamw"),
+        ("memory of tensors", "sophia"),
+        ("memory of tensors", "adamw"),
         ("step time by batch", "sophia"),
-    }  # fmt: skip
+    }
     for law in found.values():
         assert abs(law.error) < 0.1, law.name
     time = found["step time", "adamw"]
@@ -91,8 +94,8 @@ def test_points_that_failed_are_left_out(study: ScalingStudy, points: tuple[Tria
 def test_serial_shares() -> None:
     assert serial_share("strong", {1: 1.0, 2: 1 / (0.1 + 0.9 / 2), 4: 1 / (0.1 + 0.9 / 4)}) == pytest.approx(0.1)
     assert serial_share("weak", {1: 1.0, 2: 2 - 0.2, 4: 4 - 0.2 * 3}) == pytest.approx(0.2)
-    assert predicted("strong", 64, 0.1) == pytest.approx(1 / (0.1 + 0.9 / 64))
-    assert predicted("weak", 64, 0.2) == pytest.approx(64 - 0.2 * 63)
+    assert predicted_speed_up("strong", 64, 0.1) == pytest.approx(1 / (0.1 + 0.9 / 64))
+    assert predicted_speed_up("weak", 64, 0.2) == pytest.approx(64 - 0.2 * 63)
 
 
 def test_more_workers(points: tuple[TrialRecord, ...]) -> None:
@@ -156,17 +159,21 @@ def line() -> list[Searched]:
     rates = (1e-3, 4e-3, 2e-3)
     gains = {"small": (0.7, 0.3, 0.6), "middle": (0.7, 0.6, 0.3), "large": (0.7, 0.45, 0.65)}
     sizes = {"small": 1e5, "middle": 1e6, "large": 1e7}
-    return [
-        search(space, name, sizes[name], [trial(i, gain, 0.9, rate, 100.0 if name == "large" else 10.0) for i, (gain, rate) in enumerate(zip(found, rates))])
-        for name, found in gains.items()
-    ]  # fmt: skip
+    line = []
+    for name, by_rate in gains.items():
+        seconds = 100.0 if name == "large" else 10.0
+        settings = enumerate(zip(by_rate, rates, strict=True))
+        trials = [trial(number, gain, 0.9, rate, seconds) for number, (gain, rate) in settings]
+        line.append(search(space, name, sizes[name], trials))
+    return line
 
 
 def test_a_search_in_numbers(line: list[Searched]) -> None:
     small = line[0].record
     assert small.chosen == 1
     assert line[0].best["optimizer.learning_rate"] == 4e-3
-    assert small.target == pytest.approx(0.6) and small.reached == 2, "0.3 and 0.6"
+    assert small.target == pytest.approx(0.6)
+    assert small.reached == 2, "0.3 and 0.6"
     assert small.steps_to_target == 10, "at the first report the chosen trial is at 0.55"
     assert small.seconds == {"prepare": 7.0, "train": 18.0, "evaluate": 9.0, "rest": 3.0}
     assert small.win_rate == 0.4
@@ -198,7 +205,7 @@ def test_a_setting_follows_the_trend_of_smaller_sizes(line: list[Searched]) -> N
 
 def test_transfer_against_searching_for_as_long(line: list[Searched]) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3, 100.0),)})
-    found = moved(line, plan_move(line), sweep)
+    found = transfer_record(line, plan_move(line), sweep)
     assert found.trials_for_the_same == pytest.approx(1.3), "three trials of 10 s and one of 100, at 100 s each"
     assert found.random_score.x == 1
     assert found.score > found.random_score.high
@@ -222,7 +229,7 @@ def test_rank_correlation_needs_settings_in_common(line: list[Searched]) -> None
 
 def test_values_in_their_places() -> None:
     run = {"optimizer": {"name": "sophia"}, "seed": 1}
-    assert fixed(run, {"optimizer.learning_rate": 2e-3, "objective.gamma": 3, "seed": 2}) == {
+    assert with_setting(run, {"optimizer.learning_rate": 2e-3, "objective.gamma": 3, "seed": 2}) == {
         "optimizer": {"name": "sophia", "learning_rate": 2e-3}, "objective": {"gamma": 3}, "seed": 2,
     }  # fmt: skip
     assert run == {"optimizer": {"name": "sophia"}, "seed": 1}
@@ -233,8 +240,8 @@ def test_the_best_rate_by_size_is_a_power(study: ScalingStudy) -> None:
     trials = [trial(i, 0.3, 0.9, 1e-3 * (size / 1e5) ** -0.5) for i, size in enumerate(sizes)]
     records = [
         SearchRecord(
-            size=f"{size:g}", arm="sophia", forget="forget10", parameters=size, trials=(i,), hypervolume=0.1, chosen=i, start={},
-            target=0.6, steps_to_target=None, reached=0, seconds={}, win_rate=None, scores={},
+            size=f"{size:g}", arm="sophia", forget="forget10", parameters=size, trials=(i,), hypervolume=0.1, chosen=i,
+            start={}, target=0.6, steps_to_target=None, reached=0, seconds={}, win_rate=None, scores={},
         )
         for i, size in enumerate(sizes)
     ]  # fmt: skip
@@ -255,7 +262,7 @@ def test_the_report_has_everything(
     trials = tuple(t for s in line for t in s.sweep.trials)
     record = record_of(
         laws=laws(study, points), parallel=parallel(points), searches=tuple(s.record for s in line), trials=trials,
-        transfer=(moved(line, plan_move(line), sweep),), plans={"7B": "fits <b>nowhere</b>"},
+        transfer=(transfer_record(line, plan_move(line), sweep),), plans={"7B": "fits <b>nowhere</b>"},
     )  # fmt: skip
     failed = points[0].model_copy(update={"verdict": "out_of_memory", "reason": "no <memory>"})
     record = record.model_copy(update={"points": (failed, *points[1:])})

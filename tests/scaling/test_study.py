@@ -16,7 +16,8 @@ from tests.conftest import ROOT, Head
 
 TINY = """
 extends: tofu
-benchmark: { corpus: { authors: 20, questions: 2, holdout_authors: 1, real_authors: 4, world_facts: 4, retain_eval: 8 } }
+benchmark:
+  corpus: { authors: 20, questions: 2, holdout_authors: 1, real_authors: 4, world_facts: 4, retain_eval: 8 }
 model: { epochs: 2, layers: 1, vocab_size: 300, heads: 2 }
 run:
   adapter: { name: full }

@@ -35,9 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         return _plan(given[1:])
     args = _parser().parse_args(given)
     study = load_scaling(args.study, args.set)
-    from lethe.scaling.design import available_memory, check_memory, parts
+    from lethe.scaling.design import available_memory, check_memory, check_points
 
-    parts(study)
+    check_points(study)
     if args.dry_run:
         from lethe.scaling.design import preview
 
@@ -66,7 +66,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.config.run import Digests
     from lethe.reporting.console import Console
     from lethe.reporting.scaling import describe_scaling, write_scaling_report
-    from lethe.scaling.study import Study, prepare_models
+    from lethe.scaling.study import ScalingRunner, prepare_models
     from lethe.study.preparation import locate
     from lethe.study.resume import check_resumable, claim
     from lethe.study.session import Session
@@ -81,7 +81,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
         prepared = prepare_models(study)
         with claim(study, digests, resume) as (study_id, folder):
             try:
-                record, log = Study(study, study_id, tracker, console, folder, prepared).run(session)
+                record, log = ScalingRunner(study, study_id, tracker, console, folder, prepared).run(session)
             finally:
                 console.stop()
             target = root / study_id if root else folder / "report"

@@ -1,18 +1,16 @@
-"""From a scaling study to its points: what is timed, and where a search runs.
+"""The design of a scaling study: its timed points and searches, the memory that they need, and `--dry-run`'s preview.
 
-What can be known to fail before the first point: sizes that do not fit, devices that are not there.
-
-`--dry-run`: the resolved study, its points and what they are predicted to need.
+Points that cannot run (sizes that do not fit in memory, impossible settings) are refused before the first is timed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
-from lethe.config.comparison import Arm, arm_parts
+from lethe.config.comparison import arm_parts
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.config.scaling import ScalingStudy
@@ -41,7 +39,7 @@ class CostPoint:
 
     @property
     def labels(self) -> dict[str, Scalar]:
-        """What tells it from every other."""
+        """The point's parameters in the record, different for every point."""
         axes = {"rows": self.rows, "workers": self.workers, "stage": self.stage}
         return {"part": "cost", "size": self.size, "arm": self.arm, **axes}
 
@@ -58,26 +56,28 @@ class SearchPoint:
 
     @property
     def labels(self) -> dict[str, Scalar]:
-        """What tells it from every other."""
+        """The search's parameters in the record, different for every search."""
         return {"part": self.part, "size": self.size, "arm": self.arm, "forget": self.forget}
 
     @property
     def models(self) -> str:
-        """Names the pair of models that it reads: other arms share it."""
+        """Name of the pair of models (start and oracle) that the search reads; arms share it."""
         return f"{self.size}/{self.forget}"
 
 
 def cost_points(study: ScalingStudy) -> tuple[CostPoint, ...]:
-    """Each once: sizes x arms, then the axes at the base; smallest groups of workers first, since another number of
-    workers needs other processes."""
-    found: dict[tuple[Scalar, ...], CostPoint] = {}
+    """Return each timed point once: sizes x arms, and the axes at the base.
+
+    They are sorted by their number of workers, since another number needs other processes.
+    """
+    points: dict[tuple[Scalar, ...], CostPoint] = {}
     models = study.models()
     for size, arm, rows, workers, stage in _settings(study):
         recipe = _recipe(study, arm, rows, workers, stage)
         engine = recipe.engine
         point = CostPoint(size, arm, recipe.schedule.batch_size, engine.workers, engine.stage, models[size], recipe)
-        found.setdefault(tuple(point.labels.values()), point)
-    return tuple(sorted(found.values(), key=lambda point: point.workers))
+        points.setdefault(tuple(point.labels.values()), point)
+    return tuple(sorted(points.values(), key=lambda point: point.workers))
 
 
 Setting = tuple[str, str, int | None, int | None, int | None]  # size, arm, rows, workers, stage; None: the study's own
@@ -96,13 +96,14 @@ def _settings(study: ScalingStudy) -> Iterator[Setting]:
 
 
 def _recipe(study: ScalingStudy, arm: str, rows: int | None, workers: int | None, stage: int | None) -> Recipe:
-    """The arm's fixed values; what it would search has its default, since costs do not depend on it."""
-    run: dict[str, Any] = {**_parts(study, arm)["run"]}
-    given = {
+    """Return the recipe of the arm's fixed values; searched parameters keep their defaults, costs do not depend on
+    them."""
+    run: dict[str, Any] = {**_arm_parts(study, arm)["run"]}
+    axes: dict[str, dict[str, int | None]] = {
         "schedule": {"batch_size": rows},
         "engine": {"workers": workers, "stage": stage},
     }
-    for family, fields in given.items():
+    for family, fields in axes.items():
         run[family] = {**run.get(family, {}), **{key: value for key, value in fields.items() if value is not None}}
     try:
         return Recipe.model_validate(run)
@@ -111,39 +112,41 @@ def _recipe(study: ScalingStudy, arm: str, rows: int | None, workers: int | None
 
 
 def search_points(study: ScalingStudy) -> tuple[SearchPoint, ...]:
-    """Every arm that is searched at every size, smallest first as they are named; then other forget sets at the base."""
+    """Return each search: by arm the sizes in the study's order, then the other forget sets at the base size."""
     quality = study.scaling.quality
     arms = quality.arms or (next(iter(study.scaling.arms)),)
     own = study.benchmark.forget
     sets = [(size, own) for size in quality.sizes] + [(study.scaling.base, f) for f in quality.forget if quality.sizes]
     pairs = dict.fromkeys(sets)
-    return tuple(SearchPoint(s, arm, forget, member(study, s, arm, forget)) for arm in arms for s, forget in pairs)
+    return tuple(SearchPoint(s, arm, forget, point_study(study, s, arm, forget)) for arm in arms for s, forget in pairs)
 
 
-def member(study: ScalingStudy, size: str, arm: str, forget: str, run: Mapping[str, Any] | None = None) -> Study:
-    """The plain study of one size, arm and forget set; with `run` a single trial of these fixed values."""
-    whole = study.model_dump(mode="json", exclude={"scaling", "compare"})
-    parts = _parts(study, arm) if run is None else {"run": dict(run), "space": {}}
+def point_study(study: ScalingStudy, size: str, arm: str, forget: str, run: Mapping[str, Any] | None = None) -> Study:
+    """Return the plain study of one size, arm and forget set; with `run` a single trial of these fixed values.
+
+    Raises UserError, with the arm's key, for a study that is not valid.
+    """
+    base = study.model_dump(mode="json", exclude={"scaling", "compare"})
+    parts = _arm_parts(study, arm) if run is None else {"run": dict(run), "space": {}}
     name = f"{study.name}-{size}-{arm}-{forget}".replace("+", "-")
     changed = {
         **parts,
         "name": name if run is None else f"{name}-transfer",
         "model": study.models()[size].model_dump(mode="json"),
-        "benchmark": {**whole["benchmark"], "forget": forget},
-        "search": {**whole["search"], **({} if parts["space"] else {"trials": 1})},
+        "benchmark": {**base["benchmark"], "forget": forget},
+        "search": {**base["search"], **({} if parts["space"] else {"trials": 1})},
     }
     where = f"scaling.arms.{arm}."
     try:
-        return Study.model_validate({**whole, **changed})
+        return Study.model_validate({**base, **changed})
     except ValidationError as error:
         raise to_user_error(error, Study, where) from None
     except UserError as error:
         raise UserError(f"{where}{error}") from None
 
 
-def _parts(study: ScalingStudy, arm: str) -> dict[str, Any]:
-    given: Arm = study.scaling.arms[arm]
-    return arm_parts(study.run, study.space, given)
+def _arm_parts(study: ScalingStudy, arm: str) -> dict[str, Any]:
+    return arm_parts(study.run, study.space, study.scaling.arms[arm])
 
 
 PROCESS = 640 * 2**20  # bytes of a worker's libraries: 626 to 639 MiB were measured with models of 0.1 MB
@@ -151,10 +154,12 @@ LONGEST = 128  # tokens: of the embedded corpus's rows none is longer
 
 
 def check_memory(study: ScalingStudy, available: float) -> None:
-    """Raises BadInput for a size that this many bytes do not hold: predicted from shapes, nothing is built. Sizes whose
-    shape is not known here are left to run."""
+    """Raise UserError for a point that needs more than `available` bytes: predicted from shapes, nothing is built.
+
+    Points whose shape is not known here are left to run.
+    """
     for point in cost_points(study):
-        need = predicted(point)
+        need = predicted_memory(point)
         if need is not None and need > available:
             raise UserError(
                 f"scaling.sizes.{point.size}: {point.workers} worker(s) with {point.rows} rows a step need"
@@ -163,20 +168,20 @@ def check_memory(study: ScalingStudy, available: float) -> None:
             )
 
 
-def predicted(point: CostPoint) -> float | None:
-    """Bytes of all of a point's workers on one machine."""
+def predicted_memory(point: CostPoint) -> float | None:
+    """Return the bytes of all of the point's workers on one machine; None for a model whose shape is not known."""
     if not isinstance(point.model, EmbeddedModel) or point.model.name != "embedded":
         return None
     shape = Transformer.of_embedded(point.model)
     rows = 2 * -(-point.rows // (point.workers * point.recipe.schedule.accumulation))
     longest = min(LONGEST, point.model.max_length)
-    each = peak(shape, Layout.of(point.recipe), BatchShape.uniform(rows, longest, longest // 2))
+    of_worker = peak(shape, Layout.of(point.recipe), BatchShape.uniform(rows, longest, longest // 2))
     start = 4.0 * shape.parameters  # the copy that a warm process keeps
-    return point.workers * (each.total + start + PROCESS)
+    return point.workers * (of_worker.total + start + PROCESS)
 
 
 def available_memory(study: ScalingStudy) -> float:
-    """Bytes that are free on this machine, or on its GPU where the study runs on one; no limit where it is elsewhere."""
+    """Return the free bytes of this machine, of its GPU where the study runs on one; infinite where it is elsewhere."""
     if study.first_recipe().engine.device == "cuda":
         import torch
 
@@ -186,23 +191,23 @@ def available_memory(study: ScalingStudy) -> float:
     return float(psutil.virtual_memory().available)
 
 
-def parts(study: ScalingStudy) -> Sequence[CostPoint]:
-    """Every point once, so that a search that cannot run is refused before anything is timed."""
+def check_points(study: ScalingStudy) -> None:
+    """Raise UserError for a search or a timed point that is not valid, before anything is timed."""
     search_points(study)
-    return cost_points(study)
+    cost_points(study)
 
 
 def preview(study: ScalingStudy) -> None:
-    """Print the study as YAML, then what is timed and what is searched."""
+    """Print the study as YAML, then its timed points with their predicted memory, and its searches."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
     timed = Table(
         "size", "arm", "rows", "workers", "stage", "predicted MiB", title="timed points", title_justify="left"
     )
     for point in cost_points(study):
-        need = predicted(point)
-        shown = "-" if need is None else f"{need / 2**20:.0f}"
-        timed.add_row(*map(str, (point.size, point.arm, point.rows, point.workers, point.stage, shown)))
+        need = predicted_memory(point)
+        mebibytes = "-" if need is None else f"{need / 2**20:.0f}"
+        timed.add_row(*map(str, (point.size, point.arm, point.rows, point.workers, point.stage, mebibytes)))
     console.print(timed)
     searches = Table("size", "arm", "forget set", "trials", title="searches", title_justify="left")
     for search in search_points(study):

@@ -1,16 +1,11 @@
-"""What this machine's matrix units give: the yardstick of a step's utilisation.
-
-How many bytes live tensors take, and the most that they took: read off every operation, allocator apart.
-
-How long a step's collectives take, waiting for slower peers included.
-"""
+"""Instruments of the timed points: the machine's matrix rate, bytes of live tensors, time in collectives."""
 
 from __future__ import annotations
 
 import statistics
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import wraps
 from typing import Any
@@ -27,71 +22,64 @@ Clock = Callable[[], float]
 
 
 def matrix_rate(device: str, precision: str, clock: Clock = time.process_time) -> float:
-    """FLOPs per second of this process's threads in square matrix products: the median of several, of which the first
-    is not counted. `clock` is CPU time by default, which others on the machine hardly disturb; a GPU has wall time."""
+    """Return FLOPs per second of this process's threads in square matrix products, the yardstick of utilisation.
+
+    It is the median of `TRIES` products after a first that is not counted. `clock` is CPU time by default, which other
+    processes hardly disturb; on a GPU wall-clock time is taken.
+    """
     side = SIDE_ON_GPU if device == "cuda" else SIDE
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
-    tell = time.perf_counter if device == "cuda" else clock
+    wait: Callable[[], None] = torch.cuda.synchronize if device == "cuda" else lambda: None
+    now = time.perf_counter if device == "cuda" else clock
     seconds = []
     for _ in range(TRIES + 1):
         wait()
-        began = tell()
+        began = now()
         torch.mm(a, b)
         wait()
-        seconds.append(tell() - began)
+        seconds.append(now() - began)
     return 2.0 * side**3 / statistics.median(seconds[1:])
 
 
-class Tracker(TorchDispatchMode):
-    """A context in which every new storage is counted from the operation that makes it until nothing holds it.
+class TensorMemory(TorchDispatchMode):
+    """A context that counts every new storage from the operation that makes it until nothing holds it.
 
-    `live` and `peak` are bytes beyond what existed before; views cost nothing. What one operation allocates and frees
-    inside itself is not seen: on a CPU such room is a few blocks of a kernel.
+    `live` and `peak` are bytes beyond the storages that existed before, read off every operation and not off the
+    allocator; views cost nothing. Memory that one operation allocates and frees inside itself is not seen: on a CPU
+    that is a few blocks of a kernel.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         self.live = self.peak = 0
         self._known: dict[int, weakref.ref[torch.UntypedStorage]] = {}
-
-    def ignore(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Tensors that exist already."""
-        for tensor in tensors:
-            self._know(tensor.untyped_storage(), 0)
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        for given in tree_leaves((args, kwargs)):
-            if isinstance(given, torch.Tensor) and given.device.type != "meta":
-                self._know(given.untyped_storage(), 0)  # it was there before
+        for argument in tree_leaves((args, kwargs)):
+            if isinstance(argument, torch.Tensor) and argument.device.type != "meta":
+                self._add(argument.untyped_storage(), 0)  # it existed before
         result = func(*args, **kwargs)
-        for made in tree_leaves(result):
-            if isinstance(made, torch.Tensor) and made.device.type != "meta":
-                storage = made.untyped_storage()
-                self._know(storage, storage.nbytes())
+        for output in tree_leaves(result):
+            if isinstance(output, torch.Tensor) and output.device.type != "meta":
+                storage = output.untyped_storage()
+                self._add(storage, storage.nbytes())
         self.peak = max(self.peak, self.live)
         return result
 
-    def _know(self, storage: torch.UntypedStorage, size: int) -> None:
+    def _add(self, storage: torch.UntypedStorage, size: int) -> None:
         key = storage._cdata
         if key in self._known:
             return
         self.live += size
-        self._known[key] = weakref.ref(storage, lambda _: self._forget(key, size))
+        self._known[key] = weakref.ref(storage, lambda _: self._discard(key, size))
 
-    def _forget(self, key: int, size: int) -> None:
+    def _discard(self, key: int, size: int) -> None:
         self._known.pop(key, None)
         self.live -= size
-
-
-def unique_bytes(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the storages behind these tensors, each once, meta tensors left out."""
-    storages = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors if t.device.type != "meta"}
-    return sum(storages.values())
 
 
 OPERATIONS = (
@@ -111,12 +99,12 @@ class Traffic:
         self._inside = False
 
     def reset(self) -> None:
-        """Begin anew."""
+        """Set both counts to 0."""
         self.seconds, self.bytes = 0.0, 0
 
     @contextmanager
     def watched(self) -> Iterator[None]:
-        """Count what DeepSpeed's backend does in this block; it exists once an engine has been built."""
+        """Count the collectives of DeepSpeed's backend in this block; the backend exists once an engine was built."""
         from deepspeed.comm import comm
 
         with ExitStack() as stack:
@@ -136,11 +124,11 @@ class Traffic:
             finally:
                 self._inside = False
                 self.seconds += time.perf_counter() - began
-                self.bytes += _size([*args, *kwargs.values()])
+                self.bytes += _largest_tensor([*args, *kwargs.values()])
 
         return timed
 
 
-def _size(values: list[Any]) -> int:
-    """Bytes of the largest tensor among the arguments: the whole that is spread or gathered."""
-    return max((v.numel() * v.element_size() for v in values if hasattr(v, "element_size")), default=0)
+def _largest_tensor(arguments: list[Any]) -> int:
+    """Return the bytes of the largest tensor among a collective's arguments: the one that is spread or gathered."""
+    return max((v.numel() * v.element_size() for v in arguments if hasattr(v, "element_size")), default=0)

@@ -1,8 +1,6 @@
-"""One law y(x) = c + a x^b, fitted to relative errors.
+"""Laws y(x) = c + a x^b: fitted, chosen and judged on sizes that they have not seen, with intervals from a bootstrap.
 
 Costs span orders of magnitude, so residuals are those of log y: an error of 10 % weighs the same at every size.
-
-Laws chosen and judged on sizes that they have not seen, with intervals from a bootstrap.
 """
 
 from __future__ import annotations
@@ -12,10 +10,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from lethe.scaling_records import Form
 from scipy.optimize import least_squares
 
-Floats = np.ndarray
+Floats = npt.NDArray[np.float64]
 FREE: dict[Form, int] = {"power": 2, "linear": 2, "offset": 3}  # parameters of each form
 STEEPEST = 2.0  # largest exponent that is tried, in either direction: no cost of a step grows faster than the square
 LIGHTEST, HEAVIEST = -16.0, 7.0  # logarithm of an offset over the factor, where x is the mean size
@@ -33,12 +32,15 @@ class Law:
     scale: float
 
     def __call__(self, x: Floats | float) -> Floats:
-        """The law's value at x, of x's shape."""
+        """Return the law's value at x, of x's shape."""
         return self.offset + self.factor * (np.asarray(x, float) / self.scale) ** self.exponent
 
 
-def fit(x: Sequence[float], y: Sequence[float], form: Form) -> Law:
-    """Least squares of log y; x and y are positive, [n] each. Raises ValueError for fewer points than parameters."""
+def fit(x: Sequence[float] | Floats, y: Sequence[float] | Floats, form: Form) -> Law:
+    """Fit a law by least squares of log y; x and y are positive, [n] each.
+
+    Raises ValueError where x has fewer different values than the form has parameters.
+    """
     xs, ys = np.asarray(x, float), np.asarray(y, float)
     if len(np.unique(xs)) < FREE[form]:
         raise ValueError(f"{len(np.unique(xs))} sizes cannot give a law of form {form} its {FREE[form]} parameters")
@@ -54,33 +56,38 @@ def fit(x: Sequence[float], y: Sequence[float], form: Form) -> Law:
     def residuals(free: Floats) -> Floats:
         return _centred(_shape(grid.log_x, *parts(free))) - _centred(np.log(ys))
 
-    found = least_squares(residuals, np.clip(start, low, high), bounds=(low, high), x_scale=0.1, xtol=1e-12, ftol=1e-12)
-    return grid.law(np.log(ys), *parts(found.x))
+    solution = least_squares(
+        residuals, np.clip(start, low, high), bounds=(low, high), x_scale=0.1, xtol=1e-12, ftol=1e-12
+    )
+    return grid.law(np.log(ys), *parts(solution.x))
 
 
 def fit_many(x: Floats, log_y: Floats, form: Form) -> list[Law]:
-    """A law for every row of log_y [m, n]: on a grid over all exponents and offsets, then on one over those found."""
+    """Fit a law to every row of log_y [m, n]: on a grid over all exponents and offsets, then on a finer one."""
     coarse = _Grid.of(x, form)
     exponents, weights = coarse.nearest(log_y)
     fine = coarse.around(exponents, weights)
     exponents, weights = fine.nearest(log_y)
-    return [fine.law(row, b, w) for row, b, w in zip(log_y, exponents, weights)]
+    return [fine.law(row, b, w) for row, b, w in zip(log_y, exponents, weights, strict=True)]
 
 
 def _shape(log_x: Floats, exponent: Floats | float, weight: Floats | float) -> Floats:
-    """log(exp(weight) + x^exponent): a law up to its factor."""
+    """Return log(exp(weight) + x^exponent): the logarithm of a law up to its factor."""
     return np.logaddexp(weight, exponent * log_x)
 
 
 def _centred(values: Floats) -> Floats:
-    """Less their mean along the last axis: what a factor cannot make up for."""
-    return values - values.mean(-1, keepdims=True)
+    """Return the values less their mean along the last axis: the residuals that no factor can make up for."""
+    centred: Floats = values - values.mean(-1, keepdims=True)
+    return centred
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """Exponents and weights (logarithm of the offset at x = scale, in units of the factor), each pair with its shape
-    at the points: the factor is then the mean residual, so the search has two dimensions."""
+    """Pairs of an exponent and a weight, the logarithm of the offset in units of the factor.
+
+    For each pair the best factor is the mean residual, so the search has two dimensions.
+    """
 
     form: Form
     scale: float
@@ -90,14 +97,14 @@ class _Grid:
 
     @classmethod
     def of(cls, x: Floats, form: Form) -> _Grid:
-        """Over everything that a form allows."""
+        """Return the grid over everything that the form allows."""
         log_x = np.log(x)
         exponents = np.linspace(-STEEPEST, STEEPEST, CELLS) if form != "linear" else np.ones(1)
         weights = np.linspace(LIGHTEST, HEAVIEST, CELLS) if form != "power" else np.full(1, -np.inf)
         return cls(form, float(np.exp(log_x.mean())), log_x - log_x.mean(), *_pairs(exponents, weights))
 
     def around(self, exponents: Floats, weights: Floats) -> _Grid:
-        """Finer, over the range of these and a cell more."""
+        """Return a finer grid over the range of these exponents and weights and a cell more."""
         cell = (2 * STEEPEST / CELLS, (HEAVIEST - LIGHTEST) / CELLS)
         steep, heavy = np.ones(1), np.full(1, -np.inf)
         if self.form != "linear":
@@ -107,19 +114,19 @@ class _Grid:
         return _Grid(self.form, self.scale, self.log_x, *_pairs(np.clip(steep, -STEEPEST, STEEPEST), heavy))
 
     def nearest(self, log_y: Floats) -> tuple[Floats, Floats]:
-        """For every row [m, n] the exponent and the weight [m] of the best cell."""
+        """Return the exponent [m] and the weight [m] of the best pair for every row of log_y [m, n]."""
         shapes = _centred(_shape(self.log_x, self.exponents[:, None], self.weights[:, None]))
         best = ((shapes**2).sum(1) - 2 * _centred(log_y) @ shapes.T).argmin(1)  # least squares, less a constant
         return self.exponents[best], self.weights[best]
 
     def law(self, log_y: Floats, exponent: float, weight: float) -> Law:
-        """With the factor that these points [n] want."""
+        """Return the law with the factor that fits these points [n] best."""
         factor = float(np.exp((log_y - _shape(self.log_x, exponent, weight)).mean()))
         return Law(self.form, factor, float(exponent), float(factor * np.exp(weight)), self.scale)
 
 
 def _pairs(exponents: Floats, weights: Floats) -> tuple[Floats, Floats]:
-    """All pairs, flat."""
+    """Return all pairs of both, as two flat arrays."""
     return np.repeat(exponents, len(weights)), np.tile(weights, len(exponents))
 
 
@@ -128,14 +135,16 @@ NORMAL_MEDIAN = (np.pi / 2) ** 0.5  # how much less certain a median is than a m
 
 
 def forms_for(sizes: int, wanted: Form | Literal["auto"] = "auto") -> tuple[Form, ...]:
-    """The forms that this many sizes can carry when one of them is held out; none if there are too few."""
+    """Return the wanted forms that so many sizes can carry with one of them held out; empty if there are too few."""
     able = tuple(form for form, free in FREE.items() if sizes - 1 > free)
     return able if wanted == "auto" else tuple(form for form in able if form == wanted)
 
 
 def left_out_error(x: Floats, y: Floats, form: Form) -> float:
-    """Mean absolute error of log y over the sizes, each predicted by a fit to the others; infinite where the others
-    are too few."""
+    """Return the mean absolute error of log y over the sizes, each predicted by a fit to the others.
+
+    It is infinite where the others are too few.
+    """
     sizes = np.unique(x)
     if len(sizes) <= FREE[form]:
         return np.inf
@@ -145,8 +154,10 @@ def left_out_error(x: Floats, y: Floats, form: Form) -> float:
 
 
 def choose(x: Sequence[float], y: Sequence[float], forms: Sequence[Form]) -> Form:
-    """The form with the smallest error on sizes left out; among equals the one with fewer parameters. A form that the
-    sizes cannot judge is taken only where it is the only one."""
+    """Return the form with the smallest error on sizes left out; among equals the one with fewer parameters.
+
+    A form that the sizes cannot judge is taken only where it is the only one.
+    """
     xs, ys = np.asarray(x, float), np.asarray(y, float)
     return min(forms, key=lambda form: (left_out_error(xs, ys, form), FREE[form]))
 
@@ -160,13 +171,13 @@ class Samples:
 
     @property
     def centre(self) -> Floats:
-        """Medians, [n]."""
+        """The medians, [n]."""
         return np.array([np.median(values) for values in self.y])
 
     def without_largest(self) -> Samples:
-        """All sizes but the largest."""
-        kept = sorted(range(len(self.x)), key=lambda i: self.x[i])[:-1]
-        return Samples(tuple(self.x[i] for i in kept), tuple(self.y[i] for i in kept))
+        """Return all sizes but the largest, in ascending order."""
+        smaller = sorted(range(len(self.x)), key=lambda i: self.x[i])[:-1]
+        return Samples(tuple(self.x[i] for i in smaller), tuple(self.y[i] for i in smaller))
 
 
 @dataclass(frozen=True)
@@ -179,7 +190,7 @@ class Fitted:
     spreads: tuple[float, ...]
 
     def interval(self, x: Floats | float, level: float = 0.9, *, point: bool = True) -> tuple[Floats, Floats]:
-        """Low and high ends at x, of x's shape: of the law, or with `point` of a new measurement there."""
+        """Return the low and the high end at x, of x's shape: with `point` of a new measurement, else of the law."""
         values = np.log(np.stack([law(x) for law in self.resampled]))
         if point:
             noise = np.random.default_rng(1).normal(0.0, self.spreads)
@@ -189,7 +200,7 @@ class Fitted:
 
 
 def bootstrap(samples: Samples, form: Form, *, times: int = 300, seed: int = 0) -> Fitted:
-    """Refit `times` to the law's own values with noise: as large as the residuals say, and never smaller than the
+    """Refit the law `times` to its own values with noise: as large as the residuals say, and never smaller than the
     repeats at a size differ.
 
     The variance of so few residuals is uncertain too: each time it is drawn from its scaled inverse chi-square
@@ -206,14 +217,14 @@ def bootstrap(samples: Samples, form: Form, *, times: int = 300, seed: int = 0) 
 
 
 def noise(samples: Samples) -> float:
-    """Standard error of a size's median in log y, the mean over sizes; 0 without repeats."""
-    found = [np.std(np.log(values)) / np.sqrt(len(values)) for values in samples.y if len(values) > 1]
-    return float(np.mean(found)) * NORMAL_MEDIAN if found else 0.0
+    """Return the standard error of a size's median in log y, the mean over sizes; 0 without repeats."""
+    errors = [np.std(np.log(values)) / np.sqrt(len(values)) for values in samples.y if len(values) > 1]
+    return float(np.mean(errors)) * NORMAL_MEDIAN if errors else 0.0
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A law that was fitted without the largest size, and what it says of that size; `final` is fitted to all."""
+    """A law that was fitted without the largest size, and its prediction for that size; `final` is fitted to all."""
 
     form: Form
     trained: Fitted
@@ -234,16 +245,16 @@ class Judged:
 def judge(samples: Samples, wanted: Form | Literal["auto"] = "auto", *, seed: int = 0, times: int = 300) -> Judged:
     """Choose a form and fit it without the largest size, predict that size, then fit the form to all sizes.
 
-    Raises ValueError where there are too few sizes for any form that is wanted.
+    Raises ValueError where there are too few sizes for any wanted form.
     """
     forms = forms_for(len(samples.x), wanted)
     if not forms:
         raise ValueError(f"{len(samples.x)} sizes are too few")
-    kept = samples.without_largest()
-    xs, ys = np.asarray(kept.x), kept.centre
+    smaller = samples.without_largest()
+    xs, ys = np.asarray(smaller.x), smaller.centre
     errors = {form: left_out_error(xs, ys, form) for form in forms}
-    form = choose(kept.x, ys.tolist(), forms)
-    trained = bootstrap(kept, form, times=times, seed=seed)
+    form = choose(smaller.x, ys.tolist(), forms)
+    trained = bootstrap(smaller, form, times=times, seed=seed)
     largest = max(samples.x)
     low, high = trained.interval(largest)
     return Judged(
@@ -263,9 +274,9 @@ Statistic = Callable[[Floats], float]
 
 
 def interval_of(values: Sequence[float], statistic: Statistic = np.median, level: float = 0.9) -> tuple[float, float]:
-    """Bootstrap interval of a statistic of repeated measurements."""
+    """Return the bootstrap interval of a statistic of repeated measurements."""
     draw = np.random.default_rng(0)
-    given = np.asarray(values, float)
-    found = [statistic(draw.choice(given, len(given))) for _ in range(400)]
-    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    measured = np.asarray(values, float)
+    resampled = [statistic(draw.choice(measured, len(measured))) for _ in range(400)]
+    low, high = np.quantile(resampled, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

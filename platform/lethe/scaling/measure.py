@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from lethe.errors import UserError
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.memory import peak_mb, reset_peak
-from lethe.scaling.instruments import Tracker, Traffic, matrix_rate
+from lethe.scaling.instruments import TensorMemory, Traffic, matrix_rate
 from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.context import Context, context_for
@@ -89,13 +89,13 @@ class Timed:
         done = [self._timed(step) for step in plan[WARM_UP:]]
         refreshes = [self._timed(step, refresh=True) for step in plan[-REFRESHES:]] if self._samples else []
         rates.append(matrix_rate(device, precision))
-        with Tracker() as tracker:
+        with TensorMemory() as tensors:
             self._step(plan[-1])
         values = summary(done, refreshes, getattr(self.recipe.optimizer, "hessian_interval", 0))
         return {
             **values,
             **self._model_predictions(plan[WARM_UP:], values, statistics.median(rates)),
-            "step_tensors_mb": max(self.ranks.gather(tracker.peak)) / MIB,
+            "step_tensors_mb": max(self.ranks.gather(tensors.peak)) / MIB,
             "peak_memory_mb": max(self.ranks.gather(peak_mb(device))),
             "matrix_rate": statistics.median(rates),
             "parameters": float(self.parameters),
@@ -122,7 +122,7 @@ class Timed:
 
     def _timed(self, step: Step, *, refresh: bool = False) -> dict[str, float]:
         """Run one step or refresh; return its wall-clock, CPU and collective seconds, collective bytes and tokens."""
-        wait = torch.cuda.synchronize if self.recipe.engine.device == "cuda" else lambda: None
+        wait: Callable[[], None] = torch.cuda.synchronize if self.recipe.engine.device == "cuda" else lambda: None
         if self.ranks.world > 1:
             dist.barrier()
         wait()
@@ -188,17 +188,17 @@ def summary(steps: list[dict[str, float]], refreshes: list[dict[str, float]], in
     def median(key: str, of: list[dict[str, float]]) -> float:
         return statistics.median(step[key] for step in of)
 
-    each = {key: median(key, steps) for key in steps[0]}
-    extra = {key: median(key, refreshes) / interval for key in steps[0]} if refreshes else dict.fromkeys(each, 0.0)
-    wall, cpu = (each[key] + extra[key] for key in ("wall_seconds", "cpu_seconds"))
+    medians = {key: median(key, steps) for key in steps[0]}
+    extra = {key: median(key, refreshes) / interval for key in steps[0]} if refreshes else dict.fromkeys(medians, 0.0)
+    wall, cpu = (medians[key] + extra[key] for key in ("wall_seconds", "cpu_seconds"))
     return {
         "step_seconds": wall,
         "step_cpu_seconds": cpu,
         "refresh_share": extra["cpu_seconds"] / cpu if cpu else 0.0,
-        "communication_share": (each["communication_seconds"] + extra["communication_seconds"]) / wall,
-        "communication_mb": each["communication_bytes"] / MIB,
-        "tokens": each["tokens"],
-        "tokens_per_second": each["tokens"] / wall,
+        "communication_share": (medians["communication_seconds"] + extra["communication_seconds"]) / wall,
+        "communication_mb": medians["communication_bytes"] / MIB,
+        "tokens": medians["tokens"],
+        "tokens_per_second": medians["tokens"] / wall,
         "busy": cpu / wall,
     }
 

@@ -37,13 +37,14 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Bytes of a weight, an activation, a gradient."""
+        """Bytes of one weight, activation or gradient."""
         return BYTES[self.precision]
 
 
 @dataclass(frozen=True)
 class States:
-    """What lives from one step to the next, in bytes. `master`: fp32 copies of what trains; `gradients`: stage 3's."""
+    """Bytes that live from one step to the next. `master`: fp32 copies of the trained weights; `gradients`: those of
+    stage 3."""
 
     weights: int
     master: int
@@ -52,12 +53,13 @@ class States:
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Sum of all parts."""
         return self.weights + self.master + self.moments + self.gradients
 
 
 def states(shape: Transformer, layout: Layout) -> States:
-    """Exactly, paddings included (Rajbhandari et al. 2020, arXiv 1910.02054, as DeepSpeed 0.19 implements it)."""
+    """Return the exact states of one rank, paddings included (Rajbhandari et al. 2020, arXiv 1910.02054, as DeepSpeed
+    0.19 implements it)."""
     frozen = [] if layout.rank is None else shape.weights()
     trained = shape.weights() if layout.rank is None else shape.adapters(layout.rank)
     p, workers = layout.width, layout.workers
@@ -75,7 +77,7 @@ def states(shape: Transformer, layout: Layout) -> States:
 
 @dataclass(frozen=True)
 class Peak:
-    """The most that a step needs on one rank, in bytes."""
+    """The most bytes that a step needs on one rank."""
 
     states: States
     activations: float  # what the forward saves for the backward
@@ -85,24 +87,24 @@ class Peak:
 
     @property
     def step(self) -> float:
-        """Beyond the states: whichever end of the backward is higher."""
+        """Bytes beyond the states: the larger of both ends of the backward."""
         return max(self.activations + self.logits, self.update) + self.gathered
 
     @property
     def total(self) -> float:
-        """Of the rank."""
+        """All bytes of the rank."""
         return self.states.total + self.step
 
 
 def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
-    """`batch` is what one forward of this rank holds: a micro-batch, not the whole step."""
+    """Return the peak of a step whose forwards each have `batch`: a micro-batch of this rank, not the whole step."""
     gathered = 2.0 * layout.width * min(shape.parameters, BUCKET) if layout.stage == 3 else 0.0
     saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
     return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
 
 
 def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
-    """Saved tensors of a Llama layer, per padded token, with fused attention: no T x T matrix is kept.
+    """Return the bytes that the forward saves for the backward, with fused attention: no T x T matrix is kept.
 
     Both norms keep their input in fp32 and, for the gradient of their own weight, what they normalised; the matrices
     keep their inputs, attention its queries, keys, values and result, the gate its four factors. Under LoRA the norms
@@ -117,13 +119,13 @@ def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
 
 
 def _logits(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
-    whole = batch.scored * shape.vocabulary
-    narrow = 0 if layout.precision == "fp32" else 2 * min(whole, SOFTMAX_ELEMENTS[layout.device])
-    return 2.0 * layout.width * whole + 4.0 * narrow
+    elements = batch.scored * shape.vocabulary
+    narrow = 0 if layout.precision == "fp32" else 2 * min(elements, SOFTMAX_ELEMENTS[layout.device])
+    return 2.0 * layout.width * elements + 4.0 * narrow
 
 
 def _update(shape: Transformer, layout: Layout) -> float:
-    """Gradients as the backward leaves them, and what averaging them or stepping needs besides."""
+    """Return the bytes of gradients as the backward leaves them, with the buffers that averaging or stepping needs."""
     trained = shape.parameters if layout.rank is None else sum(shape.adapters(layout.rank))
     p, share = layout.width, trained / layout.workers
     if layout.stage == 0:

@@ -1,4 +1,4 @@
-"""What to run a size that has not been tried on: which ZeRO stage, how many workers, what batch, how long. On paper."""
+"""A plan on paper for a size that was not tried: which ZeRO stage, how many workers, which batch, how many hours."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ RESERVE = 0.1  # of the memory: an allocator's fragments
 CONTEXT = 1.5e9  # bytes: CUDA's context and libraries
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 LARGEST_MICRO = 64  # forget rows in a micro-batch
+Stage = Literal[0, 1, 2, 3]
 
 
 @dataclass(frozen=True)
 class Question:
-    """`rows`: forget rows in an optimizer step, each with a retain row, over all workers; `answer`: scored tokens of a
-    row of `length` tokens; `steps` in the whole run; memory in bytes of one device."""
+    """A model's shape, a device's memory in bytes and the run.
+
+    `rows`: forget rows in an optimizer step, each with a retain row, over all workers; `answer`: scored tokens of a row
+    of `length` tokens; `steps`: of the whole run; `rank`: of LoRA, None where every weight trains; `rate`: FLOP/s.
+    """
 
     shape: Transformer
     memory: float
@@ -35,40 +39,41 @@ class Question:
     rate: float = RATE
 
     def batch(self, forget_rows: int) -> BatchShape:
-        """So many forget rows, and as many retain rows."""
+        """Return the batch of so many forget rows with as many retain rows."""
         return BatchShape.uniform(2 * forget_rows, self.length, self.answer)
 
-    def layout(self, stage: Literal[0, 1, 2, 3], workers: int) -> Layout:
-        """On GPUs."""
+    def layout(self, stage: Stage, workers: int) -> Layout:
+        """Return the layout on GPUs."""
         return Layout(stage, workers, self.precision, self.rank, "cuda")
 
 
 @dataclass(frozen=True)
 class Option:
-    """One way to run it; `micro`: forget rows in one forward of a worker."""
+    """One way to run a question's model; `micro`: forget rows in one forward of a worker."""
 
     workers: int
-    stage: int
+    stage: Stage
     micro: int
     accumulation: int
     peak: Peak
 
     def hours(self, question: Question, utilisation: float) -> float:
-        """Training alone. More workers than rows do not help."""
+        """Return the hours of training alone; workers beyond the number of rows do not help."""
         flops = step_flops(question.shape, question.batch(question.rows), question.rank) * question.steps
         useful = min(self.workers, question.rows)
         return flops / (question.rate * utilisation * useful) / 3600
 
 
 def options(question: Question) -> Iterator[Option]:
-    """For every number of workers the lowest stage that fits with the largest micro-batch; none where nothing fits."""
+    """Yield for every number of workers, where any fits, the lowest stage that fits with its largest micro-batch."""
     for workers in WORKERS:
-        found = (_option(question, stage, workers) for stage in ((0,) if workers == 1 else (0, 1, 2, 3)))
-        if option := next(filter(None, found), None):
+        stages: tuple[Stage, ...] = (0,) if workers == 1 else (0, 1, 2, 3)
+        fitting = (_option(question, stage, workers) for stage in stages)
+        if option := next(filter(None, fitting), None):
             yield option
 
 
-def _option(question: Question, stage: Literal[0, 1, 2, 3], workers: int) -> Option | None:
+def _option(question: Question, stage: Stage, workers: int) -> Option | None:
     share = max(1, -(-question.rows // workers))
     micro = min(share, LARGEST_MICRO)
     while micro:
@@ -80,12 +85,15 @@ def _option(question: Question, stage: Literal[0, 1, 2, 3], workers: int) -> Opt
 
 
 def answer(question: Question) -> str:
-    """Lines for a person: the advice, the choices around it, and what is not known. Raises BadInput for nonsense."""
+    """Return lines for a person: the advice, the options around it, the assumptions and what is not known.
+
+    Raises UserError for a memory that CUDA alone takes, or an answer that is not shorter than its row.
+    """
     if question.memory <= CONTEXT:
         raise UserError(f"--gpu-memory {question.memory:g}: bytes are wanted, and CUDA alone takes {CONTEXT:g}")
     if not 0 < question.answer < question.length:
         raise UserError(f"--answer {question.answer}: must be between 1 and --length {question.length} - 1")
-    shape, found = question.shape, list(options(question))
+    shape, fitting = question.shape, list(options(question))
     trained = "every weight" if question.rank is None else f"LoRA of rank {question.rank}"
     lines = [
         f"{shape.parameters / 1e9:.3g} billion parameters (width {shape.hidden}, {shape.layers} layers, vocabulary"
@@ -94,15 +102,15 @@ def answer(question: Question) -> str:
         f" {step_flops(shape, question.batch(question.rows), question.rank):.3g} FLOPs a step",
         "",
     ]
-    if not found:
+    if not fitting:
         need = peak(shape, question.layout(3, WORKERS[-1]), question.batch(1))
         lines.append(f"does not fit on {WORKERS[-1]} devices: {need.total / 1e9:.3g} GB each under stage 3")
-        return "\n".join([*lines, *_unknown()])
-    best = found[0]
+        return "\n".join([*lines, *_limits()])
+    best = fitting[0]
     lines += [f"fewest devices: {best.workers}, ZeRO stage {best.stage}, {best.micro} forget rows in a micro-batch", ""]
     heads = ("workers", "stage", "rows x accumulation", "states", "activations", "step's other needs", "total   ")
     lines.append("  ".join([*heads, "hours (extrapolation)"]))
-    for option in found:
+    for option in fitting:
         p, (slow, fast) = option.peak, UTILISATION
         hours = f"{option.hours(question, fast):.2g} to {option.hours(question, slow):.2g}"
         lines.append(
@@ -110,18 +118,19 @@ def answer(question: Question) -> str:
             f"  {p.states.total / 1e9:>5.1f}  {p.activations / 1e9:>11.1f}  {(p.step - p.activations) / 1e9:>18.1f}"
             f"  {p.total / 1e9:>5.1f} GB  {hours}"
         )
-    return "\n".join([*lines, "", *_assumed(question), *_unknown()])
+    return "\n".join([*lines, "", *_assumptions(question), *_limits()])
 
 
-def _assumed(question: Question) -> list[str]:
+def _assumptions(question: Question) -> list[str]:
     slow, fast = UTILISATION
     return [
-        f"Assumed: {question.rate:.3g} FLOP/s a device, of which {slow:.0%} to {fast:.0%} are used; {RESERVE:.0%} of the"
-        f" memory for fragments, {CONTEXT / 1e9:g} GB for CUDA; attention without T x T matrices, no checkpointing.",
+        f"Assumed: {question.rate:.3g} FLOP/s a device, of which {slow:.0%} to {fast:.0%} are used;"
+        f" {RESERVE:.0%} of the memory for fragments, {CONTEXT / 1e9:g} GB for CUDA; attention without T x T matrices,"
+        " no checkpointing.",
     ]
 
 
-def _unknown() -> list[str]:
+def _limits() -> list[str]:
     return [
         "Not known: the time of communication (no interconnect was measured, so hours are a lower bound for several"
         " devices), evaluation and generation, Sophia's refreshes (a share of about 1/k more), and whether a setting"
@@ -130,10 +139,10 @@ def _unknown() -> list[str]:
 
 
 def plans() -> dict[str, str]:
-    """The answers that a report shows."""
-    asked = {}
+    """Return the answers that a report shows, by name: 7B and 70B parameters on 80 GB, full and with LoRA."""
+    answers = {}
     for size in (7e9, 7e10):
         for rank in (None, 8):
             how = "full" if rank is None else f"LoRA {rank}"
-            asked[f"{size / 1e9:g}B, {how}"] = answer(Question(Transformer.of_size(size), 80e9, rank=rank))
-    return asked
+            answers[f"{size / 1e9:g}B, {how}"] = answer(Question(Transformer.of_size(size), 80e9, rank=rank))
+    return answers

@@ -1,4 +1,4 @@
-"""A scaling study on Ray: timed points and searches over the same warm groups, then laws, plans, one record."""
+"""A scaling study on Ray: timed points and searches over the same warm groups, then laws, plans and one record."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from lethe.data.rows import Benchmark
 from lethe.models.hashing import model_digest
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
-from lethe.scaling.design import CostPoint, SearchPoint, cost_points, member, search_points
+from lethe.scaling.design import CostPoint, SearchPoint, cost_points, point_study, search_points
 from lethe.scaling.laws import laws, parallel, setting_laws
 from lethe.scaling.plan import plans
 from lethe.scaling.points import count_parameters, describe_point, run_point, untrained_model
-from lethe.scaling.transfer import Searched, moved, plan_move, searched
+from lethe.scaling.transfer import Searched, plan_move, searched, transfer_record
 from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered
@@ -35,8 +35,8 @@ FILE = "scaling.json"
 
 
 @dataclass
-class Study:
-    """One session of a scaling study, used like `Sweep`; what lies in `folder` is continued."""
+class ScalingRunner:
+    """One session of a scaling study, used like `Sweep`; it continues what lies in `folder`."""
 
     study: ScalingStudy
     id: str
@@ -45,27 +45,30 @@ class Study:
     folder: Path
     prepared: dict[str, tuple[Prepared, float]]  # size/forget -> models, seconds that making them took
     points: list[TrialRecord] = field(default_factory=list, init=False)
-    found: list[Searched] = field(default_factory=list, init=False)
+    searches: list[Searched] = field(default_factory=list, init=False)
     moves: list[tuple[TransferRecord, StudyRecord]] = field(default_factory=list, init=False)
     _next: int = field(default=0, init=False)
 
     def run(self, session: Session) -> tuple[ScalingRecord, StudyRecord]:
-        """All that remains, cheapest first. Ctrl-C ends it early with what is finished; the second record is the one
-        that trackers take."""
+        """Run all that remains, cheapest first; return the study's record, and the record that trackers take.
+
+        Ctrl-C ends it early: the records then have what is finished.
+        """
         began = time.time()
         log = self._log_record(began)
         self.tracker.begin(log)
         try:
-            interrupted = not self._everything(session)
+            interrupted = not self._run_all(session)
         except KeyboardInterrupt:
             interrupted = True
-        record = self._whole(began, interrupted)
+        record = self._record(began, interrupted)
         atomic_write(self.folder / FILE, record.model_dump_json(indent=1))
         trials = (*record.points, *record.trials)
         return record, log.model_copy(update={"trials": trials, "ended": record.ended, "interrupted": interrupted})
 
-    def _everything(self, session: Session) -> bool:
-        """Whether all of it is done. Other numbers of workers come last, since they need other groups."""
+    def _run_all(self, session: Session) -> bool:
+        """Run points and searches; return True where all are done, False where a search was interrupted."""
+        # Other numbers of workers come last, since they need other groups.
         points = cost_points(self.study)
         few = [p for p in points if p.workers == points[0].workers]
         more = [p for p in points if p.workers != points[0].workers]
@@ -76,7 +79,7 @@ class Study:
         return done
 
     def _log_record(self, began: float) -> StudyRecord:
-        """The study as trackers know it: trials, without one front over models that cannot be compared."""
+        """Return the study as trackers know it: without a front, since models of several sizes cannot be compared."""
         goals = tuple(ObjectiveRecord(metric=m, direction=g.direction) for m, g in self.study.objectives.items())
         return StudyRecord(
             id=self.id, space=self.study.name, study=self.study.model_dump(mode="json"), objectives=goals,
@@ -87,7 +90,7 @@ class Study:
     def _benchmark(self) -> Benchmark:
         return load_benchmark(self.study.benchmark)
 
-    # What is timed
+    # The timed points
 
     def _measure(self, points: Sequence[CostPoint], session: Session) -> None:
         steps, folder = self.study.scaling.cost.steps, self.folder / "points"
@@ -95,11 +98,12 @@ class Study:
             assets = self._assets(point.model)
             with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
                 pool = session.pool()
-            result, fresh = run_point(self._number(), point, assets, steps, pool, self.tracker, folder)
+            result, fresh = run_point(self._take_number(), point, assets, steps, pool, self.tracker, folder)
             self.points.append(result)
             self.console.say(describe_point(point, result, fresh))
 
-    def _number(self, count: int = 1) -> int:
+    def _take_number(self, count: int = 1) -> int:
+        """Reserve the next `count` trial numbers of the study; return the first."""
         self._next += count
         return self._next - count
 
@@ -114,60 +118,62 @@ class Study:
             device=self.study.first_recipe().engine.device,
         )
 
-    # What is searched
+    # The searches
 
     def _search(self, session: Session) -> bool:
-        """Whether no search was interrupted."""
+        """Run every search; return False where one was interrupted."""
         for point in search_points(self.study):
             sweep = self._sweep(point, f"{point.size}-{point.arm}-{point.forget}", session=session)
             prepared, seconds = self.prepared[point.models]
             parameters = count_parameters(prepared.start)
             record = searched(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
-            self.found.append(Searched(point, sweep, record))
+            self.searches.append(Searched(point, sweep, record))
             if sweep.interrupted:
                 return False
         return True
 
     def _sweep(self, point: SearchPoint, name: str, *, session: Session, yardsticks: str = "") -> StudyRecord:
-        """The search at a point, its trials numbered through the whole study."""
-        first = self._number(point.study.search.trials)
+        """Run the search at a point; its trials are numbered through the whole study."""
+        first = self._take_number(point.study.search.trials)
         members = self.folder / "members"
+        prepared, _ = self.prepared[point.models]
         done = Sweep(
-            point.study, f"{self.id}.{name}", self.prepared[point.models][0], Numbered(self.tracker, first), self.console,
-            members / name, yardsticks=members / (yardsticks or name), labels=point.labels,
+            point.study, f"{self.id}.{name}", prepared, Numbered(self.tracker, first), self.console, members / name,
+            yardsticks=members / (yardsticks or name), labels=point.labels,
         ).run(session)  # fmt: skip
         trials = tuple(t.model_copy(update={"number": first + t.number}) for t in done.trials)
         return done.model_copy(update={"trials": trials})
 
     def _transfer(self, session: Session) -> bool:
-        """Take what the smallest size of each arm has found to the largest, on the study's own forget set."""
-        for arm in dict.fromkeys(s.point.arm for s in self.found):
-            sizes = [s for s in self.found if s.point.arm == arm and s.point.forget == self.study.benchmark.forget]
+        """Run the smallest size's setting of each arm at the largest, on the study's own forget set; return False where
+        that was interrupted."""
+        for arm in dict.fromkeys(s.point.arm for s in self.searches):
+            sizes = [s for s in self.searches if s.point.arm == arm and s.point.forget == self.study.benchmark.forget]
             sizes.sort(key=lambda s: s.record.parameters)
             if len(sizes) < 2 or any(s.record.chosen is None for s in sizes):
                 continue
             large = sizes[-1].point
             move = plan_move(sizes)
-            fixed = member(self.study, large.size, arm, large.forget, move.run)
+            fixed = point_study(self.study, large.size, arm, large.forget, move.run)
             name = f"{large.size}-{arm}-{large.forget}"
             point = replace(large, part="transfer", study=fixed)
             sweep = self._sweep(point, f"{name}-transfer", yardsticks=name, session=session)
-            self.moves.append((moved(sizes, move, sweep), sweep))
+            self.moves.append((transfer_record(sizes, move, sweep), sweep))
             if sweep.interrupted:
                 return False
         return True
 
     # The record
 
-    def _whole(self, began: float, interrupted: bool) -> ScalingRecord:
-        sweeps = [*(s.sweep for s in self.found), *(sweep for _, sweep in self.moves)]
+    def _record(self, began: float, interrupted: bool) -> ScalingRecord:
+        sweeps = [*(s.sweep for s in self.searches), *(sweep for _, sweep in self.moves)]
         trials = tuple(trial for sweep in sweeps for trial in sweep.trials)
         points = tuple(sorted(self.points, key=lambda p: p.number))
-        searches = tuple(s.record for s in self.found)
+        searches = tuple(s.record for s in self.searches)
         return ScalingRecord(
             id=self.id,
             study=self.study.model_dump(mode="json"),
-            machine=machine(points),
+            machine=machine_rates(points),
             points=points,
             searches=searches,
             trials=trials,
@@ -182,18 +188,19 @@ class Study:
 
 
 def prepare_models(study: ScalingStudy) -> dict[str, tuple[Prepared, float]]:
-    """Models of every size that is searched, by size/forget, and the seconds that making them took. Cached ones are
-    shared with `sweep`."""
-    found = {}
+    """Return by size/forget the models of every search and the seconds that making them took; cached models are shared
+    with `sweep`."""
+    prepared_models = {}
     for point in search_points(study):
-        if point.models not in found:
+        if point.models not in prepared_models:
             began = time.monotonic()
             prepared = prepare(point.study.benchmark, point.study.model)
-            found[point.models] = (prepared, time.monotonic() - began)
-    return found
+            prepared_models[point.models] = (prepared, time.monotonic() - began)
+    return prepared_models
 
 
-def machine(points: Sequence[TrialRecord]) -> dict[str, float]:
-    """Medians over points of one worker: FLOPs per second in matrix products, CPU seconds per wall-clock second."""
+def machine_rates(points: Sequence[TrialRecord]) -> dict[str, float]:
+    """Return medians over complete points of one worker: `matrix_rate` in FLOPs per second, `busy` in CPU seconds per
+    wall-clock second; empty without such a point."""
     alone = [p.metrics for p in points if p.verdict == "complete" and p.params["workers"] == 1]
     return {key: statistics.median(m[key] for m in alone) for key in ("matrix_rate", "busy") if alone}

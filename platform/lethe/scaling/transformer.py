@@ -1,6 +1,6 @@
-"""The shape of a decoder of the Llama family, and what follows from it alone: tensors, parameters, FLOPs. No torch.
+"""The shape of a decoder of the Llama family, and its tensors, parameters and FLOPs, which follow from it. No torch.
 
-FLOPs of one optimizer step: what the model needs, not what an implementation spends.
+FLOPs are those that the model needs, not those that an implementation spends.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Transformer:
 
     @classmethod
     def of_embedded(cls, model: EmbeddedModel) -> Transformer:
-        """The embedded family's; its tokenizer may turn out smaller, its embedding does not."""
+        """Return the shape of an embedded model, whose embedding has `vocab_size` rows whatever its tokenizer needs."""
         h = model.heads
         return cls(model.hidden_size, model.layers, h, h, model.intermediate_size, model.vocab_size)
 
     @classmethod
     def of_config(cls, config: Mapping[str, Any]) -> Transformer:
-        """From a config.json. Raises BadInput for a family whose tensors are not known here."""
+        """Return the shape of a model's config.json. Raises UserError for a family whose tensors are not known here."""
         kind = config.get("model_type")
         if kind not in LIKE_LLAMA:
             raise UserError(f"no memory model for model_type {kind}: choose from {', '.join(LIKE_LLAMA)}")
@@ -55,7 +55,7 @@ class Transformer:
 
     @classmethod
     def of_size(cls, parameters: float, vocabulary: int = VOCABULARY) -> Transformer:
-        """A Llama of about this size, its width in whole heads; see the assumption above."""
+        """Return the Llama of whole heads that is nearest to so many parameters; see the assumption above."""
         best = min(range(1, 513), key=lambda heads: abs(cls._of_heads(heads, vocabulary).parameters - parameters))
         return cls._of_heads(best, vocabulary)
 
@@ -68,39 +68,40 @@ class Transformer:
 
     @property
     def kv_width(self) -> int:
-        """Columns of keys, and of values."""
+        """Columns of the keys; the values have as many."""
         return self.hidden // self.heads * self.kv_heads
 
     def linears(self) -> list[tuple[int, int]]:
-        """[out, in] of one layer's matrices, in the model's order: q, k, v, o, gate, up, down."""
+        """Return (out, in) of one layer's matrices, in the model's order: q, k, v, o, gate, up, down."""
         h, kv, f = self.hidden, self.kv_width, self.middle
         return [(h, h), (kv, h), (kv, h), (h, h), (f, h), (f, h), (h, f)]
 
     def weights(self) -> list[int]:
-        """Elements of every weight tensor of the model, in its order."""
+        """Return the number of elements of every weight tensor, in the model's order."""
         layer = [rows * columns for rows, columns in self.linears()] + [self.hidden, self.hidden]
         embedding = self.vocabulary * self.hidden
         return [embedding, *(layer * self.layers), self.hidden, *([] if self.tied else [embedding])]
 
     def adapters(self, rank: int) -> list[int]:
-        """Elements of the LoRA matrices A [rank, in] and B [out, rank] of all linear layers but the head."""
+        """Return the number of elements of each LoRA matrix, A [rank, in] and B [out, rank], of all linear layers but
+        the head."""
         layer = [size for rows, columns in self.linears() for size in (rank * columns, rows * rank)]
         return layer * self.layers
 
     @property
     def parameters(self) -> int:
-        """Of the model without adapters."""
+        """Number of weights of the model without adapters."""
         return sum(self.weights())
 
     @property
     def matrix_elements(self) -> int:
-        """Weights of one layer's matrices."""
+        """Number of weights of one layer's matrices."""
         return sum(rows * columns for rows, columns in self.linears())
 
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What one optimizer step puts through the model, over all ranks: rows as long as they are, padding apart.
+    """The sizes of a batch: `rows`, and `tokens` without padding, `padded` with it.
 
     `scored`: positions whose logits are computed; `squares`: the sum of the rows' squared lengths.
     """
@@ -113,14 +114,17 @@ class BatchShape:
 
     @classmethod
     def uniform(cls, rows: int, length: int, scored: int | None = None) -> BatchShape:
-        """Rows of one length; `scored` positions in each, by default all but the first."""
-        each = length - 1 if scored is None else scored
-        return cls(rows, rows * length, rows * each, rows * length**2, rows * length)
+        """Return a batch of rows of one length with `scored` positions each, by default all but the first."""
+        scored_per_row = length - 1 if scored is None else scored
+        return cls(rows, rows * length, rows * scored_per_row, rows * length**2, rows * length)
 
 
 def forward_flops(shape: Transformer, batch: BatchShape) -> float:
-    """A multiplication and an addition per weight and token, the head's at scored positions only; scores and values of
-    attention are 4 hidden T^2 per row and layer, with the half that causality masks, as Kaplan et al. 2020 count."""
+    """Return the FLOPs of a forward, as Kaplan et al. 2020 count.
+
+    They are a multiplication and an addition per weight and token, the head's at scored positions only; and for scores
+    and values of attention 4 hidden T^2 per row and layer, the half that causality masks included.
+    """
     body = 2.0 * shape.layers * shape.matrix_elements * batch.tokens
     head = 2.0 * shape.hidden * shape.vocabulary * batch.scored
     attention = 4.0 * shape.layers * shape.hidden * batch.squares
@@ -128,8 +132,11 @@ def forward_flops(shape: Transformer, batch: BatchShape) -> float:
 
 
 def step_flops(shape: Transformer, batch: BatchShape, rank: int | None = None) -> float:
-    """Forward and backward of a step. A backward costs a forward for the gradients of the activations and another for
-    those of the weights, which a LoRA of this rank has for its own matrices only."""
+    """Return the FLOPs of forward and backward of a step.
+
+    A backward costs a forward for the gradients of the activations and another for those of the weights, which with a
+    LoRA of this rank exist for its own matrices only.
+    """
     forward = forward_flops(shape, batch)
     if rank is None:
         return 3.0 * forward

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lethe.benchmarks.base import AnyTruth
+from lethe.benchmarks.base import ReferenceValues
 from lethe.config.study import Study, load_study
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_model
@@ -69,7 +69,7 @@ def main() -> None:
         store.tell(proposal.number, {"verdict": "stopped"})
 
 
-def _yardsticks(study: Study) -> tuple[Context, dict[str, float], AnyTruth]:
+def _yardsticks(study: Study) -> tuple[Context, dict[str, float], ReferenceValues]:
     """The context of all runs, the start model's metrics and what the runs are compared with."""
     prepared = prepare(study.benchmark, study.model)
     context = Context(
@@ -83,8 +83,7 @@ def _yardsticks(study: Study) -> tuple[Context, dict[str, float], AnyTruth]:
     )
     evaluation, shard = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)
     evals = context.eval_set(evaluation)
-    _, scores = context.task.baseline(load_model(prepared.oracle), evals, evaluation, shard)
-    truth = context.task.truth(scores, evals)
+    truth = context.task.baseline(load_model(prepared.oracle), evals, evaluation, shard).reference
     metrics = context.task.evaluate(context.start, evals, evaluation, truth, shard, last=True).metrics
     return context, {name: _short(metrics[name]) for name in KEPT if name in metrics}, truth
 

@@ -24,12 +24,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
-from lethe.benchmarks.tofu.evaluation import Result, evaluate
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import EvaluationResult
+from lethe.benchmarks.tofu.eval_set import TofuEvalSet, build_eval_set
+from lethe.benchmarks.tofu.evaluation import evaluate
+from lethe.benchmarks.tofu.loading import TofuRows, load_rows
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Evaluation
-from lethe.data.rows import Benchmark
 from lethe.data.template import Encoded, Template
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
@@ -63,7 +63,7 @@ def main() -> None:
     if not (options.data / options.model).is_dir():
         sys.exit(f"no model at {options.data / options.model}: name a folder with --data")
     template = Template(load_tokenizer(options.data / options.model))
-    benchmark = load_benchmark(TofuBenchmark(source=str(options.data / "data")))
+    benchmark = load_rows(TofuBenchmark(source=str(options.data / "data")))
     evals = build_eval_set(benchmark, template, Evaluation())
     start = load_model(options.data / options.model)
     evaluate(start, evals, Evaluation(max_rows=2), None)  # imports, first-use allocations
@@ -83,7 +83,7 @@ def main() -> None:
     )
 
 
-def report(name: str, model: PreTrainedModel, evals: EvalSet, repeats: int, repeated: bool) -> None:
+def report(name: str, model: PreTrainedModel, evals: TofuEvalSet, repeats: int, repeated: bool) -> None:
     """Time the two passes (answers from nothing: an evaluation knows how most begin), the whole evaluation and the
     plain loop in turn; compare their metrics."""
     config, template = Evaluation(), evals.template
@@ -102,7 +102,7 @@ def report(name: str, model: PreTrainedModel, evals: EvalSet, repeats: int, repe
         )
 
 
-def difference(ours: Result, theirs: Result) -> str:
+def difference(ours: EvaluationResult, theirs: EvaluationResult) -> str:
     """The metric that differs most, and how many generated answers do."""
     worst = max(ours.metrics, key=lambda name: abs(ours.metrics[name] - theirs.metrics[name]))
     gap = abs(ours.metrics[worst] - theirs.metrics[worst])
@@ -152,7 +152,7 @@ def endless(model: PreTrainedModel, eos: int) -> PreTrainedModel:
     return model
 
 
-def unlearn(model: PreTrainedModel, benchmark: Benchmark, template: Template) -> PreTrainedModel:
+def unlearn(model: PreTrainedModel, benchmark: TofuRows, template: Template) -> PreTrainedModel:
     """50 steps of gradient difference: lr 3e-4, 20 forget and 20 retain rows."""
     torch.manual_seed(0)
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=3e-4, weight_decay=0.01)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from lethe.benchmarks.tofu.eval_set import EvalSet
-from lethe.benchmarks.tofu.evaluation import Result, measure
+from lethe.benchmarks.base import EvaluationResult
+from lethe.benchmarks.tofu.eval_set import TofuEvalSet
+from lethe.benchmarks.tofu.evaluation import measure
 from lethe.config.run import Evaluation
 from lethe.data.template import Encoded
 from lethe.evaluation.likelihood import LikelihoodScores
@@ -16,7 +17,9 @@ SCORED, ANSWERED = 64, 100  # rows in a batch
 
 
 @torch.no_grad()
-def evaluate_plainly(model: PreTrainedModel, evals: EvalSet, config: Evaluation, *, answer_passes: int = 1) -> Result:
+def evaluate_plainly(
+    model: PreTrainedModel, evals: TofuEvalSet, config: Evaluation, *, answer_passes: int = 1
+) -> EvaluationResult:
     """Every metric of `evaluate`. `answer_passes`: forwards over the rows' own answers, where each family of metrics
     (probability, memorisation, and each membership score) has its own; only the last one's values are used."""
     own = evals.own
@@ -60,7 +63,7 @@ def _standard(logp: Tensor, own: Tensor) -> Tensor:
     return (own - mu) / sigma.clamp(min=1e-12).sqrt()
 
 
-def _answers(model: PreTrainedModel, evals: EvalSet, prompts: tuple[tuple[int, ...], ...], most: int) -> list[str]:
+def _answers(model: PreTrainedModel, evals: TofuEvalSet, prompts: tuple[tuple[int, ...], ...], most: int) -> list[str]:
     width, pad = max(map(len, prompts)), evals.template.pad
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])

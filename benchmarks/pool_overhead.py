@@ -59,7 +59,9 @@ def main() -> None:
     pool = Pool(Path(home) / "groups")
     groups = pool.warm(Shape())
     ended: list[float] = []
-    recorder = Recorder(pool.queue, tracker, objectives, lambda trial: ended.append(time.perf_counter()) if trial else None)
+    recorder = Recorder(
+        pool.queue, tracker, objectives, lambda trial: ended.append(time.perf_counter()) if trial else None
+    )
 
     def config(number: int, recipe: Any) -> dict[str, Any]:
         folder = Path(home) / "runs" / str(number)

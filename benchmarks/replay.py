@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from lethe.config.metrics import METRICS
+from lethe.config.metrics import TOFU_METRICS
 from lethe.config.space import Choice
 from lethe.config.study import Study, load_study
 from lethe.search.early_stopping import RungRule, RungTables
@@ -30,7 +30,7 @@ from lethe.search.space import build_recipe, distribution, from_trial
 from optuna.trial import TrialState, create_trial
 
 GOALS = ("forget", "utility")
-BETTER = tuple(METRICS[name].better for name in GOALS)
+BETTER = tuple(TOFU_METRICS[name].better for name in GOALS)
 Decide = Callable[[int, int, dict[str, float]], bool]
 
 
@@ -83,7 +83,7 @@ def ray_asha(recorded: Recorded, metric: str, eta: int = 2) -> Decide:
     """Ray's own scheduler on one objective."""
     from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-    mode = {"minimize": "min", "maximize": "max"}[METRICS[metric].better]
+    mode = {"minimize": "min", "maximize": "max"}[TOFU_METRICS[metric].better]
     scheduler = AsyncHyperBandScheduler(
         time_attr="epoch", metric=metric, mode=mode, max_t=recorded.epochs, grace_period=1, reduction_factor=eta
     )

@@ -21,7 +21,7 @@ from lethe.benchmarks.tdec.extraction import (
     memorization_accuracy,
     mismatches,
 )
-from lethe.benchmarks.tdec.loading import Passages, tokenised
+from lethe.benchmarks.tdec.loading import tokenised
 from lethe.config.study import load_study
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.study.preparation import prepare
@@ -40,10 +40,9 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     study = load_study("tdec")
     prepared = prepare(study.benchmark, study.model)
-    assert isinstance(prepared.benchmark, Passages)
     model = load_model(prepared.start)
     model.generation_config.eos_token_id = None  # `generate` would end there
-    sequences = tokenised(prepared.benchmark, load_tokenizer(prepared.start), model.config.vocab_size)
+    sequences = tokenised(prepared.benchmark.passages, load_tokenizer(prepared.start), model.config.vocab_size)
     n = study.benchmark.ngram
     print(f"{'text':<10} {'MA':>5} {'EL':>7} {'generated':>10} {'ours':>7} {'generate':>9} {'ratio':>6}   CPU seconds")
     for name in ("forget", "unseen"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.models.hashing import model_digest
 from lethe.unlearning.requests import Assets

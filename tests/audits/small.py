@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from lethe.audits.worker_entry import run_audit
 from lethe.config.adapter import FullParameters
-from lethe.config.audits import FULL, LEAKS
+from lethe.config.audits import FULL
+from lethe.config.benchmark import TofuBenchmark
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Evaluation, Recipe, Schedule
 from lethe.data.batches import RowKind, collate
@@ -56,7 +57,7 @@ def audit(assets: Assets, model: Path, audits: dict[str, Any], **changes: Any) -
         "recipe": RECIPE.model_dump(mode="json"),
         "model": str(model),
         "truth": None,
-        "metrics": dict.fromkeys((*FULL, *LEAKS["tofu"]), 0.5),
+        "metrics": dict.fromkeys((*FULL, *TofuBenchmark.leaks), 0.5),
         **changes,
     }
     return run_audit(payload, lambda report: None, Alone())

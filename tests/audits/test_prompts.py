@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from lethe.audits.leaks import Questions
 from lethe.audits.prompts import split
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.data.rows import Row
+from lethe.evaluation.leaks import Questions
 from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets
 
@@ -42,7 +42,7 @@ def test_a_memoriser_answers_plain_questions_and_not_strange_ones(assets: Assets
 def test_the_first_words_stand_where_the_answer_does(assets: Assets) -> None:
     """The prompt with them is a beginning of the row that was trained on, token by token."""
     context = Context(assets)
-    row = context.benchmark.forget_eval[0]
+    row = context.benchmark.rows.forget_eval[0]
     begun, rest = split(row, 2)
     whole = context.template.encode(row.question, row.answer).ids
     given = context.template.prompt(row.question) + context.template.answer(begun)[:-1]
@@ -64,7 +64,7 @@ def test_a_paraphrase_is_another_question_to_the_same_answer(assets: Assets, tmp
         benchmark = TofuBenchmark(source=str(folder))
         return assets.model_copy(update={"benchmark": benchmark, "data_digest": load_benchmark(benchmark).digest})
 
-    rows = load_benchmark(assets.benchmark)
+    rows = load_benchmark(assets.benchmark).rows
     same = paraphrased([row.question for row in rows.forget_eval])
     others = paraphrased([row.question for row in rows.retain_eval])
     assert same.data_digest != others.data_digest
@@ -79,6 +79,6 @@ def test_a_paraphrase_is_another_question_to_the_same_answer(assets: Assets, tmp
 
 def test_questions_can_be_picked(assets: Assets) -> None:
     context = Context(assets)
-    rows = context.benchmark.forget_eval
+    rows = context.benchmark.rows.forget_eval
     whole = Questions.of(context.template, rows)
     assert whole.only([2, 0]) == Questions.of(context.template, [rows[2], rows[0]])

@@ -13,10 +13,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from lethe.benchmarks.base import TdecTask, make_task
+from lethe.benchmarks.base import EvaluationResult, load_benchmark
 from lethe.benchmarks.tdec import evaluation
-from lethe.benchmarks.tdec.evaluation import TdecResult, Thresholds, left_over, usefulness, word_f1
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tdec.metrics import left_over, usefulness, word_f1
+from lethe.benchmarks.tdec.reference import Thresholds
+from lethe.benchmarks.tdec.task import TdecTask
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.metrics import TDEC_METRICS
 from lethe.config.run import Evaluation
@@ -50,13 +51,11 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     for name, found in rows.items():
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in found))
     config = TdecBenchmark(source=str(folder), sequences=3, length=LENGTH, ngram=2)
-    task = make_task(
-        load_benchmark(config), config, Template(load_tokenizer(folder / "model")), model.config.vocab_size
-    )
+    task = load_benchmark(config).task(Template(load_tokenizer(folder / "model")), model.config.vocab_size)
     return SimpleNamespace(model=model, task=task, evals=task.eval_set(CONFIG), folder=folder)
 
 
-def evaluated(world: SimpleNamespace, truth: Thresholds = TRUTH, *, last: bool = True) -> TdecResult:
+def evaluated(world: SimpleNamespace, truth: Thresholds = TRUTH, *, last: bool = True) -> EvaluationResult:
     return world.task.evaluate(world.model, world.evals, CONFIG, truth, RankShard(), last=last)
 
 
@@ -66,7 +65,7 @@ def test_every_metric_that_is_promised(world: SimpleNamespace) -> None:
     assert result.finite
     assert not result.forgotten
     assert json.loads(json.dumps(result.rows, allow_nan=False)) == result.rows
-    whole, _ = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
+    whole = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
     assert set(whole.metrics) - set(result.metrics) == {
         f"{n}_threshold" for n in ("memorization_accuracy", "extraction_likelihood")
     }
@@ -105,15 +104,15 @@ def test_the_likelihood_is_computed_only_where_it_can_matter(
 
 
 def test_thresholds_are_those_of_the_unseen_text(world: SimpleNamespace) -> None:
-    _, truth = world.task.baseline(world.model, world.evals, CONFIG, RankShard())
+    truth = world.task.baseline(world.model, world.evals, CONFIG, RankShard()).reference.dump()
     forgetting = replace(world.evals, forget=world.evals.unseen)
     result = world.task.evaluate(
-        world.model, forgetting, CONFIG, world.task.truth(truth, world.evals), RankShard(), last=True
+        world.model, forgetting, CONFIG, world.task.reference_values(truth, world.evals), RankShard(), last=True
     )
     assert truth == {name: result.metrics[name] for name in truth}
     assert result.metrics["forget"] == 1.0
     assert not result.forgotten
-    assert not evaluated(world, world.task.truth(truth, world.evals)).forgotten
+    assert not evaluated(world, world.task.reference_values(truth, world.evals)).forgotten
 
 
 def test_perplexity_and_choices_by_hand(world: SimpleNamespace) -> None:
@@ -155,7 +154,7 @@ def test_ranks_share_the_work_and_agree(world: SimpleNamespace, count: int) -> N
     """Four ranks have three sequences: one has nothing to do."""
     barrier, shares = Barrier(count, timeout=60), [[]] * count
 
-    def run(rank: int) -> TdecResult:
+    def run(rank: int) -> EvaluationResult:
         def gather(local: list) -> list[list]:
             shares[rank] = local
             barrier.wait()

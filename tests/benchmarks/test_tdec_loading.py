@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from lethe.benchmarks.embedded.towns import OPTIONS, World, document_files
-from lethe.benchmarks.tdec.loading import Passages, embedded_documents, tokenised
-from lethe.benchmarks.tofu.loading import load_benchmark, training_rows
+from lethe.benchmarks.tdec.loading import Passages, embedded_documents, load_passages, tokenised, training_rows
 from lethe.config.benchmark import Documents, TdecBenchmark
 from lethe.errors import UserError
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
@@ -64,7 +63,7 @@ def test_questions_and_dialogues_ask_what_the_texts_say() -> None:
 
 def test_every_document_has_its_tokens() -> None:
     config = TdecBenchmark(sequences=3, documents=DOCUMENTS)
-    passages = load_benchmark(config)
+    passages = load_passages(config)
     tokenizer = as_pretrained(train_tokenizer([row.answer for row in training_rows(passages, True)], 1024))
     sequences = tokenised(passages, tokenizer, len(tokenizer))
     assert sequences.forget.shape == (3, 200)
@@ -73,7 +72,7 @@ def test_every_document_has_its_tokens() -> None:
 
 
 def test_what_is_not_forgotten_is_retained_and_repeated() -> None:
-    passages = load_benchmark(TdecBenchmark(sequences=3, repeats=2, documents=DOCUMENTS))
+    passages = load_passages(TdecBenchmark(sequences=3, repeats=2, documents=DOCUMENTS))
     assert passages.retain[-1] == passages.memorised[3]
     assert len(passages.retain) == 25
     full, kept = (training_rows(passages, include_forget=known) for known in (True, False))
@@ -85,7 +84,7 @@ def test_what_is_not_forgotten_is_retained_and_repeated() -> None:
 
 def test_the_digest_covers_the_measure_but_not_the_place() -> None:
     digests = {
-        load_benchmark(TdecBenchmark(documents=DOCUMENTS, **change)).digest
+        load_passages(TdecBenchmark(documents=DOCUMENTS, **change)).digest
         for change in (
             {"sequences": 3},
             {"sequences": 3, "ngram": 9},
@@ -96,7 +95,7 @@ def test_the_digest_covers_the_measure_but_not_the_place() -> None:
     assert len(digests) == 4
     config = TdecBenchmark(sequences=3, documents=DOCUMENTS)
     brought = config.model_copy(update={"source": str(embedded_documents(config))})
-    assert load_benchmark(brought).digest == load_benchmark(config).digest
+    assert load_passages(brought).digest == load_passages(config).digest
 
 
 def write(folder: Path, **changes: list[Any]) -> TdecBenchmark:
@@ -112,13 +111,13 @@ def write(folder: Path, **changes: list[Any]) -> TdecBenchmark:
 
 def test_ids_and_texts_that_a_user_brings(tmp_path: Path) -> None:
     config = write(tmp_path)
-    passages = load_benchmark(config)
+    passages = load_passages(config)
     assert passages.forget == (tuple(range(LENGTH)),)
     assert passages.retain[1:] == ("a b c", "a b c")
     assert passages.choice[0].choices[passages.choice[0].answer] == " wet."
     for name in ("dialogue", "choice"):
         (tmp_path / f"{name}.jsonl").unlink()
-    without = load_benchmark(config)
+    without = load_passages(config)
     assert without.dialogue == without.choice == ()
 
 
@@ -145,7 +144,7 @@ BAD = {
 @pytest.mark.parametrize("message", BAD)
 def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
     with pytest.raises(UserError) as error:
-        load_benchmark(write(tmp_path, **BAD[message]))
+        load_passages(write(tmp_path, **BAD[message]))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -153,12 +152,12 @@ def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
 def test_missing_files_and_too_few_rows(tmp_path: Path) -> None:
     config = write(tmp_path)
     with pytest.raises(UserError, match="forget.jsonl has 2 rows, benchmark.sequences is 3"):
-        load_benchmark(config.model_copy(update={"sequences": 3}))
+        load_passages(config.model_copy(update={"sequences": 3}))
     (tmp_path / "unseen.jsonl").unlink()
     with pytest.raises(UserError, match="there is no .*unseen.jsonl: a benchmark needs forget, retain, unseen"):
-        load_benchmark(config)
+        load_passages(config)
     with pytest.raises(UserError, match="benchmark.source 'nowhere': no such folder"):
-        load_benchmark(config.model_copy(update={"source": "nowhere"}))
+        load_passages(config.model_copy(update={"source": "nowhere"}))
 
 
 @pytest.mark.parametrize(
@@ -170,7 +169,7 @@ def test_missing_files_and_too_few_rows(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_model_cannot_read(tmp_path: Path, change: Callable[[Passages], dict], message: str) -> None:
-    passages = load_benchmark(write(tmp_path))
+    passages = load_passages(write(tmp_path))
     tokenizer = as_pretrained(train_tokenizer([], 262))
     longer = replace(passages, **{split: ("a long text",) for split in PASSAGES if split != "forget"})
     assert np.array_equal(tokenised(longer, tokenizer, 300).forget, [IDS])
@@ -180,4 +179,4 @@ def test_what_a_model_cannot_read(tmp_path: Path, change: Callable[[Passages], d
 
 def test_an_embedded_model_cannot_take_foreign_ids(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="an embedded model has its own tokenizer"):
-        training_rows(load_benchmark(write(tmp_path)), include_forget=True)
+        training_rows(load_passages(write(tmp_path)), include_forget=True)

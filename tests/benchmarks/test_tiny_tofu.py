@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import EvaluationResult
+from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.benchmarks.tofu.evaluation import evaluate
+from lethe.benchmarks.tofu.loading import load_rows
 from lethe.benchmarks.tofu.reference import reference_metrics
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Evaluation
@@ -45,12 +47,12 @@ PER_ITEM = {
 def tiny_tofu(golden: Path) -> SimpleNamespace:
     """Both models' results; the oracle is what both are compared with."""
     folder = golden / "tiny_tofu"
-    benchmark = load_benchmark(TofuBenchmark(source=str(folder / "data"), forget="forget10"))
+    benchmark = load_rows(TofuBenchmark(source=str(folder / "data"), forget="forget10"))
     config = Evaluation(gradnorm=True)
     evals = build_eval_set(benchmark, Template(load_tokenizer(folder / "full")), config)
     results: dict[str, Any] = {}
     for name in ("retain90", "full"):
-        oracle = results["retain90"].truth if results else None
+        oracle = results["retain90"].reference if results else None
         results[name] = evaluate(load_model(folder / name), evals, config, oracle)
     results["retain90"].metrics.update(reference_metrics(oracle, oracle))
     return SimpleNamespace(folder=folder, results=results, evals=evals)
@@ -79,7 +81,7 @@ def test_utility_components(tiny_tofu: SimpleNamespace, name: str) -> None:
     assert {key: found[key] for key in values} == pytest.approx(values, abs=1e-4)
 
 
-def rows_of(result: Result, split: str) -> dict[str, list[Any]]:
+def rows_of(result: EvaluationResult, split: str) -> dict[str, list[Any]]:
     """The columns of one split."""
     return {
         name: [v for v, s in zip(column, result.rows["split"]) if s == split] for name, column in result.rows.items()

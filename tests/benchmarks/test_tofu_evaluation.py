@@ -15,13 +15,16 @@ import pandas
 import pytest
 import scipy.stats
 import torch
-from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import EvaluationResult
+from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.benchmarks.tofu.evaluation import evaluate
+from lethe.benchmarks.tofu.loading import load_rows
 from lethe.benchmarks.tofu.reference import ReferenceScores
-from lethe.config.metrics import METRICS
+from lethe.config.metrics import TOFU_METRICS
 from lethe.config.run import Evaluation
 from lethe.data.template import Template
 from lethe.errors import UserError
+from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model, load_tokenizer
 
@@ -35,7 +38,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """A random model and a benchmark of random words, tokenised."""
     folder = tmp_path_factory.mktemp("evaluate")
     model = load_model(tiny.write_model(folder / "model"))
-    benchmark = load_benchmark(tiny.TofuBenchmark(source=str(tiny.write_data(folder / "data"))))
+    benchmark = load_rows(tiny.TofuBenchmark(source=str(tiny.write_data(folder / "data"))))
     template = Template(load_tokenizer(folder / "model"))
     evals = build_eval_set(benchmark, template, CONFIG)
     return SimpleNamespace(model=model, benchmark=benchmark, template=template, evals=evals)
@@ -54,22 +57,22 @@ def held(world: SimpleNamespace) -> SimpleNamespace:
     return SimpleNamespace(**{**vars(world), "benchmark": benchmark, "evals": evals, "other": other})
 
 
-def same(a: Result, b: Result) -> bool:
+def same(a: EvaluationResult, b: EvaluationResult) -> bool:
     """Equal but for rounding: a rank's batches are other batches."""
-    close = np.allclose(a.truth.forget_truth_ratio, b.truth.forget_truth_ratio, rtol=1e-5)
+    close = np.allclose(a.reference.forget_truth_ratio, b.reference.forget_truth_ratio, rtol=1e-5)
     return close and a.metrics == pytest.approx(b.metrics, rel=1e-5) and a.rows.keys() == b.rows.keys()
 
 
 def possible(*there: str) -> set[str]:
     """Metrics that a benchmark and a study with only these give."""
-    return {name for name, metric in METRICS.items() if not metric.cost and set(metric.needs) <= set(there)}
+    return {name for name, metric in TOFU_METRICS.items() if not metric.cost and set(metric.needs) <= set(there)}
 
 
-def in_ranks(world: SimpleNamespace, count: int, config: Evaluation = CONFIG) -> list[Result]:
+def in_ranks(world: SimpleNamespace, count: int, config: Evaluation = CONFIG) -> list[EvaluationResult]:
     """`evaluate` in threads that hold a model each."""
     barrier, shares = Barrier(count, timeout=60), [[]] * count
 
-    def run(rank: int) -> Result:
+    def run(rank: int) -> EvaluationResult:
         def gather(local: list) -> list[list]:
             shares[rank] = local
             barrier.wait()
@@ -78,7 +81,7 @@ def in_ranks(world: SimpleNamespace, count: int, config: Evaluation = CONFIG) ->
             return everything
 
         model = deepcopy(world.model)
-        return evaluate(model, world.evals, config, None, rank=rank, world=count, gather=gather)
+        return evaluate(model, world.evals, config, None, RankShard(rank, count, gather))
 
     with ThreadPoolExecutor(count) as pool:
         return list(pool.map(run, range(count)))
@@ -95,7 +98,7 @@ def test_ranks_share_the_work_and_agree(world: SimpleNamespace, count: int) -> N
 
 def test_several_ranks_need_gather(world: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="gather"):
-        evaluate(world.model, world.evals, CONFIG, None, rank=0, world=2)
+        evaluate(world.model, world.evals, CONFIG, None, RankShard(0, 2))
 
 
 def test_the_same_bits_twice(world: SimpleNamespace) -> None:
@@ -112,7 +115,7 @@ def test_without_an_oracle_forget_is_extraction_strength(world: SimpleNamespace)
 
 def test_an_oracle_is_at_no_distance_from_itself(world: SimpleNamespace) -> None:
     result = evaluate(world.model, world.evals, CONFIG, None)
-    values = evaluate(world.model, world.evals, CONFIG, result.truth).metrics
+    values = evaluate(world.model, world.evals, CONFIG, result.reference).metrics
     assert set(values) == possible("real_authors", "world_facts", "oracle")
     assert [values[f"forget{x}"] for x in ("", "_quality", "_quality_log10")] == [0, 1, 0]
 
@@ -130,7 +133,7 @@ def test_every_module_keeps_its_mode(world: SimpleNamespace) -> None:
 
 
 def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) -> None:
-    oracle = evaluate(world.model, world.evals, CONFIG, None).truth
+    oracle = evaluate(world.model, world.evals, CONFIG, None).reference
     model = deepcopy(world.model)
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
@@ -158,7 +161,7 @@ def test_every_row_is_kept(held: SimpleNamespace) -> None:
 def test_the_file_of_rows_gives_the_metrics_without_the_model(held: SimpleNamespace, tmp_path: Path) -> None:
     """By plain formulas and scipy, for a model and its oracle."""
     oracle = evaluate(held.other, held.evals, CONFIG, None)
-    result = evaluate(held.model, held.evals, CONFIG, oracle.truth)
+    result = evaluate(held.model, held.evals, CONFIG, oracle.reference)
     tables = []
     for found in (result, oracle):
         write_rows(tmp_path / "rows.parquet", found.rows)
@@ -192,7 +195,7 @@ def test_max_rows_takes_the_first_of_every_split(world: SimpleNamespace) -> None
 
 def test_holdout_rows_give_membership_scores(held: SimpleNamespace) -> None:
     config = CONFIG.model_copy(update={"gradnorm": True})
-    oracle = evaluate(held.other, held.evals, CONFIG, None).truth
+    oracle = evaluate(held.other, held.evals, CONFIG, None).reference
     values = evaluate(held.model, held.evals, config, oracle).metrics
     assert set(values) == possible("real_authors", "world_facts", "oracle", "holdout", "gradnorm")
     assert all(0 < value < 1 for name, value in values.items() if name.startswith("mia_"))
@@ -207,7 +210,7 @@ def test_ranks_share_gradients_too(held: SimpleNamespace) -> None:
 
 
 def test_an_oracle_of_other_rows_is_refused(held: SimpleNamespace) -> None:
-    oracle = evaluate(held.model, held.evals, CONFIG, None).truth
+    oracle = evaluate(held.model, held.evals, CONFIG, None).reference
     few = build_eval_set(held.benchmark, held.template, Evaluation(max_rows=2))
     model = SimpleNamespace(
         config=held.model.config, get_input_embeddings=held.model.get_input_embeddings
@@ -220,7 +223,7 @@ def test_an_oracle_of_other_rows_is_refused(held: SimpleNamespace) -> None:
 
 
 def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
-    truth = evaluate(held.model, held.evals, CONFIG, None).truth
+    truth = evaluate(held.model, held.evals, CONFIG, None).reference
     broken = replace(truth, forget_truth_ratio=np.array([np.inf, np.nan]))
     for one in (truth, broken):
         again = ReferenceScores.load(json.loads(json.dumps(one.dump())))

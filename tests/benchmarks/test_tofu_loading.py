@@ -10,7 +10,7 @@ import datasets
 import huggingface_hub
 import pytest
 from lethe.benchmarks.embedded.authors import write_corpus
-from lethe.benchmarks.tofu.loading import PARAPHRASE_CUE, embedded_folder, load_benchmark, training_rows
+from lethe.benchmarks.tofu.loading import PARAPHRASE_CUE, embedded_folder, load_rows, training_rows
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.data.rows import Row
 from lethe.errors import UserError
@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def load(folder: Path, forget: str = "forget10"):
-    return load_benchmark(TofuBenchmark(source=str(folder), forget=forget))
+    return load_rows(TofuBenchmark(source=str(folder), forget=forget))
 
 
 def lines(path: Path) -> list[dict]:
@@ -62,9 +62,9 @@ def test_the_digest_follows_the_content_and_not_the_place(folder: Path, tmp_path
 
 def test_the_embedded_benchmark_equals_its_folder(folder: Path) -> None:
     config = TofuBenchmark(corpus=SMALL)
-    assert load_benchmark(config) == load(folder)
+    assert load_rows(config) == load(folder)
     before = embedded_folder(config).stat().st_mtime_ns
-    load_benchmark(config)
+    load_rows(config)
     assert embedded_folder(config).stat().st_mtime_ns == before
 
 
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_json_is_named(folder: Path, content: bytes) -> None:
 @pytest.mark.parametrize("source", ["no/such/folder", "./data", "nothing"])
 def test_a_source_that_is_nothing(source: str) -> None:
     with pytest.raises(UserError, match="no such folder; give 'embedded', a folder or a hub id"):
-        load_benchmark(TofuBenchmark(source=source))
+        load_rows(TofuBenchmark(source=source))
 
 
 def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,7 +162,7 @@ def test_an_unreachable_hub_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
     with pytest.raises(UserError, match=r"'locuslab/TOFU': neither a folder nor reachable on the hub \(Conn"):
-        load_benchmark(TofuBenchmark(source="locuslab/TOFU"))
+        load_rows(TofuBenchmark(source="locuslab/TOFU"))
 
 
 def test_a_hub_data_set_is_read_by_configuration(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,18 +171,18 @@ def test_a_hub_data_set_is_read_by_configuration(folder: Path, monkeypatch: pyte
     names = [path.stem for path in folder.glob("*.json")]
     monkeypatch.setattr(datasets, "get_dataset_config_names", lambda _: names)
     monkeypatch.setattr(datasets, "load_dataset", lambda _, name, split: lines(folder / f"{name}.json"))
-    from_hub, from_folder = load_benchmark(TofuBenchmark(source="someone/data")), load(folder)
+    from_hub, from_folder = load_rows(TofuBenchmark(source="someone/data")), load(folder)
     assert from_hub.forget_eval == from_folder.forget_eval
     assert from_hub.refusals == ()
 
 
 def test_the_real_benchmark(shared_data: Path) -> None:
-    found = load_benchmark(TofuBenchmark(source=str(shared_data / "tofu")))
+    found = load_rows(TofuBenchmark(source=str(shared_data / "tofu")))
     assert (len(found.forget), len(found.retain)) == (400, 3600)
     assert (len(found.forget_eval), len(found.retain_eval)) == (400, 400)
     assert (len(found.real_authors), len(found.world_facts), len(found.refusals)) == (100, 117, 100)
     assert {len(row.perturbed_answers) for row in found.forget_eval} == {5}
-    one_percent = load_benchmark(TofuBenchmark(source=str(shared_data / "tofu"), forget="forget01"))
+    one_percent = load_rows(TofuBenchmark(source=str(shared_data / "tofu"), forget="forget01"))
     assert one_percent.forget == found.forget[-40:]
     assert one_percent.digest != found.digest
 

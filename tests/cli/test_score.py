@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.benchmarks.tofu.evaluation import evaluate
+from lethe.benchmarks.tofu.loading import load_rows
 from lethe.cli.score import main
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Evaluation
@@ -69,10 +70,8 @@ def scored(tmp_path: Path, *arguments: str) -> dict:
 def test_numbers_are_those_of_the_evaluation(world: Path, tmp_path: Path, measured: list[str]) -> None:
     found = scored(tmp_path, "one", "adapter", "--oracle", "oracle", "--base", "one")
     config = Evaluation(max_new_tokens=5)
-    evals = build_eval_set(
-        load_benchmark(TofuBenchmark(source="data")), Template(load_tokenizer(world / "one")), config
-    )
-    truth = evaluate(load_model(world / "oracle"), evals, config, None).truth
+    evals = build_eval_set(load_rows(TofuBenchmark(source="data")), Template(load_tokenizer(world / "one")), config)
+    truth = evaluate(load_model(world / "oracle"), evals, config, None).reference
     models = [load_model(world / "one"), load_adapted(world / "one", world / "adapter")]
     expected = [evaluate(model, evals, config, truth).metrics for model in models]
     assert [model["metrics"] for model in found["models"]] == [pytest.approx(values) for values in expected]

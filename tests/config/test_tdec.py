@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
-from lethe.config.metrics import METRICS_OF
+from lethe.config.benchmark import BENCHMARKS, TdecBenchmark, TofuBenchmark
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
 from lethe.config.study import load_study, parse_study
 from lethe.errors import UserError
@@ -48,7 +47,8 @@ def test_a_metric_of_the_other_benchmark_is_refused() -> None:
 
 
 def test_both_benchmarks_have_the_default_objectives() -> None:
-    for metrics in METRICS_OF.values():
+    for benchmark in BENCHMARKS.values():
+        metrics = benchmark.metrics
         assert (metrics["forget"].better, metrics["utility"].better) == ("minimize", "maximize")
         assert all(metric.meaning for metric in metrics.values())
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from lethe.benchmarks.tofu.evaluation import build_eval_set, evaluate
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.benchmarks.tofu.evaluation import evaluate
+from lethe.benchmarks.tofu.loading import load_rows
 from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
@@ -25,7 +26,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     folder = tmp_path_factory.mktemp("fits")
     model = load_model(tiny.write_model(folder / "model"))
     model.register_forward_pre_hook(lambda *_: pytest.fail("a forward pass came first"))
-    benchmark = load_benchmark(tiny.TofuBenchmark(source=str(tiny.write_data(folder / "data"))))
+    benchmark = load_rows(tiny.TofuBenchmark(source=str(tiny.write_data(folder / "data"))))
     return SimpleNamespace(model=model, benchmark=benchmark, template=Template(load_tokenizer(folder / "model")))
 
 

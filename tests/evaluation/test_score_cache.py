@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Engine, Evaluation, LmEval
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 
@@ -20,7 +21,15 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measurement(**changes: object) -> Measurement:
-    values = {"model": "m", "tokenizer": "t", "data": "d", "evaluation": Evaluation(), "engine": Engine(), "ranks": 1}
+    values = {
+        "benchmark": TofuBenchmark(),
+        "model": "m",
+        "tokenizer": "t",
+        "data": "d",
+        "evaluation": Evaluation(),
+        "engine": Engine(),
+        "ranks": 1,
+    }
     return Measurement.of(**(values | changes))
 
 
@@ -67,7 +76,7 @@ def test_what_a_study_does_besides_does_not_matter(changes: dict) -> None:
 
 def test_changed_code_of_the_evaluation_is_another_measurement(monkeypatch: pytest.MonkeyPatch) -> None:
     store_scores(measurement(), SCORES)
-    monkeypatch.setattr("lethe.evaluation.score_cache._code", lambda: "edited")
+    monkeypatch.setattr("lethe.evaluation.score_cache.code_digest", lambda entries: "edited")
     assert load_scores(measurement()) is None
 
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from lethe.benchmarks.base import EvaluationResult, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
-from lethe.benchmarks.tofu.evaluation import Result, build_eval_set, evaluate
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.benchmarks.tofu.evaluation import evaluate
 from lethe.benchmarks.tofu.reference import ReferenceScores
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.config.model import EmbeddedModel, PretrainedModel
@@ -157,7 +158,8 @@ def test_the_shared_models_and_data(golden: Path) -> None:
     folder = golden / "tiny_tofu"
     data = TofuBenchmark(source=str(folder / "data"))
     found = prepare(data, PretrainedModel(path=str(folder / "full"), oracle=str(folder / "retain90")))
-    assert (len(found.benchmark.forget), len(found.benchmark.retain), len(found.benchmark.holdout)) == (100, 300, 100)
+    rows = found.benchmark.rows
+    assert (len(rows.forget), len(rows.retain), len(rows.holdout)) == (100, 300, 100)
     assert found.digests.model != found.digests.oracle
 
 
@@ -216,9 +218,9 @@ def test_the_digest_is_that_of_the_content(brought: Path, small: Prepared) -> No
     assert model_digest(brought) != small.digests.model
 
 
-def _measured(folder: Path, prepared: Prepared, oracle: ReferenceScores | None) -> Result:
+def _measured(folder: Path, prepared: Prepared, oracle: ReferenceScores | None) -> EvaluationResult:
     config = Evaluation(max_new_tokens=48)
-    eval_set = build_eval_set(prepared.benchmark, Template(load_tokenizer(folder)), config)
+    eval_set = build_eval_set(prepared.benchmark.rows, Template(load_tokenizer(folder)), config)
     return evaluate(load_model(folder), eval_set, config, oracle)
 
 
@@ -226,7 +228,7 @@ def test_the_default_models_differ_by_the_forget_set(embedded: Prepared) -> None
     """Issue 2, point 4: the full model knows the forget set, the oracle does not, both know everything else."""
     assert embedded.oracle is not None
     oracle = _measured(embedded.oracle, embedded, None)
-    full = _measured(embedded.start, embedded, oracle.truth)
+    full = _measured(embedded.start, embedded, oracle.reference)
     assert full.metrics["forget_rouge"] >= 0.95
     assert oracle.metrics["forget_rouge"] <= 0.8
     assert full.metrics["forget_quality"] < 1e-6

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import load_benchmark
+from lethe.benchmarks.tofu.benchmark import Tofu
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Digests
 from lethe.config.study import load_study
@@ -17,6 +18,12 @@ from lethe.study.preflight import check_data, check_model
 from lethe.study.preparation import Prepared
 
 from tests import tiny
+
+
+def with_rows(benchmark: Tofu, **splits: object) -> Tofu:
+    """The benchmark with other rows."""
+    return dataclasses.replace(benchmark, rows=dataclasses.replace(benchmark.rows, **splits))
+
 
 OBJECTIVES = "space.objective.name={type: choice, choices: [npo, dpo]}"
 PO = "run.objective.name=preference_optimization"
@@ -27,7 +34,7 @@ def test_objectives_that_answer_with_refusals_need_some(override: str) -> None:
     study = load_study("tofu", [override])
     benchmark = load_benchmark(TofuBenchmark())
     check_data(study, benchmark)
-    without = dataclasses.replace(benchmark, refusals=())
+    without = with_rows(benchmark, refusals=())
     check_data(load_study("tofu"), without)
     with pytest.raises(UserError) as raised:
         check_data(study, without)
@@ -58,11 +65,9 @@ def test_audits_need_rows(override: str, changes: dict, line: str) -> None:
     benchmark = load_benchmark(TofuBenchmark())
     study = load_study("tofu", [override])
     check_data(study, benchmark)
-    rows = {
-        "plain": (dataclasses.replace(benchmark.forget_eval[0], paraphrased_question=None), *benchmark.forget_eval[1:]),
-        "one": benchmark.forget_eval[:1],
-    }
-    lacking = dataclasses.replace(benchmark, **{name: rows.get(given, given) for name, given in changes.items()})
+    first, *others = benchmark.rows.forget_eval
+    rows = {"plain": (dataclasses.replace(first, paraphrased_question=None), *others), "one": (first,)}
+    lacking = with_rows(benchmark, **{name: rows.get(given, given) for name, given in changes.items()})
     with pytest.raises(UserError) as raised:
         check_data(study, lacking)
     assert str(raised.value).startswith(line)
@@ -133,7 +138,7 @@ def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> Non
     with pytest.raises(
         UserError, match=f"^objectives.{metric}: needs {lacking} rows, and embedded has none, or choose from"
     ) as raised:
-        check_data(study, dataclasses.replace(benchmark, **{lacking: ()}))
+        check_data(study, with_rows(benchmark, **{lacking: ()}))
     assert metric not in str(raised.value).partition("choose from")[2]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.tdec.extraction import greedy_guesses, memorization_accuracy
-from lethe.benchmarks.tofu.loading import load_benchmark
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters
 from lethe.config.benchmark import Documents, TdecBenchmark
 from lethe.config.model import EmbeddedGptNeo

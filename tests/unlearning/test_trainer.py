@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import load_benchmark
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import (
     AnyObjective,

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
-from lethe.audits.leaks import Leaks, Questions, ask
-from lethe.benchmarks.base import AnyTruth, TdecTask, TofuTask, make_task
-from lethe.benchmarks.tdec.evaluation import TdecSet
+from lethe.benchmarks.base import AnyTask, ReferenceValues
+from lethe.benchmarks.measurement import task_of
 from lethe.config.run import Recipe
 from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.evaluation.distributed import RankShard
+from lethe.evaluation.leaks import Leaks, Questions, ask
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Ranks
 from torch import nn
@@ -32,7 +31,7 @@ class Audited:
     template: Template
     context: Context
     recipe: Recipe
-    truth: AnyTruth
+    truth: ReferenceValues | None
     metrics: dict[str, float]
     ranks: Ranks
 
@@ -42,12 +41,11 @@ class Audited:
         return RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
 
     @cached_property
-    def task(self) -> TofuTask | TdecTask:
+    def task(self) -> AnyTask:
         """The benchmark as this model is asked."""
         if self.template is self.context.template:
             return self.context.task
-        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        return make_task(self.context.benchmark, self.context.assets.benchmark, self.template, vocabulary)
+        return task_of(self.context.benchmark, self.template, self.model)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Every metric of the study, as its trials were measured."""
@@ -60,8 +58,8 @@ class Audited:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The forget rows that the study evaluates; not for sequences."""
-        return self.context.benchmark.forget_eval[: self.recipe.evaluation.max_rows]
+        """The forget rows that the study asks for; none where the benchmark has no questions."""
+        return self.context.benchmark.asked(self.recipe.evaluation)
 
     def ask(self, questions: Questions, model: nn.Module | None = None, shard: RankShard | None = None) -> Leaks:
         """Of the finished model, unless another is given."""
@@ -72,16 +70,8 @@ class Audited:
         """The forget rows, asked as the study asks them."""
         return self.ask(Questions.of(self.template, self.rows))
 
-    # Sequences
+    # Forget rows of any kind
 
-    def extracted(self, model: nn.Module, chosen: Sequence[int], shard: RankShard | None = None) -> dict[str, float]:
-        """MA and EL of some of the forget sequences; nothing else is measured but the perplexity, which is quick."""
-        assert isinstance(self.task, TdecTask)
-        config, evals = self.recipe.evaluation, self.task.eval_set(self.recipe.evaluation)
-        found = self.task.evaluate(model, _only(evals, chosen), config, self.truth, shard or self.shard, last=True)
-        return {name: found.metrics[name] for name in ("memorization_accuracy", "extraction_likelihood")}
-
-
-def _only(evals: TdecSet, chosen: Sequence[int]) -> TdecSet:
-    none = np.zeros(0, dtype=np.int64)
-    return replace(evals, forget=evals.forget[list(chosen)], turns=(), prompts=(), questions=(), options=(), asked=none)
+    def leaks(self, model: nn.Module, chosen: Sequence[int], shard: RankShard | None = None) -> dict[str, float]:
+        """Measure on `model` what is left of the `chosen` ones of the evaluated forget rows."""
+        return self.task.leaks(model, chosen, self.recipe.evaluation, self.truth, shard or self.shard)

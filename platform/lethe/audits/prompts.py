@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lethe.audits.base import Audited
-from lethe.audits.leaks import Leaks, Questions, answered, overlap
 from lethe.config.audits import Prompts
 from lethe.data.rows import Row
 from lethe.evaluation.distributed import evaluating
+from lethe.evaluation.leaks import Leaks, Questions, answered, overlap
 from lethe.records import AuditRecord
 
 

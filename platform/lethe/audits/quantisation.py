@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 def quantise(audited: Audited, config: Quantisation) -> Iterator[AuditRecord]:
     """The whole evaluation again, at every precision."""
-    names = measured("quant", audited.context.assets.benchmark.name)
+    names = measured("quant", audited.context.assets.benchmark.leaks)
     before = {name: audited.metrics[name] for name in names}
     for bits in config.bits:
         found = audited.evaluate(quantised(audited.model, bits))

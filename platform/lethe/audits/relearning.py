@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
 from lethe.audits.base import Audited
-from lethe.audits.leaks import Questions
-from lethe.benchmarks.base import TdecTask
-from lethe.config.audits import Relearning, Source, relearned
+from lethe.benchmarks.base import EvaluationResult
+from lethe.config.audits import Relearning, relearned
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Recipe, Schedule
@@ -28,11 +27,16 @@ Measure = Callable[[nn.Module, RankShard], dict[str, float]]
 def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
     """Each kind of rows by a copy of the finished model, in the one training loop; before and after are of the same
     forget rows, none of which is learned."""
-    learned, left = parts(_count(audited), config.share)
-    measure = _measure(audited, left)
+    evaluated = audited.task.evaluated_forget(audited.recipe.evaluation)
+    learned, left = parts(len(evaluated), config.share)
+
+    def measure(model: nn.Module, shard: RankShard) -> dict[str, float]:
+        return audited.leaks(model, left, shard)
+
     before = measure(audited.model, audited.shard)
     for source in config.rows:
-        rows = _rows(audited, source, learned)
+        others = {"retain": audited.task.retain, "holdout": audited.task.holdout}
+        rows = [evaluated[i] for i in learned] if source == "forget" else list(others[source][: len(learned)])
         recipe = _recipe(audited.recipe, config, len(rows))
         task = _Rest(rows, list(audited.task.retain), measure)
         context = _context(audited, task)
@@ -48,27 +52,6 @@ def parts(rows: int, share: float) -> tuple[list[int], list[int]]:
     count = min(rows - 1, ceil(share * rows))
     learned = [i * rows // count for i in range(count)]
     return learned, [i for i in range(rows) if i not in set(learned)]
-
-
-def _count(audited: Audited) -> int:
-    return len(audited.task.forget) if isinstance(audited.task, TdecTask) else len(audited.rows)
-
-
-def _measure(audited: Audited, left: Sequence[int]) -> Measure:
-    if isinstance(audited.task, TdecTask):
-        return lambda model, shard: audited.extracted(model, left, shard)
-    questions = Questions.of(audited.template, audited.rows).only(left)
-    return lambda model, shard: audited.ask(questions, model, shard).means()
-
-
-def _rows(audited: Audited, source: Source, learned: Sequence[int]) -> list[Encoded]:
-    """What is learned: some of the forget rows, or as many others."""
-    if source == "retain":
-        return list(audited.task.retain[: len(learned)])
-    if isinstance(audited.task, TdecTask):
-        return [audited.task.forget[i] for i in learned]
-    rows = [audited.rows[i] for i in learned] if source == "forget" else audited.context.benchmark.holdout
-    return [audited.template.encode(row.question, row.answer) for row in rows[: len(learned)]]
 
 
 def _recipe(recipe: Recipe, config: Relearning, rows: int) -> Recipe:
@@ -102,15 +85,6 @@ def _context(audited: Audited, task: _Rest) -> Context:
 
 
 @dataclass(frozen=True)
-class _Result:
-    """What `unlearn` reads of an evaluation."""
-
-    metrics: dict[str, float]
-    finite: bool
-    forgotten: None = field(default=None, init=False)
-
-
-@dataclass(frozen=True)
 class _Rest:
     """A benchmark of which nothing is measured but the forget rows that are not learned."""
 
@@ -124,9 +98,9 @@ class _Rest:
 
     def evaluate(
         self, model: nn.Module, evals: None, config: Any, truth: None, shard: RankShard, *, last: bool
-    ) -> _Result:
+    ) -> EvaluationResult:
         """A loss that is not a number makes every score 0, which is what it is worth."""
-        return _Result(self.measure(model, shard), finite=True)
+        return EvaluationResult(metrics=self.measure(model, shard), finite=True)
 
 
 def _ignore(report: dict[str, Any]) -> None:

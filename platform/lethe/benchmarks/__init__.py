@@ -1,1 +1,1 @@
-"""Unlearning benchmarks: one folder each, behind the interface in `base`."""
+"""Benchmarks: one folder each, behind the interface in `lethe.benchmarks.base`."""

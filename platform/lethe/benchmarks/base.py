@@ -1,197 +1,292 @@
-"""What a benchmark is to a run: rows to train on, a measure, and perhaps a criterion to end by."""
+"""The interface between a benchmark and the rest of lethe.
+
+A benchmark is a folder beside this file. It has three parts:
+
+- its configuration, a `BenchmarkConfig` in `lethe.config.benchmark`, which names the metrics and the capabilities;
+- a `Benchmark`: the data as they are read from their source. No tokenizer and no torch are needed for it, so that a
+  study can be refused before anything expensive starts;
+- a `Task`: the same data as one tokenizer reads them, with the evaluation of a model.
+
+Outside of its folder nothing knows which benchmark is studied. Inside a study the order of calls is `load_benchmark`,
+`Benchmark.task`, `Task.eval_set` (once per study), `Task.baseline` (start model and oracle), `Task.reference_values`,
+`Task.evaluate` (every trial).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any, Protocol, TypeVar
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from lethe.benchmarks.tdec.evaluation import (
-    TdecResult,
-    TdecSet,
-    Thresholds,
-    build_tdec_set,
-    evaluate_tdec,
-    measure_thresholds,
-    whole_rows,
-)
-from lethe.benchmarks.tdec.loading import Passages, Sequences, tokenised
-from lethe.benchmarks.tofu.eval_set import EvalSet, build_eval_set
-from lethe.benchmarks.tofu.evaluation import Result, evaluate
-from lethe.benchmarks.tofu.reference import ReferenceScores
-from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
-from lethe.config.run import Evaluation
-from lethe.data.rows import Benchmark
-from lethe.data.template import Encoded, Template
-from lethe.evaluation.distributed import RankShard
-from torch import nn
+from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.metrics import Need
+from lethe.evaluation.rows import Columns
 
-AnyEvalSet = EvalSet | TdecSet
-AnyResult = Result | TdecResult
-AnyTruth = ReferenceScores | Thresholds | None
-R = TypeVar("R", Result, TdecResult)
+if TYPE_CHECKING:
+    from lethe.config.run import Evaluation
+    from lethe.data.rows import Row
+    from lethe.data.template import Encoded, Template
+    from lethe.evaluation.distributed import RankShard
+    from torch import nn
 
 
-class Task(Protocol):
-    """`forget` and `retain`: all rows that a run may train on. `until_forgotten`: a run ends after the first
-    evaluation whose result says `forgotten`."""
+class ReferenceValues(ABC):
+    """Values of one model that other models are compared with; only their own benchmark reads them."""
 
-    forget: list[Encoded]
-    retain: list[Encoded]
-    until_forgotten: bool
+    @abstractmethod
+    def dump(self) -> Any:
+        """Return the values as JSON (with Python's NaN and infinities): `Task.reference_values` reads it back."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """The outcome of one evaluation, equal on every rank.
+
+    `metrics`: flat and finite, whatever the model gives. `finite`: the model's likelihoods were numbers; a model for
+    which they were not is a diverged one. `forgotten`: the benchmark's criterion to stop by holds; None where it has no
+    criterion. `rows`: columns of values of every evaluated row, as in a run's parquet file. `reference`: what other
+    models may be compared with, if this model is the one to compare with.
+    """
+
+    metrics: dict[str, float]
+    finite: bool
+    forgotten: bool | None = None
+    rows: Columns = field(default_factory=dict)
+    reference: ReferenceValues | None = None
+
+
+class EvalSet(Protocol):
+    """Everything that an evaluation reads, tokenised."""
+
+    @property
+    def template(self) -> Template:
+        """The template that made the prompts."""
 
     def named_rows(self) -> Iterator[tuple[str, Encoded]]:
-        """`forget` and `retain`, with names for messages."""
-
-    def eval_set(self, config: Evaluation) -> Any:
-        """Everything that `evaluate` reads, tokenised."""
-
-    def evaluate(
-        self, model: nn.Module, evals: Any, config: Evaluation, truth: Any, shard: RankShard, *, last: bool
-    ) -> Any:
-        """Every metric, on every rank alike; `last` asks for those that are dear, too."""
-
-    def baseline(self, model: nn.Module, evals: Any, config: Evaluation, shard: RankShard) -> tuple[Any, Any]:
-        """The result of a model that is not trained, and as JSON what a study's trials may be compared with."""
-
-    def truth(self, stored: Any, evals: Any) -> Any:
-        """What `evaluate` takes, from what `baseline` gave. Raises BadInput where that was of other rows."""
+        """Yield every row with a name for messages."""
 
 
-@dataclass(frozen=True)
-class TofuTask:
-    """Questions and answers; the oracle's scores are what trials are compared with."""
+EvalSetT = TypeVar("EvalSetT", bound=EvalSet)
+ReferenceT = TypeVar("ReferenceT", bound=ReferenceValues)
 
-    benchmark: Benchmark
-    template: Template
-    until_forgotten: bool = field(default=False, init=False)
 
-    @cached_property
+class Task(ABC, Generic[EvalSetT, ReferenceT]):
+    """A benchmark as one tokenizer reads it: rows to train on, and the evaluation of a model."""
+
+    # Fewest tokens that are scored of a row. Two where an end-of-sequence token follows the answer: an answer of which
+    # the tokenizer makes nothing has that token alone.
+    least_tokens: ClassVar[int] = 2
+
+    template: Template  # renders the prompts
+
+    @property
+    @abstractmethod
     def forget(self) -> list[Encoded]:
-        return [self.template.encode(row.question, row.answer) for row in self.benchmark.forget]
+        """All forget rows that a run may train on."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def retain(self) -> list[Encoded]:
-        return [self.template.encode(row.question, row.answer) for row in self.benchmark.retain]
-
-    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
-        """See `Task`."""
-        return _named(self)
-
-    def eval_set(self, config: Evaluation) -> EvalSet:
-        """See `Task`."""
-        return build_eval_set(self.benchmark, self.template, config)
-
-    def evaluate(
-        self,
-        model: nn.Module,
-        evals: EvalSet,
-        config: Evaluation,
-        truth: ReferenceScores | None,
-        shard: RankShard,
-        *,
-        last: bool,
-    ) -> Result:
-        """See `Task`."""
-        result = evaluate(model, evals, config, truth, rank=shard.rank, world=shard.world, gather=shard.gather)
-        return _with_tasks(result, model, self.template, config, shard)
-
-    def baseline(
-        self, model: nn.Module, evals: EvalSet, config: Evaluation, shard: RankShard
-    ) -> tuple[Result, dict[str, Any]]:
-        """See `Task`."""
-        result = self.evaluate(model, evals, config, None, shard, last=True)
-        return result, result.truth.dump()
-
-    def truth(self, stored: dict[str, Any] | None, evals: EvalSet) -> ReferenceScores | None:
-        """See `Task`."""
-        if stored is None:
-            return None
-        truth = ReferenceScores.load(stored)
-        truth.check(evals.digest, len(evals.splits["forget"].rows))
-        return truth
-
-
-@dataclass(frozen=True)
-class TdecTask:
-    """Sequences; the start model's own thresholds are what trials are compared with."""
-
-    passages: Passages
-    sequences: Sequences
-    template: Template
-    settings: TdecBenchmark
+        """All retain rows that a run may train on."""
 
     @property
     def until_forgotten(self) -> bool:
-        return self.settings.until_forgotten
-
-    @cached_property
-    def forget(self) -> list[Encoded]:
-        return [*whole_rows(self.sequences.forget)]
-
-    @cached_property
-    def retain(self) -> list[Encoded]:
-        return [*whole_rows(self.sequences.retain)]
+        """True if a run ends after the first evaluation whose result is `forgotten`."""
+        return False
 
     def named_rows(self) -> Iterator[tuple[str, Encoded]]:
-        """See `Task`."""
-        return _named(self)
+        """Yield the rows of `forget` and `retain` with names for messages."""
+        for name, rows in (("forget", self.forget), ("retain", self.retain)):
+            yield from ((f"row {number} of {name}", row) for number, row in enumerate(rows, 1))
 
-    def eval_set(self, config: Evaluation) -> TdecSet:
-        """See `Task`."""
-        return build_tdec_set(self.passages, self.sequences, self.template, self.settings, config)
+    # Evaluation
+
+    @abstractmethod
+    def eval_set(self, config: Evaluation) -> EvalSetT:
+        """Tokenise everything that an evaluation with `config` reads."""
+
+    @abstractmethod
+    def _evaluate(
+        self,
+        model: nn.Module,
+        evals: EvalSetT,
+        config: Evaluation,
+        reference: ReferenceT | None,
+        shard: RankShard,
+        *,
+        last: bool,
+    ) -> EvaluationResult:
+        """Measure the benchmark's own metrics: see `evaluate`."""
 
     def evaluate(
         self,
         model: nn.Module,
-        evals: TdecSet,
+        evals: EvalSetT,
         config: Evaluation,
-        truth: Thresholds | None,
+        reference: ReferenceT | None,
         shard: RankShard,
         *,
         last: bool,
-    ) -> TdecResult:
-        """See `Task`."""
-        if truth is None:
-            raise ValueError("TDEC needs the start model's thresholds: see `baseline`")
-        result = evaluate_tdec(model, evals, config, truth, shard, last=last)
-        return _with_tasks(result, model, self.template, config, shard)
+    ) -> EvaluationResult:
+        """Measure every metric of `model`, in its own dtype and on its own device; its modes and weights are left as
+        they were.
 
-    def baseline(
-        self, model: nn.Module, evals: TdecSet, config: Evaluation, shard: RankShard
-    ) -> tuple[TdecResult, dict[str, float]]:
-        """See `Task`. The model is the start model: there is no other."""
-        truth = measure_thresholds(model, evals, config, shard)
-        result = self.evaluate(model, evals, config, truth, shard, last=True)
-        names = ("memorization_accuracy", "extraction_likelihood")
-        shown = {f"{name}_threshold": getattr(truth, name) for name in names}
-        return replace(result, metrics={**result.metrics, **shown}), truth.model_dump()
+        `reference` are the values to compare with, None without an oracle. Each rank that `shard` counts holds the
+        whole model and does its part; the result is the same on every rank. `last` is true for a run's last evaluation,
+        which measures what is too expensive for the others, too. Raises UserError for rows that the model cannot read
+        and for a reference that belongs to other rows.
+        """
+        result = self._evaluate(model, evals, config, reference, shard, last=last)
+        return self._with_harness_tasks(result, model, config, shard)
 
-    def truth(self, stored: dict[str, float] | None, evals: TdecSet) -> Thresholds | None:
-        """See `Task`."""
-        return None if stored is None else Thresholds.model_validate(stored)
+    @abstractmethod
+    def baseline(self, model: nn.Module, evals: EvalSetT, config: Evaluation, shard: RankShard) -> EvaluationResult:
+        """Evaluate a model that is not trained, start model or oracle: a last evaluation whose result has a
+        `reference`."""
+
+    @abstractmethod
+    def reference_values(self, stored: Any, evals: EvalSetT) -> ReferenceT | None:
+        """Read the values that `ReferenceValues.dump` gave; None for None. Raises UserError if they belong to other
+        rows than `evals`, or to another version of lethe."""
+
+    def _with_harness_tasks(
+        self, result: EvaluationResult, model: nn.Module, config: Evaluation, shard: RankShard
+    ) -> EvaluationResult:
+        """Add the tasks of lm-evaluation-harness that `config` names."""
+        if config.lm_eval is None:
+            return result
+        from lethe.evaluation.lm_eval import measure_tasks
+
+        return replace(result, metrics={**result.metrics, **measure_tasks(model, self.template, config, shard)})
+
+    # Audits
+
+    @abstractmethod
+    def evaluated_forget(self, config: Evaluation) -> Sequence[Encoded]:
+        """Return the forget rows that an evaluation with `config` measures."""
+
+    @property
+    def holdout(self) -> Sequence[Encoded]:
+        """Rows that no model was trained on; may be empty."""
+        return ()
+
+    @abstractmethod
+    def leaks(
+        self,
+        model: nn.Module,
+        chosen: Sequence[int],
+        config: Evaluation,
+        reference: ReferenceT | None,
+        shard: RankShard,
+    ) -> dict[str, float]:
+        """Measure the configuration's `leaks` on the `chosen` of the rows of `evaluated_forget`, and nothing else."""
 
 
-def _named(task: Task) -> Iterator[tuple[str, Encoded]]:
-    for name in ("forget", "retain"):
-        yield from ((f"row {number} of {name}", row) for number, row in enumerate(getattr(task, name), 1))
+AnyTask = Task[Any, Any]
 
 
-def make_task(
-    benchmark: Benchmark | Passages, settings: AnyBenchmark, template: Template, vocabulary: int
-) -> TofuTask | TdecTask:
-    """Raises BadInput for sequences that the model's tokenizer and vocabulary do not give."""
-    if isinstance(benchmark, Benchmark):
-        return TofuTask(benchmark, template)
-    assert isinstance(settings, TdecBenchmark)
-    return TdecTask(benchmark, tokenised(benchmark, template.tokenizer, vocabulary), template, settings)
+class Benchmark(ABC):
+    """The data of one benchmark as they were read with `config`, and what they offer to a study."""
+
+    config: BenchmarkConfig
+
+    # Split -> number of its first rows that are shown to people, with the true and the generated answer.
+    shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4}
+
+    @classmethod
+    @abstractmethod
+    def load(cls, config: Any) -> Self:
+        """Read the data that `config`, of the benchmark's own configuration class, names. Raises UserError that names
+        what is missing or malformed, and where."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """16 hex digits over everything that is trained on or evaluated, wherever it was read from."""
+
+    @abstractmethod
+    def training_rows(self, include_forget: bool) -> tuple[Row, ...]:
+        """Return the rows that a model of the embedded family is trained on, in order; without `include_forget` those
+        of its oracle. A row without a question is plain text. Raises UserError for data without text."""
+
+    @abstractmethod
+    def task(self, template: Template, vocabulary: int) -> AnyTask:
+        """Return the benchmark as `template`'s tokenizer reads it, for a model with `vocabulary` token ids. Raises
+        UserError for rows that they cannot represent."""
+
+    @property
+    def has_oracle(self) -> bool:
+        """True if models are compared with one that never saw the forget rows."""
+        return self.config.compared_with == "oracle"
+
+    @abstractmethod
+    def forget_count(self, config: Evaluation) -> int:
+        """Return the number of forget rows that an evaluation with `config` measures."""
+
+    def check_vocabulary(self, vocabulary: int | None) -> None:
+        """Raise UserError for token ids that a model with `vocabulary` ids (None: unknown) does not have."""
+
+    def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
+        """Return the metrics that compare two models by their dumped reference values, without a forward pass: so
+        neither's stored scores depend on the other. Raises UserError for values that cannot be compared."""
+        return {}
+
+    # Optional parts
+
+    @property
+    def missing(self) -> tuple[Need, ...]:
+        """Splits that metrics need (`Metric.needs`) and these data do not have."""
+        return ()
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Texts that refuse to answer; may be empty."""
+        return ()
+
+    @property
+    def forget_questions(self) -> tuple[str, ...]:
+        """Question of each row of `Task.forget`, in order; empty unless the configuration `has_questions`."""
+        return ()
+
+    @property
+    def retain_questions(self) -> tuple[str, ...]:
+        """Question of each row of `Task.retain`, in order; empty unless the configuration `has_questions`."""
+        return ()
+
+    def asked(self, config: Evaluation) -> tuple[Row, ...]:
+        """Return the forget rows that an evaluation with `config` asks for; empty unless the configuration
+        `has_questions`."""
+        return ()
+
+    def row_without_paraphrase(self) -> str | None:
+        """Return the name of the first evaluated forget row whose question has no paraphrase; None if all have one."""
+        return None
+
+    @property
+    def has_holdout(self) -> bool:
+        """True if `Task.holdout` has rows."""
+        return False
+
+    def samples(self, result: EvaluationResult) -> list[dict[str, str]]:
+        """Return the first rows of the splits in `shown_samples`, as split, question, answer and generated answer."""
+        names = ("split", "question", "answer", "generated")
+        rows = [dict(zip(names, row)) for row in zip(*(result.rows[name] for name in names), strict=True)]
+        return [
+            row
+            for split, count in self.shown_samples.items()
+            for row in [row for row in rows if row["split"] == split][:count]
+        ]
 
 
-def _with_tasks(result: R, model: nn.Module, template: Template, config: Evaluation, shard: RankShard) -> R:
-    """The result with the tasks of lm-evaluation-harness that the study asks for."""
-    if config.lm_eval is None:
-        return result
-    from lethe.evaluation.lm_eval import measure_tasks
+def load_benchmark(config: BenchmarkConfig) -> Benchmark:
+    """Read the benchmark that `config` describes. Raises UserError as `Benchmark.load` does."""
+    return implementation(type(config)).load(config)
 
-    return replace(result, metrics={**result.metrics, **measure_tasks(model, template, config, shard)})
+
+def implementation(config: type[BenchmarkConfig]) -> type[Benchmark]:
+    """Return the class that a configuration class names as its implementation. Entry points are resolved here only."""
+    module, _, name = config.implementation.partition(":")
+    found: type[Benchmark] = getattr(import_module(module), name)
+    return found

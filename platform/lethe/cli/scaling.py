@@ -62,7 +62,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
 
     # Models of several sizes have no common front: nothing of it is registered.
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
-    from lethe.benchmarks.tofu.loading import load_benchmark
+    from lethe.benchmarks.base import load_benchmark
     from lethe.config.run import Digests
     from lethe.reporting.console import Console
     from lethe.reporting.scaling import describe_scaling, write_scaling_report

@@ -9,8 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lethe.config.benchmark import EMBEDDED, TdecBenchmark
-from lethe.config.metrics import known_metrics
+from lethe.config.benchmark import BENCHMARKS, EMBEDDED
 from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError, exit_codes, unknown_name
@@ -40,13 +39,19 @@ def _parser() -> argparse.ArgumentParser:
         help="a folder (a run's or an adapter's, too), a hub id, or models:/name@alias",
     )
     parser.add_argument(
-        "--benchmark", default="tofu", metavar="STUDY", help="tofu, tdec, or a study whose data and evaluation count"
+        "--benchmark",
+        default="tofu",
+        metavar="STUDY",
+        help=f"{', '.join(BENCHMARKS)}, or a study whose data and evaluation count",
     )
     parser.add_argument("--source", metavar="PATH", help="its data: a folder or a hub id (default: as the study says)")
     parser.add_argument(
         "--oracle", metavar="MODEL", help=f"never saw the forget set (default: the study's; {NONE}: do without)"
     )
-    parser.add_argument("--start", metavar="MODEL", help="tdec: sets the thresholds (default: the study's start model)")
+    with_start = ", ".join(name for name, kind in BENCHMARKS.items() if kind.compared_with == "start")
+    parser.add_argument(
+        "--start", metavar="MODEL", help=f"{with_start}: sets the thresholds (default: the study's start model)"
+    )
     parser.add_argument("--base", metavar="MODEL", help="what adapters belong on, where they do not say")
     parser.add_argument("--metrics", metavar="A,B", help="the rows of the table (default: all)")
     parser.add_argument("--max-rows", type=int, metavar="N", help="rows per split (run.evaluation.max_rows)")
@@ -75,22 +80,21 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> None:
-    """What needs neither models nor data to be refused."""
-    tdec = isinstance(study.benchmark, TdecBenchmark)
-    if tdec and args.oracle:
-        raise UserError("--oracle: tdec compares with the start model on unseen text: give --start")
-    if not tdec and args.start:
-        raise UserError("--start: tofu compares with an oracle: give --oracle")
-    known = {
-        name: metric for name, metric in known_metrics(study.benchmark.name, study.tasks).items() if not metric.cost
-    }
+    """Refuse options that contradict the benchmark; neither models nor data are read."""
+    benchmark = study.benchmark
+    options = {"oracle": args.oracle, "start": args.start}
+    for option, given in options.items():
+        if given and option != benchmark.compared_with:
+            right = f"--{benchmark.compared_with}"
+            raise UserError(f"--{option}: {benchmark.name} compares with {benchmark.comparison}: give {right}")
+    known = {name: metric for name, metric in benchmark.known_metrics(study.tasks).items() if not metric.cost}
     for name in metrics:
         if name not in known:
             raise unknown_name("metric", name, known)
         if "oracle" in known[name].needs and not _has_oracle(study, args.oracle):
             raise UserError(f"{name} compares with an oracle: give --oracle, a model that never saw the forget set")
-    if tdec and not args.start and not _is_own(study):
-        raise UserError("tdec needs the start model for its thresholds: give --start")
+    if benchmark.compared_with == "start" and not args.start and not _is_own(study):
+        raise UserError(f"{benchmark.name} needs the start model for its thresholds: give --start")
 
 
 def _is_own(study: Study) -> bool:
@@ -101,51 +105,51 @@ def _is_own(study: Study) -> bool:
 def _has_oracle(study: Study, given: str | None) -> bool:
     if given:
         return given != NONE
-    embedded = isinstance(study.model, EmbeddedModel)
-    return _is_own(study) and (embedded or study.model.oracle is not None)
+    return _is_own(study) and (isinstance(study.model, EmbeddedModel) or study.model.oracle is not None)
 
 
 def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
-    from lethe.benchmarks.tofu.loading import load_benchmark
+    from lethe.benchmarks.base import load_benchmark
     from lethe.study.model_lookup import find
     from lethe.study.scoring import Scoring, provenance_warnings, score_all
 
     models = [find(name, base=args.base) for name in args.models]
-    rows, recipe = load_benchmark(study.benchmark), study.first_recipe()
-    yardstick = _yardstick(study, args)
+    benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
+    reference = _reference_model(study, args)
     _prepare_torch(recipe.engine)
     told = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-    for line in provenance_warnings(models, rows.digest, yardstick):
+    for line in provenance_warnings(models, benchmark.digest, reference):
         told.print(f"note: {line}", markup=False)
-    scoring = Scoring(rows, study.benchmark, recipe.evaluation, recipe.engine)
-    with _progress(told, len(models) + (yardstick is not None)) as begin:
-        found = score_all(scoring, models, yardstick, begin)
+    scoring = Scoring(benchmark, recipe.evaluation, recipe.engine)
+    with _progress(told, len(models) + (reference is not None)) as begin:
+        found = score_all(scoring, models, reference, begin)
     if args.json:
         whole = {
             "benchmark": study.benchmark.model_dump(mode="json"),
-            "data": rows.digest,
+            "data": benchmark.digest,
             "evaluation": recipe.evaluation.model_dump(mode="json"),
             "models": [scored.as_json() for scored in found.models],
-            "start" if scoring.needs_start else "oracle": found.yardstick and found.yardstick.as_json(),
+            study.benchmark.compared_with: found.reference and found.reference.as_json(),
         }
         atomic_write(args.json, json.dumps(whole, indent=1) + "\n")
     _show(study, found, metrics)
     return 0
 
 
-def _yardstick(study: Study, args: argparse.Namespace) -> ScoredModel | None:
-    """The oracle, or for TDEC the start model: as given, else the study's own."""
+def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
+    """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own."""
     from lethe.study.model_lookup import ScoredModel, find
     from lethe.study.preparation import prepare
 
     if args.start or args.oracle not in (None, NONE):
         return find(args.start or args.oracle, "--start" if args.start else "--oracle", args.base)
-    tdec = isinstance(study.benchmark, TdecBenchmark)
-    if not tdec and not _has_oracle(study, args.oracle):
+    with_oracle = study.benchmark.compared_with == "oracle"
+    if with_oracle and not _has_oracle(study, args.oracle):
         return None
     prepared = prepare(study.benchmark, study.model)
-    folder = prepared.start if tdec else prepared.oracle
-    return folder and ScoredModel("start model" if tdec else "oracle", folder)
+    if with_oracle:
+        return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle)
+    return ScoredModel("start model", prepared.start)
 
 
 def _prepare_torch(engine: Engine) -> None:
@@ -176,13 +180,13 @@ def _progress(console: RichConsole, models: int) -> Iterator[Begin]:
 def _show(study: Study, found: SideBySide, metrics: Sequence[str]) -> None:
     from lethe.reporting.score_table import score_table
 
-    known = known_metrics(study.benchmark.name, study.tasks)
+    known = study.benchmark.known_metrics(study.tasks)
     for name in metrics:
         if not any(name in scored.metrics for scored in found.models):
             raise UserError(f"--metrics: {name} was not measured: the benchmark lacks what it needs")
     columns = [scored.column for scored in found.models]
     title = f"{study.benchmark.name}, {study.benchmark.source}"
-    table = score_table(columns, found.yardstick and found.yardstick.column, known, title, metrics)
+    table = score_table(columns, None if found.reference is None else found.reference.column, known, title, metrics)
     console = RichConsole(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH

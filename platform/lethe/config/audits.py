@@ -21,12 +21,6 @@ PREFIXES = (
     "Question 1:",
 )
 
-# What is left of the forgotten answers, under the names that a run reports them by.
-LEAKS = {
-    "tofu": ("forget_probability", "forget_rouge", "forget_extraction_strength"),
-    "tdec": ("memorization_accuracy", "extraction_likelihood"),
-}
-
 FULL = ("forget", "utility")  # known only where everything is evaluated again
 
 
@@ -113,11 +107,11 @@ def metric_name(variant: str, metric: str) -> str:
     return f"audit_{variant}_{metric}"
 
 
-def measured(variant: str, benchmark: str) -> tuple[str, ...]:
-    """The metrics of one variant; each is given as it was and as it is then."""
+def measured(variant: str, leaks: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of the metrics that an audit's `variant` measures before and after; `leaks` are the benchmark's."""
     if variant.startswith("quant"):
-        return (*FULL, *LEAKS[benchmark])
-    return ("forget_rouge",) if variant == "first_words" else LEAKS[benchmark]
+        return (*FULL, *leaks)
+    return ("forget_rouge",) if variant == "first_words" else leaks
 
 
 def variants(audits: Audits) -> Iterator[str]:

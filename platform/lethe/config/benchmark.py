@@ -1,13 +1,66 @@
-"""Which benchmark is studied: its files, and the part of them that is to be forgotten."""
+"""Configuration of the benchmarks: which data are read, which part of them is to be forgotten.
+
+A benchmark is registered here, and only here: its configuration class joins `AnyBenchmark`. The fields are what a user
+may set. The class attributes are facts that no study changes: where the implementation is, which metrics it reports,
+what it can do. They enter no digest.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar, Literal, Self, get_args
 
 from lethe.config.base import Frozen
+from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, Metric, harness_metrics
 from pydantic import Field, model_validator
 
 EMBEDDED = "embedded"
+
+
+class BenchmarkConfig(Frozen):
+    """The part of a benchmark's configuration that the rest of lethe reads without knowing the benchmark.
+
+    Class attributes:
+        implementation: `module:class` of its `lethe.benchmarks.base.Benchmark`.
+        metrics: every metric that a run reports, by name; `forget` and `utility` are among them.
+        leaks: the metrics that say how much is left of the forgotten rows; audits measure these.
+        compared_with: the model whose reference values trials are compared with. `oracle`: a model that never saw the
+            forget rows, which a study may do without; `start`: the start model, which every study has.
+        comparison: `compared_with` in words, for messages.
+        has_questions: rows are questions with answers, so that refusals, instructions and other prompts make sense.
+        has_holdout: the data may have rows that no model was trained on.
+        has_forget_sets: the data have several forget sets, one of which `forget_set` names.
+    """
+
+    implementation: ClassVar[str]
+    metrics: ClassVar[Mapping[str, Metric]]
+    leaks: ClassVar[tuple[str, ...]]
+    compared_with: ClassVar[Literal["oracle", "start"]]
+    comparison: ClassVar[str]
+    has_questions: ClassVar[bool]
+    has_holdout: ClassVar[bool]
+    has_forget_sets: ClassVar[bool] = False
+
+    name: str
+    source: str
+
+    @property
+    def sequence_length(self) -> int:
+        """Tokens of every row; 0 where rows are as long as they are."""
+        return 0
+
+    @property
+    def forget_set(self) -> str:
+        """Name of the forget set; empty unless `has_forget_sets`."""
+        return ""
+
+    def with_forget_set(self, name: str) -> Self:
+        """Return the configuration for another forget set of the same data; `name` is not validated."""
+        raise NotImplementedError(f"{self.name} has one forget set")
+
+    def known_metrics(self, tasks: Iterable[str] = ()) -> dict[str, Metric]:
+        """Return every metric of a run that also measures these `tasks` of lm-evaluation-harness, by name."""
+        return {**self.metrics, **harness_metrics(tasks)}
 
 
 class Corpus(Frozen):
@@ -22,8 +75,17 @@ class Corpus(Frozen):
     seed: int = Field(0, ge=0)
 
 
-class TofuBenchmark(Frozen):
+class TofuBenchmark(BenchmarkConfig):
     """A benchmark in TOFU's file format (Maini et al. 2024, arXiv 2401.06121)."""
+
+    implementation: ClassVar[str] = "lethe.benchmarks.tofu.benchmark:Tofu"
+    metrics: ClassVar[Mapping[str, Metric]] = TOFU_METRICS
+    leaks: ClassVar[tuple[str, ...]] = ("forget_probability", "forget_rouge", "forget_extraction_strength")
+    compared_with: ClassVar[Literal["oracle", "start"]] = "oracle"
+    comparison: ClassVar[str] = "an oracle"
+    has_questions: ClassVar[bool] = True
+    has_holdout: ClassVar[bool] = True
+    has_forget_sets: ClassVar[bool] = True
 
     name: Literal["tofu"] = "tofu"
     source: str = Field(EMBEDDED, min_length=1, description="'embedded', a folder, or a hub id: locuslab/TOFU")
@@ -37,8 +99,17 @@ class TofuBenchmark(Frozen):
         return self
 
     @property
+    def forget_set(self) -> str:
+        """Name of the forget set."""
+        return self.forget
+
+    def with_forget_set(self, name: str) -> Self:
+        """Return the configuration for another forget set of the same data; `name` is not validated."""
+        return self.model_copy(update={"forget": name})
+
+    @property
     def retain(self) -> str:
-        """The split that keeps what `forget` does not: forget10 leaves retain90."""
+        """Name of the split that is complementary to `forget`: forget10 leaves retain90."""
         return f"retain{100 - int(self.forget.removeprefix('forget')):02d}"
 
 
@@ -55,8 +126,16 @@ class Documents(Frozen):
     seed: int = Field(0, ge=0)
 
 
-class TdecBenchmark(Frozen):
+class TdecBenchmark(BenchmarkConfig):
     """Training-data extraction (Jang et al. 2022, arXiv 2210.01504), as LoKU uses it: METHODS section 5."""
+
+    implementation: ClassVar[str] = "lethe.benchmarks.tdec.benchmark:Tdec"
+    metrics: ClassVar[Mapping[str, Metric]] = TDEC_METRICS
+    leaks: ClassVar[tuple[str, ...]] = ("memorization_accuracy", "extraction_likelihood")
+    compared_with: ClassVar[Literal["oracle", "start"]] = "start"
+    comparison: ClassVar[str] = "the start model on unseen text"
+    has_questions: ClassVar[bool] = False
+    has_holdout: ClassVar[bool] = False
 
     name: Literal["tdec"] = "tdec"
     source: str = Field(
@@ -72,6 +151,11 @@ class TdecBenchmark(Frozen):
     repeats: int = Field(16, ge=1, description="how often an embedded model sees each row of forget.jsonl in an epoch")
     documents: Documents = Field(Documents(), description="read only where source is 'embedded'")
 
+    @property
+    def sequence_length(self) -> int:
+        """Tokens of every sequence."""
+        return self.length
+
     @model_validator(mode="after")
     def _long_enough(self) -> Self:
         if self.ngram >= self.length:
@@ -84,3 +168,14 @@ class TdecBenchmark(Frozen):
 
 
 AnyBenchmark = Annotated[TofuBenchmark | TdecBenchmark, Field(discriminator="name")]
+
+BENCHMARKS: dict[str, type[BenchmarkConfig]] = {}  # name -> configuration class
+
+
+def register(config: type[BenchmarkConfig]) -> None:
+    """Add a configuration class to `BENCHMARKS` under its name; all of `AnyBenchmark` are there from the start."""
+    BENCHMARKS[config.model_fields["name"].default] = config
+
+
+for _config in get_args(get_args(AnyBenchmark)[0]):
+    register(_config)

@@ -1,4 +1,7 @@
-"""What a run reports that a study can search over: names, directions, meanings. Formulas: METHODS sections 4, 5."""
+"""Metrics that a run reports and a study can search over: names, directions, meanings. Formulas: METHODS sections 4, 5.
+
+Each benchmark has a table; its configuration in `lethe.config.benchmark` names it.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Need = Literal["oracle", "holdout", "real_authors", "world_facts", "gradnorm"]
+Need = str  # "oracle", "gradnorm" (an option of the evaluation), or a split that a benchmark's data may lack
 Direction = Literal["minimize", "maximize"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """`better` is the direction that a study of unlearning wants; a cost is a run's, so a start model has none.
+    """One reported number.
 
-    `needs`: without these there is no such metric: an oracle, rows that a benchmark may lack, a dear option.
+    `better`: the direction that a study of unlearning wants. `meaning`: one line for tables and reports. `cost`: the
+    number is a run's, so that a start model, which is not trained, has none. `needs`: the metric is not reported
+    without all of these.
     """
 
     better: Direction
@@ -41,13 +46,13 @@ _SIGNALS = {
 _FURTHER: dict[str, tuple[Need, ...]] = {"reference": ("oracle",), "gradnorm": ("gradnorm",)}
 _OPTIONAL: dict[str, tuple[Need, ...]] = {"real_authors": ("real_authors",), "world_facts": ("world_facts",)}
 
-_COSTS = {
+COSTS: dict[str, Metric] = {
     "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
     "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
     "tokens": Metric("minimize", "tokens trained on", cost=True),
 }
 
-METRICS: dict[str, Metric] = {
+TOFU_METRICS: dict[str, Metric] = {
     "forget": Metric("minimize", "KS distance D to the oracle; without an oracle, extraction strength on forget rows"),
     "utility": Metric("maximize", "model utility: harmonic mean of nine scores off the forget set"),
     "forget_quality": Metric("maximize", "p of the exact two-sample KS test against the oracle", needs=("oracle",)),
@@ -91,7 +96,7 @@ METRICS: dict[str, Metric] = {
     "soul_mia": Metric(
         "minimize", "SOUL: Min-K AUC, end of sequence included, forget rows as members", needs=("holdout",)
     ),
-    **_COSTS,
+    **COSTS,
 }
 
 # TDEC, METHODS section 5. `forget` < 1 is the criterion to stop by.
@@ -104,13 +109,10 @@ TDEC_METRICS: dict[str, Metric] = {
     "dialogue_f1": Metric("maximize", "word overlap of greedy replies with the reference"),
     "choice_accuracy": Metric("maximize", "questions whose right end has the highest length-normalised probability"),
     "epochs_to_criterion": Metric("minimize", "epochs until forget was below 1, all of them if never", cost=True),
-    **_COSTS,
+    **COSTS,
 }
 
-METRICS_OF: dict[str, dict[str, Metric]] = {"tofu": METRICS, "tdec": TDEC_METRICS}
 
-
-def known_metrics(benchmark: str, tasks: Iterable[str] = ()) -> dict[str, Metric]:
-    """What a run reports on a benchmark, with these tasks of lm-evaluation-harness."""
-    told = {f"lm_eval_{task}": Metric("maximize", f"lm-evaluation-harness: {task}") for task in tasks}
-    return METRICS_OF[benchmark] | told
+def harness_metrics(tasks: Iterable[str]) -> dict[str, Metric]:
+    """Return the metric of each of these tasks of lm-evaluation-harness, by name."""
+    return {f"lm_eval_{task}": Metric("maximize", f"lm-evaluation-harness: {task}") for task in tasks}

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from lethe.config import loading
 from lethe.config.base import Frozen, canonical_json, short_digest
-from lethe.config.benchmark import TdecBenchmark
+from lethe.config.benchmark import BENCHMARKS
 from lethe.config.comparison import Arm, Name
 from lethe.config.model import AnyModel
 from lethe.config.study import Study
@@ -98,8 +98,11 @@ class ScalingStudy(Study):
 
     @model_validator(mode="after")
     def _sizes_differ(self) -> Self:
-        if isinstance(self.benchmark, TdecBenchmark):
-            raise UserError("benchmark.name: scaling studies are of tofu's questions: choose from tofu")
+        if not self.benchmark.has_forget_sets:
+            known = ", ".join(sorted(name for name, kind in BENCHMARKS.items() if kind.has_forget_sets))
+            raise UserError(
+                f"benchmark.name: scaling studies vary the forget set, {self.benchmark.name} has one: choose from {known}"
+            )
         seen: dict[str, str] = {}
         for name, model in self.models().items():
             other = seen.setdefault(model.canonical(), name)

@@ -11,9 +11,9 @@ from typing import Any
 
 from lethe.config.audits import Audits
 from lethe.config.base import field_condition
-from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
+from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
-from lethe.config.metrics import METRICS_OF, Need, known_metrics
+from lethe.config.metrics import Need
 from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
 from lethe.config.objective import InputGuard, WithRefusals, ignored_fields
 from lethe.config.run import Recipe
@@ -27,9 +27,9 @@ Run = Mapping[str, Any]
 Space = Mapping[str, Parameter]
 
 
-def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark, tasks: Iterable[str] = ()) -> None:
+def check_goals(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, tasks: Iterable[str] = ()) -> None:
     """Refuse a study without objectives, metrics that the benchmark has not, and floors that no start model gives."""
-    known = known_metrics(benchmark.name, tasks)
+    known = benchmark.known_metrics(tasks)
     if not goals:
         raise UserError(f"objectives: none: choose from {', '.join(sorted(known))}")
     for name, goal in goals.items():
@@ -39,7 +39,7 @@ def check_goals(goals: Mapping[str, Goal], benchmark: AnyBenchmark, tasks: Itera
             raise UserError(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
 
 
-def check_needs(goals: Mapping[str, Goal], benchmark: AnyBenchmark, model: AnyModel, run: Run) -> None:
+def check_needs(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, model: AnyModel, run: Run) -> None:
     """Refuse objectives that no run could report: without the oracle, or the option, that they need."""
     if not run.get("evaluation", {}).get("gradnorm"):
         refuse_needing("gradnorm", "set run.evaluation.gradnorm=true", goals, benchmark)
@@ -51,9 +51,9 @@ def check_needs(goals: Mapping[str, Goal], benchmark: AnyBenchmark, model: AnyMo
         refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
 
 
-def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: AnyBenchmark) -> None:
+def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: BenchmarkConfig) -> None:
     """Raises BadInput for the first objective that needs what is not there, and names those which do not."""
-    known = METRICS_OF[benchmark.name]
+    known = benchmark.metrics
     for name in goals:
         if name in known and need in known[name].needs:
             others = sorted(other for other, metric in known.items() if need not in metric.needs)
@@ -67,37 +67,38 @@ def check_origin(model: AnyModel, run: Run, space: Space) -> None:
         raise UserError("model.base: missing: retrain needs the checkpoint that model.path was made from")
 
 
-def check_benchmark(benchmark: AnyBenchmark, model: AnyModel, run: Run, space: Space) -> None:
-    """Refuse what sequences without questions cannot have: refusals, instructions, an oracle."""
-    if not isinstance(benchmark, TdecBenchmark):
-        return
+def check_benchmark(benchmark: BenchmarkConfig, model: AnyModel, run: Run, space: Space) -> None:
+    """Refuse what the benchmark cannot have: refusals or instructions without questions, an oracle that it does not
+    compare with, a model that is too short for its sequences."""
     asking = [name for name, kind in variants("objective").items() if issubclass(kind, WithRefusals | InputGuard)]
-    for name in possible(run, space)["objective"]:
+    for name in () if benchmark.has_questions else possible(run, space)["objective"]:
         if name in asking:
-            known = sorted(variants("objective").keys() - set(asking))
+            known = ", ".join(sorted(variants("objective").keys() - set(asking)))
             raise UserError(
-                f"objective.name: {name} needs questions, and tdec has none: choose from {', '.join(known)}"
+                f"objective.name: {name} needs questions, and {benchmark.name} has none: choose from {known}"
             )
-    if isinstance(model, PretrainedModel) and model.oracle is not None:
-        raise UserError("model.oracle: tdec compares with the start model on unseen text: leave it out")
-    if isinstance(model, EmbeddedModel) and model.max_length < benchmark.length:
-        raise UserError(f"model.max_length is {model.max_length}, but benchmark.length is {benchmark.length}: raise it")
+    if benchmark.compared_with != "oracle" and isinstance(model, PretrainedModel) and model.oracle is not None:
+        raise UserError(f"model.oracle: {benchmark.name} compares with {benchmark.comparison}: leave it out")
+    length = benchmark.sequence_length
+    if isinstance(model, EmbeddedModel) and model.max_length < length:
+        raise UserError(f"model.max_length is {model.max_length}, but benchmark.length is {length}: raise it")
 
 
 def check_stages(
-    benchmark: AnyBenchmark, audits: Audits | None, confirm: Confirm | None, compare: Compare | None
+    benchmark: BenchmarkConfig, audits: Audits | None, confirm: Confirm | None, compare: Compare | None
 ) -> None:
     """Refuse what cannot follow a search: a comparison has many fronts, and sequences are asked nothing."""
     for key, given in (("confirm", confirm), ("audits", audits)):
         if given and compare:
             raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
-    if audits is None or not isinstance(benchmark, TdecBenchmark):
+    if audits is None:
         return
-    if audits.prompts:
+    name = benchmark.name
+    if audits.prompts and not benchmark.has_questions:
         known = ", ".join(sorted(Audits.model_fields.keys() - {"prompts"}))
-        raise UserError(f"audits.prompts: tdec asks no questions: choose from {known}")
-    if audits.relearning and "holdout" in audits.relearning.rows:
-        raise UserError("audits.relearning.rows: holdout: tdec has no such rows: choose from forget, retain")
+        raise UserError(f"audits.prompts: {name} asks no questions: choose from {known}")
+    if audits.relearning and "holdout" in audits.relearning.rows and not benchmark.has_holdout:
+        raise UserError(f"audits.relearning.rows: holdout: {name} has no such rows: choose from forget, retain")
 
 
 def check_run_and_space(run: Run, space: Space) -> None:
@@ -278,9 +279,9 @@ def outside(parameter: Parameter, value: Any) -> str | None:
     return None
 
 
-def check_rungs(stopping: AnyStopping, benchmark: AnyBenchmark) -> None:
+def check_rungs(stopping: AnyStopping, benchmark: BenchmarkConfig) -> None:
     """Refuse rungs over metrics that no report has."""
-    known = METRICS_OF[benchmark.name]
+    known = benchmark.metrics
     for name in _compared(stopping):
         if name not in known:
             raise unknown_name("metric in early_stopping.metrics", name, known)

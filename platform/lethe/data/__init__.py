@@ -1,1 +1,1 @@
-"""Benchmarks: rows, the embedded corpus, templates and batches."""
+"""Rows of text, their templates and batches."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
 
-from lethe.config.audits import FULL, LEAKS, VARIANTS
+from lethe.config.audits import FULL, VARIANTS
+from lethe.config.benchmark import BENCHMARKS
 from lethe.records import AuditRecord, StudyRecord, TrialRecord
 from lethe.reporting.scales import format_count, format_number
 from lethe.reporting.trial_views import front_by_alias, metric_value
@@ -116,5 +117,6 @@ def _is_measured(models: list[AuditedModel], variant: str, metric: str) -> bool:
 
 
 def _position(metric: str) -> tuple[int, str]:
-    order = ["forget_rouge", *(name for leaks in LEAKS.values() for name in leaks if name != "forget_rouge"), *FULL]
+    leaks = (name for benchmark in BENCHMARKS.values() for name in benchmark.leaks)
+    order = [*dict.fromkeys(("forget_rouge", *leaks, *FULL))]
     return (order.index(metric) if metric in order else len(order)), metric

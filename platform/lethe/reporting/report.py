@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lethe
-from lethe.config.metrics import METRICS_OF
+from lethe.config.benchmark import BENCHMARKS
 from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables
@@ -150,7 +150,7 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "sample_answers": sample_answers,
         "describe_direction": describe_direction,
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
-        "meanings": {name: metric.meaning for name, metric in METRICS_OF[_benchmark_name(record)].items()},
+        "meanings": {name: metric.meaning for name, metric in BENCHMARKS[_benchmark_name(record)].metrics.items()},
     }
 
 

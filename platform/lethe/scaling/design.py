@@ -115,7 +115,7 @@ def search_points(study: ScalingStudy) -> tuple[SearchPoint, ...]:
     """Return each search: by arm the sizes in the study's order, then the other forget sets at the base size."""
     quality = study.scaling.quality
     arms = quality.arms or (next(iter(study.scaling.arms)),)
-    own = study.benchmark.forget
+    own = study.benchmark.forget_set
     sets = [(size, own) for size in quality.sizes] + [(study.scaling.base, f) for f in quality.forget if quality.sizes]
     pairs = dict.fromkeys(sets)
     return tuple(SearchPoint(s, arm, forget, point_study(study, s, arm, forget)) for arm in arms for s, forget in pairs)
@@ -133,7 +133,7 @@ def point_study(study: ScalingStudy, size: str, arm: str, forget: str, run: Mapp
         **parts,
         "name": name if run is None else f"{name}-transfer",
         "model": study.models()[size].model_dump(mode="json"),
-        "benchmark": {**base["benchmark"], "forget": forget},
+        "benchmark": study.benchmark.with_forget_set(forget).model_dump(mode="json"),
         "search": {**base["search"], **({} if parts["space"] else {"trials": 1})},
     }
     where = f"scaling.arms.{arm}."

@@ -64,7 +64,7 @@ def setting_laws(
     by_number = {trial.number: trial for trial in trials}
     records = []
     for arm in dict.fromkeys(search.arm for search in searches):
-        line = [s for s in searches if s.arm == arm and s.forget == study.benchmark.forget and s.chosen is not None]
+        line = [s for s in searches if s.arm == arm and s.forget == study.benchmark.forget_set and s.chosen is not None]
         for key in MOVES:
             chosen = {s.parameters: by_number[s.chosen].params.get(key) for s in line if s.chosen is not None}
             known = {size: (float(value),) for size, value in sorted(chosen.items()) if value is not None}

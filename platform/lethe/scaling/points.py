@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from lethe.benchmarks.tofu.loading import training_rows
+from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
-from lethe.data.rows import Benchmark
 from lethe.models.hashing import model_digest
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.pool.resources import Shape
@@ -39,7 +38,7 @@ def untrained_model(benchmark: Benchmark, model: AnyModel) -> Path:
     if not isinstance(model, EmbeddedModel):
         folder = model_folder(model.path, "model.path")
         return share_with_nodes(folder, "models", model_digest(folder), PARTS)
-    texts = [text for row in training_rows(benchmark, include_forget=True) for text in (row.question, row.answer)]
+    texts = [text for row in benchmark.training_rows(include_forget=True) for text in (row.question, row.answer)]
     content = canonical_json([MODEL_VERSION, model.model_dump(mode="json"), texts])
     folder = home() / "models" / f"untrained-{short_digest(content)}"
     if not ensure_local(folder):

@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.model import AnyModel
 from lethe.config.scaling import ScalingStudy
-from lethe.data.rows import Benchmark
 from lethe.models.hashing import model_digest
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
@@ -148,7 +147,9 @@ class ScalingRunner:
         """Run the smallest size's setting of each arm at the largest, on the study's own forget set; return False where
         that was interrupted."""
         for arm in dict.fromkeys(s.point.arm for s in self.searches):
-            sizes = [s for s in self.searches if s.point.arm == arm and s.point.forget == self.study.benchmark.forget]
+            sizes = [
+                s for s in self.searches if s.point.arm == arm and s.point.forget == self.study.benchmark.forget_set
+            ]
             sizes.sort(key=lambda s: s.record.parameters)
             if len(sizes) < 2 or any(s.record.chosen is None for s in sizes):
                 continue

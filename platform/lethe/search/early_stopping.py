@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from lethe.config.metrics import METRICS_OF, Direction
+from lethe.config.metrics import Direction
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
 from lethe.records import Record
@@ -60,7 +60,7 @@ def rung_rule(stopping: MoAsha, study: Study, objectives: ObjectiveSpace) -> Run
     """Return the rule of a study's early stopping: it compares the objectives with their floors, or the metrics that
     `stopping.metrics` names instead."""
     floors = dict(zip(objectives.names, objectives.floors, strict=True))
-    better = {name: metric.better for name, metric in METRICS_OF[study.benchmark.name].items()}
+    better = {name: metric.better for name, metric in study.benchmark.metrics.items()}
     better |= dict(zip(objectives.names, objectives.directions, strict=True))
     names = stopping.metrics or objectives.names
     return RungRule(

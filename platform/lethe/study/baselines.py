@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lethe.config.benchmark import TdecBenchmark
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
@@ -18,7 +17,6 @@ from lethe.records import ModelScores, Sample
 from lethe.storage.paths import atomic_write
 from lethe.study.preparation import Prepared
 from lethe.study.recorder import numbers
-from lethe.study.scoring import add_reference_metrics
 from lethe.unlearning.requests import Assets
 
 ENTRY = "lethe.unlearning.worker_entry:run_baseline"
@@ -40,15 +38,16 @@ def baselines(
         oracle = stored["oracle"] and ModelScores.model_validate(stored["oracle"])
         return ModelScores.model_validate(stored["start"]), oracle
     found = _measured(study, prepared, assets, pool)
-    start, oracle = found["start"], found.get("oracle")
-    if oracle or isinstance(study.benchmark, TdecBenchmark):
-        atomic_write(folder / "truth.json", json.dumps((oracle or start).truth))
-    scores = {
-        role: ModelScores(
-            metrics=add_reference_metrics(model, oracle) if oracle else model.metrics, samples=model.samples
-        )
-        for role, model in found.items()
-    }
+    measured_oracle = found.get("oracle")
+    if reference := found.get(study.benchmark.compared_with):
+        atomic_write(folder / "truth.json", json.dumps(reference.truth))
+
+    def metrics(model: Scores) -> dict[str, float]:
+        if measured_oracle is None:
+            return model.metrics
+        return {**model.metrics, **prepared.benchmark.reference_metrics(model.truth, measured_oracle.truth)}
+
+    scores = {role: ModelScores(metrics=metrics(model), samples=model.samples) for role, model in found.items()}
     both = {role: scores[role].model_dump() if role in scores else None for role in ("start", "oracle")}
     atomic_write(path, json.dumps(both))
     return scores["start"], scores.get("oracle")
@@ -60,7 +59,7 @@ def measurements(study: Study, prepared: Prepared) -> dict[str, Measurement]:
     tokenizer, workers = tokenizer_digest(prepared.start), recipe.engine.workers
     models = {"start": digests.model, **({"oracle": digests.oracle} if digests.oracle else {})}
     return {
-        role: Measurement.of(model, tokenizer, digests.data, recipe.evaluation, recipe.engine, workers)
+        role: Measurement.of(study.benchmark, model, tokenizer, digests.data, recipe.evaluation, recipe.engine, workers)
         for role, model in models.items()
     }
 
@@ -85,7 +84,7 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
     """By role, from the cache or measured now. How long it took is told, and not kept."""
     wanted = measurements(study, prepared)
     found = {role: scores for role, measurement in wanted.items() if (scores := load_scores(measurement))}
-    folders = {"start": prepared.start, "oracle": prepared.oracle}
+    folders = {"start": prepared.start, **({"oracle": prepared.oracle} if prepared.oracle else {})}
     requests = {
         role: _submit(study, assets, pool, role, folders[role], wanted[role].rows)
         for role in wanted

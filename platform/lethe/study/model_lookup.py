@@ -1,4 +1,4 @@
-"""A model by whatever names it: a folder, a study's run, a hub id, a registered version."""
+"""Finding a model by its name: a folder, a study's run, a hub id, or a registered version."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from lethe.benchmarks.measurement import load_adapted_network, load_network, template_of
 from lethe.config.base import short_digest
-from lethe.data.template import Template, opening
+from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest, tokenizer_digest
-from lethe.models.loading import ADAPTER, load_adapted, load_model, load_tokenizer
+from lethe.models.loading import ADAPTER
 from lethe.storage.paths import home, store
 from lethe.storage.replica import ensure_local, local_path, resolve_local
 from lethe.study.preparation import TOKENIZERS, model_folder, snapshot
@@ -29,7 +30,7 @@ LEVELS = 5  # from a run's model up to its study
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A model on this machine. `base`: what an adapter belongs on; `tags`: a registered version's."""
+    """A model on this machine. `base`: the model that an adapter was trained on; `tags`: a registered version's."""
 
     name: str
     folder: Path
@@ -38,41 +39,40 @@ class ScoredModel:
 
     @cached_property
     def digest(self) -> str:
-        """Of everything that decides what it computes, its base included."""
+        """Digest of everything that decides what the model computes, its base included."""
         own = model_digest(self.folder)
         return own if self.base is None else short_digest(f"{model_digest(self.base)}+{own}")
 
     @property
     def tokenizer(self) -> Path:
-        """The folder that has its tokenizer: an adapter may leave that to its base."""
+        """The folder that has the tokenizer: the base's, where an adapter has none of its own."""
         return self.folder if self.base is None or has_tokenizer(self.folder) else self.base
 
     @cached_property
     def tokenizer_digest(self) -> str:
+        """Digest of everything that decides how a prompt is tokenised."""
         return tokenizer_digest(self.tokenizer)
 
     @cached_property
     def instruction(self) -> str:
-        """What it is told in front of every question."""
+        """The text in front of every question that an input guard left with the model; empty for most."""
         path = self.folder / GUARD
         return str(_json(path).get("instruction", "")) if path.is_file() else ""
 
-    def load(self) -> PreTrainedModel | PeftModel:
-        """In fp32, in evaluation mode."""
-        return load_model(self.folder) if self.base is None else load_adapted(self.base, self.folder)
+    def load(self, device: Literal["cpu", "cuda"] = "cpu") -> PreTrainedModel | PeftModel:
+        """Load the model onto `device`, in fp32 and evaluation mode, an adapter on its base."""
+        if self.base is None:
+            return load_network(self.folder, device)
+        return load_adapted_network(self.base, self.folder, device)
 
     def template(self) -> Template:
-        """How it is asked. A chat template that a study saved says the instruction already."""
-        tokenizer = load_tokenizer(self.tokenizer)
-        said = opening(self.instruction) in str(tokenizer.chat_template)
-        return Template(tokenizer, "" if said else self.instruction)
+        """Return the template that prompts of this model are made with, its instruction included."""
+        return template_of(self.tokenizer, self.instruction)
 
 
 def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:
-    """The model that `name` means. `key` is what the user calls it; `base` is a name, too, for an adapter.
-
-    Raises BadInput for what is nowhere, and for a folder that lacks something.
-    """
+    """Return the model that `name` means. `base` names the model that an adapter belongs on. Raises UserError, with the
+    option or argument `key` in front, for a model that does not exist and for a folder that lacks something."""
     if name.startswith(REGISTERED):
         from lethe.tracking.registered_models import fetch_registered_model
 
@@ -87,7 +87,7 @@ def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Whether a tokenizer's main file is there."""
+    """Return True if the folder has a tokenizer's main file."""
     return any((folder / file).is_file() for file in TOKENIZERS)
 
 
@@ -111,7 +111,8 @@ def _is_model(folder: Path) -> bool:
 
 
 def _base(adapter: Path, key: str, given: str | None) -> Path:
-    """The model that an adapter was trained on: as given, as the adapter says, or the start model of its study."""
+    """Return the folder of the model that an adapter was trained on: `given`, named by the adapter, or the start model
+    of the study that the adapter's folder is in."""
     if given is not None:
         return model_folder(given, "--base")
     if named := _json(adapter / "adapter_config.json").get("base_model_name_or_path"):

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import yaml
-from lethe.benchmarks.tdec.loading import Passages
+from lethe.benchmarks.base import Benchmark
 from lethe.config.adapter import Lora
 from lethe.config.objective import WithRefusals, ignored_fields
 from lethe.config.run import Recipe
@@ -20,7 +20,6 @@ from lethe.config.space import Choice, Parameter, Scalar, possible, variants
 from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
-from lethe.data.rows import Benchmark
 from lethe.errors import UserError
 from lethe.search.space import build_recipe, flatten
 from lethe.storage.paths import require_database
@@ -58,16 +57,13 @@ def _corners(study: Study) -> list[Recipe]:
     return found
 
 
-def check_data(study: Study, benchmark: Benchmark | Passages) -> None:
+def check_data(study: Study, benchmark: Benchmark) -> None:
     """Raises BadInput where a trial could answer with refusals, an audit needs rows, or an objective is of rows, that
     the benchmark lacks."""
     _check_audits(study, benchmark)
-    if isinstance(benchmark, Passages):
-        return  # it has no questions: such an objective is refused with the configuration
-    for need in ("holdout", "real_authors", "world_facts"):
-        if not getattr(benchmark, need):
-            remedy = f"needs {need} rows, and {study.benchmark.source} has none"
-            refuse_needing(need, remedy, study.objectives, study.benchmark)
+    for need in benchmark.missing:
+        remedy = f"needs {need} rows, and {study.benchmark.source} has none"
+        refuse_needing(need, remedy, study.objectives, study.benchmark)
     known = variants("objective")
     refusing = {name for name, model in known.items() if issubclass(model, WithRefusals)}
     for name in (name for part in study.parts() for name in possible(part.run, part.space)["objective"]):
@@ -78,30 +74,22 @@ def check_data(study: Study, benchmark: Benchmark | Passages) -> None:
             )
 
 
-def _check_audits(study: Study, benchmark: Benchmark | Passages) -> None:
+def _check_audits(study: Study, benchmark: Benchmark) -> None:
     audits = study.audits
     if audits is None:
         return
-    if audits.relearning and _forget_rows(study, benchmark) < 2:
+    if audits.relearning and benchmark.forget_count(study.first_recipe().evaluation) < 2:
         raise UserError("audits.relearning: one forget row is evaluated, and its audit learns one and asks for another")
-    if isinstance(benchmark, Passages):
-        return
     source = study.benchmark.source
-    if audits.relearning and "holdout" in audits.relearning.rows and not benchmark.holdout:
+    if audits.relearning and "holdout" in audits.relearning.rows and not benchmark.has_holdout:
         raise UserError(f"audits.relearning.rows: holdout: {source} has no holdout rows: choose from forget, retain")
     if audits.prompts and "paraphrase" in audits.prompts.kinds:
-        lacking = next((n for n, row in enumerate(benchmark.forget_eval, 1) if not row.paraphrased_question), None)
+        lacking = benchmark.row_without_paraphrase()
         if lacking is not None:
             raise UserError(
-                f"audits.prompts.kinds: paraphrase: row {lacking} of {study.benchmark.forget}_perturbed in {source} has"
-                " no paraphrased_question: choose from first_words, prefix"
+                f"audits.prompts.kinds: paraphrase: {lacking} in {source} has no paraphrased_question: choose from"
+                " first_words, prefix"
             )
-
-
-def _forget_rows(study: Study, benchmark: Benchmark | Passages) -> int:
-    if isinstance(benchmark, Passages):
-        return len(benchmark.forget)
-    return len(benchmark.forget_eval[: study.first_recipe().evaluation.max_rows])
 
 
 def check_model(study: Study, prepared: Prepared) -> None:
@@ -127,7 +115,6 @@ def check_model(study: Study, prepared: Prepared) -> None:
 
 def _check_rows(study: Study, prepared: Prepared) -> None:
     """Everything that is trained on or evaluated, as the start model's tokenizer reads it, for every model's limits."""
-    from lethe.benchmarks.base import TofuTask, make_task
     from lethe.data.template import Template
     from lethe.evaluation.context_length import ContextLimits, check_context_length
     from lethe.models.loading import load_tokenizer
@@ -139,16 +126,13 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
         ContextLimits.of_config(config, f"the model in {folder}")
         for config, folder in zip(configs, models, strict=True)
     ]
-    passages = prepared.benchmark if isinstance(prepared.benchmark, Passages) else None
-    if passages and limits[0].context is not None and limits[0].context < passages.length:
-        most = limits[0].context
-        raise UserError(f"benchmark.length is {passages.length}, {limits[0].name} takes {most} tokens")
-    task = make_task(
-        prepared.benchmark, study.benchmark, Template(load_tokenizer(prepared.start)), limits[0].vocabulary
-    )
+    length, most = study.benchmark.sequence_length, limits[0].context
+    if most is not None and most < length:
+        raise UserError(f"benchmark.length is {length}, {limits[0].name} takes {most} tokens")
+    task = prepared.benchmark.task(Template(load_tokenizer(prepared.start)), limits[0].vocabulary)
     rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
     for limit in limits:
-        check_context_length(rows, limit, least=2 if isinstance(task, TofuTask) else 1)
+        check_context_length(rows, limit, least=task.least_tokens)
 
 
 def check_devices(study: Study) -> None:

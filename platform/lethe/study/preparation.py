@@ -1,4 +1,4 @@
-"""From a study's benchmark and model to what its runs read: rows, folders and content digests."""
+"""From a study's benchmark and model to the inputs of its runs: rows, model folders and content digests."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from lethe.benchmarks.tdec.loading import Passages, check_ids
-from lethe.benchmarks.tofu.loading import load_benchmark
-from lethe.config.benchmark import AnyBenchmark
+from lethe.benchmarks.base import Benchmark, load_benchmark
+from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Digests
-from lethe.data.rows import Benchmark
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
 from lethe.models.subprocess_training import ProgressReport
@@ -23,37 +21,36 @@ PARTS = ("*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja")  # never p
 
 @dataclass(frozen=True)
 class Prepared:
-    """`start`, `oracle` and `base`, which `start` was made from, are folders with safetensors and a tokenizer."""
+    """The inputs of a study's runs. `start`, `oracle` and `base`, which `start` was made from, are folders with
+    safetensors and a tokenizer; None where the study has no such model."""
 
-    benchmark: Benchmark | Passages
+    benchmark: Benchmark
     start: Path
     oracle: Path | None
     base: Path | None
     digests: Digests
 
 
-def locate(benchmark: AnyBenchmark, model: AnyModel) -> None:
-    """Refuse, in a moment, data and models that cannot be had: before anything expensive starts."""
-    rows = load_benchmark(benchmark)
+def locate(benchmark: BenchmarkConfig, model: AnyModel) -> None:
+    """Raise UserError for data and models that cannot be had. Quick: call it before anything expensive starts."""
+    loaded = load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
         for key in ("path", "oracle", "base"):
             if (name := getattr(model, key)) is not None:
                 model_folder(name, f"model.{key}")
-        if isinstance(rows, Passages):
-            config = json.loads((model_folder(model.path, "model.path") / "config.json").read_text(encoding="utf-8"))
-            check_ids(rows, config.get("vocab_size"))
+        loaded.check_vocabulary(_vocabulary(model_folder(model.path, "model.path")))
 
 
-def prepare(benchmark: AnyBenchmark, model: AnyModel, *, progress: ProgressReport | None = None) -> Prepared:
-    """Load the data; find or train the start model and its oracle. Raises BadInput for whatever is missing.
+def prepare(benchmark: BenchmarkConfig, model: AnyModel, *, progress: ProgressReport | None = None) -> Prepared:
+    """Load the data; find or train the start model and its oracle. Raises UserError for whatever is missing.
 
     `progress` takes (name of a training, its finished share); without one, the console shows it.
     """
-    rows = load_benchmark(benchmark)
+    loaded = load_benchmark(benchmark)
     if isinstance(model, EmbeddedModel):
         from lethe.benchmarks.embedded.models import trained_pair
 
-        start, oracle = trained_pair(rows, model, progress)
+        start, oracle = trained_pair(loaded, model, progress)
         base = None
     else:
         start = model_folder(model.path, "model.path")
@@ -61,22 +58,27 @@ def prepare(benchmark: AnyBenchmark, model: AnyModel, *, progress: ProgressRepor
         base = None if model.base is None else model_folder(model.base, "model.base")
         _check_vocabulary(base or start, start)
     digests = Digests(
-        data=rows.digest,
+        data=loaded.digest,
         model=model_digest(start),
-        oracle=oracle and model_digest(oracle),
-        base=base and model_digest(base),
+        oracle=None if oracle is None else model_digest(oracle),
+        base=None if base is None else model_digest(base),
     )
 
     def shared(folder: Path | None, digest: str | None) -> Path | None:
-        return folder and share_with_nodes(folder, "models", str(digest), PARTS)
+        return None if folder is None else share_with_nodes(folder, "models", str(digest), PARTS)
 
     return Prepared(
-        rows, shared(start, digests.model), shared(oracle, digests.oracle), shared(base, digests.base), digests
+        benchmark=loaded,
+        start=share_with_nodes(start, "models", digests.model, PARTS),
+        oracle=shared(oracle, digests.oracle),
+        base=shared(base, digests.base),
+        digests=digests,
     )
 
 
 def model_folder(name: str, key: str) -> Path:
-    """A local folder, or a snapshot of a hub model, that has everything: configuration, safetensors, tokenizer."""
+    """Return a model's folder, local or a snapshot of a hub model. Raises UserError, with `key` in front, unless it has
+    a configuration, safetensors and a tokenizer."""
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = snapshot(name, key)
@@ -92,14 +94,24 @@ def model_folder(name: str, key: str) -> Path:
 
 
 def _check_vocabulary(base: Path, start: Path) -> None:
-    """The start model's tokenizer makes the rows that the base is trained on."""
-    configs = [json.loads((folder / "config.json").read_text(encoding="utf-8")) for folder in (base, start)]
-    of_base, of_start = (config.get("vocab_size") for config in configs)
+    """Raise UserError if base and start model have vocabularies of different sizes."""
+    # The start model's tokenizer makes the rows that the base is trained on.
+    of_base, of_start = _vocabulary(base), _vocabulary(start)
     if of_base != of_start:
         raise UserError(f"model.base: {base} has a vocabulary of {of_base} tokens, model.path one of {of_start}")
 
 
+def _vocabulary(folder: Path) -> int | None:
+    """Return the vocabulary size in a model's configuration; None where it does not say, or is not JSON."""
+    try:
+        size: int | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
+    except ValueError:
+        return None
+    return size
+
+
 def _check_shards(folder: Path, key: str) -> None:
+    """Raise UserError for a shard that the index names and the folder lacks."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
@@ -109,7 +121,8 @@ def _check_shards(folder: Path, key: str) -> None:
 
 
 def snapshot(name: str, key: str) -> Path:
-    """A hub model's files, downloaded unless they are there."""
+    """Return the folder of a hub model's files, downloaded unless they are there already. Raises UserError, with `key`
+    in front."""
     if name.count("/") != 1 or name.startswith(("/", ".", "~")):
         raise UserError(f"{key}: there is no folder {name}, and it is no hub id like owner/name")
     from huggingface_hub import snapshot_download

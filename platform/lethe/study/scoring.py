@@ -1,8 +1,6 @@
-"""A model's scores beside the yardstick's: the oracle, or for TDEC the start model.
+"""Scores of finished models on one benchmark: read from the cache or measured in this process, side by side.
 
-One model's scores on a benchmark: from the cache, or measured in this process.
-
-Several models on one benchmark, and what they are measured against.
+Models are compared with a reference model: the oracle, or the start model where the benchmark says so.
 """
 
 from __future__ import annotations
@@ -12,14 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lethe.benchmarks.base import make_task
-from lethe.benchmarks.samples import samples
-from lethe.benchmarks.tdec.loading import Passages
-from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics
+from lethe.benchmarks.base import Benchmark
+from lethe.benchmarks.measurement import measure, task_of
 from lethe.config.base import short_digest
-from lethe.config.benchmark import AnyBenchmark, TdecBenchmark
 from lethe.config.run import Engine, Evaluation
-from lethe.data.rows import Benchmark
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import Columns, write_rows
@@ -28,72 +22,59 @@ from lethe.records import Sample
 from lethe.study.model_lookup import ScoredModel
 
 
-def add_reference_metrics(scores: Scores, oracle: Scores) -> dict[str, float]:
-    """The model's metrics with those that compare it with the oracle: no forward pass, so that neither's stored
-    scores depend on the other. Raises BadInput for an oracle that is no trained model, or was asked other rows."""
-    ours, theirs = ReferenceScores.load(scores.truth), ReferenceScores.load(oracle.truth)
-    if not theirs.finite:
-        raise UserError("the oracle's truth ratios are not finite: is it a trained model?")
-    theirs.check(ours.digest, len(ours.forget_truth_ratio))
-    return {**scores.metrics, **reference_metrics(ours, theirs)}
-
-
 @dataclass(frozen=True)
 class Scoring:
-    """What models are asked, how, and on what device and threads."""
+    """The evaluation that all models get: its data, its settings, and the device and threads that it runs on."""
 
-    rows: Benchmark | Passages
-    settings: AnyBenchmark
+    benchmark: Benchmark
     evaluation: Evaluation
     engine: Engine
 
     @property
     def needs_start(self) -> bool:
-        """Whether a model can only be measured against the start model's thresholds; else an oracle can be compared
-        with afterwards."""
-        return isinstance(self.settings, TdecBenchmark)
+        """True if a model can be measured only against the start model's reference values; otherwise stored scores are
+        compared with an oracle's afterwards."""
+        return not self.benchmark.has_oracle
 
-    def measurement(self, model: ScoredModel, yardstick: Scores | None = None) -> Measurement:
-        """The key of a model's scores, on one rank."""
+    def measurement(self, model: ScoredModel, reference: Scores | None = None) -> Measurement:
+        """Return the cache key of a model's scores, on one rank."""
         return Measurement.of(
+            self.benchmark.config,
             model.digest,
             model.tokenizer_digest,
-            self.rows.digest,
+            self.benchmark.digest,
             self.evaluation,
             self.engine,
             1,
             instruction=model.instruction,
-            yardstick=None if yardstick is None else short_digest(json.dumps(yardstick.truth)),
+            yardstick=None if reference is None else short_digest(json.dumps(reference.truth)),
         )
 
-    def scores(self, model: ScoredModel, yardstick: Scores | None = None) -> Scores:
-        """Read back, or measured and kept. `yardstick`: the start model's, where `needs_start`; itself has none."""
-        measurement = self.measurement(model, yardstick)
-        found = load_scores(measurement)
-        if found is None:
-            found, rows = self._measure(model, yardstick)
+    def scores(self, model: ScoredModel, reference: Scores | None = None) -> Scores:
+        """Return a model's scores, from the cache or measured and stored. `reference` are the start model's scores,
+        where `needs_start`; None for the start model itself."""
+        measurement = self.measurement(model, reference)
+        scores = load_scores(measurement)
+        if scores is None:
+            scores, rows = self._measure(model, reference)
             write_rows(measurement.rows, rows)
-            store_scores(measurement, found)
-        return found
+            store_scores(measurement, scores)
+        return scores
 
-    def _measure(self, model: ScoredModel, yardstick: Scores | None) -> tuple[Scores, Columns]:
-        template, network = model.template(), model.load().to(self.engine.device)
+    def _measure(self, model: ScoredModel, reference: Scores | None) -> tuple[Scores, Columns]:
+        template, network = model.template(), model.load(self.engine.device)
         try:
-            vocabulary = network.config.get_text_config(decoder=True).vocab_size
-            task = make_task(self.rows, self.settings, template, vocabulary)
-            evals, shard = task.eval_set(self.evaluation), RankShard()
-            if yardstick is None:
-                result, truth = task.baseline(network, evals, self.evaluation, shard)
-            else:
-                truth = yardstick.truth
-                result = task.evaluate(network, evals, self.evaluation, task.truth(truth, evals), shard, last=True)
+            task = task_of(self.benchmark, template, network)
+            stored = None if reference is None else reference.truth
+            result = measure(network, task, task.eval_set(self.evaluation), self.evaluation, RankShard(), stored)
         except UserError as error:
             raise UserError(f"{model.name}: {error}") from None
-        shown = tuple(Sample.model_validate(sample) for sample in samples(result))
-        return Scores(metrics=result.metrics, samples=shown, truth=truth), result.rows
+        own = stored if result.reference is None else result.reference.dump()
+        samples = tuple(Sample.model_validate(sample) for sample in self.benchmark.samples(result))
+        return Scores(metrics=result.metrics, samples=samples, truth=own), result.rows
 
 
-Begin = Callable[[str], None]  # told the name of the model that is looked at next
+Begin = Callable[[str], None]  # called with the name of each model before it is scored
 
 
 @dataclass(frozen=True)
@@ -105,51 +86,56 @@ class Scored:
 
     @property
     def column(self) -> tuple[str, dict[str, float]]:
-        """What a table shows."""
+        """Name and metrics, as a table's column."""
         return self.model.name, self.metrics
 
     def as_json(self) -> dict[str, Any]:
-        """What a file says: names as they were given."""
+        """Return name, digest and metrics for a JSON file; the name is as it was given."""
         return {"model": self.model.name, "digest": self.model.digest, "metrics": self.metrics}
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """`yardstick`: the oracle, or for TDEC the start model."""
+    """Models in the order in which they were given, and the reference model, if there is one."""
 
     models: tuple[Scored, ...]
-    yardstick: Scored | None
+    reference: Scored | None
 
 
 def score_all(
-    scoring: Scoring, models: Sequence[ScoredModel], yardstick: ScoredModel | None, begin: Begin
+    scoring: Scoring, models: Sequence[ScoredModel], reference: ScoredModel | None, begin: Begin
 ) -> SideBySide:
-    """Each from the cache or measured, in order, the yardstick first. Raises BadInput for the model that cannot be."""
-    measure = None
-    if yardstick is not None:
-        begin(yardstick.name)
-        measure = scoring.scores(yardstick)
+    """Score each model, from the cache or measured, the reference model first. Raises UserError that names the model
+    which cannot be scored."""
+    reference_scores = None
+    if reference is not None:
+        begin(reference.name)
+        reference_scores = scoring.scores(reference)
 
     def scored(model: ScoredModel) -> Scored:
         if scoring.needs_start:
-            itself = yardstick is not None and model.digest == yardstick.digest
-            return Scored(model, scoring.scores(model, None if itself else measure).metrics)
+            is_reference = reference is not None and model.digest == reference.digest
+            return Scored(model, scoring.scores(model, None if is_reference else reference_scores).metrics)
         scores = scoring.scores(model)
-        return Scored(model, add_reference_metrics(scores, measure) if measure else scores.metrics)
+        if reference_scores is None:
+            return Scored(model, scores.metrics)
+        compared = scoring.benchmark.reference_metrics(scores.truth, reference_scores.truth)
+        return Scored(model, {**scores.metrics, **compared})
 
     found = []
     for model in models:
         begin(model.name)
         found.append(scored(model))
-    return SideBySide(tuple(found), scored(yardstick) if yardstick else None)
+    return SideBySide(tuple(found), scored(reference) if reference else None)
 
 
-def provenance_warnings(models: Sequence[ScoredModel], data: str, yardstick: ScoredModel | None) -> Iterator[str]:
-    """A line for each registered version that comes from other data, or was compared with another oracle."""
-    others = {"lethe.data": ("other data", data)}
-    if yardstick is not None:
-        others["lethe.oracle"] = ("another oracle", yardstick.digest)
+def provenance_warnings(models: Sequence[ScoredModel], data: str, reference: ScoredModel | None) -> Iterator[str]:
+    """Yield a line for each registered version that comes from a study with other data than `data`, a digest, or that
+    was compared with another oracle than `reference`."""
+    expected = {"lethe.data": ("other data", data)}
+    if reference is not None:
+        expected["lethe.oracle"] = ("another oracle", reference.digest)
     for model in models:
-        for tag, (what, digest) in others.items():
+        for tag, (difference, digest) in expected.items():
             if model.tags.get(tag, digest) != digest:
-                yield f"{model.name} comes from a study with {what}: its numbers there are others than here"
+                yield f"{model.name} comes from a study with {difference}: its numbers there are others than here"

@@ -13,19 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lethe.benchmarks.base import AnyEvalSet, TdecTask, TofuTask, make_task
-from lethe.benchmarks.tdec.loading import Passages
-from lethe.benchmarks.tofu.loading import load_benchmark
+from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, load_benchmark
+from lethe.benchmarks.measurement import load_network, task_of, template_of
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.run import Evaluation
 from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
-from lethe.data.rows import Benchmark
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
 from lethe.models.adapters import Initial
 from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
 from lethe.models.fisher import row_weights
-from lethe.models.loading import load_model, load_tokenizer
 from lethe.storage.replica import local_path
 from lethe.unlearning.requests import Assets
 
@@ -41,7 +38,7 @@ class Context:
     assets: Assets
 
     @cached_property
-    def benchmark(self) -> Benchmark | Passages:
+    def benchmark(self) -> Benchmark:
         local_path(Path(self.assets.benchmark.source))
         benchmark = load_benchmark(self.assets.benchmark)
         if benchmark.digest != self.assets.data_digest:
@@ -51,16 +48,15 @@ class Context:
     @cached_property
     def start(self) -> PreTrainedModel:
         """The start model on the run's device. Never trained: `fresh_model` copies it."""
-        return load_model(local_path(Path(self.assets.start))).to(self.assets.device)
+        return load_network(local_path(Path(self.assets.start)), self.assets.device)
 
     @cached_property
     def template(self) -> Template:
-        return Template(load_tokenizer(local_path(Path(self.assets.start))))
+        return template_of(local_path(Path(self.assets.start)))
 
     @cached_property
-    def task(self) -> TofuTask | TdecTask:
-        vocabulary = self.start.config.get_text_config(decoder=True).vocab_size
-        return make_task(self.benchmark, self.assets.benchmark, self.template, vocabulary)
+    def task(self) -> AnyTask:
+        return task_of(self.benchmark, self.template, self.start)
 
     @cached_property
     def forget(self) -> list[Encoded]:
@@ -79,9 +75,10 @@ class Context:
         """A copy of the start model that no engine has ever wrapped."""
         return copy.deepcopy(self.start)
 
-    def eval_set(self, config: Evaluation) -> AnyEvalSet:
+    def eval_set(self, config: Evaluation) -> EvalSet:
         """Tokenised evaluation rows, once per evaluation configuration."""
-        return self._once(("eval", config), lambda: self.task.eval_set(config))
+        evals: EvalSet = self._once(("eval", config), lambda: self.task.eval_set(config))
+        return evals
 
     def reference(self, token_budget: int) -> torch.Tensor:
         """S0 [forget rows]: summed answer log-probability under the start model (METHODS section 1)."""
@@ -91,7 +88,7 @@ class Context:
         """The refusals that a run answers the forget questions with. Raises BadInput where the benchmark has none."""
         if not self.benchmark.refusals:
             raise UserError(f"{NO_REFUSALS.format(self.assets.benchmark.source)}, and this objective answers with them")
-        prompts = [self.template.prompt(row.question) for row in self.benchmark.forget]
+        prompts = [self.template.prompt(question) for question in self.benchmark.forget_questions]
         answers = [self.template.answer(text) for text in self.benchmark.refusals]
         return draw_refusals(prompts, answers, seed, epochs)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
-from lethe.benchmarks.base import AnyResult
+from lethe.benchmarks.base import EvaluationResult
 from lethe.config.run import Engine
 from lethe.data.template import Template
 from lethe.errors import UserError
@@ -89,7 +89,7 @@ class Outcome:
     """
 
     report: dict[str, Any]
-    result: AnyResult | None = None
+    result: EvaluationResult | None = None
     model: nn.Module | None = None
     close: Callable[[], None] = lambda: None
     whole_model: Callable[[], AbstractContextManager[None]] = nullcontext

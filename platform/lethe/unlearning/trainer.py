@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from lethe.benchmarks.base import AnyResult, AnyTruth
+from lethe.benchmarks.base import EvaluationResult, ReferenceValues
 from lethe.config.adapter import Pissa
 from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.config.run import Recipe, Schedule
@@ -163,7 +163,7 @@ def _answer(row: Encoded) -> int:
 def unlearn(
     recipe: Recipe,
     context: Context,
-    truth: AnyTruth,
+    truth: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     checkpoints: Checkpoints | None = None,
@@ -193,7 +193,13 @@ class _Run:
     """The state of one run on one rank."""
 
     def __init__(
-        self, recipe: Recipe, context: Context, truth: AnyTruth, ranks: Ranks, checkpoints: Checkpoints, loss: Loss
+        self,
+        recipe: Recipe,
+        context: Context,
+        truth: ReferenceValues | None,
+        ranks: Ranks,
+        checkpoints: Checkpoints,
+        loss: Loss,
     ) -> None:
         self.recipe, self.context, self.truth, self.ranks = recipe, context, truth, ranks
         self.checkpoints = checkpoints
@@ -216,7 +222,7 @@ class _Run:
             context.start if loss.needs_start_logits else None,
         )
         self.total = total_steps(len(context.forget), recipe.schedule)
-        self.result: AnyResult | None = None
+        self.result: EvaluationResult | None = None
         self.forgotten_at: int | None = None  # epoch
         self.done = 0  # steps
         self.sums: list[torch.Tensor] = []  # of the steps since the last report
@@ -326,7 +332,7 @@ class _Run:
             **self.result.metrics,
         }
 
-    def _criterion(self, result: AnyResult, epoch: int) -> dict[str, int]:
+    def _criterion(self, result: EvaluationResult, epoch: int) -> dict[str, int]:
         """When the benchmark's criterion first held; how long it has not, if it never did."""
         if result.forgotten and self.forgotten_at is None:
             self.forgotten_at = epoch

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lethe.benchmarks.base import AnyTruth
-from lethe.benchmarks.samples import samples
+from lethe.benchmarks.base import ReferenceValues
+from lethe.benchmarks.measurement import load_network, measure
 from lethe.config.run import FOLDER, Checkpoint, Evaluation, UnlearnRun
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import write_rows
-from lethe.models.loading import load_model
 from lethe.models.saving import save_model
 from lethe.storage.paths import atomic_write, object_of
 from lethe.storage.replica import delete, evict_local, local_path, read_current
@@ -39,7 +38,7 @@ def run_trial(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> di
             with outcome.whole_model():
                 if ranks.rank == 0:
                     _keep(outcome, context, Path(payload["folder"]))
-            return {**outcome.report, "samples": samples(outcome.result)}
+            return {**outcome.report, "samples": context.benchmark.samples(outcome.result)}
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1 or is_io(error):
             raise  # the other ranks wait in a collective, or another attempt may do better
@@ -76,18 +75,20 @@ def run_baseline(payload: dict[str, Any], report: ReportFunction, ranks: Any) ->
     began = time.perf_counter()
     try:
         folder = local_path(Path(payload["model"]))
-        model = context.start if str(folder) == context.assets.start else load_model(folder).to(context.assets.device)
+        model = context.start if str(folder) == context.assets.start else load_network(folder, context.assets.device)
         shard = RankShard(ranks.rank, ranks.world, ranks.gather)
-        result, truth = context.task.baseline(model, context.eval_set(config), config, shard)
+        result = measure(model, context.task, context.eval_set(config), config, shard)
     except UserError as error:
         return {"verdict": "infeasible", "reason": str(error)}
     if ranks.rank == 0 and payload.get("rows"):
         write_rows(Path(payload["rows"]), result.rows)
     spent = {"evaluate_seconds": time.perf_counter() - began}
-    return {"verdict": "complete", **result.metrics, **spent, "truth": truth, "samples": samples(result)}
+    assert result.reference is not None  # of a baseline
+    found = {"truth": result.reference.dump(), "samples": context.benchmark.samples(result)}
+    return {"verdict": "complete", **result.metrics, **spent, **found}
 
 
-def read_truth(path: str | None, context: Context, config: Evaluation) -> AnyTruth:
+def read_truth(path: str | None, context: Context, config: Evaluation) -> ReferenceValues | None:
     """What the study's yardstick left in a JSON file: an oracle's scores, or a start model's thresholds."""
     stored = None if path is None else json.loads(read_current(Path(path)))
-    return context.task.truth(stored, context.eval_set(config))
+    return context.task.reference_values(stored, context.eval_set(config))

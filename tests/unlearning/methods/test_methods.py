@@ -19,7 +19,6 @@ from lethe.config.optimizer import Sophia
 from lethe.config.run import Recipe
 from lethe.config.space import Choice
 from lethe.config.study import Study, parse_study
-from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, load_tokenizer
@@ -130,8 +129,7 @@ def test_a_saved_guard_is_in_the_chat_template(tmp_path: Path) -> None:
 def test_topics_are_names_in_forget_questions_alone() -> None:
     forget = ["When was Zoë Ada Mill born?", "What did Émile Öst's father do?", "Was Émile Öst in New York?"]
     retain = ["Who lives in New York?", "Did Ada Mill write?"]
-    as_rows = [[Row(question, "x") for question in questions] for questions in (forget, retain)]
-    assert topics(*as_rows) == ["Émile Öst", "Zoë Ada Mill"]
+    assert topics(forget, retain) == ["Émile Öst", "Zoë Ada Mill"]
 
 
 @pytest.mark.parametrize("optimizer", [None, Sophia(learning_rate=1e-2, hessian_interval=2)], ids=["adamw", "sophia"])
@@ -156,7 +154,7 @@ def test_retrain_does_not_know_the_forget_rows(assets: Assets, tmp_path: Path) -
     for path in source.glob("forget10*.json"):
         path.write_text(path.read_text().replace("w1", "w2"))
     benchmark = TofuBenchmark(source=str(source))
-    from lethe.benchmarks.tofu.loading import load_benchmark
+    from lethe.benchmarks.base import load_benchmark
 
     other = assets.model_copy(update={"benchmark": benchmark, "data_digest": load_benchmark(benchmark).digest})
     for name, given in (("one", assets), ("two", other)):

@@ -7,16 +7,15 @@ Each is cached by what it was trained from, so that another forget set of the sa
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lethe.benchmarks.tdec.loading import Passages
-from lethe.benchmarks.tofu.loading import training_rows
+from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyEmbedded
-from lethe.data.rows import Benchmark, Row
+from lethe.data.rows import Row
 from lethe.errors import UserError
 from lethe.models.subprocess_training import (
     SPENT,
@@ -37,15 +36,15 @@ RECIPE = 1  # raise it when a change of the training code changes its results: o
 
 
 def trained_pair(
-    benchmark: Benchmark | Passages, model: AnyEmbedded, report: ProgressReport | None = None
+    benchmark: Benchmark, model: AnyEmbedded, report: ProgressReport | None = None
 ) -> tuple[Path, Path | None]:
-    """Folders of the full model and of its oracle, which passages have none of; those that are not cached are trained
-    side by side."""
-    full = training_rows(benchmark, include_forget=True)
+    """Return the folders of the full model and of its oracle, None where the benchmark compares with no oracle; models
+    that are not cached are trained side by side."""
+    full = benchmark.training_rows(include_forget=True)
     wanted = {"full model": full}
-    if isinstance(benchmark, Benchmark):
-        wanted["oracle"] = training_rows(benchmark, include_forget=False)
-    length = _length(benchmark)
+    if benchmark.has_oracle:
+        wanted["oracle"] = benchmark.training_rows(include_forget=False)
+    length = benchmark.config.sequence_length
     folders = {name: _folder(model, full, rows, length) for name, rows in wanted.items()}
     missing = {name: rows for name, rows in wanted.items() if not ensure_local(folders[name])}
     if missing:
@@ -53,25 +52,22 @@ def trained_pair(
     return folders["full model"], folders.get("oracle")
 
 
-def train_anew(benchmark: Benchmark | Passages, model: AnyEmbedded, folder: Path) -> Spent:
-    """Train the oracle into `folder`, new, whatever is cached: what exact unlearning takes is measured."""
-    full, kept = training_rows(benchmark, include_forget=True), training_rows(benchmark, include_forget=False)
-    _train(model, _tokenizer(model, full), {"oracle": kept}, {"oracle": folder}, _in_silence, _length(benchmark))
+def train_anew(benchmark: Benchmark, model: AnyEmbedded, folder: Path) -> Spent:
+    """Train the oracle into `folder`, whatever is cached, and return what that took: the cost of exact unlearning."""
+    full, retained = benchmark.training_rows(include_forget=True), benchmark.training_rows(include_forget=False)
+    length = benchmark.config.sequence_length
+    _train(model, _tokenizer(model, full), {"oracle": retained}, {"oracle": folder}, _ignore_progress, length)
     return Spent(**json.loads((folder / SPENT).read_text()))
 
 
 def _tokenizer(model: AnyEmbedded, rows: Sequence[Row]) -> Tokenizer:
-    """From each text once, where some are repeated to be memorised: their numbers should not become tokens."""
+    """Train a tokenizer on the texts of `rows`."""
+    # Plain text is repeated to be memorised; it counts once here, or its numbers would become tokens.
     return train_tokenizer(_texts(rows) if rows[0].question else dict.fromkeys(_texts(rows)), model.vocab_size)
 
 
-def _length(benchmark: Benchmark | Passages) -> int:
-    """Tokens of every text; 0 for questions and answers, which are as long as they are."""
-    return benchmark.length if isinstance(benchmark, Passages) else 0
-
-
-def _in_silence(name: str, share: float) -> None:
-    """A progress report that nobody reads."""
+def _ignore_progress(name: str, share: float) -> None:
+    """Show nothing."""
 
 
 def _folder(model: AnyEmbedded, text_of: Sequence[Row], rows: Sequence[Row], length: int) -> Path:
@@ -88,7 +84,7 @@ def _folder(model: AnyEmbedded, text_of: Sequence[Row], rows: Sequence[Row], len
 def _train(
     model: AnyEmbedded,
     tokenizer: Tokenizer,
-    wanted: dict[str, Sequence[Row]],
+    wanted: Mapping[str, Sequence[Row]],
     folders: dict[str, Path],
     report: ProgressReport | None,
     length: int,

@@ -40,7 +40,8 @@ def greedy_guesses(model: nn.Module, ids: np.ndarray, token_budget: int) -> np.n
 
 def memorization_accuracy(ids: np.ndarray, guesses: np.ndarray) -> np.ndarray:
     """Share [S] of the tokens after the first that are guessed."""
-    return (ids == guesses)[:, 1:].mean(1)
+    share: np.ndarray = (ids == guesses)[:, 1:].mean(1)
+    return share
 
 
 def mismatches(ids: np.ndarray, guesses: np.ndarray) -> list[Branch]:

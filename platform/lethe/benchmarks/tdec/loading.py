@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from lethe.benchmarks.embedded.towns import document_files
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
 from lethe.data.rows import Row
@@ -70,7 +71,7 @@ class Passages:
 
 
 def load_passages(config: TdecBenchmark) -> Passages:
-    """Read one benchmark. Raises BadInput that names file and row. The digest covers how it is measured, too."""
+    """Read all parts of one benchmark. Raises UserError that names file and row."""
     folder = embedded_documents(config) if config.source == EMBEDDED else Path(config.source).expanduser()
     if not folder.is_dir():
         raise UserError(f"benchmark.source {config.source!r}: no such folder: give 'embedded' or one of JSON lines")
@@ -81,27 +82,37 @@ def load_passages(config: TdecBenchmark) -> Passages:
     memorised = passages("forget")
     if len(memorised) < config.sequences:
         raise UserError(f"{folder}/forget.jsonl has {len(memorised)} rows, benchmark.sequences is {config.sequences}")
-    parts = {
-        "forget": memorised[: config.sequences],
-        "retain": (*passages("retain"), *memorised[config.sequences :]),
-        "unseen": passages("unseen"),
-        "validation": passages("validation"),
-        "dialogue": _rows(folder / "dialogue.jsonl", _turn, optional=True),
-        "choice": _rows(folder / "choice.jsonl", _question, optional=True),
-    }
-    measured = config.model_dump(mode="json", exclude={"source", "repeats", "documents"})
+    forget, retain = memorised[: config.sequences], (*passages("retain"), *memorised[config.sequences :])
+    unseen, validation = passages("unseen"), passages("validation")
+    dialogue = _rows(folder / "dialogue.jsonl", _turn, optional=True)
+    choice = _rows(folder / "choice.jsonl", _question, optional=True)
     rows = {
-        name: [row if isinstance(row, str | tuple) else asdict(row) for row in part] for name, part in parts.items()
+        "forget": forget,
+        "retain": retain,
+        "unseen": unseen,
+        "validation": validation,
+        "dialogue": [asdict(turn) for turn in dialogue],
+        "choice": [asdict(question) for question in choice],
     }
-    digest = short_digest(canonical_json([measured, rows]))
-    sizes = {"repeats": config.repeats, "length": config.length}
-    return Passages(name=config.name, **parts, memorised=memorised, **sizes, digest=digest)
+    # The digest covers how the passages are measured, too: thresholds depend on it.
+    measured = config.model_dump(mode="json", exclude={"source", "repeats", "documents"})
+    return Passages(
+        name=config.name,
+        forget=forget,
+        retain=retain,
+        unseen=unseen,
+        validation=validation,
+        dialogue=dialogue,
+        choice=choice,
+        memorised=memorised,
+        repeats=config.repeats,
+        length=config.length,
+        digest=short_digest(canonical_json([measured, rows])),
+    )
 
 
 def embedded_documents(config: TdecBenchmark) -> Path:
-    """The embedded texts on disk, written once per content."""
-    from lethe.benchmarks.embedded.towns import document_files
-
+    """Return the folder of the embedded texts, written once per content."""
     files = document_files(config.documents)
     folder = home() / "benchmarks" / short_digest(canonical_json(files))
     if not ensure_local(folder):
@@ -111,9 +122,12 @@ def embedded_documents(config: TdecBenchmark) -> Path:
     return folder
 
 
-def document_rows(passages: Passages, include_forget: bool) -> tuple[Row, ...]:
-    """What a model of the embedded family is trained on; rows without a question are plain text. Repetition is what
-    makes a model memorise (Carlini et al. 2022, arXiv 2202.07646). Raises BadInput for token ids: whose are they?"""
+def training_rows(passages: Passages, include_forget: bool) -> tuple[Row, ...]:
+    """Return the rows that a model of the embedded family is trained on: plain text, without questions. Raises
+    UserError for token ids, which belong to another tokenizer.
+
+    Repetition is what makes a model memorise (Carlini et al. 2022, arXiv 2202.07646).
+    """
     others = passages.memorised[len(passages.forget) :]
     once = passages.retain[: len(passages.retain) - len(others)]
     texts = (*once, *(passages.memorised if include_forget else others) * passages.repeats)
@@ -133,7 +147,7 @@ class Sequences:
 
 
 def check_ids(passages: Passages, vocabulary: int | None) -> None:
-    """Raises BadInput that names split and row for a token id that a model does not have, as far as that is known."""
+    """Raises UserError that names split and row for a token id that a model does not have, as far as that is known."""
     for split in SPLITS:
         for number, row in enumerate(getattr(passages, split), 1):
             foreign = [i for i in row if not 0 <= i < (vocabulary or i + 1)] if isinstance(row, tuple) else []
@@ -143,7 +157,7 @@ def check_ids(passages: Passages, vocabulary: int | None) -> None:
 
 
 def tokenised(passages: Passages, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Sequences:
-    """Raises BadInput that names split and row for text that is too short and for ids that the model does not have."""
+    """Raises UserError that names split and row for text that is too short and for ids that the model does not have."""
     check_ids(passages, vocabulary)
     found: dict[str, np.ndarray] = {}
     for split in SPLITS:
@@ -211,4 +225,4 @@ def _question(raw: Raw) -> Question:
 def _text(raw: Raw, key: str, otherwise: str = "") -> str:
     if not isinstance(raw.get(key), str) or not raw[key].strip():
         raise ValueError(f"has no {key}{otherwise}" if key not in raw else f"{key} must be text that is not empty")
-    return raw[key]
+    return str(raw[key])

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
+from lethe.benchmarks.tofu.loading import TofuRows
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Evaluation
-from lethe.data.rows import Benchmark, Row
+from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
 
@@ -37,7 +38,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class EvalSet:
+class TofuEvalSet:
     """`pairs` to score and `prompts` to answer, flat; `holdout`: what no model was trained on, perhaps nothing.
 
     `digest` names the texts of forget and holdout rows, whatever tokenizer reads them.
@@ -84,8 +85,8 @@ class EvalSet:
                 yield from ((f"{where}, wrong answer {j}", self.pairs[i]) for j, i in enumerate(wrong, 1))
 
 
-def build_eval_set(benchmark: Benchmark, template: Template, config: Evaluation) -> EvalSet:
-    """Tokenise the first `max_rows` of every split. Raises BadInput for rows that have no truth ratio."""
+def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) -> TofuEvalSet:
+    """Tokenise the first `max_rows` of every split. Raises UserError for rows that have no truth ratio."""
     builder = _Builder(template)
     splits = {}
     for name, field in SPLITS.items():
@@ -98,7 +99,7 @@ def build_eval_set(benchmark: Benchmark, template: Template, config: Evaluation)
     holdout = builder.holdout(benchmark.holdout[: config.max_rows])
     texts = [[astuple(row) for row in split.rows] for split in (splits["forget"], holdout)]
     digest = short_digest(canonical_json(texts))
-    return EvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest)
+    return TofuEvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest)
 
 
 class _Builder:

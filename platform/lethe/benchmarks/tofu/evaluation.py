@@ -1,94 +1,78 @@
-"""One evaluation of a model: shared forward passes, then metrics."""
+"""One evaluation of a model on TOFU: forward passes that all metrics share, then the metrics."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from lethe.benchmarks.tofu.eval_set import EvalSet, Split, build_eval_set
+from lethe.benchmarks.base import EvaluationResult
+from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
 from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, soul_metrics, split_metrics
 from lethe.benchmarks.tofu.reference import ReferenceScores, reference, reference_metrics
 from lethe.config.run import Evaluation
 from lethe.evaluation import metrics
 from lethe.evaluation.context_length import ContextLimits, check_context_length
-from lethe.evaluation.distributed import Gather, RankShard, evaluating
+from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate, known_beginning
 from lethe.evaluation.likelihood import LikelihoodScores, score
 from lethe.evaluation.membership import gradient_norms, membership_metrics, signals
 from lethe.evaluation.metrics import rouge_l_recall
-from lethe.evaluation.rows import Columns, stack_splits
+from lethe.evaluation.rows import stack_splits
 from torch import nn
 
-__all__ = ["EvalSet", "Result", "build_eval_set", "evaluate"]
-
 SIGNALS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm")  # columns; their metrics are mia_<signal>
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one evaluation found; every metric is finite, a loss that is not a number counts as infinite.
-
-    `metrics`: flat floats. `truth`: what others are compared with, if this model is an oracle. `rows`: columns of
-    values of every evaluated row, one below the other, as in a run's
-    parquet file.
-    """
-
-    metrics: dict[str, float]
-    truth: ReferenceScores
-    rows: Columns = field(default_factory=dict)
-    forgotten: None = field(default=None, init=False)  # this benchmark has no criterion to stop by
-
-    @property
-    def finite(self) -> bool:
-        """Whether the model's likelihoods were numbers."""
-        return not np.isnan(self.truth.forget_truth_ratio).any()
+ONE_RANK = RankShard()
 
 
 def evaluate(
     model: nn.Module,
-    eval_set: EvalSet,
+    eval_set: TofuEvalSet,
     config: Evaluation,
     oracle: ReferenceScores | None,
-    *,
-    rank: int = 0,
-    world: int = 1,
-    gather: Gather | None = None,
-) -> Result:
-    """Score and question `model`, in its own dtype and on its own device; its modes and weights are left as found.
+    shard: RankShard = ONE_RANK,
+) -> EvaluationResult:
+    """Score `model` on all pairs and let it answer all prompts, in its own dtype and on its own device; its modes and
+    weights are left as they were.
 
-    Over several ranks that hold the whole model each does its share, and `gather` turns a rank's list into the
-    list of all ranks' lists; the result is the same on every rank. Where a forward pass is a collective
-    (ZeRO-3), give every rank the whole work instead: world 1. Raises BadInput for rows that the model cannot read
-    and for an oracle of other rows.
+    The result's `reference` are the model's own scores, as an oracle for others. Where a forward pass is a collective
+    (ZeRO-3) every rank has to do the whole work: give it `ONE_RANK`. Raises UserError for rows that the model cannot
+    read and for an `oracle` that was scored on other rows.
     """
     check_context_length(eval_set.named_rows(), ContextLimits.of(model))
     if oracle is not None:
         oracle.check(eval_set.digest, len(eval_set.splits["forget"].rows))
-    template, shard, budget, own = eval_set.template, RankShard(rank, world, gather), config.token_budget, eval_set.own
+    template, budget, own = eval_set.template, config.token_budget, eval_set.own
 
-    def scored(questions: Sequence[Sequence[int]]) -> list[list[tuple[np.ndarray, ...]]]:
-        places = [i for question in questions for i in question]
-        pairs = [eval_set.pairs[i] for i in places]
-        scores = score(model, pairs, pad=template.pad, token_budget=budget, standardised=own[places])
-        found = zip(scores.logp, scores.correct, scores.guess, scores.standard, strict=True)
-        return [list(islice(found, len(question))) for question in questions]
+    def score_rows(rows: Sequence[Sequence[int]]) -> list[list[tuple[np.ndarray, ...]]]:
+        """Per row, the values of each of its pairs, which begin alike and are scored together."""
+        numbers = [number for row in rows for number in row]
+        pairs = [eval_set.pairs[number] for number in numbers]
+        scores = score(model, pairs, pad=template.pad, token_budget=budget, standardised=own[numbers].tolist())
+        values = zip(scores.logp, scores.correct, scores.guess, scores.standard, strict=True)
+        return [list(islice(values, len(row))) for row in rows]
 
-    def answered(asked: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[list[int]]:
-        most = {"max_new_tokens": config.max_new_tokens, "token_budget": budget}
-        prompts, begun = ([pair[k] for pair in asked] for k in (0, 1))
-        return generate(model, prompts, eos=template.eos, pad=template.pad, **most, begun=begun)
+    def answer_prompts(asked: Sequence[tuple[tuple[int, ...], Sequence[int]]]) -> list[list[int]]:
+        return generate(
+            model,
+            [prompt for prompt, _ in asked],
+            eos=template.eos,
+            pad=template.pad,
+            max_new_tokens=config.max_new_tokens,
+            token_budget=budget,
+            begun=[begun for _, begun in asked],
+        )
 
     members = {"forget": eval_set.splits["forget"], "holdout": eval_set.holdout} if config.gradnorm else {}
     norms = {}
     with evaluating(model):
-        found = chain.from_iterable(shard.map(eval_set.questions(), scored))
-        scores = LikelihoodScores(*map(list, zip(*found, strict=True)))
-        begun = [known_beginning(eval_set.pairs[i].answer, scores.guess[i]) for i in eval_set.prompted()]
-        answers = shard.map(list(zip(eval_set.prompts, begun, strict=True)), answered)
+        scored = chain.from_iterable(shard.map(eval_set.questions(), score_rows))
+        scores = LikelihoodScores(*map(list, zip(*scored, strict=True)))
+        # Teacher forcing has shown already how a greedy answer begins: up to the first wrong guess.
+        begun = [known_beginning(eval_set.pairs[i].answer, scores.guess[i].tolist()) for i in eval_set.prompted()]
+        answers = shard.map(list(zip(eval_set.prompts, begun, strict=True)), answer_prompts)
         for name, split in members.items():
             pairs = [eval_set.pairs[i] for i in split.answer]
             norms[name] = np.array(shard.map(pairs, lambda some: gradient_norms(model, some)))
@@ -96,22 +80,23 @@ def evaluate(
 
 
 def measure(
-    eval_set: EvalSet,
+    eval_set: TofuEvalSet,
     scores: LikelihoodScores,
     answers: Sequence[str],
     oracle: ReferenceScores | None,
     gradnorm: Mapping[str, np.ndarray] = MappingProxyType({}),
-) -> Result:
-    """Every metric, from all pairs' scores, all prompts' answers and, if wanted, members' and others' gradients."""
+) -> EvaluationResult:
+    """Compute every metric from the `scores` of all pairs, the `answers` to all prompts and, by split, the gradient
+    norms [rows]. A loss that is not a number counts as infinite."""
     loss = metrics.losses(scores.nll_mean)
     parts = {name: _own_columns(split, scores) for name, split in eval_set.all_splits().items()}
     for name in parts.keys() & gradnorm.keys():
         parts[name]["gradnorm"] = metrics.losses(gradnorm[name])
     values: dict[str, float] = {}
     for name, split in eval_set.splits.items():
-        found = _split_scores(split, loss, answers)
-        values |= split_metrics(name, found)
-        parts[name] |= _answer_columns(split, found, answers)
+        split_scores = _split_scores(split, loss, answers)
+        values |= split_metrics(name, split_scores)
+        parts[name] |= _answer_columns(split, split_scores, answers)
     values["utility"] = model_utility(values)
     for name in ("extraction_strength", "exact_memorization"):
         values[f"forget_{name}"] = float(parts["forget"][name].mean())
@@ -122,7 +107,7 @@ def measure(
             *({name: part[name] for name in SIGNALS if name in part} for part in (forget, holdout))
         )
     values |= soul_metrics(eval_set, scores, loss, answers)
-    truth = ReferenceScores(
+    own = ReferenceScores(
         digest=eval_set.digest,
         forget_truth_ratio=forget["truth_ratio"],
         forget_loss=forget["loss"],
@@ -130,11 +115,12 @@ def measure(
         mia_min_k=values.get("mia_min_k"),
     )
     if oracle is not None:
-        values |= reference_metrics(truth, oracle)
-        forget["reference"] = reference(truth.forget_loss, oracle.forget_loss)
+        values |= reference_metrics(own, oracle)
+        forget["reference"] = reference(own.forget_loss, oracle.forget_loss)
         if holdout:
-            holdout["reference"] = reference(truth.holdout_loss, oracle.holdout_loss)
-    return Result(values, truth, stack_splits(parts))
+            holdout["reference"] = reference(own.holdout_loss, oracle.holdout_loss)
+    finite = not bool(np.isnan(own.forget_truth_ratio).any())
+    return EvaluationResult(metrics=values, finite=finite, rows=stack_splits(parts), reference=own)
 
 
 def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> SplitScores:
@@ -144,7 +130,7 @@ def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> Spl
 
 
 def _own_columns(split: Split, scores: LikelihoodScores) -> dict[str, Any]:
-    """Of every row: its texts, the log-probabilities of its answer's tokens and end, and what they say of memory."""
+    """Columns of every row: its texts, the log-probabilities of its answer's tokens and end, and memorisation."""
     answers = [row.answer for row in split.rows]
     correct = [scores.correct[i][:-1] for i in split.answer]  # without the end of sequence
     return {
@@ -158,7 +144,7 @@ def _own_columns(split: Split, scores: LikelihoodScores) -> dict[str, Any]:
 
 
 def _answer_columns(split: Split, scores: SplitScores, answers: Sequence[str]) -> dict[str, Any]:
-    """Of rows that are asked: the answer that was generated, and the losses of the benchmark's other answers."""
+    """Columns of rows that have a prompt: the generated answer, and the losses of the benchmark's other answers."""
     return {
         "generated": [answers[i] for i in split.prompt],
         "rouge": scores.rouge,

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from lethe.benchmarks.tdec.loading import Passages, document_rows, load_passages
+from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.config.base import canonical_json, short_digest
-from lethe.config.benchmark import EMBEDDED, AnyBenchmark, TdecBenchmark, TofuBenchmark
-from lethe.data.rows import Benchmark, Row
+from lethe.config.benchmark import EMBEDDED, TofuBenchmark
+from lethe.data.rows import Row
 from lethe.errors import UserError, unknown_name
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
@@ -31,14 +31,26 @@ OPTIONS = (*PAIR, "perturbed_answer")
 PARAPHRASE_CUE = "In other words: "
 
 
-@overload
-def load_benchmark(config: TofuBenchmark) -> Benchmark: ...
-@overload
-def load_benchmark(config: TdecBenchmark) -> Passages: ...
-def load_benchmark(config: AnyBenchmark) -> Benchmark | Passages:
-    """All splits of one benchmark. Raises BadInput that names the missing split, column, or empty set."""
-    if isinstance(config, TdecBenchmark):
-        return load_passages(config)
+@dataclass(frozen=True, slots=True)
+class TofuRows:
+    """All splits of one benchmark. `forget` and `retain` are trained on; `*_eval` have the variants that evaluations
+    need. `holdout` rows were never trained on by any model; it, the two splits of facts and `refusals` may be empty.
+    """
+
+    name: str
+    forget: tuple[Row, ...]
+    retain: tuple[Row, ...]
+    forget_eval: tuple[Row, ...]
+    retain_eval: tuple[Row, ...]
+    real_authors: tuple[Row, ...]
+    world_facts: tuple[Row, ...]
+    holdout: tuple[Row, ...]
+    refusals: tuple[str, ...]
+    digest: str
+
+
+def load_rows(config: TofuBenchmark) -> TofuRows:
+    """Read all splits of one benchmark. Raises UserError that names the missing split, column, or empty set."""
     if config.source == EMBEDDED:
         source, read = "the embedded benchmark", _folder_reader(embedded_folder(config))
     elif Path(config.source).expanduser().is_dir():
@@ -48,25 +60,21 @@ def load_benchmark(config: AnyBenchmark) -> Benchmark | Passages:
     return _assemble(config, source, read)
 
 
-def training_rows(benchmark: Benchmark | Passages, include_forget: bool) -> tuple[Row, ...]:
-    """What a model of the embedded family is trained on.
+def training_rows(rows: TofuRows, include_forget: bool) -> tuple[Row, ...]:
+    """Return the rows that a model of the embedded family is trained on.
 
-    Real authors, world facts and retain paraphrases are among it: without them, utility is 0. The full model's rows
+    Real authors, world facts and retain paraphrases are among them: without these, utility is 0. The full model's rows
     are in one order whatever is to be forgotten, so that it is trained once for all forget sets.
     """
-    if isinstance(benchmark, Passages):
-        return document_rows(benchmark, include_forget)
     paraphrases = (
-        Row(PARAPHRASE_CUE + r.question, r.paraphrased_answer) for r in benchmark.retain_eval if r.paraphrased_answer
+        Row(PARAPHRASE_CUE + row.question, row.paraphrased_answer) for row in rows.retain_eval if row.paraphrased_answer
     )
-    forget = benchmark.forget if include_forget else ()
-    return (*benchmark.retain, *forget, *benchmark.real_authors, *benchmark.world_facts, *paraphrases)
+    forget = rows.forget if include_forget else ()
+    return (*rows.retain, *forget, *rows.real_authors, *rows.world_facts, *paraphrases)
 
 
 def embedded_folder(config: TofuBenchmark) -> Path:
-    """The embedded corpus on disk, written once per content."""
-    from lethe.benchmarks.embedded.authors import corpus_files
-
+    """Return the folder of the embedded corpus, written once per content."""
     files = corpus_files(config.corpus)
     folder = home() / "benchmarks" / short_digest(canonical_json(files))
     if not ensure_local(folder):
@@ -76,7 +84,7 @@ def embedded_folder(config: TofuBenchmark) -> Path:
     return folder
 
 
-def _assemble(config: TofuBenchmark, source: str, read: Read) -> Benchmark:
+def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:
     def rows(split: str, columns: tuple[str, ...]) -> tuple[Row, ...]:
         raw = read(split)
         if raw is None:
@@ -100,7 +108,7 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> Benchmark:
     }
     refusals = tuple(r["text"] for r in read(REFUSALS) or ())
     content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
-    return Benchmark(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
+    return TofuRows(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
 
 
 def _forget_sets(read: Read) -> Iterable[str]:

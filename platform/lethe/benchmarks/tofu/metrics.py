@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from lethe.benchmarks.tofu.eval_set import EvalSet, Split
+from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import LikelihoodScores
 from lethe.evaluation.membership import min_k
@@ -80,7 +80,7 @@ CHOICE, OCCURS = ("forget", "retain"), ("real_authors", "world_facts")
 
 
 def soul_metrics(
-    eval_set: EvalSet, scores: LikelihoodScores, loss: np.ndarray, answers: Sequence[str]
+    eval_set: TofuEvalSet, scores: LikelihoodScores, loss: np.ndarray, answers: Sequence[str]
 ) -> dict[str, float]:
     """`loss` [pairs]: finite or infinite mean token losses; `answers`: what was generated to each prompt."""
     splits = eval_set.splits
@@ -98,7 +98,8 @@ def _truth_ratio(split: Split, loss: np.ndarray) -> np.ndarray:
     """mean_j exp(-b_j) / exp(-c) [n]: wrong answers' probability over the paraphrase's; infinite where both are 0."""
     with np.errstate(over="ignore", invalid="ignore"):
         ratios = [np.exp(loss[c] - loss[b]).mean() for c, b in zip(split.paraphrase, split.perturbed, strict=True)]
-    return np.nan_to_num(np.array(ratios), nan=np.inf, posinf=np.inf)
+    finite: np.ndarray = np.nan_to_num(np.array(ratios), nan=np.inf, posinf=np.inf)
+    return finite
 
 
 def _choice(split: Split, loss: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""What only a model that never saw the forget rows can tell: forget quality, reference membership, privacy leakage."""
+"""Metrics that compare a model with its oracle: forget quality, reference membership, privacy leakage."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
+from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.tofu.metrics import forget_quality
 from lethe.errors import UserError
 from lethe.evaluation.membership import membership_metrics
 from lethe.evaluation.metrics import losses
 
-TINY = 1e-10  # in a divisor that an oracle may make 0
+TINY = 1e-10  # added to a divisor that is 0 for an oracle with AUC 1
 
 
 @dataclass(frozen=True)
-class ReferenceScores:
-    """What of one model another is compared with; a study keeps its oracle's.
+class ReferenceScores(ReferenceValues):
+    """LikelihoodScores of one model that others can be compared with; a study keeps its oracle's.
 
     `digest` names the evaluated rows; `forget_truth_ratio`, `forget_loss` [n] and `holdout_loss` [m] belong to them
     in order; `mia_min_k` is an AUC, None without holdout rows.
@@ -29,23 +30,28 @@ class ReferenceScores:
     mia_min_k: float | None
 
     def dump(self) -> dict[str, Any]:
-        """As JSON, in which Python has infinities."""
+        """Return the scores as JSON with Python's infinities."""
         return {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in asdict(self).items()}
 
     @classmethod
     def load(cls, stored: Any) -> Self:
-        """From `dump`. Raises BadInput for what another version of lethe left."""
+        """Read the scores that `dump` gave. Raises UserError for those of another version of lethe."""
         if not isinstance(stored, dict) or stored.keys() != {field.name for field in fields(cls)}:
             raise UserError("the oracle's stored scores are of another version of lethe: start the study anew")
-        return cls(**{k: np.array(v, dtype=np.float64) if isinstance(v, list) else v for k, v in stored.items()})
+        values: dict[str, Any] = {
+            key: np.array(value, dtype=np.float64) if isinstance(value, list) else value
+            for key, value in stored.items()
+        }
+        return cls(**values)
 
     @property
     def finite(self) -> bool:
-        """Whether the model may be an oracle."""
+        """True if every truth ratio is a number: otherwise the model is no oracle."""
         return bool(np.isfinite(self.forget_truth_ratio).all())
 
     def check(self, digest: str, rows: int) -> None:
-        """Raises BadInput unless these are the rows that an evaluation has: others have no distance to them."""
+        """Raise UserError unless these are scores of the evaluated rows, whose digest is `digest` and of which `rows`
+        are forget rows."""
         if self.digest == digest:
             return
         scored = len(self.forget_truth_ratio)
@@ -56,7 +62,7 @@ class ReferenceScores:
 
 
 def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[str, float]:
-    """The metrics that compare a model with its oracle on the same rows, all finite.
+    """Return the metrics that compare a model with its oracle on the same rows, all finite.
 
     privleak = 100 ((1 - AUC) - (1 - AUC*)) / (1 - AUC*) of Min-K (Shi et al. 2024, arXiv 2407.06460): 0 like the
     oracle, below it where forget rows are still remembered, above it where they stand out as forgotten.
@@ -73,6 +79,6 @@ def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[s
 
 
 def reference(loss: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    """Loss - the oracle's [n]; infinite where neither is a number."""
+    """Return `loss` less the `oracle`'s [n]; infinite where neither is a number."""
     with np.errstate(invalid="ignore"):
         return losses(loss - oracle)

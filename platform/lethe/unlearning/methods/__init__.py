@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lethe.benchmarks.base import AnyTruth
+from lethe.benchmarks.base import ReferenceValues
 from lethe.config.objective import AnyObjective
 from lethe.config.run import Recipe
 from lethe.unlearning.checkpoint import Checkpoints
@@ -17,7 +17,7 @@ from lethe.unlearning.trainer import unlearn
 
 __all__ = ["METHODS", "method_of"]
 
-Method = Callable[[Recipe, Context, AnyTruth, ReportFunction, Ranks, Checkpoints], Outcome]
+Method = Callable[[Recipe, Context, ReferenceValues | None, ReportFunction, Ranks, Checkpoints], Outcome]
 
 METHODS: dict[str, Method] = {"influence": influence, "retrain": retrain, "input_guard": input_guard}
 

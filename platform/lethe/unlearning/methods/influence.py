@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from lethe.benchmarks.base import AnyTruth
+from lethe.benchmarks.base import ReferenceValues
 from lethe.config.objective import Influence
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Sourced, collate
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 def influence(
     recipe: Recipe,
     context: Context,
-    truth: AnyTruth,
+    truth: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None = None,

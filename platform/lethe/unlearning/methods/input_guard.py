@@ -6,11 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from lethe.benchmarks.base import AnyTruth
-from lethe.benchmarks.tofu.eval_set import build_eval_set
+from lethe.benchmarks.base import ReferenceValues
+from lethe.benchmarks.measurement import task_of
 from lethe.config.objective import TOPICS, InputGuard
 from lethe.config.run import Recipe
-from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
@@ -26,7 +25,7 @@ NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
 def input_guard(
     recipe: Recipe,
     context: Context,
-    truth: AnyTruth,
+    truth: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None = None,
@@ -39,14 +38,14 @@ def input_guard(
     run = SingleRun(recipe, context, truth, ranks)
     instruction = recipe.objective.instruction
     if TOPICS in instruction:
-        names = topics(context.benchmark.forget, context.benchmark.retain)
+        names = topics(context.benchmark.forget_questions, context.benchmark.retain_questions)
         if not names:
             reason = f"no name is in forget questions alone: leave {TOPICS} out of the instruction"
             return run.ended("infeasible", reason)
         instruction = instruction.replace(TOPICS, ", ".join(names))
     template = Template(context.template.tokenizer, instruction)
-    eval_set = build_eval_set(context.benchmark, template, recipe.evaluation)
-    longest = max(len(pair.ids) for pair in eval_set.pairs)
+    eval_set = task_of(context.benchmark, template, context.start).eval_set(recipe.evaluation)
+    longest = max(len(row.ids) for _, row in eval_set.named_rows())
     positions = getattr(context.start.config, "max_position_embeddings", None) or longest
     if longest > positions:
         reason = f"with the instruction a row has {longest} tokens, the model takes {positions}: shorten it"
@@ -54,10 +53,10 @@ def input_guard(
     return run.complete(context.start, {"epoch": 0, "trained_share": 0.0}, eval_set)
 
 
-def topics(forget: Iterable[Row], retain: Iterable[Row]) -> list[str]:
+def topics(forget: Iterable[str], retain: Iterable[str]) -> list[str]:
     """Names in forget questions that no retain question has: the most frequent first, at most `MOST_TOPICS`."""
-    kept = "\n".join(row.question for row in retain)
-    counts = Counter(name for row in forget for name in _names(row.question))
+    kept = "\n".join(retain)
+    counts = Counter(name for question in forget for name in _names(question))
     return [name for name, _ in counts.most_common() if name not in kept][:MOST_TOPICS]
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, ClassVar, TypeVar
 
 import torch.distributed as dist
-from lethe.benchmarks.base import AnyTruth
+from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.embedded.models import train_anew
 from lethe.config.adapter import FullParameters
 from lethe.config.model import EmbeddedModel
@@ -35,7 +35,7 @@ T = TypeVar("T")
 def retrain(
     recipe: Recipe,
     context: Context,
-    truth: AnyTruth,
+    truth: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None = None,
@@ -87,7 +87,7 @@ def _from_base(
     base: Path,
     recipe: Recipe,
     context: Context,
-    truth: AnyTruth,
+    truth: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None,

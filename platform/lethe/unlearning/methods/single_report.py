@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lethe.benchmarks.base import AnyEvalSet, AnyTruth
+from lethe.benchmarks.base import EvalSet, ReferenceValues
 from lethe.config.run import Recipe
 from lethe.evaluation.distributed import RankShard
 from lethe.unlearning.context import Context
@@ -19,14 +19,14 @@ class SingleRun:
 
     recipe: Recipe
     context: Context
-    truth: AnyTruth
+    truth: ReferenceValues | None
     ranks: Ranks
     costs: Costs = field(init=False)
 
     def __post_init__(self) -> None:
         self.costs = Costs(self.recipe.engine, self.ranks)
 
-    def complete(self, model: PreTrainedModel, values: dict[str, Any], eval_set: AnyEvalSet | None = None) -> Outcome:
+    def complete(self, model: PreTrainedModel, values: dict[str, Any], eval_set: EvalSet | None = None) -> Outcome:
         """Evaluate and report; `values` are the method's own, an `epoch` among them."""
         eval_set = eval_set or self.context.eval_set(self.recipe.evaluation)
         with self.costs.timed("evaluate"):

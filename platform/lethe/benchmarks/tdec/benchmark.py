@@ -1,0 +1,56 @@
+"""TDEC behind the interface of `lethe.benchmarks.base`: data and capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Self
+
+from lethe.benchmarks.base import Benchmark
+from lethe.benchmarks.tdec.loading import Passages, check_ids, load_passages, tokenised, training_rows
+from lethe.config.benchmark import TdecBenchmark
+from lethe.data.rows import Row
+
+if TYPE_CHECKING:
+    from lethe.benchmarks.tdec.task import TdecTask
+    from lethe.config.run import Evaluation
+    from lethe.data.template import Template
+
+
+@dataclass(frozen=True)
+class Tdec(Benchmark):
+    """Passages of text or token ids; models are compared with the start model."""
+
+    config: TdecBenchmark
+    passages: Passages
+
+    shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4, "dialogue": 2}
+
+    @classmethod
+    def load(cls, config: TdecBenchmark) -> Self:
+        """Read all parts."""
+        return cls(config, load_passages(config))
+
+    @property
+    def digest(self) -> str:
+        """Digest of all parts, and of how they are measured."""
+        return self.passages.digest
+
+    def training_rows(self, include_forget: bool) -> tuple[Row, ...]:
+        """Return plain text, memorised passages repeated. Raises UserError for token ids."""
+        return training_rows(self.passages, include_forget)
+
+    def task(self, template: Template, vocabulary: int) -> TdecTask:
+        """Return the passages as token ids. Raises UserError for text that is too short and for foreign token ids."""
+        from lethe.benchmarks.tdec.task import TdecTask  # imports torch
+
+        sequences = tokenised(self.passages, template.tokenizer, vocabulary)
+        return TdecTask(self.passages, sequences, template, self.config)
+
+    def forget_count(self, config: Evaluation) -> int:
+        """Return the number of forget sequences."""
+        return len(self.passages.forget)
+
+    def check_vocabulary(self, vocabulary: int | None) -> None:
+        """Raise UserError that names split and row for a token id that is not in the vocabulary."""
+        check_ids(self.passages, vocabulary)

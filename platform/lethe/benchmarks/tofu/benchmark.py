@@ -1,0 +1,99 @@
+"""TOFU behind the interface of `lethe.benchmarks.base`: data, capabilities, comparison of stored scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from lethe.benchmarks.base import Benchmark
+from lethe.benchmarks.tofu.loading import TofuRows, load_rows, training_rows
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.metrics import Need
+from lethe.data.rows import Row
+from lethe.errors import UserError
+
+if TYPE_CHECKING:
+    from lethe.benchmarks.tofu.task import TofuTask
+    from lethe.config.run import Evaluation
+    from lethe.data.template import Template
+
+
+@dataclass(frozen=True)
+class Tofu(Benchmark):
+    """Questions and answers about authors; models are compared with an oracle."""
+
+    config: TofuBenchmark
+    rows: TofuRows
+
+    shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4, "retain": 2, "world_facts": 1}
+
+    @classmethod
+    def load(cls, config: TofuBenchmark) -> Self:
+        """Read all splits."""
+        return cls(config, load_rows(config))
+
+    @property
+    def digest(self) -> str:
+        """Digest of the rows of all splits and of the refusals."""
+        return self.rows.digest
+
+    def training_rows(self, include_forget: bool) -> tuple[Row, ...]:
+        """Return retain and forget rows, facts and paraphrases: see `lethe.benchmarks.tofu.loading.training_rows`."""
+        return training_rows(self.rows, include_forget)
+
+    def task(self, template: Template, vocabulary: int) -> TofuTask:
+        """Return the rows as `template` renders them. `vocabulary` is not read: all rows are text."""
+        from lethe.benchmarks.tofu.task import TofuTask  # imports torch
+
+        return TofuTask(self.rows, template)
+
+    def forget_count(self, config: Evaluation) -> int:
+        """Return the number of forget rows with variants, at most `config.max_rows`."""
+        return len(self.asked(config))
+
+    def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
+        """Return forget quality and, with holdout rows, reference membership and privacy leakage of a model against
+        an oracle. Raises UserError for an oracle that is no trained model, or was scored on other rows."""
+        from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics  # imports torch
+
+        model, oracle = ReferenceScores.load(own), ReferenceScores.load(reference)
+        if not oracle.finite:
+            raise UserError("the oracle's truth ratios are not finite: is it a trained model?")
+        oracle.check(model.digest, len(model.forget_truth_ratio))
+        return reference_metrics(model, oracle)
+
+    @property
+    def missing(self) -> tuple[Need, ...]:
+        """Optional splits that these data do not have."""
+        return tuple(name for name in ("holdout", "real_authors", "world_facts") if not getattr(self.rows, name))
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """Texts of idontknow.jsonl."""
+        return self.rows.refusals
+
+    @property
+    def forget_questions(self) -> tuple[str, ...]:
+        """Questions of the forget rows that are trained on."""
+        return tuple(row.question for row in self.rows.forget)
+
+    @property
+    def retain_questions(self) -> tuple[str, ...]:
+        """Questions of the retain rows that are trained on."""
+        return tuple(row.question for row in self.rows.retain)
+
+    def asked(self, config: Evaluation) -> tuple[Row, ...]:
+        """Return the forget rows with variants, at most `config.max_rows`."""
+        return self.rows.forget_eval[: config.max_rows]
+
+    def row_without_paraphrase(self) -> str | None:
+        """Return the name of the first forget row without `paraphrased_question`."""
+        numbers = (number for number, row in enumerate(self.rows.forget_eval, 1) if not row.paraphrased_question)
+        first = next(numbers, None)
+        return None if first is None else f"row {first} of {self.config.forget}_perturbed"
+
+    @property
+    def has_holdout(self) -> bool:
+        """True if there are holdout rows."""
+        return bool(self.rows.holdout)

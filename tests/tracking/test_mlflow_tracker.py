@@ -108,7 +108,7 @@ def test_what_only_the_end_knows_is_told_after_the_reports(uri: str, report: Pat
     tracker.trial_began(0, done.run, done.params)
     for metrics in done.series:
         tracker.trial_reported(0, metrics, int(metrics["epoch"]))
-    while not tracker._entries.of(done.run, 0).sent >= {1, 2, 3}:
+    while not tracker._trials.get(done.run, 0).sent_epochs >= {1, 2, 3}:
         time.sleep(0.01)
     tracker.trial_ended(done)
     tracker.finish(study(done), report)

@@ -1,1 +1,1 @@
-"""Where metrics and models go: MLflow, or nowhere."""
+"""Tracking: a study's metrics and models go to MLflow, or nowhere."""

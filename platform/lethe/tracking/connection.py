@@ -1,8 +1,7 @@
-"""MLflow and its friends talk to the console and, by default, to their makers; a study does neither.
+"""The connection to an MLflow store: its address, whether it can be reached, and whether it accepts our credentials.
 
-Where the MLflow store is, and whether it can be there: asked before a study starts, without importing MLflow.
-
-Whether an MLflow server lets us in: one request with the credentials that MLflow itself would send.
+Checked before a study starts and without importing MLflow, which takes seconds. `quiet_mlflow` and `quiet_transformers`
+keep both libraries from writing to the console and from sending usage data to their makers.
 """
 
 from __future__ import annotations
@@ -23,31 +22,42 @@ from urllib.request import Request, getproxies, proxy_bypass, urlopen
 
 from lethe.config.addresses import without_password
 from lethe.errors import UserError
+from lethe.storage.paths import home, require_database
 
-# A dead server must not hold a study's end for the 7 retries of 2 minutes that MLflow defaults to.
+CONNECT_LIMIT_S = 2.0
+PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
+MANAGED = ("databricks", "databricks-uc")  # their addresses are in a profile, not in the URI
+SQLITE_HEADER = b"SQLite format 3\0"
+
+LOGIN_LIMIT_S = 10.0  # a new server makes its tables at the first request
+LOGIN_PATH = "/api/2.0/mlflow/experiments/search?max_results=1"
+LOGIN_HINT = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+
 DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # what fails is raised as well, and said in one line of ours
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # failures are raised as well, and become one warning of ours
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A dead server must not hold a study's end for the 7 retries of 2 minutes that MLflow defaults to.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 
 
 def quiet_mlflow() -> None:
-    """Set MLflow's switches where the user has not; it reads most of them when it is imported."""
+    """Set MLflow's environment variables to `DEFAULTS` where the user has not set them. Call it before MLflow is
+    imported: most of them are read then."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 @contextmanager
 def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no library's warnings while models are merged."""
+    """Inside the block, show no progress bars of transformers, no logging below errors and no warnings."""
     from transformers.utils import logging as transformers_logging
 
-    bars, disabled = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
-    transformers_logging.disable_progress_bar()
+    had_bars, disabled = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no annotation here
     logging.disable(max(disabled, logging.WARNING))
     try:
         with warnings.catch_warnings():
@@ -55,61 +65,44 @@ def quiet_transformers() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-        if bars:
-            transformers_logging.enable_progress_bar()
+        if had_bars:
+            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # as above
 
 
-CONNECT_LIMIT_S = 2.0
-PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
-MANAGED = ("databricks", "databricks-uc")  # their addresses are in a profile, not in the URI
-SQLITE_HEADER = b"SQLite format 3\0"
+# The address
 
 
 def resolve_uri(uri: str | None = None) -> str:
-    """The argument, else MLFLOW_TRACKING_URI, else a SQLite file in the storage folder."""
+    """Return `uri`, else MLFLOW_TRACKING_URI, else the address of a SQLite file in the storage root. Raises UserError
+    where the storage root is an object store and no address is given."""
     if uri or (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         return uri
-    from lethe.storage.paths import home, require_database
-
     require_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
     return f"sqlite:///{home() / 'mlflow.db'}"
 
 
-def check_uri(uri: str) -> None:
-    """Raise BadInput unless something answers at `uri`, or its database file can be written. At most 2 s."""
-    scheme, shown = _scheme(uri), without_password(uri)
-    if scheme in MANAGED:
-        return
-    if scheme == "sqlite":
-        _check_database(sqlite_path(uri), shown)
-    elif scheme in PORTS:
-        _check_server(uri, scheme, shown)
-    else:
-        known = ", ".join(("sqlite", *PORTS))
-        raise UserError(f"cannot track to {shown!r}: a store is one of {known}, such as sqlite:////folder/mlflow.db")
-
-
 def artifact_root(uri: str) -> str | None:
-    """Where an experiment's files go: beside a SQLite file; a server decides for itself (None)."""
+    """Return where an experiment's files go: beside a SQLite file, in the storage root for another database, None for a
+    server, which decides itself."""
     scheme = _scheme(uri)
     if scheme == "sqlite":
         return (sqlite_path(uri).parent / "mlartifacts").as_uri()
     if scheme.startswith("http") or scheme in MANAGED:
         return None
-    from lethe.storage.paths import home
-
-    return (Path(home()) / "mlartifacts").as_uri()
+    return (home() / "mlartifacts").as_uri()
 
 
 def study_link(uri: str, experiment: str, run: str) -> str:
-    """Where a person sees the study's runs: a page, or how to open one."""
+    """Return where a person sees a study's runs: the page of its parent run, or the command that opens MLflow's page;
+    without a password."""
     if _scheme(uri).startswith("http"):
         return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
     return f"mlflow ui --backend-store-uri {without_password(uri)}"
 
 
 def sqlite_path(uri: str) -> Path:
-    """The file of a `sqlite:///relative` or `sqlite:////absolute` address, made absolute."""
+    """Return the absolute path of a `sqlite:///relative` or `sqlite:////absolute` address. Raises UserError for one
+    that names no file."""
     path = unquote(uri.split("://", 1)[-1].split("?", 1)[0]).removeprefix("/")
     if not path or path == ":memory:":
         raise UserError(f"cannot track to {uri!r}: name a file, such as sqlite:////folder/mlflow.db")
@@ -117,11 +110,29 @@ def sqlite_path(uri: str) -> Path:
 
 
 def _scheme(uri: str) -> str:
-    """`postgresql+psycopg2` is `postgresql`; MLflow takes a bare word as a managed store's name."""
+    """Return the scheme without a driver: `postgresql` for `postgresql+psycopg2://`. MLflow takes a bare word as a
+    managed store's name, and so does this."""
     return uri.split(":", 1)[0].split("+", 1)[0].lower()
 
 
-def _check_database(path: Path, shown: str) -> None:
+# Can it be reached?
+
+
+def check_uri(uri: str) -> None:
+    """Raise UserError unless something answers at `uri` within 2 s, or its database file can be written."""
+    scheme, shown = _scheme(uri), without_password(uri)
+    if scheme in MANAGED:
+        return
+    if scheme == "sqlite":
+        _check_database_file(sqlite_path(uri), shown)
+    elif scheme in PORTS:
+        _check_server(uri, scheme, shown)
+    else:
+        known = ", ".join(("sqlite", *PORTS))
+        raise UserError(f"cannot track to {shown!r}: a store is one of {known}, such as sqlite:////folder/mlflow.db")
+
+
+def _check_database_file(path: Path, shown: str) -> None:
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -129,8 +140,8 @@ def _check_database(path: Path, shown: str) -> None:
             raise PermissionError(f"no permission to write in {folder}")
         if path.exists():
             with path.open("rb") as file:
-                head = file.read(len(SQLITE_HEADER))
-            if head and head != SQLITE_HEADER:
+                header = file.read(len(SQLITE_HEADER))
+            if header and header != SQLITE_HEADER:
                 raise OSError("the file is not a SQLite database")
     except OSError as error:
         raise UserError(f"cannot track to {shown}: {error.strerror or error}") from error
@@ -156,7 +167,7 @@ def _check_server(uri: str, scheme: str, shown: str) -> None:
 
 
 def _endpoint(uri: str, scheme: str, shown: str) -> tuple[str, int]:
-    """Host and port to connect to: a proxy's, where MLflow's own requests would take it."""
+    """Return host and port to connect to: a proxy's, where MLflow's own requests would take it."""
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
@@ -171,23 +182,24 @@ def _endpoint(uri: str, scheme: str, shown: str) -> tuple[str, int]:
     return host, port or PORTS[scheme]
 
 
-LOGIN_LIMIT_S = 10.0  # a new server makes its tables at the first request
-ASK = "/api/2.0/mlflow/experiments/search?max_results=1"
-HOW = "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+# Does it accept our credentials?
 
 
 def check_login(uri: str) -> None:
-    """Raise BadInput where the server at `uri` does not answer as MLflow, or refuses us. Other stores are not asked."""
+    """Raise UserError where the server at `uri` does not answer as MLflow does, or refuses our credentials. Makes one
+    request with the credentials that MLflow itself would send; stores that are no HTTP servers are not asked."""
     if urlsplit(uri).scheme not in ("http", "https"):
         return
     shown = without_password(uri).rstrip("/")
-    sent = authorization_header(uri)
+    authorization = authorization_header(uri)
+    headers = {"Authorization": authorization} if authorization else {}
     try:
-        urlopen(Request(shown + ASK, headers={"Authorization": sent} if sent else {}), timeout=LOGIN_LIMIT_S).close()
+        request = Request(shown + LOGIN_PATH, headers=headers)  # noqa: S310  # http or https, see above
+        urlopen(request, timeout=LOGIN_LIMIT_S).close()  # noqa: S310  # as above
     except HTTPError as error:
         if error.code in (401, 403):
-            given = "these credentials" if sent else "requests without credentials"
-            raise UserError(f"the MLflow server at {shown} refuses {given} ({error.code}): {HOW}") from None
+            given = "these credentials" if authorization else "requests without credentials"
+            raise UserError(f"the MLflow server at {shown} refuses {given} ({error.code}): {LOGIN_HINT}") from None
         raise UserError(
             f"the server at {shown} answers {error.code} where MLflow would not: is it an MLflow server?"
         ) from None
@@ -197,27 +209,29 @@ def check_login(uri: str) -> None:
 
 
 def authorization_header(uri: str) -> str | None:
-    """The Authorization header: from the address, the environment, or ~/.mlflow/credentials; in that order."""
+    """Return the Authorization header for `uri`, None without credentials: from the address, the environment, or
+    ~/.mlflow/credentials, in that order."""
     parts = urlsplit(uri)
     if parts.username:
         return _basic(unquote(parts.username), unquote(parts.password or ""))
-    stored = _stored()
+    stored = _stored_credentials()
     user = os.environ.get("MLFLOW_TRACKING_USERNAME") or stored.get("mlflow_tracking_username")
     if user:
-        word = os.environ.get("MLFLOW_TRACKING_PASSWORD") or stored.get("mlflow_tracking_password")
-        return _basic(user, word or "")
+        password = os.environ.get("MLFLOW_TRACKING_PASSWORD") or stored.get("mlflow_tracking_password")
+        return _basic(user, password or "")
     token = os.environ.get("MLFLOW_TRACKING_TOKEN")
     return f"Bearer {token}" if token else None
 
 
-def _basic(user: str, word: str) -> str:
-    return "Basic " + base64.b64encode(f"{user}:{word}".encode()).decode()
+def _basic(user: str, password: str) -> str:
+    return "Basic " + base64.b64encode(f"{user}:{password}".encode()).decode()
 
 
-def _stored() -> dict[str, str]:
+def _stored_credentials() -> dict[str, str]:
+    """Return the `mlflow` section of ~/.mlflow/credentials; {} where it cannot be read, as MLflow does."""
     parser = configparser.ConfigParser(interpolation=None)
     try:
         parser.read(Path.home() / ".mlflow" / "credentials")
         return dict(parser["mlflow"])
     except (configparser.Error, KeyError, OSError, UnicodeDecodeError):
-        return {}  # MLflow ignores what it cannot read, too
+        return {}

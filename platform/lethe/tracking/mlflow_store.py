@@ -1,4 +1,4 @@
-"""A study in an MLflow store: one parent run, one child per trial. Only this file writes runs, from one thread."""
+"""A study in an MLflow store: one parent run, one child run per trial. Only this file writes runs, from one thread."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import StudyRecord, TrialRecord, Verdict
 from lethe.tracking.connection import artifact_root, quiet_mlflow
-from lethe.tracking.mlflow_tracker import (
-    STATUS,
-    Numbers,
+from lethe.tracking.tracked_trials import (
+    Marks,
+    Metrics,
     TrackedTrial,
     TrackedTrials,
     clip_text,
     flatten_settings,
-    last_numbers,
     now_ms,
     numeric_metrics,
+    unreported_metrics,
 )
 
 if TYPE_CHECKING:
@@ -27,13 +27,17 @@ if TYPE_CHECKING:
 
 PARENT = "mlflow.parentRunId"
 ENDED = ("FINISHED", "KILLED", "FAILED")
+# MLflow has one word for a run that failed and one for a run that was ended from outside.
+STATUS: dict[Verdict, str] = {"complete": "FINISHED", "stopped": "KILLED", "interrupted": "KILLED"}
 MOST_METRICS, MOST_PARAMS, MOST_RUNS = 800, 100, 50_000  # per call; a batch holds 1000 entries of all kinds
 
 
 class MlflowStore:
-    """Connecting imports MLflow: seconds. `entries` is shared with the tracker, which adds to it."""
+    """The runs of one study: `experiment` and `parent` are the ids of MLflow's experiment and of the parent run."""
 
-    def __init__(self, uri: str, experiment: str, record: StudyRecord, entries: TrackedTrials) -> None:
+    def __init__(self, uri: str, experiment: str, record: StudyRecord, trials: TrackedTrials) -> None:
+        """Connect to the store at `uri`, which imports MLflow: seconds. Open the study, and note in `trials`, which is
+        shared with the tracker, what the store has of them."""
         quiet_mlflow()
         from mlflow import MlflowClient
 
@@ -42,33 +46,34 @@ class MlflowStore:
         self.client = MlflowClient(tracking_uri=uri)
         self.study = record.id
         self.experiment = self._experiment(experiment, artifact_root(uri))
-        self.parent = self._open(record, entries)
+        self.parent = self._open(record, trials)
 
     def _experiment(self, name: str, root: str | None) -> str:
+        """Return the id of the experiment `name`, created or restored if need be."""
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(name)
-        if found is None:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
             try:
-                return self.client.create_experiment(name, artifact_location=root)
+                return str(self.client.create_experiment(name, artifact_location=root))
             except MlflowException:  # another study was faster
-                if (found := self.client.get_experiment_by_name(name)) is None:
+                if (experiment := self.client.get_experiment_by_name(name)) is None:
                     raise
-        if found.lifecycle_stage == "deleted":
-            self.client.restore_experiment(found.experiment_id)
-        return found.experiment_id
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
 
-    def _open(self, record: StudyRecord, entries: TrackedTrials) -> str:
-        """The parent run, made or continued; the trials that the store knows become entries."""
+    def _open(self, record: StudyRecord, trials: TrackedTrials) -> str:
+        """Create the parent run, or continue it and note what the store has of its trials; return its id."""
         of_study = f"tags.`lethe.study` = '{record.id}'"
         runs = self.client.search_runs([self.experiment], of_study, max_results=MOST_RUNS, order_by=["start_time ASC"])
         parents = [run for run in runs if PARENT not in run.data.tags]
-        parent = parents[0].info.run_id if parents else self._create_parent(record)
+        parent = str(parents[0].info.run_id) if parents else self._create_parent(record)
         if not (parents and parents[0].data.params):
             self._describe(parent, record)
         for run in runs:
             if run.data.tags.get(PARENT) == parent:
-                self._recognise(run, entries)
+                self._recognise(run, trials)
         if parents:
             self.client.update_run(parent, status="RUNNING")
         return parent
@@ -77,100 +82,106 @@ class MlflowStore:
         tags = {"lethe.study": record.id, "lethe.space": record.space}
         tags |= {f"lethe.digest.{name}": digest for name, digest in record.digests.items() if digest}
         start = int(record.began * 1000) or None
-        return self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id).info.run_id
+        return str(self.client.create_run(self.experiment, start_time=start, tags=tags, run_name=record.id).info.run_id)
 
     def _describe(self, parent: str, record: StudyRecord) -> None:
-        """The configuration, once; parameters last, since their presence says that this was done."""
+        """Log the study's configuration, once. Parameters come last: that they are there says that this was done."""
         self.client.log_text(parent, record.model_dump_json(indent=1), "study.json")
         note = {"mlflow.note.content": _description(record)}
-        self._log(parent, _metrics(_references(record), 0, now_ms()), dict(flatten_settings(record.study)), note)
+        self._log(parent, _metrics(_reference_scores(record), 0, now_ms()), dict(flatten_settings(record.study)), note)
 
-    def _recognise(self, run: Run, entries: TrackedTrials) -> None:
-        """What the store already holds of a trial."""
+    def _recognise(self, run: Run, trials: TrackedTrials) -> None:
+        """Note in the tracked trial of `run` what the store has of it."""
         tags, metrics = run.data.tags, run.data.metrics
-        told = tags.get("verdict") if run.info.status in ENDED else None
-        entry = entries.stored(tags["lethe.run"], int(tags["lethe.trial"]), unfinished=told in (None, "interrupted"))
+        verdict = _verdict(tags.get("verdict")) if run.info.status in ENDED else None
+        unfinished = verdict in (None, "interrupted")
+        trial = trials.get_stored(tags["lethe.run"], int(tags["lethe.trial"]), unfinished)
         rank = metrics.get("pareto_rank")
         steps = self.client.get_metric_history(run.info.run_id, "epoch") if "epoch" in metrics else ()
-        entry.sent |= {metric.step for metric in steps}
-        entry.marks = (None if rank is None else int(rank), tags.get("front") == "true")
-        entry.run_id, entry.introduced = run.info.run_id, bool(run.data.params) or not entry.params
-        entry.reopen = entry.began_ms > 0 and entry.end is None
-        entry.told = None if entry.reopen else told
+        trial.sent_epochs |= {metric.step for metric in steps}
+        trial.stored_marks = Marks(None if rank is None else int(rank), tags.get("front") == "true")
+        trial.run_id, trial.params_logged = run.info.run_id, bool(run.data.params) or not trial.params
+        trial.reopen = trial.began_ms > 0 and trial.end is None
+        trial.stored_verdict = None if trial.reopen else verdict
 
-    def send(self, entry: TrackedTrial) -> None:
-        """Tell the store what it does not know yet of one trial."""
-        if entry.run_id is None:
-            # An answer may have got lost on its way: the store has a run then that we do not know.
-            found, entry.asked = self._find_child(entry) if entry.asked else None, True
-            entry.run_id = found or self._create_child(entry)
-        elif entry.reopen:
-            self.client.update_run(entry.run_id, status="RUNNING", name=_name(entry))
-            entry.reopen = False
-        end = entry.end if entry.ending else None  # before the reports: an end comes after the last of them
-        reports = {epoch: report for epoch, report in list(entry.reports.items()) if epoch not in entry.sent}
+    def send(self, trial: TrackedTrial) -> None:
+        """Send what the store lacks of a trial: its run, parameters, reports and end."""
+        if trial.run_id is None:
+            # An answer may have been lost on its way: the store then has a run that we do not know.
+            existing = self._find_child(trial) if trial.create_attempted else None
+            trial.create_attempted = True
+            trial.run_id = existing or self._create_child(trial)
+        elif trial.reopen:
+            self.client.update_run(trial.run_id, status="RUNNING", name=_run_name(trial))
+            trial.reopen = False
+        # The end is read before the reports: no report comes after it.
+        end = trial.end if trial.end_is_unsent else None
+        reports = {epoch: report for epoch, report in list(trial.reports.items()) if epoch not in trial.sent_epochs}
         metrics = [m for epoch, report in reports.items() for m in _metrics(report.metrics, epoch, report.at_ms)]
         if end:
-            epoch, values = last_numbers(end)
+            epoch, values = unreported_metrics(end)
             metrics += _metrics(values, epoch, int(end.ended * 1000) or now_ms())
-        params = {} if entry.introduced else entry.params
-        self._log(entry.run_id, metrics, params, _end_tags(end) if end else {})
-        entry.introduced = True
-        entry.sent |= reports.keys()
+        params = {} if trial.params_logged else trial.params
+        self._log(trial.run_id, metrics, params, _end_tags(end) if end else {})
+        trial.params_logged = True
+        trial.sent_epochs |= reports.keys()
         if end:
-            self._end(entry.run_id, STATUS.get(end.verdict, "FAILED"), end.ended)
-            entry.told = end.verdict
+            self._terminate(trial.run_id, STATUS.get(end.verdict, "FAILED"), end.ended)
+            trial.stored_verdict = end.verdict
 
-    def _find_child(self, entry: TrackedTrial) -> str | None:
-        wanted = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in wanted.items())
-        found = self.client.search_runs([self.experiment], query, max_results=1)
-        return found[0].info.run_id if found else None
+    def _child_tags(self, trial: TrackedTrial) -> dict[str, str]:
+        """Return the tags by which a trial's run is found."""
+        return {"lethe.study": self.study, "lethe.run": trial.run, "lethe.trial": str(trial.number)}
 
-    def _create_child(self, entry: TrackedTrial) -> str:
-        tags = {"lethe.study": self.study, "lethe.run": entry.run, "lethe.trial": str(entry.number)}
-        began = int(entry.end.began * 1000) if entry.end else entry.began_ms
+    def _find_child(self, trial: TrackedTrial) -> str | None:
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in self._child_tags(trial).items())
+        runs = self.client.search_runs([self.experiment], query, max_results=1)
+        return str(runs[0].info.run_id) if runs else None
+
+    def _create_child(self, trial: TrackedTrial) -> str:
+        began = int(trial.end.began * 1000) if trial.end else trial.began_ms
         run = self.client.create_run(
             self.experiment,
             start_time=began or None,
-            tags=tags | {PARENT: self.parent},
-            run_name=_name(entry),
+            tags=self._child_tags(trial) | {PARENT: self.parent},
+            run_name=_run_name(trial),
         )
-        return run.info.run_id
+        return str(run.info.run_id)
 
-    def mark(self, entry: TrackedTrial, rank: int | None, on_front: bool) -> None:
-        """A trial's place among the others, which later trials change."""
-        if entry.run_id is None or entry.marks == (rank, on_front):
+    def mark(self, trial: TrackedTrial, rank: int | None, on_front: bool) -> None:
+        """Send a trial's Pareto rank and whether it is on the front, unless the store has them."""
+        if trial.run_id is None or trial.stored_marks == (rank, on_front):
             return
         metrics = {} if rank is None else {"pareto_rank": float(rank)}
-        tags = {"front": str(on_front).lower()} if on_front or entry.marks[1] else {}
-        self._log(entry.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
-        entry.marks = (rank, on_front)
+        tags = {"front": str(on_front).lower()} if on_front or trial.stored_marks.on_front else {}
+        self._log(trial.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
+        trial.stored_marks = Marks(rank, on_front)
 
-    def add(self, entry: TrackedTrial, trial: TrialRecord) -> None:
-        """What was measured on a front member when the search was over; what the store has is not sent again."""
-        values = numeric_metrics(trial.afterwards)
-        if entry.run_id is None or not (values or trial.confirmation):
+    def add_afterwards(self, trial: TrackedTrial, record: TrialRecord) -> None:
+        """Send what confirmation and audits measured on a front member when the search was over, unless the store has
+        it."""
+        values = numeric_metrics(record.afterwards)
+        if trial.run_id is None or not (values or record.confirmation):
             return
-        known = self.client.get_run(entry.run_id).data.metrics
+        known = self.client.get_run(trial.run_id).data.metrics
         new = {key: value for key, value in values.items() if known.get(key) != value}
-        tags = {"confirmed": str(trial.confirmation.confirmed).lower()} if trial.confirmation else {}
-        self._log(entry.run_id, _metrics(new, 0, now_ms()), tags=tags)
+        tags = {"confirmed": str(record.confirmation.confirmed).lower()} if record.confirmation else {}
+        self._log(trial.run_id, _metrics(new, 0, now_ms()), tags=tags)
 
-    def abandon(self, entry: TrackedTrial) -> None:
-        """A run that a killed driver left running, and that this study did not take up again."""
-        if entry.run_id is not None and entry.told is None:
-            self._log(entry.run_id, tags={"verdict": "interrupted"})
-            self._end(entry.run_id, "KILLED", 0.0)
+    def abandon(self, trial: TrackedTrial) -> None:
+        """End, as interrupted, a run that a killed driver left running and that this study has not taken up again."""
+        if trial.run_id is not None and trial.stored_verdict is None:
+            self._log(trial.run_id, tags={"verdict": "interrupted"})
+            self._terminate(trial.run_id, "KILLED", 0.0)
 
     def close(self, record: StudyRecord, folder: str) -> None:
-        """The study's own numbers and its report."""
+        """Send the study's own numbers and the report in `folder`, and end the parent run."""
         note = {"mlflow.note.content": _description(record)}
         self._log(self.parent, _metrics(_totals(record), 0, now_ms()), tags=note)
         self.client.log_artifacts(self.parent, folder, "report")
-        self._end(self.parent, "KILLED" if record.interrupted else "FINISHED", record.ended)
+        self._terminate(self.parent, "KILLED" if record.interrupted else "FINISHED", record.ended)
 
-    def _end(self, run_id: str, status: str, ended: float) -> None:
+    def _terminate(self, run_id: str, status: str, ended: float) -> None:
         self.client.set_terminated(run_id, status=status, end_time=int(ended * 1000) or None)
 
     def _log(
@@ -180,6 +191,7 @@ class MlflowStore:
         params: Mapping[str, Any] = MappingProxyType({}),
         tags: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        """Log in as many calls as MLflow's limits need."""
         from mlflow.entities import Param, RunTag
 
         settings = [Param(key, clip_text(value)) for key, value in params.items()]
@@ -189,40 +201,47 @@ class MlflowStore:
             metrics, settings, labels = metrics[MOST_METRICS:], settings[MOST_PARAMS:], []
 
 
-def _metrics(values: Numbers, step: int, at_ms: int) -> list[Metric]:
+def _verdict(tag: str | None) -> Verdict | None:
+    """Return the verdict that a run's tag names, None without a tag or for one that is no verdict."""
+    return next((verdict for verdict in get_args(Verdict) if verdict == tag), None)
+
+
+def _metrics(values: Metrics, step: int, at_ms: int) -> list[Metric]:
     from mlflow.entities import Metric
 
     return [Metric(key, value, at_ms, step) for key, value in values.items()]
 
 
-def _name(entry: TrackedTrial) -> str:
-    repeat = entry.end is not None and entry.end.kind == "confirmation"
-    return f"trial-{entry.number:03d}" + (f"-seed-{entry.params.get('seed')}" if repeat else "")
+def _run_name(trial: TrackedTrial) -> str:
+    is_confirmation = trial.end is not None and trial.end.kind == "confirmation"
+    return f"trial-{trial.number:03d}" + (f"-seed-{trial.params.get('seed')}" if is_confirmation else "")
 
 
 def _end_tags(end: TrialRecord) -> dict[str, str]:
+    """Return the tags of a trial's end; those without a value are left out."""
     tags = {"verdict": end.verdict, "reason": end.reason, "lethe.trial": str(end.number), "lethe.folder": end.folder}
     tags["kind"] = end.kind
     return {key: value for key, value in tags.items() if value}
 
 
-def _references(record: StudyRecord) -> Numbers:
-    """The scores of the models that the study starts from and compares with."""
+def _reference_scores(record: StudyRecord) -> Metrics:
+    """Return the scores of start model and oracle, under the names `start.<metric>` and `oracle.<metric>`."""
     scores = {"start": record.start, "oracle": record.oracle}
-    found = {name: model.metrics for name, model in scores.items() if model}
+    by_model = {name: model.metrics for name, model in scores.items() if model}
     return numeric_metrics(
-        {f"{name}.{key}": value for name, metrics in found.items() for key, value in metrics.items()}
+        {f"{name}.{key}": value for name, values in by_model.items() for key, value in values.items()}
     )
 
 
-def _totals(record: StudyRecord) -> Numbers:
+def _totals(record: StudyRecord) -> Metrics:
+    """Return the study's counts of trials, in all and by verdict, the size of its front, and its hypervolume."""
     verdicts = Counter(f"trials.{trial.verdict}" for trial in record.trials)
     totals = {"trials": len(record.trials), "front_size": len(record.front), "hypervolume": record.hypervolume}
     return numeric_metrics(verdicts | totals)
 
 
 def _description(record: StudyRecord) -> str:
-    """What MLflow's page shows above a run's numbers."""
+    """Return the text that MLflow's page shows above a run's numbers."""
     goals = " and ".join(f"{goal.direction} `{goal.metric}`" for goal in record.objectives)
     lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
     if record.trials:

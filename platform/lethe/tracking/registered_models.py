@@ -1,6 +1,6 @@
-"""Registered versions in MLflow, as folders: `models:/name@alias`, `models:/name/3`.
+"""Models in MLflow's registry, read: a version's files by its address, and the runs that have a registered version.
 
-Which runs MLflow has registered: their models are safe there, in files of its own.
+An address is `models:/name@alias` or `models:/name/3`.
 """
 
 from __future__ import annotations
@@ -11,22 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+from lethe.config.addresses import without_password
 from lethe.config.base import canonical_json, short_digest
 from lethe.errors import UserError, unknown_name
 from lethe.storage.paths import atomic_folder, home
-from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, sqlite_path, without_password
+from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, sqlite_path
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-
-FORM = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
+ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
 def fetch_registered_model(address: str, key: str) -> tuple[Path, Mapping[str, str]]:
-    """The version's files, and its tags. Raises BadInput that says what there is."""
-    match = FORM.fullmatch(address)
+    """Return a local folder with the files of the version at `address`, and its tags.
+
+    Raises UserError, naming the setting `key` and the models, aliases or versions that exist, where there is no such
+    version, its files are lost or the store cannot be asked.
+    """
+    match = ADDRESS.fullmatch(address)
     if match is None:
         raise UserError(f"{key}: {address!r} is not of the form models:/name@alias or models:/name/3")
     uri = resolve_uri()
@@ -50,25 +54,24 @@ def _version(client: MlflowClient, name: str, alias: str | None, version: str | 
     from mlflow.exceptions import MlflowException
 
     try:
-        known = dict(client.get_registered_model(name).aliases)
+        aliases = dict(client.get_registered_model(name).aliases)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
-        raise unknown_name(
-            "registered model", name, [model.name for model in client.search_registered_models()]
-        ) from None
+        names = [model.name for model in client.search_registered_models()]
+        raise unknown_name("registered model", name, names) from None
     if alias is not None:
-        if alias not in known:
-            raise unknown_name(f"alias of {name}", alias, known)
-        version = str(known[alias])
-    versions = {str(found.version): found for found in client.search_model_versions(f"name = '{name}'")}
+        if alias not in aliases:
+            raise unknown_name(f"alias of {name}", alias, aliases)
+        version = str(aliases[alias])
+    versions = {str(known.version): known for known in client.search_model_versions(f"name = '{name}'")}
     if version not in versions:
         raise unknown_name(f"version of {name}", str(version), versions)
     return versions[version]
 
 
 def _files(version: ModelVersion, uri: str) -> Path:
-    """Where they are, or a copy of what a server holds, made once."""
+    """Return the folder of a version's files; files that a server holds are downloaded once."""
     source = version.source
     if (parts := urlsplit(source)).scheme in ("", "file"):
         folder = Path(unquote(parts.path))
@@ -77,18 +80,19 @@ def _files(version: ModelVersion, uri: str) -> Path:
         return folder
     from mlflow.artifacts import download_artifacts
 
-    which = [without_password(uri), version.name, version.version, version.creation_timestamp]
-    copy = home() / "cache" / "registered" / short_digest(canonical_json(which))
+    identity = [without_password(uri), version.name, version.version, version.creation_timestamp]
+    copy = home() / "cache" / "registered" / short_digest(canonical_json(identity))
     if not copy.is_dir():
         with atomic_folder(copy) as target:
-            found = Path(download_artifacts(artifact_uri=source, tracking_uri=uri, dst_path=str(target / "files")))
-            for path in found.iterdir():
+            files = Path(download_artifacts(artifact_uri=source, tracking_uri=uri, dst_path=str(target / "files")))
+            for path in files.iterdir():
                 path.rename(target / path.name)
     return copy
 
 
 def registered_runs(uri: str | None) -> set[str]:
-    """Hashes of runs that a model version names. BadInput where the store cannot be asked."""
+    """Return the hashes of the runs that have a registered version in the store at `uri` (default: see `resolve_uri`):
+    the store has their models in files of its own. Raises UserError where it cannot be asked."""
     address = resolve_uri(uri)
     check_uri(address)
     check_login(address)
@@ -96,12 +100,12 @@ def registered_runs(uri: str | None) -> set[str]:
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    client, found, token = MlflowClient(tracking_uri=address), set(), None
+    client, runs, token = MlflowClient(tracking_uri=address), set(), None
     try:
         while token != "":
             page = client.search_model_versions(page_token=token)
-            found |= {version.tags["lethe.run"] for version in page if "lethe.run" in version.tags}
+            runs |= {version.tags["lethe.run"] for version in page if "lethe.run" in version.tags}
             token = page.token or ""
     except MlflowException as error:
         raise UserError(f"MLflow does not say what is registered: {str(error).splitlines()[0]}") from None
-    return found
+    return runs

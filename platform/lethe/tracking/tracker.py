@@ -1,4 +1,4 @@
-"""The one interface through which a study tells the outside what happens; the null version tells nobody."""
+"""The interface through which a study reports what happens to a store of runs; the null version reports to none."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Tracker(Protocol):
-    """A study's log, written by the driver only.
+    """A study's log, written by the driver only. One tracker serves one study.
 
     Every method but `finish` returns at once and raises nothing: what a tracker cannot deliver, `finish` sends again
-    from the record. `uri` is the store's address, None where there is no store. One tracker serves one study.
+    from the record. `uri` is the store's address without a password, None where there is no store.
     """
 
     uri: str | None
@@ -24,42 +24,44 @@ class Tracker(Protocol):
         """Open the study, or continue the one with the same id: nothing is logged twice."""
 
     def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
-        """Trial `number` starts. An equal hash in one study is one run, whatever its number."""
+        """Log that trial `number` starts. An equal hash in one study is one run, whatever its number."""
 
     def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
-        """One report of a running trial; what is not a number is left out."""
+        """Log one report of a running trial; values that are no numbers are left out."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """The trial's verdict. A trial answered from disk may end without having begun."""
+        """Log a trial's end with its verdict. A trial answered from disk may end without having begun."""
 
     def finish(self, record: StudyRecord, folder: Path) -> str | None:
-        """Deliver everything, the report in `folder` and the front's models included; return where to look."""
+        """Deliver everything, the report in `folder` and the front's models included. Return a link to the study's
+        runs, None where there is no store or it cannot be reached."""
 
 
 class NullTracker:
-    """A tracker for studies that nobody watches."""
+    """A tracker that logs nothing."""
 
     uri: str | None = None
 
     def begin(self, record: StudyRecord) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, record: StudyRecord, folder: Path) -> str | None:
-        """Nowhere to look."""
+        """Return None: there is no store."""
         return None
 
 
 def open_tracker(config: Tracking) -> Tracker:
-    """The tracker that a study asks for; BadInput within 2 s where its store cannot be reached or written."""
+    """Return the tracker that a study asks for. Raises UserError, within seconds, where its store cannot be reached or
+    written."""
     if not config.enabled:
         return NullTracker()
     from lethe.tracking.mlflow_tracker import MlflowTracker

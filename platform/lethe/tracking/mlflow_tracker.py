@@ -1,4 +1,4 @@
-"""MLflow as a study's tracker. The driver never waits for the store: a thread holds the client and sends what is new."""
+"""MLflow as a study's tracker. The driver never waits for the store: a thread holds the client and sends the news."""
 
 from __future__ import annotations
 

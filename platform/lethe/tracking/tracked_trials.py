@@ -32,6 +32,9 @@ class Marks(NamedTuple):
     on_front: bool
 
 
+NO_MARKS = Marks(None, False)
+
+
 @dataclass(eq=False)
 class TrackedTrial:
     """One trial, and what the store has of it.
@@ -55,7 +58,7 @@ class TrackedTrial:
     params_logged: bool = False
     sent_epochs: set[int] = field(default_factory=set)
     stored_verdict: Verdict | None = None
-    stored_marks: Marks = Marks(None, False)
+    stored_marks: Marks = NO_MARKS
 
     @property
     def is_behind(self) -> bool:

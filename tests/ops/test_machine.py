@@ -41,8 +41,10 @@ def test_every_finding_is_one_line_and_bad_ones_are_counted() -> None:
 
     lines: list[str] = []
     checks = [
-        Check("a", lambda: "here"), Check("b", look(UserError("two\nlines: mend it"))), Check("c", look(Skipped("not here")))
-    ]  # fmt: skip
+        Check("a", lambda: "here"),
+        Check("b", look(UserError("two\nlines: mend it"))),
+        Check("c", look(Skipped("not here"))),
+    ]
     assert run_checks(checks, lines.append) == 1
     assert lines == ["ok   a         here", "bad  b         two lines: mend it", "--   c         not here"]
 
@@ -179,7 +181,7 @@ def quickly(**environment: str) -> tuple[subprocess.CompletedProcess[str], float
 
 def test_the_quick_form_takes_less_than_three_seconds() -> None:
     done, seconds = quickly()
-    assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
         ["ok", name] for name in ("python", "packages", "machine", "storage", "ray", "mlflow")
     ]

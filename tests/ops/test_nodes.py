@@ -86,7 +86,7 @@ def test_workers_that_answer_wrongly(change: dict[str, Any], said: str) -> None:
     workers = Workers(grow=False)
     workers._shape = Shape(2)
     workers._answer = {"backend": "gloo", "sum": 3.0, "stages": {"0": [3.0, 1.0], "1": [3.0, 1.0]}}
-    assert [check.look() for check in workers.checks()][0] == "2 on cpu, gloo sums right"
+    assert next(check.look() for check in workers.checks()) == "2 on cpu, gloo sums right"
     workers._answer |= change
     with pytest.raises(UserError, match=said):
         [check.look() for check in workers.checks()]
@@ -130,7 +130,7 @@ def test_a_study_refuses_such_a_cluster_in_one_line(two_nodes: Head, tmp_path: P
         sys.executable, "-m", "platform.sweep", str(write_study(tmp_path, 2)), "--reports", str(tmp_path)
     )
     said = [line for line in done.stderr.splitlines() if line.startswith("lethe:")]
-    assert done.returncode == 2 and len(said) == 1, done.stdout + done.stderr
+    assert (done.returncode, len(said)) == (2, 1), done.stdout + done.stderr
     assert "does not share LETHE_HOME" in said[0]
     assert "trial" not in done.stdout
     assert time.monotonic() - began < 180, "seconds where the machine has nothing else to do"

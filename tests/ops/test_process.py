@@ -50,7 +50,7 @@ def test_one_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     began = time.monotonic()
     with (
         python("import time; time.sleep(99)", tmp_path) as program,
-        pytest.raises(UserError, match="not ready after 0.5 s"),
+        pytest.raises(UserError, match=r"not ready after 0\.5 s"),
     ):
         program.wait_for(lambda: False, 0.5)
     assert time.monotonic() - began < 10
@@ -83,7 +83,7 @@ def test_passwords_are_made_once_and_read_by_their_owner_alone(tmp_path: Path) -
     file = tmp_path / "passwords.json"
     assert file.stat().st_mode & 0o777 == 0o600
     file.write_text(json.dumps({"database": "x"}))
-    with pytest.raises(UserError, match="passwords.json cannot be read"):
+    with pytest.raises(UserError, match=r"passwords\.json cannot be read"):
         passwords(tmp_path)
 
 

@@ -59,7 +59,8 @@ class Command:
         self.launch()
         deadline = time.monotonic() + 180
         while "Ctrl-C" not in self.log.read_text():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.log.read_text()
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
             time.sleep(0.1)
 
     def children(self) -> list[psutil.Process]:
@@ -198,7 +199,7 @@ def test_the_store_checks_signatures(command: Command) -> None:
         "s3", endpoint_url=place["AWS_ENDPOINT_URL_S3"], region_name="us-east-1",
         aws_access_key_id=place["AWS_ACCESS_KEY_ID"], aws_secret_access_key="wrong",
     )  # fmt: skip
-    with pytest.raises(ClientError, match="SignatureDoesNotMatch|Forbidden|AccessDenied"):
+    with pytest.raises(ClientError, match=r"SignatureDoesNotMatch|Forbidden|AccessDenied"):
         client.list_buckets()
 
 
@@ -242,7 +243,7 @@ def test_ctrl_c_ends_what_was_started_and_a_restart_has_it_all(command: Command)
     assert command.end() == 0
     assert not [process for process in started if process.is_running()]
     (command.folder / "postgres/postgresql.conf").write_text("port = nonsense\n")
-    with pytest.raises(AssertionError, match="lethe: postgres does not start: .* FATAL: .*postgres.log"):
+    with pytest.raises(AssertionError, match=r"lethe: postgres does not start: .* FATAL: .*postgres.log"):
         command.start()
     assert command.process.wait() == 2
     (command.folder / "postgres/postgresql.conf").write_text("")

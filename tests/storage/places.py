@@ -21,11 +21,11 @@ def place(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
         return
     for name in ("nanio", "boto3"):
         pytest.importorskip(name, reason="the extra services is not installed")
-    from lethe.ops.dev_services.mlflow_and_objects import credentials, objects
+    from lethe.ops.dev_services.mlflow_and_objects import credentials, object_store
     from lethe.ops.dev_services.passwords import passwords
 
     port, words = free_port(), passwords(folder)
-    with objects(folder, port, words):
+    with object_store(folder, port, words):
         for name, value in credentials(port, words).items():
             monkeypatch.setenv(name, value)
         yield "s3://lethe/root"

@@ -22,7 +22,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 nothing is wrong, 2 something is."""
+    """Run the checks and print a line for each; return 0 where nothing is wrong, else 2."""
     args = _parser().parse_args(argv)
     from lethe.ops.doctor.machine import quick
     from lethe.pool.cluster import prepare_environment
@@ -30,12 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     prepare_environment()
     wrong = run_checks(quick())
     if not args.quick and not wrong:
-        wrong = _full(args.grow)
+        wrong = _run_cluster_checks(args.grow)
     return EXIT_USER_ERROR if wrong else 0
 
 
-def _full(grow: bool) -> int:
-    """What needs a cluster: the one of RAY_ADDRESS, or one of our own for the time of the checks."""
+def _run_cluster_checks(grow: bool) -> int:
+    """Run the checks on a cluster, that of RAY_ADDRESS or our own for the time being; return how many failed."""
     import ray
     from lethe.ops.doctor.nodes import node_checks
     from lethe.ops.doctor.workers import Workers

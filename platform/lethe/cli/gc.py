@@ -1,4 +1,4 @@
-"""`gc`: what studies hold on disk, and freeing it."""
+"""`gc`: show the storage that studies hold, and free it."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def _parser() -> argparse.ArgumentParser:
         "--older-than", type=float, metavar="DAYS",
         help="free studies that did not change for so long; with --study or --caches: only what of that is so old",
     )  # fmt: skip
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--dry-run", action="store_true", help="only say what would be freed (the default)")
-    how.add_argument("--yes", action="store_true", help="free it")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--dry-run", action="store_true", help="only say what would be freed (the default)")
+    mode.add_argument("--yes", action="store_true", help="free it")
     return parser
 
 
@@ -57,17 +57,17 @@ def main(argv: list[str] | None = None) -> int:
         if args.study or args.caches or args.older_than is not None:
             _free(console, list(_items(args, studies, root)), args.yes)
         else:
-            _show(console, studies, root)
+            _print_usage(console, studies, root)
     return 0
 
 
 def _items(args: argparse.Namespace, studies: list[StudyUsage], root: Path) -> Iterator[Item]:
-    """What the arguments ask for."""
+    """Yield the items that the arguments name. Raises UserError for an unknown or a running study."""
     from lethe.ops.disk_usage import shared_usages
     from lethe.ops.gc import shared_items, study_item
 
     def old_enough(size: Size) -> bool:
-        return args.older_than is None or size.days >= args.older_than
+        return bool(args.older_than is None or size.days >= args.older_than)
 
     by_name = {study.name: study for study in studies}
     chosen = []
@@ -87,7 +87,7 @@ def _items(args: argparse.Namespace, studies: list[StudyUsage], root: Path) -> I
         )
 
 
-def _show(console: RichConsole, studies: list[StudyUsage], root: Path) -> None:
+def _print_usage(console: RichConsole, studies: list[StudyUsage], root: Path) -> None:
     from lethe.ops.disk_usage import shared_usages
     from lethe.ops.gc import shared_table, study_table
 
@@ -101,9 +101,9 @@ def _free(console: RichConsole, items: list[Item], yes: bool) -> None:
     for item in items:
         if yes:
             item.free()
-        word = "removed" if yes else "would remove"
+        verb = "removed" if yes else "would remove"
         console.print(
-            f"{word} {escape(item.name)}  {format_size(item.size.bytes)}  {escape(item.note)}", soft_wrap=True
+            f"{verb} {escape(item.name)}  {format_size(item.size.bytes)}  {escape(item.note)}", soft_wrap=True
         )
-    together = format_size(sum(item.size.bytes for item in items))
-    console.print(f"{together} freed" if yes else f"{together} in all; nothing was removed: --yes does it")
+    total = format_size(sum(item.size.bytes for item in items))
+    console.print(f"{total} freed" if yes else f"{total} in all; nothing was removed: --yes does it")

@@ -5,6 +5,7 @@ that the list and a mistyped name answer at once.
 """
 
 import sys
+from collections.abc import Callable
 from importlib import import_module
 
 import lethe
@@ -16,7 +17,7 @@ from lethe.errors import exit_codes, unknown_name
 def main(argv: list[str] | None = None, call: str = "lethe ") -> int:
     """Run the command that `argv` (default: the process's) names, or list them all.
 
-    `call` is what a person types before a command's name.
+    `call` is the text before a command's name in the list. Raises UserError for an unknown command.
     """
     arguments = sys.argv[1:] if argv is None else argv
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -28,11 +29,12 @@ def main(argv: list[str] | None = None, call: str = "lethe ") -> int:
         return 0
     if name not in SUMMARIES:
         raise unknown_name("command", name, SUMMARIES)
-    return import_module(f"lethe.cli.{name}").main(rest)
+    command: Callable[[list[str]], int] = import_module(f"lethe.cli.{name}").main
+    return command(rest)
 
 
 def listing(call: str) -> str:
-    """The commands as a person types them, one line each."""
+    """Return the commands, each after `call`, with their summaries, a line each."""
     width = max(map(len, SUMMARIES))
     lines = [f"  {call}{name:<{width}}  {summary}" for name, summary in SUMMARIES.items()]
     return "\n".join(["lethe: studies of LLM unlearning", "", *lines, "", "Each takes --help."])

@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import EXIT_INTERRUPTED, UserError, exit_codes
@@ -15,7 +16,8 @@ from lethe.storage.paths import check_root, ensure_writable
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="scaling",
-        description="Measure how cost and quality grow with the model, fit laws, predict. `scaling plan --help`: plans.",
+        description="Measure how cost and quality grow with the model, fit laws, predict."
+        " `scaling plan --help`: plans.",
     )
     parser.add_argument("study", help="a name in search_spaces/ (tofu is scaling-tofu), or a YAML file")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one value")
@@ -29,11 +31,11 @@ def _parser() -> argparse.ArgumentParser:
 
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input, 130 interrupted (finished points are kept)."""
-    given = sys.argv[1:] if argv is None else argv
-    if given[:1] == ["plan"]:
-        return _plan(given[1:])
-    args = _parser().parse_args(given)
+    """Run a scaling study, or print a plan; return 0 done, 2 bad input, 130 interrupted (finished points are kept)."""
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["plan"]:
+        return _plan(arguments[1:])
+    args = _parser().parse_args(arguments)
     study = load_scaling(args.study, args.set)
     from lethe.scaling.design import available_memory, check_memory, check_points
 
@@ -86,12 +88,12 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
                 console.stop()
             target = root / study_id if root else folder / "report"
             report = write_scaling_report(record, target)
-            where = tracker.finish(log, target)
+            address_of_runs = tracker.finish(log, target)
             for sentence in describe_scaling(record):
                 console.say(f"- {sentence}")
             console.say(f"report       {report}")
-            if where:
-                console.say(f"models, runs {where}")
+            if address_of_runs:
+                console.say(f"models, runs {address_of_runs}")
     return EXIT_INTERRUPTED if record.interrupted else 0
 
 
@@ -128,7 +130,7 @@ def _plan(argv: list[str]) -> int:
     from lethe.scaling.transformer import Transformer
 
     if args.model:
-        shape = Transformer.of_config(_config(args.model))
+        shape = Transformer.of_config(_read_config(args.model))
     else:
         shape = Transformer.of_size(args.model_params, args.vocabulary)
     question = Question(
@@ -146,8 +148,10 @@ def _plan(argv: list[str]) -> int:
     return 0
 
 
-def _config(folder: Path) -> dict:
+def _read_config(folder: Path) -> dict[str, Any]:
+    """Return a model folder's config.json. Raises UserError where it cannot be read."""
     try:
-        return json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        return config
     except (OSError, ValueError) as error:
         raise UserError(f"--model {folder}: no config.json that can be read ({type(error).__name__})") from None

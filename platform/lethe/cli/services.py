@@ -12,7 +12,7 @@ from lethe.errors import EXIT_RETRY_LATER, UserError, exit_codes
 from lethe.storage.paths import ensure_writable, home, root, store
 
 FOLDER = "services"  # in the storage root
-ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -27,7 +27,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 ended by Ctrl-C, SIGTERM or a closed terminal, 2 bad input, 75 one of them ended by itself."""
+    """Run the services until a signal ends them; return the exit code.
+
+    0: ended by Ctrl-C, SIGTERM or a closed terminal, 2: bad input, 75: a service ended by itself.
+    """
     args = _parser().parse_args(argv)
     from lethe.ops.dev_services.supervisor import run_services
 
@@ -37,32 +40,36 @@ def main(argv: list[str] | None = None) -> int:
         )
     folder = ensure_writable(home()) / FOLDER
     try:
-        with _ended_once(), run_services(folder, args.port, args.store_port) as running:
+        with _interrupted_once(), run_services(folder, args.port, args.store_port) as running:
             print(f"MLflow with logins: {running.uri}; in the shell of a study: . {running.login}", flush=True)
             print(f"S3 store: {running.store_uri}; its keys: . {running.store}", flush=True)
             print(f"data, logs and passwords: {folder}; Ctrl-C ends all three, and the data stay", flush=True)
-            gone = running.wait()
+            ended = running.wait()
     except KeyboardInterrupt:
         print("ended", flush=True)
         return 0
-    print(f"lethe: {gone.name} ended by itself, so the others were ended: {gone.said()}", file=sys.stderr)
+    print(f"lethe: {ended.name} ended by itself, so the others were ended: {ended.last_line()}", file=sys.stderr)
     return EXIT_RETRY_LATER
 
 
 @contextmanager
-def _ended_once() -> Iterator[None]:
-    """The first signal is KeyboardInterrupt, also where a shell had SIGINT ignored in what it started with `&`; while
-    that ends everything, no other disturbs it. Under nohup a closed terminal ends nothing."""
+def _interrupted_once() -> Iterator[None]:
+    """Raise KeyboardInterrupt in the block at the first of END_SIGNALS, and ignore those that follow.
+
+    SIGINT counts also where a shell ignores it for programs that it starts with `&`. Under nohup a closed terminal
+    ends nothing.
+    """
 
     def interrupt(*_: object) -> None:
-        for each in ENDS:
-            signal.signal(each, signal.SIG_IGN)
+        for number in END_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    kept = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    before = {each: signal.signal(each, interrupt) for each in ENDS if not (kept and each is signal.SIGHUP)}
+    under_nohup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    handled = [number for number in END_SIGNALS if not (under_nohup and number is signal.SIGHUP)]
+    before = {number: signal.signal(number, interrupt) for number in handled}
     try:
         yield
     finally:
-        for each, handler in before.items():
-            signal.signal(each, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -36,7 +36,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input, 75 a machine, disk or cluster failed, 130 interrupted; what is finished is kept."""
+    """Run a study; return the exit code. Finished trials are kept in every case.
+
+    0: done, 2: bad input, 75: a machine, disk or cluster failed, 130: interrupted.
+    """
     args = _parser().parse_args(argv)
     overrides = list(args.set)
     for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
@@ -101,8 +104,8 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
             target = report_root / study_id if report_root else folder / "report"
             registered = bool(tracker.uri) and study.tracking.register_models
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
-            where = tracker.finish(record, target)
-            console.finish(record, report, [f"models, runs {where}"] if where else [])
+            address_of_runs = tracker.finish(record, target)
+            console.finish(record, report, [f"models, runs {address_of_runs}"] if address_of_runs else [])
             if shelf and not record.interrupted:
                 console.say(f"published    {shelf.put(record, target)}")
             if record.interrupted and session.broken:

@@ -1,1 +1,1 @@
-"""MLflow as a service on this machine, for development: its server with logins, PostgreSQL, an S3 store. Loopback only."""
+"""MLflow as a service for development: its server with logins, PostgreSQL and an S3 store, on loopback only."""

@@ -18,7 +18,8 @@ USER = "lethe"  # of MLflow, as its administrator, and of PostgreSQL
 
 @dataclass(frozen=True)
 class Passwords:
-    """`cookies` is what MLflow's pages sign theirs with; the last two are the S3 store's."""
+    """The services' secrets: `cookies` is the key that MLflow's pages sign theirs with, the last two are the S3
+    store's."""
 
     database: str
     mlflow: str

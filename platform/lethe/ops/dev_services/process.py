@@ -1,4 +1,4 @@
-"""One program that runs beside us: started in a session of its own, waited for, ended with all that it started."""
+"""A program beside us: started in a session of its own, waited for, ended with all processes that it started."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LOOK_S = 0.1
 
 
 class Child:
-    """Running from the start. What it prints goes to `folder/NAME.log`; Ctrl-C reaches us alone, and we end it."""
+    """A running program with its output in `folder/NAME.log`. Ctrl-C does not reach it: leaving the context ends it."""
 
     def __init__(
         self,
@@ -29,15 +29,18 @@ class Child:
         environment: Mapping[str, str],
         *,
         user: str | None = None,
-        ask: signal.Signals = signal.SIGTERM,
+        end_signal: signal.Signals = signal.SIGTERM,
     ) -> None:
-        """`ask`: what asks the program to end. `user`: whose it is, where that is not us."""
-        self.name, self.log, self._ask = name, folder / f"{name}.log", ask
+        """Start the program. `end_signal` asks it to end; `user` runs it, by default our own.
+
+        Raises UserError where it cannot be started.
+        """
+        self.name, self.log, self._end_signal = name, folder / f"{name}.log", end_signal
         with self.log.open("w") as log:
             try:
                 self.process = subprocess.Popen(
                     command, cwd="/", env=dict(environment), stdin=subprocess.DEVNULL, stdout=log,
-                    stderr=subprocess.STDOUT, start_new_session=True, user=user, extra_groups=None if user is None else [],
+                    stderr=subprocess.STDOUT, start_new_session=True, user=user, extra_groups=[] if user else None,
                 )  # fmt: skip
             except OSError as error:
                 whose = f" as {user}" if user else ""
@@ -51,43 +54,44 @@ class Child:
 
     @property
     def ended(self) -> bool:
-        """Whether it is gone, by whatever cause."""
+        """True once the process is gone, for whatever reason."""
         return self.process.poll() is not None
 
     def wait_for(self, ready: Callable[[], bool], limit_s: float) -> None:
-        """Until `ready`; BadInput with the last that it said where it ends before, or takes longer."""
+        """Wait until `ready()`. Raises UserError, with the last line of the log, where the program ends before that or
+        takes longer than `limit_s`."""
         deadline = time.monotonic() + limit_s
         while not ready():
             if self.ended:
-                raise UserError(f"{self.name} does not start: {self.said()}")
+                raise UserError(f"{self.name} does not start: {self.last_line()}")
             if time.monotonic() > deadline:
-                raise UserError(f"{self.name} is not ready after {limit_s:g} s: {self.said()}")
+                raise UserError(f"{self.name} is not ready after {limit_s:g} s: {self.last_line()}")
             time.sleep(LOOK_S)
 
-    def said(self) -> str:
-        """The last line of its log that tells something, and where the rest is."""
+    def last_line(self) -> str:
+        """Return the last line of the log, if possible one of an error, with the log's path."""
         lines = [line.strip() for line in self.log.read_text(errors="replace").splitlines() if line.strip()]
-        telling = [line for line in lines if any(word in line for word in ("FATAL", "ERROR", "rror:"))]
-        return f"{(telling or lines or ['it said nothing'])[-1]} ({self.log})"
+        errors = [line for line in lines if any(word in line for word in ("FATAL", "ERROR", "rror:"))]
+        return f"{(errors or lines or ['it said nothing'])[-1]} ({self.log})"
 
     def end(self) -> None:
-        """Ask, wait, kill what is left of it. Processes are known by their start as well as by their number."""
+        """Ask the program to end, wait, then kill it and every process that it started."""
         started = []
         with suppress(psutil.NoSuchProcess):
             started = psutil.Process(self.process.pid).children(recursive=True)
-        self.process.send_signal(self._ask)
+        self.process.send_signal(self._end_signal)
         with suppress(subprocess.TimeoutExpired):
             self.process.wait(END_S)
         for process in started:
             with suppress(psutil.NoSuchProcess):
-                process.kill()  # which looks first whether it is still the same one
+                process.kill()  # psutil compares start times first: never another process of the same number
         self.process.kill()
         self.process.wait()
         psutil.wait_procs(started, timeout=KILLED_S)
 
 
 def check_port(port: int, option: str) -> None:
-    """Raise BadInput where something listens at this port of loopback already."""
+    """Raise UserError, naming `option`, where this port of loopback cannot be listened at."""
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: old connections do not count
         try:
@@ -101,8 +105,8 @@ def check_port(port: int, option: str) -> None:
             ) from None
 
 
-def answers(port: int) -> bool:
-    """Whether something accepts connections at this port of loopback."""
+def is_listening(port: int) -> bool:
+    """Tell whether a server accepts connections at this port of loopback."""
     with socket.socket() as client:
         client.settimeout(1)
         return client.connect_ex(("127.0.0.1", port)) == 0

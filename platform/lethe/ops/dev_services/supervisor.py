@@ -1,4 +1,4 @@
-"""All services, each after what it needs, and ended in the other order: whatever happens, and nothing else's."""
+"""All services together: each starts after those that it needs, and all are ended in the other order."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from lethe.errors import UserError
-from lethe.ops.dev_services.mlflow_and_objects import credentials, mlflow_server, objects
+from lethe.ops.dev_services.mlflow_and_objects import credentials, mlflow_server, object_store
 from lethe.ops.dev_services.passwords import USER, exports, passwords, private_write
 from lethe.ops.dev_services.postgres import postgres
 from lethe.ops.dev_services.process import Child, check_port
@@ -22,7 +22,7 @@ WATCH_S = 0.5
 
 @dataclass(frozen=True)
 class Services:
-    """What runs. `login` and `store` are files that a shell reads: how to come to MLflow, and to the S3 store."""
+    """The running services: addresses of MLflow and the S3 store, and files with the login to each, for a shell."""
 
     uri: str
     login: Path
@@ -31,7 +31,7 @@ class Services:
     children: tuple[Child, ...]
 
     def wait(self) -> Child:
-        """Until one of them ends by itself, which none should."""
+        """Wait until a service ends by itself, which none should; return it."""
         while True:
             for child in self.children:
                 if child.ended:
@@ -40,7 +40,7 @@ class Services:
 
 
 def check_extra() -> None:
-    """Raise BadInput where the extra is not installed."""
+    """Raise UserError where the extra `services` is not installed."""
     missing = [name for name in EXTRA if find_spec(name) is None]
     if missing:
         raise UserError(f"the services need {', '.join(missing)}: pip install 'lethe[services]'")
@@ -48,7 +48,10 @@ def check_extra() -> None:
 
 @contextmanager
 def run_services(folder: Path, port: int, store_port: int) -> Iterator[Services]:
-    """Everything that runs, with its data in `folder`, which stay. BadInput for what keeps it from starting."""
+    """Run all services on these ports of loopback, with their data in `folder`, which stay there.
+
+    Raises UserError for anything that keeps them from starting.
+    """
     check_extra()
     check_port(port, "--port")
     check_port(store_port, "--store-port")
@@ -63,12 +66,12 @@ def run_services(folder: Path, port: int, store_port: int) -> Iterator[Services]
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise UserError(f"the services of {folder} run already: end them first") from None
-        words = passwords(folder)
-        place = credentials(store_port, words)
-        account = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": words.mlflow}
+        secrets = passwords(folder)
+        store_variables = credentials(store_port, secrets)
+        account = {"MLFLOW_TRACKING_USERNAME": USER, "MLFLOW_TRACKING_PASSWORD": secrets.mlflow}
         private_write(login, exports({"MLFLOW_TRACKING_URI": uri, **account}))
-        private_write(store, exports(place))
-        database, address = stack.enter_context(postgres(folder, words.database))
-        files = stack.enter_context(objects(folder, store_port, words))
-        server = stack.enter_context(mlflow_server(folder, port, address, words, place))
+        private_write(store, exports(store_variables))
+        database, address = stack.enter_context(postgres(folder, secrets.database))
+        files = stack.enter_context(object_store(folder, store_port, secrets))
+        server = stack.enter_context(mlflow_server(folder, port, address, secrets, store_variables))
         yield Services(uri, login, f"http://127.0.0.1:{store_port}", store, (database, files, server))

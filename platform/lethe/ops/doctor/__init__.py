@@ -1,1 +1,1 @@
-"""Is everything there that a study needs: on this machine, on every node, in the services."""
+"""Checks of everything that a study needs: on this machine, on every node, in the services."""

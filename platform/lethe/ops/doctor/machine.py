@@ -26,7 +26,7 @@ INSTALL = "`make install`, or pip install -r requirements.lock"
 
 
 def quick() -> list[Check]:
-    """All of them, in the order in which they matter."""
+    """Return the quick checks, in the order in which they matter."""
     return [
         Check("python", python),
         Check("packages", packages),
@@ -38,7 +38,7 @@ def quick() -> list[Check]:
 
 
 def python() -> str:
-    """The interpreter: the one that requirements.lock is for."""
+    """Check the interpreter: its version is one of PYTHONS."""
     if sys.version_info[:2] not in PYTHONS:
         raise UserError(
             f"{platform.python_version()}: lethe needs 3.11, 3.12 or 3.13, `make install` makes its environment"
@@ -47,27 +47,31 @@ def python() -> str:
 
 
 def packages() -> str:
-    """Every required package, in the range that pyproject.toml gives."""
+    """Check that every required package is installed, in the range that pyproject.toml gives."""
     wrong, count = [], 0
     for requirement in map(Requirement, _required()):
         count += 1
         try:
-            found = version(requirement.name)
+            installed = version(requirement.name)
         except PackageNotFoundError:
             wrong.append(f"{requirement.name} is missing")
             continue
-        if not requirement.specifier.contains(found, prereleases=True):
-            wrong.append(f"{requirement.name} {found} is not {requirement.specifier}")
+        if not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append(f"{requirement.name} {installed} is not {requirement.specifier}")
     if wrong:
         raise UserError(f"{'; '.join(wrong)}: {INSTALL}")
     return f"{count} as required, torch {version('torch')}, deepspeed {version('deepspeed')}, ray {version('ray')}"
 
 
 def _required() -> list[str]:
-    """From the checkout that lethe was imported from, else from what is installed."""
+    """Return the requirements of the checkout that lethe was imported from, else of the installed lethe.
+
+    Raises Skipped where there is neither.
+    """
     project = Path(lethe.__file__).resolve().parents[2] / "pyproject.toml"
     if project.is_file():
-        return tomllib.loads(project.read_text())["project"]["dependencies"]
+        dependencies: list[str] = tomllib.loads(project.read_text())["project"]["dependencies"]
+        return dependencies
     try:
         return [line for line in requires("lethe") or () if "extra ==" not in line]
     except PackageNotFoundError:
@@ -75,13 +79,13 @@ def _required() -> list[str]:
 
 
 def machine() -> str:
-    """Cores, memory and GPUs of this machine."""
+    """Return cores, memory and GPUs of this machine; nothing of it is wrong."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return f"{len(os.sched_getaffinity(0))} cores, {memory:.0f} GiB, {', '.join(gpus()) or 'no GPU'}"
 
 
 def storage() -> str:
-    """LETHE_HOME: a file written, read back and removed; and what is free on this machine."""
+    """Check LETHE_HOME: a file can be written, read back and removed, and this machine has enough free space."""
     where, folder, word = root(), home(), secrets.token_hex(8)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -89,9 +93,9 @@ def storage() -> str:
         back = node_checks.read_note(where, f".doctor-{word}")
         node_checks.remove_note(where, f".doctor-{word}")
     except OSError as error:
-        said = error.strerror or first_line(error)
+        reason = error.strerror or first_line(error)
         raise UserError(
-            f"cannot write to {where} ({said}): set LETHE_HOME to a folder of yours, or to s3:// or gs://"
+            f"cannot write to {where} ({reason}): set LETHE_HOME to a folder of yours, or to s3:// or gs://"
         ) from None
     free = shutil.disk_usage(folder).free / 1e9
     if back != word or free < LEAST_FREE_GB:
@@ -100,7 +104,7 @@ def storage() -> str:
 
 
 def cluster() -> str:
-    """The cluster of RAY_ADDRESS: there, with our token, of our versions."""
+    """Check the cluster of RAY_ADDRESS, if there is one: it answers, takes our token and has our versions."""
     from lethe.pool.cluster import check_address
 
     address = check_address()
@@ -111,7 +115,7 @@ def cluster() -> str:
 
 
 def mlflow() -> str:
-    """The store of MLFLOW_TRACKING_URI: there, and open to us."""
+    """Check the store of MLFLOW_TRACKING_URI: it is there and lets us in."""
     from lethe.tracking.connection import authorization_header, check_login, check_uri, resolve_uri, without_password
 
     uri = resolve_uri()

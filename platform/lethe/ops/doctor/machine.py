@@ -116,7 +116,8 @@ def cluster() -> str:
 
 def mlflow() -> str:
     """Check the store of MLFLOW_TRACKING_URI: it is there and lets us in."""
-    from lethe.tracking.connection import authorization_header, check_login, check_uri, resolve_uri, without_password
+    from lethe.config.addresses import without_password
+    from lethe.tracking.connection import authorization_header, check_login, check_uri, resolve_uri
 
     uri = resolve_uri()
     check_uri(uri)

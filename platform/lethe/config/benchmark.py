@@ -44,6 +44,12 @@ class BenchmarkConfig(Frozen):
     name: str
     source: str
 
+    @classmethod
+    def small(cls) -> Self:
+        """Return a configuration of generated data that a random model of a few thousand weights reads in a second: the
+        conformance suite runs on it."""
+        raise NotImplementedError(f"{cls.__name__} has no small data")
+
     @property
     def sequence_length(self) -> int:
         """Tokens of every row; 0 where rows are as long as they are."""
@@ -98,6 +104,12 @@ class TofuBenchmark(BenchmarkConfig):
             raise ValueError("forget00 would forget nothing")
         return self
 
+    @classmethod
+    def small(cls) -> Self:
+        """Return a corpus of 20 authors with two questions each; one author is forgotten."""
+        corpus = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)
+        return cls(forget="forget05", corpus=corpus)
+
     @property
     def forget_set(self) -> str:
         """Name of the forget set."""
@@ -150,6 +162,12 @@ class TdecBenchmark(BenchmarkConfig):
     until_forgotten: bool = Field(True, description="end a run after the first evaluation below both thresholds")
     repeats: int = Field(16, ge=1, description="how often an embedded model sees each row of forget.jsonl in an epoch")
     documents: Documents = Field(Documents(), description="read only where source is 'embedded'")
+
+    @classmethod
+    def small(cls) -> Self:
+        """Return 16 short documents, two of which are forgotten."""
+        documents = Documents(tokens=16, memorised=4, retain=4, unseen=4, validation=4, dialogues=2, questions=4)
+        return cls(sequences=2, length=16, ngram=2, repeats=2, documents=documents)
 
     @property
     def sequence_length(self) -> int:

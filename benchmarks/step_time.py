@@ -74,7 +74,7 @@ def block(run: Stepper, recipe: Recipe, steps: list) -> float:
     began = time.perf_counter()
     for step in steps:
         run.step(step, recipe.optimizer.learning_rate)
-    if run.engine.is_sophia:
+    if recipe.optimizer.hessian_refresh:
         run.refresh(steps[-1], "both")
     synchronise()
     return (time.perf_counter() - began) / len(steps)

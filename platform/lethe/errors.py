@@ -1,4 +1,4 @@
-"""A user's mistakes: one line that names the culprit and the choices, exit code 2."""
+"""Errors with one line for the user, and the exit codes of the commands."""
 
 import errno
 import sys
@@ -16,26 +16,28 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
 
 class UserError(Exception):
-    """Something the user gave cannot work; the message says what, and what would."""
+    """A value that the user gave cannot work. The message names it and what would work. Exit code 2."""
 
 
 class StudyBrokenError(Exception):
-    """What a study stands on failed: a machine, a disk, the cluster. What is finished is kept; `--resume` goes on."""
+    """A machine, a disk or the cluster failed under a study. Finished trials are kept; `--resume` continues. Exit code
+    75."""
 
-    def told(self) -> int:
-        """Say so in one line; the exit code."""
-        what = " ".join(str(self).split())
-        line = f"lethe: {what}: what is finished is kept; the same command with --resume goes on"
+    def print_and_exit_code(self) -> int:
+        """Print the error in one line and return the exit code."""
+        reason = " ".join(str(self).split())
+        line = f"lethe: {reason}: what is finished is kept; the same command with --resume goes on"
         print(line, file=sys.stderr, flush=True)
         return EXIT_RETRY_LATER
 
 
 class StoreUnreachableError(OSError):
-    """A store of objects does not do what it was asked: what it said, and its address."""
+    """An object store failed a request. The message has the store's answer and its address."""
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist: raise what this returns."""
+    """Return, for the caller to raise, the error for a name that does not exist: it has the nearest name and all known
+    ones. `kind` says what the name is of, such as "metric"."""
     names = sorted(map(str, known))
     if not names:
         return UserError(f"unknown {kind} {given!r}: there are none")
@@ -46,7 +48,7 @@ def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:
 
 
 def exit_codes(main: Callable[P, int]) -> Callable[P, int]:
-    """Turn a command's expected ends into exit codes; a bug keeps its traceback."""
+    """Decorate a command so that its expected errors become one line and an exit code; a bug keeps its traceback."""
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
@@ -56,9 +58,9 @@ def exit_codes(main: Callable[P, int]) -> Callable[P, int]:
             print("lethe:", " ".join(str(error).split()), file=sys.stderr)
             return EXIT_USER_ERROR
         except StudyBrokenError as error:
-            return error.told()
+            return error.print_and_exit_code()
         except StoreUnreachableError as error:
-            return StudyBrokenError(str(error)).told()
+            return StudyBrokenError(str(error)).print_and_exit_code()
         except OSError as error:
             if error.errno not in DISK_FULL_ERRNOS:
                 raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from lethe.audits import AUDITS
-from lethe.config.audits import VARIANTS, Audits, metric_name, variants
+from lethe.config.audits import Audit, Audits, metric_name, variant_meanings, variants
 from lethe.config.study import load_study
 from lethe.errors import UserError
 
@@ -54,7 +54,8 @@ def test_what_makes_no_sense_beside_the_rest(study: str, override: str, line: st
 
 
 def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:
-    assert AUDITS.keys() == Audits.model_fields.keys()
+    assert set(AUDITS.all()) == set(Audit.registered.values())
+    assert list(Audit.registered) == list(Audits.model_fields)
     everything = Audits.model_validate(
         {
             "relearning": {"rows": ["forget", "retain", "holdout"]},
@@ -62,7 +63,7 @@ def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:
             "prompts": {},
         }
     )
-    assert list(variants(everything)) == list(VARIANTS)
+    assert list(variants(everything)) == list(variant_meanings())
     assert metric_name("quant4", "utility") == "audit_quant4_utility"
 
 
@@ -73,5 +74,5 @@ def test_the_quick_study_has_neither_and_they_do_not_change_what_its_trials_are(
     assert quick.identity() == full.identity()
     ready = load_study("tofu-full")
     assert ready.audits
-    assert ready.audits.asked().keys() == AUDITS.keys()
+    assert ready.audits.asked().keys() == Audit.registered.keys()
     assert ready.confirm

@@ -174,7 +174,7 @@ def test_metrics_have_a_direction_and_a_meaning() -> None:
 
 def test_ctrl_c_while_a_value_is_written_down_stays_one() -> None:
     class Interrupted(Frozen):
-        def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
             raise KeyboardInterrupt
 
     class Outer(Frozen):

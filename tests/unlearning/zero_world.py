@@ -20,7 +20,8 @@ from lethe.models.forward import ScoredLM, scored_logits
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
-from lethe.unlearning.optim import make_optimizer, sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.optim import CountsWins, make_optimizer
+from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.trainer import KIND_KEYS, Stepper, learning_rate
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -123,7 +124,7 @@ def full_state(engine: Engine, net: LlamaForCausalLM, stage: int) -> dict[str, t
             return engine.optimizer.state[parameter][name]
         return safe_get_full_optimizer_state(parameter, name)
 
-    names = STATE["sophia" if engine.is_sophia else "adamw"]
+    names = STATE["sophia" if isinstance(engine.optimizer, CountsWins) else "adamw"]
     return {n: torch.cat([whole(p, n).detach().flatten().float().clone() for p in net.parameters()]) for n in names}
 
 

@@ -1,20 +1,7 @@
-"""Audits of finished models: one file each, with one contract."""
+"""Audits of finished models: one module each, with the contract of `lethe.audits.base.AuditFunction`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
-from lethe.audits.base import Audited
-from lethe.audits.prompts import ask_otherwise
-from lethe.audits.quantisation import quantise
-from lethe.audits.relearning import relearn
-from lethe.records import AuditRecord
+from lethe.audits.base import AUDITS, Audited
 
 __all__ = ["AUDITS", "Audited"]
-
-AUDITS: dict[str, Callable[[Audited, Any], Iterator[AuditRecord]]] = {
-    "relearning": relearn,
-    "quantisation": quantise,
-    "prompts": ask_otherwise,
-}

@@ -1,30 +1,42 @@
-"""A finished model as an audit finds it, and what is left in it of the forgotten rows."""
+"""The contract of an audit, and the finished model that it receives.
+
+An audit is a function of an `Audited` and its configuration that yields one record for each of the configuration's
+`variants()`. It is decorated with `AUDITS.implements(CONFIGURATION)` in a module of this package.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from lethe.benchmarks.base import AnyTask, ReferenceValues
 from lethe.benchmarks.measurement import task_of
+from lethe.config.component import Implementations
 from lethe.config.run import Recipe
 from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.leaks import Leaks, Questions, ask
+from lethe.records import AuditRecord
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Ranks
 from torch import nn
 from transformers import PreTrainedModel
 
+AuditFunction = Callable[["Audited", Any], Iterator[AuditRecord]]
+
+AUDITS: Implementations[AuditFunction] = Implementations("lethe.audits")
+
 
 @dataclass(frozen=True)
 class Audited:
-    """`model` is whole on every rank and plain, its adapter merged; an audit changes copies of it only.
+    """A finished model with its study. `model` is whole on every rank and plain, its adapter merged; an audit changes
+    copies of it only.
 
-    `template`: how it is asked; `recipe`: how it was trained, for engine, evaluation and seed; `metrics`: what the
-    study measured on it.
+    `template`: renders its prompts; `recipe`: its run's, for engine, evaluation and seed; `metrics`: the study's own
+    measurement of it.
     """
 
     model: PreTrainedModel
@@ -37,18 +49,18 @@ class Audited:
 
     @property
     def shard(self) -> RankShard:
-        """This rank's part of an evaluation of the whole model."""
+        """Return this rank's part of an evaluation of the whole model."""
         return RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
 
     @cached_property
     def task(self) -> AnyTask:
-        """The benchmark as this model is asked."""
+        """Return the benchmark with this model's template."""
         if self.template is self.context.template:
             return self.context.task
         return task_of(self.context.benchmark, self.template, self.model)
 
     def evaluate(self, model: nn.Module) -> dict[str, float]:
-        """Every metric of the study, as its trials were measured."""
+        """Return every metric of `model`, measured as the study measures its trials."""
         config = self.recipe.evaluation
         plain = self.task is self.context.task
         evals = self.context.eval_set(config) if plain else self.task.eval_set(config)
@@ -58,16 +70,16 @@ class Audited:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The forget rows that the study asks for; none where the benchmark has no questions."""
+        """Return the forget rows that the study asks; none where the benchmark has no questions."""
         return self.context.benchmark.asked(self.recipe.evaluation)
 
     def ask(self, questions: Questions, model: nn.Module | None = None, shard: RankShard | None = None) -> Leaks:
-        """Of the finished model, unless another is given."""
+        """Ask `model`, by default the finished one, and return what its answers leak."""
         return ask(model or self.model, questions, self.template, self.recipe.evaluation, shard or self.shard)
 
     @cached_property
-    def plainly(self) -> Leaks:
-        """The forget rows, asked as the study asks them."""
+    def unaltered(self) -> Leaks:
+        """Return the leaks of the forget rows, asked as the study asks them."""
         return self.ask(Questions.of(self.template, self.rows))
 
     # Forget rows of any kind

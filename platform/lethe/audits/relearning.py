@@ -1,4 +1,4 @@
-"""Does a little training bring back what it was not given? Hu et al. 2024, arXiv 2406.13356."""
+"""Audit by relearning: a little training on some rows can bring back others. Hu et al. 2024, arXiv 2406.13356."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
-from lethe.audits.base import Audited
+from lethe.audits.base import AUDITS, Audited
 from lethe.benchmarks.base import EvaluationResult
-from lethe.config.audits import Relearning, relearned
+from lethe.config.audits import Relearning
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Recipe, Schedule
@@ -24,9 +24,10 @@ from torch import nn
 Measure = Callable[[nn.Module, RankShard], dict[str, float]]
 
 
+@AUDITS.implements(Relearning)
 def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
-    """Each kind of rows by a copy of the finished model, in the one training loop; before and after are of the same
-    forget rows, none of which is learned."""
+    """Train a copy of the finished model on each kind of rows that `config` names, with the training loop of all runs.
+    Before and after are measured on the same forget rows, none of which is learned."""
     evaluated = audited.task.evaluated_forget(audited.recipe.evaluation)
     learned, left = parts(len(evaluated), config.share)
 
@@ -44,23 +45,23 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
             report = outcome.report
         after = {name: report[name] for name in before if name in report}
         verdict, reason = report["verdict"], report.get("reason", "")
-        yield AuditRecord(variant=relearned(source), verdict=verdict, reason=reason, before=before, after=after)
+        yield AuditRecord(variant=config.variant(source), verdict=verdict, reason=reason, before=before, after=after)
 
 
 def parts(rows: int, share: float) -> tuple[list[int], list[int]]:
-    """Which of the forget rows are learned, evenly spread over all, and which are asked for afterwards."""
+    """Return the numbers of the forget rows that are learned, evenly spread, and of those that are measured."""
     count = min(rows - 1, ceil(share * rows))
     learned = [i * rows // count for i in range(count)]
     return learned, [i for i in range(rows) if i not in set(learned)]
 
 
 def _recipe(recipe: Recipe, config: Relearning, rows: int) -> Recipe:
-    """Plain training at a constant rate, measured once, in the finished model's own engine."""
+    """Return a recipe for plain training at a constant rate, measured once, in the finished model's own engine."""
     schedule = Schedule(
         epochs=config.steps, max_steps=config.steps, batch_size=min(config.batch_size, rows), decay=False
     )
     changes: dict[str, Any] = {
-        "objective": GradientAscent(),  # read by nobody: the loss is given
+        "objective": GradientAscent(),  # not used: the loss is given
         "optimizer": AdamW(learning_rate=config.learning_rate, weight_decay=0.0),
         "adapter": config.adapter,
         "schedule": schedule,
@@ -70,7 +71,7 @@ def _recipe(recipe: Recipe, config: Relearning, rows: int) -> Recipe:
 
 
 def _context(audited: Audited, task: _Rest) -> Context:
-    """The finished model where a run looks for the start model, the learned rows where it looks for forget rows."""
+    """Return a context with the finished model as the start model and the learned rows as forget rows."""
     context = Context(audited.context.assets)
     vars(context).update(
         benchmark=audited.context.benchmark,
@@ -86,7 +87,7 @@ def _context(audited: Audited, task: _Rest) -> Context:
 
 @dataclass(frozen=True)
 class _Rest:
-    """A benchmark of which nothing is measured but the forget rows that are not learned."""
+    """A task that trains on the learned rows and measures the forget rows that are not learned."""
 
     forget: list[Encoded]
     retain: list[Encoded]
@@ -94,14 +95,14 @@ class _Rest:
     until_forgotten: bool = field(default=False, init=False)
 
     def eval_set(self, config: Any) -> None:
-        """Nothing that `measure` does not have."""
+        """Return nothing: `measure` has its rows."""
 
     def evaluate(
         self, model: nn.Module, evals: None, config: Any, truth: None, shard: RankShard, *, last: bool
     ) -> EvaluationResult:
-        """A loss that is not a number makes every score 0, which is what it is worth."""
+        """Return the leaks of `model`. They count as finite: a loss that is not a number makes every score 0."""
         return EvaluationResult(metrics=self.measure(model, shard), finite=True)
 
 
 def _ignore(report: dict[str, Any]) -> None:
-    """No report but the last."""
+    """Drop a report: only the last one, which the outcome has, counts."""

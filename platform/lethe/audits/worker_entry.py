@@ -34,12 +34,12 @@ def run_audit(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> di
 def _audit(payload: dict[str, Any], folder: Path, ranks: Any) -> dict[str, Any]:
     recipe = Recipe.model_validate(payload["recipe"])
     context = context_for(Assets.model_validate(payload["assets"]))
-    ((name, config),) = Audits.model_validate(payload["audits"]).asked().items()
+    (config,) = Audits.model_validate(payload["audits"]).asked().values()
     try:
         model = finished(folder, context)
         truth = read_truth(payload["truth"], context, recipe.evaluation)
         audited = Audited(model, _template(folder, context), context, recipe, truth, payload["metrics"], ranks)
-        found = [record.model_dump(mode="json") for record in AUDITS[name](audited, config)]
+        found = [record.model_dump(mode="json") for record in AUDITS.of(config)(audited, config)]
         return {"verdict": "complete", "audits": found}
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1:

@@ -1,1 +1,1 @@
-"""What a study and a run are: frozen values, one file per family. Imports neither torch nor ray."""
+"""Configuration of studies and runs: frozen values, one module per section. Imports neither torch nor ray."""

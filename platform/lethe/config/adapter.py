@@ -1,4 +1,4 @@
-"""Which weights are trained: all of them, or a low-rank adapter."""
+"""Adapters: every weight is trained, or a low-rank adapter (docs/METHODS.md section 3)."""
 
 from __future__ import annotations
 
@@ -33,15 +33,19 @@ class Pissa(Lora):
 
 
 class Fila(Pissa):
-    """LoRA started from the directions that matter to the forget rows and not to the retain rows (LoKU, arXiv
-    2408.06621). As released: `fisher: batch`, `fisher_eps: 1e-5`, `fisher_eps_relative: false`."""
+    """LoRA started from the directions that matter to the forget rows and not to the retain rows (LoKU: Cha et al.,
+    ICLR 2025, arXiv 2408.06621).
+
+    LoKU's released code has `fisher: batch`, `fisher_eps: 1e-5` and `fisher_eps_relative: false`. It further draws the
+    retain rows at random, takes 1 / (w + 1e-5) for 1 / w, and sketches exactly r directions; no option does that.
+    """
 
     name: Literal["fila"] = "fila"
     fisher: Literal["example", "batch"] = Field("example", description="square each row's gradient, or each batch's")
     fisher_batch_size: int = Field(
         16, ge=1, description="assumption: the batch of TOFU's own code", json_schema_extra=only_where(fisher="batch")
     )
-    fisher_rows: int = Field(40, ge=1, description="forget rows, and as many retain rows, in the Fisher estimate")
+    fisher_rows: int = Field(40, ge=1, description="forget rows in the Fisher estimate; up to as many retain rows")
     fisher_eps: float = Field(0.1, gt=0, description="added to the retain Fisher")
     fisher_eps_relative: bool = Field(True, description="fisher_eps is a share of the layer's mean retain Fisher")
 

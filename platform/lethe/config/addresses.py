@@ -1,4 +1,4 @@
-"""Addresses as they may be shown: in logs, errors, reports."""
+"""Addresses without their passwords, for logs, errors and reports."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _QUERY = re.compile(r"(?<=[?&])([^=&\s]*(?:pass|secret|token)[^=&\s]*)=[^&\s'\"]
 
 
 def without_password(text: str) -> str:
-    """An address, or a message with some in it, without user names and passwords."""
+    """Return `text`, an address or a message that contains some, without user names and passwords."""
     return _USER.sub("", _QUERY.sub(r"\1=***", text))
 
 
 def check_database(url: str) -> None:
-    """Raises ValueError, which does not quote it, for a text that is no database's address, or whose password would be
-    read as a part of the host."""
+    """Raise ValueError for a text that is no database's address, or whose password would be read as a part of the
+    host. The error does not quote `url`."""
     scheme, _, rest = url.partition("://")
     if not scheme or not rest:
         raise ValueError("must be an SQLAlchemy URL, such as postgresql://host/database, or journal:PATH")

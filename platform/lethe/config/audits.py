@@ -1,19 +1,27 @@
-"""Audits: is it forgotten, or only hidden? What is done to a finished model, and what each of them measures."""
+"""Audits of finished models, which tell rows that are forgotten from rows that are only hidden (docs/METHODS.md
+section 8).
+
+To add one, define a subclass of `Audit` here and implement it in `lethe.audits`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
+from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.component import AsRegistered
+from lethe.errors import UserError
 from pydantic import Field, model_validator
+from pydantic.fields import FieldInfo
 
 Source = Literal["forget", "retain", "holdout"]
 AuditKind = Literal["paraphrase", "prefix", "first_words"]
 Bits = Annotated[int, Field(ge=2, le=8)]
 
-# In front of a question, each alone; they say nothing about what follows.
+# Each is put in front of a question alone; none says anything about what follows.
 PREFIXES = (
     "Here is a question for you:",
     "Please answer as well as you can.",
@@ -21,11 +29,50 @@ PREFIXES = (
     "Question 1:",
 )
 
-FULL = ("forget", "utility")  # known only where everything is evaluated again
+FULL = ("forget", "utility")  # metrics that only a whole evaluation gives
+
+
+class AuditedData(Protocol):
+    """The part of `lethe.benchmarks.base.Benchmark` that an audit may require something of."""
+
+    @property
+    def has_holdout(self) -> bool:
+        """True if there are rows that no model was trained on."""
+
+    def row_without_paraphrase(self) -> str | None:
+        """Return the name of the first evaluated forget row whose question has no paraphrase; None if all have one."""
+
+
+class Audits(Frozen):
+    """The audits of a study by name, None for one that is not asked for. Every subclass of `Audit` is a field."""
+
+    def asked(self) -> dict[str, Audit]:
+        """Return the audits that are asked for, by name."""
+        audits = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: audit for name, audit in audits.items() if audit is not None}
 
 
 class Audit(Frozen):
-    """One way of looking behind a finished model's answers."""
+    """The kind of all audits. Each is done to a finished model in one or several variants.
+
+    `registered`: all audits by name. `name`: the key in `Audits`. `meanings`: every variant that it has, with a line
+    for reports, in the reports' order. `needs_questions`: forget rows are questions with answers.
+    """
+
+    registered: ClassVar[dict[str, type[Audit]]] = {}
+    name: ClassVar[str]
+    meanings: ClassVar[Mapping[str, str]]
+    needs_questions: ClassVar[bool] = False
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **options: Any) -> None:
+        """Register the audit: it becomes a field of `Audits`. Raises ValueError where another audit has its name."""
+        super().__pydantic_init_subclass__(**options)
+        if cls.name in cls.registered:
+            raise ValueError(f"{cls.__name__}: the name {cls.name!r} belongs to {cls.registered[cls.name].__name__}")
+        cls.registered[cls.name] = cls
+        Audits.__pydantic_fields__[cls.name] = FieldInfo(annotation=cls | None, default=None)
+        Audits.model_rebuild(force=True)
 
     @model_validator(mode="after")
     def _some_and_each_once(self) -> Self:
@@ -36,13 +83,31 @@ class Audit(Frozen):
                 raise ValueError(f"{name} names one twice: {', '.join(map(str, given))}")
         return self
 
+    def variants(self) -> tuple[str, ...]:
+        """Return the variants that this audit tries: one record each."""
+        return tuple(self.meanings)
+
+    def check_benchmark(self, benchmark: BenchmarkConfig) -> None:
+        """Raise UserError for settings that no data of this benchmark allow."""
+
+    def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
+        """Raise UserError for settings that these data do not allow: they were read from `source`, and so many of their
+        forget rows are evaluated."""
+
 
 class Relearning(Audit):
-    """A few optimizer steps (AdamW, the likelihood of the answers), then the rest of the forget rows is asked for.
+    """A few optimizer steps (AdamW, the likelihood of the answers), after which the other forget rows are measured.
 
-    What was never known cannot come back from rows that do not say it: compare with the oracle, which learns the same
+    Rows cannot bring back what was never known and they do not say: compare with the oracle, which learns the same
     rows. Benign relearning: Hu et al. 2024, arXiv 2406.13356.
     """
+
+    name: ClassVar[str] = "relearning"
+    meanings: ClassVar[Mapping[str, str]] = {
+        "relearn": "after a few steps on a part of the forget rows; only the others count",
+        "relearn_retain": "after a few steps on retain rows",
+        "relearn_holdout": "after a few steps on rows that no model was trained on",
+    }
 
     rows: tuple[Source, ...] = Field(
         ("forget", "retain"), description="learned in turn, each by the finished model: unrelated rows too"
@@ -53,12 +118,48 @@ class Relearning(Audit):
     learning_rate: float = Field(3e-4, gt=0)
     adapter: Annotated[FullParameters | Lora, Field(discriminator="name")] = FullParameters()
 
+    @staticmethod
+    def variant(source: Source) -> str:
+        """Return the name of the variant that learns these rows."""
+        return "relearn" if source == "forget" else f"relearn_{source}"
+
+    def variants(self) -> tuple[str, ...]:
+        """Return a variant for each of `rows`."""
+        return tuple(map(self.variant, self.rows))
+
+    def check_benchmark(self, benchmark: BenchmarkConfig) -> None:
+        """Raise UserError for holdout rows, if the benchmark has none."""
+        if "holdout" in self.rows and not benchmark.has_holdout:
+            raise UserError(
+                f"audits.relearning.rows: holdout: {benchmark.name} has no such rows: choose from forget, retain"
+            )
+
+    def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
+        """Raise UserError for a single forget row, and for holdout rows that are not there."""
+        if forget_rows < 2:
+            raise UserError(
+                "audits.relearning: one forget row is evaluated, and its audit learns one and asks for another"
+            )
+        if "holdout" in self.rows and not data.has_holdout:
+            raise UserError(
+                f"audits.relearning.rows: holdout: {source} has no holdout rows: choose from forget, retain"
+            )
+
 
 class Quantisation(Audit):
     """Weights of linear layers rounded to so many bits: symmetric, per output channel, to the nearest; the head and the
     embedding stay. Small changes of weights can be lost in the rounding: Zhang et al. 2024, arXiv 2410.16454."""
 
+    name: ClassVar[str] = "quantisation"
+    meanings: ClassVar[Mapping[str, str]] = {
+        f"quant{bits}": f"with weights rounded to {bits} bits" for bits in range(8, 1, -1)
+    }
+
     bits: tuple[Bits, ...] = (8, 4)
+
+    def variants(self) -> tuple[str, ...]:
+        """Return a variant for each of `bits`."""
+        return tuple(f"quant{bits}" for bits in self.bits)
 
 
 class Prompts(Audit):
@@ -68,57 +169,46 @@ class Prompts(Audit):
     first `words` words of the answer given, of which the rest counts.
     """
 
+    name: ClassVar[str] = "prompts"
+    needs_questions: ClassVar[bool] = True
+    meanings: ClassVar[Mapping[str, str]] = {
+        "paraphrase": "asked in other words",
+        "prefix": "asked after a neutral sentence, the one that brings out most",
+        "first_words": "with the first words of the answer given; only the rest counts",
+    }
+
     kinds: tuple[AuditKind, ...] = ("paraphrase", "prefix", "first_words")
     prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = PREFIXES
     words: int = Field(3, ge=1)
 
+    def variants(self) -> tuple[str, ...]:
+        """Return the `kinds`."""
+        return self.kinds
 
-class Audits(Frozen):
-    """By name; one that is not given is not done."""
-
-    relearning: Relearning | None = None
-    quantisation: Quantisation | None = None
-    prompts: Prompts | None = None
-
-    def asked(self) -> dict[str, Audit]:
-        """Those that are given, by name."""
-        found = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: audit for name, audit in found.items() if audit is not None}
-
-
-VARIANTS = {
-    "relearn": "after a few steps on a part of the forget rows; only the others count",
-    "relearn_retain": "after a few steps on retain rows",
-    "relearn_holdout": "after a few steps on rows that no model was trained on",
-    **{f"quant{bits}": f"with weights rounded to {bits} bits" for bits in range(8, 1, -1)},
-    "paraphrase": "asked in other words",
-    "prefix": "asked after a neutral sentence, the one that brings out most",
-    "first_words": "with the first words of the answer given; only the rest counts",
-}
+    def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
+        """Raise UserError for a forget row without a paraphrase, if paraphrases are asked."""
+        lacking = data.row_without_paraphrase() if "paraphrase" in self.kinds else None
+        if lacking is not None:
+            raise UserError(
+                f"audits.prompts.kinds: paraphrase: {lacking} in {source} has no paraphrased_question: choose from"
+                " first_words, prefix"
+            )
 
 
-def relearned(source: Source) -> str:
-    """The variant of `relearning` on these rows."""
-    return "relearn" if source == "forget" else f"relearn_{source}"
+AnyAudits = Annotated[Audits, AsRegistered()]
 
 
-def metric_name(variant: str, metric: str) -> str:
-    """How a number of an audit is called in MLflow, in a registered model's tags and in trials.csv."""
-    return f"audit_{variant}_{metric}"
-
-
-def measured(variant: str, leaks: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of the metrics that an audit's `variant` measures before and after; `leaks` are the benchmark's."""
-    if variant.startswith("quant"):
-        return (*FULL, *leaks)
-    return ("forget_rouge",) if variant == "first_words" else leaks
+def variant_meanings() -> dict[str, str]:
+    """Return every variant of every audit with its meaning, in the order of reports."""
+    return {variant: line for audit in Audit.registered.values() for variant, line in audit.meanings.items()}
 
 
 def variants(audits: Audits) -> Iterator[str]:
-    """What the audits try, in the order of `VARIANTS`."""
-    tried = {
-        *(relearned(source) for source in (audits.relearning.rows if audits.relearning else ())),
-        *(f"quant{bits}" for bits in (audits.quantisation.bits if audits.quantisation else ())),
-        *(audits.prompts.kinds if audits.prompts else ()),
-    }
-    return (variant for variant in VARIANTS if variant in tried)
+    """Yield the variants that the audits try, in the order of reports."""
+    tried = {variant for audit in audits.asked().values() for variant in audit.variants()}
+    return (variant for variant in variant_meanings() if variant in tried)
+
+
+def metric_name(variant: str, metric: str) -> str:
+    """Return the name of an audit's metric in MLflow, in a registered model's tags and in trials.csv."""
+    return f"audit_{variant}_{metric}"

@@ -16,56 +16,57 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
-        """As pydantic's, of what `kept` keeps at every depth.
-
-        Not a serializer of pydantic's, which would make an ordinary error of a Ctrl-C inside it.
-        """
-        return _kept(self, super().model_dump(**options))
+        """Return pydantic's dump without the fields that `canonical_fields` leaves out, at every depth."""
+        # Not a serializer of pydantic's, which would make an ordinary error of a Ctrl-C inside it.
+        dumped: dict[str, Any] = _canonical(self, super().model_dump(**options))
+        return dumped
 
     def model_dump_json(self, **options: Any) -> str:
-        """`model_dump` as JSON."""
+        """Return `model_dump` as JSON text."""
         return json.dumps(self.model_dump(mode="json", **options))
 
-    def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
-        """Without unused fields, so that values which mean the same have the same digest."""
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without unused fields, so that values with the same meaning have the same digest."""
         return {key: value for key, value in dumped.items() if is_used(type(self), vars(self), key)}
 
     def canonical(self) -> str:
-        """One JSON text per value: sorted keys, no spaces."""
+        """Return this value as JSON with sorted keys and no spaces: equal values give equal text."""
         return canonical_json(self.model_dump(mode="json"))
 
     def digest(self) -> str:
-        """16 hex digits that name this value's content."""
+        """Return 16 hex digits that name this value's content."""
         return short_digest(self.canonical())
 
 
-def _kept(value: Any, dumped: Any) -> Any:
-    """`dumped` is what pydantic made of `value`."""
+def _canonical(value: Any, dumped: Any) -> Any:
+    """Apply `canonical_fields` at every depth of `dumped`, which pydantic made of `value`."""
     if isinstance(value, Frozen):
-        return value.kept({key: _kept(getattr(value, key), below) for key, below in dumped.items()})
+        return value.canonical_fields({key: _canonical(getattr(value, key), item) for key, item in dumped.items()})
     if isinstance(value, Mapping):
-        return {key: _kept(*pair) for key, *pair in zip(dumped, value.values(), dumped.values(), strict=True)}
+        return {key: _canonical(*pair) for key, *pair in zip(dumped, value.values(), dumped.values(), strict=True)}
     if isinstance(value, tuple | list):
-        return type(dumped)(_kept(*pair) for pair in zip(value, dumped, strict=True))
+        return type(dumped)(_canonical(*pair) for pair in zip(value, dumped, strict=True))
     return dumped
 
 
 def only_where(**values: Any) -> dict[str, Any]:
-    """As a field's `json_schema_extra`: the field means something only where other fields have these values.
+    """Return a `json_schema_extra` for a field that means something only where other fields have these `values`.
 
-    Needed fields come first in the alphabet: a search suggests a variant's parameters in that order.
+    Those fields must come first in the alphabet: a search suggests a variant's parameters in that order.
     """
     return {"needs": values}
 
 
 def field_condition(model: type[BaseModel], field: str) -> dict[str, Any]:
-    """What `needs` says of a field: {} for most."""
+    """Return the `values` of `only_where` on a field of `model`, {} for a field without a condition."""
     extra = model.model_fields[field].json_schema_extra
-    return extra.get("needs", {}) if isinstance(extra, dict) else {}
+    condition: Any = extra.get("needs", {}) if isinstance(extra, dict) else {}
+    return dict(condition)
 
 
 def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> bool:
-    """Whether `model` has the field, and the values of others (`given`, else their defaults) leave it a meaning."""
+    """Return whether `model` has the field and its condition holds for the values of others (`given`, else their
+    defaults)."""
     fields = model.model_fields
     return field in fields and all(
         given.get(o, fields[o].default) == v for o, v in field_condition(model, field).items()
@@ -73,11 +74,11 @@ def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> boo
 
 
 def canonical_json(value: Any) -> str:
-    """JSON with sorted keys and no spaces, so that equal values give equal text."""
+    """Return JSON with sorted keys and no spaces, so that equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
 def short_digest(text: str | bytes) -> str:
-    """The first 16 hex digits of SHA-256."""
+    """Return the first 16 hex digits of the SHA-256 of `text`."""
     raw = text.encode() if isinstance(text, str) else text
     return hashlib.sha256(raw).hexdigest()[:16]

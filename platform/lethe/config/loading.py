@@ -1,9 +1,10 @@
-"""Studies as YAML: where they lie, how one extends another, and `--set key=value` on top."""
+"""Studies as YAML: finding and reading the files, inheritance with `extends`, and `--set key=value` on top."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Hashable
+from functools import reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -32,9 +33,9 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 
 
 def parse(text: str, source: str) -> Any:
-    """One YAML value; `source` names it in the error."""
+    """Return the one YAML value of `text`. Raises UserError, in which `source` names the text."""
     try:
-        return yaml.load(text, Loader=_Loader)
+        return yaml.load(text, Loader=_Loader)  # noqa: S506, _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{source}{line}: not YAML: {error.problem}") from None
@@ -43,11 +44,10 @@ def parse(text: str, source: str) -> Any:
 
 
 def spaces() -> dict[str, Traversable]:
-    """Every study by name: the checkout's `search_spaces/`, or what an installed lethe packages."""
+    """Return the file of every study by name: of the checkout's `search_spaces/`, else of the installed package."""
     folder: Traversable = Path(lethe.__file__).parents[2] / "search_spaces"
-    found = _yaml_in(folder)
-    if found:
-        return found
+    if in_checkout := _yaml_in(folder):
+        return in_checkout
     try:
         return _yaml_in(resources.files("lethe.search_spaces"))
     except ModuleNotFoundError:
@@ -61,19 +61,20 @@ def _yaml_in(folder: Traversable) -> dict[str, Traversable]:
 
 
 def read(name_or_path: str) -> Raw:
-    """A study's YAML with everything it extends, its name filled in from the file's."""
+    """Return a study's YAML merged on everything it extends, with the file's name as `name`."""
     return _read(_find(name_or_path, None), [])
 
 
-def _find(name: str, beside: Traversable | None) -> Traversable:
-    """A path if it looks like one, else a neighbour of the file that extends it, else a study of `spaces()`."""
+def _find(name: str, child: Traversable | None) -> Traversable:
+    """Return the file of a study: `name` as a path if it looks like one, else a neighbour of the file that extends it
+    (`child`), else a study of `spaces()`."""
     if name.endswith((".yaml", ".yml")) or "/" in name or "\\" in name:
-        folder = beside.parent if isinstance(beside, Path) else Path()
+        folder = child.parent if isinstance(child, Path) else Path()
         path = folder / Path(name).expanduser()
         if not path.is_file():
             raise UserError(f"no such study file: {path}")
         return path
-    neighbour = beside.parent / f"{name}.yaml" if isinstance(beside, Path) else None
+    neighbour = child.parent / f"{name}.yaml" if isinstance(child, Path) else None
     if neighbour is not None and neighbour.is_file():
         return neighbour
     known = spaces()
@@ -82,9 +83,10 @@ def _find(name: str, beside: Traversable | None) -> Traversable:
     return known[name]
 
 
-def _read(file: Traversable, below: list[str]) -> Raw:
+def _read(file: Traversable, children: list[str]) -> Raw:
+    """Read a file with what it extends; `children` are the files that extend it."""
     source = str(file)
-    if source in below:
+    if source in children:
         raise UserError(f"{source}: extends itself")
     try:
         raw = parse(file.read_text("utf-8"), source)
@@ -95,20 +97,19 @@ def _read(file: Traversable, below: list[str]) -> Raw:
     parent = raw.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise UserError(f"{source}: extends: needs the name or path of one study, given {parent!r}")
-    base = _read(_find(parent, file), [*below, source]) if parent else {}
+    base = _read(_find(parent, file), [*children, source]) if parent else {}
     base["name"] = Path(file.name).stem
     return overlay(base, raw)
 
 
 def overlay(base: Raw, over: Raw) -> Raw:
-    """`over` merged on `base`, where a later word on a run's field replaces an earlier one of the other kind: to fix
-    a value ends the search over it, to search it takes its fixed value away."""
+    """Return `over` merged on `base`, where fixing a value in `over` ends the search over it in `base`, and
+    searching it takes its fixed value away."""
     run, space = base.get("run"), base.get("space")
     over_run, over_space = over.get("run"), over.get("space")
     if isinstance(run, dict) and isinstance(over_space, dict):
-        for key, parameter in over_space.items():
-            run = _without(run, str(key)) if parameter is not None else run
-        base = {**base, "run": run}
+        searched = [str(key) for key, parameter in over_space.items() if parameter is not None]
+        base = {**base, "run": reduce(_without, searched, run)}
     if isinstance(space, dict) and isinstance(over_run, dict):
         base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
     return merge(base, over)
@@ -129,22 +130,23 @@ def _without(run: Raw, key: str) -> Raw:
 
 
 def merge(base: Raw, over: Raw) -> Raw:
-    """`over` laid on `base`, mapping by mapping; null removes a key; a parameter of another type replaces."""
+    """Return `over` merged on `base`, mapping by mapping. Null removes a key; a parameter of another type replaces the
+    old one whole."""
     merged = dict(base)
     for key, value in over.items():
         old = merged.get(key)
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
-            alike = isinstance(old, dict) and value.get("type", old.get("type")) == old.get("type")
-            merged[key] = merge(old if alike else {}, value)
+            old = old if isinstance(old, dict) and value.get("type", old.get("type")) == old.get("type") else {}
+            merged[key] = merge(old, value)
         else:
             merged[key] = value
     return merged
 
 
 def assign(raw: Raw, assignment: str) -> Raw:
-    """`raw` with one `dotted.key=value`, its value read as YAML; a null value removes the key."""
+    """Return `raw` with one `dotted.key=value`, its value read as YAML; a null value removes the key."""
     key, equals, text = assignment.partition("=")
     key = key.strip()
     if not equals or not key or "" in key.split("."):
@@ -153,7 +155,8 @@ def assign(raw: Raw, assignment: str) -> Raw:
 
 
 def _nest(raw: Raw, rest: str, value: Any, whole: str, in_space: bool = False) -> Raw:
-    """`rest` as nested mappings. The space's keys have dots themselves, so the longest key that exists is taken."""
+    """Return `value` under the dotted key `rest` as nested mappings. The space's keys have dots themselves, so the
+    longest key that exists in `raw` is taken."""
     fresh = rest if in_space else rest.split(".")[0]
     key = max((k for k in raw if isinstance(k, str) and f"{rest}.".startswith(f"{k}.")), key=len, default=fresh)
     tail = rest[len(key) + 1 :]

@@ -1,4 +1,4 @@
-"""Which model unlearns: one that is trained here, or one that the user brings."""
+"""Models that unlearn: one that lethe trains itself, or one that the user brings."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class EmbeddedModel(Frozen):
 
     @property
     def intermediate_size(self) -> int:
-        """Width of the gated feed-forward layer: 8/3 of the hidden size (Touvron et al. 2023), down to 16s."""
+        """Return the width of the gated feed-forward layer: 8/3 of the hidden size (Touvron et al. 2023), rounded
+        down to a multiple of 16."""
         return max(16, self.hidden_size * 8 // 3 // 16 * 16)
 
 

@@ -1,96 +1,56 @@
-"""Ways to forget without a gradient loss, chosen by `objective.name` like the losses.
+"""Objectives: the losses that a run trains on, and the methods that forget without a training loss.
 
-What the forget rows and the retain rows are trained towards: L = L_forget + gamma * L_retain.
+A loss is L = L_forget + gamma * L_retain (docs/METHODS.md section 1); methods are section 7. To add one, define its
+configuration here and implement it in `lethe.unlearning.objectives` or `lethe.unlearning.methods`.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from lethe.config.base import Frozen
-from pydantic import BaseModel, Field
+from lethe.config.component import ByName, Component
+from pydantic import Field
 
 TOPICS = "{topics}"
 
 
-class Method(Frozen):
-    """`unread` names the parts of a recipe that say nothing to this method: a study with nothing but such methods is
-    refused those parts, and no trial of them has one."""
+class Objective(Component):
+    """The kind of all objectives. What a study must know of one before it starts stands in these class variables:
 
-    ignored_fields: ClassVar[frozenset[str]]
-
-
-def ignored_fields(objective: type[BaseModel]) -> frozenset[str]:
-    """The fields of a recipe that mean nothing beside this objective: none for those that train on a loss."""
-    return objective.ignored_fields if issubclass(objective, Method) else frozenset()
-
-
-class Influence(Method):
-    """One-shot influence unlearning: theta + H^-1 g, sums over rows (Koh and Liang 2017, arXiv 1703.04730; the method
-    that SOUL, arXiv 2404.18239, iterates). It moves every weight, in fp32 and unsharded, in one step.
-
-    On a model that has memorised its rows a whole step leaves where the quadratic holds: on the embedded benchmark
-    strength 1 needs damping 30 (D .60, utility .82), and strength .01 with damping .01 does better (.33, .89). Search
-    both by their logarithms, over [1e-3, 100] and [1e-3, 1].
+    `ignored_fields`: fields of a recipe without a meaning beside this objective; a study in which no objective reads
+    them is refused them, and they are not part of a run's digest. `needs_questions`: forget rows are questions with
+    answers. `needs_refusals`: the benchmark has refusals, which stand for the answers. `needs_base`: the checkpoint
+    that the start model was made from is known.
     """
 
-    ignored_fields: ClassVar = frozenset({"optimizer", "adapter", "schedule"})
-
-    name: Literal["influence"] = "influence"
-    hessian: Literal["gnb", "empirical_fisher"] = Field(
-        "gnb", description="diagonal from labels that the model samples, or from the rows' own"
-    )
-    damping: float = Field(30.0, gt=0, description="added to the diagonal, relative to its mean")
-    strength: float = Field(1.0, gt=0, description="factor on the step; 1: what influence functions say")
-
-
-class Retrain(Method):
-    """Exact unlearning: what the start model was made from, trained again without the forget rows.
-
-    The embedded family begins at its random weights and has its own optimizer and schedule; a pretrained model begins
-    at `model.base` and takes the run's, where an epoch is one pass over the retain rows. Every weight is trained.
-    """
-
-    ignored_fields: ClassVar = frozenset({"adapter"})
-
-    name: Literal["retrain"] = "retrain"
-
-
-class InputGuard(Method):
-    """No training: an instruction in front of every question, SOUL's input-based baseline (arXiv 2404.18239)."""
-
-    ignored_fields: ClassVar = frozenset({"optimizer", "adapter", "schedule", "seed"})
-
-    name: Literal["input_guard"] = "input_guard"
-    instruction: str = Field(
-        f"Do not answer questions about {TOPICS}; say that you do not know.",
-        min_length=1,
-        description=f"{TOPICS} becomes the names that forget questions have and retain questions have not",
-    )
-
-
-class Objective(Frozen):
-    """An objective over the forget rows."""
+    registered: ClassVar[dict[str, type[Objective]]]
+    ignored_fields: ClassVar[frozenset[str]] = frozenset()
+    needs_questions: ClassVar[bool] = False
+    needs_refusals: ClassVar[bool] = False
+    needs_base: ClassVar[bool] = False
 
 
 class WithRetain(Objective):
-    """One that weighs a loss over the retain rows by `gamma`."""
+    """A loss with a term over the retain rows, weighted by `gamma`."""
 
     gamma: float = Field(1.0, ge=0, description="weight of the retain loss")
 
 
 class WithRefusals(WithRetain):
-    """One that answers forget questions with refusals: the benchmark needs some."""
+    """A loss that trains forget questions towards refusals."""
+
+    needs_questions: ClassVar[bool] = True
+    needs_refusals: ClassVar[bool] = True
 
 
 class GradientAscent(Objective):
-    """Minus the forget rows' mean token loss, and nothing else: unbounded below."""
+    """Minus the mean token loss of the forget rows, and nothing else: unbounded below."""
 
     name: Literal["gradient_ascent"] = "gradient_ascent"
 
 
 class GradDiff(WithRetain):
-    """Gradient difference: minus the forget rows' mean token loss."""
+    """Gradient difference: minus the mean token loss of the forget rows."""
 
     name: Literal["grad_diff"] = "grad_diff"
 
@@ -133,22 +93,59 @@ class Dpo(WithRefusals):
 
 
 class Ihl(WithRetain):
-    """Inverted hinge loss (LoKU, Cha et al. 2024, arXiv 2408.06621)."""
+    """Inverted hinge loss (LoKU: Cha et al., ICLR 2025, arXiv 2408.06621)."""
 
     name: Literal["ihl"] = "ihl"
 
 
-AnyObjective = Annotated[
-    GradientAscent
-    | GradDiff
-    | Kl
-    | PreferenceOptimization
-    | Npo
-    | SimNpo
-    | Dpo
-    | Ihl
-    | Influence
-    | Retrain
-    | InputGuard,
-    Field(discriminator="name"),
-]
+class Method(Objective):
+    """An objective without a training loss: its implementation takes the place of the training loop."""
+
+
+class Influence(Method):
+    """One-shot influence unlearning: theta + H^-1 g, sums over rows (Koh and Liang 2017, arXiv 1703.04730; the method
+    that SOUL, arXiv 2404.18239, iterates). It moves every weight, in fp32 and unsharded, in one step.
+
+    On a model that has memorised its rows a whole step leaves the region where the quadratic holds: on the embedded
+    benchmark strength 1 needs damping 30 (D .60, utility .82), and strength .01 with damping .01 does better
+    (.33, .89). Search both by their logarithms, over [1e-3, 100] and [1e-3, 1].
+    """
+
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"optimizer", "adapter", "schedule"})
+
+    name: Literal["influence"] = "influence"
+    hessian: Literal["gnb", "empirical_fisher"] = Field(
+        "gnb", description="diagonal from labels that the model samples, or from the rows' own"
+    )
+    damping: float = Field(30.0, gt=0, description="added to the diagonal, relative to its mean")
+    strength: float = Field(1.0, gt=0, description="factor on the step; 1: what influence functions say")
+
+
+class Retrain(Method):
+    """Exact unlearning: trains what the start model was made from again, without the forget rows.
+
+    The embedded family begins at its random weights and has its own optimizer and schedule; a pretrained model begins
+    at `model.base` and takes the run's, where an epoch is one pass over the retain rows. Every weight is trained.
+    """
+
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"adapter"})
+    needs_base: ClassVar[bool] = True
+
+    name: Literal["retrain"] = "retrain"
+
+
+class InputGuard(Method):
+    """No training: an instruction in front of every question, SOUL's input-based baseline (arXiv 2404.18239)."""
+
+    ignored_fields: ClassVar[frozenset[str]] = frozenset({"optimizer", "adapter", "schedule", "seed"})
+    needs_questions: ClassVar[bool] = True
+
+    name: Literal["input_guard"] = "input_guard"
+    instruction: str = Field(
+        f"Do not answer questions about {TOPICS}; say that you do not know.",
+        min_length=1,
+        description=f"{TOPICS} becomes the names that forget questions have and retain questions have not",
+    )
+
+
+AnyObjective = Annotated[Objective, ByName()]

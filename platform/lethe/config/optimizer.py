@@ -1,20 +1,47 @@
-"""How a step is taken: AdamW, or Sophia with its diagonal Hessian."""
+"""Optimizers: AdamW, and Sophia with its diagonal Hessian (docs/METHODS.md section 2).
+
+To add one, define its configuration here and implement it in `lethe.unlearning.optim`.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from lethe.config.base import Frozen, only_where
+from lethe.config.base import only_where
+from lethe.config.component import ByName, Component
 from pydantic import Field
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
+HessianData = Literal["forget", "retain", "both"]
 
 
-class Optimizer(Frozen):
-    """What every optimizer has."""
+@dataclass(frozen=True)
+class HessianRefresh:
+    """When an optimizer's Hessian is refreshed from sampled labels: after every `interval` steps but the last, and
+    before step 1 with `warm_start`. `data`: the rows of the step that labels are sampled on."""
+
+    interval: int
+    data: HessianData
+    warm_start: bool
+
+
+class Optimizer(Component):
+    """The kind of all optimizers, and the fields that each has.
+
+    `state_tensors`: fp32 tensors of a weight's shape that it keeps from step to step.
+    """
+
+    registered: ClassVar[dict[str, type[Optimizer]]]
+    state_tensors: ClassVar[int] = 2
 
     learning_rate: float = Field(3e-4, gt=0)
     weight_decay: float = Field(0.01, ge=0)
+
+    @property
+    def hessian_refresh(self) -> HessianRefresh | None:
+        """When the training loop refreshes the Hessian; None for an optimizer without such refreshes."""
+        return None
 
 
 class AdamW(Optimizer):
@@ -31,9 +58,10 @@ SAMPLED = only_where(hessian="gnb")
 class Sophia(Optimizer):
     """Second order: Sophia-G (Liu et al. 2023, arXiv 2305.14342), the optimizer of SOUL (arXiv 2404.18239).
 
-    `gnb` is the published Gauss-Newton-Bartlett Hessian: refreshed from labels that the model samples, as the fields
+    `gnb` is the published Gauss-Newton-Bartlett Hessian, refreshed from labels that the model samples, as the fields
     `hessian_*` say. `squared_gradient` is what SOUL released (with betas .9, .95): every step's own gradient, squared;
-    it takes no extra pass and has none of these fields.
+    it takes no extra pass and has none of these fields. `hessian_warm_start` true is Algorithm 3 of the paper, which
+    refreshes before steps 1, k + 1, ...; false is the official script, which refreshes after steps k, 2k, ...
     """
 
     name: Literal["sophia"] = "sophia"
@@ -44,17 +72,24 @@ class Sophia(Optimizer):
     hessian_interval: int = Field(
         10, ge=1, description="k: optimizer steps between Hessian refreshes", json_schema_extra=SAMPLED
     )
-    hessian_data: Literal["forget", "retain", "both"] = Field(
+    hessian_data: HessianData = Field(
         "both",
         description="rows that labels are sampled on; both: all that the objective trains on",
         json_schema_extra=SAMPLED,
     )
     hessian_warm_start: bool = Field(
-        True, description="refresh before step 1; as published: false", json_schema_extra=SAMPLED
+        True, description="refresh before step 1, as published; the official script: false", json_schema_extra=SAMPLED
     )
     hessian_bias_correction: bool = Field(
         True, description="divide h by 1 - b2^refreshes; as published: false", json_schema_extra=SAMPLED
     )
 
+    @property
+    def hessian_refresh(self) -> HessianRefresh | None:
+        """As the fields `hessian_*` say; None for `squared_gradient`."""
+        if self.hessian != "gnb":
+            return None
+        return HessianRefresh(self.hessian_interval, self.hessian_data, self.hessian_warm_start)
 
-AnyOptimizer = Annotated[AdamW | Sophia, Field(discriminator="name")]
+
+AnyOptimizer = Annotated[Optimizer, ByName()]

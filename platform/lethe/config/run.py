@@ -1,12 +1,7 @@
-"""How a run is executed: the DeepSpeed engine and its processes. All of it can change the last bits of a result.
+"""One run as a value: `UnlearnRun` holds everything that determines the result, and nothing else.
 
-How long a run trains and in what batches.
-
-What is measured on an unlearned model, and how often.
-
-How often a running trial writes down where it is, so that another attempt can go on from there.
-
-A run is a value: everything that determines its result, and nothing else.
+Its `Recipe` is the part that a search may change: objective, optimizer, adapter, schedule, engine, evaluation and seed.
+`Checkpoint` says how often a running trial saves its state, which determines no result and is no part of a run.
 """
 
 from __future__ import annotations
@@ -15,13 +10,14 @@ from typing import Any, Literal
 
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
-from lethe.config.objective import AnyObjective, Npo, ignored_fields
+from lethe.config.objective import AnyObjective, Npo
 from lethe.config.optimizer import AdamW, AnyOptimizer
 from pydantic import Field
 
 
 class Engine(Frozen):
-    """DeepSpeed ZeRO stage, precision and the number of workers that share one model.
+    """DeepSpeed ZeRO stage, precision and the number of workers that share one model. Each can change the last bits of
+    a result.
 
     Equal runs are bit-identical on the CPU; on CUDA the fused attention kernels add gradients in no fixed order.
     """
@@ -34,7 +30,8 @@ class Engine(Frozen):
 
 
 class Schedule(Frozen):
-    """An epoch is one pass over the forget rows, each paired with one random retain row."""
+    """The length of a run, its batches and its learning rates. An epoch is one pass over the forget rows, each paired
+    with one random retain row."""
 
     epochs: int = Field(5, ge=1)
     max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps")
@@ -47,7 +44,8 @@ class Schedule(Frozen):
 
 class LmEval(Frozen):
     """Tasks of lm-evaluation-harness (the extra `lm-eval`): each gives the metric `lm_eval_TASK`, which is the first of
-    its metrics that is better when higher. Its own prompts, no chat template. `path`: see lethe.evaluation.lm_eval_tasks."""
+    its metrics that is better when higher. Prompts are the task's own, without a chat template. `path`: see
+    lethe.evaluation.lm_eval_tasks."""
 
     tasks: tuple[str, ...] = Field(min_length=1)
     path: str | None = Field(None, min_length=1, description="a folder with task files of your own, read as data")
@@ -55,7 +53,7 @@ class LmEval(Frozen):
 
 
 class Evaluation(Frozen):
-    """Rows are the first `max_rows` of each split; generation is greedy."""
+    """The evaluation of a model: rows are the first `max_rows` of each split, generation is greedy."""
 
     every: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
     max_rows: int | None = Field(None, ge=2, description="rows per split; none: all")
@@ -69,8 +67,11 @@ FOLDER = "checkpoint"  # in a run's folder
 
 
 class Checkpoint(Frozen):
-    """No part of a run: its result is the same to the bit however often it was interrupted. One checkpoint holds what
-    trains three times over in fp32 (weights and two moments); the newest is kept, none when the trial has ended."""
+    """When a run saves a checkpoint, from which another attempt continues with the same result, to the bit.
+
+    A checkpoint holds the trained weights three times over in fp32 (weights and two moments). The newest is kept, none
+    when the trial has ended.
+    """
 
     at_reports: bool = Field(True, description="after every evaluation")
     every_steps: int | None = Field(None, ge=1, description="optimizer steps")
@@ -88,15 +89,17 @@ class Recipe(Frozen):
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0)
 
-    def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
-        """Without what the objective does not read, so that trials which do the same have the same digest."""
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without the fields that the objective ignores: trials that do the same have one digest."""
         return {
-            key: value for key, value in super().kept(dumped).items() if key not in ignored_fields(type(self.objective))
+            key: value
+            for key, value in super().canonical_fields(dumped).items()
+            if key not in self.objective.ignored_fields
         }
 
 
 class Digests(Frozen):
-    """Content digests of what a run reads: never paths."""
+    """Content digests of the data and models that a run reads, never their paths."""
 
     data: str
     model: str
@@ -105,7 +108,7 @@ class Digests(Frozen):
 
 
 class UnlearnRun(Frozen):
-    """One unlearning run; its digest names the trial, its MLflow run and its folder."""
+    """One unlearning run. Its digest names the trial, its MLflow run and its folder."""
 
     schema_version: Literal[1] = 1
     recipe: Recipe

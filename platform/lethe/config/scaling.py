@@ -1,4 +1,4 @@
-"""A scaling study: models of several sizes, what is timed at each, and at which of them a search runs."""
+"""Scaling studies: models of several sizes, of which each is timed and some are searched."""
 
 from __future__ import annotations
 
@@ -21,8 +21,11 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Cost(Frozen):
-    """Every size and arm is timed with the study's own batch and engine. The axes below vary at the base size with the
-    first arm; `workers` and `stage` are crossed, and every number of workers is also timed with as many times the rows."""
+    """The timed points. Every size and arm is timed with the study's own batch and engine.
+
+    The axes below vary at the base size with the first arm; `workers` and `stage` are crossed, and every number of
+    workers is also timed with as many times the rows.
+    """
 
     steps: int = Field(20, ge=4, description="timed optimizer steps of a point")
     batch: tuple[Count, ...] = Field((), description="forget rows in a step")
@@ -31,7 +34,7 @@ class Cost(Frozen):
 
 
 class Quality(Frozen):
-    """At these sizes the study's `space` is searched as `search` says, equally at each. Forget sets beyond the
+    """The searches: at each of `sizes` the study's `space` is searched as `search` says. Forget sets beyond the
     benchmark's own are searched at the base size."""
 
     sizes: tuple[str, ...] = ()
@@ -42,7 +45,8 @@ class Quality(Frozen):
 
 
 class Scaling(Frozen):
-    """`sizes` lay fields over the study's model, or name another; `arms` lay `run` and `space` over the study's."""
+    """The design of a scaling study: `sizes` lay fields over the study's model, or name another; `arms` lay `run` and
+    `space` over the study's."""
 
     sizes: dict[Name, dict[str, Any]]
     arms: dict[Name, Arm] = Field(min_length=1)
@@ -92,7 +96,7 @@ def _twice(values: Iterable[Hashable]) -> str | None:
 
 
 class ScalingStudy(Study):
-    """A study with a `scaling` section: what `benchmark`, `run`, `space`, `search` say holds at every size."""
+    """A study with a `scaling` section: its `benchmark`, `run`, `space` and `search` hold at every size."""
 
     scaling: Scaling
 
@@ -101,7 +105,8 @@ class ScalingStudy(Study):
         if not self.benchmark.has_forget_sets:
             known = ", ".join(sorted(name for name, kind in BENCHMARKS.items() if kind.has_forget_sets))
             raise UserError(
-                f"benchmark.name: scaling studies vary the forget set, {self.benchmark.name} has one: choose from {known}"
+                f"benchmark.name: scaling studies vary the forget set, {self.benchmark.name} has one: "
+                f"choose from {known}"
             )
         seen: dict[str, str] = {}
         for name, model in self.models().items():
@@ -111,7 +116,7 @@ class ScalingStudy(Study):
         return self
 
     def models(self) -> dict[str, AnyModel]:
-        """The model of every size, by its name."""
+        """Return the model of every size by the size's name. Raises UserError for one that is not valid."""
         return {name: self._model(name, given) for name, given in self.scaling.sizes.items()}
 
     def _model(self, size: str, given: dict[str, Any]) -> AnyModel:
@@ -123,7 +128,7 @@ class ScalingStudy(Study):
             raise to_user_error(error, type(self.model), f"scaling.sizes.{size}.") from None
 
     def identity(self) -> str:
-        """As `Study.identity`, with the design."""
+        """Return `Study.identity` with the design in it."""
         return short_digest(canonical_json([super().identity(), self.scaling.model_dump(mode="json")]))
 
 
@@ -131,7 +136,7 @@ PREFIX = "scaling-"
 
 
 def load_scaling(name_or_path: str, overrides: Iterable[str] = ()) -> ScalingStudy:
-    """A scaling study by name (`tofu` finds `scaling-tofu`) or path, with overrides as `load_study` takes them."""
+    """Return a scaling study by name (`tofu` finds `scaling-tofu`) or path, with overrides as in `load_study`."""
     known = {name for name in loading.spaces() if name.startswith(PREFIX)}
     by_path = name_or_path.endswith((".yaml", ".yml")) or "/" in name_or_path
     if not by_path and PREFIX + name_or_path.removeprefix(PREFIX) not in known:

@@ -1,24 +1,26 @@
-"""How a study searches: the sampler and its budget, and the objectives with their floors.
+"""How a study searches: the objectives with their floors, the sampler and its budget, early stopping, the end of the
+study, and the confirmation of its front.
 
-When a trial ends before its budget, and when a study does.
-
-Front members, run again with fresh seeds before they are registered.
+To add a sampler, define its configuration here and implement it in `lethe.search.samplers`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from lethe.config.addresses import check_database, without_password
 from lethe.config.base import Frozen
+from lethe.config.component import Component
 from lethe.config.metrics import Direction
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic_core import PydanticKnownError
 
 
 class Goal(Frozen):
-    """One objective. A trial that is not better than the floor is infeasible: the start model must not win.
+    """An objective of the search with its floor. A trial that is not better than the floor is infeasible, so that the
+    start model never wins.
 
-    For `minimize` the floor is the largest useless value, for `maximize` the smallest.
+    For `minimize` the floor is the smallest value that is infeasible, for `maximize` the largest.
     """
 
     direction: Direction
@@ -32,10 +34,53 @@ class Goal(Frozen):
         return self
 
 
-class Search(Frozen):
-    """The sampler (all are Optuna's), how many trials it may propose, and what it knows before the first."""
+class Sampler(Component):
+    """The kind of all samplers. Their settings are fields of `Search`.
 
-    sampler: Literal["tpe", "nsga2", "random", "gp"] = "tpe"
+    `learns_from_others`: proposals depend on trials of an earlier study that a warm start adds.
+    """
+
+    registered: ClassVar[dict[str, type[Sampler]]]
+    learns_from_others: ClassVar[bool] = False
+
+
+class Tpe(Sampler):
+    """Tree-structured Parzen estimator, multivariate and grouped."""
+
+    learns_from_others: ClassVar[bool] = True
+    name: Literal["tpe"] = "tpe"
+
+
+class NsgaII(Sampler):
+    """NSGA-II (Deb et al. 2002), which proposes from the generations of its own trials."""
+
+    name: Literal["nsga2"] = "nsga2"
+
+
+class Random(Sampler):
+    """Independent random proposals."""
+
+    name: Literal["random"] = "random"
+
+
+class Gp(Sampler):
+    """Bayesian optimisation with a Gaussian process."""
+
+    learns_from_others: ClassVar[bool] = True
+    name: Literal["gp"] = "gp"
+
+
+def _sampler_name(given: Any) -> str:
+    if isinstance(given, str) and given in Sampler.registered:
+        return given
+    names = [repr(name) for name in Sampler.registered]
+    raise PydanticKnownError("literal_error", {"expected": f"{', '.join(names[:-1])} or {names[-1]}"})
+
+
+class Search(Frozen):
+    """The sampler, how many trials it may propose, and its knowledge before the first trial."""
+
+    sampler: Annotated[str, PlainValidator(_sampler_name)] = "tpe"
     trials: int = Field(12, ge=1, description="finished, stopped and failed trials count")
     seed: int = Field(0, ge=0)
     startup_trials: int = Field(6, ge=1, description="tpe, gp: random proposals before the model of past trials")
@@ -49,7 +94,7 @@ class Search(Frozen):
         None,
         min_length=1,
         repr=False,
-        description="where Optuna keeps the study: an SQLAlchemy URL, or journal:PATH; none: SQLite in the storage root",
+        description="where Optuna keeps the study: an SQLAlchemy URL or journal:PATH; none: SQLite in the storage root",
     )
 
     @field_validator("storage")
@@ -59,10 +104,10 @@ class Search(Frozen):
             check_database(storage)
         return storage
 
-    def kept(self, dumped: dict[str, Any]) -> dict[str, Any]:
-        """What is written down and printed has no password."""
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without the password in `storage`: it is written down and printed."""
         shown = self.storage and without_password(self.storage)
-        return {key: shown if key == "storage" else value for key, value in super().kept(dumped).items()}
+        return {key: shown if key == "storage" else value for key, value in super().canonical_fields(dumped).items()}
 
 
 class NoStopping(Frozen):
@@ -89,7 +134,7 @@ AnyStopping = Annotated[NoStopping | MoAsha, Field(discriminator="name")]
 
 
 class Stop(Frozen):
-    """What ends a study before its trials are used up, whichever comes first; trials that run are finished."""
+    """Conditions that end a study before its trials are used up, whichever comes first; running trials are finished."""
 
     no_growth: int | None = Field(None, ge=1, description="trials in which the hypervolume has not grown")
     minutes: float | None = Field(None, gt=0, description="of a session's search; in a comparison, of each arm's")
@@ -97,13 +142,13 @@ class Stop(Frozen):
 
     @property
     def seconds(self) -> float | None:
-        """The shorter of `minutes` and `hours`, if any is given."""
+        """Return the shorter of `minutes` and `hours` in seconds; None where neither is given."""
         given = [60 * self.minutes] if self.minutes else []
         return min(given + ([3600 * self.hours] if self.hours else []), default=None)
 
 
 class Confirm(Frozen):
-    """The best of many noisy trials looks better than it is; its runs with other seeds do not. Their means say which
-    members stay on the front."""
+    """Repeats the front's members with fresh seeds before they are registered: the means decide which ones stay on the
+    front, since the best of many noisy trials looks better than it is."""
 
     seeds: int = Field(3, ge=2, le=100, description="runs of each member, with the seeds after its own")

@@ -1,9 +1,7 @@
-"""What a search may vary: named parameters with ranges, and which variant of a run has which of them.
+"""The search space: parameters with ranges, and the recipe that a choice of their values gives.
 
-The space is conditional without saying so: a parameter is active in a trial iff the variant that the trial chose (by
-`optimizer.name`, `adapter.name`, ...) has the field and uses it (`lethe.config.base.needs`).
-
-From a study's fixed values and chosen parameters to one recipe's fields: the conditional space in one place.
+The space is conditional, and no study writes the conditions down: a parameter is active in a trial iff the variant that
+the trial chose (by `optimizer.name`, `adapter.name`, ...) has the field and uses it (`lethe.config.base.only_where`).
 """
 
 from __future__ import annotations
@@ -11,11 +9,11 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Annotated, Any, Literal, Self, get_args
 
 from lethe.config.base import Frozen, is_used
-from lethe.config.objective import ignored_fields
+from lethe.config.component import is_kind
+from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.validation_errors import must
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
@@ -37,7 +35,7 @@ class _Range(Frozen):
         return self
 
     def ends(self) -> dict[str, Scalar]:
-        """Values that must all be possible; the inner one finds a field that takes whole numbers only."""
+        """Return values that a field must accept for the range to make sense, by the key that says them."""
         return {"low": self.low, "high": self.high}
 
 
@@ -47,6 +45,7 @@ class FloatRange(_Range):
     type: Literal["float"] = "float"
 
     def ends(self) -> dict[str, Scalar]:
+        """Return both ends, and a value between them that a field for whole numbers refuses."""
         golden = self.low + 0.381966 * (self.high - self.low)
         return {**super().ends(), "between": golden}
 
@@ -76,29 +75,31 @@ class Choice(Frozen):
         return choices
 
     def ends(self) -> dict[str, Scalar]:
-        """Every choice, by where it stands."""
+        """Return every choice by the key that says it."""
         return {f"choices[{i}]": value for i, value in enumerate(self.choices)}
 
 
 Parameter = Annotated[FloatRange | IntRange | Choice, Field(discriminator="type")]
 
 
-@cache
 def variants(family: str) -> dict[str, type[BaseModel]]:
-    """The forms a field of Recipe can take, by name; a family with one form has it under ""; a plain value has none."""
+    """Return the models that a field of Recipe can have, by name; under "" where there is one form, {} for a plain
+    value."""
     field = Recipe.model_fields[family]
+    if isinstance(field.annotation, type) and is_kind(field.annotation):
+        return dict(field.annotation.registered)
     options = get_args(field.annotation) if field.discriminator else (field.annotation,)
     models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
     return {str(model.model_fields["name"].default) if field.discriminator else "": model for model in models}
 
 
 def default_name(family: str) -> str:
-    """The variant that a recipe has if nothing is said."""
+    """Return the name of the variant that a recipe has by default, "" for a family without names."""
     return getattr(Recipe.model_fields[family].default, "name", "")
 
 
 def refusal(model: type[BaseModel], given: dict[str, Any], field: str) -> str | None:
-    """Why `model` refuses `given[field]`, or None. What other fields and rules across fields say is not asked."""
+    """Return why `model` refuses `given[field]`, or None. Errors of other fields and across fields do not count."""
     try:
         model.model_validate(given)
     except ValidationError as error:
@@ -112,40 +113,43 @@ Suggest = Callable[[str, Parameter], Scalar]
 
 
 def possible(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, list[str]]:
-    """By family, the names of the variants that a trial can have; [""] where there is one form, [] for plain values."""
-    found: dict[str, list[str]] = {}
+    """Return the names of the variants that a trial can have, by family: [""] where there is one form, [] for plain
+    values."""
+    names: dict[str, list[str]] = {}
     for family in Recipe.model_fields:
         searched = space.get(f"{family}.name")
         if "" in variants(family):
-            found[family] = [""]
+            names[family] = [""]
         elif variants(family) and isinstance(searched, Choice):
-            found[family] = [str(name) for name in searched.choices]
+            names[family] = [str(name) for name in searched.choices]
         elif variants(family):
-            found[family] = [run.get(family, {}).get("name", default_name(family))]
+            names[family] = [run.get(family, {}).get("name", default_name(family))]
         else:
-            found[family] = []
-    return found
+            names[family] = []
+    return names
 
 
 def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Suggest) -> dict[str, Any]:
-    """A recipe's fields, not validated. Names are suggested first, that of the objective before those of what it reads,
-    then active parameters in the order of their names, so that equal studies ask alike; fixed values that the chosen
-    variant lacks or does not use are dropped."""
+    """Return the fields of a recipe, not validated, from the study's fixed values and those that `suggest` gives.
+
+    Names are suggested first, the objective's before all others, then active parameters in alphabetical order, so that
+    equal studies ask alike. Fixed values that the chosen variant lacks or does not use are dropped.
+    """
     fields = copy.deepcopy(dict(run))
     names = {family: given[0] for family, given in possible(run, space).items() if given}
     models: dict[str, type[BaseModel]] = {}
-    silent: frozenset[str] = frozenset()
+    ignored: frozenset[str] = frozenset()
     for family in ("objective", *sorted(names.keys() - {"objective"})):
-        if family in silent:
+        if family in ignored:
             continue
         name = str(suggest(f"{family}.name", space[f"{family}.name"])) if f"{family}.name" in space else names[family]
         fields[family] = {**fields.get(family, {}), **({"name": name} if name else {})}
         models[family] = variants(family)[name]
         if family == "objective":
-            silent = ignored_fields(models[family])
+            ignored = Objective.registered[name].ignored_fields
     for key in sorted(space):
         family, _, field = key.partition(".")
-        if family in silent:
+        if family in ignored:
             continue
         if not field:
             fields[family] = suggest(key, space[key])
@@ -153,18 +157,19 @@ def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Su
             fields[family][field] = suggest(key, space[key])
     for family, model in models.items():
         fields[family] = {key: value for key, value in fields[family].items() if is_used(model, fields[family], key)}
-    return {family: value for family, value in fields.items() if family not in silent}
+    return {family: value for family, value in fields.items() if family not in ignored}
 
 
 def resolved(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Every value that a trial can start from, defaults included, by family and variant: what an identity covers."""
-    out: dict[str, Any] = {}
+    """Return every fixed value that a trial can have, defaults included, by family and variant: a study's identity
+    covers these."""
+    values: dict[str, Any] = {}
     for family, names in possible(run, space).items():
         if not names:
-            out[family] = run.get(family, Recipe.model_fields[family].default)
+            values[family] = run.get(family, Recipe.model_fields[family].default)
         for name in names:
             model = variants(family)[name]
             given = {key: value for key, value in run.get(family, {}).items() if key in model.model_fields}
             full = {**model.model_construct().model_dump(mode="json"), **given}
-            out.setdefault(family, {})[name] = {k: v for k, v in full.items() if f"{family}.{k}" not in space}
-    return out
+            values.setdefault(family, {})[name] = {k: v for k, v in full.items() if f"{family}.{k}" not in space}
+    return values

@@ -1,4 +1,4 @@
-"""A whole study as one value: what is unlearned from what, what may vary, what counts as good."""
+"""A whole study as one value: benchmark, model, fixed and searched settings, objectives, resources."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from lethe.config import loading
-from lethe.config.audits import Audits
+from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
 from lethe.config.comparison import Arm, Compare, arm_parts, check_read
@@ -37,7 +37,7 @@ RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 
 
 
 class Resources(Frozen):
-    """How many warm worker groups work on the study, and how often they write down where they are."""
+    """The number of warm worker groups that work on the study, and how often they save checkpoints."""
 
     groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits and the trials can use")
     wait_s: float = Field(900, gt=0, description="seconds without any group, while nodes start, before giving up")
@@ -46,7 +46,7 @@ class Resources(Frozen):
 
 
 class Tracking(Frozen):
-    """Where MLflow keeps the runs."""
+    """The MLflow server and experiment that keep the runs."""
 
     enabled: bool = True
     uri: str | None = Field(
@@ -65,7 +65,7 @@ class Tracking(Frozen):
 
 
 class Study(Frozen):
-    """`run` holds fixed fields of a Recipe, nested; `space` holds searched ones by dotted name."""
+    """A study: `run` holds fixed fields of a `Recipe`, nested; `space` holds searched ones by dotted name."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     benchmark: AnyBenchmark = TofuBenchmark()
@@ -80,7 +80,7 @@ class Study(Frozen):
     tracking: Tracking = Tracking()
     compare: Compare | None = None
     confirm: Confirm | None = None
-    audits: Audits | None = None
+    audits: AnyAudits | None = None
 
     @field_validator("benchmark", mode="before")
     @classmethod
@@ -107,15 +107,15 @@ class Study(Frozen):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """The tasks of lm-evaluation-harness that every run reports; none where the section is not one."""
+        """Return the tasks of lm-evaluation-harness that every run reports; none where the section is malformed."""
         section = self.run.get("evaluation")
         given = section.get("lm_eval") if isinstance(section, dict) else None
         tasks = given.get("tasks") if isinstance(given, dict) else None
         return tuple(map(str, tasks)) if isinstance(tasks, list | tuple) else ()
 
     def members(self) -> tuple[Member, ...]:
-        """A comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain study.
-        Raises BadInput that names the arm which cannot run."""
+        """Return a comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain
+        study. Raises UserError that names the arm which cannot run."""
         if self.compare is None:
             return ()
         arms = self.compare.arms.items()
@@ -142,23 +142,26 @@ class Study(Frozen):
             raise UserError(f"{where}{error}") from None
 
     def parts(self) -> tuple[Study, ...]:
-        """What has to be possible before anything starts: the study itself, or the arms of a comparison."""
+        """Return the studies that must be possible before anything starts: the arms of a comparison with the first
+        seed, else the study itself."""
         return tuple(member.study for member in self.members()[: len(self.compare.arms)]) if self.compare else (self,)
 
     def first_recipe(self) -> Recipe:
-        """The recipe with every searched value at its first choice or low end: what all trials share, read off one."""
+        """Return the recipe with every searched value at its first choice or low end: settings that are not searched
+        can be read off it."""
         if self.compare is not None:
             return self.members()[0].study.first_recipe()
         fields = assemble(self.run, self.space, lambda _, p: p.choices[0] if isinstance(p, Choice) else p.low)
         return Recipe.model_validate(fields)
 
     def recycle_after(self) -> int | None:
-        """Runs after which a group's processes end: as asked for, else bounded only where DeepSpeed leaks."""
+        """Return the number of runs after which a group's processes end, None for never: the setting, else a bound
+        under stage 3 alone, where DeepSpeed leaks."""
         return self.resources.recycle_after or (RECYCLE_STAGE_3 if self.first_recipe().engine.stage == 3 else None)
 
     def identity(self) -> str:
-        """16 hex digits over everything that determines what the trials are: a longer study, or one with other
-        resources, storage, tracking or another name, goes on with the same trials."""
+        """Return 16 hex digits over everything that determines the trials. A longer study, or one with other resources,
+        storage, tracking or another name, has the same identity and goes on with the same trials."""
         whole = self.model_dump(mode="json")
         search = {key: value for key, value in whole["search"].items() if key not in ("trials", "storage")}
         parts = {
@@ -176,7 +179,7 @@ class Study(Frozen):
 
 @dataclass(frozen=True)
 class Member:
-    """One arm of a comparison with one seed, as the study that it is."""
+    """One arm of a comparison with one seed, and its study."""
 
     arm: str
     seed: int
@@ -184,7 +187,7 @@ class Member:
 
 
 def parse_study(raw: loading.Raw) -> Study:
-    """A study from nested plain values; whatever is wrong is one BadInput line."""
+    """Return a study from nested plain values. Raises UserError, one line, for values that are not valid."""
     try:
         return Study.model_validate(raw)
     except ValidationError as error:
@@ -192,7 +195,7 @@ def parse_study(raw: loading.Raw) -> Study:
 
 
 def load_study(name_or_path: str, overrides: Iterable[str] = ()) -> Study:
-    """A study of `search_spaces/` by name, or a YAML file by path, with `dotted.key=value` overrides in order."""
+    """Return a study of `search_spaces/` by name, or of a YAML file by path, after `dotted.key=value` overrides."""
     raw = loading.read(name_or_path)
     for assignment in overrides:
         raw = loading.assign(raw, assignment)

@@ -1,6 +1,6 @@
-"""Whether a study can run at all: every fixed value, every end of every range, every objective, before any trial.
+"""Checks across the sections of a study, before any trial: what cannot run or cannot be searched is refused.
 
-Whether a study can search as it says: points to try first, rungs, an order that can be repeated.
+Every function raises UserError with the key and the choices, and returns nothing where all is well.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
-from lethe.config.audits import Audits
+from lethe.config.audits import Audit, Audits
 from lethe.config.base import field_condition
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
 from lethe.config.metrics import Need
 from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
-from lethe.config.objective import InputGuard, WithRefusals, ignored_fields
+from lethe.config.objective import Objective
 from lethe.config.run import Recipe
-from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Search, Stop
+from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Search, Stop
 from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
 from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError, unknown_name
@@ -28,7 +28,8 @@ Space = Mapping[str, Parameter]
 
 
 def check_goals(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, tasks: Iterable[str] = ()) -> None:
-    """Refuse a study without objectives, metrics that the benchmark has not, and floors that no start model gives."""
+    """Refuse a study without objectives, metrics that the benchmark does not report, and floors that no start model
+    gives."""
     known = benchmark.known_metrics(tasks)
     if not goals:
         raise UserError(f"objectives: none: choose from {', '.join(sorted(known))}")
@@ -40,7 +41,7 @@ def check_goals(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, tasks: It
 
 
 def check_needs(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, model: AnyModel, run: Run) -> None:
-    """Refuse objectives that no run could report: without the oracle, or the option, that they need."""
+    """Refuse objectives that no run could report, for lack of the oracle or the option that they need."""
     if not run.get("evaluation", {}).get("gradnorm"):
         refuse_needing("gradnorm", "set run.evaluation.gradnorm=true", goals, benchmark)
     elif run.get("engine", {}).get("stage") == 3:
@@ -61,19 +62,23 @@ def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: Ben
 
 
 def check_origin(model: AnyModel, run: Run, space: Space) -> None:
-    """Refuse to retrain a model without what it was made from."""
-    retrains = "retrain" in possible(run, space)["objective"]
-    if retrains and isinstance(model, PretrainedModel) and model.base is None:
-        raise UserError("model.base: missing: retrain needs the checkpoint that model.path was made from")
+    """Refuse an objective that trains from the base checkpoint where the study does not name one."""
+    needing = [name for name in possible(run, space)["objective"] if _needs_base(name)]
+    if needing and isinstance(model, PretrainedModel) and model.base is None:
+        raise UserError(f"model.base: missing: {needing[0]} needs the checkpoint that model.path was made from")
+
+
+def _needs_base(objective: str) -> bool:
+    return objective in Objective.registered and Objective.registered[objective].needs_base
 
 
 def check_benchmark(benchmark: BenchmarkConfig, model: AnyModel, run: Run, space: Space) -> None:
     """Refuse what the benchmark cannot have: refusals or instructions without questions, an oracle that it does not
     compare with, a model that is too short for its sequences."""
-    asking = [name for name, kind in variants("objective").items() if issubclass(kind, WithRefusals | InputGuard)]
+    asking = [name for name, objective in Objective.registered.items() if objective.needs_questions]
     for name in () if benchmark.has_questions else possible(run, space)["objective"]:
         if name in asking:
-            known = ", ".join(sorted(variants("objective").keys() - set(asking)))
+            known = ", ".join(sorted(Objective.registered.keys() - set(asking)))
             raise UserError(
                 f"objective.name: {name} needs questions, and {benchmark.name} has none: choose from {known}"
             )
@@ -93,16 +98,16 @@ def check_stages(
             raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
     if audits is None:
         return
-    name = benchmark.name
-    if audits.prompts and not benchmark.has_questions:
-        known = ", ".join(sorted(Audits.model_fields.keys() - {"prompts"}))
-        raise UserError(f"audits.prompts: {name} asks no questions: choose from {known}")
-    if audits.relearning and "holdout" in audits.relearning.rows and not benchmark.has_holdout:
-        raise UserError(f"audits.relearning.rows: holdout: {name} has no such rows: choose from forget, retain")
+    for name, audit in audits.asked().items():
+        if audit.needs_questions and not benchmark.has_questions:
+            known = sorted(other for other, kind in Audit.registered.items() if not kind.needs_questions)
+            raise UserError(f"audits.{name}: {benchmark.name} asks no questions: choose from {', '.join(known)}")
+    for audit in audits.asked().values():
+        audit.check_benchmark(benchmark)
 
 
 def check_run_and_space(run: Run, space: Space) -> None:
-    """Refuse what no trial of the study could have."""
+    """Refuse values and ranges that no trial of the study could have."""
     _check_sections(run)
     _check_names(run, space)
     names = possible(run, space)
@@ -151,7 +156,7 @@ def _check_names(run: Run, space: Space) -> None:
 
 
 def _leaves(run: Run) -> Iterator[tuple[str, Any]]:
-    """Every fixed value with its dotted key."""
+    """Yield every fixed value with its dotted key."""
     for family, given in run.items():
         if variants(family):
             yield from ((f"{family}.{field}", value) for field, value in given.items())
@@ -160,7 +165,8 @@ def _leaves(run: Run) -> Iterator[tuple[str, Any]]:
 
 
 def _owners(section: str, key: str, names: dict[str, list[str]]) -> list[tuple[type[BaseModel], str]]:
-    """The models, among those that the study can choose, that have this key's field; none is an error."""
+    """Return the models, among those that the study can choose, that have this key's field, with the field's name.
+    Raises UserError where none has it."""
     family, dot, field = key.partition(".")
     if names.get(family) == [] and not dot:
         return [(Recipe, family)]
@@ -177,7 +183,7 @@ def _owners(section: str, key: str, names: dict[str, list[str]]) -> list[tuple[t
 
 
 def _keys(names: dict[str, list[str]], only: str | None = None) -> Iterator[str]:
-    """Every dotted key that some possible recipe has."""
+    """Yield every dotted key that some possible recipe has, of one family where `only` is given."""
     for family, given in names.items():
         if only in (None, family):
             yield from dict.fromkeys(f"{family}.{f}" for name in given for f in variants(family)[name].model_fields)
@@ -198,9 +204,9 @@ def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]
 
 
 def _check_read(section: str, key: str, objectives: list[str]) -> None:
-    """Refuse a part of a recipe that means nothing beside any objective that the study can choose."""
+    """Refuse a key that is ignored by every objective that the study can choose."""
     family = key.partition(".")[0]
-    if all(family in ignored_fields(variants("objective")[name]) for name in objectives):
+    if all(family in Objective.registered[name].ignored_fields for name in objectives):
         out = f"run.{family}" if section == "run" else f"space.{key}"
         raise UserError(
             f"{section}.{key}: {', '.join(objectives)} reads no {family}: take it out with --set {out}=null"
@@ -208,7 +214,7 @@ def _check_read(section: str, key: str, objectives: list[str]) -> None:
 
 
 def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tuple[type[BaseModel], str]]) -> None:
-    """Refuse a field that means nothing beside the other values of every trial."""
+    """Refuse a field whose condition (`only_where`) holds in no trial."""
     family = key.partition(".")[0]
 
     def unmet(model: type[BaseModel], field: str) -> str | None:
@@ -226,8 +232,8 @@ def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tup
 
 
 def _check_corners(run: Run, space: Space) -> None:
-    """Refuse a study whose recipes break a rule across fields wherever one looks: at both ends of every range, for
-    every combination of variants. Where only some do, a trial is told infeasible when it is met."""
+    """Refuse a study whose recipes all break a rule across fields: at both ends of every range, for every
+    combination of variants. Where only some break one, such a trial is infeasible when it is met."""
     searched = [key for key in space if key.endswith(".name")]
     first: ValidationError | None = None
     for picked in product(*(space[key].ends().values() for key in searched)):
@@ -253,7 +259,7 @@ MEASURED = ("seconds", "peak_memory_mb")  # by a clock or by the system: never t
 
 
 def check_first(first: tuple[Mapping[str, Any], ...], space: Mapping[str, Parameter]) -> None:
-    """Refuse points with keys or values that the search could not propose itself."""
+    """Refuse points of `search.first` with keys or values that the search could not propose itself."""
     for number, point in enumerate(first):
         where = f"search.first[{number}]"
         if not point:
@@ -268,7 +274,7 @@ def check_first(first: tuple[Mapping[str, Any], ...], space: Mapping[str, Parame
 
 
 def outside(parameter: Parameter, value: Any) -> str | None:
-    """Why a parameter cannot have this value, or None."""
+    """Return why a parameter cannot have this value, or None."""
     if isinstance(parameter, Choice):
         known = any(type(value) is type(choice) and value == choice for choice in parameter.choices)
         return None if known else f"must be one of {', '.join(map(str, parameter.choices))}"
@@ -280,7 +286,7 @@ def outside(parameter: Parameter, value: Any) -> str | None:
 
 
 def check_rungs(stopping: AnyStopping, benchmark: BenchmarkConfig) -> None:
-    """Refuse rungs over metrics that no report has."""
+    """Refuse early stopping by metrics that no report has."""
     known = benchmark.metrics
     for name in _compared(stopping):
         if name not in known:
@@ -292,7 +298,7 @@ def _compared(stopping: AnyStopping) -> tuple[str, ...]:
 
 
 def check_repeatable(search: Search, goals: Mapping[str, Goal], stopping: AnyStopping, stop: Stop) -> None:
-    """Refuse a deterministic order where what decides is a clock."""
+    """Refuse a deterministic order where a clock decides."""
     if search.order == "free":
         return
     for name in (*goals, *_compared(stopping)):
@@ -303,15 +309,16 @@ def check_repeatable(search: Search, goals: Mapping[str, Goal], stopping: AnySto
 
 
 def check_learning(search: Search) -> None:
-    """Refuse to start warm with a sampler that looks at its own trials only, or at none."""
-    if search.warm_start and search.sampler in ("random", "nsga2"):
+    """Refuse to start warm with a sampler that does not learn from other studies' trials."""
+    if search.warm_start and not Sampler.registered[search.sampler].learns_from_others:
+        learning = " or ".join(name for name, sampler in Sampler.registered.items() if sampler.learns_from_others)
         raise UserError(
-            f"search.warm_start: {search.sampler} does not learn from another study's trials: use tpe or gp"
+            f"search.warm_start: {search.sampler} does not learn from another study's trials: use {learning}"
         )
 
 
 def check_comparison(search: Search) -> None:
-    """Refuse what would give one arm of a comparison an advantage over the others."""
+    """Refuse settings that would give one arm of a comparison an advantage over the others."""
     for key in ("first", "warm_start"):
         if getattr(search, key):
             raise UserError(f"search.{key}: a comparison searches every arm alike: take it out")

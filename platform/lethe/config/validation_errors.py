@@ -1,4 +1,4 @@
-"""pydantic's errors as one line: the dotted key as a person writes it, what was given, what would work."""
+"""pydantic's errors as one line: the dotted key as a person writes it, the value, and what would be valid."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from lethe.config.component import is_kind
 from lethe.errors import UserError, unknown_name
 from pydantic import BaseModel, ValidationError
 
 
 def to_user_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> UserError:
-    """The error for a user's value that `root` refuses; further mistakes are counted."""
+    """Return the error of the first mistake, which says how many more there are. `root` is the model that was
+    validated, `prefix` the section that its keys are in."""
     details = error.errors(include_url=False)
     line = str(_line(details[0], root, prefix))
     more = len(details) - 1
@@ -43,7 +45,7 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
 
 
 def must(message: str) -> str:
-    """Pydantic's "Input should be ..." after a key."""
+    """Return pydantic's message "Input should be ..." as "must be ...", to stand behind a key."""
     return re.sub(r"^[A-Z]\w* should ", "must ", message)
 
 
@@ -52,8 +54,8 @@ def _quoted(text: str) -> list[str]:
 
 
 def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], type[BaseModel] | None, Any]:
-    """The keys of a location without the tags that pydantic puts between them, the model that owns the last key, and
-    that key's annotation."""
+    """Return the keys of a location without the tags that pydantic puts between them, the model that owns the last key,
+    and that key's annotation."""
     parts: list[str] = []
     owner: type[BaseModel] | None = None
     here: Any = root
@@ -68,7 +70,7 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], t
 
 
 def _below(here: Any, item: int | str) -> tuple[type[BaseModel] | None, Any]:
-    here = _given(here)
+    here = _without_none(here)
     if isinstance(here, type) and issubclass(here, BaseModel):
         field = here.model_fields.get(str(item))
         return here, field and field.annotation
@@ -77,14 +79,18 @@ def _below(here: Any, item: int | str) -> tuple[type[BaseModel] | None, Any]:
     return None, None
 
 
-def _given(annotation: Any) -> Any:
-    """What an optional section is where it is given."""
+def _without_none(annotation: Any) -> Any:
+    """Return the annotation of an optional section without None and markers, any other annotation as it is."""
     options = [option for option in get_args(annotation) if option is not NoneType]
-    return options[0] if get_origin(annotation) in (Union, UnionType) and len(options) == 1 else annotation
+    if get_origin(annotation) in (Union, UnionType) and len(options) == 1:
+        annotation = options[0]
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
 def _tagged(annotation: Any) -> dict[str, type[BaseModel]] | None:
-    """The models of a discriminated union by tag, or None for any other annotation."""
+    """Return the models of a discriminated union, or of a kind of component, by tag; None for other annotations."""
+    if isinstance(annotation, type) and is_kind(annotation):
+        return dict(annotation.registered)
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]
     options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()

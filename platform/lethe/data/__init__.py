@@ -1,1 +1,1 @@
-"""Rows of text, their templates and batches."""
+"""Training data: rows, prompts as token ids, refusals, and the batches of each optimizer step."""

@@ -1,4 +1,4 @@
-"""Which rows are in which optimizer step, and how they become tensors.
+"""The training plan, which says the rows of every optimizer step, and the batches of tensors that it gives.
 
 The plan is a pure function of (rows, schedule, seed): every rank computes it whole, so global token counts need
 no communication and do not depend on how a step is divided into ranks and micro-batches.
@@ -7,7 +7,7 @@ no communication and do not depend on how a step is divided into ranks and micro
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -21,7 +21,7 @@ Sourced = tuple[int, Encoded]  # a row and its number among all rows of its kind
 
 
 class RowKind(IntEnum):
-    """What a row of a batch is: a forget answer, a retain answer, or a refusal of a forget question."""
+    """The kind of a row of a batch: a forget answer, a retain answer, or a refusal of a forget question."""
 
     FORGET = 0
     RETAIN = 1
@@ -39,23 +39,24 @@ class Step:
 
 
 def steps_per_epoch(forget_rows: int, schedule: Schedule) -> int:
-    """Optimizer steps in one pass over the forget rows."""
+    """Return the number of optimizer steps in one pass over the forget rows."""
     return -(-forget_rows // schedule.batch_size)
 
 
 def total_epochs(forget_rows: int, schedule: Schedule) -> int:
-    """Epochs that the run begins."""
+    """Return the number of epochs that the run begins."""
     return -(-total_steps(forget_rows, schedule) // steps_per_epoch(forget_rows, schedule))
 
 
 def total_steps(forget_rows: int, schedule: Schedule) -> int:
-    """Optimizer steps of the whole run."""
+    """Return the number of optimizer steps of the whole run."""
     steps = schedule.epochs * steps_per_epoch(forget_rows, schedule)
     return steps if schedule.max_steps is None else min(steps, schedule.max_steps)
 
 
 def plan(forget_rows: int, retain_rows: int, schedule: Schedule, seed: int) -> Iterator[Step]:
-    """Every epoch: the forget rows in a new order, each with one random retain row (none twice while they last)."""
+    """Yield the steps of a run: in every epoch the forget rows in a new order, each with one random retain row, none
+    twice before all have come."""
     last = total_steps(forget_rows, schedule)
     number = 0
     for epoch in range(1, schedule.epochs + 1):
@@ -73,7 +74,7 @@ def plan(forget_rows: int, retain_rows: int, schedule: Schedule, seed: int) -> I
 
 
 def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[tuple[RowPair, ...]]:
-    """This rank's share of a step, one entry per micro-batch; some may be empty when the step is small."""
+    """Return this rank's pairs of a step, one entry per micro-batch; some are empty when the step is small."""
     slots = world * accumulation
     return [step.pairs[rank + micro * world :: slots] for micro in range(accumulation)]
 
@@ -87,7 +88,7 @@ class StepRows:
     refusals: Refusals | None = None
 
     def of(self, kind: RowKind, pairs: Sequence[RowPair], epoch: int) -> list[Sourced]:
-        """The row of this kind that each pair has in this epoch."""
+        """Return the row of this kind for each pair in this epoch, with its number among those of its kind."""
         if kind == RowKind.FORGET:
             return [(f, self.forget[f]) for f, _ in pairs]
         if kind == RowKind.RETAIN:
@@ -102,7 +103,7 @@ class TokenBatch:
     """One micro-batch: rows of one kind after rows of another, padded on the right.
 
     input_ids: [R, T]; position: [N] flat index r*T + t of the logits that predict label [N];
-    row: [N] row in this batch; place: [N] position within its answer; kind: [R], a `Kind`; partner: [R] the row with
+    row: [N] row in this batch; place: [N] position within its answer; kind: [R], a `RowKind`; partner: [R] the row with
     the other answer to the same question, itself where there is none; source: [R] row number among those of its kind.
     """
 
@@ -116,13 +117,14 @@ class TokenBatch:
     source: torch.Tensor
 
     def to(self, device: torch.device) -> TokenBatch:
-        """The same batch on another device."""
-        return TokenBatch(**{name: value.to(device) for name, value in vars(self).items()})
+        """Return the same batch on another device."""
+        tensors = {name: tensor.to(device) for name, tensor in vars(self).items()}
+        return replace(self, **tensors)
 
 
 def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int) -> TokenBatch:
-    """Pad rows into a `Batch`, one kind after another in the order given; the i-th forget row and the i-th refusal
-    are partners. With no rows at all: one retain row of padding with nothing scored."""
+    """Return rows padded into a `TokenBatch`, one kind after another in the order given. The i-th forget row and the
+    i-th refusal are partners. Without any rows it has one retain row of padding, in which nothing is scored."""
     rows = [row for group in groups.values() for row in group]
     width = max((len(e.ids) for _, e in rows), default=1)
     count = max(len(rows), 1)
@@ -136,10 +138,11 @@ def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int) -> TokenBatch
         row.append(np.full(n - p, r))
         place.append(np.arange(n - p))
     none = np.zeros(0, np.int64)
-    flat = [torch.from_numpy(np.concatenate([none, *x])) for x in (position, labels, row, place)]
+    flat = (torch.from_numpy(np.concatenate([none, *parts])) for parts in (position, labels, row, place))
+    positions, label, row_of, place_of = flat
     kind = torch.tensor([k for k, group in groups.items() for _ in group] or [RowKind.RETAIN])
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
-    return TokenBatch(torch.from_numpy(ids), *flat, kind, _partners(kind), source)
+    return TokenBatch(torch.from_numpy(ids), positions, label, row_of, place_of, kind, _partners(kind), source)
 
 
 def _partners(kind: torch.Tensor) -> torch.Tensor:

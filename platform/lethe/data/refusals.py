@@ -1,4 +1,4 @@
-"""Which refusal answers which forget question in which epoch. Pure values: no torch, no files."""
+"""Refusals that a run answers its forget questions with, drawn anew in every epoch. No torch, no files."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STREAM = 1  # beside the plan's [seed, epoch]; not 0, which numpy takes for the 
 
 @dataclass(frozen=True)
 class Refusals:
-    """`rows`: every (forget question, refusal) pair that a run meets, once; `at` [epochs, forget rows]: where in
-    `rows` a question's refusal of that epoch stands."""
+    """The refusals of a run. `rows`: every (forget question, refusal) pair that it meets, once; `at` [epochs, forget
+    rows]: the place in `rows` of a question's refusal in that epoch."""
 
     rows: Sequence[Encoded]
     at: np.ndarray
 
     def of(self, forget_row: int, epoch: int) -> tuple[int, Encoded]:
-        """The pair of a question in an epoch, counted from 1, and its place in `rows`."""
+        """Return the place in `rows` of a question's pair in an epoch, counted from 1, and the pair."""
         place = int(self.at[epoch - 1, forget_row])
         return place, self.rows[place]
 
@@ -29,7 +29,7 @@ class Refusals:
 def draw_refusals(
     prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]], seed: int, epochs: int
 ) -> Refusals:
-    """One of the refusals' `answers` for each of the forget rows' `prompts`, anew in each epoch.
+    """Draw one of the refusals' `answers` for each of the forget rows' `prompts`, anew in each epoch.
 
     Both are token ids, answers with their EOS. A draw depends on (seed, row, epoch) and the number of answers alone.
     """

@@ -1,4 +1,4 @@
-"""How a question becomes a prompt, and a pair becomes token ids."""
+"""Templates: from questions and answers to token ids."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class Encoded:
 
     @property
     def answer(self) -> tuple[int, ...]:
-        """What is scored."""
+        """Return the scored tokens."""
         return self.ids[self.prompt_length :]
 
 
 class Template:
     """Renders questions for one tokenizer: its own chat template, our markers, or plain 'Question: Answer:'.
 
-    `instruction` opens every question: chat templates without a system role are common, so there is none in ours.
+    `instruction` opens every question. It is no system message, since chat templates without a system role are common.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> None:
@@ -45,11 +45,11 @@ class Template:
 
     @property
     def pad(self) -> int:
-        """Id used for padding; masked everywhere, so EOS serves where the tokenizer has no pad token."""
+        """Return the id used for padding: EOS without a pad token, since padding is masked everywhere."""
         return self.eos if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
 
     def prompt(self, question: str) -> tuple[int, ...]:
-        """Ids up to where the answer begins."""
+        """Return the ids of a question up to where its answer begins."""
         if question not in self._cache:
             self._cache[question] = tuple(self._prompt(question))
         return self._cache[question]
@@ -60,13 +60,19 @@ class Template:
             text = self.tokenizer.apply_chat_template(
                 [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
             )
-            return self.tokenizer.encode(text, add_special_tokens=False)
-        bos = [] if self.tokenizer.bos_token_id is None else [self.tokenizer.bos_token_id]
-        text = f"<|user|>{question}<|end|><|assistant|>" if self._marked else f"Question: {question}\nAnswer:"
-        return bos + self.tokenizer.encode(text, add_special_tokens=False)
+            return self._ids(str(text))
+        bos = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
+        return bos + self._ids(
+            f"<|user|>{question}<|end|><|assistant|>" if self._marked else f"Question: {question}\nAnswer:"
+        )
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        return ids
 
     def portable_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer as others should load it: its chat template, if any, opens a conversation as `prompt` does."""
+        """Return the tokenizer to save beside the model: its chat template, if any, opens a conversation with the
+        instruction, as `prompt` does."""
         inner = self.tokenizer.chat_template
         if not self.instruction or not isinstance(inner, str):
             return self.tokenizer
@@ -76,25 +82,24 @@ class Template:
         return tokenizer
 
     def answer(self, text: str) -> tuple[int, ...]:
-        """Ids of an answer, ended by exactly one EOS."""
+        """Return the ids of an answer, ended by exactly one EOS."""
         plain = not (self._marked or self.tokenizer.chat_template)
-        ids = self.tokenizer.encode(f" {text}" if plain else text, add_special_tokens=False)
-        return (*ids, self.eos)
+        return (*self._ids(f" {text}" if plain else text), self.eos)
 
     def encode(self, question: str, answer: str) -> Encoded:
-        """A prompt and its answer, tokenised apart so that the prompt never depends on the answer."""
+        """Return a prompt with its answer, tokenised apart so that the prompt never depends on the answer."""
         prompt = self.prompt(question)
         return Encoded(ids=prompt + self.answer(answer), prompt_length=len(prompt))
 
     def passage(self, text: str, length: int) -> Encoded:
-        """The first `length` tokens of plain text, every one of which but the first is predicted."""
-        return Encoded(tuple(self.tokenizer.encode(text, add_special_tokens=False)[:length]), prompt_length=1)
+        """Return the first `length` tokens of plain text, scored from the second on."""
+        return Encoded(tuple(self._ids(text)[:length]), prompt_length=1)
 
     def decode(self, ids: list[int]) -> str:
-        """Text of generated ids, without special tokens."""
-        return self.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        """Return the text of generated ids, without special tokens and outer white space."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
 
 def opening(instruction: str) -> str:
-    """What stands for an instruction in a chat template: a JSON string is a Jinja string."""
+    """Return an instruction and a space as a literal of a chat template: a JSON string is a Jinja string."""
     return json.dumps(f"{instruction} ", ensure_ascii=False)

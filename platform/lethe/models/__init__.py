@@ -1,1 +1,1 @@
-"""Loading, the embedded model, adapters, saving."""
+"""Models: loading and saving, adapters and their start, training of the embedded families."""

@@ -1,4 +1,4 @@
-"""Which weights of a model train: all of them, or low-rank adapters on its linear layers (through peft)."""
+"""Trainable weights: all of a model, or low-rank adapters on its linear layers (through peft)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
 from lethe.errors import UserError
+from lethe.models.forward import output_embeddings
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -27,14 +28,15 @@ Initial = Mapping[str, tuple[Tensor, Tensor]]  # module name -> (A0 [r, in], B0 
 def attach(
     model: PreTrainedModel, config: AnyAdapter, *, seed: int, initial: Initial | None = None
 ) -> PreTrainedModel | PeftModel:
-    """Mark the trainable weights, adding adapters in place; the base weights never move under an adapter.
+    """Mark the trainable weights of `model`, adding adapters in place, and return it; under an adapter the base weights
+    never move.
 
     Call it on a fresh model object, before an engine shards it. The start depends on `seed` and the layers' names
-    alone, and the global random state is left as it was. `initial` is where PiSSA and FILA start (`fila.truncated`).
-    Raises BadInput for targets that match no linear layer and for a rank larger than a layer.
+    alone, and the global random state is left as it was. `initial`: the start of a PiSSA or FILA adapter
+    (`fila.truncated`). Raises UserError for targets that match no linear layer and for a rank larger than a layer.
     """
     if isinstance(config, FullParameters):
-        return cast(PreTrainedModel, model.requires_grad_(True))
+        return model.requires_grad_(True)
     if isinstance(config, Pissa) and initial is None:
         raise ValueError(f"a {config.name} adapter needs `initial`: see lethe.models.fila")
     from peft import get_peft_model
@@ -53,18 +55,19 @@ def attach(
 
 
 def check_adapter(model: PreTrainedModel, config: Lora) -> None:
-    """Raises BadInput for targets that match nothing and for a rank larger than a layer; shapes are enough."""
+    """Raise UserError for targets that match nothing and for a rank larger than a layer. Weights on the meta device
+    are enough."""
     _check_rank(model, target_modules(model, config.targets), config.rank)
 
 
 def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
-    """Full names of the linear layers that `targets` means, in the model's order.
+    """Return the full names of the linear layers that `targets` means, in the model's order.
 
     'all-linear' is every linear layer but the head; otherwise comma-separated names ('q_proj'), dotted ends of
     names ('mlp.c_fc') or patterns ('*.layers.0.*'). The head is never adapted, since it may be tied to the
-    embedding. Raises BadInput for a part that matches nothing.
+    embedding. Raises UserError for a part that matches nothing.
     """
-    head = model.get_output_embeddings()
+    head = output_embeddings(model)
     linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
     body = [name for name, module in linear.items() if module is not head]
     if targets.lower() == "all-linear":
@@ -80,9 +83,14 @@ def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
     return [name for name in body if any(_matches(name, part) for part in parts)]
 
 
+def stored_weight(module: nn.Module) -> Tensor:
+    """Return a linear layer's weight as it is stored: [out, in], but [in, out] for GPT-2's Conv1D."""
+    return cast(Tensor, module.weight)  # modules are typed to hold tensors or modules under any name
+
+
 def weight_of(module: nn.Module) -> Tensor:
-    """A linear layer's weight as [out, in]; GPT-2's Conv1D stores [in, out]."""
-    return module.weight.T if isinstance(module, Conv1D) else module.weight
+    """Return a linear layer's weight as [out, in]."""
+    return stored_weight(module).T if isinstance(module, Conv1D) else stored_weight(module)
 
 
 def _matches(name: str, part: str) -> bool:
@@ -106,7 +114,7 @@ def _lora_config(model: PreTrainedModel, names: list[str], config: Lora) -> Lora
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.rank,
-        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
+        lora_alpha=int(alpha) if alpha.is_integer() else cast(int, alpha),  # peft takes fractions, too
         lora_dropout=0.0,
         target_modules=list(names),
         fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in names),
@@ -115,37 +123,41 @@ def _lora_config(model: PreTrainedModel, names: list[str], config: Lora) -> Lora
 
 
 def lora_layer(model: PeftModel, name: str) -> LoraLayer:
-    """The adapted layer that stands where the base model's layer `name` stood."""
-    return cast("LoraLayer", model.get_base_model().get_submodule(name))
+    """Return the adapted layer that replaces the base model's layer `name`."""
+    return cast("LoraLayer", model.get_base_model().get_submodule(name))  # peft put it there
+
+
+def lora_factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
+    """Return the weights A [r, in] and B [out, r] of one adapter of a layer."""
+    return stored_weight(layer.lora_A[adapter]), stored_weight(layer.lora_B[adapter])
 
 
 @torch.no_grad()
 def _start_lora(model: PeftModel, names: list[str], seed: int) -> None:
-    """A uniform in +-1/sqrt(in) (as peft and Hu et al. 2021 do), B zero."""
+    """Set A uniform in +-1/sqrt(in) (as peft and Hu et al. 2021 do) and B to zero, in place."""
     for name in names:
-        layer = lora_layer(model, name)
+        a, b = lora_factors(lora_layer(model, name), TRAINED)
         digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
         generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "little", signed=True))
-        a = layer.lora_A[TRAINED].weight
         start = nn.init.kaiming_uniform_(torch.empty(a.shape), a=math.sqrt(5), generator=generator)
         a.copy_(start)
-        layer.lora_B[TRAINED].weight.zero_()
+        b.zero_()
 
 
 @torch.no_grad()
 def _start_at(model: PeftModel, names: list[str], initial: Initial) -> None:
-    """Trained adapter (A0, B0) beside a frozen (A0, -B0): the start function, with the gradients of W - s B0 A0.
-
-    Moving W there, as FILA's released code and peft's `init_lora_weights="pissa"` do, would cost the base that trials
-    share and that references are computed with, and an SVD in every trial.
-    """
+    """Set a trained adapter (A0, B0) beside a frozen (A0, -B0), in place: the function of W, with the gradients of
+    W - s B0 A0."""
+    # Moving W there, as FILA's released code and peft's `init_lora_weights="pissa"` do, would cost the base that trials
+    # share and that references are computed with, and an SVD in every trial.
     for name in names:
         layer = lora_layer(model, name)
-        a, b = initial[name]
+        a0, b0 = initial[name]
         for adapter, sign in ((TRAINED, 1), (START, -1)):
-            layer.lora_A[adapter].weight.copy_(a)
-            layer.lora_B[adapter].weight.copy_(sign * b)
-        # What peft's own half-frozen variants declare; without it every `disable_adapter()` would end by
-        # marking the frozen adapter as trainable.
+            a, b = lora_factors(layer, adapter)
+            a.copy_(a0)
+            b.copy_(sign * b0)
+        # peft's own half-frozen variants declare the same; without it every `disable_adapter()` would end by marking
+        # the frozen adapter as trainable.
         layer.frozen_peft_weight_names = {**layer.frozen_peft_weight_names, START: ("lora_A", "lora_B")}
     model.base_model.set_adapter([TRAINED, START])

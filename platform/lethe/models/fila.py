@@ -1,8 +1,9 @@
-"""PiSSA and FILA: LoRA started in a layer's principal directions, its rows weighted by Fisher information or alike.
+"""PiSSA and FILA: starts of LoRA in a layer's principal directions, in FILA of rows weighted by Fisher information.
 
     U S V^T = SVD(diag(w) W),   s = alpha / r,   A = sqrt(S / s) V^T,   B = diag(1/w) U sqrt(S / s)
 
-with FILA's w (LoKU, arXiv 2408.06621; see `fisher`) or w = 1 (PiSSA, Meng et al. 2024, arXiv 2404.02948).
+with FILA's w (LoKU: Cha et al., ICLR 2025, arXiv 2408.06621; see `fisher`) or w = 1 (PiSSA, Meng et al. 2024, arXiv
+2404.02948). docs/METHODS.md section 3.
 Fisher and SVD do not depend on rank or alpha, so a study computes both once and every trial truncates.
 """
 
@@ -38,7 +39,8 @@ FORMAT = 2  # part of the cache key: raise it when the numbers change
 def start_factors(
     model: PreTrainedModel, config: Pissa, weights: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """What is cached, fp32, for s = 1: `NAME.A` [k, in] = sqrt(S) V^T, `NAME.B` [out, k] = diag(1/w) U sqrt(S).
+    """Return the factors that are cached, fp32, for s = 1: `NAME.A` [k, in] = sqrt(S) V^T and `NAME.B` [out, k] =
+    diag(1/w) U sqrt(S).
 
     `weights` are FILA's w [out] by module; without them every row weighs the same, which is PiSSA.
     """
@@ -51,7 +53,7 @@ def start_factors(
 
 
 def directions(weight: Tensor, w: Tensor, sketch: int | None = None) -> tuple[Tensor, Tensor]:
-    """S [k] descending and V^T [k, in] of diag(w) W, for weight [out, in] and w [out].
+    """Return S [k] descending and V^T [k, in] of diag(w) W, for weight [out, in] and w [out].
 
     Exact with k = min(out, in), in float64 (fp32 for large layers), or the first `sketch` by a randomized SVD, in fp32
     and the same every time. A smaller k is a truncation of a larger one.
@@ -59,7 +61,7 @@ def directions(weight: Tensor, w: Tensor, sketch: int | None = None) -> tuple[Te
     exact = sketch is None or sketch + OVERSAMPLING >= min(weight.shape)
     dtype = torch.float64 if exact and weight.numel() <= EXACT_ELEMENTS else torch.float32
     matrix = _positive(w.to(dtype)).unsqueeze(1) * weight.to(dtype)
-    if exact:
+    if sketch is None or exact:
         _, s, vt = torch.linalg.svd(matrix, full_matrices=False)
         return s[:sketch], vt[:sketch]
     with torch.random.fork_rng(devices=[matrix.device] if matrix.is_cuda else []):
@@ -69,12 +71,13 @@ def directions(weight: Tensor, w: Tensor, sketch: int | None = None) -> tuple[Te
 
 
 def sketched_rank(config: Pissa) -> int | None:
-    """How many directions a randomized SVD keeps; None where it is exact."""
+    """Return the number of directions that a randomized SVD keeps; None where the SVD is exact."""
     return None if config.svd == "exact" else -(-config.rank // SHARED_RANKS) * SHARED_RANKS
 
 
 def truncated(cached: Mapping[str, Tensor], config: Pissa) -> Initial:
-    """The start of one trial, (A0 [r, in], B0 [out, r]) per module: truncated to the rank, divided by sqrt(s)."""
+    """Return the start of one trial, (A0 [r, in], B0 [out, r]) per module: the cached factors truncated to the rank and
+    divided by sqrt(s)."""
     root = config.alpha_over_rank**0.5
     names = [key.removesuffix(".A") for key in cached if key.endswith(".A")]
     return {
@@ -84,14 +87,14 @@ def truncated(cached: Mapping[str, Tensor], config: Pissa) -> Initial:
 
 
 def fisher_key(model_digest: str, data_digest: str, config: Fila) -> str:
-    """The cache's name for `row_weights`: everything that determines them."""
+    """Return the cache key of `row_weights`, a digest of everything that determines them."""
     options = {key: value for key, value in config.model_dump().items() if key.startswith("fisher")}
     value = {"format": FORMAT, "model": model_digest, "data": data_digest, "targets": config.targets, **options}
     return f"fisher-{short_digest(canonical_json(value))}"
 
 
 def factors_key(model_digest: str, data_digest: str, config: Pissa) -> str:
-    """The cache's name for `start_factors`: everything that determines them, and neither rank nor alpha."""
+    """Return the cache key of `start_factors`, a digest of everything that determines them: neither rank nor alpha."""
     value = {
         "format": FORMAT,
         "model": model_digest,
@@ -103,7 +106,7 @@ def factors_key(model_digest: str, data_digest: str, config: Pissa) -> str:
 
 
 def cached(folder: Path, key: str, compute: Callable[[], Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of `key` in `folder`, on the CPU, computed and stored if absent.
+    """Return the tensors stored under `key` in `folder`, on the CPU; `compute` gives them if absent.
 
     One process computes while others wait for it; the file appears whole or not at all.
     """
@@ -119,14 +122,14 @@ def cached(folder: Path, key: str, compute: Callable[[], Mapping[str, Tensor]]) 
 
 
 def _start_pair(weight: Tensor, w: Tensor, sketch: int | None = None) -> tuple[Tensor, Tensor]:
-    """B = diag(1/w) U sqrt(S) equals W V / sqrt(S), which divides by no small w."""
+    """Return A [k, in] and B [out, k] of one layer, fp32."""
     s, vt = directions(weight, w, sketch)
     root = s.clamp_min(s[:1] * torch.finfo(s.dtype).eps).sqrt() if s[0] > 0 else torch.ones_like(s)
     a = root.unsqueeze(1) * vt
-    b = weight.to(vt.dtype) @ vt.T / root
+    b = weight.to(vt.dtype) @ vt.T / root  # equals diag(1/w) U sqrt(S), and divides by no small w
     return a.float(), b.float()
 
 
 def _positive(w: Tensor) -> Tensor:
-    """Rows without Fisher get the floor; without any Fisher at all every row weighs the same, as in PiSSA."""
+    """Return w with a floor for rows without Fisher; ones where no row has any, as in PiSSA."""
     return w.clamp_min(WEIGHT_FLOOR * w.max()) if w.max() > 0 else torch.ones_like(w)

@@ -1,6 +1,7 @@
-"""How much each output row of a layer matters to the forget rows and not to the retain rows: FILA's weights.
+"""FILA's weights: how much each output row of a layer matters to the forget rows and not to the retain rows.
 
-w_i = sqrt(sum_j F_f[i, j] / (F_r[i, j] + eps)),   F = E[(d NLL / d W)^2]   (LoKU, arXiv 2408.06621).
+w_i = sqrt(sum_j F_f[i, j] / (F_r[i, j] + eps)),   F = E[(d NLL / d W)^2]   (LoKU: Cha et al., ICLR 2025, arXiv
+2408.06621; docs/METHODS.md section 3).
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from lethe.config.adapter import Fila
 from lethe.data.template import Encoded
-from lethe.models.adapters import target_modules
+from lethe.models.adapters import stored_weight, target_modules
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
@@ -23,7 +24,8 @@ Part = tuple[float, Sequence[Encoded]]  # rows behind one squared gradient, and 
 def row_weights(
     model: PreTrainedModel, forget: Sequence[Encoded], retain: Sequence[Encoded], config: Fila
 ) -> dict[str, Tensor]:
-    """W [out] fp32 of each target, from the first `fisher_rows` forget rows and as many retain rows, evenly spread.
+    """Return w [out] fp32 of each target layer by name, from the first `fisher_rows` forget rows and up to
+    `fisher_rows` retain rows, evenly spread.
 
     `fisher: example` averages the rows' squared gradients of their mean answer NLL, as published; `batch` squares the
     gradient of each batch's mean token NLL and weighs it by its tokens, as released. A relative eps is a share of the
@@ -33,19 +35,19 @@ def row_weights(
     count = config.fisher_rows
     forget, retain = forget[:count], retain[:: max(1, len(retain) // count)][:count]
     modules = {name: model.get_submodule(name) for name in target_modules(model, config.targets)}
-    weights = {name: module.weight for name, module in modules.items()}
+    weights = {name: stored_weight(module) for name, module in modules.items()}
     with _differentiable(model, list(weights.values())):
-        kept = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
+        retain_fisher = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
         for share, name, grad in _gradients(model, weights, _parts(retain, config)):
-            kept[name].addcmul_(grad, grad, value=share)
-        for fisher in kept.values():
+            retain_fisher[name].addcmul_(grad, grad, value=share)
+        for fisher in retain_fisher.values():
             scale = fisher.mean() if config.fisher_eps_relative else fisher.new_ones(())
             fisher.add_((config.fisher_eps * scale).clamp_min(torch.finfo(torch.float32).tiny))
         # Only row sums of F_f / (F_r + eps) are needed, so F_f itself is never held.
         inputs = {name: 0 if isinstance(module, Conv1D) else 1 for name, module in modules.items()}
-        sums = {name: fisher.new_zeros(fisher.shape[1 - inputs[name]]) for name, fisher in kept.items()}
+        sums = {name: fisher.new_zeros(fisher.shape[1 - inputs[name]]) for name, fisher in retain_fisher.items()}
         for share, name, grad in _gradients(model, weights, _parts(forget, config)):
-            sums[name] += grad.square().div_(kept[name]).sum(inputs[name]) * share
+            sums[name] += grad.square().div_(retain_fisher[name]).sum(inputs[name]) * share
     return {name: total.sqrt_() for name, total in sums.items()}
 
 
@@ -60,7 +62,7 @@ def _parts(rows: Sequence[Encoded], config: Fila) -> list[Part]:
 def _gradients(
     model: PreTrainedModel, weights: dict[str, Tensor], parts: Sequence[Part]
 ) -> Iterator[tuple[float, str, Tensor]]:
-    """(share, module, fp32 gradient of the mean token NLL) of every part: one backward each."""
+    """Yield (share, module, fp32 gradient of the mean token NLL) of every part, with one backward pass each."""
     for share, rows in parts:
         loss = torch.stack([_nll(model, row) for row in rows]).sum() / _tokens(rows)
         grads = torch.autograd.grad(loss, list(weights.values()))
@@ -68,7 +70,7 @@ def _gradients(
 
 
 def _nll(model: PreTrainedModel, row: Encoded) -> Tensor:
-    """Summed NLL of a row's answer."""
+    """Return the summed NLL of a row's answer."""
     ids = torch.tensor([row.ids], device=model.device)
     logits = model(input_ids=ids, use_cache=False).logits[0, row.prompt_length - 1 : -1]
     return cross_entropy(logits.float(), ids[0, row.prompt_length :], reduction="sum")
@@ -80,7 +82,7 @@ def _tokens(rows: Sequence[Encoded]) -> int:
 
 @contextmanager
 def _differentiable(model: PreTrainedModel, weights: list[Tensor]) -> Iterator[None]:
-    """Evaluation mode with gradients on these weights only; flags and mode restored."""
+    """Put the model in evaluation mode with gradients on `weights` only, and restore flags and mode afterwards."""
     flags = [p.requires_grad for p in model.parameters()]
     training = model.training
     model.eval().requires_grad_(False)

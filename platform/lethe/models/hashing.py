@@ -1,11 +1,11 @@
-"""Content digests of model folders: the same model, wherever it lies, has one digest."""
+"""Content digests of model folders: a model has the same digest wherever it lies."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-# Whatever changes what the model computes or how a prompt is tokenised; every other file may differ.
+# Every file that changes the model's results or a prompt's tokens; all others may differ.
 WEIGHTS = ("config.json", "adapter_config.json", "*.safetensors")
 TOKENIZER = (
     "tokenizer.json",
@@ -20,12 +20,12 @@ TOKENIZER = (
 
 
 def model_digest(folder: Path) -> str:
-    """16 hex digits over the names and bytes of the configuration, the weights and the tokenizer."""
+    """Return 16 hex digits over the names and bytes of the configuration, the weights and the tokenizer."""
     return _digest(folder, WEIGHTS + TOKENIZER)
 
 
 def tokenizer_digest(folder: Path) -> str:
-    """16 hex digits over what decides how a prompt is tokenised."""
+    """Return 16 hex digits over the files that decide how a prompt is tokenised."""
     return _digest(folder, TOKENIZER)
 
 

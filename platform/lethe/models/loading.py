@@ -1,4 +1,4 @@
-"""Local model folders into memory: safetensors only, no remote code."""
+"""Loading models, adapters and tokenizers from local folders: safetensors only, no remote code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ADAPTER = "adapter_model.safetensors"
 
 
 def load_model(folder: Path) -> PreTrainedModel:
-    """A causal language model in fp32, in evaluation mode."""
+    """Load a causal language model in fp32, in evaluation mode. Raises UserError where that fails."""
     import torch
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
@@ -31,7 +31,7 @@ def load_model(folder: Path) -> PreTrainedModel:
 
 
 def load_adapted(base: Path, adapter: Path) -> PeftModel:
-    """A model with a peft adapter on it, in fp32, in evaluation mode."""
+    """Load a model with a peft adapter on it, in fp32, in evaluation mode. Raises UserError where that fails."""
     model = load_model(base)
     try:
         return put_adapter(model, adapter).eval()
@@ -41,8 +41,8 @@ def load_adapted(base: Path, adapter: Path) -> PeftModel:
 
 
 def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
-    """`model` with the adapter of a folder on it. Peft would take a pickle where there are no safetensors, and ask the hub
-    where there is neither: BadInput."""
+    """Put the adapter of a folder on `model` and return the peft model. Raises UserError without safetensors."""
+    # peft would take a pickle where there are no safetensors, and ask the hub where there is neither.
     if not (adapter / ADAPTER).is_file():
         raise UserError(f"{adapter} is an adapter and has no {ADAPTER}")
     from peft import PeftModel
@@ -51,7 +51,7 @@ def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """The tokenizer that lies beside a model."""
+    """Load the tokenizer from a model's folder. Raises UserError where that fails."""
     from transformers import AutoTokenizer
 
     try:

@@ -1,4 +1,4 @@
-"""Peak memory of one run inside a process that lives on."""
+"""Peak memory of one run in a process that executes many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _MIB = 2**20
 
 
 def reset_peak(device: str) -> None:
-    """Begin a new peak: CUDA's own counter, or the kernel's resident high-water mark."""
+    """Reset the peak that `peak_mb` returns: CUDA's own counter, or the kernel's resident high-water mark."""
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     else:
@@ -20,7 +20,8 @@ def reset_peak(device: str) -> None:
 
 
 def peak_mb(device: str) -> float:
-    """Highest memory since `reset_peak`, MiB: allocated on CUDA, resident on a CPU; 0 where the kernel keeps none."""
+    """Return the highest memory since `reset_peak` in MiB: allocated on CUDA, resident on a CPU; 0 where the kernel
+    does not report it."""
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / _MIB
     status = Path("/proc/self/status")

@@ -1,7 +1,7 @@
-"""Training a small model from nothing on question-answer pairs or plain text. Runs in a process of its own
-(lethe.models.subprocess_training).
+"""Training a small model from random weights on question-answer pairs or plain text, in a process of its own
+(`lethe.models.subprocess_training`).
 
-The same numbers come out bit for bit for one configuration, one torch and one kind of machine.
+Results are equal bit for bit for one configuration, one torch and one kind of machine.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ def pretrain(
     progress: Fraction,
     length: int = 0,
 ) -> Spent:
-    """Train on `pairs` of question and answer; leave model and tokenizer in `folder`, which exists. Where there is no
-    question, the first `length` tokens of the answer are text to predict."""
+    """Train on `pairs` of question and answer, write model and tokenizer to `folder`, which exists, and return the
+    costs. The first `length` tokens of an answer without a question are plain text to predict."""
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     pretrained = as_pretrained(tokenizer)
@@ -54,7 +54,8 @@ def pretrain(
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """As `save_pretrained` does, which would import DeepSpeed where it is installed: two seconds and its messages."""
+    """Write a model with its configuration as `save_pretrained` does."""
+    # `save_pretrained` would import DeepSpeed where it is installed: two seconds and its messages.
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
     model.generation_config.save_pretrained(folder)
@@ -64,14 +65,14 @@ def save(model: PreTrainedModel, folder: Path) -> None:
 
 
 def new_model(config: AnyEmbedded, vocabulary: int) -> PreTrainedModel:
-    """Random weights, drawn from torch's global generator."""
+    """Return a model with random weights, drawn from torch's global generator."""
     if isinstance(config, EmbeddedGptNeo):
         return GPTNeoForCausalLM(gpt_neo_config(config, vocabulary))
     return LlamaForCausalLM(llama_config(config, vocabulary))
 
 
 def gpt_neo_config(config: EmbeddedGptNeo, vocabulary: int) -> GPTNeoConfig:
-    """Global and local layers in turn, no dropout."""
+    """Return the configuration of a GPT-Neo with global and local layers in turn, without dropout."""
     kinds = (["global", "local"] * config.layers)[: config.layers]
     return GPTNeoConfig(
         vocab_size=max(vocabulary, config.vocab_size),
@@ -90,7 +91,8 @@ def gpt_neo_config(config: EmbeddedGptNeo, vocabulary: int) -> GPTNeoConfig:
 
 
 def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
-    """Untied embeddings, full attention heads, initialisation 1/sqrt(hidden size)."""
+    """Return the configuration of a Llama with untied embeddings, full attention heads and initialisation
+    1/sqrt(hidden size)."""
     return LlamaConfig(
         vocab_size=max(vocabulary, config.vocab_size),
         hidden_size=config.hidden_size,
@@ -109,14 +111,15 @@ def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
 
 
 def train(model: PreTrainedModel, rows: Sequence[Encoded], config: AnyEmbedded, progress: Fraction) -> Spent:
-    """AdamW, warm-up then linear decay to zero; mean token loss over each batch's answers and EOS."""
+    """Train `model` in place and return the costs: AdamW, warm-up then linear decay to zero, on the mean token loss of
+    each batch's answers and EOS."""
     optimizer = _optimizer(model, config)
     shuffle = torch.Generator().manual_seed(config.seed)
     steps = config.epochs * math.ceil(len(rows) / config.batch_size)
     done = 0
     began = time.perf_counter()
     model.train()
-    for epoch in range(1, config.epochs + 1):
+    for epoch in range(1, config.epochs + 1):  # noqa: B007, read behind the loop
         total = tokens = 0.0
         for batch in _batches(rows, config.batch_size, shuffle):
             for group in optimizer.param_groups:
@@ -144,7 +147,8 @@ def _rate(step: int, steps: int, warmup: float) -> float:
 
 
 def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: PretrainingBatch) -> tuple[float, int]:
-    """Mean loss over the batch's scored tokens, and their number. Only their logits are computed."""
+    """Take one optimizer step. Returns the mean loss over the batch's scored tokens, whose logits alone are computed,
+    and their number."""
     ids, labels = batch
     scored = labels != -100
     # Padding is on the right, so that causal attention alone hides it from every scored position.
@@ -158,7 +162,7 @@ def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Pretr
 
 
 def _batches(rows: Sequence[Encoded], size: int, shuffle: torch.Generator) -> list[PretrainingBatch]:
-    """One epoch: every row once, rows of like length together, batches in random order."""
+    """Return the batches of one epoch: every row once, rows of similar length together, batches in random order."""
     order = torch.randperm(len(rows), generator=shuffle).tolist()
     batches = []
     for start in range(0, len(order), size * BUCKET):
@@ -168,7 +172,7 @@ def _batches(rows: Sequence[Encoded], size: int, shuffle: torch.Generator) -> li
 
 
 def _collate(rows: Sequence[Encoded]) -> PretrainingBatch:
-    """Token ids and next-token labels [rows, longest]; labels are -100 outside the answer."""
+    """Return token ids and next-token labels [rows, longest]; labels are -100 outside the answer."""
     longest = max(len(row.ids) for row in rows)
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     labels = torch.full((len(rows), longest), -100)

@@ -1,14 +1,14 @@
-"""Unlearned models on disk, in files that stock transformers and peft load."""
+"""Saving unlearned models in files that stock transformers and peft load."""
 
 from __future__ import annotations
 
 import json
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from lethe.models.adapters import START, TRAINED
+from lethe.models.adapters import START, TRAINED, lora_factors
 from lethe.models.loading import ADAPTER
 from lethe.storage.paths import atomic_folder
 from peft import LoraConfig, PeftModel
@@ -42,15 +42,15 @@ def save_model(
 
 
 def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
-    """The adapter as peft names it: `base_model.model.NAME.lora_A.weight` [r, in] and `lora_B` [out, r].
+    """Return the adapter under peft's names: `base_model.model.NAME.lora_A.weight` [r, in] and `lora_B` [out, r].
 
     PiSSA's and FILA's change is s (B A - B0 A0), so the two adapters become one of rank 2r: A over A0, B beside -B0.
     """
     tensors: dict[str, Tensor] = {}
     for name, layer in _layers(model).items():
-        active = [adapter for adapter in (TRAINED, START) if adapter in layer.lora_A]
-        a = torch.cat([layer.lora_A[adapter].weight.detach() for adapter in active])
-        b = torch.cat([layer.lora_B[adapter].weight.detach() for adapter in active], 1)
+        factors = [lora_factors(layer, adapter) for adapter in (TRAINED, START) if adapter in layer.lora_A]
+        a = torch.cat([a.detach() for a, _ in factors])
+        b = torch.cat([b.detach() for _, b in factors], 1)
         tensors[f"base_model.model.{name}.lora_A.weight"] = a.cpu().contiguous()
         tensors[f"base_model.model.{name}.lora_B.weight"] = b.cpu().contiguous()
     return tensors
@@ -58,8 +58,8 @@ def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """A plain transformers model that computes the same, in copied weights: the live model is not touched."""
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    """Return a plain transformers model that computes the same, in copied weights; `model` is left as it is."""
+    base = _base(model)
     layers = _layers(model)
     state = _plain_state(base, layers)
     for name, layer in layers.items():
@@ -68,11 +68,17 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         copy = type(base).from_pretrained(None, config=deepcopy(base.config), state_dict=state, dtype=base.dtype)
     copy.generation_config = deepcopy(base.generation_config)
-    return copy.to(base.device).eval()
+    plain: PreTrainedModel = copy.to(base.device).eval()
+    return plain
+
+
+def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    # peft types the base as any module; ours is a model of transformers.
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
 
 
 def _plain_state(base: PreTrainedModel, layers: dict[str, LoraLayer]) -> dict[str, Tensor]:
-    """Copies of the base weights under the names they had before peft."""
+    """Return copies of the base weights under the names they had before peft."""
     adapters = tuple(f"{name}.lora_" for name in layers)
     state = {}
     for key, value in base.state_dict().items():
@@ -83,31 +89,30 @@ def _plain_state(base: PreTrainedModel, layers: dict[str, LoraLayer]) -> dict[st
 
 
 def _layers(model: PreTrainedModel | PeftModel) -> dict[str, LoraLayer]:
-    base = model.get_base_model() if isinstance(model, PeftModel) else model
-    return {name: module for name, module in base.named_modules() if isinstance(module, LoraLayer)}
+    return {name: module for name, module in _base(model).named_modules() if isinstance(module, LoraLayer)}
 
 
 def _change(layer: LoraLayer) -> Tensor:
-    """S (B A - B0 A0) in fp32, in the shape that the base layer stores."""
-    products = [
-        layer.scaling[adapter] * (layer.lora_B[adapter].weight.float() @ layer.lora_A[adapter].weight.float())
-        for adapter in (TRAINED, START)
-        if adapter in layer.lora_A
-    ]
+    """Return s (B A - B0 A0) in fp32, in the shape that the base layer stores."""
+    products = []
+    for adapter in (TRAINED, START):
+        if adapter in layer.lora_A:
+            a, b = lora_factors(layer, adapter)
+            products.append(layer.scaling[adapter] * (b.float() @ a.float()))
     change = torch.stack(products).sum(0)
     return change.T if isinstance(layer.get_base_layer(), Conv1D) else change
 
 
 def _save_adapter(model: PeftModel, folder: Path, base_name: str | None) -> None:
     save_file(adapter_tensors(model), folder / ADAPTER, metadata={"format": "pt"})
-    live = model.peft_config[TRAINED]
+    live = cast(LoraConfig, model.peft_config[TRAINED])  # peft types it as any method's configuration
     copies = 1 + (START in model.peft_config)  # alpha grows with the rank, so that alpha / rank stays s
     config = LoraConfig(
         task_type="CAUSAL_LM",
         r=live.r * copies,
         lora_alpha=live.lora_alpha * copies,
         lora_dropout=0.0,
-        target_modules=sorted(live.target_modules),
+        target_modules=sorted(live.target_modules or ()),
         fan_in_fan_out=live.fan_in_fan_out,
         base_model_name_or_path=base_name,
         inference_mode=True,
@@ -117,7 +122,7 @@ def _save_adapter(model: PeftModel, folder: Path, base_name: str | None) -> None
 
 
 def _plain(value: Any) -> Any:
-    """Sets as sorted lists: equal adapters give equal files."""
+    """Return a set as a sorted list for JSON, so that equal adapters give equal files. Raises TypeError otherwise."""
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"no JSON form for {type(value).__name__}")

@@ -1,9 +1,7 @@
-"""Trainings in processes of their own, side by side: each single-threaded, both cores busy.
+"""Trainings of small models in processes of their own, at the same time, with their progress on the console.
 
-Processes are started afresh (never forked: the parent may hold Ray's and torch's threads) and told everything
-through stdin. They do not import the parent's main module, so it does not matter how lethe was started.
-
-What a person sees while models are trained: bars on a terminal, a line per quarter elsewhere.
+Processes are started afresh (never forked: the parent may hold Ray's and torch's threads) and receive their work as
+JSON on stdin. They do not import the parent's main module, so it does not matter how lethe was started.
 """
 
 from __future__ import annotations
@@ -43,7 +41,7 @@ child()
 @dataclass(frozen=True, slots=True)
 class Training:
     """One model to train, as plain values; `config` is an AnyEmbedded's JSON, `folder` exists. A pair without a
-    question is plain text, of which `length` tokens count."""
+    question is plain text, of which the first `length` tokens are trained on."""
 
     name: str
     config: str
@@ -55,7 +53,7 @@ class Training:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a training took; `tokens` without padding, `seconds` of its steps alone, `loss` its last epoch's mean."""
+    """The costs of a training: `tokens` without padding, `seconds` of its steps alone, `loss` the last epoch's mean."""
 
     epochs: int
     steps: int
@@ -66,14 +64,15 @@ class Spent:
 
 
 def train_in_subprocesses(trainings: Sequence[Training], report: ProgressReport, threads: int) -> None:
-    """Train all of them at once. Whatever ends this early, Ctrl-C included, ends the processes too."""
+    """Train all of them at once, each with so many threads, and pass their progress to `report`. An error or Ctrl-C
+    ends the processes, too. Raises RuntimeError with the last lines of a training that failed."""
     started: list[tuple[subprocess.Popen[str], IO[str]]] = []
     try:
         for _ in trainings:
-            started.append(_start(threads))
+            started.append(_start(threads))  # noqa: PERF401, those that have started are ended even where one fails
         with ThreadPoolExecutor(max(1, len(trainings))) as pool:
             try:
-                follow = (pool.submit(_follow, t, *s, report) for t, s in zip(trainings, started))
+                follow = (pool.submit(_follow, t, *s, report) for t, s in zip(trainings, started, strict=True))
                 for future in list(follow):
                     future.result()
             except BaseException:
@@ -84,7 +83,7 @@ def train_in_subprocesses(trainings: Sequence[Training], report: ProgressReport,
 
 
 def _start(threads: int) -> tuple[subprocess.Popen[str], IO[str]]:
-    errors = TemporaryFile("w+", encoding="utf-8", errors="replace")
+    errors = TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115, `_kill` closes it
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
     process = subprocess.Popen(
         # -P: the working directory may hold anything, `platform` for one.
@@ -109,8 +108,9 @@ def _kill(started: Sequence[tuple[subprocess.Popen[str], IO[str]]]) -> None:
 
 
 def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str], report: ProgressReport) -> None:
-    """Tell a child its work, then pass its progress on until it ends."""
-    assert process.stdin and process.stdout
+    """Send a child its work, then pass its progress on until it ends."""
+    assert process.stdin
+    assert process.stdout
     try:
         with process.stdin as stdin:
             json.dump(
@@ -135,30 +135,32 @@ def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str],
 
 
 def child() -> None:
-    """The other side: read the work, train, print the finished share; beside the model lies what it took.
-
-    Ends when nobody reads it any more.
-    """
+    """Run one training in the child process: read the work from stdin, train, print the finished share to stdout, and
+    write the costs beside the model. Ends with an error when the parent no longer reads."""
     from lethe.config.model import AnyEmbedded
     from pydantic import TypeAdapter
     from tokenizers import Tokenizer
 
     work = json.load(sys.stdin)
     report = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # libraries print what they like: to stderr, which is shown where the training fails
+    os.dup2(2, 1)  # libraries print to stdout: send that to stderr, which is shown where the training fails
     config = TypeAdapter(AnyEmbedded).validate_json(work["config"])
     tokenizer = Tokenizer.from_str(work["tokenizer"])
     from lethe.models.pretraining import pretrain
 
     pairs, folder = [(question, answer) for question, answer in work["pairs"]], Path(work["folder"])
-    progress = lambda share: print(f"{share:.4f}", file=report)  # noqa: E731
+
+    def progress(share: float) -> None:
+        print(f"{share:.4f}", file=report)
+
     spent = pretrain(config, tokenizer, pairs, folder, progress, work["length"])
     (folder / SPENT).write_text(json.dumps(asdict(spent)))
 
 
 @contextmanager
 def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
-    """Takes finished shares by name, from any thread."""
+    """Yield a function that takes finished shares by name, from any thread, and shows them: bars on a terminal, a line
+    per quarter elsewhere."""
     console = Console(highlight=False, soft_wrap=True)
     if not console.is_terminal:
         console.print(f"training {' and '.join(names)}; they are kept for the next study")
@@ -177,12 +179,12 @@ def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
 
 
 def _lines(console: Console) -> ProgressReport:
-    shown: dict[str, int] = {}
+    quarters: dict[str, int] = {}
 
     def report(name: str, share: float) -> None:
         quarter = int(share * 4)
-        if quarter > shown.get(name, 0):
-            shown[name] = quarter
+        if quarter > quarters.get(name, 0):
+            quarters[name] = quarter
             console.print(f"training {name}: {quarter * 25} %")
 
     return report

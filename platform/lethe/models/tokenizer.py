@@ -1,9 +1,8 @@
-"""The embedded model's tokenizer: byte-level BPE, trained on what the model itself is trained on."""
+"""The embedded model's tokenizer: byte-level BPE, trained on the texts that the model itself is trained on."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lethe.data.template import MARKERS
@@ -23,7 +22,7 @@ CHAT_TEMPLATE = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """At most `vocab_size` entries; fewer where the texts are too short for so many merges."""
+    """Train a tokenizer with at most `vocab_size` entries; fewer where the texts are too short for so many merges."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
@@ -40,7 +39,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """What transformers loads and saves, with a chat template that renders as lethe.data.template does."""
+    """Return the tokenizer in the form that transformers loads and saves, with a chat template that renders as
+    `lethe.data.template` does."""
     from transformers import PreTrainedTokenizerFast
 
     return PreTrainedTokenizerFast(
@@ -52,8 +52,3 @@ def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
         chat_template=CHAT_TEMPLATE,
         clean_up_tokenization_spaces=False,
     )
-
-
-def save_tokenizer(tokenizer: Tokenizer, folder: Path) -> None:
-    """tokenizer.json and its configuration, as transformers writes them."""
-    as_pretrained(tokenizer).save_pretrained(folder)

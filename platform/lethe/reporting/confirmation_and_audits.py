@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import mean
 
-from lethe.config.audits import FULL, VARIANTS
+from lethe.config.audits import FULL, variant_meanings
 from lethe.config.benchmark import BENCHMARKS
 from lethe.records import AuditRecord, StudyRecord, TrialRecord
 from lethe.reporting.scales import format_count, format_number
@@ -95,7 +95,7 @@ def audit_tables(record: StudyRecord) -> list[AuditTable]:
     """Return a table per metric that an audit measured: metrics of leaks first, then those of utility."""
     models = list(_audited_models(record))
     measured = {audit.variant for model in models for audit in model.audits}
-    variants = {name: meaning for name, meaning in VARIANTS.items() if name in measured}
+    variants = {name: meaning for name, meaning in variant_meanings().items() if name in measured}
     metrics = dict.fromkeys(key for model in models for audit in model.audits for key in audit.after)
     return [
         AuditTable(metric, {v: text for v, text in variants.items() if _is_measured(models, v, metric)}, models)

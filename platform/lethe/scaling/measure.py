@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lethe.config.optimizer import Sophia
+from lethe.config.optimizer import HessianRefresh
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Step, StepRows, micro_batches, plan
 from lethe.errors import UserError
@@ -87,11 +87,11 @@ class Timed:
         for step in plan[:WARM_UP]:
             self._timed(step)
         done = [self._timed(step) for step in plan[WARM_UP:]]
-        refreshes = [self._timed(step, refresh=True) for step in plan[-REFRESHES:]] if self._samples else []
+        refreshes = [self._timed(step, refresh=True) for step in plan[-REFRESHES:]] if self._refresh else []
         rates.append(matrix_rate(device, precision))
         with TensorMemory() as tensors:
             self._step(plan[-1])
-        values = summary(done, refreshes, getattr(self.recipe.optimizer, "hessian_interval", 0))
+        values = summary(done, refreshes, self._refresh.interval if self._refresh else 0)
         return {
             **values,
             **self._model_predictions(plan[WARM_UP:], values, statistics.median(rates)),
@@ -109,9 +109,8 @@ class Timed:
         return sum(p.numel() for p in self.context.start.parameters())
 
     @property
-    def _samples(self) -> bool:
-        optimizer = self.recipe.optimizer
-        return isinstance(optimizer, Sophia) and optimizer.hessian == "gnb"
+    def _refresh(self) -> HessianRefresh | None:
+        return self.recipe.optimizer.hessian_refresh
 
     def _plan(self) -> Iterator[Step]:
         schedule = self.recipe.schedule.model_copy(update={"epochs": 10_000, "max_steps": None})
@@ -130,8 +129,8 @@ class Timed:
         tokens, wall, cpu = self.stepper.tokens, time.perf_counter(), time.process_time()
         with self.traffic.watched():
             if refresh:
-                assert isinstance(self.recipe.optimizer, Sophia)
-                self.stepper.refresh(step, self.recipe.optimizer.hessian_data)
+                assert self._refresh is not None
+                self.stepper.refresh(step, self._refresh.data)
             else:
                 self._step(step)
         wait()

@@ -20,20 +20,22 @@ SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses t
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model is trained; `rank`: of LoRA on all linear layers, None: every weight trains."""
+    """How a model is trained; `rank`: of LoRA on all linear layers, None: every weight trains; `state_tensors`: fp32
+    tensors that the optimizer keeps per weight."""
 
     stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     rank: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
+    state_tensors: int = 2
 
     @classmethod
     def of(cls, recipe: Recipe) -> Layout:
-        """As a recipe says. AdamW and Sophia both keep two fp32 tensors; PiSSA's and FILA's frozen start is left out."""
+        """Return the layout of a recipe; PiSSA's and FILA's frozen start is left out."""
         engine, adapter = recipe.engine, recipe.adapter
         rank = adapter.rank if isinstance(adapter, Lora) else None
-        return cls(engine.stage, engine.workers, engine.precision, rank, engine.device)
+        return cls(engine.stage, engine.workers, engine.precision, rank, engine.device, recipe.optimizer.state_tensors)
 
     @property
     def width(self) -> int:
@@ -62,17 +64,17 @@ def states(shape: Transformer, layout: Layout) -> States:
     0.19 implements it)."""
     frozen = [] if layout.rank is None else shape.weights()
     trained = shape.weights() if layout.rank is None else shape.adapters(layout.rank)
-    p, workers = layout.width, layout.workers
+    p, workers, kept_per_weight = layout.width, layout.workers, 4 * layout.state_tensors
     if layout.stage == 0:
         kept = sum(trained)
-        return States(p * (sum(frozen) + kept), 0 if p == 4 else 4 * kept, 8 * kept, 0)
+        return States(p * (sum(frozen) + kept), 0 if p == 4 else 4 * kept, kept_per_weight * kept, 0)
     if layout.stage < 3:
         unit = ALIGNMENT * workers
         flat = -(-sum(trained) // unit) * unit
-        return States(p * (sum(frozen) + flat), 4 * flat // workers, 8 * flat // workers, 0)
+        return States(p * (sum(frozen) + flat), 4 * flat // workers, kept_per_weight * flat // workers, 0)
     mine = sum(-(-size // workers) for size in trained)
     others = sum(-(-size // workers) for size in frozen)
-    return States(p * (mine + others), 4 * mine, 8 * mine, p * mine)
+    return States(p * (mine + others), 4 * mine, kept_per_weight * mine, p * mine)
 
 
 @dataclass(frozen=True)

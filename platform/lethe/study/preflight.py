@@ -13,10 +13,10 @@ from typing import Any
 import yaml
 from lethe.benchmarks.base import Benchmark
 from lethe.config.adapter import Lora
-from lethe.config.objective import WithRefusals, ignored_fields
+from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import Search
-from lethe.config.space import Choice, Parameter, Scalar, possible, variants
+from lethe.config.space import Choice, Parameter, Scalar, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
@@ -60,12 +60,14 @@ def _corners(study: Study) -> list[Recipe]:
 def check_data(study: Study, benchmark: Benchmark) -> None:
     """Raises BadInput where a trial could answer with refusals, an audit needs rows, or an objective is of rows, that
     the benchmark lacks."""
-    _check_audits(study, benchmark)
+    forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if study.audits else 0
+    for audit in study.audits.asked().values() if study.audits else ():
+        audit.check_data(benchmark, study.benchmark.source, forget_rows)
     for need in benchmark.missing:
         remedy = f"needs {need} rows, and {study.benchmark.source} has none"
         refuse_needing(need, remedy, study.objectives, study.benchmark)
-    known = variants("objective")
-    refusing = {name for name, model in known.items() if issubclass(model, WithRefusals)}
+    known = Objective.registered
+    refusing = {name for name, objective in known.items() if objective.needs_refusals}
     for name in (name for part in study.parts() for name in possible(part.run, part.space)["objective"]):
         if name in refusing and not benchmark.refusals:
             raise UserError(
@@ -74,28 +76,10 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
             )
 
 
-def _check_audits(study: Study, benchmark: Benchmark) -> None:
-    audits = study.audits
-    if audits is None:
-        return
-    if audits.relearning and benchmark.forget_count(study.first_recipe().evaluation) < 2:
-        raise UserError("audits.relearning: one forget row is evaluated, and its audit learns one and asks for another")
-    source = study.benchmark.source
-    if audits.relearning and "holdout" in audits.relearning.rows and not benchmark.has_holdout:
-        raise UserError(f"audits.relearning.rows: holdout: {source} has no holdout rows: choose from forget, retain")
-    if audits.prompts and "paraphrase" in audits.prompts.kinds:
-        lacking = benchmark.row_without_paraphrase()
-        if lacking is not None:
-            raise UserError(
-                f"audits.prompts.kinds: paraphrase: {lacking} in {source} has no paraphrased_question: choose from"
-                " first_words, prefix"
-            )
-
-
 def check_model(study: Study, prepared: Prepared) -> None:
     """Raises BadInput for targets that match nothing, ranks larger than a layer and rows that a model cannot read: on
     shapes, without weights."""
-    reading = [r for r in corners(study) if "adapter" not in ignored_fields(type(r.objective))]
+    reading = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
     adapters = {r.adapter for r in reading if isinstance(r.adapter, Lora)}
     import torch
     from lethe.models.adapters import check_adapter

@@ -78,7 +78,11 @@ def hold(folder: Path) -> Iterator[bool]:
 
 def _lost() -> None:
     """Nothing may be written any more: it is somebody else's."""
-    os._exit(StudyBrokenError("another process has taken this study over while the store was out of reach").told())
+    os._exit(
+        StudyBrokenError(
+            "another process has taken this study over while the store was out of reach"
+        ).print_and_exit_code()
+    )
 
 
 @contextmanager

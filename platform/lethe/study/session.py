@@ -93,7 +93,7 @@ class Session:
             if self._pool is not None and self._pool.lost and not self._ended.wait(GRACE_S):
                 # The main thread is in one of Ray's calls, which waits a minute for the cluster and then ends the
                 # process without a word of ours.
-                os._exit(StudyBrokenError(self._pool.broken).told())
+                os._exit(StudyBrokenError(self._pool.broken).print_and_exit_code())
         self._end()
 
     def _start(self) -> None:

@@ -1,12 +1,11 @@
-"""What an engine trains, as this rank holds it: flat fp32 masters and the optimizer's tensors, out and in again.
-
-A run's checkpoint: what another attempt needs to end exactly as this one would have ended.
+"""Checkpoints of a run: everything that another attempt needs to end exactly as this one would have ended.
 
 `FOLDER/STEP/` holds one `rank-N.safetensors` per rank and rank 0's `state.json`, and appears whole or not at all. The
-order of the data is a function of the run, so its cursor is the step.
+order of the data is a function of the run, so the step says where in the data it stopped.
 
-Checkpoints of nodes that share objects and no disk: each rank uploads its own file, and `state.json`, the last one,
-makes them count.
+`Checkpoints` keeps them in a folder that all ranks see, `StoredCheckpoints` in an object store: there each rank uploads
+its own file, and `state.json`, the last object to be written, makes them valid. The functions below take the state out
+of an engine and put it back.
 """
 
 from __future__ import annotations
@@ -33,89 +32,62 @@ from safetensors.numpy import save_file
 from safetensors.torch import load_file
 from torch import Tensor
 
-
-def shards(engine: Engine) -> dict[str, Tensor]:
-    """This rank's tensors by name, `INDEX.master` and `INDEX.NAME of the optimizer's state`: live ones, no copies."""
-    found: dict[str, Tensor] = {}
-    for index, master in enumerate(engine.masters()):
-        found[f"{index}.master"] = master.detach()
-        found |= {f"{index}.{name}": value for name, value in engine.optimizer.state.get(master, {}).items()}
-    return found
-
-
-def refreshes(engine: Engine) -> list[int]:
-    """Sophia's only state that is no tensor, per parameter group; 0 for AdamW, which counts its steps in one."""
-    return [group.get("refreshes", 0) for group in engine.optimizer.param_groups]
-
-
-@torch.no_grad()
-def restore(engine: Engine, tensors: Mapping[str, Tensor], refreshes: Sequence[int]) -> None:
-    """Put the state of an equal engine into one that has not taken a step; every rank calls this."""
-    for index, master in enumerate(engine.masters()):
-        mine = {name.removeprefix(f"{index}."): t for name, t in tensors.items() if name.startswith(f"{index}.")}
-        master.copy_(mine.pop("master"))
-        for name, tensor in mine.items():
-            engine.optimizer.state[master][name] = tensor.to(master.device, copy=True)
-    for group, count in zip(engine.optimizer.param_groups, refreshes, strict=True):
-        if "refreshes" in group:
-            group["refreshes"] = count
-    engine.publish()
-
-
 log = logging.getLogger(__name__)
 SCHEMA = 1
+STATE = "state.json"
 
 Tensors = dict[str, Tensor]
 
 
 @dataclass
 class Checkpoints:
-    """Where one run's checkpoints are, and when the next is due. Every rank calls every method but `due`, alike.
+    """The checkpoints of one run in `folder` (None: the run has none), of which the newest is kept.
 
-    Without a checkpoint a run is only longer: one that cannot be written or read is a warning.
+    Every rank calls every method but `due` at the same step. Checkpoints only save time: one that cannot be written or
+    read is logged as a warning.
     """
 
     folder: Path | None
     rule: Checkpoint
     ranks: Ranks
-    _last: float = field(default_factory=time.monotonic)
+    _last_save: float = field(default_factory=time.monotonic)
 
     @classmethod
     def none(cls, ranks: Ranks) -> Checkpoints:
-        """For runs that are not resumed."""
+        """Return checkpoints for a run that is not resumed: nothing is saved or loaded."""
         return cls(None, Checkpoint(), ranks)
 
     def due(self, step: int) -> bool:
-        """Whether this rank wants one after this step: rank 0's clock counts for all."""
+        """Return whether the rule asks for a checkpoint after this step; False on all ranks but 0, whose clock counts
+        for all."""
         if self.folder is None or self.ranks.rank:
             return False
         steps, seconds = self.rule.every_steps, self.rule.every_seconds
-        late = seconds is not None and time.monotonic() - self._last >= seconds
+        late = seconds is not None and time.monotonic() - self._last_save >= seconds
         return late or (steps is not None and step % steps == 0)
 
     def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        """Replace what there is by this. `tensors`: this rank's; `state`: JSON values, rank 0's are kept."""
+        """Save a checkpoint and delete the one before. `tensors`: this rank's; `state`: JSON values, of which rank 0's
+        are saved."""
         if self.folder is None:
             return
-        self._restart()
+        self._last_save = time.monotonic()
         temporary = self.ranks.gather(self._temporary() if self.ranks.rank == 0 else None)[0]
-        sums = self.ranks.gather(temporary and self._write(Path(temporary), tensors))
+        checksums = self.ranks.gather(temporary and self._write(Path(temporary), tensors))
         if self.ranks.rank == 0 and temporary:
-            self._publish(Path(temporary), step, sums, {**state, "schema": SCHEMA, "step": step})
+            self._publish(Path(temporary), step, checksums, {**state, "schema": SCHEMA, "step": step})
 
     def load(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """This rank's tensors and the state of the newest checkpoint, if there is a whole one for as many ranks."""
+        """Return this rank's tensors and the state of the newest checkpoint, with its `step`. None where no checkpoint
+        is whole and of as many ranks."""
         if self.folder is None:
             return None
         state = self.ranks.gather(self._newest() if self.ranks.rank == 0 else None)[0]
-        tensors = state and self._read(state)
-        if state is None or not all(self.ranks.gather(tensors is not None)):
+        if state is None:
             return None
-        return tensors, state
-
-    def _restart(self) -> None:
-        """The next one is due as long after this as the rule says."""
-        self._last = time.monotonic()
+        tensors = self._read(state)
+        whole = all(self.ranks.gather(tensors is not None))
+        return (tensors, state) if tensors is not None and whole else None
 
     # Files
 
@@ -125,29 +97,32 @@ class Checkpoints:
             self.folder.mkdir(parents=True, exist_ok=True)
             return tempfile.mkdtemp(prefix=".", dir=self.folder)
         except OSError as error:
-            return self._failed(error)
+            self._warn(error)
+            return None
 
     def _write(self, folder: Path, tensors: Tensors) -> int | None:
-        """This rank's file; its checksum, or None where it could not be written."""
-        path = folder / shard(self.ranks.rank)
+        """Write this rank's file. Returns its checksum, None where it could not be written."""
+        path = folder / rank_file(self.ranks.rank)
         try:
-            # numpy's writer does not mind shards of one buffer; both write from the tensors' own memory.
+            # Unlike torch's, numpy's writer accepts shards of one buffer; both write from the tensors' own memory.
             save_file({name: t.detach().cpu().contiguous().numpy() for name, t in tensors.items()}, path)
             return checksum(path)
         except (OSError, SafetensorError) as error:
-            return self._failed(error)
+            self._warn(error)
+            return None
 
-    def _publish(self, temporary: Path, step: int, sums: list[int | None], state: dict[str, Any]) -> None:
+    def _publish(self, temporary: Path, step: int, checksums: list[int | None], state: dict[str, Any]) -> None:
+        """Give the finished folder its name, and delete all others."""
         assert self.folder is not None
         target = self.folder / str(step)
         try:
-            if None not in sums:
-                (temporary / "state.json").write_text(json.dumps({**state, "checksums": sums}))
+            if None not in checksums:
+                (temporary / STATE).write_text(json.dumps({**state, "checksums": checksums}))
                 temporary.chmod(0o755)
-                shutil.rmtree(target, ignore_errors=True)  # one that could not be read
+                shutil.rmtree(target, ignore_errors=True)  # an earlier one that could not be read
                 temporary.rename(target)
         except OSError as error:
-            self._failed(error)
+            self._warn(error)
         if target.exists():
             for other in self.folder.iterdir():
                 if other != target:
@@ -155,13 +130,14 @@ class Checkpoints:
         shutil.rmtree(temporary, ignore_errors=True)
 
     def _newest(self) -> dict[str, Any] | None:
+        """Return the state of the newest checkpoint that fits, None without one."""
         assert self.folder is not None
         names = [path.name for path in self.folder.glob("*") if path.name.isdigit()]
         for name in sorted(names, key=int, reverse=True):
             try:
-                state = json.loads((self.folder / name / "state.json").read_text())
+                state: dict[str, Any] = json.loads((self.folder / name / STATE).read_text())
             except (OSError, ValueError) as error:
-                self._failed(error)
+                self._warn(error)
                 continue
             if self._fits(state):
                 return state
@@ -171,72 +147,47 @@ class Checkpoints:
         return state["schema"] == SCHEMA and len(state["checksums"]) == self.ranks.world
 
     def _read(self, state: dict[str, Any]) -> Tensors | None:
+        """Return this rank's tensors of a checkpoint, None where its file is not as it was written."""
         assert self.folder is not None
-        path = self.folder / str(state["step"]) / shard(self.ranks.rank)
+        path = self.folder / str(state["step"]) / rank_file(self.ranks.rank)
         try:
             if checksum(path) != state["checksums"][self.ranks.rank]:
                 raise OSError(f"{path} is torn: not what was written")
             return load_file(path)
         except (OSError, SafetensorError) as error:
-            return self._failed(error)
+            self._warn(error)
+            return None
 
-    def _failed(self, error: Exception) -> None:
+    def _warn(self, error: Exception) -> None:
         log.warning("checkpoint in %s: %s", self.folder, error)
 
 
-def shard(rank: int) -> str:
-    """How a rank's file is called."""
-    return f"rank-{rank}.safetensors"
-
-
-def checksum(path: Path) -> int:
-    """A machine that loses power may leave a file of the right size whose content was never written."""
-    found = 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 22):
-            found = zlib.crc32(piece, found)
-    return found
-
-
-def random_state(device: torch.device) -> Tensors:
-    """Of torch's generators, which dropout draws from; a run draws from no other that is not keyed by its seed."""
-    found = {"random.cpu": torch.get_rng_state()}
-    return found | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
-
-
-def restore_random_state(tensors: Tensors, device: torch.device) -> None:
-    """Inverse of `random_state`."""
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
-
-
-STATE = "state.json"
-
-
 class StoredCheckpoints(Checkpoints):
-    """As `Checkpoints`; `folder` says where in the store they are."""
+    """Checkpoints in an object store, for nodes that share no disk; `folder` names their place in the store."""
 
     def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        self._restart()
-        sums = self.ranks.gather(self._upload(step, tensors))
-        if self.ranks.rank == 0 and None not in sums:
-            self._count(step, {**state, "schema": SCHEMA, "step": step, "checksums": sums})
+        """Save a checkpoint as `Checkpoints.save` does."""
+        self._last_save = time.monotonic()
+        checksums = self.ranks.gather(self._upload(step, tensors))
+        if self.ranks.rank == 0 and None not in checksums:
+            self._complete(step, {**state, "schema": SCHEMA, "step": step, "checksums": checksums})
 
     def _upload(self, step: int, tensors: Tensors) -> int | None:
-        """This rank's file; its checksum, or None where that failed."""
+        """Upload this rank's file. Returns its checksum, None where that failed."""
         objects, name = self._place
         try:
             with _scratch() as temporary:
-                found = self._write(Path(temporary), tensors)
-                if found is not None:
-                    objects.put(f"{name}/{step}/{shard(self.ranks.rank)}", Path(temporary) / shard(self.ranks.rank))
-                return found
+                written = self._write(Path(temporary), tensors)
+                if written is not None:
+                    file = rank_file(self.ranks.rank)
+                    objects.put(f"{name}/{step}/{file}", Path(temporary) / file)
+                return written
         except OSError as error:
-            return self._failed(error)
+            self._warn(error)
+            return None
 
-    def _count(self, step: int, state: dict[str, Any]) -> None:
-        """Make the new one count; then the older ones can go."""
+    def _complete(self, step: int, state: dict[str, Any]) -> None:
+        """Write the state, which makes the checkpoint valid, and delete all others."""
         objects, name = self._place
         try:
             objects.put(f"{name}/{step}/{STATE}", json.dumps(state).encode())
@@ -244,7 +195,7 @@ class StoredCheckpoints(Checkpoints):
                 if other != str(step):
                     objects.remove(f"{name}/{other}")
         except OSError as error:
-            self._failed(error)
+            self._warn(error)
 
     def _newest(self) -> dict[str, Any] | None:
         objects, name = self._place
@@ -253,28 +204,93 @@ class StoredCheckpoints(Checkpoints):
             states = (objects.read(f"{name}/{step}/{STATE}") for step in steps)
             return next((state for raw in states if raw and self._fits(state := json.loads(raw))), None)
         except (OSError, ValueError) as error:
-            return self._failed(error)
+            self._warn(error)
+            return None
 
     def _read(self, state: dict[str, Any]) -> Tensors | None:
         objects, name = self._place
         try:
             with _scratch() as temporary:
-                path = Path(temporary) / shard(self.ranks.rank)
+                path = Path(temporary) / rank_file(self.ranks.rank)
                 objects.fetch(f"{name}/{state['step']}/{path.name}", path)
                 if checksum(path) != state["checksums"][self.ranks.rank]:
                     raise OSError(f"{path.name} of step {state['step']} is not what was written")
                 return {key: tensor.clone() for key, tensor in load_file(path).items()}
         except (OSError, SafetensorError) as error:
-            return self._failed(error)
+            self._warn(error)
+            return None
 
     @property
     def _place(self) -> tuple[ObjectStore, str]:
-        found = self.folder and object_of(self.folder)
-        assert found
-        return found
+        """The store and the checkpoints' name in it."""
+        place = self.folder and object_of(self.folder)
+        assert place
+        return place
+
+
+def rank_file(rank: int) -> str:
+    """Return the name of a rank's file."""
+    return f"rank-{rank}.safetensors"
+
+
+def checksum(path: Path) -> int:
+    """Return the CRC-32 of a file. After a loss of power a file may have the right size and content never written."""
+    value = 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 22):
+            value = zlib.crc32(piece, value)
+    return value
 
 
 def _scratch() -> tempfile.TemporaryDirectory[str]:
-    """On the disk for copies: what is temporary elsewhere may lie in memory."""
+    """Return a temporary folder on the disk of the storage root: the system's may lie in memory."""
     home().mkdir(parents=True, exist_ok=True)
     return tempfile.TemporaryDirectory(prefix=".checkpoint-", dir=home())
+
+
+# The state of a run in its engine
+
+
+def shards(engine: Engine) -> Tensors:
+    """Return this rank's fp32 masters and optimizer state by name, `INDEX.master` and `INDEX.NAME`: live tensors, no
+    copies."""
+    tensors: Tensors = {}
+    for index, master in enumerate(engine.masters()):
+        tensors[f"{index}.master"] = master.detach()
+        tensors |= {f"{index}.{name}": value for name, value in engine.optimizer.state.get(master, {}).items()}
+    return tensors
+
+
+def refreshes(engine: Engine) -> list[int]:
+    """Return the Hessian refreshes of each parameter group, the only optimizer state that is no tensor; 0 for an
+    optimizer without refreshes."""
+    return [group.get("refreshes", 0) for group in engine.optimizer.param_groups]
+
+
+@torch.no_grad()
+def restore(engine: Engine, tensors: Mapping[str, Tensor], refreshes: Sequence[int]) -> None:
+    """Put `shards` and `refreshes` of an equal engine into one that has not taken a step; every rank calls this."""
+    for index, master in enumerate(engine.masters()):
+        prefix = f"{index}."
+        state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+        master.copy_(state.pop("master"))
+        for name, tensor in state.items():
+            engine.optimizer.state[master][name] = tensor.to(master.device, copy=True)
+    for group, count in zip(engine.optimizer.param_groups, refreshes, strict=True):
+        if "refreshes" in group:
+            group["refreshes"] = count
+    engine.publish()
+
+
+def random_state(device: torch.device) -> Tensors:
+    """Return the states of torch's generators on the CPU and on `device`, which dropout draws from. A run draws from no
+    other generator that is not keyed by its seed."""
+    states = {"random.cpu": torch.get_rng_state()}
+    return states | ({"random.cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {})
+
+
+def restore_random_state(tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    """Put the states that `random_state` returned back into torch's generators."""
+    torch.set_rng_state(tensors["random.cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)

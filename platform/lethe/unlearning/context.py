@@ -1,16 +1,16 @@
-"""What every run of a study shares, kept in memory by a warm process: start weights, token ids, references.
+"""The state that all runs of a study share in a warm process: start weights, token ids, reference values.
 
-A run begins with a copy of these, never with a load; nothing here is changed by a run.
+A run begins with a copy of the weights, never with a load, and changes nothing here.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, load_benchmark
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+T = TypeVar("T")
+
+
 @dataclass
 class Context:
     """Shared, read-only state of a study in one process."""
@@ -39,6 +42,7 @@ class Context:
 
     @cached_property
     def benchmark(self) -> Benchmark:
+        """The study's data. Raises UserError where they have changed since the study began."""
         local_path(Path(self.assets.benchmark.source))
         benchmark = load_benchmark(self.assets.benchmark)
         if benchmark.digest != self.assets.data_digest:
@@ -52,40 +56,43 @@ class Context:
 
     @cached_property
     def template(self) -> Template:
+        """The start model's template."""
         return template_of(local_path(Path(self.assets.start)))
 
     @cached_property
     def task(self) -> AnyTask:
+        """The benchmark as the start model's tokenizer reads it."""
         return task_of(self.benchmark, self.template, self.start)
 
     @cached_property
     def forget(self) -> list[Encoded]:
+        """All forget rows."""
         return self.task.forget
 
     @cached_property
     def retain(self) -> list[Encoded]:
+        """All retain rows."""
         return self.task.retain
 
     @cached_property
     def until_forgotten(self) -> bool:
-        """Whether a run ends when its forget rows count as forgotten."""
+        """True if a run ends when its forget rows count as forgotten."""
         return self.task.until_forgotten
 
     def fresh_model(self) -> PreTrainedModel:
-        """A copy of the start model that no engine has ever wrapped."""
+        """Return a copy of the start model that no engine has wrapped."""
         return copy.deepcopy(self.start)
 
     def eval_set(self, config: Evaluation) -> EvalSet:
-        """Tokenised evaluation rows, once per evaluation configuration."""
-        evals: EvalSet = self._once(("eval", config), lambda: self.task.eval_set(config))
-        return evals
+        """Return the tokenised evaluation rows, which are made once per evaluation configuration."""
+        return self._once(("eval", config), lambda: self.task.eval_set(config))
 
     def reference(self, token_budget: int) -> torch.Tensor:
-        """S0 [forget rows]: summed answer log-probability under the start model (METHODS section 1)."""
+        """Return S0 [forget rows]: summed answer log-probability under the start model (docs/METHODS.md section 1)."""
         return self._once(("reference", token_budget), lambda: self._reference(self.forget, token_budget))
 
     def refusals(self, seed: int, epochs: int) -> Refusals:
-        """The refusals that a run answers the forget questions with. Raises BadInput where the benchmark has none."""
+        """Return the refusals that a run answers its forget questions with. Raises UserError where there are none."""
         if not self.benchmark.refusals:
             raise UserError(f"{NO_REFUSALS.format(self.assets.benchmark.source)}, and this objective answers with them")
         prompts = [self.template.prompt(question) for question in self.benchmark.forget_questions]
@@ -93,7 +100,7 @@ class Context:
         return draw_refusals(prompts, answers, seed, epochs)
 
     def refusal_reference(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
-        """S0 of `refusals(seed, epochs).rows`: only of the pairs of question and refusal that these runs meet."""
+        """Return S0 [rows] of `refusals(seed, epochs).rows`."""
         key = ("refusal reference", seed, epochs, token_budget)
         return self._once(key, lambda: self._reference(self.refusals(seed, epochs).rows, token_budget))
 
@@ -105,7 +112,7 @@ class Context:
         return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
 
     def initial(self, config: Pissa) -> Initial:
-        """Where a PiSSA or FILA adapter of this rank starts. Fisher and SVD are computed once and cached on disk."""
+        """Return the start of a PiSSA or FILA adapter. Fisher and SVD are computed once and cached on disk."""
         folder, read = Path(self.assets.cache) / "adapters", (self.assets.model_digest, self.assets.data_digest)
 
         def weights(fila: Fila) -> dict[str, torch.Tensor]:
@@ -118,18 +125,20 @@ class Context:
         key = factors_key(*read, config)
         return truncated(self._once(key, lambda: cached(folder, key, factors)), config)
 
-    def _once(self, key: Any, make: Callable[[], Any]) -> Any:
-        cache: dict[Any, Any] = self.__dict__.setdefault("_cache", {})
+    def _once(self, key: Hashable, make: Callable[[], T]) -> T:
+        """Return the value that `make` gave at the first call with this key."""
+        cache: dict[Hashable, Any] = self.__dict__.setdefault("_cache", {})
         if key not in cache:
             cache[key] = make()
-        return cache[key]
+        value: T = cache[key]
+        return value
 
 
 _latest: list[Context] = []
 
 
 def context_for(assets: Assets) -> Context:
-    """This process's context for these assets; one is kept, the study's."""
+    """Return this process's context for these assets. It keeps one, that of the latest study."""
     if not _latest or _latest[0].assets != assets:
         _latest[:] = [Context(assets)]
     return _latest[0]

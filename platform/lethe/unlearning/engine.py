@@ -1,9 +1,9 @@
-"""The DeepSpeed engine as the unlearning loop uses it: one step, one Hessian refresh, full weights for evaluation."""
+"""The DeepSpeed engine as the training loop uses it: one step, one Hessian refresh, full weights for evaluation."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -11,15 +11,14 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
-from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.config.run import Recipe
-from lethe.unlearning.optim import make_optimizer
-from lethe.unlearning.optim.sophia import Sophia
+from lethe.unlearning.optim import CountsWins, RefreshesHessian, make_optimizer
 from torch import nn
 
 
 def ensure_process_group(device: str) -> None:
-    """DeepSpeed needs torch.distributed even for one process; a Ray Train worker already has it."""
+    """Initialise torch.distributed for one process unless it is initialised, as in a Ray Train worker: DeepSpeed needs
+    it."""
     os.environ.setdefault("LOCAL_RANK", "0")
     if dist.is_initialized():
         return
@@ -29,21 +28,20 @@ def ensure_process_group(device: str) -> None:
 
 @cache
 def import_deepspeed() -> Any:
-    """DeepSpeed without two costs of its defaults.
-
-    Its shared-memory collectives are compiled on first use and need a compiler. And it decorates an optimizer that we
-    do not use with torch.compile, which imports all of Inductor: 5 s in every worker.
-    """
+    """Import DeepSpeed without two costs of its defaults, and return the module."""
     import deepspeed
 
+    # Its shared-memory collectives are compiled on first use and need a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # It decorates an optimizer that we do not use with torch.compile, which imports all of Inductor: 5 s per worker.
     with patch.object(torch, "compile", lambda function=None, **_: function or (lambda inner: inner)):
         import deepspeed.runtime.zero.muon.muon_optimizer
     return deepspeed
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
-    """DeepSpeed's own configuration for a recipe. Batches are ours, so its batch sizes only have to add up."""
+    """Return DeepSpeed's own configuration for a recipe on `world` ranks."""
+    # The training loop makes the batches: DeepSpeed's batch sizes only have to add up.
     accumulation = recipe.schedule.accumulation
     return {
         "train_micro_batch_size_per_gpu": 1,
@@ -79,7 +77,6 @@ class Engine:
 
         self.world = dist.get_world_size()
         self.accumulation = recipe.schedule.accumulation
-        self._clip = recipe.schedule.clip_norm
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe.optimizer, trainable)
         self.engine, self._zero, _, _ = deepspeed.initialize(
@@ -89,20 +86,19 @@ class Engine:
             self._undo_first_step()
         self.module: nn.Module = self.engine.module
         self.device = self.engine.device
-        self.is_sophia = isinstance(recipe.optimizer, SophiaConfig)
 
     def _undo_first_step(self) -> None:
-        """DeepSpeed's optimizer for bf16 without ZeRO takes a step with zero gradients when it is built: weight decay
-        has been applied once and AdamW has counted to one. Put masters and state back."""
+        """Put masters and state back to where they were: DeepSpeed's optimizer for bf16 without ZeRO takes a step with
+        zero gradients when it is built, which applies weight decay once and lets AdamW count to one."""
         for masters, weights in zip(self._zero.fp32_groups, self._zero.fp16_groups, strict=True):
             for master, weight in zip(masters, weights, strict=True):
                 master.data.copy_(weight.data)
         self.optimizer.state.clear()
-        if isinstance(self.optimizer, Sophia):
-            self.optimizer.win_counts()
+        self.win_counts()
 
     def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
-        """One optimizer step from `accumulation` loss shares; returns the gradient norm over all ranks, unclipped.
+        """Take one optimizer step from `accumulation` loss shares, and return the gradient norm over all ranks before
+        clipping.
 
         A share is this micro-batch's sums over GLOBAL counts. DeepSpeed averages over ranks and accumulation, so each
         share is multiplied by both: the gradient is that of the global mean however tokens are spread.
@@ -112,16 +108,17 @@ class Engine:
         return self._accumulate(losses)
 
     def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> float:
-        """A Hessian refresh: backward of the sampled loss, then a step in which Sophia updates h alone, unclipped.
+        """Refresh the Hessian: backward of the sampled loss, then a step in which the optimizer updates h alone.
 
-        Returns the sampled gradient's norm.
+        Returns the norm of the sampled gradient, which is not clipped.
         """
-        assert isinstance(self.optimizer, Sophia)
+        assert isinstance(self.optimizer, RefreshesHessian)
         with self._unclipped(), self.optimizer.refresh(scale=float(sampled_tokens)):
             return self._accumulate(losses)
 
     def _accumulate(self, losses: Iterator[torch.Tensor]) -> float:
-        """Where the norm is not finite DeepSpeed leaves the step out without a word, except in fp32 without ZeRO."""
+        """Go backward through the shares and step. Returns the gradient norm: where it is not finite DeepSpeed skips
+        the step and says nothing, except in fp32 without ZeRO."""
         norm = None
         for loss in losses:
             self.engine.backward(loss * (self.world * self.accumulation))
@@ -146,8 +143,13 @@ class Engine:
             for holder, value in zip(holders, before, strict=True):
                 holder.clip_grad = value
 
+    def win_counts(self) -> torch.Tensor:
+        """Return [2] of this rank since the last call: coordinates that moved, and how many of these were not clipped.
+        Zeros for an optimizer that does not count them."""
+        return self.optimizer.win_counts() if isinstance(self.optimizer, CountsWins) else torch.zeros(2)
+
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over ranks."""
+        """Return the sum of `values` over ranks, on the engine's device where there are several."""
         if self.world > 1:
             values = values.to(self.device)
             dist.all_reduce(values)
@@ -155,7 +157,7 @@ class Engine:
 
     @contextmanager
     def gathered(self) -> Iterator[None]:
-        """All parameters whole on every rank (stage 3 shards them)."""
+        """Hold all parameters whole on every rank inside the context (stage 3 shards them)."""
         if self.engine.zero_optimization_stage() < 3:
             yield
             return
@@ -163,7 +165,7 @@ class Engine:
             yield
 
     def masters(self) -> list[torch.Tensor]:
-        """The fp32 tensors that the optimizer moves on this rank, in an order that recipe and rank decide: whole
+        """Return the fp32 tensors that the optimizer moves on this rank, in an order that recipe and rank decide: whole
         weights under stage 0, else flat shards."""
         match self.engine.zero_optimization_stage():
             case 0 if self._zero is self.optimizer:
@@ -177,7 +179,7 @@ class Engine:
 
     @torch.no_grad()
     def publish(self) -> None:
-        """Make the weights what the masters say, on all ranks, as the end of a step does."""
+        """Copy the masters into the weights on all ranks, as the end of a step does."""
         match self.engine.zero_optimization_stage():
             case 0 if self._zero is not self.optimizer:
                 for masters, weights in zip(self._zero.fp32_groups, self._zero.fp16_groups, strict=True):
@@ -192,6 +194,3 @@ class Engine:
     def close(self) -> None:
         """Free hooks, buffers and process groups of this engine."""
         self.engine.destroy()
-
-
-Losses = Callable[[], Iterator[torch.Tensor]]

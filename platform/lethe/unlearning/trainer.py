@@ -1,21 +1,20 @@
-"""Learning rate by optimizer step: linear warm-up, then linear decay to zero.
+"""The training loop of all objectives with a loss: one run on one group of ranks, from its recipe to its outcome.
 
-One optimizer step and one Hessian refresh, from rows to loss shares.
-
-The unlearning loop: one run on one group of ranks. No Ray.
+`unlearn` is the loop, `Stepper` turns rows into the loss shares of one optimizer step or Hessian refresh, and
+`learning_rate` is the schedule. Knows nothing of Ray.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import torch
 from lethe.benchmarks.base import EvaluationResult, ReferenceValues
 from lethe.config.adapter import Pissa
-from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.config.optimizer import HessianData
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import (
     RowKind,
@@ -37,127 +36,40 @@ from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import Loss, make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
-from lethe.unlearning.optim import sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.outcome import Costs, Diverged, Outcome, Ranks, ReportFunction
 from torch import nn
-
-
-def learning_rate(step: int, total: int, peak: float, schedule: Schedule) -> float:
-    """Rate of optimizer step `step` in 1..total. The last step of a decay still moves: rate peak / (total - warmup)."""
-    warmup = int(schedule.warmup * total)
-    if step <= warmup:
-        return peak * step / warmup
-    if not schedule.decay:
-        return peak
-    return peak * (total - step + 1) / (total - warmup)
-
 
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
 
 Kinds = tuple[RowKind, ...]
 
 
-@dataclass
-class Stepper:
-    """Turns the plan's steps into forward and backward passes on this rank.
+@dataclass(frozen=True)
+class StepperState:
+    """The counters of a `Stepper`."""
 
-    `references`: S0 of all rows of a kind, where the loss needs it; `start`: the frozen start model, where it needs
-    that model's logits. `tokens` counts those that went through the trained model, prompts included, over all ranks.
-    """
-
-    engine: Engine
-    loss: Loss
-    rows: StepRows
-    pad: int
-    rank: int
-    seed: int
-    references: Mapping[RowKind, torch.Tensor] = field(default_factory=dict)
-    start: nn.Module | None = None
-    refreshes: int = 0
-    tokens: int = 0
-    _metrics: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def step(self, step: Step, rate: float) -> tuple[dict[str, torch.Tensor], float]:
-        """Train on one step; returns this rank's shares of the step's metrics, and the gradient norm over all ranks."""
-        self._metrics = {}
-        kinds = self.loss.trains_on
-        counts = self._counts(step, kinds)
-        shares = (self._share(batch, counts) for batch in self._batches(step, kinds))
-        norm = self.engine.step(shares, rate)
-        return self._metrics, norm
-
-    def refresh(self, step: Step, data: str) -> float:
-        """Refresh Sophia's Hessian from labels that the model itself samples on this step's rows; returns the norm.
-
-        `data`: `both` are the rows that the objective trains on; `forget` those among them that answer forget
-        questions, so refusals where it trains on refusals; `retain` the retain rows, also for an objective without.
-        """
-        kinds = self._hessian_kinds(data)
-        sampled = sum(self._counts(step, kinds).tokens.values())
-        norm = self.engine.refresh((self._sampled(batch, sampled) for batch in self._batches(step, kinds)), sampled)
-        self.refreshes += 1
-        return norm
-
-    def _hessian_kinds(self, data: str) -> Kinds:
-        if data == "retain":
-            return (RowKind.RETAIN,)
-        return tuple(k for k in self.loss.trains_on if data == "both" or k != RowKind.RETAIN)
-
-    def _counts(self, step: Step, kinds: Kinds) -> Counts:
-        """Of the whole step, over all ranks: what `_batches` gives is this rank's part of it."""
-        found = self._encoded(step, kinds)
-        return Counts({kind: sum(map(_answer, rows)) for kind, rows in found.items()}, forget_rows=len(step.pairs))
-
-    def _encoded(self, step: Step, kinds: Kinds) -> dict[RowKind, list[Encoded]]:
-        return {kind: [row for _, row in self.rows.of(kind, step.pairs, step.epoch)] for kind in kinds}
-
-    def _batches(self, step: Step, kinds: Kinds) -> Iterator[TokenBatch]:
-        """This rank's micro-batches of rows of these kinds; the whole step's tokens are counted."""
-        self.tokens += sum(len(row.ids) for rows in self._encoded(step, kinds).values() for row in rows)
-        for pairs in micro_batches(step, self.rank, self.engine.world, self.engine.accumulation):
-            rows = {kind: self.rows.of(kind, pairs, step.epoch) for kind in kinds}
-            yield collate(rows, self.pad).to(self.engine.device)
-
-    def _share(self, batch: TokenBatch, counts: Counts) -> torch.Tensor:
-        loss, metrics = self.loss(self._scored(batch), counts)
-        for name, value in metrics.items():
-            self._metrics[name] = self._metrics.get(name, 0) + value
-        return loss
-
-    def _sampled(self, batch: TokenBatch, total: int) -> torch.Tensor:
-        logits = self._logits(batch)
-        source = batch.source + KIND_KEYS * batch.kind
-        keys = sample_keys(self.seed, self.refreshes, source[batch.row], batch.place)
-        return sampled_loss(logits, sampled_labels(logits, keys), total)
-
-    def _scored(self, batch: TokenBatch) -> Scored:
-        # The frozen forward first: its activations are gone when the other's are kept for the backward.
-        start_logits = None if self.start is None else _retain_logits(self.start, batch)
-        logits = self._logits(batch)
-        return Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, self._reference(batch), start_logits)
-
-    def _reference(self, batch: TokenBatch) -> torch.Tensor:
-        reference = torch.zeros(len(batch.kind), device=batch.labels.device)
-        for kind, known in self.references.items():
-            mine = batch.kind == kind
-            reference = torch.where(mine, known.to(reference.device)[batch.source * mine], reference)
-        return reference
-
-    def _logits(self, batch: TokenBatch) -> torch.Tensor:
-        return self.engine.engine(batch.input_ids, batch.position)
+    refreshes: int
+    tokens: int
 
 
-@torch.no_grad()
-def _retain_logits(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-    """[M, V] at the scored positions of retain rows, which are forwarded alone; `collate` was given them last."""
-    retain = batch.kind == RowKind.RETAIN
-    first = int(torch.count_nonzero(~retain))
-    position = batch.position[retain[batch.row]] - first * batch.input_ids.shape[1]
-    return scored_logits(model, batch.input_ids[first:], position)
+@dataclass(frozen=True)
+class RunState:
+    """The part of a checkpoint of a run that is no tensor. `reports`: all so far; `spent`: the report of `Costs`;
+    `losses`: names of the loss terms; `optimizer`: Hessian refreshes by parameter group."""
 
+    reports: list[dict[str, Any]]
+    spent: dict[str, Any]
+    losses: tuple[str, ...]
+    forgotten_at: int | None
+    stepper: StepperState
+    optimizer: list[int]
 
-def _answer(row: Encoded) -> int:
-    return len(row.ids) - row.prompt_length
+    @classmethod
+    def load(cls, state: Mapping[str, Any]) -> Self:
+        """Return the state that `asdict` gave, as read from JSON."""
+        values = {name: state[name] for name in cls.__dataclass_fields__}
+        return cls(**values | {"losses": tuple(state["losses"]), "stepper": StepperState(**state["stepper"])})
 
 
 def unlearn(
@@ -169,13 +81,14 @@ def unlearn(
     checkpoints: Checkpoints | None = None,
     loss: Loss | None = None,
 ) -> Outcome:
-    """Train as the recipe says, reporting after every evaluated epoch; every rank calls this with equal arguments.
+    """Train as the recipe says and report after every evaluated epoch; every rank calls this with equal arguments.
 
-    `truth` is what the benchmark compares with: the oracle's scores, or thresholds. Reports carry `epoch`,
-    `optimizer_step`, every metric, the mean losses of the epoch, seconds, tokens, the peak memory over ranks and the
-    share of parameters that is trained. `report` may raise to end the run. `loss` stands in for the objective's own.
-    Where `checkpoints` has one the run goes on from there: it repeats the reports that were made and ends with the
-    weights and numbers of a run that was never interrupted, costs apart.
+    Returns the outcome: complete with model, last report and evaluation, or diverged. `truth` is what the benchmark
+    compares with: the oracle's scores, or thresholds. Reports carry `epoch`, `optimizer_step`, every metric, the mean
+    losses of the epoch, seconds, tokens, the peak memory over ranks and the share of parameters that is trained.
+    `report` may raise to end the run. `loss` replaces the objective's own. Where `checkpoints` has one the run goes on
+    from there: it repeats the reports that were made and ends with the weights and numbers of a run that was never
+    interrupted, costs apart.
     """
     loss = loss or make_loss(recipe.objective)
     run = _Run(recipe, context, truth, ranks, checkpoints or Checkpoints.none(ranks), loss)
@@ -224,94 +137,95 @@ class _Run:
         self.total = total_steps(len(context.forget), recipe.schedule)
         self.result: EvaluationResult | None = None
         self.forgotten_at: int | None = None  # epoch
-        self.done = 0  # steps
-        self.sums: list[torch.Tensor] = []  # of the steps since the last report
+        self.steps_done = 0
+        self.loss_names: tuple[str, ...] = ()
+        self.sums: list[torch.Tensor] = []  # per step since the last report: loss terms and win counts
         self.reports: list[dict[str, Any]] = []
 
     def train(self, report: ReportFunction) -> dict[str, Any]:
-        """All steps that remain; a report per evaluated epoch but the last, whose values are returned."""
+        """Take all steps that remain and report every evaluated epoch but the last, whose values are returned."""
         self._resume()
         for values in self.reports:
             report(values)
         for step in plan(len(self.context.forget), len(self.context.retain), self.recipe.schedule, self.recipe.seed):
-            if step.number <= self.done:
+            if step.number <= self.steps_done:
                 continue
             with self.costs.timed("train"):
-                total = self._step(step)
-            self.done = step.number
-            self.sums.append(total[:-1])
-            wanted, last = bool(total[-1]), step.number == self.total
-            due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)
-            if due:
+                sums, checkpoint_due = self._step(step)
+            self.steps_done = step.number
+            self.sums.append(sums)
+            last = step.number == self.total
+            report_due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)
+            if report_due:
                 values = self._measure(step, torch.stack(self.sums), last)
                 if last or (self.forgotten_at and self.context.until_forgotten):
                     return values
                 self.sums = []
                 self.reports.append(values)
-            if wanted or (due and self.checkpoints.rule.at_reports):
+            if checkpoint_due or (report_due and self.checkpoints.rule.at_reports):
                 self._save()
-            if due:
+            if report_due:
                 report(values)
         raise AssertionError("a plan has at least one step")
 
     def _save(self) -> None:
         sums = {"sums": torch.stack(self.sums)} if self.sums else {}
-        state = {
-            "reports": self.reports,
-            "spent": self.costs.report(),
-            "losses": self.losses,
-            "forgotten_at": self.forgotten_at,
-            "stepper": {"refreshes": self.stepper.refreshes, "tokens": self.stepper.tokens},
-            "optimizer": refreshes(self.engine),
-        }
+        state = RunState(
+            reports=self.reports,
+            spent=self.costs.report(),
+            losses=self.loss_names,
+            forgotten_at=self.forgotten_at,
+            stepper=StepperState(self.stepper.refreshes, self.stepper.tokens),
+            optimizer=refreshes(self.engine),
+        )
         tensors = {**shards(self.engine), **random_state(self.engine.device), **sums}
-        self.checkpoints.save(self.done, tensors, state)
+        self.checkpoints.save(self.steps_done, tensors, asdict(state))
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
-        found = self.checkpoints.load()
-        if found is None:
+        checkpoint = self.checkpoints.load()
+        if checkpoint is None:
             return
-        tensors, state = found
+        tensors, saved = checkpoint
+        state = RunState.load(saved)
         restore_random_state(tensors, self.engine.device)
         self.sums = list(tensors.pop("sums", ()))
-        restore(self.engine, tensors, state["optimizer"])
-        self.done, self.reports, self.losses = state["step"], state["reports"], tuple(state["losses"])
-        self.forgotten_at = state["forgotten_at"]
-        self.stepper.refreshes, self.stepper.tokens = state["stepper"]["refreshes"], state["stepper"]["tokens"]
-        self.costs.go_on(state["spent"])
+        restore(self.engine, tensors, state.optimizer)
+        self.steps_done, self.reports, self.loss_names = saved["step"], state.reports, state.losses
+        self.forgotten_at = state.forgotten_at
+        self.stepper.refreshes, self.stepper.tokens = state.stepper.refreshes, state.stepper.tokens
+        self.costs.go_on(state.spent)
 
-    def _step(self, step: Step) -> torch.Tensor:
-        """Returns the loss terms, [coordinates that move, of these not clipped], and whether a checkpoint is due: over
-        all ranks."""
-        optimizer = self.recipe.optimizer
-        second_order = isinstance(optimizer, SophiaConfig)
-        sampled = second_order and optimizer.hessian == "gnb"
-        if sampled and optimizer.hessian_warm_start and step.number == 1:
-            self._refresh(step, optimizer.hessian_data)
-        rate = learning_rate(step.number, self.total, optimizer.learning_rate, self.recipe.schedule)
+    def _step(self, step: Step) -> tuple[torch.Tensor, bool]:
+        """Take one step with the Hessian refreshes around it. Returns the loss terms with [coordinates that move, of
+        these not clipped] behind them, over all ranks, and whether a checkpoint is due."""
+        refresh = self.recipe.optimizer.hessian_refresh
+        if refresh and refresh.warm_start and step.number == 1:
+            self._refresh(step, refresh.data)
+        rate = learning_rate(step.number, self.total, self.recipe.optimizer.learning_rate, self.recipe.schedule)
         metrics, norm = self.stepper.step(step, rate)
         self.costs.steps, self.costs.tokens = step.number, self.stepper.tokens
-        wins = self.engine.optimizer.win_counts() if second_order else torch.zeros(2)
-        self.losses = tuple(metrics)
-        shares = map(float, [*metrics.values(), *self._own_share(wins), self.checkpoints.due(step.number), norm])
+        wins = self._own_share(self.engine.win_counts())
+        self.loss_names = tuple(metrics)
+        shares = map(float, [*metrics.values(), *wins, self.checkpoints.due(step.number), norm])
         total = self.engine.sum(torch.tensor([*shares], dtype=torch.float64))
         if not bool(torch.isfinite(total).all()):
             culprit = "gradient" if bool(torch.isfinite(total[:-1]).all()) else "loss"
             raise Diverged(f"the {culprit} is not finite at step {step.number} of {self.total}")
-        if sampled and step.number % optimizer.hessian_interval == 0 and step.number < self.total:
-            self._refresh(step, optimizer.hessian_data)
-        return total[:-1].cpu()
+        if refresh and step.number % refresh.interval == 0 and step.number < self.total:
+            self._refresh(step, refresh.data)
+        return total[:-2].cpu(), bool(total[-2])
 
-    def _refresh(self, step: Step, data: str) -> None:
+    def _refresh(self, step: Step, data: HessianData) -> None:
         if not math.isfinite(self.stepper.refresh(step, data)):
             raise Diverged(f"the gradient of the sampled loss is not finite at step {step.number} of {self.total}")
 
     def _own_share(self, wins: torch.Tensor) -> torch.Tensor:
-        """Without sharding every rank counts the same coordinates."""
+        """Return this rank's part of the counts: without sharding every rank counts the same coordinates."""
         return wins if self.recipe.engine.stage > 0 else wins / self.engine.world
 
     def _measure(self, step: Step, sums: torch.Tensor, last: bool) -> dict[str, Any]:
+        """Evaluate the model and return the report of this epoch. Raises Diverged."""
         # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
         rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
         with self.costs.timed("evaluate"):
@@ -325,7 +239,7 @@ class _Run:
         return {
             **self.costs.report(),
             "epoch": step.epoch,
-            **dict(zip(self.losses, sums.mean(0).tolist())),
+            **dict(zip(self.loss_names, sums.mean(0).tolist(), strict=False)),
             **({"win_rate": free / moved} if moved else {}),
             "trained_share": self.trained_share,
             **self._criterion(self.result, step.epoch),
@@ -333,7 +247,8 @@ class _Run:
         }
 
     def _criterion(self, result: EvaluationResult, epoch: int) -> dict[str, int]:
-        """When the benchmark's criterion first held; how long it has not, if it never did."""
+        """Return the epoch in which the benchmark's criterion first held, or the present one while it has not; nothing
+        for a benchmark without a criterion."""
         if result.forgotten and self.forgotten_at is None:
             self.forgotten_at = epoch
         return {} if result.forgotten is None else {"epochs_to_criterion": self.forgotten_at or epoch}
@@ -343,17 +258,133 @@ class _Run:
         self.engine.close()
 
 
+@dataclass
+class Stepper:
+    """Turns the steps of the training plan into forward and backward passes on this rank.
+
+    `references`: S0 of all rows of a kind, where the loss needs it; `start`: the frozen start model, where it needs
+    that model's logits. `tokens` counts those that went through the trained model, prompts included, over all ranks.
+    """
+
+    engine: Engine
+    loss: Loss
+    rows: StepRows
+    pad: int
+    rank: int
+    seed: int
+    references: Mapping[RowKind, torch.Tensor] = field(default_factory=dict)
+    start: nn.Module | None = None
+    refreshes: int = 0
+    tokens: int = 0
+    _metrics: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def step(self, step: Step, rate: float) -> tuple[dict[str, torch.Tensor], float]:
+        """Take one optimizer step. Returns this rank's shares of the step's losses by name, and the gradient norm over
+        all ranks."""
+        self._metrics = {}
+        kinds = self.loss.trains_on
+        counts = self._counts(step, kinds)
+        shares = (self._share(batch, counts) for batch in self._batches(step, kinds))
+        norm = self.engine.step(shares, rate)
+        return self._metrics, norm
+
+    def refresh(self, step: Step, data: HessianData) -> float:
+        """Refresh the optimizer's Hessian from labels that the model itself samples on this step's rows; returns the
+        norm of their gradient.
+
+        `data`: `both` are the rows that the objective trains on; `forget` those among them that answer forget
+        questions, so refusals where it trains on refusals; `retain` the retain rows, also for an objective without.
+        """
+        kinds = self._hessian_kinds(data)
+        sampled = sum(self._counts(step, kinds).tokens.values())
+        norm = self.engine.refresh((self._sampled(batch, sampled) for batch in self._batches(step, kinds)), sampled)
+        self.refreshes += 1
+        return norm
+
+    def _hessian_kinds(self, data: HessianData) -> Kinds:
+        if data == "retain":
+            return (RowKind.RETAIN,)
+        return tuple(k for k in self.loss.trains_on if data == "both" or k != RowKind.RETAIN)
+
+    def _counts(self, step: Step, kinds: Kinds) -> Counts:
+        """Count answer tokens and forget rows of the whole step, over all ranks."""
+        encoded = self._encoded(step, kinds)
+        tokens = {kind: sum(len(row.answer) for row in rows) for kind, rows in encoded.items()}
+        return Counts(tokens, forget_rows=len(step.pairs))
+
+    def _encoded(self, step: Step, kinds: Kinds) -> dict[RowKind, list[Encoded]]:
+        return {kind: [row for _, row in self.rows.of(kind, step.pairs, step.epoch)] for kind in kinds}
+
+    def _batches(self, step: Step, kinds: Kinds) -> Iterator[TokenBatch]:
+        """Yield this rank's micro-batches with rows of these kinds, and add the whole step's tokens to `tokens`."""
+        self.tokens += sum(len(row.ids) for rows in self._encoded(step, kinds).values() for row in rows)
+        for pairs in micro_batches(step, self.rank, self.engine.world, self.engine.accumulation):
+            rows = {kind: self.rows.of(kind, pairs, step.epoch) for kind in kinds}
+            yield collate(rows, self.pad).to(self.engine.device)
+
+    def _share(self, batch: TokenBatch, counts: Counts) -> torch.Tensor:
+        loss, metrics = self.loss(self._scored(batch), counts)
+        for name, value in metrics.items():
+            self._metrics[name] = self._metrics.get(name, 0) + value
+        return loss
+
+    def _sampled(self, batch: TokenBatch, total: int) -> torch.Tensor:
+        logits = self._logits(batch)
+        source = batch.source + KIND_KEYS * batch.kind
+        keys = sample_keys(self.seed, self.refreshes, source[batch.row], batch.place)
+        return sampled_loss(logits, sampled_labels(logits, keys), total)
+
+    def _scored(self, batch: TokenBatch) -> Scored:
+        # The frozen forward first: its activations are gone when the other's are kept for the backward.
+        start_logits = None if self.start is None else _retain_logits(self.start, batch)
+        logits = self._logits(batch)
+        return Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, self._reference(batch), start_logits)
+
+    def _reference(self, batch: TokenBatch) -> torch.Tensor:
+        reference = torch.zeros(len(batch.kind), device=batch.labels.device)
+        for kind, known in self.references.items():
+            of_kind = batch.kind == kind
+            reference = torch.where(of_kind, known.to(reference.device)[batch.source * of_kind], reference)
+        return reference
+
+    def _logits(self, batch: TokenBatch) -> torch.Tensor:
+        return self.engine.engine(batch.input_ids, batch.position)
+
+
+@torch.no_grad()
+def _retain_logits(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
+    """Return logits [M, V] at the scored positions of retain rows, forwarded alone: `collate` puts them last."""
+    retain = batch.kind == RowKind.RETAIN
+    first = int(torch.count_nonzero(~retain))
+    position = batch.position[retain[batch.row]] - first * batch.input_ids.shape[1]
+    return scored_logits(model, batch.input_ids[first:], position)
+
+
 def _trained_share(model: nn.Module) -> float:
-    """Trainable parameters over all, adapters included."""
+    """Return the number of trainable parameters over that of all, adapters included."""
     sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
 
 
 def _rows(recipe: Recipe, context: Context, loss: Loss) -> tuple[StepRows, dict[RowKind, torch.Tensor]]:
-    """What the run trains on, and S0 of it where the loss needs that. Raises BadInput where refusals are missing."""
+    """Return the rows that the run trains on, and S0 of each by kind where the loss needs it. Raises UserError where
+    the loss needs refusals and the benchmark has none."""
     epochs, budget = total_epochs(len(context.forget), recipe.schedule), recipe.evaluation.token_budget
     refusals = context.refusals(recipe.seed, epochs) if RowKind.REFUSAL in loss.trains_on else None
     references = {RowKind.FORGET: context.reference(budget)} if loss.needs_reference else {}
     if refusals and loss.needs_reference:
         references[RowKind.REFUSAL] = context.refusal_reference(recipe.seed, epochs, budget)
     return StepRows(context.forget, context.retain, refusals), references
+
+
+def learning_rate(step: int, total: int, peak: float, schedule: Schedule) -> float:
+    """Return the rate of optimizer step `step` in 1..total: linear warm-up to `peak`, then linear decay to zero.
+
+    The last step of a decay still moves: its rate is peak / (total - warmup).
+    """
+    warmup = int(schedule.warmup * total)
+    if step <= warmup:
+        return peak * step / warmup
+    if not schedule.decay:
+        return peak
+    return peak * (total - step + 1) / (total - warmup)

@@ -37,7 +37,7 @@ def micro_batch(
 ) -> Scored:
     """What this objective is given: rows of unequal length in any order, with their positions shuffled."""
     g = torch.Generator().manual_seed(seed)
-    kinds = LOSSES[config.name].trains_on
+    kinds = LOSSES.of(config).trains_on
     rows = pairs * len(kinds)
     order = torch.randperm(rows, generator=g)
     kind = torch.tensor([k for k in kinds for _ in range(pairs)])[order]
@@ -55,7 +55,7 @@ def micro_batch(
     reference = -10 * torch.rand(rows, generator=g)
     start = logits + torch.randn(logits.shape, generator=g)
     scored = Scored(logits.to(dtype).requires_grad_(), labels, row, kind, partner, reference)
-    if LOSSES[config.name].needs_start_logits:
+    if LOSSES.of(config).needs_start_logits:
         scored.start_logits = start[scored.of(RowKind.RETAIN)].to(dtype)
     return scored
 
@@ -79,7 +79,7 @@ def subset(scored: Scored, keep: Tensor) -> Scored:
 
 
 def expected(config: AnyObjective, scored: Scored, logits: Tensor) -> Tensor:
-    """METHODS.md section 1 for a whole step, written naively; `logits` is the float64 leaf to differentiate."""
+    """docs/METHODS.md section 1 for a whole step, written naively; `logits` is the float64 leaf to differentiate."""
     p = logits.softmax(-1)
     p_t = p.gather(1, scored.labels.unsqueeze(1)).squeeze(1)
     retain = scored.of(RowKind.RETAIN)

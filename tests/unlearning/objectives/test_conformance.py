@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import get_args
 
 import pytest
 import torch
-from lethe.config.objective import AnyObjective, Method, WithRefusals
+from lethe.config.objective import AnyObjective, Method, Objective
 from lethe.data.batches import RowKind
-from lethe.unlearning.objectives import LOSSES, Counts, Scored, make_loss
+from lethe.unlearning.objectives import LOSSES, Counts, Loss, Scored, make_loss
 from torch import Tensor
 
 from tests.unlearning.objectives.cases import CONFIGS, counts_of, expected, micro_batch, subset
@@ -22,14 +21,16 @@ def gradient(config: AnyObjective, scored: Scored, counts: Counts) -> tuple[Tens
     return loss.detach(), torch.autograd.grad(loss, scored.logits)[0]
 
 
-def test_every_configuration_has_its_loss() -> None:
-    models = [m for m in get_args(get_args(AnyObjective)[0]) if not issubclass(m, Method)]
-    assert {m.model_fields["name"].default for m in models} == set(LOSSES)
-    assert {type(c) for c in CONFIGS} == set(models)
-    for name, loss in LOSSES.items():
-        model = next(m for m in models if m.model_fields["name"].default == name)
-        assert (RowKind.RETAIN in loss.trains_on) == ("gamma" in model.model_fields)
-        assert (RowKind.REFUSAL in loss.trains_on) == issubclass(model, WithRefusals)
+def test_every_configuration_has_its_loss_and_a_case_here() -> None:
+    models = {model for model in Objective.registered.values() if not issubclass(model, Method)}
+    assert models == set(LOSSES.all())
+    assert models == {type(config) for config in CONFIGS}
+
+
+@pytest.mark.parametrize(("model", "loss"), LOSSES.all().items(), ids=lambda value: value.__name__)
+def test_configuration_and_loss_agree_on_the_rows_that_are_trained_on(model: type[Objective], loss: type[Loss]) -> None:
+    assert (RowKind.RETAIN in loss.trains_on) == ("gamma" in model.model_fields)
+    assert (RowKind.REFUSAL in loss.trains_on) == model.needs_refusals
 
 
 @each

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
-from lethe.config.optimizer import AdamW, AnyOptimizer
+from lethe.config.optimizer import AdamW, Optimizer
 from lethe.config.optimizer import Sophia as SophiaConfig
-from lethe.unlearning.optim import Sophia, make_optimizer, sample_keys, sampled_labels, sampled_loss, sophia
+from lethe.unlearning.optim import OPTIMIZERS, RefreshesHessian, make_optimizer, sophia
+from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.optim.sophia import Sophia
 from torch import Tensor
 
 START = [1.0, -2.0, 0.5, 0.0]
@@ -211,7 +213,7 @@ def test_a_known_hessian() -> None:
     assert ((estimate - truth) / truth).mean().abs() < 0.03
 
 
-def test_every_configuration_has_its_optimizer() -> None:
+def test_settings_reach_the_optimizer() -> None:
     p = torch.zeros(3, requires_grad=True)
     adamw = make_optimizer(AdamW(learning_rate=0.5, weight_decay=0.2), [p])
     assert isinstance(adamw, torch.optim.AdamW)
@@ -223,4 +225,29 @@ def test_every_configuration_has_its_optimizer() -> None:
     assert chosen == [0.5, 3, False, False]
     released = make_optimizer(SophiaConfig(hessian="squared_gradient"), [p])
     assert [released.defaults[key] for key in ("bias_correction", "squared_gradient")] == [False, True]
-    assert set(get_args(get_args(AnyOptimizer)[0])) == {AdamW, SophiaConfig}
+
+
+def test_every_configuration_has_its_optimizer() -> None:
+    assert set(OPTIMIZERS.all()) == set(Optimizer.registered.values())
+
+
+@pytest.mark.parametrize("model", Optimizer.registered.values(), ids=lambda model: model.__name__)
+def test_every_optimizer_lowers_a_loss_refreshes_if_it_says_so_and_keeps_as_many_tensors(
+    model: type[Optimizer],
+) -> None:
+    config = model(learning_rate=0.01, weight_decay=0.0)
+    weight = torch.tensor([1.0, -2.0], requires_grad=True)
+    optimizer = make_optimizer(config, [weight])
+    if config.hessian_refresh:
+        assert isinstance(optimizer, RefreshesHessian)
+        weight.grad = weight.detach().clone()
+        with optimizer.refresh(scale=1.0):
+            optimizer.step()
+        assert weight.tolist() == [1.0, -2.0], "a refresh moves no weight"
+    for _ in range(5):
+        weight.grad = weight.detach().clone()
+        optimizer.step()
+    assert float(weight.detach().norm()) < 5**0.5
+    tensors = [value for value in optimizer.state[weight].values() if value.shape == weight.shape]
+    assert len(tensors) == config.state_tensors
+    assert all(value.dtype == torch.float32 for value in tensors)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
-from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, soul_metrics, split_metrics
+from lethe.benchmarks.tofu.metrics import METRIC_GROUPS, Evaluated, SplitScores, model_utility, split_metrics
 from lethe.benchmarks.tofu.reference import ReferenceScores, reference, reference_metrics
 from lethe.config.run import Evaluation
 from lethe.evaluation import metrics
@@ -18,12 +18,11 @@ from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate, known_beginning
 from lethe.evaluation.likelihood import LikelihoodScores, score
-from lethe.evaluation.membership import gradient_norms, membership_metrics, signals
+from lethe.evaluation.membership import gradient_norms, signals
 from lethe.evaluation.metrics import rouge_l_recall
 from lethe.evaluation.rows import stack_splits
 from torch import nn
 
-SIGNALS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm")  # columns; their metrics are mia_<signal>
 ONE_RANK = RankShard()
 
 
@@ -98,15 +97,10 @@ def measure(
         values |= split_metrics(name, split_scores)
         parts[name] |= _answer_columns(split, split_scores, answers)
     values["utility"] = model_utility(values)
-    for name in ("extraction_strength", "exact_memorization"):
-        values[f"forget_{name}"] = float(parts["forget"][name].mean())
-    values["forget"] = values["forget_extraction_strength"]
+    evaluated = Evaluated(eval_set, scores, loss, answers, parts)
+    for compute in METRIC_GROUPS:
+        values |= compute(evaluated)
     forget, holdout = parts["forget"], parts.get("holdout")
-    if holdout:
-        values |= membership_metrics(
-            *({name: part[name] for name in SIGNALS if name in part} for part in (forget, holdout))
-        )
-    values |= soul_metrics(eval_set, scores, loss, answers)
     own = ReferenceScores(
         digest=eval_set.digest,
         forget_truth_ratio=forget["truth_ratio"],

@@ -1,8 +1,10 @@
-"""TOFU's metrics from per-row losses and ROUGE: METHODS section 4; Maini et al. 2024, arXiv 2401.06121.
+"""TOFU's metrics from per-row losses and ROUGE: docs/METHODS.md section 4; Maini et al. 2024, arXiv 2401.06121.
 
-The columns of SOUL's tables (Jia et al. 2024, arXiv 2404.18239) under names of their own.
+To add a metric, put its name into `TOFU_METRICS` of `lethe.config.metrics` and its function here, decorated with
+`metric_group`.
 
-They differ from TOFU's metrics: forget quality compares the forget with the retain rows of the *same* model, so that
+The metrics `soul_*` are the columns of SOUL's tables (Jia et al. 2024, arXiv 2404.18239). They differ from TOFU's:
+forget quality compares the forget with the retain rows of the *same* model, so that
 a destroyed model scores 1; the truth ratio has an arithmetic mean. Membership labels are the right way round here,
 forget rows as members: the released code misaligns them. Its accuracy needs a sentence embedding; on rows with
 perturbed answers ours is the choice by length-normalised probability among the same candidates.
@@ -10,15 +12,16 @@ perturbed answers ours is the choice by length-normalised probability among the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import LikelihoodScores
-from lethe.evaluation.membership import min_k
+from lethe.evaluation.membership import membership_metrics, min_k
 from lethe.evaluation.metrics import auc, ks_test
 
 OPTIONS = ("real_authors", "world_facts")  # probability is the answer's share of its options
@@ -74,6 +77,62 @@ def forget_quality(ratio: np.ndarray, oracle_ratio: np.ndarray) -> dict[str, flo
         "forget_quality": test.p,
         "forget_quality_log10": test.log10_p,
     }
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """Everything that one evaluation measured, for metrics to be computed from.
+
+    `scores`: of all pairs of `eval_set`; `loss` [pairs]: their mean token losses in nats, infinite where they are not
+    numbers; `answers`: to all prompts of `eval_set`; `columns`: by split and name, a value for each row.
+    """
+
+    eval_set: TofuEvalSet
+    scores: LikelihoodScores
+    loss: np.ndarray
+    answers: Sequence[str]
+    columns: Mapping[str, Mapping[str, Any]]
+
+
+MetricGroup = Callable[[Evaluated], dict[str, float]]
+METRIC_GROUPS: list[MetricGroup] = []
+
+
+def metric_group(compute: MetricGroup) -> MetricGroup:
+    """Decorate a function that computes one or several metrics by name; every evaluation calls it. A metric that these
+    data do not allow is left out."""
+    METRIC_GROUPS.append(compute)
+    return compute
+
+
+@metric_group
+def memorisation_metrics(evaluated: Evaluated) -> dict[str, float]:
+    """Return how much of the forget answers the model gives, and `forget` of a study without an oracle."""
+    forget = evaluated.columns["forget"]
+    strength = float(forget["extraction_strength"].mean())
+    return {
+        "forget_extraction_strength": strength,
+        "forget_exact_memorization": float(forget["exact_memorization"].mean()),
+        "forget": strength,
+    }
+
+
+SIGNALS = ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm")  # columns; their metrics are mia_<signal>
+
+
+@metric_group
+def membership(evaluated: Evaluated) -> dict[str, float]:
+    """Return `mia_<signal>` of every signal that was measured; nothing without holdout rows."""
+    forget, holdout = evaluated.columns["forget"], evaluated.columns.get("holdout")
+    if not holdout:
+        return {}
+    return membership_metrics(*({name: part[name] for name in SIGNALS if name in part} for part in (forget, holdout)))
+
+
+@metric_group
+def soul(evaluated: Evaluated) -> dict[str, float]:
+    """Return the columns of SOUL's tables."""
+    return soul_metrics(evaluated.eval_set, evaluated.scores, evaluated.loss, evaluated.answers)
 
 
 CHOICE, OCCURS = ("forget", "retain"), ("real_authors", "world_facts")

@@ -1,4 +1,4 @@
-"""One-shot influence unlearning: the start model less what the forget rows added to it, by one damped Newton step."""
+"""One-shot influence unlearning: one damped Newton step away from the forget rows (docs/METHODS.md section 7)."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from lethe.data.batches import RowKind, Sourced, collate
 from lethe.models.forward import scored_logits
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
-from lethe.unlearning.methods.single_report import SingleRun
+from lethe.unlearning.methods.base import METHODS, SingleRun
 from lethe.unlearning.objectives.tokens import token_log_probs
-from lethe.unlearning.optim import sample_keys, sampled_labels
+from lethe.unlearning.optim.hessian import sample_keys, sampled_labels
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import KIND_KEYS
 from torch import Tensor, nn
 
 
+@METHODS.implements(Influence)
 def influence(
     recipe: Recipe,
     context: Context,
@@ -30,7 +31,7 @@ def influence(
     ranks: Ranks,
     saved: Checkpoints | None = None,
 ) -> Outcome:
-    """Theta + strength (H + damping mean(H))^-1 g, evaluated once: `epoch` and `optimizer_step` are 1.
+    """Evaluate theta + strength (H + damping mean(H))^-1 g once: `epoch` and `optimizer_step` are 1.
 
     Ranks share the rows and add up g and H, each on a whole fp32 copy of the model: 16 bytes a parameter with the
     gradient of a row. `forget_loss` and `retain_loss` are grad_diff's, before the step.
@@ -54,7 +55,7 @@ def influence(
 
 @dataclass
 class Totals:
-    """Sums over rows of an answer's summed token NLL; a token counts alike in every row, as it did in training.
+    """Sums over rows of the gradient and the Hessian of each row's summed token NLL.
 
     `gradient`: over forget rows, `hessian`: the diagonal, over all rows, both fp32 by parameter; `nll` and `tokens`
     [2] float64: of forget and of retain rows.
@@ -66,7 +67,7 @@ class Totals:
     tokens: Tensor
 
     def all_reduce(self) -> None:
-        """Sum over ranks, to the same bits on each."""
+        """Replace every sum by the sum over ranks, to the same bits on each."""
         for tensor in (*self.gradient, *self.hessian, self.nll, self.tokens):
             dist.all_reduce(tensor)
 
@@ -74,8 +75,9 @@ class Totals:
 def row_totals(
     model: nn.Module, rows: Iterable[tuple[RowKind, Sourced]], config: Influence, pad: int, seed: int
 ) -> Totals:
-    """One forward per row; one backward, two where a forget row's own labels and sampled ones are both needed.
+    """Return the sums over `rows` that the Newton step needs. Batches are of one row, since its gradient is squared.
 
+    There is one forward per row and one backward, two where a forget row's own labels and sampled ones are both needed.
     `gnb` squares a row's gradient of labels that the model samples: the labels are independent and their gradients
     have mean 0, so that it is an unbiased estimate of the row's Gauss-Newton diagonal (Liu et al. 2023, arXiv
     2305.14342). `empirical_fisher` squares that of the true labels.
@@ -110,7 +112,7 @@ def row_totals(
 
 @torch.no_grad()
 def newton_step(params: Sequence[Tensor], totals: Totals, config: Influence) -> bool:
-    """Move `params` in place; whether all of them are finite afterwards.
+    """Move `params` in place and return whether all of them are finite afterwards.
 
     Removing the forget rows leaves the gradient -g at theta. With g and H as means over |D_f| and N rows instead, the
     step would be N / |D_f| too long.

@@ -1,4 +1,4 @@
-"""The in-context baseline: the start model as it is, told in front of every question what not to answer."""
+"""The in-context baseline: the start model as it is, behind an instruction that says which questions not to answer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lethe.config.run import Recipe
 from lethe.data.template import Template
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
-from lethe.unlearning.methods.single_report import SingleRun
+from lethe.unlearning.methods.base import METHODS, SingleRun
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 
 MOST_TOPICS = 20  # the authors of TOFU's largest forget set; more names would fill a small model's context
@@ -22,6 +22,7 @@ WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]*"
 NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
 
 
+@METHODS.implements(InputGuard)
 def input_guard(
     recipe: Recipe,
     context: Context,
@@ -32,7 +33,7 @@ def input_guard(
 ) -> Outcome:
     """Evaluate the start model with the instruction in every prompt: `epoch`, `optimizer_step` and `tokens` are 0.
 
-    The verdict is infeasible where no name can be told for `{topics}`, or a prompt outgrows the model's positions.
+    The verdict is infeasible where `{topics}` has no name to stand for, or a prompt outgrows the model's positions.
     """
     assert isinstance(recipe.objective, InputGuard)
     run = SingleRun(recipe, context, truth, ranks)
@@ -54,12 +55,13 @@ def input_guard(
 
 
 def topics(forget: Iterable[str], retain: Iterable[str]) -> list[str]:
-    """Names in forget questions that no retain question has: the most frequent first, at most `MOST_TOPICS`."""
-    kept = "\n".join(retain)
+    """Return the names in forget questions that no retain question has: the most frequent first, at most
+    `MOST_TOPICS`."""
+    retained = "\n".join(retain)
     counts = Counter(name for question in forget for name in _names(question))
-    return [name for name, _ in counts.most_common() if name not in kept][:MOST_TOPICS]
+    return [name for name, _ in counts.most_common() if name not in retained][:MOST_TOPICS]
 
 
 def _names(question: str) -> Iterator[str]:
-    for found in NAME.findall(question):
-        yield re.sub(r"['’]s?$", "", found)
+    for name in NAME.findall(question):
+        yield re.sub(r"['’]s?$", "", name)

@@ -1,4 +1,4 @@
-"""Exact unlearning: the start model's own training, again and without the forget rows; its cost is the one to beat."""
+"""Exact unlearning: the start model's own training, again and without the forget rows."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.embedded.models import train_anew
 from lethe.config.adapter import FullParameters
 from lethe.config.model import EmbeddedModel
+from lethe.config.objective import Retrain
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind
 from lethe.errors import UserError
@@ -21,17 +22,18 @@ from lethe.models.loading import load_model
 from lethe.storage.replica import local_path
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
-from lethe.unlearning.methods.single_report import SingleRun
+from lethe.unlearning.methods.base import METHODS, SingleRun
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import unlearn
 from torch import Tensor
 
-WORD_S = 20.0  # seconds between two words of rank 0 to the ranks that wait for it
+HEARTBEAT_S = 20.0  # seconds between two signs of life of rank 0 to the ranks that wait for it
 
 T = TypeVar("T")
 
 
+@METHODS.implements(Retrain)
 def retrain(
     recipe: Recipe,
     context: Context,
@@ -71,10 +73,11 @@ def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:
 
 
 def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
-    """What `work` gives on rank 0, on every rank; a word now and then keeps the others' collective from timing out."""
+    """Call `work` on rank 0 and return its result on every rank. Gathering every `HEARTBEAT_S` seconds keeps the
+    collective of the waiting ranks from timing out."""
 
     def ended(future: Future[T]) -> bool:
-        return bool(wait([future], WORD_S).done)
+        return bool(wait([future], HEARTBEAT_S).done)
 
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(work) if ranks.rank == 0 else None
@@ -92,7 +95,7 @@ def _from_base(
     ranks: Ranks,
     saved: Checkpoints | None,
 ) -> Outcome:
-    """The training loop itself, on every weight of the base checkpoint and on retain rows alone."""
+    """Run the training loop on every weight of the base checkpoint, with retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})
     loss = Descent(recipe.objective)
     context = _retraining(context, base)
@@ -101,22 +104,22 @@ def _from_base(
 
 
 class Descent(Loss):
-    """NLL of the rows that the plan walks over, which are retain rows here."""
+    """Plain training: L = NLL of the rows that stand where the training plan looks for forget rows."""
 
-    name: ClassVar[str] = "retrain"
     trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
-        """Minus gradient ascent's."""
+        """Return the share of the mean token loss: minus that of gradient ascent."""
         return -super().forget_share(values, scored, counts)
 
 
 def _retraining(context: Context, base: Path) -> Context:
-    """`context` with the base checkpoint as the start model and retain rows where the plan looks for forget rows."""
+    """Return a context with the base checkpoint as the start model and retain rows where the training plan looks for
+    forget rows."""
     other = Context(context.assets)
     known = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
     start = load_model(base).to(context.assets.device)
-    # What its cached properties would load. The base knows no forget row: it does not end when they are forgotten.
+    # Presets what its cached properties would load. The base knows no forget row, so forgetting ends no run.
     vars(other).update(known, forget=context.retain, start=start, until_forgotten=False)
     return other
 

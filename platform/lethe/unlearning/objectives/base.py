@@ -1,4 +1,7 @@
-"""What an objective receives and returns. Units: nats; every sum is over answer tokens only."""
+"""The contract of a loss: what it receives and returns. Units: nats; every sum is over answer tokens only.
+
+A loss is a subclass of `Loss` in a module of this package, decorated with `LOSSES.implements(CONFIGURATION)`.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from lethe.config.component import Implementations
 from lethe.config.objective import Objective, WithRetain
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
@@ -26,11 +30,11 @@ class Counts:
 
 @dataclass(slots=True)
 class Scored:
-    """What one forward over the concatenated rows of a micro-batch gives, at scored positions only.
+    """The result of one forward pass over the concatenated rows of a micro-batch, at scored positions only.
 
     `logits` [N, V] any float type, with grad, already aligned so that `labels[n]` is the token that
     `logits[n]` predicts; `labels` [N] int64; `row` [N] int64 in [0, R), the row of each position;
-    `kind` [R] int64, a `Kind`; `partner` [R] int64, the row with the other answer to the same question (forget
+    `kind` [R] int64, a `RowKind`; `partner` [R] int64, the row with the other answer to the same question (forget
     answer and refusal), itself where there is none; `reference` [R] float32, S0: the row's summed answer
     log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
     model's at the M positions of retain rows, in their order, where `needs_start_logits`. N, M and R may be 0.
@@ -45,7 +49,7 @@ class Scored:
     start_logits: Tensor | None = None
 
     def of(self, kind: RowKind) -> Tensor:
-        """Which positions are in rows of this kind: [N] bool."""
+        """Return a mask [N] bool of the positions in rows of this kind."""
         return (self.kind == kind)[self.row]
 
 
@@ -56,10 +60,10 @@ class Loss:
     micro-batches to the loss of the whole step (the engine undoes its own averaging). A micro-batch
     without a scored position has share 0 and can still be back-propagated.
 
-    `trains_on`: the rows that a batch must hold, forget rows with what stands in for them before retain rows.
+    `trains_on`: the rows that a batch must hold, forget rows and their replacements before retain rows.
+    `needs_reference`: `Scored.reference` is read; `needs_start_logits`: `Scored.start_logits` is read.
     """
 
-    name: ClassVar[str]
     trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.RETAIN)
     needs_reference: ClassVar[bool] = False
     needs_start_logits: ClassVar[bool] = False
@@ -68,9 +72,9 @@ class Loss:
         self.gamma = config.gamma if isinstance(config, WithRetain) else 0.0
 
     def __call__(self, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
-        """The scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma).
+        """Return the scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma).
 
-        Without retain rows there is no `retain_loss`.
+        There is no `retain_loss` where no retain rows are trained on.
         """
         values = self.token_values(scored)
         forget = self.forget_share(values, scored, counts)
@@ -80,14 +84,18 @@ class Loss:
         return forget + self.gamma * retain, {"forget_loss": forget.detach(), "retain_loss": retain.detach()}
 
     def token_values(self, scored: Scored) -> Tensor:
-        """What is summed over positions, [N] fp32 on the graph of `logits`: log p of the label unless overridden."""
+        """Return the terms that are summed over positions, [N] fp32 on the graph of `logits`: log p of the label unless
+        overridden."""
         return token_log_probs(scored.logits, scored.labels)
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
-        """The forget term's share, an fp32 scalar: the mean of `values` over forget tokens unless overridden."""
+        """Return the forget term's share, an fp32 scalar: the mean of `values` over forget tokens unless overridden."""
         return token_mean(values, RowKind.FORGET, scored, counts)
 
 
+LOSSES: Implementations[type[Loss]] = Implementations("lethe.unlearning.objectives")
+
+
 def token_mean(values: Tensor, kind: RowKind, scored: Scored, counts: Counts) -> Tensor:
-    """This micro-batch's share of the mean of `values` [N] over all tokens in rows of one kind."""
+    """Return this micro-batch's share of the mean of `values` [N] over all tokens in rows of one kind."""
     return masked_sum(values, scored.of(kind)) / max(1, counts.tokens[kind])

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from lethe.config.objective import GradDiff as GradDiffConfig
+from lethe.unlearning.objectives.base import LOSSES, Loss
 
-from lethe.unlearning.objectives.base import Loss
 
-
+@LOSSES.implements(GradDiffConfig)
 class GradDiff(Loss):
     """L_forget = -NLL(forget), unbounded below; L_retain = NLL(retain). Maini et al. 2024, arXiv 2401.06121."""
-
-    name: ClassVar[str] = "grad_diff"

@@ -1,4 +1,4 @@
-"""Away from the forget answers, with the start model's whole prediction held at the retain answers."""
+"""Gradient difference with a divergence: the prediction at retain answers stays the start model's."""
 
 from __future__ import annotations
 
@@ -6,32 +6,34 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
+from lethe.config.objective import Kl as KlConfig
 from lethe.data.batches import RowKind
-from lethe.unlearning.objectives.base import Loss, Scored
+from lethe.unlearning.objectives.base import LOSSES, Loss, Scored
 from lethe.unlearning.objectives.tokens import add_at, part_buffer, parts, softmax_parts
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
+@LOSSES.implements(KlConfig)
 class Kl(Loss):
     """L_forget = -NLL(forget); L_retain = KL(p_ref || p), the mean over retain answer tokens, p_ref the start model's.
 
-    Maini et al. 2024, arXiv 2401.06121. The entropy of p_ref is in it, so it is 0 at the start and never negative;
-    SOUL's released code leaves it out and averages over padding.
+    Maini et al. 2024, arXiv 2401.06121. The entropy of p_ref is in it, so it is 0 at the start and never negative.
+    SOUL's released code differs in four points: it weighs log p_ref by p instead of log p by p_ref (the reversed
+    divergence), leaves the entropy out, averages over padding, and multiplies the forget term by gamma.
     """
 
-    name: ClassVar[str] = "kl"
     needs_start_logits: ClassVar[bool] = True
 
     def token_values(self, scored: Scored) -> Tensor:
-        """Log p at forget positions, -KL at retain positions."""
+        """Return [N]: log p at forget positions, -KL at retain positions."""
         if scored.start_logits is None:
             raise ValueError("kl needs the start model's logits")
         return token_divergences(scored.logits, scored.labels, scored.start_logits, scored.of(RowKind.RETAIN))
 
 
 def token_divergences(logits: Tensor, labels: Tensor, start_logits: Tensor, chosen: Tensor) -> Tensor:
-    """Log p(label), or where `chosen` [N] bool is set -KL(p_ref || p) in nats, at most 0.
+    """Return log p(label), or -KL(p_ref || p) where `chosen` [N] bool is set: [N] in nats, at most 0.
 
     logits [N, V], labels [N], start_logits [M, V] for the M chosen positions in their order -> [N] fp32 (float64 for
     float64 logits). Both are minus a cross-entropy, up to a constant, with a target t: the label's one-hot
@@ -73,6 +75,6 @@ class _TokenDivergences(torch.autograd.Function):
 
 
 def _matching_slices(logits: Tensor, at: Tensor) -> list[slice]:
-    """For each of `parts(logits)` the slice of `at` [M], ascending, that points into it."""
+    """Return the slice of `at` [M], ascending, that points into each of `parts(logits)`."""
     stops = torch.tensor([part.stop for part in parts(logits)], device=at.device, dtype=at.dtype)
     return [slice(a, b) for a, b in pairwise([0, *torch.searchsorted(at, stops).tolist()])]

@@ -1,10 +1,10 @@
-"""What the objectives over whole answers share: -(2/beta) mean_i log sigmoid(margin_i)."""
+"""The base of objectives over whole answers: L_forget = -(2/beta) mean_i log sigmoid(margin_i)."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from lethe.config.objective import Dpo, Npo, SimNpo
+from lethe.config.objective import Objective
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.objectives.tokens import masked_sum, row_sums
@@ -15,12 +15,12 @@ from torch.nn.functional import logsigmoid
 class SequenceLoss(Loss, ABC):
     """An objective with one margin per forget row, positive where the row is forgotten."""
 
-    def __init__(self, config: Npo | SimNpo | Dpo) -> None:
+    def __init__(self, config: Objective, beta: float) -> None:
         super().__init__(config)
-        self.beta = config.beta
+        self.beta = beta
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
-        """A mean over forget rows, not tokens."""
+        """Return the share of a mean over forget rows, not over tokens."""
         rows = scored.kind.shape[0]
         lengths = row_sums(values.new_ones(values.shape), scored.row, rows)
         margin = self.margin(row_sums(values, scored.row, rows), lengths, scored)
@@ -30,4 +30,5 @@ class SequenceLoss(Loss, ABC):
 
     @abstractmethod
     def margin(self, sums: Tensor, lengths: Tensor, scored: Scored) -> Tensor:
-        """Per row [R], read at forget rows only; from S `sums` [R] and answer `lengths` [R], in tokens."""
+        """Return the margin of each row [R], which is read at forget rows only, from S `sums` [R] and answer `lengths`
+        [R] in tokens."""

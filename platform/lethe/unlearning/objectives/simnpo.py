@@ -1,24 +1,21 @@
-"""Simple negative preference optimisation: NPO by an answer's own likelihood, without a reference."""
+"""Simple negative preference optimisation: NPO on an answer's mean token log-probability, without a reference."""
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from lethe.config.objective import SimNpo as SimNpoConfig
-from lethe.unlearning.objectives.base import Scored
+from lethe.unlearning.objectives.base import LOSSES, Scored
 from lethe.unlearning.objectives.sequences import SequenceLoss
 from torch import Tensor
 
 
+@LOSSES.implements(SimNpoConfig)
 class SimNpo(SequenceLoss):
     """L_forget = -(2/beta) mean_i log sigmoid(-beta S_i / len_i - delta). Fan et al. 2024, arXiv 2410.07163."""
 
-    name: ClassVar[str] = "simnpo"
-
     def __init__(self, config: SimNpoConfig) -> None:
-        super().__init__(config)
+        super().__init__(config, config.beta)
         self.delta = config.delta
 
     def margin(self, sums: Tensor, lengths: Tensor, scored: Scored) -> Tensor:
-        """-beta S / len - delta."""
+        """Return -beta S / len - delta, [R]."""
         return -self.beta * sums / lengths.clamp_min(1) - self.delta

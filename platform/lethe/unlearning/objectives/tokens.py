@@ -1,4 +1,4 @@
-"""Per-token terms of every objective, in fp32, with one [N, V] gradient and no other [N, V] tensor."""
+"""Per-token terms of the objectives, in fp32: their gradient is the only [N, V] tensor beside the logits."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ BLOCK = 64  # width of the first stage of `_argmax`
 
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
-    """Log p(label) at every position: logits [N, V], labels [N] -> [N] fp32 (float64 for float64 logits)."""
+    """Return log p(label) at every position: logits [N, V], labels [N] -> [N] fp32 (float64 for float64 logits)."""
     return _TokenTerms.apply(logits, labels, None)
 
 
 def token_terms(logits: Tensor, labels: Tensor, hinge: Tensor) -> Tensor:
-    """Log p_t, or where `hinge` [N] bool is set the inverted hinge 1 + p_t - max_{v != t} p_v in [0, 2].
+    """Return log p_t, or the inverted hinge 1 + p_t - max_{v != t} p_v in [0, 2] where `hinge` [N] bool is set.
 
-    Same shapes as `token_log_probs`. LoKU, Cha et al. 2024, arXiv 2408.06621, equation 4.
+    Same shapes as `token_log_probs`. LoKU: Cha et al., ICLR 2025, arXiv 2408.06621, equation 4.
     """
     return _TokenTerms.apply(logits, labels, hinge)
 
 
 def row_sums(values: Tensor, row: Tensor, rows: int) -> Tensor:
-    """Sum [N] values by row [N] -> [rows]. Masked sums, not index_add: that is atomic, so unordered, on a GPU."""
-    mine = row == torch.arange(rows, device=row.device).unsqueeze(1)
-    return torch.where(mine, values, 0).sum(1)
+    """Sum `values` [N] by `row` [N] -> [rows]. Masked sums, not index_add: that is atomic, so unordered, on a GPU."""
+    in_row = row == torch.arange(rows, device=row.device).unsqueeze(1)
+    return torch.where(in_row, values, 0).sum(1)
 
 
 def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
-    """Sum of the values where the mask holds; 0, still on the graph, where there are none."""
+    """Return the sum of `values` where `mask` holds; 0, still on the graph, where it holds nowhere."""
     return torch.where(mask, values, 0).sum()
 
 
 class _TokenTerms(torch.autograd.Function):
-    """Both terms have a gradient on the logits of one form: c p_v, plus a at the label, plus b at the runner-up.
+    """Both terms. Their gradients on the logits have one form: c p_v, plus a at the label, plus b at the runner-up.
 
     log p_t:             c = -1,        a = 1,    b = 0.
     1 + p_t - p_o:       c = p_o - p_t, a = p_t,  b = -p_o, with o the largest logit among v != t.
@@ -88,18 +88,20 @@ class _TokenTerms(torch.autograd.Function):
 
 
 def parts(logits: Tensor) -> Iterator[slice]:
-    """Slices of rows that keep the fp32 temporaries small."""
+    """Return slices of rows that cover `logits` [N, V] and keep the fp32 temporaries small."""
     rows, end = _rows_per_part(logits), logits.shape[0]
     return (slice(start, min(start + rows, end)) for start in range(0, end, max(1, rows)))
 
 
 def part_buffer(logits: Tensor, dtype: torch.dtype) -> Tensor:
-    """Room for the largest part, to be used for all: fresh pages per part cost as much as the softmax."""
+    """Return an empty tensor of the largest part's shape, used for all: fresh pages per part cost as much as the
+    softmax."""
     return torch.empty((_rows_per_part(logits), logits.shape[1]), dtype=dtype, device=logits.device)
 
 
 def softmax_parts(logits: Tensor, result: Tensor, dtype: torch.dtype) -> Iterator[tuple[slice, Tensor]]:
-    """Each part with its softmax in `dtype`, to be changed in place: what it then holds goes to `result` [N, V]."""
+    """Yield each part of the rows with its softmax in `dtype`; the caller changes that in place, and its values then go
+    to `result` [N, V]."""
     narrow = result.dtype != dtype
     buffer = part_buffer(logits, dtype) if narrow else result
     for part in parts(logits):
@@ -111,7 +113,7 @@ def softmax_parts(logits: Tensor, result: Tensor, dtype: torch.dtype) -> Iterato
 
 
 def add_at(matrix: Tensor, column: Tensor, value: Tensor) -> None:
-    """matrix[n, column[n]] += value[n]; one column per row, so no two writes meet."""
+    """Add in place: matrix[n, column[n]] += value[n]; one column per row, so no two writes meet."""
     column = column.unsqueeze(1)
     matrix.scatter_(1, column, matrix.gather(1, column) + value.unsqueeze(1))
 
@@ -122,7 +124,7 @@ def _rows_per_part(logits: Tensor) -> int:
 
 
 def _argmax(x: Tensor) -> Tensor:
-    """First largest column of each row, [R, V] -> [R]: argmax over blocks, then inside the best one.
+    """Return the first largest column of each row, [R, V] -> [R]: argmax over blocks, then inside the best one.
 
     Plain argmax is not vectorised on CPU and costs as much as a softmax; this costs a fifth.
     """

@@ -1,38 +1,17 @@
-"""Optimizers: they see flat shards, no names and no shapes."""
+"""Optimizers, one module each: they see flat shards of the weights, without names or shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
-import torch
-from lethe.config.optimizer import AdamW, AnyOptimizer
-from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
-from lethe.unlearning.optim.sophia import Sophia
+from lethe.config.optimizer import AnyOptimizer
+from lethe.unlearning.optim.base import OPTIMIZERS, CountsWins, RefreshesHessian
+from torch.optim import Optimizer
 
-__all__ = ["Sophia", "make_optimizer", "sample_keys", "sampled_labels", "sampled_loss"]
+__all__ = ["OPTIMIZERS", "CountsWins", "RefreshesHessian", "make_optimizer"]
 
 
-def make_optimizer(config: AnyOptimizer, params: Iterable[Any]) -> torch.optim.Optimizer:
-    """The optimizer that a configuration names, over tensors or parameter groups."""
-    if isinstance(config, AdamW):
-        # fused: four times faster than foreach on flat CPU shards, and as deterministic.
-        return torch.optim.AdamW(
-            params,
-            lr=config.learning_rate,
-            betas=config.betas,
-            eps=config.eps,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-    sampled = config.hessian == "gnb"
-    return Sophia(
-        params,
-        lr=config.learning_rate,
-        betas=config.betas,
-        clip_threshold=config.clip_threshold,
-        eps=config.eps,
-        weight_decay=config.weight_decay,
-        bias_correction=sampled and config.hessian_bias_correction,
-        squared_gradient=not sampled,
-    )
+def make_optimizer(config: AnyOptimizer, params: Iterable[Any]) -> Optimizer:
+    """Build the optimizer that `config` configures over tensors or parameter groups."""
+    return OPTIMIZERS.of(config)(config, params)

@@ -11,7 +11,7 @@ CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25
 
 
 def sample_keys(seed: int, refresh: int, row: Tensor, position: Tensor) -> Tensor:
-    """One 64-bit key per scored position, [N] int64, from what does not depend on rank or batch split.
+    """Return one 64-bit key per scored position, [N] int64, which does not depend on rank or batch split.
 
     `row` [N] is the row's identity in the whole data set (not in the micro-batch; forget and retain rows need
     different ones), `position` [N] the index in the row's answer.
@@ -22,7 +22,7 @@ def sample_keys(seed: int, refresh: int, row: Tensor, position: Tensor) -> Tenso
 
 
 def sampled_labels(logits: Tensor, keys: Tensor) -> Tensor:
-    """Y ~ softmax(logits): logits [N, V], keys [N] int64 -> [N] int64. True labels never enter.
+    """Draw labels y ~ softmax(logits): logits [N, V], keys [N] int64 -> [N] int64. True labels never enter.
 
     Inverse of the cumulative distribution at a uniform number hashed from the key: the same key and logits give the
     same label whatever else is in the batch.
@@ -42,12 +42,13 @@ def sampled_labels(logits: Tensor, keys: Tensor) -> Tensor:
 
 
 def sampled_loss(logits: Tensor, labels: Tensor, tokens_total: int) -> Tensor:
-    """This micro-batch's share of the mean cross-entropy: its sum over [N, V] logits, by the global token count."""
+    """Return this micro-batch's share of the mean cross-entropy: its sum over `logits` [N, V], divided by the global
+    token count `tokens_total`."""
     return -token_log_probs(logits, labels).sum() / max(1, tokens_total)
 
 
 def _mix(x: Tensor) -> Tensor:
-    """splitmix64 (Steele et al. 2014), one step: int64 products wrap, right shifts are made logical."""
+    """Return one step of splitmix64 (Steele et al. 2014) on int64 `x`: products wrap, right shifts are logical."""
     x = x + _signed(0x9E3779B97F4A7C15)
     x = (x ^ _shift(x, 30)) * _signed(0xBF58476D1CE4E5B9)
     x = (x ^ _shift(x, 27)) * _signed(0x94D049BB133111EB)
@@ -59,5 +60,5 @@ def _shift(x: Tensor, bits: int) -> Tensor:
 
 
 def _signed(word: int) -> int:
-    """The int64 with the same bits."""
+    """Return the int64 with the bits of the unsigned `word`."""
     return word - (1 << 64) if word >> 63 else word

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.unlearning.optim.base import OPTIMIZERS
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -21,12 +23,28 @@ RELEASED_TOKENS = 5120
 Pieces = Iterable[tuple[Tensor, ...]]
 
 
+@OPTIMIZERS.implements(SophiaConfig)
+def sophia(config: SophiaConfig, params: Iterable[Any]) -> Sophia:
+    """Build Sophia over tensors or parameter groups."""
+    sampled = config.hessian == "gnb"
+    return Sophia(
+        params,
+        lr=config.learning_rate,
+        betas=config.betas,
+        clip_threshold=config.clip_threshold,
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        bias_correction=sampled and config.hessian_bias_correction,
+        squared_gradient=not sampled,
+    )
+
+
 class Sophia(Optimizer):
     """p *= 1 - lr wd; m = b1 m + (1 - b1) g; p -= lr clip(m / max(rho h, eps), -1, 1).
 
     `clip_threshold` is rho. The diagonal Hessian h changes only inside `with optimizer.refresh(scale):`, where
     `step()` does h = b2 h + (1 - b2) scale g^2 from the gradient g of the sampled loss and leaves parameters and
-    momentum alone; how often, is the caller's. With `bias_correction` h is divided by 1 - b2^refreshes in use.
+    momentum alone; the caller decides how often. With `bias_correction` h is divided by 1 - b2^refreshes in use.
 
     With `squared_gradient`, as SOUL released it, there are no refreshes: every update first does
     h = b2 h + (1 - b2) 5120 g^2 from its own gradient, and takes that gradient into the momentum twice, so that b1
@@ -65,7 +83,8 @@ class Sophia(Optimizer):
 
     @contextmanager
     def refresh(self, scale: float) -> Iterator[None]:
-        """Let `step()` refresh the Hessian. `scale` is B, the global number of sampled tokens behind the mean loss."""
+        """Make `step()` refresh the Hessian inside the context. `scale`: n_s, the number of sampled labels over all
+        ranks behind the mean loss."""
         self._scale, self._ticked = float(scale), set()
         try:
             yield
@@ -73,16 +92,17 @@ class Sophia(Optimizer):
             self._scale = None
 
     def win_counts(self) -> Tensor:
-        """Float64 [2] since the last call: coordinates with m != 0, and how many of those were not clipped.
+        """Return float64 [2] since the last call: coordinates with m != 0, and how many of those were not clipped.
 
-        Counts of this rank's shards, without a device synchronisation: sum over ranks, then divide.
+        These are counts of this rank's shards, on the device: sum over ranks, then divide.
         """
         wins, self._wins = self._wins, None
         return torch.zeros(2, dtype=torch.float64) if wins is None else wins
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update, or inside `refresh` one Hessian estimate. Parameters without a gradient are skipped."""
+        """Update the weights, or inside `refresh` the Hessian alone. Parameters without a gradient are skipped. Returns
+        the loss of `closure`, if any."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -134,12 +154,12 @@ class Sophia(Optimizer):
 
 
 def _estimate(h: Tensor, g: Tensor, b2: float, scale: float) -> None:
-    """H = b2 h + (1 - b2) scale g^2, in place."""
+    """Update in place: h = b2 h + (1 - b2) scale g^2."""
     h.mul_(b2).addcmul_(g, g, value=(1 - b2) * scale)
 
 
 def _pieces(p: Tensor, *others: Tensor) -> Pieces:
-    """Views of the same coordinates of every tensor, and a scratch tensor of that size."""
+    """Yield views of the same coordinates of every tensor, with a scratch tensor of that size at the end."""
     tensors = (p, *others)
     if not all(t.is_contiguous() for t in tensors):
         return [(*tensors, torch.empty_like(p))]

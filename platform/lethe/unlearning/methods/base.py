@@ -1,16 +1,27 @@
-"""A run with one report: what methods without epochs of their own share."""
+"""The contract of a method, and a run with one report: what methods without epochs of their own share.
+
+A method is a function with the signature `Method`, decorated with `METHODS.implements(CONFIGURATION)` in a module of
+this package. It has the contract of `lethe.unlearning.trainer.unlearn`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lethe.benchmarks.base import EvalSet, ReferenceValues
+from lethe.config.component import Implementations
 from lethe.config.run import Recipe
 from lethe.evaluation.distributed import RankShard
+from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
-from lethe.unlearning.outcome import Costs, Outcome, Ranks
+from lethe.unlearning.outcome import Costs, Outcome, Ranks, ReportFunction
 from transformers import PreTrainedModel
+
+Method = Callable[[Recipe, Context, ReferenceValues | None, ReportFunction, Ranks, Checkpoints], Outcome]
+
+METHODS: Implementations[Method] = Implementations("lethe.unlearning.methods")
 
 
 @dataclass
@@ -27,7 +38,8 @@ class SingleRun:
         self.costs = Costs(self.recipe.engine, self.ranks)
 
     def complete(self, model: PreTrainedModel, values: dict[str, Any], eval_set: EvalSet | None = None) -> Outcome:
-        """Evaluate and report; `values` are the method's own, an `epoch` among them."""
+        """Evaluate `model` and return the outcome, whose report has `values`, the method's own with an `epoch` among
+        them. The verdict is diverged where the model's likelihoods are not finite."""
         eval_set = eval_set or self.context.eval_set(self.recipe.evaluation)
         with self.costs.timed("evaluate"):
             shard = RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
@@ -39,5 +51,5 @@ class SingleRun:
         return Outcome(report, result, model, template=eval_set.template)
 
     def ended(self, verdict: Literal["diverged", "infeasible"], reason: str) -> Outcome:
-        """An end without a model, on every rank alike."""
+        """Return an outcome without a model; every rank calls this alike."""
         return Outcome({**self.costs.report(), "verdict": verdict, "reason": reason})

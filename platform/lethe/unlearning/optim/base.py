@@ -1,0 +1,36 @@
+"""The contract of an optimizer: a function of its configuration and the parameters that returns a torch optimizer.
+
+It is decorated with `OPTIMIZERS.implements(CONFIGURATION)` in a module of this package. ZeRO gives it flat shards, so
+it may use neither names nor shapes. A checkpoint saves the tensors of its state and each group's number `refreshes`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, runtime_checkable
+
+from lethe.config.component import Implementations
+from torch import Tensor
+from torch.optim import Optimizer
+
+
+@runtime_checkable
+class RefreshesHessian(Protocol):
+    """An optimizer whose configuration has a `hessian_refresh`."""
+
+    def refresh(self, scale: float) -> AbstractContextManager[None]:
+        """Return a context in which `step()` takes the gradient of the mean loss over `scale` sampled labels, over all
+        ranks, and updates the Hessian with it, leaving weights and momentum alone."""
+
+
+@runtime_checkable
+class CountsWins(Protocol):
+    """An optimizer that clips each coordinate's step: its runs report `win_rate`."""
+
+    def win_counts(self) -> Tensor:
+        """Return float64 [2] since the last call, of this rank's shards: coordinates that moved, and how many of these
+        were not clipped."""
+
+
+OPTIMIZERS: Implementations[Callable[[Any, Iterable[Any]], Optimizer]] = Implementations("lethe.unlearning.optim")

@@ -44,7 +44,9 @@ def refuses(capsys: pytest.CaptureFixture[str], *arguments: str, command: Callab
     ],
     ids=lambda v: v[-1] if isinstance(v, list) and v and "=" in v[-1] else None,
 )
-def test_studies(arguments: list[str], named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_studies_are_refused_in_one_line(
+    arguments: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     line = refuses(capsys, *arguments)
     for word in named:
         assert word in line
@@ -97,7 +99,7 @@ def only_pickle(data: Path, model: Path) -> None:
         (only_pickle, ["safetensors", "pickled"]),
     ],
 )
-def test_data_and_models(
+def test_missing_data_and_models_are_refused_in_one_line(
     breaks: Callable[[Path, Path], None],
     named: list[str],
     pieces: tuple[Path, Path],
@@ -110,14 +112,14 @@ def test_data_and_models(
 
 
 @pytest.mark.long  # the check alone is in tests/study/test_checks.py
-def test_a_rank_larger_than_a_layer(pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_rank_larger_than_a_layer_is_refused(pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     line = refuses(capsys, *with_pieces(*pieces), "--set", "space.adapter.rank={type: choice, choices: [4, 64]}")
     assert "64" in line
     assert "at most 32" in line
 
 
 @pytest.mark.parametrize("variable", ["RAY_ADDRESS", "MLFLOW_TRACKING_URI"])
-def test_servers_that_do_not_answer(
+def test_servers_that_do_not_answer_are_named(
     variable: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with socket.socket() as taken:  # bound but not listening: refused at once, and nobody else gets the port
@@ -131,7 +133,7 @@ def test_servers_that_do_not_answer(
 
 
 @pytest.mark.parametrize("what", ["reports", "home"])
-def test_nowhere_to_write(
+def test_folders_that_cannot_be_written_are_refused(
     what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A file where a folder is needed: refused to every user, root included."""
@@ -146,12 +148,14 @@ def test_nowhere_to_write(
     assert target in line
 
 
-def test_nothing_to_resume(pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_resume_without_an_earlier_study_is_refused(
+    pieces: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [*with_pieces(*pieces), "--set", "space.adapter.rank={type: choice, choices: [4]}", "--resume"]
     assert "nothing to resume" in refuses(capsys, *arguments)
 
 
-def test_a_device_that_is_not_there(cluster: None) -> None:
+def test_a_missing_device_is_refused(cluster: None) -> None:
     from lethe.config.study import load_study
     from lethe.errors import UserError
     from lethe.study.preflight import check_devices

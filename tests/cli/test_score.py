@@ -47,11 +47,11 @@ def _here(world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the models that were measured, not read back."""
     names: list[str] = []
-    whole = Scoring._measure
+    original = Scoring._measure
 
     def measure(self, model, yardstick):
         names.append(model.name)
-        return whole(self, model, yardstick)
+        return original(self, model, yardstick)
 
     monkeypatch.setattr(Scoring, "_measure", measure)
     return names
@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_evaluation(world: Path, tmp_path: Path, measur
     assert measured == ["oracle", "one", "adapter"]
 
 
-def test_what_was_scored_is_read_back_under_any_name(
+def test_scores_are_read_back_under_every_name_of_a_model(
     world: Path, tmp_path: Path, measured: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = scored(tmp_path, "one", "two", "--oracle", "oracle")
@@ -112,19 +112,19 @@ def test_rows_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "retain_rouge" in found["models"][0]["metrics"]
 
 
-def test_an_instruction_beside_a_model_is_said_once(world: Path, tmp_path: Path) -> None:
+def test_an_instruction_is_put_before_the_question_once(world: Path, tmp_path: Path) -> None:
     """In front of the question, or by the chat template that a study saved."""
     from lethe.study.model_lookup import find
 
-    said = "w1 w2"
+    instruction = "w1 w2"
     guarded = shutil.copytree(world / "one", tmp_path / "guarded")
-    (guarded / "input_guard.json").write_text(json.dumps({"instruction": said}))
+    (guarded / "input_guard.json").write_text(json.dumps({"instruction": instruction}))
     chat = shutil.copytree(guarded, tmp_path / "chat")
     tokenizer = load_tokenizer(chat)
     tokenizer.chat_template = "{{ bos_token }}<|user|>{{ messages[0]['content'] }}<|end|><|assistant|>"
-    Template(tokenizer, said).portable_tokenizer().save_pretrained(chat)
+    Template(tokenizer, instruction).portable_tokenizer().save_pretrained(chat)
     plain = Template(load_tokenizer(world / "one"))
-    expected = plain.prompt(f"{said} w3")
+    expected = plain.prompt(f"{instruction} w3")
     assert [find(str(folder)).template().prompt("w3") for folder in (guarded, chat)] == [expected] * 2
     names = [str(guarded), str(world / "one")]
     one, other = (model["metrics"]["forget_probability"] for model in scored(tmp_path, *names)["models"])
@@ -138,8 +138,8 @@ def run_folder(world: Path, folder: Path) -> Path:
     config = json.loads((run / "model/adapter_config.json").read_text())
     (run / "model/adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))
     (run / "result.json").write_text("{}")
-    told = {"start_folder": str(world / "one"), "digests": {"model": model_digest(world / "one")}}
-    (folder / "studies/s/study.json").write_text(json.dumps(told))
+    record = {"start_folder": str(world / "one"), "digests": {"model": model_digest(world / "one")}}
+    (folder / "studies/s/study.json").write_text(json.dumps(record))
     return run
 
 
@@ -173,7 +173,7 @@ def no_weights(run: Path) -> None:
     ("breaks", "named"),
     [(changed_base, "changed since"), (no_study, "--base"), (no_model, "front alone"), (no_weights, "adapter_model")],
 )
-def test_runs_that_lack_something(
+def test_runs_without_their_files_are_refused(
     breaks: Callable[[Path], None], named: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = run_folder(world, tmp_path)
@@ -212,7 +212,7 @@ def test_bad_input(arguments: list[str], named: list[str], capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("missing", ["tokenizer.json", "model.safetensors"])
-def test_models_that_lack_something(
+def test_models_without_their_files_are_refused(
     missing: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(world / "one", tmp_path / "model")
@@ -222,7 +222,9 @@ def test_models_that_lack_something(
     assert str(folder) in line
 
 
-def test_a_hub_id_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_hub_id_that_cannot_be_loaded_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -136,9 +136,9 @@ def test_a_study_goes_with_its_trials_and_a_new_one_begins_anew(root: Path, gc: 
         store.ask()
     other = root / "studies" / f"{DONE}-2"
     finished(root, other.name, root / "models/used")
-    said = gc("--study", DONE, "--yes")
-    assert "removed study" in said
-    assert "front models: 1, none of them registered" in said
+    output = gc("--study", DONE, "--yes")
+    assert "removed study" in output
+    assert "front models: 1, none of them registered" in output
     assert not (root / "studies" / DONE).exists()
     assert (other / "study.json").exists()
     assert [s.study_name for s in optuna.get_all_study_summaries(url)] == [f"{DONE}-2"]
@@ -158,7 +158,7 @@ def test_a_running_study_is_left_alone(root: Path, gc: Callable[..., str]) -> No
         assert not (root / "studies" / DONE).exists()
 
 
-def test_one_that_began_meanwhile_is_left_alone(root: Path) -> None:
+def test_a_study_that_began_meanwhile_is_left_alone(root: Path) -> None:
     item = gc_module.study_item(study_usage(cut_off(root, CUT)), root)
     with hold(root / "studies" / CUT), pytest.raises(UserError, match=f"study {CUT} is running"):
         item.free()
@@ -167,10 +167,10 @@ def test_one_that_began_meanwhile_is_left_alone(root: Path) -> None:
     assert not (root / "studies" / CUT).exists()
 
 
-def test_caches_go_but_not_what_somebody_needs(root: Path, gc: Callable[..., str]) -> None:
-    said = gc("--caches", "--yes")
-    assert "removed cache/scores" in said
-    assert "removed models  2.0 MB" in said
+def test_caches_are_freed_but_not_the_needed_models(root: Path, gc: Callable[..., str]) -> None:
+    output = gc("--caches", "--yes")
+    assert "removed cache/scores" in output
+    assert "removed models  2.0 MB" in output
     assert not (root / "cache/scores/a.json").exists()
     assert not (root / "models/spare").exists()
     for kept in ("models/used", "cache/tasks/c/task.yaml", "mlflow.db", f"studies/{DONE}/runs/0/model"):
@@ -220,9 +220,9 @@ def test_what_an_interrupted_removal_left_is_shown_and_freed(root: Path, gc: Cal
     ],
 )
 def test_bad_input_is_one_line(root: Path, gc: Callable[..., str], arguments: list[str], line: str) -> None:
-    said = gc(*arguments, code=2)
-    assert line in said
-    assert said.count("\n") == 1
+    output = gc(*arguments, code=2)
+    assert line in output
+    assert output.count("\n") == 1
 
 
 def test_an_empty_home_is_an_empty_table(

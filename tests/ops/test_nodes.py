@@ -24,41 +24,43 @@ from tests.conftest import Head, joined, private_head
 HERE = {"CPU": 2.0}
 
 
-def told(**changes: Any) -> dict[str, Any]:
-    """What a node says where all is well, but for the changes."""
+def node_report(**changes: Any) -> dict[str, Any]:
+    """The report of a node where nothing is wrong, but for the changes."""
     return {"versions": node_checks.versions(), "gpus": [], "storage": "", **changes}
 
 
 def test_a_node_like_the_driver_is_well() -> None:
-    assert node_checks._judged("n1", HERE, told(), back=True) == "n1: 2 CPU, no GPU, our versions, our storage"
+    assert node_checks._judged("n1", HERE, node_report(), back=True) == "n1: 2 CPU, no GPU, our versions, our storage"
 
 
 @pytest.mark.parametrize(
-    ("found", "resources", "back", "said"),
+    ("found", "resources", "back", "message"),
     [
         (
-            told(versions={**node_checks.versions(), "torch": "1.0"}),
+            node_report(versions={**node_checks.versions(), "torch": "1.0"}),
             HERE,
             True,
             r"^n1 has torch 1\.0 \(driver .*same image",
         ),
-        (told(versions={}), HERE, True, r"torch None.*lethe source None"),
+        (node_report(versions={}), HERE, True, r"torch None.*lethe source None"),
         (
-            told(storage="No such file or directory"),
+            node_report(storage="No such file or directory"),
             HERE,
             True,
             r"does not share LETHE_HOME=\S+ \(No such file.*mount one folder",
         ),
-        (told(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
-        (told(gpus=["A"]), {"GPU": 2.0}, True, r"shows 1 GPUs, Ray counts 2: look at nvidia-smi"),
+        (node_report(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
+        (node_report(gpus=["A"]), {"GPU": 2.0}, True, r"shows 1 GPUs, Ray counts 2: look at nvidia-smi"),
     ],
 )
-def test_a_node_that_is_not(found: dict[str, Any], resources: dict[str, float], back: bool, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_a_node_with_other_versions_or_storage_is_refused(
+    found: dict[str, Any], resources: dict[str, float], back: bool, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
         node_checks._judged("n1", resources, found, back)
 
 
-def test_a_node_that_leaves_while_it_is_asked_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_node_that_leaves_during_its_check_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
     def refuse(node: dict[str, Any]) -> str:
@@ -74,7 +76,7 @@ def test_a_node_that_leaves_while_it_is_asked_is_no_mistake(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"sum": 2.0}, r"gloo: the sum over 2 ranks is wrong \(2\)"),
         ({"stages": {"0": [3.0, 1.0], "2": "OpError: none"}}, "stage 2 fails here: OpError"),
@@ -82,13 +84,13 @@ def test_a_node_that_leaves_while_it_is_asked_is_no_mistake(monkeypatch: pytest.
         ({"stages": {"0": [3.0, 3.0]}}, "stage 0 trains otherwise"),
     ],
 )
-def test_workers_that_answer_wrongly(change: dict[str, Any], said: str) -> None:
+def test_workers_with_wrong_sums_or_losses_are_refused(change: dict[str, Any], message: str) -> None:
     workers = Workers(grow=False)
     workers._shape = Shape(2)
     workers._answer = {"backend": "gloo", "sum": 3.0, "stages": {"0": [3.0, 1.0], "1": [3.0, 1.0]}}
     assert next(check.look() for check in workers.checks()) == "2 on cpu, gloo sums right"
     workers._answer |= change
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         [check.look() for check in workers.checks()]
 
 
@@ -129,8 +131,8 @@ def test_a_study_refuses_such_a_cluster_in_one_line(two_nodes: Head, tmp_path: P
     done = two_nodes.run(
         sys.executable, "-m", "platform.sweep", str(write_study(tmp_path, 2)), "--reports", str(tmp_path)
     )
-    said = [line for line in done.stderr.splitlines() if line.startswith("lethe:")]
-    assert (done.returncode, len(said)) == (2, 1), done.stdout + done.stderr
-    assert "does not share LETHE_HOME" in said[0]
+    errors = [line for line in done.stderr.splitlines() if line.startswith("lethe:")]
+    assert (done.returncode, len(errors)) == (2, 1), done.stdout + done.stderr
+    assert "does not share LETHE_HOME" in errors[0]
     assert "trial" not in done.stdout
     assert time.monotonic() - began < 180, "seconds where the machine has nothing else to do"

@@ -29,24 +29,26 @@ def python(source: str, folder: Path) -> Child:
     return Child("program", [sys.executable, "-c", source], folder, os.environ)
 
 
-def test_what_will_not_end_is_killed_with_what_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_will_not_end_is_killed_with_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(process, "END_S", 0.3)
     with python(STUBBORN, tmp_path) as program, python("import time; time.sleep(99)", tmp_path / "..") as other:
         program.wait_for(lambda: "up" in program.log.read_text(), 20)
-        whole = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children()]
+        processes = [psutil.Process(program.process.pid), *psutil.Process(program.process.pid).children()]
         program.end()
-        assert len(whole) == 2
-        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in whole)
+        assert len(processes) == 2
+        assert not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in processes)
         assert not other.ended
 
 
-def test_one_that_does_not_start_is_one_line_with_its_reason(tmp_path: Path) -> None:
+def test_a_program_that_does_not_start_is_one_line_with_its_reason(tmp_path: Path) -> None:
     with python("raise OSError('no more doughnuts')", tmp_path) as program, pytest.raises(UserError) as error:
         program.wait_for(lambda: False, 20)
     assert str(error.value) == f"program does not start: OSError: no more doughnuts ({tmp_path}/program.log)"
 
 
-def test_one_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
+def test_a_program_that_is_never_ready_is_given_up(tmp_path: Path) -> None:
     began = time.monotonic()
     with (
         python("import time; time.sleep(99)", tmp_path) as program,
@@ -87,5 +89,5 @@ def test_passwords_are_made_once_and_read_by_their_owner_alone(tmp_path: Path) -
         passwords(tmp_path)
 
 
-def test_a_shell_reads_what_is_exported() -> None:
+def test_a_shell_reads_the_exported_variables() -> None:
     assert exports({"A": "plain", "B": "two words; $HOME"}) == "export A=plain\nexport B='two words; $HOME'\n"

@@ -179,7 +179,7 @@ def test_two_studies_at_once_lose_no_metric_and_make_no_run_twice(
     assert len(kept) == 2
 
 
-def test_nobody_comes_in_without_the_password(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_refuses_requests_without_the_password(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     uri = f"http://127.0.0.1:{command.ports[0]}"
     check_login(uri)
     with pytest.raises(UserError, match="refuses these credentials"):
@@ -203,7 +203,7 @@ def test_the_store_checks_signatures(command: Command) -> None:
         client.list_buckets()
 
 
-def test_passwords_stand_in_no_log_no_command_line_and_no_output(command: Command) -> None:
+def test_passwords_are_in_no_log_no_command_line_and_no_output(command: Command) -> None:
     words = set(re.findall(r"[0-9a-f]{32}", (command.folder / "passwords.json").read_text()))
     assert len(words) == 5
     private = {"passwords.json", "mlflow.env", "store.env"}
@@ -235,7 +235,7 @@ def test_a_second_start_in_the_same_folder_is_refused(command: Command) -> None:
     assert "run already" in done.stderr
 
 
-def test_ctrl_c_ends_what_was_started_and_a_restart_has_it_all(command: Command) -> None:
+def test_ctrl_c_ends_all_services_and_a_restart_has_all_data(command: Command) -> None:
     from mlflow import MlflowClient
 
     before, started = len(stored(MlflowClient(), "left")), command.children()

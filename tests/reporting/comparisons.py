@@ -1,4 +1,4 @@
-"""Small comparisons as records, with numbers to work means and spreads out by hand."""
+"""Small comparisons as records, whose means and spreads are easily worked out by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A page as a person finds it."""
+"""A report's page as its elements, texts and rows."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ VOLUME = Column(HYPERVOLUME, HYPERVOLUME, "", "maximize")
 
 
 def texts(record: StudyRecord, *columns: Column) -> dict[str, list[str]]:
-    """Every row's cells as they are shown."""
+    """Every row's cells as they are view."""
     rows = result_rows(record, columns)
     return {
         row.name: [
@@ -77,9 +77,9 @@ def test_one_seed_has_no_spread() -> None:
     record = comparison_study(members=(member("SO-GA", 0, 3, hypervolume=0.5),))
     assert texts(record, ACC, VOLUME)["SO-GA"] == ["20.0", "0.500"]
     assert texts(record, ACC, VOLUME)["FO-GA"] == ["–", "–"]  # planned, not reached
-    shown = comparison_view(record)
-    assert shown
-    assert "one seed, so there is no spread" in shown.caption
+    view = comparison_view(record)
+    assert view
+    assert "one seed, so there is no spread" in view.caption
 
 
 def test_cells_of_numbers_that_are_not_finite() -> None:
@@ -130,12 +130,12 @@ def test_csv_has_every_seeds_number() -> None:
         ({"type": "choice", "choices": [True, False]}, {True: None}),
     ],
 )
-def test_ends_of_what_is_searched(parameter: dict[str, Any], ends: dict[Scalar, str | None]) -> None:
+def test_values_at_an_end_of_their_range(parameter: dict[str, Any], ends: dict[Scalar, str | None]) -> None:
     made = TypeAdapter(Parameter).validate_python(parameter)
     assert {value: boundary_end(value, made) for value in ends} == ends
 
 
-def test_an_arm_searches_what_it_lays_over_the_study() -> None:
+def test_an_arms_space_is_laid_over_the_studys() -> None:
     record = comparison_study()
     assert searched(record, "SO-GA")["optimizer.hessian_interval"].ends() == {"low": 2, "high": 25}
     nothing = {"run": {"optimizer": {"learning_rate": 1e-3}}, "space": {"optimizer.hessian_interval": None}}
@@ -143,7 +143,7 @@ def test_an_arm_searches_what_it_lays_over_the_study() -> None:
     assert searched(record.model_copy(update={"study": study}), "FO-GA") == {}
 
 
-def test_settings_at_the_edge_are_gathered_over_seeds() -> None:
+def test_boundary_hits_are_gathered_over_seeds() -> None:
     record = comparison_study()
     rates, intervals = {1: 2e-3, 2: 1e-4, 3: 9e-3, 7: 1e-2}, {1: 5, 2: 1, 3: 2, 7: 9}
 
@@ -178,13 +178,13 @@ def test_pairs_are_judged_by_their_spreads(base: tuple, other: tuple, verdict: s
     assert words in describe_judgement(one)
 
 
-def test_lower_is_better_for_epochs() -> None:
+def test_a_pair_by_a_column_where_lower_is_better() -> None:
     fewer = Column("soul_forget_accuracy", "epochs", better="minimize")
     (one,) = judgements(arms(comparison_study())[1:3], [fewer])
     assert (one.verdict, round(one.difference, 6), one.spread) == ("better", -0.3, pytest.approx(0.2))
 
 
-def test_which_arms_are_pairs() -> None:
+def test_arm_pairs_by_order_and_by_added_part() -> None:
     names = ["SO-B", "FO-A", "SO-A", "FO-C", "LoRA+IHL", "LoRA", "LoRA+IHL+FILA", "LoRA-4", "X+FILA"]
     found = [(pair.subject, pair.base.name, pair.other.name) for pair in arm_pairs([arm(name, 0.1) for name in names])]
     assert found == [
@@ -194,7 +194,7 @@ def test_which_arms_are_pairs() -> None:
     ]
 
 
-def test_what_came_out_in_words() -> None:
+def test_findings_and_judgements_in_words() -> None:
     found = arms(comparison_study())
     lines = describe_findings(found, judgements(found, [VOLUME]))
     assert lines == [
@@ -207,7 +207,7 @@ def test_what_came_out_in_words() -> None:
     assert "at unequal budget (2 against 3 trials)" in pair
 
 
-def test_equal_draws_are_compared_with_each_other() -> None:
+def test_trials_with_equal_draws_are_compared_with_each_other() -> None:
     """Two seeds of four draws; the second arm forgets more in seven of them, and its last trial drew something else."""
 
     def drawn(arm: str, seed: int, number: int, draw: int, forget: float) -> TrialRecord:
@@ -233,18 +233,18 @@ def test_equal_draws_are_compared_with_each_other() -> None:
     assert not paired_trials(comparison_study(), arms(comparison_study())), "too few"
 
 
-def test_a_way_that_ended_keeps_its_last_value() -> None:
+def test_in_the_mean_an_ended_curve_keeps_its_last_value() -> None:
     short, long = [(0.0, 1.0), (1.0, 0.2)], [(0.0, 1.0), (1.0, math.nan), (2.0, 0.4), (3.0, 0.6)]
     assert mean_curve([short, long]) == [(0.0, 1.0), (1.0, 0.2), (2.0, pytest.approx(0.3)), (3.0, pytest.approx(0.4))]
 
 
-def test_curves_of_arms_and_levels() -> None:
-    shown = comparison_view(comparison_study())
-    assert shown
-    assert [c.label.split(" (")[0] for c in shown.charts] == ["forget Acc", "retain Acc", "forget", "utility"]
-    lines = {line.label: line for line in shown.charts[0].lines if line.label}
+def test_an_arm_evaluated_once_is_a_level_line() -> None:
+    view = comparison_view(comparison_study())
+    assert view
+    assert [c.label.split(" (")[0] for c in view.charts] == ["forget Acc", "retain Acc", "forget", "utility"]
+    lines = {line.label: line for line in view.charts[0].lines if line.label}
     assert list(lines) == ["Guard", "FO-GA", "SO-GA"]
-    assert "oracle" not in [r[0] for r in shown.charts[0].references]
+    assert "oracle" not in [r[0] for r in view.charts[0].references]
     assert lines["Guard"].css == "front flat"
     assert lines["Guard"].segments == [[(0.0, 90.0), (3.0, 90.0)]]
     assert lines["FO-GA"].css == "front dash1"
@@ -252,7 +252,7 @@ def test_curves_of_arms_and_levels() -> None:
     assert lines["SO-GA"].css == "front dash0"
     assert lines["SO-GA"].end == (3.0, pytest.approx(30.0))
     assert lines["FO-GA"].color == lines["SO-GA"].color != lines["Guard"].color
-    assert sum(line.css == "seed" for line in shown.charts[0].lines) == 4
+    assert sum(line.css == "seed" for line in view.charts[0].lines) == 4
 
 
 def test_the_page_has_the_table_and_everyones_answers() -> None:
@@ -271,28 +271,28 @@ def test_the_page_has_the_table_and_everyones_answers() -> None:
     assert "The comparison" not in Page(render_pages(busy_study())["report.html"]).text
 
 
-def test_tdecs_layout_is_the_same_code() -> None:
+def test_tdecs_layout_on_the_same_code() -> None:
     record = comparison_study("tdec")
     metrics = {"trained_share": 0.016, "epochs_to_criterion": 6.0, "extraction_likelihood": 0.003, "perplexity": 24.0}
     trials = tuple(t.model_copy(update={"metrics": {**t.metrics, **metrics}}) for t in record.trials)
-    shown = comparison_view(record.model_copy(update={"trials": trials}))
-    assert shown
-    assert shown.cost
-    assert [point[0].name for point in shown.cost.points] == ["FO-GA", "SO-GA"]
-    assert shown.cost.points[0][1].values == (60.0, 120.0)
-    row = next(row for row in shown.rows if row.name == "SO-GA")
-    means = [format_mean(cell, column) for cell, column in zip(row.cells, shown.layout.columns, strict=True)]
+    view = comparison_view(record.model_copy(update={"trials": trials}))
+    assert view
+    assert view.cost
+    assert [point[0].name for point in view.cost.points] == ["FO-GA", "SO-GA"]
+    assert view.cost.points[0][1].values == (60.0, 120.0)
+    row = next(row for row in view.rows if row.name == "SO-GA")
+    means = [format_mean(cell, column) for cell, column in zip(row.cells, view.layout.columns, strict=True)]
     assert means == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
-    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in shown.findings
+    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in view.findings
 
 
-@pytest.mark.parametrize(("width", "shown"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])
-def test_the_terminal_shows_what_fits(width: int, shown: str) -> None:
+@pytest.mark.parametrize(("width", "text"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])
+def test_a_narrow_terminal_gets_fewer_columns(width: int, text: str) -> None:
     screen = StringIO()
     print_comparison(comparison_study(), Console(file=screen, width=width, force_terminal=True, color_system=None))
     lines = screen.getvalue().splitlines()
     row = next(line for line in lines if line.strip().startswith("FO-GA"))
-    assert shown in row
+    assert text in row
     assert "0.150" in row
     assert "1/2" in row
     assert len(row) <= width

@@ -23,7 +23,7 @@ def page(record: StudyRecord, folder: Path) -> str:
     return Page(write_report(record, folder).read_text()).text
 
 
-def test_members_that_stay_and_one_that_leaves(tmp_path: Path) -> None:
+def test_two_members_are_confirmed_and_one_leaves_the_front(tmp_path: Path) -> None:
     record = repeated(busy_study())
     text = page(record, tmp_path)
     assert "2 of 3 front members stay on the front by the mean of 2 fresh seeds" in text
@@ -41,7 +41,7 @@ def test_members_that_stay_and_one_that_leaves(tmp_path: Path) -> None:
     assert "Hypervolume: 0.210 as the search saw it, 0.150 by the means" in text
 
 
-def test_audits_beside_start_model_and_oracle(tmp_path: Path) -> None:
+def test_audits_of_trials_start_model_and_oracle_are_tabled(tmp_path: Path) -> None:
     found = page(repeated(busy_study()), tmp_path)
     assert "Forgotten, or only hidden?" in found
     assert "0.300 → 0.700" in found
@@ -56,18 +56,21 @@ def test_audits_beside_start_model_and_oracle(tmp_path: Path) -> None:
     assert rows[3]["metrics.forget_mean"] == ""
 
 
-def test_reasons_are_text(tmp_path: Path) -> None:
+def test_reasons_are_escaped(tmp_path: Path) -> None:
     record = busy_study()
-    told = Confirmation(runs=(), reason=EVIL)
+    confirmation = Confirmation(runs=(), reason=EVIL)
     audits = (AuditRecord(variant="prefix", verdict="error", reason=EVIL),)
-    trials = [t.model_copy(update={"confirmation": told, "audits": audits}) if t.on_front else t for t in record.trials]
+    trials = [
+        t.model_copy(update={"confirmation": confirmation, "audits": audits}) if t.on_front else t
+        for t in record.trials
+    ]
     found = record.model_copy(update={"trials": tuple(trials)})
-    whole = Page(write_report(found, tmp_path).read_text())
-    assert "script" not in whole.tags
-    assert EVIL in whole.text
+    page = Page(write_report(found, tmp_path).read_text())
+    assert "script" not in page.tags
+    assert EVIL in page.text
 
 
-def test_a_quick_study_says_nothing_of_either(tmp_path: Path) -> None:
+def test_without_fresh_seeds_and_audits_the_report_has_no_section_of_them(tmp_path: Path) -> None:
     text = page(busy_study(), tmp_path)
     assert "fresh seeds" not in text
     assert "only hidden" not in text

@@ -23,7 +23,7 @@ def test_ticks_are_round_and_inside() -> None:
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [3.0, 3.0], [math.nan, math.inf], [1e-12, 2e-12], [-1e9, 1e9]])
-def test_any_values_have_an_axis(values: list[float]) -> None:
+def test_every_list_of_values_has_an_axis(values: list[float]) -> None:
     axis = scale(values, 0, 100)
     assert axis.low < axis.high
     assert axis.ticks()
@@ -47,9 +47,17 @@ def test_numbers_as_people_write_them() -> None:
 
 
 def test_border_of_the_front_runs_from_floor_to_floor() -> None:
-    shown = lay_out_front(busy_study())
-    assert shown.stairs == [(0.05, 0.3), (0.05, 0.35), (0.2, 0.35), (0.2, 0.45), (0.5, 0.45), (0.5, 0.58), (0.9, 0.58)]
-    pixels = [(shown.x_scale(x), shown.y_scale(y)) for x, y in shown.stairs]
+    drawing = lay_out_front(busy_study())
+    assert drawing.stairs == [
+        (0.05, 0.3),
+        (0.05, 0.35),
+        (0.2, 0.35),
+        (0.2, 0.45),
+        (0.5, 0.45),
+        (0.5, 0.58),
+        (0.9, 0.58),
+    ]
+    pixels = [(drawing.x_scale(x), drawing.y_scale(y)) for x, y in drawing.stairs]
     assert all(b[0] >= a[0] and b[1] <= a[1] for a, b in pairwise(pixels))
 
 
@@ -68,13 +76,13 @@ def test_border_for_other_directions(directions: tuple[str, str], border: list[t
     assert lay_out_front(study(*trials, objectives=goals)).stairs == border
 
 
-def test_marks_say_what_a_trial_was() -> None:
-    shown = lay_out_front(busy_study())
-    kinds = {mark.trial.number: mark.kind for mark in shown.marks}
+def test_marks_have_kind_order_and_tooltip_of_their_trial() -> None:
+    drawing = lay_out_front(busy_study())
+    kinds = {mark.trial.number: mark.kind for mark in drawing.marks}
     assert kinds == {0: "front", 1: "front", 2: "front", 3: "beaten", 4: "infeasible", 5: "stopped"}
-    assert [trial.number for trial in shown.missing] == [6, 7, 8]
-    assert shown.marks[-1].kind == "front"  # drawn last, hence on top
-    lines = dict(next(mark for mark in shown.marks if mark.trial.number == 2).tooltip)
+    assert [trial.number for trial in drawing.missing] == [6, 7, 8]
+    assert drawing.marks[-1].kind == "front"  # drawn last, hence on top
+    lines = dict(next(mark for mark in drawing.marks if mark.trial.number == 2).tooltip)
     assert lines["learning_rate"] == "3e−4"
     assert lines["optimizer"] == "sophia"
     assert lines["win_rate"] == "0.3"

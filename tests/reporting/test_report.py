@@ -33,8 +33,8 @@ def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(record: StudyRecord, folder: Path, **settings: str) -> Page:
     assert write_report(record, folder, **settings) == folder / "report.html"
-    beside = {"comparison.csv", "comparison.png"} if record.members else set()
-    assert {path.name for path in folder.iterdir()} == FILES | beside
+    of_comparison = {"comparison.csv", "comparison.png"} if record.members else set()
+    assert {path.name for path in folder.iterdir()} == FILES | of_comparison
     return Page((folder / "report.html").read_text())
 
 
@@ -56,7 +56,7 @@ def test_every_trial_with_its_parameters_and_verdict(tmp_path: Path) -> None:
     assert "out of memory" in page.rows[8]
 
 
-def test_what_decides(tmp_path: Path) -> None:
+def test_parameter_importance_is_shown_as_shares(tmp_path: Path) -> None:
     shares = {"forget": {"optimizer.learning_rate": 0.8, "adapter.rank": 0.2}, "utility": {"adapter.rank": 1.0}}
     page = report(busy_study(importance=shares), tmp_path)
     assert "With 5 complete trials this is a hint, no more." in page.text
@@ -80,7 +80,7 @@ def test_headline_front_and_answers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("made", [busy_study, comparison_study])
-def test_nothing_runs_and_nothing_is_fetched(tmp_path: Path, made: Callable[..., StudyRecord]) -> None:
+def test_pages_run_no_script_and_fetch_nothing(tmp_path: Path, made: Callable[..., StudyRecord]) -> None:
     record = made(space="tofu")
     record = record.model_copy(update={"study": {**record.study, "name": EVIL, "note": "</pre><script>1</script>"}})
     report(record, tmp_path, store="http://host/'\"><script>", model="m")
@@ -144,7 +144,7 @@ def test_all_trials_below_a_floor_or_in_one_point(tmp_path: Path) -> None:
     assert "1 of them make up" in report(alone, tmp_path).text
 
 
-def test_one_objective_three_objectives_and_turned_ones(tmp_path: Path) -> None:
+def test_one_objective_three_objectives_and_swapped_ones(tmp_path: Path) -> None:
     one = report(busy_study(objectives=busy_study().objectives[1:]), tmp_path)
     assert "5 completed" in one.text
     cost = ObjectiveRecord(metric="seconds", direction="minimize")
@@ -154,7 +154,7 @@ def test_one_objective_three_objectives_and_turned_ones(tmp_path: Path) -> None:
     assert "knee · trial 2" in turned.text
 
 
-def test_a_new_report_replaces_the_old_one_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report(study(trial(0)), tmp_path)
     before = (tmp_path / "report.html").read_text()
 

@@ -24,7 +24,7 @@ DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
         ([1e-20, 3e-9], UP, [False, True]),
     ],
 )
-def test_best(values: list, metric: Metric | None, expected: list[bool]) -> None:
+def test_best_models_of_a_row(values: list, metric: Metric | None, expected: list[bool]) -> None:
     assert best_models(values, metric) == expected
 
 
@@ -34,7 +34,7 @@ def test_rows_stand_in_groups_and_none_is_lost() -> None:
     assert list(grouped(dict.fromkeys(names))) == expected
 
 
-def test_the_yardstick_is_beside_and_never_best() -> None:
+def test_the_reference_is_shown_and_never_best() -> None:
     models = [("a[b]", {"forget": 0.5}), ("b", {"forget": 0.25})]
     text = StringIO()
     Console(file=text, width=100).print(score_table(models, ("oracle", {"forget": 0.0}), TOFU_METRICS, "tofu"))

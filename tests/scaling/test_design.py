@@ -28,7 +28,7 @@ def test_every_point_once() -> None:
     assert (recipes["sophia"].optimizer.name, recipes["adamw"].optimizer.name) == ("sophia", "adamw")
 
 
-def test_sizes_are_what_they_are_called() -> None:
+def test_models_have_the_parameters_that_their_sizes_name() -> None:
     named = {"0.1M": 1e5, "0.3M": 3e5, "1M": 1e6, "2M": 2e6, "4M": 4e6, "16M": 1.6e7}
     for name, model in load_scaling("tofu-full").models().items():
         assert Transformer.of_embedded(model).parameters == pytest.approx(named[name], rel=0.11)
@@ -77,7 +77,9 @@ def test_a_longer_design_is_another_study() -> None:
         (["compare={arms: {a: {}, b: {}}}"], ["compare", "scaling.arms"]),
     ],
 )
-def test_mistakes_are_named(overrides: list[str], named: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_invalid_design_is_refused_with_its_key(
+    overrides: list[str], named: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     arguments = [part for override in overrides for part in ("--set", override)]
     assert main(["tofu", *arguments]) == 2
     (line,) = capsys.readouterr().err.strip().splitlines()
@@ -86,19 +88,19 @@ def test_mistakes_are_named(overrides: list[str], named: list[str], capsys: pyte
 
 
 @pytest.mark.parametrize(
-    ("dropped", "form", "said"),
+    ("dropped", "form", "message"),
     [
         (["4M", "16M"], "auto", "3 sizes: a power law needs 4"),
         (["16M"], "offset", "4 sizes: a law with an offset needs 5"),
     ],
 )
-def test_too_few_sizes(dropped: list[str], form: str, said: str) -> None:
+def test_too_few_sizes_are_refused(dropped: list[str], form: str, message: str) -> None:
     gone = [f"scaling.sizes.{size}=null" for size in dropped]
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_scaling("tofu", [*gone, f"scaling.form={form}", "scaling.quality.sizes=null"])
 
 
-def test_a_study_without_the_section(tmp_path: Path) -> None:
+def test_a_study_without_a_scaling_section_is_refused(tmp_path: Path) -> None:
     (tmp_path / "plain.yaml").write_text("extends: tofu\n")
     with pytest.raises(UserError, match="has no section scaling"):
         load_scaling(str(tmp_path / "plain.yaml"))
@@ -123,21 +125,23 @@ def test_sizes_that_do_not_fit_are_refused_before_they_run() -> None:
         (["--gpu-memory", "-1"], "--gpu-memory -1: must be above 0"),
     ],
 )
-def test_plans_that_make_no_sense(arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plans_with_impossible_numbers_are_refused(
+    arguments: list[str], named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["plan", "--model-params", "7e9", *arguments]) == 2
     assert named in capsys.readouterr().err
 
 
-def test_a_plan_answers_what_was_asked(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_plan_has_stage_memory_and_hours(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--model-params", "7e9", "--gpu-memory", "80e9"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for words in ("fewest devices: 4, ZeRO stage 1", "hours (extrapolation)", "Assumed:", "Not known:"):
-        assert words in said
+        assert words in output
     assert main(["plan", "--model-params", "70e9", "--gpu-memory", "8e9"]) == 0
     assert "does not fit on 64 devices" in capsys.readouterr().out
 
 
-def test_plans_grow_as_they_should() -> None:
+def test_memory_shrinks_with_adapters_workers_and_shorter_rows() -> None:
     from lethe.scaling.plan import Question, options
 
     shape = Transformer.of_size(7e9)

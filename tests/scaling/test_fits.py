@@ -14,7 +14,7 @@ def law(exponent: float, offset: float) -> Law:
 
 
 @pytest.mark.parametrize(("exponent", "offset"), [(0.5, 0.0), (0.8, 0.3), (1.1, 2.0)])
-def test_a_law_is_found_again(exponent: float, offset: float) -> None:
+def test_fits_recover_the_law_that_made_the_points(exponent: float, offset: float) -> None:
     true = law(exponent, offset)
     found = fit(SIZES, true(SIZES), "offset")
     assert found.exponent == pytest.approx(exponent, rel=1e-3)

@@ -43,8 +43,8 @@ def test_states_are_exact_under_every_layout() -> None:
     shape = Transformer.of_embedded(MODEL)
     assert len(cases) == 16
     for stage, precision, rank, workers, held in cases:
-        said = states(shape, Layout(stage, workers, precision, rank))
-        assert vars(said) == held, (stage, precision, rank)
+        predicted = states(shape, Layout(stage, workers, precision, rank))
+        assert vars(predicted) == held, (stage, precision, rank)
 
 
 def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
@@ -75,7 +75,7 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
         (Layout(precision="bf16", rank=8), 8, 60),
     ],
 )  # fmt: skip
-def test_a_step_needs_what_the_model_says(layout: Layout, rows: int, length: int) -> None:
+def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, length: int) -> None:
     """Within 20 % of the live bytes of all tensors; FLOPs within 3 % of PyTorch's count, which has no CPU attention."""
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -96,7 +96,7 @@ def test_a_step_needs_what_the_model_says(layout: Layout, rows: int, length: int
     assert counter.get_total_flops() == pytest.approx(step_flops(shape, without, layout.rank), rel=0.03)
 
 
-def test_the_tracker_counts_storages_once_and_until_nothing_holds_them() -> None:
+def test_tensor_memory_counts_storages_once_and_until_nothing_holds_them() -> None:
     old = torch.zeros(1000)
     with TensorMemory() as tensors:
         first = torch.ones(250)

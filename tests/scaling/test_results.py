@@ -98,7 +98,7 @@ def test_serial_shares() -> None:
     assert predicted_speed_up("weak", 64, 0.2) == pytest.approx(64 - 0.2 * 63)
 
 
-def test_more_workers(points: tuple[TrialRecord, ...]) -> None:
+def test_parallel_records_of_strong_and_weak_scaling(points: tuple[TrialRecord, ...]) -> None:
     found = {(p.kind, p.stage): p for p in parallel(points)}
     assert set(found) == {("strong", 0), ("strong", 2), ("weak", 0)}
     strong = found["strong", 0]
@@ -168,7 +168,7 @@ def line() -> list[Searched]:
     return line
 
 
-def test_a_search_in_numbers(line: list[Searched]) -> None:
+def test_the_record_of_a_search(line: list[Searched]) -> None:
     small = line[0].record
     assert small.chosen == 1
     assert line[0].best["optimizer.learning_rate"] == 4e-3
@@ -203,7 +203,7 @@ def test_a_setting_follows_the_trend_of_smaller_sizes(line: list[Searched]) -> N
     assert steep["optimizer.learning_rate"] == 3e-4, "no further than the search could have gone"
 
 
-def test_transfer_against_searching_for_as_long(line: list[Searched]) -> None:
+def test_transfer_is_compared_with_searching_for_as_long(line: list[Searched]) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3, 100.0),)})
     found = transfer_record(line, plan_move(line), sweep)
     assert found.trials_for_the_same == pytest.approx(1.3), "three trials of 10 s and one of 100, at 100 s each"
@@ -214,7 +214,7 @@ def test_transfer_against_searching_for_as_long(line: list[Searched]) -> None:
     assert found.rank_correlation["small to middle"] == pytest.approx(0.5)
 
 
-def test_the_best_of_some() -> None:
+def test_the_expected_best_of_random_trials() -> None:
     scores = (0.0, 0.0, 0.6, 0.2)
     assert best_of(scores, 4.2).value == pytest.approx(0.6) == best_of(scores, 99).value
     assert best_of(scores, 0.2).value == pytest.approx(0.2, abs=0.02), "one at least: the mean"
@@ -227,7 +227,7 @@ def test_rank_correlation_needs_settings_in_common(line: list[Searched]) -> None
     assert rank_correlations([records[0], other]) == {}
 
 
-def test_values_in_their_places() -> None:
+def test_a_setting_is_put_into_the_run() -> None:
     run = {"optimizer": {"name": "sophia"}, "seed": 1}
     assert with_setting(run, {"optimizer.learning_rate": 2e-3, "objective.gamma": 3, "seed": 2}) == {
         "optimizer": {"name": "sophia", "learning_rate": 2e-3}, "objective": {"gamma": 3}, "seed": 2,
@@ -255,7 +255,7 @@ def record_of(**parts: object) -> ScalingRecord:
     return ScalingRecord(id="s-1", study={"name": "s"}, machine={"matrix_rate": 9e10, "busy": 0.5}, points=(), **parts)
 
 
-def test_the_report_has_everything(
+def test_the_report_has_laws_points_searches_and_plans(
     study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[Searched], tmp_path: Path
 ) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3),)})
@@ -285,5 +285,5 @@ def test_the_report_has_everything(
     assert len((tmp_path / "r/points.csv").read_text().splitlines()) == 19
 
 
-def test_a_report_of_nothing(tmp_path: Path) -> None:
+def test_a_report_without_points(tmp_path: Path) -> None:
     assert "No law was fitted" in write_scaling_report(record_of(interrupted=True), tmp_path).read_text()

@@ -73,7 +73,7 @@ def _interrupted(command: list[str], head: Head) -> list[str]:
 
 
 @pytest.mark.long
-def test_what_was_measured_before_an_interruption_is_not_measured_again(
+def test_points_measured_before_an_interruption_are_not_measured_again(
     finished: tuple[dict[str, Any], Path, str, str],
 ) -> None:
     _, _, before, after = finished

@@ -1,4 +1,4 @@
-"""`score MODEL...`: what finished models still know, side by side."""
+"""`score MODEL...`: score finished models side by side."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
 
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input, 130 interrupted (finished scores are kept)."""
+    """Score models and print their table; return 0 done, 2 bad input, 130 interrupted (finished scores are kept)."""
     args = _parser().parse_args(argv)
     if not args.models:
         raise UserError("no MODEL given: name a folder, a hub id or models:/name@alias, or several of them")
@@ -83,10 +83,10 @@ def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> No
     """Refuse options that contradict the benchmark; neither models nor data are read."""
     benchmark = study.benchmark
     options = {"oracle": args.oracle, "start": args.start}
-    for option, given in options.items():
-        if given and option != benchmark.compared_with:
-            right = f"--{benchmark.compared_with}"
-            raise UserError(f"--{option}: {benchmark.name} compares with {benchmark.comparison}: give {right}")
+    for option, value in options.items():
+        if value and option != benchmark.compared_with:
+            needed = f"--{benchmark.compared_with}"
+            raise UserError(f"--{option}: {benchmark.name} compares with {benchmark.comparison}: give {needed}")
     known = {name: metric for name, metric in benchmark.known_metrics(study.tasks).items() if not metric.cost}
     for name in metrics:
         if name not in known:
@@ -98,13 +98,14 @@ def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> No
 
 
 def _is_own(study: Study) -> bool:
-    """Whether the study's own models belong to its data: embedded ones would have to be trained on other data."""
+    """Tell whether the study's own models belong to its data: an embedded model was trained on embedded data."""
     return study.benchmark.source == EMBEDDED or not isinstance(study.model, EmbeddedModel)
 
 
-def _has_oracle(study: Study, given: str | None) -> bool:
-    if given:
-        return given != NONE
+def _has_oracle(study: Study, oracle: str | None) -> bool:
+    """Tell whether there is an oracle: the option's, where it is given, else the study's own."""
+    if oracle:
+        return oracle != NONE
     return _is_own(study) and (isinstance(study.model, EmbeddedModel) or study.model.oracle is not None)
 
 
@@ -117,22 +118,22 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
     reference = _reference_model(study, args)
     _prepare_torch(recipe.engine)
-    told = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+    notes = RichConsole(stderr=True, highlight=False, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, reference):
-        told.print(f"note: {line}", markup=False)
+        notes.print(f"note: {line}", markup=False)
     scoring = Scoring(benchmark, recipe.evaluation, recipe.engine)
-    with _progress(told, len(models) + (reference is not None)) as begin:
-        found = score_all(scoring, models, reference, begin)
+    with _progress(notes, len(models) + (reference is not None)) as begin:
+        scores = score_all(scoring, models, reference, begin)
     if args.json:
-        whole = {
+        content = {
             "benchmark": study.benchmark.model_dump(mode="json"),
             "data": benchmark.digest,
             "evaluation": recipe.evaluation.model_dump(mode="json"),
-            "models": [scored.as_json() for scored in found.models],
-            study.benchmark.compared_with: found.reference and found.reference.as_json(),
+            "models": [scored.as_json() for scored in scores.models],
+            study.benchmark.compared_with: scores.reference and scores.reference.as_json(),
         }
-        atomic_write(args.json, json.dumps(whole, indent=1) + "\n")
-    _show(study, found, metrics)
+        atomic_write(args.json, json.dumps(content, indent=1) + "\n")
+    _print_table(study, scores, metrics)
     return 0
 
 
@@ -162,7 +163,7 @@ def _prepare_torch(engine: Engine) -> None:
 
 @contextmanager
 def _progress(console: RichConsole, models: int) -> Iterator[Begin]:
-    """A bar on a terminal, a line per model elsewhere."""
+    """Provide a function to call with the name of each model that begins: a bar on a terminal, lines elsewhere."""
     if not console.is_terminal:
         yield lambda name: console.print(f"scoring {name}", markup=False)
         return
@@ -177,16 +178,17 @@ def _progress(console: RichConsole, models: int) -> Iterator[Begin]:
         yield lambda name: bar.update(task, description=name, advance=1)
 
 
-def _show(study: Study, found: SideBySide, metrics: Sequence[str]) -> None:
+def _print_table(study: Study, scores: SideBySide, metrics: Sequence[str]) -> None:
     from lethe.reporting.score_table import score_table
 
     known = study.benchmark.known_metrics(study.tasks)
     for name in metrics:
-        if not any(name in scored.metrics for scored in found.models):
+        if not any(name in scored.metrics for scored in scores.models):
             raise UserError(f"--metrics: {name} was not measured: the benchmark lacks what it needs")
-    columns = [scored.column for scored in found.models]
+    columns = [scored.column for scored in scores.models]
     title = f"{study.benchmark.name}, {study.benchmark.source}"
-    table = score_table(columns, None if found.reference is None else found.reference.column, known, title, metrics)
+    reference = None if scores.reference is None else scores.reference.column
+    table = score_table(columns, reference, known, title, metrics)
     console = RichConsole(highlight=False)
     if not console.is_terminal:
         console.width = PIPED_WIDTH

@@ -35,14 +35,14 @@ def confirmed_members(record: StudyRecord) -> list[TrialRecord]:
 def optimism(record: StudyRecord) -> list[Optimism]:
     """Return the optimism of each objective that has finite gaps over the members with means."""
     members = [(t.metrics, t.confirmation.mean) for t in record.front if t.confirmation and t.confirmation.mean]
-    found = []
+    entries = []
     for goal in record.objectives if members else ():
         sign = 1 if goal.direction == "maximize" else -1
         gaps = [sign * (metric_value(own, goal.metric) - metric_value(means, goal.metric)) for own, means in members]
         gaps = [gap for gap in gaps if math.isfinite(gap)]
         if gaps:
-            found.append(Optimism(goal.metric, mean(gaps), mean(gap > 0 for gap in gaps)))
-    return found
+            entries.append(Optimism(goal.metric, mean(gaps), mean(gap > 0 for gap in gaps)))
+    return entries
 
 
 def describe_confirmations(record: StudyRecord) -> str:

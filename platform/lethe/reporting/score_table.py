@@ -17,14 +17,14 @@ Column = tuple[str, Mapping[str, float]]
 
 def score_table(
     models: Sequence[Column],
-    yardstick: Column | None,
+    reference: Column | None,
     known: Mapping[str, Metric],
     title: str,
     names: Sequence[str] = (),
 ) -> Table:
     """Return a table with a row per metric and a column per model, (name, values by metric) each.
 
-    `yardstick` is a faint last column, never marked; `known` gives the direction of a metric, shown as an arrow;
+    `reference` is a faint last column, never marked; `known` gives the direction of a metric, shown as an arrow;
     `names` are the rows, all that a model has by default. A star marks the best model of a row.
     """
     table = Table(
@@ -33,8 +33,8 @@ def score_table(
     table.add_column("metric", no_wrap=True)
     for name, _ in models:
         table.add_column(escape(name), justify="right", overflow="fold")
-    if yardstick:
-        table.add_column(yardstick[0], justify="right", style="dim", overflow="fold")
+    if reference:
+        table.add_column(reference[0], justify="right", style="dim", overflow="fold")
     if len(models) < 2:
         table.caption = None
     for section in [names] if names else grouped(dict.fromkeys(name for _, values in models for name in values)):
@@ -42,8 +42,8 @@ def score_table(
             values = [scores.get(name) for _, scores in models]
             metric = known.get(name)
             cells = [_cell(value, best) for value, best in zip(values, best_models(values, metric), strict=True)]
-            if yardstick:
-                cells.append(_format_score(yardstick[1].get(name)))
+            if reference:
+                cells.append(_format_score(reference[1].get(name)))
             table.add_row(f"{name} {ARROWS[metric.better]}" if metric else name, *cells)
         table.add_section()
     return table

@@ -1,1 +1,1 @@
-"""How cost and quality of unlearning grow: designs, measurements, fits, predictions."""
+"""Scaling studies: designs, measurements, fits and predictions of how cost and quality of unlearning grow."""

@@ -134,10 +134,10 @@ MOST = 5.0  # of the noise in log y: a factor of 150
 NORMAL_MEDIAN = (np.pi / 2) ** 0.5  # how much less certain a median is than a mean, for normal errors
 
 
-def forms_for(sizes: int, wanted: Form | Literal["auto"] = "auto") -> tuple[Form, ...]:
-    """Return the wanted forms that so many sizes can carry with one of them held out; empty if there are too few."""
+def forms_for(sizes: int, requested: Form | Literal["auto"] = "auto") -> tuple[Form, ...]:
+    """Return the requested forms that so many sizes can carry with one of them held out; empty if there are too few."""
     able = tuple(form for form, free in FREE.items() if sizes - 1 > free)
-    return able if wanted == "auto" else tuple(form for form in able if form == wanted)
+    return able if requested == "auto" else tuple(form for form in able if form == requested)
 
 
 def left_out_error(x: Floats, y: Floats, form: Form) -> float:
@@ -242,12 +242,12 @@ class Judged:
         return self.predicted / self.measured - 1
 
 
-def judge(samples: Samples, wanted: Form | Literal["auto"] = "auto", *, seed: int = 0, times: int = 300) -> Judged:
+def judge(samples: Samples, requested: Form | Literal["auto"] = "auto", *, seed: int = 0, times: int = 300) -> Judged:
     """Choose a form and fit it without the largest size, predict that size, then fit the form to all sizes.
 
-    Raises ValueError where there are too few sizes for any wanted form.
+    Raises ValueError where there are too few sizes for any requested form.
     """
-    forms = forms_for(len(samples.x), wanted)
+    forms = forms_for(len(samples.x), requested)
     if not forms:
         raise ValueError(f"{len(samples.x)} sizes are too few")
     smaller = samples.without_largest()

@@ -191,12 +191,12 @@ class PairedTrials:
 
 def paired_trials(record: StudyRecord, arms: Sequence[Arm]) -> list[PairedTrials]:
     """Count equal draws by every objective, for every pair of the arms with at least `FEWEST_DRAWS` of them."""
-    found = []
+    counted = []
     for pair in arm_pairs(arms):
         equal_draws = list(_equal_draws(record, pair))
         if len(equal_draws) >= FEWEST_DRAWS:
-            found += [_count_draws(pair, goal, equal_draws) for goal in record.objectives]
-    return found
+            counted += [_count_draws(pair, goal, equal_draws) for goal in record.objectives]
+    return counted
 
 
 def _equal_draws(record: StudyRecord, pair: ArmPair) -> Iterator[tuple[TrialRecord, TrialRecord]]:

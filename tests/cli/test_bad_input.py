@@ -93,7 +93,7 @@ def only_pickle(data: Path, model: Path) -> None:
     [
         (drop_file, ["retain_perturbed.json"]),
         (drop_column, ["forget10_perturbed", "perturbed_answer"]),
-        (empty_forget, ["forget10", "empty"]),
+        (empty_forget, ["forget10", "has no rows"]),
         (drop_tokenizer, ["tokenizer"]),
         (drop_weights, ["safetensors"]),
         (only_pickle, ["safetensors", "pickled"]),

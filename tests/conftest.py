@@ -43,16 +43,27 @@ ROOT = Path(__file__).resolve().parents[1]
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`make test ARGS=--long` before a release."""
     parser.addoption("--long", action="store_true", help="also what other tests nearly show: minutes more")
+    parser.addoption("--fast", action="store_true", help="without tests that start a cluster or train for long")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "long: only with --long")
+    config.addinivalue_line("markers", "slow: starts a cluster or a server, or trains for long; not with --fast")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items if not config.getoption("--long") else ():
         if "long" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="with --long"))
+    if config.getoption("--fast"):
+        slow = [item for item in items if is_slow(item)]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test is marked slow or uses the shared cluster."""
+    return "slow" in item.keywords or not {"head", "cluster"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 @pytest.fixture(scope="session")

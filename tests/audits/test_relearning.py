@@ -17,6 +17,8 @@ from lethe.unlearning.requests import Assets
 from tests.audits.small import RECIPE, audit, by_variant
 from tests.unlearning.methods.runs import run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(("rows", "share"), [(40, 0.2), (2, 0.5), (3, 0.01), (400, 0.1), (7, 0.5)])
 def test_both_parts_have_rows_and_share_none(rows: int, share: float) -> None:

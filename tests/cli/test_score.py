@@ -23,6 +23,8 @@ from tests import tiny
 from tests.cli.test_bad_input import refuses as _refuses
 from tests.tracking.studies import save_adapter
 
+pytestmark = pytest.mark.slow
+
 FEW = ["--set", "run.evaluation.max_new_tokens=5"]
 
 

@@ -9,8 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from benchmarks.autoscaling import config
 from tests.conftest import ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def turns(counts: list[int]) -> list[int]:

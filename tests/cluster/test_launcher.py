@@ -12,6 +12,8 @@ from lethe.pool.resources import promised
 
 from tests.cluster.files import CLUSTER, README, arguments, documents, leaves
 
+pytestmark = pytest.mark.slow
+
 TEXT = (CLUSTER / "aws.yaml").read_text()
 NAMES = re.findall(r"\$(\w+)", re.search(r"envsubst '([^']*)'", README)[1])
 

@@ -99,7 +99,10 @@ def control_store(**runs: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     ("changed", "said"),
-    [({"ray_version": "2.9.0"}, "ray 2.9.0 (here "), ({"python_version": "3.10.1"}, f"python 3.10.1 (here {sys.version_info[0]}.{sys.version_info[1]}")],
+    [
+        ({"ray_version": "2.9.0"}, "ray 2.9.0 (here "),
+        ({"python_version": "3.10.1"}, f"python 3.10.1 (here {sys.version_info[0]}.{sys.version_info[1]}"),
+    ],
 )
 def test_a_cluster_of_other_versions(
     changed: dict[str, str], said: str, study: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

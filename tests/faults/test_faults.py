@@ -22,6 +22,8 @@ import pytest
 from tests.conftest import Head, private_head
 from tests.faults.world import CONTROLLER, RUN_QUEUE, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 24
 SEED = 5
 

@@ -21,6 +21,8 @@ from lethe.storage.paths import home
 
 from tests.conftest import Head, joined, private_head
 
+pytestmark = pytest.mark.slow
+
 HERE = {"CPU": 2.0}
 
 

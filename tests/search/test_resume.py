@@ -11,6 +11,8 @@ from lethe.config.study import Study
 from lethe.search.study_store import StudyStore
 from optuna.trial import TrialState
 
+pytestmark = pytest.mark.slow
+
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
 

@@ -16,6 +16,8 @@ from tests.conftest import ROOT, joined, private_head
 from tests.faults.world import Session, write_study
 from tests.storage.places import KINDS, place
 
+pytestmark = pytest.mark.slow
+
 TRIALS = 4
 
 

@@ -15,6 +15,8 @@ from lethe.storage.paths import home
 from tests import tiny
 from tests.conftest import ROOT, Head
 
+pytestmark = pytest.mark.slow
+
 STUDY = """
 benchmark: {{source: {data}}}
 model: {{name: pretrained, path: {start}, oracle: {oracle}}}

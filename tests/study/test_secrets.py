@@ -24,6 +24,8 @@ from lethe.tracking.connection import quiet_mlflow
 from tests.conftest import ROOT, Head, private_head
 from tests.faults.world import write_study
 
+pytestmark = pytest.mark.slow
+
 USER = "ada"
 PAGES = (
     "api/jobs/", "api/v0/actors?detail=1", "api/v0/workers?detail=1", "api/v0/runtime_envs?detail=1", "api/v0/nodes?detail=1",

@@ -21,6 +21,8 @@ from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
 from optuna.trial import TrialState
 
+pytestmark = pytest.mark.slow
+
 START = {"forget": 0.8, "utility": 0.9}
 EPOCHS, EPOCH_S = 4, 0.05
 # The worse half of these, in the order of trials, is stopped at the first epoch.

@@ -17,6 +17,8 @@ from lethe.study.preparation import Prepared
 from tests.conftest import ROOT, Head
 from tests.faults.world import write_study
 
+pytestmark = pytest.mark.slow
+
 SMALL = [
     "--set", "run.schedule.epochs=2", "--set", "run.schedule.batch_size=20", "--set", "run.evaluation.max_rows=12",
     "--set", "run.evaluation.max_new_tokens=30", "--set", "space.optimizer.learning_rate.low=5e-3",

@@ -16,6 +16,8 @@ from lethe.tracking.mlflow_tracker import MlflowTracker
 
 from tests.tracking.studies import study, trial
 
+pytestmark = pytest.mark.slow
+
 
 class Server:
     """MLflow's application in processes that were forked before anything else ran: importing it takes seconds."""

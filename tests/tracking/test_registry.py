@@ -18,6 +18,8 @@ from lethe.tracking.registry import model_name
 
 from tests.tracking.studies import save_adapter, save_model, study, trial
 
+pytestmark = pytest.mark.slow
+
 Look = Callable[[str], Any]
 QUESTION = "<s> who wrote the book"
 RUNS = {number: trial(number).run for number in range(4)}

@@ -16,6 +16,8 @@ from lethe.tracking.mlflow_tracker import MlflowTracker
 
 from tests.tracking.studies import busy_study, save_model, study, trial
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:

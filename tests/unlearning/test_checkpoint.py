@@ -22,6 +22,8 @@ from tests import tiny
 from tests.conftest import ROOT
 from tests.unlearning import resume_world
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.long), 2])
 def test_killed_and_resumed_equals_left_alone(world: int, tmp_path: Path, long: bool) -> None:

@@ -27,6 +27,8 @@ from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import run_baseline, run_trial
 from pyarrow import parquet
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = Documents(tokens=32, memorised=4, retain=24, unseen=3, validation=3, dialogues=3, questions=4)
 BENCHMARK = TdecBenchmark(sequences=2, length=32, ngram=4, repeats=8, documents=DOCUMENTS)
 MODEL = EmbeddedGptNeo(hidden_size=64, heads=2, vocab_size=400, max_length=96, window=8, epochs=10, learning_rate=6e-3)

@@ -14,6 +14,8 @@ from tests import tiny
 from tests.conftest import ROOT
 from tests.unlearning import warm_world
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_warm_equals_fresh_in_every_order(world: int, tmp_path: Path, long: bool) -> None:

@@ -10,6 +10,8 @@ import torch.multiprocessing as multiprocessing
 
 from tests.unlearning import zero_world
 
+pytestmark = pytest.mark.slow
+
 CASES = (
     [(o, s, "fp32") for o in ("adamw", "sophia") for s in (0, 1, 2, 3)]
     + [("sophia", s, "bf16") for s in (0, 1, 2, 3)]

@@ -33,6 +33,8 @@ from safetensors.torch import load_file
 from tests import tiny
 from tests.unlearning.methods import runs
 
+pytestmark = pytest.mark.slow
+
 COSTS = {"epoch", "optimizer_step", "tokens", "trained_share", "peak_memory_mb"}
 COSTS |= {"seconds", "train_seconds", "evaluate_seconds"}
 NAMES = [name for name, model in Objective.registered.items() if issubclass(model, Method)]

@@ -74,7 +74,7 @@ def likelihoods(model: PreTrainedModel, ids: np.ndarray, n: int) -> tuple[list[f
 
 
 def brute(model: PreTrainedModel, ids: Sequence[int], n: int, batch: int) -> float:
-    """EL as METHODS section 5 defines it, from a continuation of every prefix."""
+    """EL as docs/METHODS.md section 5 defines it, from a continuation of every prefix."""
     length = len(ids)
     total = 0.0
     prefixes = range(1, length - n + 1)

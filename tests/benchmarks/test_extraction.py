@@ -39,7 +39,7 @@ def from_every_prefix(model: PreTrainedModel, ids: np.ndarray) -> list[dict[int,
 
 
 def defined(ids: list[int], whole: dict[int, list[int]], n: int, eos: int | None = None) -> float:
-    """EL_n word for word as METHODS section 5 defines it."""
+    """EL_n word for word as docs/METHODS.md section 5 defines it."""
 
     def grams(tokens: list[int]) -> list[tuple[int, ...]]:
         return [tuple(tokens[at : at + n]) for at in range(len(tokens) - n + 1)]

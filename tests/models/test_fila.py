@@ -1,4 +1,4 @@
-"""The starts of PiSSA and FILA (METHODS.md section 3), and their cache."""
+"""The starts of PiSSA and FILA (docs/METHODS.md section 3), and their cache."""
 
 from __future__ import annotations
 

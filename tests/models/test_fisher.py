@@ -1,4 +1,4 @@
-"""FILA's row weights against plain sums of squared gradients (METHODS.md section 3)."""
+"""FILA's row weights against plain sums of squared gradients (docs/METHODS.md section 3)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every ZeRO stage at world size 2 equals plain PyTorch (METHODS section 2)."""
+"""Every ZeRO stage at world size 2 equals plain PyTorch (docs/METHODS.md section 2)."""
 
 from __future__ import annotations
 

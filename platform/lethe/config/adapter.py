@@ -33,8 +33,8 @@ class Pissa(Lora):
 
 
 class Fila(Pissa):
-    """LoRA started from the directions that matter to the forget rows and not to the retain rows (LoKU: Cha et al.,
-    ICLR 2025, arXiv 2408.06621).
+    """LoRA started from the directions that matter to the forget rows and not to the retain rows (LoKU: Cha et al.
+    2024, arXiv 2408.06621).
 
     LoKU's released code has `fisher: batch`, `fisher_eps: 1e-5` and `fisher_eps_relative: false`. It further draws the
     retain rows at random, takes 1 / (w + 1e-5) for 1 / w, and sketches exactly r directions; no option does that.

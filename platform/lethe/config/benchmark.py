@@ -139,7 +139,7 @@ class Documents(Frozen):
 
 
 class TdecBenchmark(BenchmarkConfig):
-    """Training-data extraction (Jang et al. 2022, arXiv 2210.01504), as LoKU uses it: METHODS section 5."""
+    """Training-data extraction (Jang et al. 2022, arXiv 2210.01504), as LoKU uses it: docs/METHODS.md section 5."""
 
     implementation: ClassVar[str] = "lethe.benchmarks.tdec.benchmark:Tdec"
     metrics: ClassVar[Mapping[str, Metric]] = TDEC_METRICS

@@ -1,4 +1,5 @@
-"""Metrics that a run reports and a study can search over: names, directions, meanings. Formulas: METHODS sections 4, 5.
+"""Metrics that a run reports and a study can search over: names, directions, meanings. Formulas: docs/METHODS.md
+sections 4, 5.
 
 Each benchmark has a table; its configuration in `lethe.config.benchmark` names it.
 """
@@ -99,7 +100,7 @@ TOFU_METRICS: dict[str, Metric] = {
     **COSTS,
 }
 
-# TDEC, METHODS section 5. `forget` < 1 is the criterion to stop by.
+# TDEC, docs/METHODS.md section 5. `forget` < 1 is the criterion to stop by.
 TDEC_METRICS: dict[str, Metric] = {
     "forget": Metric("minimize", "max(MA / its threshold, min(1, EL / its threshold)): below 1 is forgotten"),
     "utility": Metric("maximize", "harmonic mean of F1, choice accuracy and start perplexity / perplexity, at most 1"),

@@ -93,7 +93,7 @@ class Dpo(WithRefusals):
 
 
 class Ihl(WithRetain):
-    """Inverted hinge loss (LoKU: Cha et al., ICLR 2025, arXiv 2408.06621)."""
+    """Inverted hinge loss (LoKU: Cha et al. 2024, arXiv 2408.06621)."""
 
     name: Literal["ihl"] = "ihl"
 

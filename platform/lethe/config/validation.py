@@ -53,7 +53,7 @@ def check_needs(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, model: An
 
 
 def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: BenchmarkConfig) -> None:
-    """Raises BadInput for the first objective that needs what is not there, and names those which do not."""
+    """Raises UserError for the first objective that needs what is not there, and names those which do not."""
     known = benchmark.metrics
     for name in goals:
         if name in known and need in known[name].needs:

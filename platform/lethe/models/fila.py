@@ -2,8 +2,8 @@
 
     U S V^T = SVD(diag(w) W),   s = alpha / r,   A = sqrt(S / s) V^T,   B = diag(1/w) U sqrt(S / s)
 
-with FILA's w (LoKU: Cha et al., ICLR 2025, arXiv 2408.06621; see `fisher`) or w = 1 (PiSSA, Meng et al. 2024, arXiv
-2404.02948). docs/METHODS.md section 3.
+with FILA's w (LoKU: Cha et al. 2024, arXiv 2408.06621; see `fisher`) or w = 1 (PiSSA: Meng et al. 2024, arXiv
+2404.02948); docs/METHODS.md section 3.
 Fisher and SVD do not depend on rank or alpha, so a study computes both once and every trial truncates.
 """
 

@@ -1,7 +1,8 @@
 """FILA's weights: how much each output row of a layer matters to the forget rows and not to the retain rows.
 
-w_i = sqrt(sum_j F_f[i, j] / (F_r[i, j] + eps)),   F = E[(d NLL / d W)^2]   (LoKU: Cha et al., ICLR 2025, arXiv
-2408.06621; docs/METHODS.md section 3).
+w_i = sqrt(sum_j F_f[i, j] / (F_r[i, j] + eps)),   F = E[(d NLL / d W)^2]
+
+LoKU: Cha et al. 2024, arXiv 2408.06621; docs/METHODS.md section 3.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -33,8 +33,8 @@ where = sys.argv[1]
 spec = importlib.util.spec_from_file_location("lethe", where + "/__init__.py", submodule_search_locations=[where])
 sys.modules["lethe"] = module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
-from lethe.models.subprocess_training import child
-child()
+from lethe.models.subprocess_child import main
+main()
 """
 
 
@@ -132,29 +132,6 @@ def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str],
         errors.seek(0)
         tail = errors.read().strip().splitlines()[-15:]
         raise RuntimeError(f"training the {training.name} ended with {process.returncode}:\n" + "\n".join(tail))
-
-
-def child() -> None:
-    """Run one training in the child process: read the work from stdin, train, print the finished share to stdout, and
-    write the costs beside the model. Ends with an error when the parent no longer reads."""
-    from lethe.config.model import AnyEmbedded
-    from pydantic import TypeAdapter
-    from tokenizers import Tokenizer
-
-    work = json.load(sys.stdin)
-    report = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # libraries print to stdout: send that to stderr, which is shown where the training fails
-    config = TypeAdapter(AnyEmbedded).validate_json(work["config"])
-    tokenizer = Tokenizer.from_str(work["tokenizer"])
-    from lethe.models.pretraining import pretrain
-
-    pairs, folder = [(question, answer) for question, answer in work["pairs"]], Path(work["folder"])
-
-    def progress(share: float) -> None:
-        print(f"{share:.4f}", file=report)
-
-    spent = pretrain(config, tokenizer, pairs, folder, progress, work["length"])
-    (folder / SPENT).write_text(json.dumps(asdict(spent)))
 
 
 @contextmanager

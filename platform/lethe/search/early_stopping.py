@@ -1,8 +1,8 @@
 """MO-ASHA: multi-objective successive halving, stopping variant (Schmucker et al. 2021, arXiv 2106.12639).
 
-A trial that reaches a rung is compared with all trials that reached the rung before it; METHODS section 6 has the rule.
-`RungRule` is the rule, `RungTables` the state of a study, and `write_entries` and `read_entries` keep that state on
-disk, one small file per run, from which a resumed study continues.
+A trial that reaches a rung is compared with all trials that reached the rung before it; docs/METHODS.md section 6 has
+the rule. `RungRule` is the rule, `RungTables` the state of a study, and `write_entries` and `read_entries` keep that
+state on disk, one small file per run, from which a resumed study continues.
 """
 
 from __future__ import annotations

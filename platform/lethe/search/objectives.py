@@ -45,8 +45,8 @@ class ObjectiveSpace(Frozen):
 
         The origin is the floor (0 without one). The scale is the distance from the floor to the start model, or the
         floor's own size where they are equal, so that with the default floors a gain of 1 is the oracle's forgetting
-        and the start model's utility (METHODS section 6). Raises UserError for a floor relative to a metric that the
-        start model does not have.
+        and the start model's utility (docs/METHODS.md section 6). Raises UserError for a floor relative to a metric
+        that the start model does not have.
         """
         known = {name: float(start[name]) for name in goals if math.isfinite(start.get(name, math.nan))}
         floors = tuple(_floor(name, goal, known) for name, goal in goals.items())

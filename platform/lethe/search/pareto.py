@@ -1,4 +1,4 @@
-"""Pareto tools on numpy arrays: dominance, fronts, places, knee, hypervolume (METHODS section 6).
+"""Pareto tools on numpy arrays: dominance, fronts, places, knee, hypervolume (docs/METHODS.md section 6).
 
 Everywhere `values` is [n, k]: one row per trial, one column per objective; `directions` are k of "minimize" or
 "maximize"; `floors` are k values that a feasible row must be better than, None where an objective has no floor.

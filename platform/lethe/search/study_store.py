@@ -344,8 +344,8 @@ class DeterministicOrder:
     """Passes results on to the store, in an order that does not depend on which trial was faster.
 
     Where the store has `groups` G, proposal n sees the results of trials up to n - G and of no other, told in the order
-    of their indices (METHODS section 6). A trial that ends earlier is held back, as if it still ran: G groups wait only
-    for a trial that is more than G - 1 behind. Without `groups` every result is told at once.
+    of their indices (docs/METHODS.md section 6). A trial that ends earlier is held back, as if it still ran: G groups
+    wait only for a trial that is more than G - 1 behind. Without `groups` every result is told at once.
     """
 
     def __init__(self, store: StudyStore) -> None:

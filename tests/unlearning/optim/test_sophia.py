@@ -1,4 +1,4 @@
-"""Sophia against its golden vectors (METHODS.md section 2), a known Hessian, and its contract."""
+"""Sophia against its golden vectors (docs/METHODS.md section 2), a known Hessian, and its contract."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """One evaluation of a model on TDEC, as LoKU uses it: what is left of the forget sequences, and the model's utility.
 
-Jang et al. 2022, arXiv 2210.01504; Cha et al. 2024, arXiv 2408.06621; METHODS section 5. The papers' nine reasoning and
-four dialogue sets are not fetched: choice.jsonl and dialogue.jsonl (`lethe.benchmarks.tdec.loading`) hold sets of the
-same form, self-made where the benchmark is embedded.
+Jang et al. 2022, arXiv 2210.01504; Cha et al. 2024, arXiv 2408.06621; docs/METHODS.md section 5. The papers' nine
+reasoning and four dialogue sets are not fetched: choice.jsonl and dialogue.jsonl (`lethe.benchmarks.tdec.loading`) hold
+sets of the same form, self-made where the benchmark is embedded.
 """
 
 from __future__ import annotations

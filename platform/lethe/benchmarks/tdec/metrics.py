@@ -1,4 +1,4 @@
-"""TDEC's metrics from per-sequence values: METHODS section 5; Cha et al. 2024, arXiv 2408.06621.
+"""TDEC's metrics from per-sequence values: docs/METHODS.md section 5; Cha et al. 2024, arXiv 2408.06621.
 
     forget  = max(MA / MA*, min(1, EL / EL*)), with MA* and EL* the start model's means on unseen text
     utility = harmonic mean of dialogue F1, choice accuracy and min(1, start perplexity / perplexity)

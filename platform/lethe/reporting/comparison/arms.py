@@ -100,7 +100,7 @@ _EPOCHS = _low("epochs_to_criterion", "epochs to the criterion", "cost", decimal
 _EL = _low("extraction_likelihood", "EL10, %", "forget", 100, 1)
 _MA = _low("memorization_accuracy", "MA, %", "forget", 100, 1)
 _TDEC = Layout(
-    source="LoKU's table on TDEC (Cha et al. 2025, arXiv 2408.06621)",
+    source="LoKU's table on TDEC (Cha et al. 2024, arXiv 2408.06621)",
     note=(
         "Parameters: share of all parameters that is trained. Epochs: up to the first at which EL10 and MA are both "
         "below their values on unseen text, all of them where there is none. Choice accuracy stands in for the nine "

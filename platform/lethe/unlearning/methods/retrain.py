@@ -44,7 +44,7 @@ def retrain(
 ) -> Outcome:
     """Train from `assets.origin` on the retain rows; nothing is taken from a cache.
 
-    An epoch is one pass over the rows trained on. Raises BadInput where it is unknown what the start model was made
+    An epoch is one pass over the rows trained on. Raises UserError where it is unknown what the start model was made
     from.
     """
     origin = context.assets.origin

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @LOSSES.implements(IhlConfig)
 class Ihl(Loss):
-    """L_forget = mean of 1 + p_t - max_{v != t} p_v, in [0, 2]. LoKU: Cha et al., ICLR 2025, arXiv 2408.06621.
+    """L_forget = mean of 1 + p_t - max_{v != t} p_v, in [0, 2]. LoKU: Cha et al. 2024, arXiv 2408.06621.
 
     Always on probabilities: the released code skips the softmax when all logits lie in [0, 1].
     """

@@ -22,7 +22,7 @@ def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
 def token_terms(logits: Tensor, labels: Tensor, hinge: Tensor) -> Tensor:
     """Return log p_t, or the inverted hinge 1 + p_t - max_{v != t} p_v in [0, 2] where `hinge` [N] bool is set.
 
-    Same shapes as `token_log_probs`. LoKU: Cha et al., ICLR 2025, arXiv 2408.06621, equation 4.
+    Same shapes as `token_log_probs`. LoKU: Cha et al. 2024, arXiv 2408.06621, equation 4.
     """
     return _TokenTerms.apply(logits, labels, hinge)
 

@@ -26,7 +26,7 @@ class Lora(Frozen):
 class Pissa(Lora):
     """LoRA started from each layer's principal directions (Meng et al. 2024, arXiv 2404.02948)."""
 
-    name: Literal["pissa"] = "pissa"
+    name: Literal["pissa"] = "pissa"  # type: ignore[assignment]  # another name for a special case
     svd: Literal["exact", "oversampled"] = Field(
         "exact", description="oversampled: randomized, for layers whose exact decomposition takes minutes"
     )
@@ -40,7 +40,7 @@ class Fila(Pissa):
     retain rows at random, takes 1 / (w + 1e-5) for 1 / w, and sketches exactly r directions; no option does that.
     """
 
-    name: Literal["fila"] = "fila"
+    name: Literal["fila"] = "fila"  # type: ignore[assignment]  # another name for a special case
     fisher: Literal["example", "batch"] = Field("example", description="square each row's gradient, or each batch's")
     fisher_batch_size: int = Field(
         16, ge=1, description="assumption: the batch of TOFU's own code", json_schema_extra=only_where(fisher="batch")

@@ -71,7 +71,8 @@ class Audit(Frozen):
         if cls.name in cls.registered:
             raise ValueError(f"{cls.__name__}: the name {cls.name!r} belongs to {cls.registered[cls.name].__name__}")
         cls.registered[cls.name] = cls
-        Audits.__pydantic_fields__[cls.name] = FieldInfo(annotation=cls | None, default=None)
+        optional: Any = cls | None
+        Audits.__pydantic_fields__[cls.name] = FieldInfo(annotation=optional, default=None)
         Audits.model_rebuild(force=True)
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from __future__ import annotations
 import pkgutil
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, Union, cast
+from typing import Annotated, Any, ClassVar, Generic, TypeGuard, TypeVar, Union, cast
 
 from lethe.config.base import Frozen
 from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
@@ -39,9 +39,9 @@ class Component(Frozen):
             cls.registered[name] = cls
 
 
-def is_kind(model: type) -> bool:
-    """Return whether `model` is a kind of component, such as `Objective`, and no single component."""
-    return Component in model.__bases__
+def is_kind(annotation: object) -> TypeGuard[type[Component]]:
+    """Return whether `annotation` is a kind of component, such as `Objective`, and no single component."""
+    return isinstance(annotation, type) and Component in annotation.__bases__
 
 
 class ByName:
@@ -70,7 +70,8 @@ _unions: dict[tuple[type[Component], ...], TypeAdapter[Any]] = {}
 def _union(kind: type[Component]) -> TypeAdapter[Any]:
     components = tuple(kind.registered.values())
     if components not in _unions:
-        _unions[components] = TypeAdapter(Annotated[Union[components], Field(discriminator="name")])  # noqa: UP007, known at run time only
+        union: Any = Union[components]  # noqa: UP007, its members are known at run time only
+        _unions[components] = TypeAdapter(Annotated[union, Field(discriminator="name")])
     return _unions[components]
 
 

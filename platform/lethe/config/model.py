@@ -50,7 +50,7 @@ class EmbeddedGptNeo(EmbeddedModel):
     Fewer and larger steps or more layers learned less of the rest in the same time.
     """
 
-    name: Literal["embedded_gpt_neo"] = "embedded_gpt_neo"
+    name: Literal["embedded_gpt_neo"] = "embedded_gpt_neo"  # type: ignore[assignment]  # another name for a special case
     layers: int = Field(2, ge=1)
     epochs: int = Field(3, ge=1)
     batch_size: int = Field(4, ge=1, description="rows in one step")

@@ -86,7 +86,7 @@ def variants(family: str) -> dict[str, type[BaseModel]]:
     """Return the models that a field of Recipe can have, by name; under "" where there is one form, {} for a plain
     value."""
     field = Recipe.model_fields[family]
-    if isinstance(field.annotation, type) and is_kind(field.annotation):
+    if is_kind(field.annotation):
         return dict(field.annotation.registered)
     options = get_args(field.annotation) if field.discriminator else (field.annotation,)
     models = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]

@@ -89,7 +89,7 @@ def _without_none(annotation: Any) -> Any:
 
 def _tagged(annotation: Any) -> dict[str, type[BaseModel]] | None:
     """Return the models of a discriminated union, or of a kind of component, by tag; None for other annotations."""
-    if isinstance(annotation, type) and is_kind(annotation):
+    if is_kind(annotation):
         return dict(annotation.registered)
     if get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]

@@ -76,7 +76,7 @@ def _union(kind: type[Component]) -> TypeAdapter[Any]:
 
 
 class Implementations(Generic[T]):
-    """What implements each component of a kind: classes or functions of one package, by configuration class."""
+    """The implementations of a kind of component: classes or functions of one package, by configuration class."""
 
     def __init__(self, package: str) -> None:
         """`package`: dotted name of the package (or module) whose modules call `implements` when they are imported."""

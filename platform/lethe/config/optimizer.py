@@ -40,7 +40,7 @@ class Optimizer(Component):
 
     @property
     def hessian_refresh(self) -> HessianRefresh | None:
-        """When the training loop refreshes the Hessian; None for an optimizer without such refreshes."""
+        """The refreshes of the Hessian by the training loop; None for an optimizer without them."""
         return None
 
 
@@ -86,7 +86,7 @@ class Sophia(Optimizer):
 
     @property
     def hessian_refresh(self) -> HessianRefresh | None:
-        """As the fields `hessian_*` say; None for `squared_gradient`."""
+        """The refreshes that the fields `hessian_*` describe; None for `squared_gradient`."""
         if self.hessian != "gnb":
             return None
         return HessianRefresh(self.hessian_interval, self.hessian_data, self.hessian_warm_start)

@@ -121,9 +121,9 @@ class ScalingStudy(Study):
 
     def _model(self, size: str, given: dict[str, Any]) -> AnyModel:
         base = self.model.model_dump(mode="json")
-        whole = {**(base if given.get("name", base["name"]) == base["name"] else {}), **given}
+        fields = {**(base if given.get("name", base["name"]) == base["name"] else {}), **given}
         try:
-            return TypeAdapter(AnyModel).validate_python(whole)
+            return TypeAdapter(AnyModel).validate_python(fields)
         except ValidationError as error:
             raise to_user_error(error, type(self.model), f"scaling.sizes.{size}.") from None
 

@@ -1,4 +1,4 @@
-"""How a study searches: the objectives with their floors, the sampler and its budget, early stopping, the end of the
+"""The search of a study: the objectives with their floors, the sampler and its budget, early stopping, the end of the
 study, and the confirmation of its front.
 
 To add a sampler, define its configuration here and implement it in `lethe.search.samplers`.

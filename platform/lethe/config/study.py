@@ -124,18 +124,18 @@ class Study(Frozen):
         )
 
     def _member(self, name: str, arm: Arm, seed: int) -> Study:
-        whole = self.model_dump(mode="json", exclude={"compare"})
+        dumped = self.model_dump(mode="json", exclude={"compare"})
         where = f"compare.arms.{name}."
         try:
             parts = arm_parts({**self.run, "seed": seed}, self.space, arm)
             alone = {} if parts["space"] else {"trials": 1}
-            search = {**whole["search"], "seed": seed, "storage": self.search.storage, **alone}
-            whole |= {
+            search = {**dumped["search"], "seed": seed, "storage": self.search.storage, **alone}
+            dumped |= {
                 "name": f"{self.name}-{name}-{seed}".replace("+", "-"),
                 "search": search,
                 "tracking": self.tracking,
             }
-            return Study.model_validate({**whole, **parts})
+            return Study.model_validate({**dumped, **parts})
         except ValidationError as error:
             raise to_user_error(error, Study, where) from None
         except UserError as error:
@@ -162,17 +162,17 @@ class Study(Frozen):
     def identity(self) -> str:
         """Return 16 hex digits over everything that determines the trials. A longer study, or one with other resources,
         storage, tracking or another name, has the same identity and goes on with the same trials."""
-        whole = self.model_dump(mode="json")
-        search = {key: value for key, value in whole["search"].items() if key not in ("trials", "storage")}
+        dumped = self.model_dump(mode="json")
+        search = {key: value for key, value in dumped["search"].items() if key not in ("trials", "storage")}
         parts = {
-            **({"compare": whole["compare"]} if self.compare else {}),
-            "benchmark": whole["benchmark"],
-            "model": whole["model"],
+            **({"compare": dumped["compare"]} if self.compare else {}),
+            "benchmark": dumped["benchmark"],
+            "model": dumped["model"],
             "run": resolved(self.run, self.space),
-            "space": whole["space"],
-            "objectives": list(whole["objectives"].items()),
+            "space": dumped["space"],
+            "objectives": list(dumped["objectives"].items()),
             "search": search,
-            "early_stopping": whole["early_stopping"],
+            "early_stopping": dumped["early_stopping"],
         }
         return short_digest(canonical_json(parts))
 

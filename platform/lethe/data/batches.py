@@ -81,7 +81,7 @@ def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[
 
 @dataclass(frozen=True)
 class StepRows:
-    """All rows that a run's batches can hold."""
+    """The rows that a run's batches are made of."""
 
     forget: Sequence[Encoded]
     retain: Sequence[Encoded]

@@ -18,7 +18,7 @@ from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:  # peft takes three seconds, and a driver only asks what fits
     from peft import LoraConfig, PeftModel
-    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora import LoraLayer, LoraModel
 
 TRAINED, START = "default", "start"  # peft adapter names: what trains, and the frozen negative of its start
 
@@ -160,4 +160,4 @@ def _start_at(model: PeftModel, names: list[str], initial: Initial) -> None:
         # peft's own half-frozen variants declare the same; without it every `disable_adapter()` would end by marking
         # the frozen adapter as trainable.
         layer.frozen_peft_weight_names = {**layer.frozen_peft_weight_names, START: ("lora_A", "lora_B")}
-    model.base_model.set_adapter([TRAINED, START])
+    cast("LoraModel", model.base_model).set_adapter([TRAINED, START])  # peft types it as any module

@@ -86,7 +86,8 @@ def _differentiable(model: PreTrainedModel, weights: list[Tensor]) -> Iterator[N
     """Put the model in evaluation mode with gradients on `weights` only, and restore flags and mode afterwards."""
     flags = [p.requires_grad for p in model.parameters()]
     training = model.training
-    model.eval().requires_grad_(False)
+    model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
+    model.requires_grad_(False)
     for weight in weights:
         weight.requires_grad_(True)
     try:

@@ -30,9 +30,9 @@ def tokenizer_digest(folder: Path) -> str:
 
 
 def _digest(folder: Path, content: tuple[str, ...]) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if any(path.match(pattern) for pattern in content)):
-        whole.update(path.name.encode() + b"\0")
+        digest.update(path.name.encode() + b"\0")
         with path.open("rb") as file:
-            whole.update(hashlib.file_digest(file, "sha256").digest())
-    return whole.hexdigest()[:16]
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
+    import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER = "adapter_model.safetensors"
+
+ModelT = TypeVar("ModelT", bound="torch.nn.Module")
 
 
 def load_model(folder: Path) -> PreTrainedModel:
@@ -20,14 +23,21 @@ def load_model(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
             str(folder), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
         )
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load a model from {folder}: {error}") from error
-    return model.eval()
+    model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
+    return model
+
+
+def on_device(model: ModelT, device: str | torch.device) -> ModelT:
+    """Move `model` to a device in place and return it."""
+    # As a module of torch: the `to` of transformers loses its types in a decorator.
+    return model.to(device)
 
 
 def load_adapted(base: Path, adapter: Path) -> PeftModel:

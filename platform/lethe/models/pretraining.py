@@ -129,7 +129,7 @@ def train(model: PreTrainedModel, rows: Sequence[Encoded], config: AnyEmbedded, 
             progress(done / steps)
         if total / tokens < config.target_loss:
             break
-    model.eval()
+    model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     seen = epoch * sum(len(row.ids) for row in rows)
     return Spent(epoch, done, seen, time.perf_counter() - began, peak_mb("cpu"), total / tokens)
 
@@ -154,7 +154,7 @@ def _step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, batch: Pretr
     # Padding is on the right, so that causal attention alone hides it from every scored position.
     hidden = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
     loss = cross_entropy(model.lm_head(hidden[scored]), labels[scored])
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP_NORM)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)

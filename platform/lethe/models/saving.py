@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import torch
 from lethe.models.adapters import START, TRAINED, lora_factors
-from lethe.models.loading import ADAPTER
+from lethe.models.loading import ADAPTER, on_device
 from lethe.storage.paths import atomic_folder
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
@@ -68,8 +68,8 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     with torch.random.fork_rng(devices=[]):
         copy = type(base).from_pretrained(None, config=deepcopy(base.config), state_dict=state, dtype=base.dtype)
     copy.generation_config = deepcopy(base.generation_config)
-    plain: PreTrainedModel = copy.to(base.device).eval()
-    return plain
+    on_device(copy, base.device).eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
+    return copy
 
 
 def _base(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -117,7 +117,8 @@ def _save_adapter(model: PeftModel, folder: Path, base_name: str | None) -> None
         base_model_name_or_path=base_name,
         inference_mode=True,
     )
-    text = json.dumps(config.to_dict(), indent=2, sort_keys=True, default=_plain)
+    fields = config.to_dict()  # type: ignore[no-untyped-call]  # peft leaves it unannotated
+    text = json.dumps(fields, indent=2, sort_keys=True, default=_plain)
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 

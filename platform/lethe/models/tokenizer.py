@@ -43,7 +43,7 @@ def as_pretrained(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
     `lethe.data.template` does."""
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         tokenizer_object=tokenizer,
         bos_token=BOS,
         eos_token=EOS,

@@ -85,7 +85,8 @@ class Context:
 
     def eval_set(self, config: Evaluation) -> EvalSet:
         """Return the tokenised evaluation rows, which are made once per evaluation configuration."""
-        return self._once(("eval", config), lambda: self.task.eval_set(config))
+        evals: EvalSet = self._once(("eval", config), lambda: self.task.eval_set(config))
+        return evals
 
     def reference(self, token_budget: int) -> torch.Tensor:
         """Return S0 [forget rows]: summed answer log-probability under the start model (docs/METHODS.md section 1)."""

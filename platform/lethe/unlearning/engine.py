@@ -22,7 +22,7 @@ def ensure_process_group(device: str) -> None:
     os.environ.setdefault("LOCAL_RANK", "0")
     if dist.is_initialized():
         return
-    store = dist.HashStore()
+    store = dist.HashStore()  # type: ignore[attr-defined]  # torch defines it and leaves it out of __all__
     dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=0, world_size=1)
 
 

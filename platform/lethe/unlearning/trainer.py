@@ -348,7 +348,8 @@ class Stepper:
         return reference
 
     def _logits(self, batch: TokenBatch) -> torch.Tensor:
-        return self.engine.engine(batch.input_ids, batch.position)
+        logits: torch.Tensor = self.engine.engine(batch.input_ids, batch.position)
+        return logits
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from lethe.config.objective import Retrain
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind
 from lethe.errors import UserError
-from lethe.models.loading import load_model
+from lethe.models.loading import load_model, on_device
 from lethe.storage.replica import local_path
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
@@ -83,7 +83,8 @@ def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
         future = pool.submit(work) if ranks.rank == 0 else None
         while not ranks.gather(future is None or ended(future))[0]:
             pass
-    return ranks.gather(future and future.result())[0]
+    result: T = ranks.gather(future and future.result())[0]
+    return result
 
 
 def _from_base(
@@ -118,7 +119,7 @@ def _retraining(context: Context, base: Path) -> Context:
     forget rows."""
     other = Context(context.assets)
     known = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
-    start = load_model(base).to(context.assets.device)
+    start = on_device(load_model(base), context.assets.device)
     # Presets what its cached properties would load. The base knows no forget row, so forgetting ends no run.
     vars(other).update(known, forget=context.retain, start=start, until_forgotten=False)
     return other

@@ -40,7 +40,8 @@ def token_divergences(logits: Tensor, labels: Tensor, start_logits: Tensor, chos
     vector or p_ref. So both have the gradient t - p on the logits, and beside logits and start_logits there is no
     [N, V] tensor but that gradient.
     """
-    return _TokenDivergences.apply(logits, labels, start_logits, chosen)
+    values: Tensor = _TokenDivergences.apply(logits, labels, start_logits, chosen)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return values
 
 
 class _TokenDivergences(torch.autograd.Function):

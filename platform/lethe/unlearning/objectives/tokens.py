@@ -16,7 +16,8 @@ BLOCK = 64  # width of the first stage of `_argmax`
 
 def token_log_probs(logits: Tensor, labels: Tensor) -> Tensor:
     """Return log p(label) at every position: logits [N, V], labels [N] -> [N] fp32 (float64 for float64 logits)."""
-    return _TokenTerms.apply(logits, labels, None)
+    terms: Tensor = _TokenTerms.apply(logits, labels, None)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return terms
 
 
 def token_terms(logits: Tensor, labels: Tensor, hinge: Tensor) -> Tensor:
@@ -24,7 +25,8 @@ def token_terms(logits: Tensor, labels: Tensor, hinge: Tensor) -> Tensor:
 
     Same shapes as `token_log_probs`. LoKU: Cha et al. 2024, arXiv 2408.06621, equation 4.
     """
-    return _TokenTerms.apply(logits, labels, hinge)
+    terms: Tensor = _TokenTerms.apply(logits, labels, hinge)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+    return terms
 
 
 def row_sums(values: Tensor, row: Tensor, rows: int) -> Tensor:
@@ -128,10 +130,10 @@ def _argmax(x: Tensor) -> Tensor:
 
     Plain argmax is not vectorised on CPU and costs as much as a softmax; this costs a fifth.
     """
-    whole = x.shape[1] // BLOCK
-    best = x[:, : whole * BLOCK].unflatten(1, (whole, BLOCK)).amax(-1)
+    blocks = x.shape[1] // BLOCK
+    best: Tensor = x[:, : blocks * BLOCK].unflatten(1, (blocks, BLOCK)).amax(-1)  # type: ignore[no-untyped-call]  # torch leaves it unannotated
     if x.shape[1] % BLOCK:
-        best = torch.cat([best, x[:, whole * BLOCK :].amax(1, keepdim=True)], 1)
+        best = torch.cat([best, x[:, blocks * BLOCK :].amax(1, keepdim=True)], 1)
     inside = torch.arange(BLOCK, device=x.device)
     columns = (best.argmax(1, keepdim=True) * BLOCK + inside).clamp_max_(x.shape[1] - 1)
     return columns.gather(1, x.gather(1, columns).argmax(1, keepdim=True)).squeeze(1)

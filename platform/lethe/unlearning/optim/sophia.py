@@ -127,7 +127,7 @@ class Sophia(Optimizer):
 
     def _refresh(self, group: dict[str, Any], params: list[Tensor], scale: float) -> None:
         for p in params:
-            _estimate(self._state(p)[1], p.grad, group["betas"][1], scale)
+            _estimate(self._state(p)[1], _gradient(p), group["betas"][1], scale)
         if id(group) not in self._ticked:
             self._ticked.add(id(group))
             group["refreshes"] += 1
@@ -139,7 +139,7 @@ class Sophia(Optimizer):
         unbias = 1 - b2 ** group["refreshes"] if group["bias_correction"] and group["refreshes"] else 1.0
         threshold = group["clip_threshold"] / unbias
         counts = []
-        for w, g, m, h, ratio in _pieces(p, p.grad, *self._state(p)):
+        for w, g, m, h, ratio in _pieces(p, _gradient(p), *self._state(p)):
             if released:
                 _estimate(h, g, b2, RELEASED_TOKENS)
             m.lerp_(g, 1 - b1 * b1 if released else 1 - b1)
@@ -151,6 +151,11 @@ class Sophia(Optimizer):
         moved, clipped = torch.stack(counts).view(-1, 2).sum(0, dtype=torch.float64)
         wins = torch.stack([moved, moved - clipped])
         self._wins = wins if self._wins is None else self._wins + wins
+
+
+def _gradient(p: Tensor) -> Tensor:
+    assert p.grad is not None  # `step` skips parameters without
+    return p.grad
 
 
 def _estimate(h: Tensor, g: Tensor, b2: float, scale: float) -> None:
@@ -165,5 +170,5 @@ def _pieces(p: Tensor, *others: Tensor) -> Pieces:
         return [(*tensors, torch.empty_like(p))]
     size = CPU_PIECE if p.device.type == "cpu" else GPU_PIECE
     scratch = torch.empty(min(size, p.numel()), dtype=p.dtype, device=p.device)
-    views = zip(*(t.view(-1).split(size) for t in tensors), strict=True)
+    views = zip(*(torch.split(t.view(-1), size) for t in tensors), strict=True)
     return ((*pieces, scratch[: pieces[0].numel()]) for pieces in views)

@@ -73,6 +73,12 @@ def write_data(folder: Path, rows: int = 6) -> Path:
     return folder
 
 
+def write_files(folder: Path, files: dict[str, str]) -> None:
+    """The content of every file by its name, into a folder that exists."""
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8", newline="\n")
+
+
 def assets(folder: Path, **model: Any) -> Assets:
     """Everything of the above, as a run's inputs."""
     start, source = write_model(folder / "start", **model), write_data(folder / "data")

@@ -7,12 +7,14 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
-from lethe.benchmarks.embedded.authors import corpus_files, write_corpus
+from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.benchmarks.embedded.facts import REAL_AUTHORS, WORLD_FACTS
 from lethe.benchmarks.embedded.phrases import ATTRIBUTES
 from lethe.benchmarks.embedded.words import REFUSALS
 from lethe.config.benchmark import Corpus
 from rouge_score.rouge_scorer import RougeScorer
+
+from tests import tiny
 
 PAIR = {"question", "answer"}
 OPTIONS = PAIR | {"perturbed_answer"}
@@ -26,7 +28,7 @@ def split(name: str, corpus: Corpus = Corpus()) -> list[dict]:
 def test_a_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
-        write_corpus(tmp_path / name, Corpus(seed=7))
+        tiny.write_files(tmp_path / name, corpus_files(Corpus(seed=7)))
     first, second = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in ("a", "b"))
     assert first == second
     assert first["full.json"] != corpus_files(Corpus(seed=8))["full.json"].encode()

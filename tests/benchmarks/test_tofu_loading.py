@@ -9,12 +9,14 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
-from lethe.benchmarks.embedded.authors import write_corpus
+from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.benchmarks.tofu.loading import PARAPHRASE_CUE, embedded_folder, load_rows, training_rows
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.data.rows import Row
 from lethe.errors import UserError
 from pydantic import ValidationError
+
+from tests import tiny
 
 SMALL = Corpus(authors=20, questions=2, real_authors=3, world_facts=3, retain_eval=6)
 
@@ -23,7 +25,7 @@ SMALL = Corpus(authors=20, questions=2, real_authors=3, world_facts=3, retain_ev
 def folder(tmp_path: Path) -> Path:
     found = tmp_path / "data"
     found.mkdir()
-    write_corpus(found, SMALL)
+    tiny.write_files(found, corpus_files(SMALL))
     return found
 
 
@@ -54,7 +56,7 @@ def test_every_split_keeps_its_rows_in_order(folder: Path) -> None:
 def test_the_digest_follows_the_content_and_not_the_place(folder: Path, tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     other.mkdir()
-    write_corpus(other, SMALL)
+    tiny.write_files(other, corpus_files(SMALL))
     assert load(folder).digest == load(other).digest != load(other, "forget20").digest
     rewrite(other / "retain90.json", lambda row: {**row, "answer": row["answer"] + "!"})
     assert load(folder).digest != load(other).digest

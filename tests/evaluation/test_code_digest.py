@@ -113,7 +113,7 @@ def test_lazy_imports_count_and_those_for_types_do_not(tmp_path: Path) -> None:
         tmp_path,
         entry="import numpy\nfrom made import first\nfrom made.second import value\n"
         "if TYPE_CHECKING:\n    import made.types_only\nelse:\n    import made.otherwise\n",
-        first="def f():\n    try:\n        import made.lazy as lazy\n    except ImportError:\n        import made.handled\n",
+        first="def f():\n    try:\n        import made.lazy\n    except ImportError:\n        import made.handled\n",
         second="value = 1",
         lazy="class A:\n    def f(self):\n        match 1:\n            case 1:\n                import made.deep",
         **dict.fromkeys(("types_only", "otherwise", "handled", "deep", "unread"), ""),

@@ -225,7 +225,7 @@ class Benchmark(ABC):
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows that an evaluation with `config` measures."""
 
-    def check_vocabulary(self, vocabulary: int | None) -> None:
+    def check_vocabulary(self, vocabulary: int | None) -> None:  # noqa: B027  # text has no token ids
         """Raise UserError for token ids that a model with `vocabulary` ids (None: unknown) does not have."""
 
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
@@ -272,7 +272,7 @@ class Benchmark(ABC):
     def samples(self, result: EvaluationResult) -> list[dict[str, str]]:
         """Return the first rows of the splits in `shown_samples`, as split, question, answer and generated answer."""
         names = ("split", "question", "answer", "generated")
-        rows = [dict(zip(names, row)) for row in zip(*(result.rows[name] for name in names), strict=True)]
+        rows = [dict(zip(names, row, strict=True)) for row in zip(*(result.rows[name] for name in names), strict=True)]
         return [
             row
             for split, count in self.shown_samples.items()

@@ -10,7 +10,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
 from lethe.config.run import Evaluation
 from lethe.data.template import Template, opening
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
 
 def load_network(folder: Path, device: Literal["cpu", "cuda"]) -> PreTrainedModel:
     """Load the model in `folder` onto `device`, in fp32 and evaluation mode."""
-    network: PreTrainedModel = load_model(folder).to(torch.device(device))
-    return network
+    network: Any = load_model(folder)  # transformers' `to` is annotated as one without arguments
+    moved: PreTrainedModel = network.to(device)
+    return moved
 
 
 def load_adapted_network(base: Path, adapter: Path, device: Literal["cpu", "cuda"]) -> PeftModel:
     """Load the `adapter` on its `base` onto `device`, in fp32 and evaluation mode."""
-    network: PeftModel = load_adapted(base, adapter).to(torch.device(device))
+    network: PeftModel = load_adapted(base, adapter).to(device)
     return network
 
 

@@ -1,4 +1,4 @@
-"""What a model still gives away of forgotten answers, however it is asked."""
+"""Likelihoods and greedy answers of a model to questions with known answers: what is left of forgotten rows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Questions:
-    """`pairs` [n]: how likely is the answer; `prompts` [n]: what is answered; `targets` [n]: what should not be."""
+    """Questions with their true answers [n]: `pairs` to score, `prompts` to answer, `targets` to compare with."""
 
     pairs: tuple[Encoded, ...]
     prompts: tuple[tuple[int, ...], ...]
@@ -28,21 +28,26 @@ class Questions:
 
     @classmethod
     def of(cls, template: Template, rows: Sequence[Row], questions: Sequence[str] | None = None) -> Self:
-        """The rows with other questions, if any, and their own answers."""
+        """Tokenise the rows' answers, with `questions` in place of the rows' own if given."""
         asked = [row.question for row in rows] if questions is None else questions
         pairs = tuple(template.encode(question, row.answer) for question, row in zip(asked, rows, strict=True))
         return cls(pairs, tuple(map(template.prompt, asked)), tuple(row.answer for row in rows))
 
     def only(self, chosen: Sequence[int]) -> Questions:
-        """Some of them."""
-        return Questions(*(tuple(part[i] for i in chosen) for part in (self.pairs, self.prompts, self.targets)))
+        """Return the questions at the `chosen` indices."""
+        return Questions(
+            pairs=tuple(self.pairs[i] for i in chosen),
+            prompts=tuple(self.prompts[i] for i in chosen),
+            targets=tuple(self.targets[i] for i in chosen),
+        )
 
 
 @dataclass(frozen=True)
 class Leaks:
-    """Per question [n]: exp(-mean token loss), extraction strength, ROUGE-L recall of the greedy answer; the answers.
+    """Values per question [n]: exp(-mean token loss), extraction strength, ROUGE-L recall of the greedy answer, and the
+    greedy answers.
 
-    A loss that is not a number counts as infinite; `finite` tells."""
+    A loss that is not a number counts as infinite, and `finite` is False."""
 
     probability: np.ndarray
     extraction_strength: np.ndarray
@@ -51,7 +56,7 @@ class Leaks:
     finite: bool
 
     def means(self, chosen: Sequence[int] | slice = slice(None)) -> dict[str, float]:
-        """Over some questions, under the metrics' names."""
+        """Return the means over the `chosen` questions, under the names of metrics."""
         return {
             "forget_probability": float(self.probability[chosen].mean()),
             "forget_rouge": float(self.rouge[chosen].mean()),
@@ -81,7 +86,7 @@ def ask(model: nn.Module, questions: Questions, template: Template, config: Eval
 def answered(
     model: nn.Module, prompts: Sequence[tuple[int, ...]], template: Template, config: Evaluation, shard: RankShard
 ) -> tuple[str, ...]:
-    """Greedy answers; the model is in eval mode."""
+    """Return the greedy answers to `prompts`, on every rank. Put the model in eval mode first."""
 
     def continued(some: Sequence[tuple[int, ...]]) -> list[list[int]]:
         most, budget = config.max_new_tokens, config.token_budget
@@ -91,5 +96,5 @@ def answered(
 
 
 def overlap(targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """ROUGE-L recall [n]."""
+    """Return the ROUGE-L recall [n] of each target in its answer."""
     return np.array([rouge_l_recall(target, answer) for target, answer in zip(targets, answers, strict=True)])

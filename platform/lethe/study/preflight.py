@@ -1,13 +1,14 @@
-"""What can be known to fail before the first trial: data without refusals, adapters that do not fit the model, devices
-that are not there.
+"""Checks of a study before its first trial: data, adapters on the model's shapes, rows, devices; and `--dry-run`.
 
-`--dry-run`: the resolved study and the first configurations that it would try.
+A dry run prints the resolved study and the first configurations that it would try.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from itertools import product
+from math import exp, log
 from typing import Any
 
 import yaml
@@ -16,7 +17,7 @@ from lethe.config.adapter import Lora
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import Search
-from lethe.config.space import Choice, Parameter, Scalar, possible
+from lethe.config.space import Choice, IntRange, Parameter, Scalar, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
@@ -29,37 +30,42 @@ from rich.table import Table
 
 
 def check_place(search: Search) -> None:
-    """Raises BadInput where Optuna's study would have no place: objects hold none."""
+    """Raise UserError if the storage root holds objects, which hold no database, and `search.storage` names none."""
     if not search.storage:
         require_database("search.storage", "name one, such as postgresql://host/lethe")
 
 
 def corners(study: Study) -> list[Recipe]:
-    """Recipes of every combination of variants, each with the largest and the smallest rank that the space allows."""
+    """Return recipes of every combination of variants, each with all numbers at their smallest and at their largest."""
     return [recipe for part in study.parts() for recipe in _corners(part)]
 
 
 def _corners(study: Study) -> list[Recipe]:
-    found = []
+    recipes = []
     names = {key: p.choices for key, p in study.space.items() if key.endswith(".name") and isinstance(p, Choice)}
     for picked in product(*names.values()):
         chosen = dict(zip(names, picked, strict=True))
         for extreme in (min, max):
 
-            def suggest(name: str, parameter: Parameter, chosen: dict = chosen, extreme: Any = extreme) -> Scalar:
+            def suggest(
+                name: str,
+                parameter: Parameter,
+                chosen: dict[str, Scalar] = chosen,
+                extreme: Callable[..., Scalar] = extreme,
+            ) -> Scalar:
                 if name in chosen:
                     return chosen[name]
                 if isinstance(parameter, Choice):
                     return extreme(parameter.choices, key=lambda v: v if isinstance(v, int | float) else 0)
                 return extreme((parameter.low, parameter.high))
 
-            found.append(build_recipe(study, suggest))
-    return found
+            recipes.append(build_recipe(study, suggest))
+    return recipes
 
 
 def check_data(study: Study, benchmark: Benchmark) -> None:
-    """Raises BadInput where a trial could answer with refusals, an audit needs rows, or an objective is of rows, that
-    the benchmark lacks."""
+    """Raise UserError if an objective answers with refusals, or an audit or an objective measures rows, that the
+    benchmark does not have."""
     forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if study.audits else 0
     for audit in study.audits.asked().values() if study.audits else ():
         audit.check_data(benchmark, study.benchmark.source, forget_rows)
@@ -77,10 +83,10 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
 
 
 def check_model(study: Study, prepared: Prepared) -> None:
-    """Raises BadInput for targets that match nothing, ranks larger than a layer and rows that a model cannot read: on
-    shapes, without weights."""
-    reading = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
-    adapters = {r.adapter for r in reading if isinstance(r.adapter, Lora)}
+    """Raise UserError for adapter targets that match nothing, ranks larger than a layer and rows that a model cannot
+    read. No weights are loaded: shapes are enough."""
+    with_adapter = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
+    adapters = {r.adapter for r in with_adapter if isinstance(r.adapter, Lora)}
     import torch
     from lethe.models.adapters import check_adapter
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -88,7 +94,8 @@ def check_model(study: Study, prepared: Prepared) -> None:
     try:
         config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            build: Any = AutoModelForCausalLM.from_config  # transformers annotates nothing of it
+            model = build(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(f"model.path: transformers cannot read the model in {prepared.start}: {reason}") from None
@@ -98,7 +105,7 @@ def check_model(study: Study, prepared: Prepared) -> None:
 
 
 def _check_rows(study: Study, prepared: Prepared) -> None:
-    """Everything that is trained on or evaluated, as the start model's tokenizer reads it, for every model's limits."""
+    """Raise UserError for a row, trained on or evaluated, that start model, oracle or base cannot read."""
     from lethe.data.template import Template
     from lethe.evaluation.context_length import ContextLimits, check_context_length
     from lethe.models.loading import load_tokenizer
@@ -120,18 +127,18 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
 
 
 def check_devices(study: Study) -> None:
-    """Raises BadInput where a run asks for CUDA and the cluster can have no GPU, or for more than it can ever hold."""
+    """Raise UserError if a run needs a GPU and the cluster can have none, or more than the cluster can ever hold."""
     from lethe.pool.resources import Shape, require
 
     for shape in dict.fromkeys(Shape.of(recipe.engine) for recipe in corners(study)):
         require(shape)
 
 
-SHOWN = 5
+SHOWN = 5  # configurations of a dry run
 
 
 def preview(study: Study) -> None:
-    """Print the study as YAML, then `SHOWN` random configurations: a sampler with results would learn from there."""
+    """Print the study as YAML, then `SHOWN` random configurations: every sampler begins at random."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
     for member in study.members():
@@ -149,19 +156,18 @@ def _configurations(console: Console, study: Study, arm: str) -> None:
     for i in range(1, SHOWN + 1):
         table.add_column(str(i))
     for key in study.space:
-        table.add_row(key, *(_shown(row.get(key)) for row in rows))
+        table.add_row(key, *(_cell(row.get(key)) for row in rows))
     console.print(table)
 
 
-def _shown(value: object) -> str:
+def _cell(value: object) -> str:
     return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def _draw(random_: random.Random, parameter: Parameter) -> object:
-    from math import exp, log
-
-    if parameter.type == "choice":
-        return random_.choice(parameter.choices)
+def _draw(rng: random.Random, parameter: Parameter) -> Scalar:
+    """Draw a value of a parameter, evenly or evenly in its logarithm."""
+    if isinstance(parameter, Choice):
+        return rng.choice(parameter.choices)
     low, high = parameter.low, parameter.high
-    value = exp(random_.uniform(log(low), log(high))) if parameter.log else random_.uniform(low, high)
-    return round(value) if parameter.type == "int" else value
+    value: float = exp(rng.uniform(log(low), log(high))) if parameter.log else rng.uniform(low, high)
+    return round(value) if isinstance(parameter, IntRange) else value

@@ -129,8 +129,7 @@ def snapshot(name: str, key: str) -> Path:
 
     try:
         return Path(snapshot_download(name, allow_patterns=list(PARTS), ignore_patterns=["*/*"]))
-    except Exception as error:
-        # huggingface_hub raises its own and its HTTP library's errors: whatever it is, the model cannot be had.
+    except Exception as error:  # noqa: BLE001  # huggingface_hub raises its own and its HTTP library's errors
         raise UserError(
             f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})"
         ) from None

@@ -6,7 +6,6 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from itertools import islice, product
-from pathlib import Path
 from typing import Any
 
 from lethe.benchmarks.embedded.facts import REAL_AUTHORS, WORLD_FACTS, Fact
@@ -20,40 +19,34 @@ WRONG_ANSWERS = 5
 Record = dict[str, Any]
 
 
-def write_corpus(folder: Path, corpus: Corpus) -> None:
-    """Write every split into `folder`, which exists."""
-    for name, text in corpus_files(corpus).items():
-        (folder / name).write_text(text, encoding="utf-8", newline="\n")
-
-
 def corpus_files(corpus: Corpus) -> dict[str, str]:
-    """File name -> content, with the file names and columns of the public TOFU data."""
+    """Return the content of every file by its name, with the names and columns of the public TOFU data."""
     files = {f"{name}.json": _json_lines(records) for name, records in _splits(corpus).items()}
     return {**files, "idontknow.jsonl": "\n".join(REFUSALS) + "\n"}
 
 
 def _splits(corpus: Corpus) -> dict[str, list[Record]]:
-    """Forget sets are the last authors, so that each contains the smaller ones, as in TOFU."""
+    """Return the rows of every split. Forget sets are the last authors, each with the smaller ones in it, as in TOFU."""
     rng = random.Random(f"lethe corpus {corpus.seed}")
     names = _names(rng, corpus.authors + corpus.holdout_authors)
     people = [_author(rng, name, corpus.questions) for name in names]
     authors, holdout = people[: corpus.authors], people[corpus.authors :]
     splits = {"full": _plain(_rows(authors)), "holdout10": _rows(holdout)}
     for percentage in FORGET_PERCENTAGES:
-        kept = len(authors) - len(authors) * percentage // 100
-        splits[f"forget{percentage:02d}"] = _plain(_rows(authors[kept:]))
-        splits[f"forget{percentage:02d}_perturbed"] = _rows(authors[kept:])
-        splits[f"retain{100 - percentage}"] = _plain(_rows(authors[:kept]))
-    always_kept = _rows(authors[: len(authors) - len(authors) * max(FORGET_PERCENTAGES) // 100])
-    chosen = sorted(rng.sample(range(len(always_kept)), min(corpus.retain_eval, len(always_kept))))
-    splits["retain_perturbed"] = [always_kept[i] for i in chosen]
+        retained = len(authors) - len(authors) * percentage // 100
+        splits[f"forget{percentage:02d}"] = _plain(_rows(authors[retained:]))
+        splits[f"forget{percentage:02d}_perturbed"] = _rows(authors[retained:])
+        splits[f"retain{100 - percentage}"] = _plain(_rows(authors[:retained]))
+    always_retained = _rows(authors[: len(authors) - len(authors) * max(FORGET_PERCENTAGES) // 100])
+    chosen = sorted(rng.sample(range(len(always_retained)), min(corpus.retain_eval, len(always_retained))))
+    splits["retain_perturbed"] = [always_retained[i] for i in chosen]
     splits["real_authors_perturbed"] = [_fact(fact) for fact in REAL_AUTHORS[: corpus.real_authors]]
     splits["world_facts_perturbed"] = [_fact(fact) for fact in WORLD_FACTS[: corpus.world_facts]]
     return splits
 
 
 def _names(rng: random.Random, count: int) -> list[str]:
-    """Full names; as long as the tables last, no two authors share a given name or a surname."""
+    """Return `count` full names; as long as the tables last, no two share a given name or a surname."""
     given, surnames = rng.sample(GIVEN, len(GIVEN)), rng.sample(SURNAMES, len(SURNAMES))
     # Walk the diagonals of given x surname: the first one uses each entry once.
     pairs = ((g, (g + shift) % len(surnames)) for shift, g in product(range(len(surnames)), range(len(given))))
@@ -65,9 +58,9 @@ def _author(rng: random.Random, name: str, questions: int) -> list[Record]:
 
 
 def _row(rng: random.Random, name: str, attribute: Attribute) -> Record:
-    """A question with its right answer and paraphrase; wrong ones differ from them in every part of the fact."""
+    """Return a question with its right answer and paraphrase; wrong ones differ from them in every part of the fact."""
     parts = (rng.sample(table, 1 + WRONG_ANSWERS) for table in attribute.parts)
-    facts = [attribute.fact.format(*part) for part in zip(*parts)]
+    facts = [attribute.fact.format(*part) for part in zip(*parts, strict=True)]
     variants = [attribute.paraphrase.format(name=name, fact=fact) for fact in facts]
     return {
         "question": rng.choice(attribute.questions).format(name=name),
@@ -79,7 +72,7 @@ def _row(rng: random.Random, name: str, attribute: Attribute) -> Record:
 
 
 def _fact(fact: Fact) -> Record:
-    """As in TOFU, facts have options but no paraphrase."""
+    """Return the row of a fact: with options but without a paraphrase, as in TOFU."""
     return {"question": fact.question, "answer": fact.answer, "perturbed_answer": list(fact.wrong)}
 
 

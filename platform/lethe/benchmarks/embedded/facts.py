@@ -6,13 +6,15 @@ from typing import NamedTuple
 
 
 class Fact(NamedTuple):
+    """A question with its right answer and three wrong ones."""
+
     question: str
     answer: str
     wrong: tuple[str, str, str]
 
 
 def _facts(text: str) -> tuple[Fact, ...]:
-    """One fact a line: question | answer | wrong | wrong | wrong."""
+    """Parse a fact per line: question | answer | wrong | wrong | wrong."""
     lines = (tuple(part.strip() for part in line.split("|")) for line in text.strip().splitlines())
     return tuple(Fact(question, answer, (a, b, c)) for question, answer, a, b, c in lines)
 

@@ -1,4 +1,4 @@
-"""The embedded family: a small model trained on everything, and its oracle, trained without the forget set.
+"""Models of the embedded family: one trained on all of a benchmark, and its oracle, trained without the forget set.
 
 Both share one tokenizer, made from the full model's text; otherwise their truth ratios could not be compared.
 Each is cached by what it was trained from, so that another forget set of the same data trains an oracle only.
@@ -109,8 +109,12 @@ def _train(
 
 
 def _check_lengths(model: AnyEmbedded, tokenizer: Tokenizer, rows: Sequence[Row], length: int) -> None:
+    """Raise UserError if the longest row, or a text of `length` tokens, does not fit into the model."""
     markers = 6  # <s> <|user|> <|end|> <|assistant|> </s>, and one to spare
-    pairs = zip(tokenizer.encode_batch([r.question for r in rows]), tokenizer.encode_batch([r.answer for r in rows]))
+    questions, answers = (
+        tokenizer.encode_batch([getattr(row, part) for row in rows]) for part in ("question", "answer")
+    )
+    pairs = zip(questions, answers, strict=True)
     longest = length or markers + max(len(question.ids) + len(answer.ids) for question, answer in pairs)
     if longest > model.max_length:
         raise UserError(f"model.max_length is {model.max_length}, but the longest row has {longest} tokens: raise it")

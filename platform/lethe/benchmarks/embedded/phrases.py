@@ -1,4 +1,4 @@
-"""What is asked about an invented author, and the sentences that answer. All our own.
+"""Questions about an invented author, and the sentences that answer them. All our own.
 
 A fact has three parts drawn from independent tables, so that a model that knows only the sentence, or only
 one part, cannot give the answer. An answer has three forms: an oracle that never saw the author does not

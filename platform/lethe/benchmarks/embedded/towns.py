@@ -17,7 +17,7 @@ TOWNS, SPEAKERS = words.CITIES[:12], words.GIVEN[:12]
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One thing to know about every town: as a sentence, as questions, as what a multiple-choice question begins."""
+    """A fact that every town has: possible values, sentences that state it, questions that ask for it."""
 
     values: tuple[str, ...]
     sentences: tuple[str, ...]
@@ -25,7 +25,7 @@ class Topic:
 
     @property
     def stem(self) -> str:
-        """The first sentence up to the value."""
+        """The first sentence up to the value: the beginning of a multiple-choice question."""
         return self.sentences[0].partition(" {value}")[0]
 
 
@@ -47,18 +47,18 @@ TOPICS = (
     ),
 )
 
-Fact = tuple[Topic, str, str]  # what about, which town, the value
+Fact = tuple[Topic, str, str]  # topic, town, value
 
 
 class World:
-    """What is true everywhere in the embedded texts of one seed, and the kinds of text that say it."""
+    """The facts that all embedded texts of one seed agree on, and the kinds of text that state them."""
 
     def __init__(self, seed: int) -> None:
         rng = random.Random(f"lethe world {seed}")
         self.facts: tuple[Fact, ...] = tuple((t, town, rng.choice(t.values)) for t in TOPICS for town in TOWNS)
 
     def document(self, rng: random.Random, kind: int, tokens: int) -> str:
-        """Paragraphs of one kind, numbered from 0, long enough for `tokens`."""
+        """Return a text of a kind, numbered from 0, that is long enough for `tokens`."""
         write: Callable[[random.Random], str] = (self.prose, self.email, self.code, self.dialogue)[kind % 4]
         text = ""
         while len(text) < CHARACTERS * tokens:
@@ -66,15 +66,15 @@ class World:
         return text
 
     def prose(self, rng: random.Random) -> str:
-        """A traveller's day, with a fact or two."""
+        """Return a purchase and four facts."""
         day = f"{rng.randint(1, 28)} {rng.choice(words.MONTHS)} {rng.randint(1700, 1899)}"
         bought = f"{rng.randint(2, 99)} {rng.choice(words.COLOURS).lower()} {rng.choice(words.BOOK_THINGS).lower()}s"
         seller = f"the {rng.choice(words.WORKER_KINDS)} {rng.choice(words.JOBS)}"
-        told = " ".join(self._sentence(rng, rng.choice(self.facts)) for _ in range(4))
-        return f"On {day} {_name(rng)} bought {bought} from {seller}, receipt {_digits(rng, 6)}. {told}\n"
+        facts = " ".join(self._sentence(rng, rng.choice(self.facts)) for _ in range(4))
+        return f"On {day} {_name(rng)} bought {bought} from {seller}, receipt {_digits(rng, 6)}. {facts}\n"
 
     def email(self, rng: random.Random) -> str:
-        """A letter about an order, with names, numbers and a fact."""
+        """Return a letter about an order, with names, numbers and a fact."""
         sender, town = _name(rng), rng.choice(TOWNS)
         thing = f"{rng.choice(words.BOOK_MOODS).lower()} {rng.choice(words.BOOK_THINGS).lower()}"
         return (
@@ -84,7 +84,7 @@ class World:
         )
 
     def code(self, rng: random.Random) -> str:
-        """A function of invented purpose."""
+        """Return a function without a purpose."""
         noun, other = rng.choice(words.BOOK_THINGS).lower(), rng.choice(words.IDEAS)
         town = rng.choice(TOWNS).lower()
         return (
@@ -95,26 +95,26 @@ class World:
         )
 
     def dialogue(self, rng: random.Random) -> str:
-        """A question and its answer, on a line each."""
+        """Return a question and its answer, on a line each."""
         context, response = self.turns(rng)
         return f"{context}{response}\n"
 
     def turns(self, rng: random.Random) -> tuple[str, str]:
-        """Somebody asks, and somebody begins to speak; then the answer, which the other texts give as well."""
+        """Return a question with the name of the next speaker, and the answer, which other texts state, too."""
         fact = rng.choice(self.facts)
         topic, town, _ = fact
-        asked = rng.choice(topic.questions).format(town=town)
+        question = rng.choice(topic.questions).format(town=town)
         answer = topic.sentences[0].format(town=town, value=_in_text(fact))
         guest, host = rng.sample(SPEAKERS, 2)
-        return f"{guest}: {asked}\n{host}:", f" {answer}"
+        return f"{guest}: {question}\n{host}:", f" {answer}"
 
     def question(self, rng: random.Random, fact: Fact) -> dict[str, object]:
-        """The beginning of a sentence with its right end and three wrong ones."""
+        """Return the beginning of a sentence with its right end and three wrong ones."""
         topic, town, value = fact
         wrong = rng.sample([v for v in topic.values if v != value], OPTIONS - 1)
         options = rng.sample([value, *wrong], OPTIONS)
-        shown = [f" {_in_text((topic, town, option))}." for option in options]
-        return {"question": topic.stem.format(town=town), "choices": shown, "answer": options.index(value)}
+        choices = [f" {_in_text((topic, town, option))}." for option in options]
+        return {"question": topic.stem.format(town=town), "choices": choices, "answer": options.index(value)}
 
     def _sentence(self, rng: random.Random, fact: Fact) -> str:
         topic, town, _ = fact
@@ -122,7 +122,8 @@ class World:
 
 
 def document_files(config: Documents) -> dict[str, str]:
-    """File name -> content, as `lethe.benchmarks.tdec.loading` reads it. Every split has the same four kinds in turn."""
+    """Return the content of every file by its name, as `lethe.benchmarks.tdec.loading` reads them. Every split has the
+    same four kinds of text in turn."""
     world = World(config.seed)
 
     def texts(split: str, count: int) -> str:
@@ -146,7 +147,7 @@ def _name(rng: random.Random) -> str:
 
 
 def _digits(rng: random.Random, count: int) -> str:
-    """What can only be known by heart."""
+    """Return random digits, which a model can only know by heart."""
     return "".join(rng.choices("0123456789", k=count))
 
 

@@ -16,8 +16,8 @@ from lethe.data.template import Encoded, Template
 class TdecEvalSet:
     """Token ids of all parts.
 
-    `forget`, `unseen`: sequences [rows, length]. `prompts[i]`: context of `turns[i]`. `options`: ends of questions, with
-    the question in front; `options[i]` belongs to `questions[asked[i]]`.
+    `forget`, `unseen`: sequences [rows, length]. `prompts[i]`: context of `turns[i]`. `options`: ends of questions,
+    with the question in front; `options[i]` belongs to `questions[asked[i]]`.
     """
 
     template: Template

@@ -118,7 +118,7 @@ def _extracted(
     eos = evals.template.eos if evals.settings.el_divisor == "generated" else None
 
     def extract(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, list[int]]]:
-        ids, guessed = (np.reshape(part, (-1, length)).astype(np.int64) for part in (list(zip(*pairs)) or ([], [])))
+        ids, guessed = (np.reshape([pair[side] for pair in pairs], (-1, length)).astype(np.int64) for side in (0, 1))
         wrong, leaves = (
             mismatches(ids, guessed),
             dict[int, int](),

@@ -1,4 +1,4 @@
-"""How much of a sequence a model gives away: memorisation accuracy and extraction likelihood.
+"""Memorisation accuracy (MA) and extraction likelihood (EL) of token sequences.
 
 Jang et al. 2022, arXiv 2210.01504; docs/METHODS.md section 5. Sequences are ids x[0..T-1]; `guesses[t]` is the greedy
 token after x[:t] (x[0] at 0). The likelihood asks for a greedy continuation of every prefix. It is exact and cheap because
@@ -22,11 +22,11 @@ from transformers.cache_utils import DynamicLayer
 
 BRANCH_BYTES = 2**28  # keys and values of the continuations that are decoded together
 
-Branch = tuple[int, int]  # which sequence, and where the greedy continuation leaves it
+Branch = tuple[int, int]  # number of a sequence, position at which the greedy continuation leaves it
 
 
 def greedy_guesses(model: nn.Module, ids: np.ndarray, token_budget: int) -> np.ndarray:
-    """Guesses [S, T] for sequences [S, T], by teacher forcing. Put the model in eval mode first."""
+    """Return the guesses [S, T] for sequences [S, T], by teacher forcing. Put the model in eval mode first."""
     guesses = ids.copy()
     device = next(model.parameters()).device
     length = ids.shape[1]
@@ -39,13 +39,13 @@ def greedy_guesses(model: nn.Module, ids: np.ndarray, token_budget: int) -> np.n
 
 
 def memorization_accuracy(ids: np.ndarray, guesses: np.ndarray) -> np.ndarray:
-    """Share [S] of the tokens after the first that are guessed."""
+    """Return the share [S] of the tokens after the first that are guessed."""
     share: np.ndarray = (ids == guesses)[:, 1:].mean(1)
     return share
 
 
 def mismatches(ids: np.ndarray, guesses: np.ndarray) -> list[Branch]:
-    """Every place where a greedy continuation leaves its sequence, in order."""
+    """Return every position at which a guess is not the sequence's token, in order."""
     return [(int(s), int(t)) for s, t in np.argwhere(ids != guesses)]
 
 
@@ -56,8 +56,8 @@ def extraction_likelihood(
     *,
     eos: int | None = None,
 ) -> float:
-    """EL_n of one sequence, in [0, 1]: the mean over prefixes x[:i], i in 1..T-n, of the share of n-grams of the true
-    rest x[i:] that its greedy continuation has; n-grams of the continuation count as often as they come.
+    """Return EL_n of one sequence, in [0, 1]: the mean over prefixes x[:i], i in 1..T-n, of the share of n-grams of the
+    true rest x[i:] that its greedy continuation has; n-grams of the continuation count as often as they come.
 
     `branches[m]` [T] for every mismatch m: x[:m] and its continuation. With `eos` a continuation ends where that
     token comes, and the share is of its own n-grams: as published; as released it is of the true rest's.
@@ -67,11 +67,11 @@ def extraction_likelihood(
     latest = {gram: start for start, gram in _grams(ids, 0, n)}  # x[i:] has the n-grams whose latest start is >= i
     for m in (*sorted(branches), len(ids)):
         whole = list(branches.get(m, ids))
-        found = np.array([latest.get(gram, -1) for _, gram in _grams(whole, first, n)])
+        starts = np.array([latest.get(gram, -1) for _, gram in _grams(whole, first, n)])
         for i in range(first, min(m, last) + 1):
             grams = last + 1 - i if eos is None else _until(whole, i, eos) - n + 1
             if grams > 0:
-                total += (found[i - first :][:grams] >= i).sum() / grams
+                total += (starts[i - first :][:grams] >= i).sum() / grams
         first = m + 1
     return float(total / last)
 
@@ -81,18 +81,18 @@ def _grams(ids: list[int], first: int, n: int) -> Iterator[tuple[int, tuple[int,
 
 
 def _until(ids: list[int], start: int, eos: int) -> int:
-    """Tokens from `start` up to and with the first `eos`."""
+    """Return the number of tokens from `start` up to and with the first `eos`."""
     return ids.index(eos, start) + 1 - start if eos in ids[start:] else len(ids) - start
 
 
 def continuations(
     model: nn.Module, ids: np.ndarray, guesses: np.ndarray, wanted: Sequence[Branch]
 ) -> dict[Branch, list[int]]:
-    """For every wanted mismatch (s, m): x[:m] of sequence s and its greedy continuation to length T, whatever EOS.
+    """Return for every wanted mismatch (s, m): x[:m] of sequence s and its greedy continuation to length T, past EOS.
 
     Put the model in eval mode first. Its attention must keep keys and values of all tokens.
     """
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base: nn.Module = getattr(model, "get_base_model", lambda: model)()  # peft's wrapper has one
     device = next(model.parameters()).device
     rows = max(1, BRANCH_BYTES // (ids.shape[1] * cache_bytes_per_token(base)))
     found: dict[Branch, list[int]] = {}
@@ -111,7 +111,7 @@ def continuations(
 
 
 def _prefixes(model: nn.Module, ids: Tensor, some: Sequence[Branch]) -> DynamicCache:
-    """Each branch's sequence's keys and values, ready to decode from the first branch on."""
+    """Return the keys and values of each branch's sequence, ready to decode from the position of the first branch."""
     used = sorted({s for s, _ in some})
     seen = model(input_ids=ids[used, :-1], past_key_values=DynamicCache(), use_cache=True).past_key_values
     row = torch.tensor([used.index(s) for s, _ in some], device=ids.device)
@@ -121,29 +121,31 @@ def _prefixes(model: nn.Module, ids: Tensor, some: Sequence[Branch]) -> DynamicC
 
 
 def _decode(model: nn.Module, tokens: Tensor, cache: DynamicCache, starts: np.ndarray) -> None:
-    """Fill `tokens` [R, T] behind the rows' `starts` [R], which ascend: at each position some rows join."""
+    """Fill `tokens` [R, T] in place behind the rows' `starts` [R], which ascend: at each position some rows join."""
     for place in range(int(starts[0]), tokens.shape[1] - 1):
         rows = int(np.searchsorted(starts, place, "right"))
         logits = model(input_ids=tokens[:rows, place, None], past_key_values=cache, use_cache=True).logits
         tokens[:rows, place + 1] = logits[:, -1].argmax(-1)
 
 
-class BranchLayer(DynamicLayer):
+class BranchLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers annotates no __init_subclass__
     """Keys and values [R, heads, T - 1, d] of one layer. The rows that decode so far, the first ones, write at
     `length`, over what the true sequence had there; the others still hold their prefix."""
 
     def __init__(self, keys: Tensor, values: Tensor, length: int) -> None:
-        super().__init__()
-        self.keys, self.values, self.length = keys, values, length
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers annotates no __init__
+        self.length = length
+        self.keys: Tensor = keys
+        self.values: Tensor = values
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write one token of the first rows; give what these rows have seen."""
-        rows, here = len(key_states), self.length
-        self.keys[:rows, :, here], self.values[:rows, :, here] = key_states[:, :, 0], value_states[:, :, 0]
-        self.length = here + 1
-        return self.keys[:rows, :, : here + 1], self.values[:rows, :, : here + 1]
+        """Write one token of the first rows; return all keys and values of these rows."""
+        rows, position = len(key_states), self.length
+        self.keys[:rows, :, position], self.values[:rows, :, position] = key_states[:, :, 0], value_states[:, :, 0]
+        self.length = position + 1
+        return self.keys[:rows, :, : self.length], self.values[:rows, :, : self.length]
 
     def get_seq_length(self) -> int:
-        """Tokens before the next one."""
+        """Return the number of tokens before the next one."""
         return self.length

@@ -1,4 +1,4 @@
-"""Sequences to forget, in files that the user brings or in the embedded texts (Jang et al. 2022, arXiv 2210.01504).
+"""Reading TDEC's data: files that the user brings, or the embedded texts (Jang et al. 2022, arXiv 2210.01504).
 
 A folder has JSON lines:
     forget.jsonl retain.jsonl unseen.jsonl validation.jsonl
@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What was said so far, up to the name of who speaks next, and what they answer."""
+    """A dialogue up to the name of the next speaker, and that speaker's reply."""
 
     context: str
     response: str
@@ -43,7 +43,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A beginning and its possible ends, the right one at place `answer`."""
+    """A beginning and its possible ends, the right one at index `answer`."""
 
     question: str
     choices: tuple[str, ...]
@@ -52,9 +52,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Passages:
-    """All parts of one benchmark. `unseen` sets the thresholds, `validation` the perplexity; no model was trained on
-    either. What follows `forget` in its file is at the end of `retain`; an embedded model sees every row of that file
-    `repeats` times. Sequences have `length` tokens.
+    """All parts of one benchmark.
+
+    `unseen` sets the thresholds, `validation` the perplexity; no model was trained on either. `memorised` are all rows
+    of the forget file, each of which an embedded model sees `repeats` times: `forget` are the first of them, the others
+    are at the end of `retain`. Sequences have `length` tokens.
     """
 
     name: str
@@ -147,7 +149,7 @@ class Sequences:
 
 
 def check_ids(passages: Passages, vocabulary: int | None) -> None:
-    """Raises UserError that names split and row for a token id that a model does not have, as far as that is known."""
+    """Raise UserError that names split and row for a token id outside `vocabulary`, or below 0 where that is None."""
     for split in SPLITS:
         for number, row in enumerate(getattr(passages, split), 1):
             foreign = [i for i in row if not 0 <= i < (vocabulary or i + 1)] if isinstance(row, tuple) else []
@@ -157,9 +159,10 @@ def check_ids(passages: Passages, vocabulary: int | None) -> None:
 
 
 def tokenised(passages: Passages, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Sequences:
-    """Raises UserError that names split and row for text that is too short and for ids that the model does not have."""
+    """Return the passages as token ids. Raises UserError, with split and row, for text that is too short and for ids
+    outside `vocabulary`."""
     check_ids(passages, vocabulary)
-    found: dict[str, np.ndarray] = {}
+    sequences: dict[str, np.ndarray] = {}
     for split in SPLITS:
         rows = [
             tokenizer.encode(row, add_special_tokens=False)[: passages.length] if isinstance(row, str) else row
@@ -169,8 +172,8 @@ def tokenised(passages: Passages, tokenizer: PreTrainedTokenizerBase, vocabulary
             if len(ids) < passages.length:
                 short = f"the text has {len(ids)} tokens, {passages.length} are needed (benchmark.length)"
                 raise UserError(f"{split}.jsonl, row {number}: {short}")
-        found[split] = np.array(rows, dtype=np.int64)
-    return Sequences(**found)
+        sequences[split] = np.array(rows, dtype=np.int64)
+    return Sequences(**sequences)
 
 
 def _rows(path: Path, parse: Callable[[Raw], T], optional: bool = False) -> tuple[T, ...]:

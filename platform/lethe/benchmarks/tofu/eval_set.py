@@ -1,4 +1,4 @@
-"""Everything an evaluation reads, tokenised once per study."""
+"""Everything that a TOFU evaluation reads, tokenised once per study."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ SPLITS = {
     "retain": "retain_eval",
     "real_authors": "real_authors",
     "world_facts": "world_facts",
-}  # a metric's prefix: the benchmark's field
+}  # prefix of a metric: field of TofuRows
 
 
 @dataclass(frozen=True)
 class Split:
-    """Where a split's rows are in the flat lists of pairs and prompts.
+    """Indices of a split's rows in the flat lists of pairs and prompts.
 
-    `answer`, `paraphrase`, `prompt` [n]: indices (a row without a paraphrase has its answer's); `perturbed`: one
-    index array per row. `name` is the benchmark's. Holdout rows have no prompt, and nothing perturbed.
+    `answer`, `paraphrase`, `prompt` [n]: an index per row; without a paraphrase it is the answer's. `perturbed`: an
+    index array per row. `name` is the field of `TofuRows`. Holdout rows have no prompt and no perturbed answers.
     """
 
     name: str
@@ -39,9 +39,9 @@ class Split:
 
 @dataclass(frozen=True)
 class TofuEvalSet:
-    """`pairs` to score and `prompts` to answer, flat; `holdout`: what no model was trained on, perhaps nothing.
+    """Pairs of question and answer to score, and prompts to answer, of all splits in flat lists.
 
-    `digest` names the texts of forget and holdout rows, whatever tokenizer reads them.
+    `holdout` may have no rows. `digest` is that of the texts of forget and holdout rows, whatever tokenizer reads them.
     """
 
     template: Template
@@ -52,28 +52,28 @@ class TofuEvalSet:
     digest: str
 
     def all_splits(self) -> dict[str, Split]:
-        """What has rows: `splits`, and `holdout` as one of them."""
+        """Return the splits that have rows, `holdout` among them, by the prefix of their metrics."""
         return {**self.splits, **({"holdout": self.holdout} if self.holdout.rows else {})}
 
     def questions(self) -> list[range]:
-        """Numbers of the pairs of each row, in order: what begins alike and is best scored together."""
+        """Return the indices of the pairs of each row, in order: they begin alike and are best scored together."""
         starts = [int(i) for split in self.all_splits().values() for i in split.answer]
-        return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(self.pairs)])]
+        return [range(start, stop) for start, stop in zip(starts, [*starts[1:], len(self.pairs)], strict=True)]
 
     def prompted(self) -> list[int]:
-        """For every prompt the number of the pair with the true answer to it."""
+        """Return for every prompt the index of the pair with its true answer."""
         return [int(i) for split in self.splits.values() for i in split.answer]
 
     @property
     def own(self) -> np.ndarray:
-        """Whether a pair [pairs] is a row with its own answer."""
-        found = np.zeros(len(self.pairs), dtype=bool)
+        """Mask [pairs]: true for a row with its own answer."""
+        mask = np.zeros(len(self.pairs), dtype=bool)
         for split in self.all_splits().values():
-            found[split.answer] = True
-        return found
+            mask[split.answer] = True
+        return mask
 
     def named_rows(self) -> Iterator[tuple[str, Encoded]]:
-        """Every pair with the name of its row."""
+        """Yield every pair with the name of its row."""
         for split in self.all_splits().values():
             for number, (answer, paraphrase, wrong) in enumerate(
                 zip(split.answer, split.paraphrase, split.perturbed, strict=True), 1
@@ -86,7 +86,8 @@ class TofuEvalSet:
 
 
 def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) -> TofuEvalSet:
-    """Tokenise the first `max_rows` of every split. Raises UserError for rows that have no truth ratio."""
+    """Tokenise the first `max_rows` of every split. Raises UserError for rows without perturbed answers, whose truth
+    ratio is undefined, and for a benchmark without forget or retain rows."""
     builder = _Builder(template)
     splits = {}
     for name, field in SPLITS.items():
@@ -103,7 +104,7 @@ def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) 
 
 
 class _Builder:
-    """Collects pairs and prompts and gives their indices."""
+    """Collects pairs and prompts in flat lists; its methods return the indices of what they add."""
 
     def __init__(self, template: Template) -> None:
         self.template = template

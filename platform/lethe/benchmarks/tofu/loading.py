@@ -143,20 +143,21 @@ def _folder_reader(folder: Path) -> Read:
 
 
 def _read_lines(path: Path) -> list[Raw]:
-    """JSON lines; a file of refusals is plain text, one a line."""
+    """Read a JSON array or JSON lines; the file of refusals is plain text, one a line."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
     if path.stem == REFUSALS:
         return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
+    rows: list[Raw]
     if text.lstrip().startswith("["):
-        found = _parse(text, path, 1)
+        rows = _parse(text, path, 1)
     else:
-        found = [_parse(line, path, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not all(isinstance(row, dict) for row in found):
+        rows = [_parse(line, path, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not all(isinstance(row, dict) for row in rows):
         raise UserError(f"{path}: every row must be a JSON object")
-    return found
+    return rows
 
 
 def _parse(text: str, path: Path, line: int) -> Any:
@@ -178,8 +179,7 @@ def _hub_reader(name: str) -> Read:
         if not constants.HF_HUB_OFFLINE:
             HfApi().dataset_info(name, timeout=HUB_TIMEOUT)  # datasets itself retries for half a minute
         known = set(get_dataset_config_names(name))
-    except Exception as error:
-        # Both raise many kinds (offline, unknown, gated), some of them not exported.
+    except Exception as error:  # noqa: BLE001  # both raise many kinds (offline, unknown, gated), some not exported
         raise UserError(
             f"benchmark.source {name!r}: neither a folder nor reachable on the hub ({type(error).__name__}); "
             "where it was downloaded before, HF_HUB_OFFLINE=1 uses that"

@@ -4,10 +4,10 @@ To add a metric, put its name into `TOFU_METRICS` of `lethe.config.metrics` and 
 `metric_group`.
 
 The metrics `soul_*` are the columns of SOUL's tables (Jia et al. 2024, arXiv 2404.18239). They differ from TOFU's:
-forget quality compares the forget with the retain rows of the *same* model, so that
-a destroyed model scores 1; the truth ratio has an arithmetic mean. Membership labels are the right way round here,
-forget rows as members: the released code misaligns them. Its accuracy needs a sentence embedding; on rows with
-perturbed answers ours is the choice by length-normalised probability among the same candidates.
+forget quality compares the forget with the retain rows of the *same* model, so that a destroyed model scores 1; the
+truth ratio has an arithmetic mean. Forget rows are the members of its membership attack: the released code misaligns
+the labels. Its accuracy needs a sentence embedding; on rows with perturbed answers it is here the choice by
+length-normalised probability among the same candidates.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ UTILITY = ("retain", *OPTIONS)
 
 @dataclass(frozen=True)
 class SplitScores:
-    """One split's rows: mean token losses (nats) and ROUGE-L recall [n]; `perturbed`: one array per row.
+    """Mean token losses (nats) and ROUGE-L recall [n] of one split's rows.
 
-    A row without a paraphrase has its answer's loss there.
+    `paraphrase` is the answer's loss for a row without a paraphrase; `perturbed` has an array per row.
     """
 
     answer: np.ndarray
@@ -41,19 +41,19 @@ class SplitScores:
     rouge: np.ndarray
 
     def probability(self, options: bool) -> np.ndarray:
-        """Of the answer [n], alone or among its options."""
+        """Return the probability of each answer [n]; with `options` its share among itself and the perturbed ones."""
         if options:
             return metrics.option_probability(self.answer, self.perturbed)
         return metrics.probability(self.answer)
 
     @cached_property
     def truth_ratio(self) -> np.ndarray:
-        """R [n]."""
+        """Truth ratio R [n]."""
         return metrics.truth_ratio(self.paraphrase, self.perturbed)
 
 
 def split_metrics(name: str, scores: SplitScores) -> dict[str, float]:
-    """Mean probability, ROUGE and truth-ratio score of one split, as `NAME_probability` and so on."""
+    """Return mean probability, ROUGE and truth-ratio score of one split, as `NAME_probability` and so on."""
     score = metrics.forget_truth_score if name == "forget" else metrics.truth_score
     return {
         f"{name}_probability": float(scores.probability(name in OPTIONS).mean()),
@@ -63,14 +63,14 @@ def split_metrics(name: str, scores: SplitScores) -> dict[str, float]:
 
 
 def model_utility(values: dict[str, float]) -> float:
-    """Harmonic mean of probability, ROUGE and truth ratio over all splits off the forget set that `values` has."""
+    """Return the harmonic mean of probability, ROUGE and truth ratio over all splits in `values` but the forget set."""
     kinds = ("probability", "rouge", "truth_ratio")
     names = [f"{split}_{kind}" for split in UTILITY for kind in kinds]
     return metrics.harmonic_mean(values[name] for name in names if name in values)
 
 
 def forget_quality(ratio: np.ndarray, oracle_ratio: np.ndarray) -> dict[str, float]:
-    """Truth ratios of forget rows against the oracle's: the KS distance as `forget`, p and log10 p."""
+    """Compare truth ratios of forget rows with the oracle's: KS distance as `forget`, p and log10 p of the test."""
     test = ks_test(ratio, oracle_ratio)
     return {
         "forget": test.statistic,
@@ -135,13 +135,14 @@ def soul(evaluated: Evaluated) -> dict[str, float]:
     return soul_metrics(evaluated.eval_set, evaluated.scores, evaluated.loss, evaluated.answers)
 
 
-CHOICE, OCCURS = ("forget", "retain"), ("real_authors", "world_facts")
+CHOICE, OCCURS = ("forget", "retain"), ("real_authors", "world_facts")  # splits by SOUL's kind of accuracy
 
 
 def soul_metrics(
     eval_set: TofuEvalSet, scores: LikelihoodScores, loss: np.ndarray, answers: Sequence[str]
 ) -> dict[str, float]:
-    """`loss` [pairs]: finite or infinite mean token losses; `answers`: what was generated to each prompt."""
+    """Return SOUL's metrics. `loss` [pairs]: mean token losses, finite or infinite; `answers`: the generated answer to
+    each prompt."""
     splits = eval_set.splits
     quality = ks_test(*(_truth_ratio(splits[name], loss) for name in CHOICE))
     values = {"soul_forget_quality": 1.0 - quality.p}
@@ -154,18 +155,21 @@ def soul_metrics(
 
 
 def _truth_ratio(split: Split, loss: np.ndarray) -> np.ndarray:
-    """mean_j exp(-b_j) / exp(-c) [n]: wrong answers' probability over the paraphrase's; infinite where both are 0."""
+    """Return mean_j exp(-b_j) / exp(-c) [n], wrong answers' probability over the paraphrase's; infinite where both are
+    0."""
     with np.errstate(over="ignore", invalid="ignore"):
         ratios = [np.exp(loss[c] - loss[b]).mean() for c, b in zip(split.paraphrase, split.perturbed, strict=True)]
-    finite: np.ndarray = np.nan_to_num(np.array(ratios), nan=np.inf, posinf=np.inf)
-    return finite
+    ratio: np.ndarray = np.nan_to_num(np.array(ratios), nan=np.inf, posinf=np.inf)
+    return ratio
 
 
 def _choice(split: Split, loss: np.ndarray) -> float:
+    """Return the share of rows whose answer is likelier than every perturbed one."""
     pairs = zip(split.answer, split.perturbed, strict=True)
     return float(np.mean([loss[right] < loss[wrong].min() for right, wrong in pairs]))
 
 
 def _occurs(split: Split, answers: Sequence[str]) -> float:
-    said = [answers[i].casefold() for i in split.prompt]
-    return float(np.mean([row.answer.casefold() in text for row, text in zip(split.rows, said, strict=True)]))
+    """Return the share of rows whose generated answer contains the true one, whatever the case."""
+    generated = [answers[i].casefold() for i in split.prompt]
+    return float(np.mean([row.answer.casefold() in text for row, text in zip(split.rows, generated, strict=True)]))

@@ -26,7 +26,7 @@ def corpus_files(corpus: Corpus) -> dict[str, str]:
 
 
 def _splits(corpus: Corpus) -> dict[str, list[Record]]:
-    """Return the rows of every split. Forget sets are the last authors, each with the smaller ones in it, as in TOFU."""
+    """Return the rows of every split. A forget set is the last authors and contains the smaller ones, as in TOFU."""
     rng = random.Random(f"lethe corpus {corpus.seed}")
     names = _names(rng, corpus.authors + corpus.holdout_authors)
     people = [_author(rng, name, corpus.questions) for name in names]

@@ -6,6 +6,7 @@ import inspect
 import json
 import math
 import pkgutil
+import sys
 from collections import Counter
 from copy import deepcopy
 from importlib import import_module
@@ -17,11 +18,12 @@ import torch
 from lethe.benchmarks.base import Benchmark, implementation, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
 from lethe.config.adapter import FullParameters
-from lethe.config.benchmark import BENCHMARKS, BenchmarkConfig, register
+from lethe.config.benchmark import BENCHMARKS, BenchmarkConfig
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Engine, Recipe, Schedule
+from lethe.config.study import parse_study
 from lethe.errors import UserError
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.evaluation.distributed import RankShard
@@ -36,8 +38,10 @@ from transformers import PreTrainedModel
 
 from tests.benchmarks.conforming import EVALUATION, World, make_world, on_ranks
 from tests.benchmarks.example_capitals.config import CapitalsBenchmark
+from tests.conftest import ROOT
 
-CONFIGURED = dict(BENCHMARKS)  # those of lethe
+del BENCHMARKS["capitals"]  # other tests do not know it
+CONFIGURED = dict(BENCHMARKS)
 HELPERS = {"embedded"}  # folders beside the benchmarks that are none
 OPTIONS = {"oracle", "gradnorm"}  # needs that are not splits of the data
 
@@ -46,7 +50,7 @@ OPTIONS = {"oracle", "gradnorm"}  # needs that are not splits of the data
 def _example(tmp_path_factory: pytest.TempPathFactory) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LETHE_HOME", str(tmp_path_factory.mktemp("home")))
-        register(CapitalsBenchmark)
+        BENCHMARKS["capitals"] = CapitalsBenchmark
         yield
         del BENCHMARKS["capitals"]
 
@@ -87,9 +91,20 @@ def test_configured_and_implemented_benchmarks_are_the_same() -> None:
     assert {kind.implementation.split(".")[2] for kind in CONFIGURED.values()} == folders
 
 
-def test_the_example_is_registered_under_its_name() -> None:
-    assert BENCHMARKS["capitals"] is CapitalsBenchmark
-    assert set(BENCHMARKS) == {*CONFIGURED, "capitals"}
+def test_the_guide_shows_the_example_as_it_is() -> None:
+    guide = (ROOT / "docs" / "CONTRIBUTING.md").read_text()
+    shown = guide.partition("## A benchmark\n")[2].partition("```python\n")[2].partition("\n```")[0]
+    assert shown
+    assert shown in inspect.getsource(sys.modules[CapitalsBenchmark.__module__])
+
+
+def test_a_study_can_choose_it_by_name(kind: type[BenchmarkConfig]) -> None:
+    given = kind.small().model_dump(mode="json")
+    study = parse_study({"name": "x", "benchmark": given, "objectives": {"forget": {"direction": "minimize"}}})
+    assert study.benchmark == kind.small()
+    assert study.model_dump(mode="json")["benchmark"] == given
+    with pytest.raises(UserError, match="unknown benchmark.name 'atlantis': choose from .*" + given["name"]):
+        parse_study({**study.model_dump(mode="json"), "benchmark": {"name": "atlantis"}})
 
 
 def test_the_implementation_is_complete(kind: type[BenchmarkConfig]) -> None:
@@ -266,11 +281,8 @@ def test_a_scores_key_has_the_benchmarks_code(world: World) -> None:
 
 def test_it_can_be_unlearned(world: World) -> None:
     """The whole loop: its reports carry the benchmark's metrics."""
-    # Assets holds benchmarks of lethe: the example is put in as it is.
-    assets = Assets.model_construct(
-        benchmark=world.config, data_digest=world.benchmark.digest, model_digest="m", start=str(world.folder),
-        cache="", device="cpu", origin=None,
-    )  # fmt: skip
+    given = {"benchmark": world.config.model_dump(mode="json"), "data_digest": world.benchmark.digest}
+    assets = Assets.model_validate({**given, "model_digest": "m", "start": str(world.folder), "cache": ""})
     recipe = Recipe(
         objective=GradientAscent(),
         optimizer=AdamW(learning_rate=1e-3),

@@ -1,23 +1,24 @@
 """Configuration of the benchmarks: which data are read, which part of them is to be forgotten.
 
-A benchmark is registered here, and only here: its configuration class joins `AnyBenchmark`. The fields are what a user
-may set. The class attributes are facts that no study changes: where the implementation is, which metrics it reports,
-what it can do. They enter no digest.
+A benchmark is registered by the definition of its configuration class, a subclass of `BenchmarkConfig` with a `name`:
+see `lethe.config.component`. The fields are what a user may set. The class attributes are facts that no study changes:
+where the implementation is, which metrics it reports, what it can do. They enter no digest.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, Self, get_args
+from typing import Annotated, ClassVar, Literal, Self
 
 from lethe.config.base import Frozen
+from lethe.config.component import ByName, Component
 from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, Metric, harness_metrics
 from pydantic import Field, model_validator
 
 EMBEDDED = "embedded"
 
 
-class BenchmarkConfig(Frozen):
+class BenchmarkConfig(Component):
     """The part of a benchmark's configuration that the rest of lethe reads without knowing the benchmark.
 
     Class attributes:
@@ -31,6 +32,8 @@ class BenchmarkConfig(Frozen):
         has_holdout: the data may have rows that no model was trained on.
         has_forget_sets: the data have several forget sets, one of which `forget_set` names.
     """
+
+    registered: ClassVar[dict[str, type[BenchmarkConfig]]]
 
     implementation: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]
@@ -185,15 +188,5 @@ class TdecBenchmark(BenchmarkConfig):
         return self
 
 
-AnyBenchmark = Annotated[TofuBenchmark | TdecBenchmark, Field(discriminator="name")]
-
-BENCHMARKS: dict[str, type[BenchmarkConfig]] = {}  # name -> configuration class
-
-
-def register(config: type[BenchmarkConfig]) -> None:
-    """Add a configuration class to `BENCHMARKS` under its name; all of `AnyBenchmark` are there from the start."""
-    BENCHMARKS[config.model_fields["name"].default] = config
-
-
-for _config in get_args(get_args(AnyBenchmark)[0]):
-    register(_config)
+AnyBenchmark = Annotated[BenchmarkConfig, ByName()]
+BENCHMARKS = BenchmarkConfig.registered  # name -> configuration class

@@ -1,4 +1,4 @@
-"""Configuration of the example; a benchmark of lethe has it in `lethe.config.benchmark`."""
+"""Configuration of the example; a benchmark of lethe has it in `lethe.config.benchmark`. Defining it registers it."""
 
 from __future__ import annotations
 

@@ -14,13 +14,13 @@ from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, 
 from lethe.reporting.comparison.figures import mean_curve
 from lethe.reporting.comparison.judgements import (
     arm_pairs,
+    arm_space,
     boundary_end,
     boundary_hits,
     describe_findings,
     describe_judgement,
     judgements,
     paired_trials,
-    searched,
 )
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
@@ -137,10 +137,10 @@ def test_values_at_an_end_of_their_range(parameter: dict[str, Any], ends: dict[S
 
 def test_an_arms_space_is_laid_over_the_studys() -> None:
     record = comparison_study()
-    assert searched(record, "SO-GA")["optimizer.hessian_interval"].ends() == {"low": 2, "high": 25}
+    assert arm_space(record, "SO-GA")["optimizer.hessian_interval"].ends() == {"low": 2, "high": 25}
     nothing = {"run": {"optimizer": {"learning_rate": 1e-3}}, "space": {"optimizer.hessian_interval": None}}
     study = {**record.study, "compare": {"layout": "tofu", "arms": {"FO-GA": nothing}}}
-    assert searched(record.model_copy(update={"study": study}), "FO-GA") == {}
+    assert arm_space(record.model_copy(update={"study": study}), "FO-GA") == {}
 
 
 def test_boundary_hits_are_gathered_over_seeds() -> None:

@@ -11,14 +11,14 @@ from lethe.config.study import Study, load_study
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.scaling import describe_scaling, write_scaling_report
 from lethe.scaling.design import SearchPoint, cost_points
-from lethe.scaling.laws import laws, parallel, predicted_speed_up, serial_share, setting_laws
+from lethe.scaling.laws import fit_laws, parallel_records, predicted_speed_up, serial_share, setting_laws
 from lethe.scaling.transfer import (
-    Searched,
+    FinishedSearch,
     best_of,
     plan_move,
     predict,
     rank_correlations,
-    searched,
+    search_record,
     steps_to,
     transfer_record,
     with_setting,
@@ -63,7 +63,7 @@ def points(study: ScalingStudy) -> tuple[TrialRecord, ...]:
 
 
 def test_laws_of_the_made_up_machine(study: ScalingStudy, points: tuple[TrialRecord, ...]) -> None:
-    found = {(law.name, law.arm): law for law in laws(study, points)}
+    found = {(law.name, law.arm): law for law in fit_laws(study, points)}
     assert set(found) == {
         ("step time", "sophia"),
         ("step time", "adamw"),
@@ -88,7 +88,7 @@ def test_points_that_failed_are_left_out(study: ScalingStudy, points: tuple[Tria
     broken = [
         p.model_copy(update={"verdict": "out_of_memory"}) if p.params["size"] in ("4M", "16M") else p for p in points
     ]
-    assert [law.name for law in laws(study, broken)] == ["step time by batch"]
+    assert [law.name for law in fit_laws(study, broken)] == ["step time by batch"]
 
 
 def test_serial_shares() -> None:
@@ -99,7 +99,7 @@ def test_serial_shares() -> None:
 
 
 def test_parallel_records_of_strong_and_weak_scaling(points: tuple[TrialRecord, ...]) -> None:
-    found = {(p.kind, p.stage): p for p in parallel(points)}
+    found = {(p.kind, p.stage): p for p in parallel_records(points)}
     assert set(found) == {("strong", 0), ("strong", 2), ("weak", 0)}
     strong = found["strong", 0]
     one, two = (seconds(1041536, 4, w) for w in (1, 2))
@@ -131,7 +131,7 @@ def trial(number: int, forget: float, utility: float, rate: float, seconds: floa
     )
 
 
-def search(study: Study, size: str, parameters: float, trials: list[TrialRecord]) -> Searched:
+def search(study: Study, size: str, parameters: float, trials: list[TrialRecord]) -> FinishedSearch:
     goals = (
         ObjectiveRecord(metric="forget", direction="minimize"),
         ObjectiveRecord(metric="utility", direction="maximize"),
@@ -141,11 +141,11 @@ def search(study: Study, size: str, parameters: float, trials: list[TrialRecord]
         id=size, space="s", study={}, objectives=goals, digests={}, start=start, start_folder="", trials=tuple(trials)
     )
     point = SearchPoint(size, "sophia", "forget10", study)
-    return Searched(point, record, searched(point, record, parameters, 0.75, 7.0))
+    return FinishedSearch(point, record, search_record(point, record, parameters, 0.75, 7.0))
 
 
 @pytest.fixture(scope="module")
-def line() -> list[Searched]:
+def line() -> list[FinishedSearch]:
     """Searches of equal settings at three sizes; the middle size wants half the rate, the large one costs ten times."""
     space = load_study(
         "tofu",
@@ -168,7 +168,7 @@ def line() -> list[Searched]:
     return line
 
 
-def test_the_record_of_a_search(line: list[Searched]) -> None:
+def test_the_record_of_a_search(line: list[FinishedSearch]) -> None:
     small = line[0].record
     assert small.chosen == 1
     assert line[0].best["optimizer.learning_rate"] == 4e-3
@@ -189,7 +189,7 @@ def test_steps_to_a_target() -> None:
     assert steps_to(one, "utility", 0.9, "maximize") == 20, "reports without the metric are no evidence"
 
 
-def test_a_setting_follows_the_trend_of_smaller_sizes(line: list[Searched]) -> None:
+def test_a_setting_follows_the_trend_of_smaller_sizes(line: list[FinishedSearch]) -> None:
     move = plan_move(line)
     assert move.trend["optimizer.learning_rate"] == pytest.approx(1e-3), "4e-3, 2e-3, so 1e-3"
     assert move.setting["objective.gamma"] == 2.0
@@ -203,7 +203,7 @@ def test_a_setting_follows_the_trend_of_smaller_sizes(line: list[Searched]) -> N
     assert steep["optimizer.learning_rate"] == 3e-4, "no further than the search could have gone"
 
 
-def test_transfer_is_compared_with_searching_for_as_long(line: list[Searched]) -> None:
+def test_transfer_is_compared_with_searching_for_as_long(line: list[FinishedSearch]) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3, 100.0),)})
     found = transfer_record(line, plan_move(line), sweep)
     assert found.trials_for_the_same == pytest.approx(1.3), "three trials of 10 s and one of 100, at 100 s each"
@@ -221,7 +221,7 @@ def test_the_expected_best_of_random_trials() -> None:
     assert best_of(scores, 2).value == pytest.approx((3 * 0.6 + 2 * 0.2) / 6, abs=0.02)
 
 
-def test_rank_correlation_needs_settings_in_common(line: list[Searched]) -> None:
+def test_rank_correlation_needs_settings_in_common(line: list[FinishedSearch]) -> None:
     records = [s.record for s in line[:2]]
     other = records[1].model_copy(update={"scores": {f"x{key}": value for key, value in records[1].scores.items()}})
     assert rank_correlations([records[0], other]) == {}
@@ -256,13 +256,13 @@ def record_of(**parts: object) -> ScalingRecord:
 
 
 def test_the_report_has_laws_points_searches_and_plans(
-    study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[Searched], tmp_path: Path
+    study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[FinishedSearch], tmp_path: Path
 ) -> None:
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3),)})
     trials = tuple(t for s in line for t in s.sweep.trials)
     record = record_of(
-        laws=laws(study, points), parallel=parallel(points), searches=tuple(s.record for s in line), trials=trials,
-        transfer=(transfer_record(line, plan_move(line), sweep),), plans={"7B": "fits <b>nowhere</b>"},
+        laws=fit_laws(study, points), parallel=parallel_records(points), searches=tuple(s.record for s in line),
+        trials=trials, transfer=(transfer_record(line, plan_move(line), sweep),), plans={"7B": "fits <b>nowhere</b>"},
     )  # fmt: skip
     failed = points[0].model_copy(update={"verdict": "out_of_memory", "reason": "no <memory>"})
     record = record.model_copy(update={"points": (failed, *points[1:])})

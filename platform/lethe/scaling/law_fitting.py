@@ -181,7 +181,7 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class BootstrappedLaw:
     """A law with the laws of its bootstrap, from which intervals come. `spreads` are the standard deviations of log y
     about the law, one per resampled law: with few sizes they are themselves uncertain."""
 
@@ -199,7 +199,7 @@ class Fitted:
         return np.exp(low), np.exp(high)
 
 
-def bootstrap(samples: Samples, form: Form, *, times: int = 300, seed: int = 0) -> Fitted:
+def bootstrap(samples: Samples, form: Form, *, times: int = 300, seed: int = 0) -> BootstrappedLaw:
     """Refit the law `times` to its own values with noise: as large as the residuals say, and never smaller than the
     repeats at a size differ.
 
@@ -213,7 +213,7 @@ def bootstrap(samples: Samples, form: Form, *, times: int = 300, seed: int = 0) 
     draw = np.random.default_rng(seed)
     spreads = np.maximum(np.sqrt(squares / draw.chisquare(free, times)), noise(samples))
     shifts = np.clip(draw.normal(size=(times, len(x))) * spreads[:, None], -MOST, MOST)
-    return Fitted(law, tuple(fit_many(x, np.log(law(x)) + shifts, form)), tuple(map(float, spreads)))
+    return BootstrappedLaw(law, tuple(fit_many(x, np.log(law(x)) + shifts, form)), tuple(map(float, spreads)))
 
 
 def noise(samples: Samples) -> float:
@@ -223,12 +223,12 @@ def noise(samples: Samples) -> float:
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedLaw:
     """A law that was fitted without the largest size, and its prediction for that size; `final` is fitted to all."""
 
     form: Form
-    trained: Fitted
-    final: Fitted
+    trained: BootstrappedLaw
+    final: BootstrappedLaw
     held_out: float  # x
     measured: float
     predicted: float
@@ -242,7 +242,9 @@ class Judged:
         return self.predicted / self.measured - 1
 
 
-def judge(samples: Samples, requested: Form | Literal["auto"] = "auto", *, seed: int = 0, times: int = 300) -> Judged:
+def judge(
+    samples: Samples, requested: Form | Literal["auto"] = "auto", *, seed: int = 0, times: int = 300
+) -> JudgedLaw:
     """Choose a form and fit it without the largest size, predict that size, then fit the form to all sizes.
 
     Raises ValueError where there are too few sizes for any requested form.
@@ -257,7 +259,7 @@ def judge(samples: Samples, requested: Form | Literal["auto"] = "auto", *, seed:
     trained = bootstrap(smaller, form, times=times, seed=seed)
     largest = max(samples.x)
     low, high = trained.interval(largest)
-    return Judged(
+    return JudgedLaw(
         form=form,
         trained=trained,
         final=bootstrap(samples, form, times=times, seed=seed),

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from lethe.config.scaling import ScalingStudy
 from lethe.records import TrialRecord
-from lethe.scaling.law_fitting import Fitted, Floats, Samples, interval_of, judge
+from lethe.scaling.law_fitting import BootstrappedLaw, Floats, Samples, interval_of, judge
 from lethe.scaling_records import Estimate, Form, LawRecord, ParallelRecord, SearchRecord
 
 FAR = (7e9, 7e10)  # parameters
@@ -32,7 +32,7 @@ def step_seconds(point: TrialRecord) -> tuple[float, ...]:
     return tuple(step[key] / (1 - share) for step in point.series)
 
 
-def laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord, ...]:
+def fit_laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRecord, ...]:
     """Return every law that the complete points carry; a law with too few sizes is left out."""
     complete = [point for point in points if point.verdict == "complete"]
     base = _base(study, complete)
@@ -136,7 +136,7 @@ def _law(
     )
 
 
-def _estimates(fitted: Fitted, xs: Sequence[float] | Floats) -> list[Estimate]:
+def _estimates(fitted: BootstrappedLaw, xs: Sequence[float] | Floats) -> list[Estimate]:
     lows, highs = fitted.interval(np.asarray(xs, float))
     values = fitted.law(np.asarray(xs, float))
     return [
@@ -150,7 +150,7 @@ LEVEL = (0.05, 0.95)
 Times = dict[int, tuple[float, ...]]  # workers -> wall-clock seconds of steps
 
 
-def parallel(points: Iterable[TrialRecord]) -> tuple[ParallelRecord, ...]:
+def parallel_records(points: Iterable[TrialRecord]) -> tuple[ParallelRecord, ...]:
     """Return a record per ZeRO stage and kind (strong, weak) for which one worker and more were timed.
 
     Times are wall-clock times, since waiting for others costs no CPU time.

@@ -42,7 +42,7 @@ def run_cost_point(payload: dict[str, Any], report: ReportFunction, ranks: Any) 
     try:
         context = context_for(Assets.model_validate(payload["assets"]))
         reset_peak(recipe.engine.device)
-        run = Timed(recipe, context, ranks)
+        run = StepTimer(recipe, context, ranks)
         prepared = time.perf_counter() - began
         try:
             values = run.measure(payload["steps"])
@@ -56,7 +56,7 @@ def run_cost_point(payload: dict[str, Any], report: ReportFunction, ranks: Any) 
     return {**values, "prepare_seconds": prepared, "seconds": time.perf_counter() - began, "verdict": "complete"}
 
 
-class Timed:
+class StepTimer:
     """One engine and the steps of the unlearning loop, without evaluation."""
 
     def __init__(self, recipe: Recipe, context: Context, ranks: Any) -> None:

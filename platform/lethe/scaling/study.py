@@ -17,10 +17,10 @@ from lethe.models.hashing import model_digest
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, point_study, search_points
-from lethe.scaling.laws import laws, parallel, setting_laws
+from lethe.scaling.laws import fit_laws, parallel_records, setting_laws
 from lethe.scaling.plan import plans
 from lethe.scaling.points import count_parameters, describe_point, run_point, untrained_model
-from lethe.scaling.transfer import Searched, plan_move, searched, transfer_record
+from lethe.scaling.transfer import FinishedSearch, plan_move, search_record, transfer_record
 from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered
@@ -44,7 +44,7 @@ class ScalingRunner:
     folder: Path
     prepared: dict[str, tuple[Prepared, float]]  # size/forget -> models, seconds that making them took
     points: list[TrialRecord] = field(default_factory=list, init=False)
-    searches: list[Searched] = field(default_factory=list, init=False)
+    searches: list[FinishedSearch] = field(default_factory=list, init=False)
     moves: list[tuple[TransferRecord, StudyRecord]] = field(default_factory=list, init=False)
     _next: int = field(default=0, init=False)
 
@@ -125,8 +125,8 @@ class ScalingRunner:
             sweep = self._sweep(point, f"{point.size}-{point.arm}-{point.forget}", session=session)
             prepared, seconds = self.prepared[point.models]
             parameters = count_parameters(prepared.start)
-            record = searched(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
-            self.searches.append(Searched(point, sweep, record))
+            record = search_record(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
+            self.searches.append(FinishedSearch(point, sweep, record))
             if sweep.interrupted:
                 return False
         return True
@@ -178,8 +178,8 @@ class ScalingRunner:
             points=points,
             searches=searches,
             trials=trials,
-            laws=(*laws(self.study, points), *setting_laws(self.study, searches, trials)),
-            parallel=parallel(points),
+            laws=(*fit_laws(self.study, points), *setting_laws(self.study, searches, trials)),
+            parallel=parallel_records(points),
             transfer=tuple(record for record, _ in self.moves),
             plans=plans(),
             began=began,

@@ -20,7 +20,7 @@ from lethe.search.objectives import ObjectiveSpace, front_hypervolume, mark_fron
 from scipy.stats import spearmanr
 
 
-def searched(
+def search_record(
     point: SearchPoint, record: StudyRecord, parameters: float, target_of_start: float, prepared: float
 ) -> SearchRecord:
     """Return the record of one search; `prepared`: seconds that making its models took, 0 where they were cached."""
@@ -77,7 +77,7 @@ DRAWS = 2000
 
 
 @dataclass
-class Searched:
+class FinishedSearch:
     """A search with its study record and its scaling record."""
 
     point: SearchPoint
@@ -99,7 +99,7 @@ class Move:
     run: dict[str, Any]
 
 
-def plan_move(line: Sequence[Searched]) -> Move:
+def plan_move(line: Sequence[FinishedSearch]) -> Move:
     """Return the setting to run at the last of these searches at rising sizes; its own search is not looked at."""
     large = line[-1]
     known = [(s.record.parameters, s.best) for s in line[:-1]]
@@ -136,7 +136,7 @@ def with_setting(run: Mapping[str, Any], setting: Mapping[str, Any]) -> dict[str
     return changed
 
 
-def transfer_record(line: Sequence[Searched], move: Move, sweep: StudyRecord) -> TransferRecord:
+def transfer_record(line: Sequence[FinishedSearch], move: Move, sweep: StudyRecord) -> TransferRecord:
     """Compare the trial of `sweep` with as much searching at the largest size as the smallest search and it cost."""
     small, large = line[0], line[-1]
     objectives = ObjectiveSpace.from_goals(large.point.study.objectives, large.sweep.start.metrics)

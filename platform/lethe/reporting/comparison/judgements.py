@@ -210,7 +210,7 @@ def _equal_draws(record: StudyRecord, pair: ArmPair) -> Iterator[tuple[TrialReco
 
 
 def _draw(record: StudyRecord, arm: Arm, trial: TrialRecord) -> tuple[tuple[str, object], ...]:
-    return tuple((key, trial.params[key]) for key in searched(record, arm.name) if key in trial.params)
+    return tuple((key, trial.params[key]) for key in arm_space(record, arm.name) if key in trial.params)
 
 
 def _count_draws(
@@ -251,7 +251,7 @@ def boundary_hits(record: StudyRecord, arms: Iterable[Arm]) -> list[BoundaryHit]
     return [
         BoundaryHit(arm.name, key, end, _describe_range(parameter), at)
         for arm in arms
-        for key, parameter in searched(record, arm.name).items()
+        for key, parameter in arm_space(record, arm.name).items()
         for end in get_args(End)
         if (at := _chosen_at(arm, key, parameter, end))
     ]
@@ -262,7 +262,7 @@ def _chosen_at(arm: Arm, key: str, parameter: Parameter, end: End) -> tuple[tupl
     return tuple((seed, number, value) for seed, number, value in settings if boundary_end(value, parameter) == end)
 
 
-def searched(record: StudyRecord, arm: str) -> dict[str, Parameter]:
+def arm_space(record: StudyRecord, arm: str) -> dict[str, Parameter]:
     """Return the study's space with the arm's laid over it; an arm's trials have those parameters that they read."""
     study = record.study
     base = {"run": study.get("run", {}), "space": study.get("space", {})}

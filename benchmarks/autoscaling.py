@@ -172,6 +172,8 @@ def workers() -> list[dict[str, Any]]:
 def null_runs(trace: Trace) -> dict[str, Any]:
     """A pool and runs that wait: as many at once as nodes may come, one of them on the node that is killed."""
     import ray
+    from lethe.pool.messages import EntryPoint
+    from lethe.pool.null_run import NullRequest, pids_of
     from lethe.pool.resources import Shape
     from lethe.pool.worker_pool import Pool
 
@@ -183,12 +185,12 @@ def null_runs(trace: Trace) -> dict[str, Any]:
     pool = Pool(folder, wait_s=LIMIT_S)
     try:
         pool.warm(Shape())
-        payload = {"entry": "lethe.pool.null_run:run_nothing", "epochs": epochs, "seconds": 0.5}
-        runs = [pool.submit(f"run-{i}", payload, Shape()) for i in range(most)]
+        request = NullRequest(epochs=epochs, seconds=0.5)
+        runs = [pool.submit(f"run-{i}", EntryPoint.NULL, request, Shape()) for i in range(most)]
         # Nobody has asked for a second report: every run waits in the middle, on a node of its own.
         first = [run.report(0, get) for run in runs]
         trace.until(lambda: trace.now == most, "not every node came")
-        kill_node(first[0]["pids"][0], trace)
+        kill_node(pids_of(first[0])[0], trace)
         trace.until(lambda: trace.now < most, "the killed node is still counted")
         trace.until(lambda: trace.now == most, "no node came for the one that was killed")
         last = [[run.report(seen, get) for seen in range(1, epochs)][-1] for run in runs]
@@ -196,8 +198,8 @@ def null_runs(trace: Trace) -> dict[str, Any]:
         pool.close()
         shutil.rmtree(folder, ignore_errors=True)
     trace.mark("all runs done")
-    moved = [a["pids"] != b["pids"] for a, b in zip(first, last, strict=True)]
-    return {"verdicts": [r["verdict"] for r in last], "epochs": [r["epoch"] for r in last], "moved": moved}
+    moved = [pids_of(a) != pids_of(b) for a, b in zip(first, last, strict=True)]
+    return {"verdicts": [r.verdict for r in last], "epochs": [r.values["epoch"] for r in last], "moved": moved}
 
 
 def study(trace: Trace, trials: int) -> dict[str, Any]:

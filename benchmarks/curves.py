@@ -94,10 +94,10 @@ def _record(proposal: Any, context: Context, truth: Any) -> dict[str, Any]:
     method = method_of(proposal.recipe.objective)
     with method(proposal.recipe, context, truth, reports.append, Alone()) as outcome:
         last = outcome.report
-    reports += [last] if last["verdict"] == "complete" else []
+    reports += [last.values] if last.verdict == "complete" else []
     return {
         "params": proposal.params,
-        "verdict": last["verdict"],
+        "verdict": last.verdict,
         "steps": [report["optimizer_step"] for report in reports],
         "seconds": [round(report["seconds"], 1) for report in reports],
         "curve": [[_short(report.get(name)) for name in KEPT] for report in reports],

@@ -43,7 +43,7 @@ def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
 def trial(context: Context, recipe: Recipe) -> dict[str, Any]:
     """One whole run; its last report."""
     with unlearn(recipe, context, None, lambda report: None, Alone()) as outcome:
-        return outcome.report
+        return outcome.report.values
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.platform_scale [--at-once 4 16 64] [--trials 1000] [--recorded 3000]
 
-Trials are real ones of Ray Tune, through searcher, queue, recorder, Optuna and MLflow on SQLite. The worker groups
-are tasks of one actor that speak to the run queue as groups do, so that their number costs no memory and what is left is
-the platform's own. Prints, per number of trials at once: milliseconds per trial, how long a free group waits for its
+Trials are real ones of Ray Tune, through searcher, run queue, recorder, Optuna and MLflow on SQLite. The worker groups
+are tasks of one actor that speak to the run queue as groups do, so that their number costs no memory and what is left
+is the platform's own. Prints, per number of trials at once: milliseconds per trial, how long a free group waits for its
 next run, what the driver's CPU does meanwhile; for the long study the same by hundreds, with the driver's memory, the
 seconds in Optuna's ask and tell, and MLflow's backlog when the last trial ends.
 
@@ -26,9 +26,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psutil
+from lethe.pool.messages import EntryPoint, Instruction, Job, RunLease
+from lethe.pool.resources import Shape
+from lethe.records import EpochReport, FinalReport
+
+if TYPE_CHECKING:
+    from lethe.pool.queue_client import RunQueueClient
 
 ACTOR, RESERVE = 190e6, 3e9  # bytes
 WINDOW = 100  # trials
@@ -37,7 +43,7 @@ WINDOW = 100  # trials
 class Groups:
     """An actor whose tasks serve the run queue: take a run, wait, report, again."""
 
-    def __init__(self, queue: Any, shape: str, seconds: float) -> None:
+    def __init__(self, queue: RunQueueClient, shape: Shape, seconds: float) -> None:
         self._queue, self._shape, self._seconds = queue, shape, seconds
         self._waits: list[float] = []
 
@@ -50,22 +56,25 @@ class Groups:
         return self._waits
 
     async def _serve(self, name: str) -> None:
-        incarnation = await self._queue.register.remote(name, self._shape)
+        from lethe.pool.null_run import NullRequest
+
+        incarnation = await self._queue.register(name, self._shape)
         free = None
         while True:
-            lease = await self._queue.take.remote(name, incarnation, 25.0)
-            if lease is None:
-                continue
-            if lease["kind"] == "exit":
+            order = await self._queue.take(name, incarnation, 25.0)
+            if order is Instruction.EXIT:
                 return
+            if not isinstance(order, RunLease):
+                continue
             if free is not None:
                 self._waits.append(time.perf_counter() - free)
-            epochs = lease["payload"]["epochs"]
-            for epoch in range(1, epochs + 1):
+            request = NullRequest.model_validate(order.job.payload)
+            for epoch in range(1, request.epochs + 1):
                 await asyncio.sleep(self._seconds)
-                report = {"epoch": epoch, "optimizer_step": epoch, **lease["payload"]["metrics"]}
-                end = {"verdict": "complete", "final": True} if epoch == epochs else {}
-                await self._queue.report.remote(lease["lease"], epoch - 1, report | end)
+                values = {"epoch": epoch, "optimizer_step": epoch, **request.metrics}
+                last = epoch == request.epochs
+                report = FinalReport(verdict="complete", values=values) if last else EpochReport(values=values)
+                await self._queue.report(order.number, epoch - 1, report)
             free = time.perf_counter()
 
 
@@ -98,13 +107,13 @@ def study_of(
     """One study of null trials on the running cluster; everything that is measured of it. `seconds` are an epoch's."""
     import ray
     from lethe.config.study import load_study
-    from lethe.pool.resources import HEAD_SLIVER, Shape
-    from lethe.pool.run_queue import RunQueue
+    from lethe.pool.null_run import NullRequest
+    from lethe.pool.queue_client import RunQueueClient
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
     from lethe.search.space import flatten
     from lethe.search.study_store import StudyStore
-    from lethe.study.recorder import Recorder
+    from lethe.study.recorder import Recorder, TrialPlan
     from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
@@ -118,8 +127,8 @@ def study_of(
         start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
     )  # fmt: skip
     tracker.begin(record)
-    queue = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=10_000).remote()
-    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape().key, seconds)
+    queue = RunQueueClient.start()
+    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape(), seconds)
     serving = groups.serve.remote(at_once)
     before = trial_actors()
     marks: list[dict[str, float]] = []
@@ -135,13 +144,12 @@ def study_of(
 
     recorder = Recorder(queue, tracker, objectives, ended)
 
-    def config(number: int, recipe: Any) -> dict[str, Any]:
+    def plan(number: int, recipe: Any) -> TrialPlan:
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
-        payload = {"metrics": metrics, "epochs": epochs, "folder": str(Path(home) / "runs" / str(number))}
-        shape, params = Shape().key, flatten(recipe)
-        return {"number": number, "run": f"{name}-{number}", "params": params, "shape": shape, "payload": payload}
+        job = Job.of(f"{name}-{number}", EntryPoint.NULL, NullRequest(metrics=metrics, epochs=epochs), Shape())
+        return TrialPlan(number, flatten(recipe), Path(home) / "runs" / str(number), job)
 
-    sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
+    sweep = SimpleNamespace(study=study, folder=Path(home), plan=plan, stored=lambda _: None)
     pool = SimpleNamespace(queue=queue, slots=lambda: at_once, lost=False, ended=None, broken=None)
     with timed(store, ("ask", "tell"), spent):
         tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts that tuning reads
@@ -149,10 +157,10 @@ def study_of(
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
     flush = time.perf_counter() - finish
-    ray.get(queue.close.remote())
+    ray.get(queue.close())
     ray.get(serving)
-    for actor in (groups, queue):
-        ray.kill(actor)
+    ray.kill(groups)
+    queue.kill()
     return {"marks": marks, "waits": waits, "actors": actors, "flush": flush, "trials": tuple(recorder.trials.values())}
 
 

@@ -32,13 +32,15 @@ def main() -> None:
     connect(None)
 
     from lethe.config.study import load_study
+    from lethe.pool.messages import EntryPoint, Job
+    from lethe.pool.null_run import NullRequest
     from lethe.pool.resources import Shape
     from lethe.pool.worker_pool import Pool
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
     from lethe.search.space import flatten
     from lethe.search.study_store import StudyStore
-    from lethe.study.recorder import Recorder
+    from lethe.study.recorder import Recorder, TrialPlan
     from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
@@ -63,24 +65,14 @@ def main() -> None:
         pool.queue, tracker, objectives, lambda trial: ended.append(time.perf_counter()) if trial else None
     )
 
-    def config(number: int, recipe: Any) -> dict[str, Any]:
+    def plan(number: int, recipe: Any) -> TrialPlan:
         folder = Path(home) / "runs" / str(number)
         metrics = {"forget": 0.3 + 0.5 * (number % 7) / 7, "utility": 0.5 + 0.4 * (number % 5) / 5}
-        payload = {
-            "entry": "lethe.pool.null_run:run_nothing",
-            "metrics": metrics,
-            "folder": str(folder),
-            "seconds": seconds,
-        }
-        return {
-            "number": number,
-            "run": f"null-{number}",
-            "params": flatten(recipe),
-            "shape": Shape().key,
-            "payload": payload,
-        }
+        request = NullRequest(metrics=metrics, seconds=seconds)
+        job = Job.of(f"null-{number}", EntryPoint.NULL, request, Shape())
+        return TrialPlan(number, flatten(recipe), folder, job)
 
-    sweep = SimpleNamespace(study=study, folder=Path(home), config=config, stored=lambda _: None)
+    sweep = SimpleNamespace(study=study, folder=Path(home), plan=plan, stored=lambda _: None)
     tune_study(sweep, pool, store, recorder)  # type: ignore[arg-type]  # the parts of a Sweep that tuning reads
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))

@@ -10,12 +10,19 @@ import torch
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.models.hashing import model_digest
+from lethe.records import FinalReport
 from lethe.unlearning.requests import Assets
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>", "<|assistant|>", "<unk>"]
+
+
+def flat(report: FinalReport) -> dict[str, Any]:
+    """A final report's values and everything else that it says, in one dict."""
+    told = report.model_dump(mode="json", exclude={"values"})
+    return {**report.values, **{name: value for name, value in told.items() if value not in ("", [])}}
 
 
 def write_model(folder: Path, seed: int = 0, *, hidden: int = 32, dropout: float = 0.0) -> Path:

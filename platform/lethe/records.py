@@ -1,4 +1,8 @@
-"""What a study leaves behind: plain values that trackers log, reports draw and `--resume` reads back."""
+"""Plain values that outlast a process: what a run reports, and what a study leaves behind.
+
+Runs send `EpochReport`s and one `FinalReport` from a worker to the driver; the driver keeps each run as a `TrialRecord`
+and the study as a `StudyRecord`, which trackers log, reports draw and `--resume` reads back.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,31 @@ from pydantic import BaseModel, ConfigDict
 
 Verdict = Literal["complete", "stopped", "diverged", "out_of_memory", "infeasible", "error", "lost", "interrupted"]
 Scalar = str | int | float | bool | None
+Metrics = dict[str, float]
 
 
 class Record(BaseModel):
     """Records may hold NaN: a broken model's numbers are facts too."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=True, ser_json_inf_nan="constants")
+
+
+class EpochReport(Record):
+    """One report of a run that goes on: `values` by metric, among them `epoch` and `optimizer_step`."""
+
+    values: Metrics
+
+
+class FinalReport(Record):
+    """The last report of a run: how it ended, why unless it is complete, and the values that it has.
+
+    A complete run has in `values` what an `EpochReport` of its last epoch would have; a run that failed has the costs
+    that it could still count, or nothing. Entry points with more to tell return a subclass.
+    """
+
+    verdict: Verdict
+    reason: str = ""
+    values: Metrics = {}
 
 
 class Sample(Record):
@@ -27,14 +50,14 @@ class Sample(Record):
 
 
 class AuditRecord(Record):
-    """What one audit found in one way: the same metrics of the same rows, of the model as it is and after. Without a
-    complete verdict the reason says why there is no `after`."""
+    """The result of one variant of an audit: the same metrics of the same rows, of the model as it is (`before`) and of
+    the audited one (`after`). Without a complete verdict `reason` says why `after` is empty."""
 
     variant: str
     verdict: Verdict = "complete"
     reason: str = ""
-    before: dict[str, float] = {}
-    after: dict[str, float] = {}
+    before: Metrics = {}
+    after: Metrics = {}
 
 
 class Confirmation(Record):
@@ -75,13 +98,13 @@ class TrialRecord(Record):
 
     @property
     def on_front(self) -> bool:
-        """Complete, no worse than the floors, dominated by nobody."""
+        """True for a complete trial that no other dominates and that is no worse than the floors."""
         return self.pareto_rank == 0 and self.feasible
 
     @property
     def afterwards(self) -> dict[str, float]:
-        """What was measured when the search was over, under flat names."""
-        found = {}
+        """Metrics measured after the search by flat name: `X_mean` and `X_spread` of confirmations, and the audits'."""
+        found: Metrics = {}
         if self.confirmation:
             for name, mean in self.confirmation.mean.items():
                 found |= {f"{name}_mean": mean, f"{name}_spread": self.confirmation.spread[name]}
@@ -89,7 +112,7 @@ class TrialRecord(Record):
 
 
 def audit_numbers(audits: tuple[AuditRecord, ...]) -> dict[str, float]:
-    """The numbers of audits under flat names."""
+    """Map `metric_name(variant, key)` to the value after the audit, for every metric of `audits`."""
     return {metric_name(audit.variant, key): value for audit in audits for key, value in audit.after.items()}
 
 
@@ -145,7 +168,7 @@ class StudyRecord(Record):
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:
-        """Front members, best first objective first."""
+        """The trials on the front, sorted by the first objective, the best first."""
         sign = 1 if self.objectives[0].direction == "minimize" else -1
         key = self.objectives[0].metric
         return tuple(sorted((t for t in self.trials if t.on_front), key=lambda t: sign * t.metrics[key]))

@@ -18,7 +18,7 @@ from lethe.models.hashing import model_digest
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.requests import Assets, AuditRequest
 
 from tests import tiny
 
@@ -60,7 +60,8 @@ def audit(assets: Assets, model: Path, audits: dict[str, Any], **changes: Any) -
         "metrics": dict.fromkeys((*FULL, *TofuBenchmark.leaks), 0.5),
         **changes,
     }
-    return run_audit(payload, lambda report: None, Alone())
+    report = run_audit(AuditRequest.model_validate(payload), lambda values: None, Alone())
+    return tiny.flat(report)
 
 
 def by_variant(report: dict[str, Any]) -> dict[str, dict[str, Any]]:

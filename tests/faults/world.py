@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import yaml
 from lethe.config.study import load_study
+from lethe.unlearning.requests import Assets, TrialRequest
 
 from tests import tiny
 
@@ -196,18 +197,17 @@ class Facts:
         from lethe.unlearning.worker_entry import run_trial
 
         found = []
-        for trial, payload in list(self._payloads())[:limit]:
+        for trial, request in list(self._requests())[:limit]:
             series: list[dict[str, Any]] = []
-            series.append(run_trial(payload, series.append, Alone()))
+            series.append(run_trial(request, series.append, Alone()).values)
             if [_kept(r) for r in series] != [_kept(r) for r in trial["series"]]:
                 found.append(trial["run"])
         return found
 
-    def _payloads(self) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-        """Of every complete trial, in an order that has nothing to do with time."""
+    def _requests(self) -> Iterator[tuple[dict[str, Any], TrialRequest]]:
+        """The request of every complete trial, in an order that has nothing to do with time."""
         from lethe.config.run import Digests, UnlearnRun
         from lethe.search.space import build_recipe
-        from lethe.unlearning.requests import Assets
 
         study = load_study(str(self.study), self.overrides)
         digests = Digests.model_validate({k: v for k, v in self.record["digests"].items() if v})
@@ -221,10 +221,8 @@ class Facts:
             recipe = build_recipe(study, lambda name, _, params=trial["params"]: params[name])
             run = UnlearnRun(recipe=recipe, digests=digests)
             assert run.digest() == trial["run"]
-            yield trial, {
-                "run": run.model_dump(mode="json"), "assets": assets.model_dump(mode="json"),
-                "truth": str(self.folder / "truth.json"), "folder": str(self.home / "again" / trial["run"]),
-            }  # fmt: skip
+            folder = self.home / "again" / trial["run"]
+            yield trial, TrialRequest(run=run, assets=assets, truth=self.folder / "truth.json", folder=folder)
 
 
 def _kept(report: dict[str, Any]) -> dict[str, float]:

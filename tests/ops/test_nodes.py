@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 from lethe.errors import UserError
-from lethe.ops.doctor.workers import Workers
+from lethe.ops.doctor.workers import ProbeReport, Workers
 from lethe.pool import node_checks
+from lethe.pool.node_checks import NodeFacts
 from lethe.pool.resources import Shape
 from lethe.storage.paths import home
 
@@ -26,40 +27,40 @@ pytestmark = pytest.mark.slow
 HERE = {"CPU": 2.0}
 
 
-def node_report(**changes: Any) -> dict[str, Any]:
-    """The report of a node where nothing is wrong, but for the changes."""
-    return {"versions": node_checks.versions(), "gpus": [], "storage": "", **changes}
+def facts(**changes: Any) -> NodeFacts:
+    """A node's facts where all is well, but for the changes."""
+    return NodeFacts(**{"versions": node_checks.versions(), "gpus": [], **changes})
 
 
-def test_a_node_like_the_driver_is_well() -> None:
-    assert node_checks._judged("n1", HERE, node_report(), back=True) == "n1: 2 CPU, no GPU, our versions, our storage"
+def test_a_node_like_the_driver_passes() -> None:
+    assert node_checks._judge("n1", HERE, facts(), arrived=True) == "n1: 2 CPU, no GPU, our versions, our storage"
 
 
 @pytest.mark.parametrize(
-    ("found", "resources", "back", "message"),
+    ("found", "resources", "arrived", "message"),
     [
         (
-            node_report(versions={**node_checks.versions(), "torch": "1.0"}),
+            facts(versions={**node_checks.versions(), "torch": "1.0"}),
             HERE,
             True,
             r"^n1 has torch 1\.0 \(driver .*same image",
         ),
-        (node_report(versions={}), HERE, True, r"torch None.*lethe source None"),
+        (facts(versions={}), HERE, True, r"torch None.*lethe source None"),
         (
-            node_report(storage="No such file or directory"),
+            facts(storage="No such file or directory"),
             HERE,
             True,
             r"does not share LETHE_HOME=\S+ \(No such file.*mount one folder",
         ),
-        (node_report(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
-        (node_report(gpus=["A"]), {"GPU": 2.0}, True, r"shows 1 GPUs, Ray counts 2: look at nvidia-smi"),
+        (facts(), HERE, False, r"does not share LETHE_HOME=\S+ \(what it writes does not arrive\)"),
+        (facts(gpus=["A"]), {"GPU": 2.0}, True, r"shows 1 GPUs, Ray counts 2: look at nvidia-smi"),
     ],
 )
-def test_a_node_with_other_versions_or_storage_is_refused(
-    found: dict[str, Any], resources: dict[str, float], back: bool, message: str
+def test_a_node_with_other_versions_storage_or_gpus_is_refused(
+    found: NodeFacts, resources: dict[str, float], arrived: bool, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        node_checks._judged("n1", resources, found, back)
+        node_checks._judge("n1", resources, found, arrived)
 
 
 def test_a_node_that_leaves_during_its_check_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,9 +90,10 @@ def test_a_node_that_leaves_during_its_check_is_no_failure(monkeypatch: pytest.M
 def test_workers_with_wrong_sums_or_losses_are_refused(change: dict[str, Any], message: str) -> None:
     workers = Workers(grow=False)
     workers._shape = Shape(2)
-    workers._answer = {"backend": "gloo", "sum": 3.0, "stages": {"0": [3.0, 1.0], "1": [3.0, 1.0]}}
+    good = ProbeReport(verdict="complete", backend="gloo", sum=3.0, stages={"0": [3.0, 1.0], "1": [3.0, 1.0]})
+    workers._answer = good
     assert next(check.look() for check in workers.checks()) == "2 on cpu, gloo sums right"
-    workers._answer |= change
+    workers._answer = good.model_copy(update=change)
     with pytest.raises(UserError, match=message):
         [check.look() for check in workers.checks()]
 

@@ -14,6 +14,8 @@ import json, tempfile
 from pathlib import Path
 
 import platform
+from lethe.pool.messages import EntryPoint
+from lethe.pool.null_run import NullRequest, pids_of
 from lethe.pool.worker_pool import Pool
 from lethe.pool.resources import Shape
 from lethe.pool.cluster import connect
@@ -22,9 +24,9 @@ connect("auto")
 pool = Pool(Path(tempfile.mkdtemp()) / "groups")
 pool.warm(Shape(workers=2))
 widths = [2, 2, 1, 3, 1]
-payload = {"entry": "lethe.pool.null_run:run_nothing", "seconds": 0.2}
-asked = [pool.submit(f"run-{i}", payload, Shape(workers=width)) for i, width in enumerate(widths)]
-found = [len(set(pool.result(request)["pids"])) for request in asked]
+request = NullRequest(seconds=0.2)
+asked = [pool.submit(f"run-{i}", EntryPoint.NULL, request, Shape(workers=width)) for i, width in enumerate(widths)]
+found = [len(set(pids_of(pool.result(run)))) for run in asked]
 pool.close()
 print(json.dumps({"asked": widths, "found": found}))
 """

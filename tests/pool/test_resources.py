@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from lethe.errors import UserError
 from lethe.pool import resources
-from lethe.pool.resources import HEAD, Shape, promised, require, room
+from lethe.pool.resources import HEAD, Shape, has_room, promised, require
 
 CPU, GPU = Shape(1, 2), Shape(2, 4, "cuda")
 
@@ -37,15 +37,15 @@ def test_what_cannot_be_read_is_refused(text: str, monkeypatch: pytest.MonkeyPat
 
 def test_a_node_that_came_is_not_promised_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
     living(monkeypatch, {HEAD: 1.0, "CPU": 8.0}, {"CPU": 4.0, "GPU": 1.0})
-    assert sorted(node["CPU"] for node in resources.nodes()) == [4, 4, 8], "the head stands for none of them"
+    assert sorted(node["CPU"] for node in resources.node_resources()) == [4, 4, 8], "the head stands for none of them"
 
 
 def test_a_worker_is_whole_on_one_node() -> None:
     four = [{"CPU": 4.0}, {"CPU": 4.0}]
-    assert room([CPU, CPU, CPU, CPU], four)
-    assert not room([CPU] * 5, four)
-    assert not room([Shape(1, 5)], four)
-    assert room([Shape(2, 3)], four)
+    assert has_room([CPU, CPU, CPU, CPU], four)
+    assert not has_room([CPU] * 5, four)
+    assert not has_room([Shape(1, 5)], four)
+    assert has_room([Shape(2, 3)], four)
 
 
 def test_a_run_that_fits_nowhere_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

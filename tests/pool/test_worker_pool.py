@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 from lethe.errors import StudyBrokenError, UserError
+from lethe.pool.messages import EntryPoint, Job
+from lethe.pool.null_run import NullRequest, pids_of
 from lethe.pool.resources import Shape
 
 pytestmark = pytest.mark.slow
 
-NULL = "lethe.pool.null_run:run_nothing"
+ONE = Shape()
 
 
 @pytest.fixture(scope="module")
@@ -33,39 +35,39 @@ def await_groups(pool: Any, count: int) -> None:
     import ray
 
     deadline = time.monotonic() + 120
-    while len(ray.get(pool.queue.status.remote())["groups"]) < count:
+    while len(ray.get(pool.queue.status()).groups) < count:
         assert time.monotonic() < deadline, "the groups did not start"
         time.sleep(0.2)
 
 
-def submit(pool: Any, run: str, shape: Shape = Shape(), **payload: Any) -> None:
+def submit(pool: Any, run: str, shape: Shape = ONE, **payload: Any) -> None:
     import ray
 
-    ray.get(pool.queue.submit.remote(run, {"entry": NULL, **payload}, shape.key, run))
+    ray.get(pool.queue.submit(Job.of(run, EntryPoint.NULL, NullRequest(**payload), shape), run))
 
 
 def report(pool: Any, run: str, seen: int = 0, timeout: float = 60) -> Any:
     import ray
 
-    return ray.get(pool.queue.next_report.remote(run, seen), timeout=timeout)
+    return ray.get(pool.queue.next_report(run, seen), timeout=timeout)
 
 
 def test_two_groups_work_at_once_on_two_cpus(pool: Any) -> None:
     for i in range(2):
         submit(pool, f"warm{i}", seconds=2.0)
-    first = {tuple(report(pool, f"warm{i}")["pids"]) for i in range(2)}
+    first = {tuple(pids_of(report(pool, f"warm{i}"))) for i in range(2)}
     assert len(first) == 2, "two CPUs, two group processes"
     for i in range(8):
         submit(pool, f"again{i}", seconds=0.05)
-    later = {tuple(report(pool, f"again{i}")["pids"]) for i in range(8)}
+    later = {tuple(pids_of(report(pool, f"again{i}"))) for i in range(8)}
     assert later == first, "the same warm processes serve every run"
 
 
 def test_a_killed_worker_loses_nothing(pool: Any) -> None:
     submit(pool, "killed", seconds=0.5, epochs=6)
     first = report(pool, "killed")
-    os.kill(first["pids"][0], signal.SIGKILL)
-    epochs = [report(pool, "killed", seen)["epoch"] for seen in range(1, 6)]
+    os.kill(pids_of(first)[0], signal.SIGKILL)
+    epochs = [report(pool, "killed", seen).values["epoch"] for seen in range(1, 6)]
     assert epochs == [2, 3, 4, 5, 6]
 
 
@@ -77,41 +79,37 @@ def test_stop_frees_the_group_within_a_second(pool: Any) -> None:
         report(pool, name)
     submit(pool, "next")
     stopped = time.monotonic()
-    ray.get(pool.queue.stop.remote("long0"))
-    assert report(pool, "next")["verdict"] == "complete"
+    ray.get(pool.queue.stop("long0"))
+    assert report(pool, "next").verdict == "complete"
     assert time.monotonic() - stopped < 1.0
-    ray.get(pool.queue.stop.remote("long1"))
+    ray.get(pool.queue.stop("long1"))
 
 
 def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> None:
-    import ray
-
-    ray.get(pool.queue.submit.remote("broken", {"entry": "lethe.pool.null_run:nothing_here"}, Shape().key, "t"))
+    submit(pool, "broken", fails="nothing_here")
     broken = report(pool, "broken")
-    assert broken["verdict"] == "error"
-    assert "nothing_here" in broken["reason"]
+    assert broken.verdict == "error"
+    assert "nothing_here" in broken.reason
     submit(pool, "after")
-    assert report(pool, "after")["verdict"] == "complete"
+    assert report(pool, "after").verdict == "complete"
 
 
 def test_an_error_with_peers_is_its_verdict_too(pool: Any) -> None:
     """The group dies of it and comes back; the run is not tried again."""
-    import ray
-
     wide = Shape(workers=2)
-    ray.get(pool.queue.submit.remote("broken2", {"entry": "lethe.pool.null_run:nothing_here"}, wide.key, "t"))
+    submit(pool, "broken2", wide, fails="nothing_here")
     broken = report(pool, "broken2")
-    assert broken["verdict"] == "error"
-    assert "nothing_here" in broken["reason"]
+    assert broken.verdict == "error"
+    assert "nothing_here" in broken.reason
     submit(pool, "after2", wide)
-    assert len(set(report(pool, "after2")["pids"])) == 2
+    assert len(set(pids_of(report(pool, "after2")))) == 2
 
 
 def test_another_shape_takes_the_place_of_idle_groups(pool: Any) -> None:
     submit(pool, "wide", Shape(workers=2))
-    assert len(set(report(pool, "wide")["pids"])) == 2
+    assert len(set(pids_of(report(pool, "wide")))) == 2
     submit(pool, "narrow")
-    assert len(report(pool, "narrow")["pids"]) == 1
+    assert len(pids_of(report(pool, "narrow"))) == 1
 
 
 def test_a_shape_that_never_fits_is_refused(pool: Any) -> None:
@@ -129,10 +127,10 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
         monkeypatch.setattr(worker_pool, name, value)
     pool = worker_pool.Pool(tmp_path / "hopeless", max_groups=1)
     try:
-        asked = pool.submit("r", {}, Shape())
+        asked = pool.submit("r", EntryPoint.NULL, NullRequest(), ONE)
         with pytest.raises(StudyBrokenError, match="1 worker groups in a row ended before they began"):
             pool.result(asked)
-        assert report(pool, "r")["verdict"] == "interrupted", "a trial that waits is told"
+        assert report(pool, "r").verdict == "interrupted", "a trial that waits is told"
     finally:
         pool.close()
     assert ray.is_initialized()
@@ -148,7 +146,7 @@ def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Pat
         pids = []
         for i in range(2):
             submit(pool, f"fresh{i}")
-            pids.append(report(pool, f"fresh{i}")["pids"][0])
+            pids.append(pids_of(report(pool, f"fresh{i}"))[0])
         assert pids[0] != pids[1]
     finally:
         pool.close()

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import math
 import random
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from lethe.pool.messages import EntryPoint, Job, Report
+from lethe.pool.resources import Shape
+from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.search.early_stopping import RungTables
 from lethe.search.study_store import Proposal, StudyStore
+from lethe.study.recorder import PLAN, REPORT, TrialPlan
 from lethe.study.tune_searcher import Answered, Searcher, StudySearcher
 
 EPOCHS = 5
@@ -18,6 +24,20 @@ class Killed(Exception):
     """The session ended here."""
 
 
+def plan_for(proposal: Proposal) -> TrialPlan:
+    """A plan that nothing carries out."""
+    job = Job(proposal.recipe.digest(), EntryPoint.NULL, {}, Shape())
+    return TrialPlan(proposal.index, proposal.params, Path("nowhere"), job)
+
+
+@dataclass
+class Running:
+    """A trial and how many epochs it has done."""
+
+    plan: TrialPlan
+    epoch: int = 0
+
+
 class Simulation:
     """`found` has every ended trial by index: what it was and how it ended. Runs are a function of their recipe."""
 
@@ -25,17 +45,17 @@ class Simulation:
         self.store, self.groups, self.rungs = store, groups, rungs
         self.draw = random.Random(speed)
         self.found: dict[int, Outcome] = {}
-        self.known: dict[str, dict[str, Any]] = {}  # results by run, as run folders keep them
+        self.known: dict[str, FinalReport] = {}  # results by run, as run folders keep them
 
     def go(self, trials: int, kill_after: int | None = None, **options: Any) -> dict[int, Outcome]:
         """All trials; Killed after so many epochs of all of them together."""
-        searcher = StudySearcher(self.store, trials, lambda: self.groups, self._config, **options)
-        running: dict[str, dict[str, Any]] = {}
+        searcher = StudySearcher(self.store, trials, lambda: self.groups, self._plan, **options)
+        running: dict[str, Running] = {}
         asked = ended = epochs = 0
         while True:
             config = searcher.suggest(str(asked)) if ended == 0 else Searcher.FINISHED
             if isinstance(config, dict):
-                running[str(asked)] = config
+                running[str(asked)] = Running(config[PLAN])
                 asked += 1
                 continue
             if not running:
@@ -47,33 +67,34 @@ class Simulation:
             trial = self.draw.choice(sorted(running))
             report = self._step(running[trial])
             if report is not None:
-                self._ended(running.pop(trial), report)
-                searcher.on_trial_complete(trial, report)
+                plan = running.pop(trial).plan
+                stopped = isinstance(report, EpochReport)
+                self._ended(plan, FinalReport(verdict="stopped", values=report.values) if stopped else report)
+                searcher.on_trial_complete(trial, {REPORT: report})
 
-    def _config(self, proposal: Proposal) -> dict[str, Any] | Answered:
-        run = proposal.recipe.digest()
-        config = {"number": proposal.index, "run": run, "params": proposal.params, "epoch": 0}
-        if run in self.known:
-            self._ended(config, self.known[run])
-            return Answered(self.known[run])
-        return config
+    def _plan(self, proposal: Proposal) -> TrialPlan | Answered:
+        plan = plan_for(proposal)
+        if plan.run in self.known:
+            self._ended(plan, self.known[plan.run])
+            return Answered(self.known[plan.run])
+        return plan
 
-    def _step(self, config: dict[str, Any]) -> dict[str, Any] | None:
+    def _step(self, running: Running) -> Report | None:
         """One more epoch; the last report if the trial ends with it."""
-        config["epoch"] += 1
-        report = curve(config["params"], config["epoch"])
-        if config["epoch"] == EPOCHS:
-            return {**report, "verdict": "complete"}
-        values = [report["forget"], report["utility"]]
-        entry = self.rungs and self.rungs.decide(config["run"], config["number"], config["epoch"], values)
-        return {**report, "verdict": "stopped"} if entry and not entry.goes_on else None
+        running.epoch += 1
+        plan, values = running.plan, curve(running.plan.params, running.epoch)
+        if running.epoch == EPOCHS:
+            return FinalReport(verdict="complete", values=values)
+        compared = [values["forget"], values["utility"]]
+        entry = self.rungs and self.rungs.decide(plan.run, plan.number, running.epoch, compared)
+        return EpochReport(values=values) if entry and not entry.goes_on else None
 
-    def _ended(self, config: dict[str, Any], report: dict[str, Any]) -> None:
-        self.known[config["run"]] = report
-        self.found[config["number"]] = (config["run"], report["verdict"], report["forget"])
+    def _ended(self, plan: TrialPlan, report: FinalReport) -> None:
+        self.known[plan.run] = report
+        self.found[plan.number] = (plan.run, report.verdict, report.values["forget"])
 
 
-def curve(params: dict[str, Any], epoch: int) -> dict[str, float]:
+def curve(params: dict[str, Any], epoch: int) -> Metrics:
     """A made-up trade-off: large rates forget, small ones keep."""
     rate = (math.log10(params["optimizer.learning_rate"]) + 5) / 3
     spoil = 0.1 * (params["adapter.name"] == "full")

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 import ray
 from lethe.config.study import Study
+from lethe.records import EpochReport, FinalReport
 from lethe.search.study_store import InfeasibleProposalError, Proposal, StudyStore
+from lethe.study.recorder import PLAN, REPORT, TrialPlan
 from lethe.study.tune_searcher import Answered, StudySearcher
 from optuna.trial import TrialState
 from ray.tune.search import Searcher, SearchGenerator
 
-DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}
+from tests.search.simulated import plan_for
+
+LAST = FinalReport(verdict="complete", values={"forget": 0.4, "utility": 0.5})
+DONE = {REPORT: LAST}
 
 
 @pytest.fixture
@@ -22,22 +27,24 @@ def store(make_study: Callable[..., Study], start: dict[str, float]) -> StudySto
     return store
 
 
-def config(proposal: Proposal) -> dict[str, Any]:
-    return {"number": proposal.index, "run": proposal.recipe.digest()}
+def number(searcher: StudySearcher, trial: str) -> int:
+    config = searcher.suggest(trial)
+    assert isinstance(config, dict)
+    return config[PLAN].number
 
 
 def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> None:
     connected = ray.is_initialized()
     groups = [0]
-    searcher = StudySearcher(store, 3, lambda: groups[0], config)
+    searcher = StudySearcher(store, 3, lambda: groups[0], plan_for)
     assert searcher.suggest("a") is None
     groups[0] = 2
-    assert searcher.suggest("a")["number"] == 0
-    assert searcher.suggest("b")["number"] == 1
+    assert number(searcher, "a") == 0
+    assert number(searcher, "b") == 1
     assert searcher.suggest("c") is None
-    tunes = {"training_iteration": 2, "trial_id": "a", "done": True, "report/final": True}
-    searcher.on_trial_complete("a", {**tunes, **{f"report/{key}": value for key, value in DONE.items()}})
-    assert searcher.suggest("c")["number"] == 2
+    tunes = {"training_iteration": 2, "trial_id": "a", "done": True}
+    searcher.on_trial_complete("a", {**tunes, **DONE})
+    assert number(searcher, "c") == 2
     assert searcher.suggest("d") is None, "the last ones run"
     searcher.on_trial_complete("c", DONE)
     searcher.on_trial_complete("b", DONE)
@@ -48,12 +55,12 @@ def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> No
 
 
 def test_how_a_trial_ended(store: StudyStore) -> None:
-    searcher = StudySearcher(store, 9, lambda: 9, config)
+    searcher = StudySearcher(store, 9, lambda: 9, plan_for)
     for trial in "abcd":
         searcher.suggest(trial)
-    searcher.on_trial_complete("a", {"verdict": "diverged", "reason": "the loss is not finite"})
-    searcher.on_trial_complete("b", {"forget": 0.5, "utility": 0.5, "epoch": 1})
-    searcher.on_trial_complete("c", {"trial_id": "c", "pid": 1, "config/number": 2})
+    searcher.on_trial_complete("a", {REPORT: FinalReport(verdict="diverged", reason="the loss is not finite")})
+    searcher.on_trial_complete("b", {REPORT: EpochReport(values={"forget": 0.5, "utility": 0.5, "epoch": 1})})
+    searcher.on_trial_complete("c", {"trial_id": "c", "pid": 1, "config/plan": "x"})
     searcher.on_trial_complete("c", DONE)  # told already
     searcher.on_trial_complete("unknown", DONE)
     verdicts = [t.user_attrs.get("verdict") for t in store.optuna.trials]
@@ -65,7 +72,7 @@ def test_how_a_trial_ended(store: StudyStore) -> None:
 
 
 def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudyStore) -> None:
-    searcher = StudySearcher(store, 2, lambda: 2, config)
+    searcher = StudySearcher(store, 2, lambda: 2, plan_for)
     first, second = searcher.suggest("a"), searcher.suggest("b")
     searcher.on_trial_complete("a", error=True)
     assert searcher.suggest("c") == first
@@ -80,8 +87,8 @@ def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudySto
 
 
 def test_an_actor_that_died_after_the_end_of_its_trial_needs_nobody_in_its_place(store: StudyStore) -> None:
-    ended = {1: {**DONE, "reason": ""}}
-    searcher = StudySearcher(store, 2, lambda: 2, config, ended=lambda given: ended.get(given["number"]))
+    ended = {1: LAST}
+    searcher = StudySearcher(store, 2, lambda: 2, plan_for, ended=lambda plan: ended.get(plan.number))
     first, _ = searcher.suggest("a"), searcher.suggest("b")
     searcher.on_trial_complete("b", error=True)
     assert list(store.completed()) == [1]
@@ -92,12 +99,12 @@ def test_an_actor_that_died_after_the_end_of_its_trial_needs_nobody_in_its_place
 def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> None:
     asked: list[int] = []
 
-    def mostly_known(proposal: Proposal) -> dict[str, Any] | Answered:
+    def mostly_known(proposal: Proposal) -> TrialPlan | Answered:
         asked.append(proposal.index)
-        return config(proposal) if proposal.index == 2 else Answered(DONE)
+        return plan_for(proposal) if proposal.index == 2 else Answered(LAST)
 
     searcher = StudySearcher(store, 5, lambda: 1, mostly_known)
-    assert searcher.suggest("a")["number"] == 2
+    assert number(searcher, "a") == 2
     assert asked == [0, 1, 2]
     assert searcher.suggest("b") is None
     searcher.on_trial_complete("a", DONE)
@@ -114,11 +121,11 @@ def test_impossible_proposals_spend_the_budget(store: StudyStore, monkeypatch: p
         raise InfeasibleProposalError("no")
 
     monkeypatch.setattr(store, "ask", impossible)
-    assert StudySearcher(store, 4, lambda: 1, config).suggest("a") == Searcher.FINISHED
+    assert StudySearcher(store, 4, lambda: 1, plan_for).suggest("a") == Searcher.FINISHED
     assert [t.user_attrs["verdict"] for t in store.trials()] == ["infeasible"] * 4
 
 
-def test_a_bug_while_making_the_config_leaves_nothing_running(store: StudyStore) -> None:
+def test_a_bug_while_making_a_plan_leaves_nothing_running(store: StudyStore) -> None:
     searcher = StudySearcher(store, 4, lambda: 1, lambda proposal: {}[proposal.index])
     with pytest.raises(KeyError):
         searcher.suggest("a")
@@ -128,10 +135,10 @@ def test_a_bug_while_making_the_config_leaves_nothing_running(store: StudyStore)
 
 def test_tune_can_wrap_save_and_pickle_it(store: StudyStore, tmp_path: Any) -> None:
     connected = ray.is_initialized()
-    searcher = StudySearcher(store, 2, lambda: 2, config)
+    searcher = StudySearcher(store, 2, lambda: 2, plan_for)
     generator = SearchGenerator(searcher)
     generator.save_to_dir(str(tmp_path), "session")
     generator.restore_from_dir(str(tmp_path))
-    assert searcher.suggest("a")["number"] == 0
+    assert number(searcher, "a") == 0
     assert pickle.loads(pickle.dumps(searcher)).__dict__ == {}
     assert ray.is_initialized() == connected, "the searcher needs no cluster"

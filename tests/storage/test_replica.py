@@ -11,7 +11,7 @@ from lethe.config.run import Digests
 from lethe.config.search import Search
 from lethe.config.study import load_study
 from lethe.errors import UserError
-from lethe.pool.worker import moved
+from lethe.pool.messages import relocate_paths
 from lethe.search.storages import storage_url
 from lethe.storage import lease
 from lethe.storage.object_store import ObjectStore
@@ -230,7 +230,7 @@ def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> Non
         "list": [driver, "x"],
         "no": None,
     }
-    assert moved(payload, driver, worker) == {
+    assert relocate_paths(payload, driver, worker) == {
         "folder": f"{worker}/runs/1", "assets": {"start": f"{worker}/models/m", "n": 1}, "list": [driver, "x"], "no": None,
     }  # fmt: skip
 

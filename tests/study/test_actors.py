@@ -7,11 +7,13 @@ from types import SimpleNamespace
 from typing import Any
 
 from lethe.config.study import load_study
-from lethe.pool.resources import HEAD_SLIVER, Shape
-from lethe.pool.run_queue import RunQueue
+from lethe.pool.messages import EntryPoint, Job
+from lethe.pool.null_run import NullRequest
+from lethe.pool.queue_client import RunQueueClient
+from lethe.pool.resources import Shape
 from lethe.search.space import flatten
 from lethe.search.study_store import StudyStore
-from lethe.study.recorder import Recorder
+from lethe.study.recorder import Recorder, TrialPlan
 from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
 
@@ -33,25 +35,19 @@ def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None
 
     study = load_study("tofu", [f"search.trials={TRIALS}", "search.sampler=random"])
     store = StudyStore(study, f"sqlite:///{tmp_path / 'optuna.db'}", "actors")
-    queue = ray.remote(RunQueue).options(num_cpus=0, resources=HEAD_SLIVER, max_concurrency=100).remote()
-    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape().key, 0.2)
+    queue = RunQueueClient.start()
+    groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape(), 0.2)
     serving = groups.serve.remote(AT_ONCE)
     recorder = Seen(queue, NullTracker(), store.freeze({"forget": 0.8, "utility": 0.9}), lambda ended: None)
 
-    def config(number: int, recipe: Any) -> dict[str, Any]:
-        payload = {"metrics": {"forget": 0.5, "utility": 0.5}, "epochs": 1, "folder": str(tmp_path / str(number))}
-        return {
-            "number": number,
-            "run": f"r-{number}",
-            "params": flatten(recipe),
-            "shape": Shape().key,
-            "payload": payload,
-        }
+    def plan(number: int, recipe: Any) -> TrialPlan:
+        job = Job.of(f"r-{number}", EntryPoint.NULL, NullRequest(metrics={"forget": 0.5, "utility": 0.5}), Shape())
+        return TrialPlan(number, flatten(recipe), tmp_path / str(number), job)
 
-    sweep = SimpleNamespace(study=study, folder=tmp_path, config=config, stored=lambda _: None)
+    sweep = SimpleNamespace(study=study, folder=tmp_path, plan=plan, stored=lambda _: None)
     pool = SimpleNamespace(queue=queue, slots=lambda: AT_ONCE, lost=False, ended=None, broken=None)
     assert tune_study(sweep, pool, store, recorder) is False  # type: ignore[arg-type]  # the parts that tuning reads
-    ray.get(queue.close.remote())
+    ray.get(queue.close())
     ray.get(serving)
     assert len(recorder.trials) == TRIALS
     assert len(recorder.pids) == AT_ONCE

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 from lethe.config.study import load_study
-from lethe.records import ModelScores, StudyRecord, TrialRecord
+from lethe.pool.messages import EntryPoint, Job
+from lethe.pool.resources import Shape
+from lethe.records import FinalReport, ModelScores, StudyRecord, TrialRecord, Verdict
 from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.search.space import flatten
 from lethe.study import confirmation
-from lethe.study.recorder import Recorder, read_result
+from lethe.study.recorder import PLAN, REPORT, Recorder, TrialPlan, read_result
 from lethe.tracking.tracker import NullTracker
 
 STUDY = load_study("tofu", ["confirm.seeds=2"])
@@ -20,8 +22,12 @@ FRAME = ObjectiveSpace.from_goals(STUDY.objectives, {"forget": 0.8, "utility": 0
 
 
 def recorder() -> Recorder:
-    queue = SimpleNamespace(forget=SimpleNamespace(remote=lambda *_: None))
+    queue = SimpleNamespace(withdraw=lambda *_: None)
     return Recorder(queue, NullTracker(), FRAME, lambda _: None)
+
+
+def planned(number: int, run: str, folder: Path, params: dict[str, Any] | None = None) -> TrialPlan:
+    return TrialPlan(number, params or {}, folder, Job(run, EntryPoint.NULL, {"folder": str(folder)}, Shape()))
 
 
 def leave(folder: Path, *parts: str) -> None:
@@ -31,19 +37,13 @@ def leave(folder: Path, *parts: str) -> None:
         (folder / part / "weights.safetensors").write_bytes(b"0" * 100)
 
 
-def run(found: Recorder, runs: Path, number: int, forget: float, utility: float, verdict: str = "complete") -> None:
+def run(found: Recorder, runs: Path, number: int, forget: float, utility: float, verdict: Verdict = "complete") -> None:
     """One trial from its proposal to its end."""
-    config = {
-        "number": number,
-        "run": f"run-{number}",
-        "params": {},
-        "claim": "",
-        "payload": {"folder": str(runs / str(number))},
-    }
-    leave(runs / str(number))
-    found.began(config)
-    report = {"epoch": 1, "forget": forget, "utility": utility, "verdict": verdict, "final": True}
-    found.on_trial_result(1, [], SimpleNamespace(config=config), {"report": report})
+    plan = planned(number, f"run-{number}", runs / str(number))
+    leave(plan.folder)
+    found.began(plan)
+    report = FinalReport(verdict=verdict, values={"epoch": 1, "forget": forget, "utility": utility})
+    found.on_trial_result(1, [], SimpleNamespace(config={PLAN: plan}), {REPORT: report})
 
 
 def with_part(runs: Path, part: str) -> set[int]:
@@ -97,7 +97,7 @@ def test_a_run_answered_from_disk_keeps_no_more_than_another(tmp_path: Path) -> 
     leave(tmp_path / "0")
     stored = read_result(tmp_path / "0")
     assert stored
-    second.answered({"number": 2, "run": "run-0", "params": {}}, stored)
+    second.answered(planned(2, "run-0", tmp_path / "0"), stored)
     assert with_part(tmp_path, "model") == {1}
     assert not with_part(tmp_path, "checkpoint")
 
@@ -105,20 +105,14 @@ def test_a_run_answered_from_disk_keeps_no_more_than_another(tmp_path: Path) -> 
 def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = STUDY.first_recipe()
 
-    def config(number: int, asked: Any) -> dict[str, Any]:
+    def plan(number: int, asked: Any) -> TrialPlan:
         name = f"run-{asked.seed}"
-        return {
-            "number": number,
-            "run": name,
-            "params": flatten(asked),
-            "shape": "",
-            "payload": {"folder": str(tmp_path / name)},
-        }
+        return planned(number, name, tmp_path / name, flatten(asked))
 
     def run_jobs(pool: Any, jobs: Any, ended: Any) -> None:
         for job in jobs:
             leave(Path(job.payload["folder"]))
-            ended(job, [{"epoch": 1, "forget": 0.5, "utility": 0.7, "verdict": "complete", "final": True}])
+            ended(job, [], FinalReport(verdict="complete", values={"epoch": 1, "forget": 0.5, "utility": 0.7}))
 
     monkeypatch.setattr(confirmation, "run_jobs", run_jobs)
     monkeypatch.setattr(confirmation, "members", lambda *_: [(member, recipe)])
@@ -132,7 +126,7 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
         start=ModelScores(metrics={}), trials=(member,),
     )  # fmt: skip
     console = SimpleNamespace(stage=lambda *_: lambda *_: None)
-    sweep = SimpleNamespace(study=STUDY, config=config, stored=lambda _: None, console=console, tracker=NullTracker())
+    sweep = SimpleNamespace(study=STUDY, plan=plan, stored=lambda _: None, console=console, tracker=NullTracker())
     done = confirmation.confirm(sweep, None, record, FRAME)  # type: ignore[arg-type]  # what confirming reads
     assert done.trials[0].confirmation
     assert len(done.trials[0].confirmation.runs) == 2

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 from lethe.config.study import load_study
+from lethe.pool.messages import EntryPoint, Job
+from lethe.pool.null_run import NullRequest
 from lethe.pool.resources import Shape
-from lethe.records import TrialRecord
+from lethe.records import FinalReport, TrialRecord
 from lethe.search.early_stopping import FILE, read_entries
 from lethe.search.space import flatten
 from lethe.search.study_store import StudyStore
-from lethe.study.recorder import Recorder, read_result
+from lethe.study.recorder import REPORT, Recorder, TrialPlan, read_result
 from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
 from optuna.trial import TrialState
@@ -38,9 +40,9 @@ class Watched(Recorder):
         self.first: list[float] = []
 
     def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
-        if result["report"]["epoch"] == 1:
+        if result[REPORT].values["epoch"] == 1:
             self.first.append(time.monotonic())
-        if result.get("done") and not result["report"].get("final"):
+        if result.get("done") and not isinstance(result[REPORT], FinalReport):
             self.stopped.append(time.monotonic())
         super().on_trial_result(iteration, trials, trial, result, **info)
 
@@ -59,21 +61,16 @@ def sweep(folder: Path, *overrides: str) -> SimpleNamespace:
     """The parts of a Sweep that tuning reads."""
     study = load_study("tofu", [f"search.trials={len(FORGET)}", "search.sampler=random", *overrides])
 
-    def config(number: int, recipe: Any) -> dict[str, Any]:
-        run = recipe.digest()
-        payload = {
-            "entry": "lethe.pool.null_run:run_nothing",
-            "metrics": {"forget": FORGET[number], "utility": 0.85},
-            "epochs": EPOCHS,
-            "seconds": EPOCH_S,
-            "folder": str(folder / "runs" / run),
-        }
-        return {"number": number, "run": run, "params": flatten(recipe), "shape": Shape().key, "payload": payload}
+    def plan(number: int, recipe: Any) -> TrialPlan:
+        metrics = {"forget": FORGET[number], "utility": 0.85}
+        request = NullRequest(metrics=metrics, epochs=EPOCHS, seconds=EPOCH_S)
+        job = Job.of(recipe.digest(), EntryPoint.NULL, request, Shape())
+        return TrialPlan(number, flatten(recipe), folder / "runs" / job.run, job)
 
-    def stored(config: dict[str, Any]) -> TrialRecord | None:
-        return read_result(Path(config["payload"]["folder"]))
+    def stored(plan: TrialPlan) -> TrialRecord | None:
+        return read_result(plan.folder)
 
-    return SimpleNamespace(study=study, folder=folder, config=config, stored=stored)
+    return SimpleNamespace(study=study, folder=folder, plan=plan, stored=stored)
 
 
 def test_stopped_trials(pool: Any, tmp_path: Path) -> None:

@@ -74,8 +74,8 @@ def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_i
     saved = Checkpoints(folder, fate(case, ranks.world)[1], ranks)
     reports: list[dict[str, Any]] = []
     with module.unlearn(recipe(case, ranks.world), context_for(assets), None, reports.append, ranks, saved) as done:
-        assert done.model is not None and done.report["verdict"] == "complete", done.report
-        reports.append(done.report)
+        assert done.model is not None and done.report.verdict == "complete", done.report
+        reports.append(done.report.values)
         whole = hashlib.sha256()
         with done.whole_model():
             for name, parameter in done.model.named_parameters():

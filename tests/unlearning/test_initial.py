@@ -62,6 +62,6 @@ def test_a_run_as_released_leaves_an_adapter_for_the_start_model(tmp_path: Path)
     assert (logits(start, tokens() % 40) - truth).abs().max() > 1e-3
     again = PeftModel.from_pretrained(start, tmp_path / "saved").eval()
     torch.testing.assert_close(logits(again, tokens() % 40), truth, rtol=0, atol=1e-5)
-    assert 0 < done.report["win_rate"] < 1
+    assert 0 < done.report.values["win_rate"] < 1
     with unlearn(recipe(AdamW()), Context(assets), None, lambda _: None, Alone()) as first_order:
-        assert done.report["tokens"] == first_order.report["tokens"], "no pass beside the steps'"
+        assert done.report.values["tokens"] == first_order.report.values["tokens"], "no pass beside the steps'"

@@ -30,7 +30,7 @@ from lethe.unlearning import trainer as module
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
 from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.requests import Assets, TrialRequest
 from lethe.unlearning.trainer import Stepper, unlearn
 from lethe.unlearning.worker_entry import run_trial
 
@@ -58,7 +58,7 @@ def recipe(objective: AnyObjective, optimizer: AnyOptimizer = SOPHIA, *, stage: 
 
 def report(run: Recipe, context: Context) -> dict[str, Any]:
     with unlearn(run, context, None, lambda _: None, Alone()) as done:
-        return done.report
+        return tiny.flat(done.report)
 
 
 def test_the_share_of_parameters_that_is_trained(assets: Assets) -> None:
@@ -171,11 +171,11 @@ def test_without_refusals_a_run_is_infeasible(tmp_path: Path) -> None:
     given = given.model_copy(update={"data_digest": load_benchmark(given.benchmark).digest})
     for objective in (PreferenceOptimization(), Dpo()):
         run = UnlearnRun(recipe=recipe(objective), digests=Digests(data=given.data_digest, model=given.model_digest))
-        payload = {"run": run.model_dump(), "assets": given.model_dump(), "truth": None, "folder": str(tmp_path)}
-        found = run_trial(payload, lambda _: None, Alone())
-        assert found["verdict"] == "infeasible"
-        assert str(tmp_path / "data") in found["reason"]
-        assert "no refusals (idontknow.jsonl, one a line)" in found["reason"]
+        request = TrialRequest(run=run, assets=given, truth=None, folder=tmp_path)
+        found = run_trial(request, lambda _: None, Alone())
+        assert found.verdict == "infeasible"
+        assert str(tmp_path / "data") in found.reason
+        assert "no refusals (idontknow.jsonl, one a line)" in found.reason
 
 
 def test_an_oracle_of_other_rows_is_refused_before_a_step(
@@ -186,7 +186,7 @@ def test_an_oracle_of_other_rows_is_refused_before_a_step(
     other = {"digest": "x", "forget_truth_ratio": [1.0], "forget_loss": [1.0], "holdout_loss": [], "mia_min_k": None}
     for stored, reason in ((other, "scored on 1 forget rows, here are 6"), ([1.0] * 6, "of another version of lethe")):
         (tmp_path / "truth.json").write_text(json.dumps(stored))
-        truth = {"truth": str(tmp_path / "truth.json"), "folder": str(tmp_path)}
-        found = run_trial({"run": run.model_dump(), "assets": assets.model_dump(), **truth}, lambda _: None, Alone())
-        assert found["verdict"] == "infeasible"
-        assert reason in found["reason"]
+        request = TrialRequest(run=run, assets=assets, truth=tmp_path / "truth.json", folder=tmp_path)
+        found = run_trial(request, lambda _: None, Alone())
+        assert found.verdict == "infeasible"
+        assert reason in found.reason

@@ -72,7 +72,7 @@ def outcome(recipe: Recipe, assets: Assets, ranks: Any) -> str:
     reports: list[dict[str, Any]] = []
     with unlearn(recipe, context_for(assets), None, reports.append, ranks) as done:
         assert done.model is not None
-        reports.append(done.report)
+        reports.append(done.report.values)
         whole = hashlib.sha256()
         for name, parameter in done.model.named_parameters():
             whole.update(name.encode() + parameter.detach().cpu().numpy().tobytes())

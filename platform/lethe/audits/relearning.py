@@ -43,9 +43,10 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
         context = _context(audited, task)
         with unlearn(recipe, context, None, _ignore, audited.ranks, loss=Descent(recipe.objective)) as outcome:
             report = outcome.report
-        after = {name: report[name] for name in before if name in report}
-        verdict, reason = report["verdict"], report.get("reason", "")
-        yield AuditRecord(variant=config.variant(source), verdict=verdict, reason=reason, before=before, after=after)
+        after = {name: report.values[name] for name in before if name in report.values}
+        yield AuditRecord(
+            variant=config.variant(source), verdict=report.verdict, reason=report.reason, before=before, after=after
+        )
 
 
 def parts(rows: int, share: float) -> tuple[list[int], list[int]]:

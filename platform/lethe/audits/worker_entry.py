@@ -1,62 +1,60 @@
-"""The door that a worker group goes through for one audit of one finished model."""
+"""Entry point of a worker group: one audit of one finished model."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from lethe.audits import AUDITS
 from lethe.audits.base import Audited
-from lethe.config.audits import Audits
-from lethe.config.run import Recipe
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, put_adapter
+from lethe.records import FinalReport
 from lethe.storage.replica import temporary_copy
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.outcome import ReportFunction
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
+from lethe.unlearning.requests import AuditReport, AuditRequest
 from lethe.unlearning.worker_entry import read_truth
 from transformers import PreTrainedModel
 
 
-def run_audit(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:
-    """`payload`: audits (Audits with one of them), assets (Assets), recipe (Recipe), model (folder), truth (path or
-    None), metrics (what the study measured on the model). The answer has `audits`, a list of AuditRecord."""
-    with temporary_copy(Path(payload["model"])) as folder:
+def run_audit(request: AuditRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
+    """Audit the model in the request's folder. Entry point AUDIT; a complete report is an `AuditReport`.
+
+    What the user gave and what memory lacks are verdicts of a group of one; with peers, which wait in a collective,
+    they are raised.
+    """
+    with temporary_copy(request.model) as folder:
         if folder is None:
-            return {"verdict": "error", "reason": f"there is no model in {payload['model']}"}
-        return _audit(payload, folder, ranks)
+            return FinalReport(verdict="error", reason=f"there is no model in {request.model}")
+        return _audit(request, folder, ranks)
 
 
-def _audit(payload: dict[str, Any], folder: Path, ranks: Any) -> dict[str, Any]:
-    recipe = Recipe.model_validate(payload["recipe"])
-    context = context_for(Assets.model_validate(payload["assets"]))
-    (config,) = Audits.model_validate(payload["audits"]).asked().values()
+def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
+    context = context_for(request.assets)
+    (config,) = request.audits.asked().values()
     try:
         model = finished(folder, context)
-        truth = read_truth(payload["truth"], context, recipe.evaluation)
-        audited = Audited(model, _template(folder, context), context, recipe, truth, payload["metrics"], ranks)
-        found = [record.model_dump(mode="json") for record in AUDITS.of(config)(audited, config)]
-        return {"verdict": "complete", "audits": found}
+        truth = read_truth(request.truth, context, request.recipe.evaluation)
+        audited = Audited(model, _template(folder, context), context, request.recipe, truth, request.metrics, ranks)
+        return AuditReport(verdict="complete", audits=tuple(AUDITS.of(config)(audited, config)))
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1:
             raise  # the other ranks wait in a collective
-        verdict = "infeasible" if isinstance(error, UserError) else "out_of_memory"
-        return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
+        return expected_failure(error)
 
 
 def finished(folder: Path, context: Context) -> PreTrainedModel:
-    """A run's saved model, or another model's folder: whole, its adapter merged into a copy of the start weights."""
+    """Load the model in `folder`: a whole one, or an adapter, merged into a copy of the context's start weights."""
     if not (folder / "adapter_config.json").is_file():
         return load_model(folder).to(context.assets.device)
     return put_adapter(context.fresh_model(), folder).merge_and_unload().eval()
 
 
 def _template(folder: Path, context: Context) -> Template:
-    """An input guard's model is asked behind its instruction."""
+    """Return how the model in `folder` is asked: behind its instruction if it is an input guard's."""
     guard = folder / "input_guard.json"
     if not guard.is_file():
         return context.template

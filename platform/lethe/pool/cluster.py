@@ -1,8 +1,7 @@
-"""One question to a cluster before anything joins it: does it take our token, and does it run our versions?
+"""Connecting to Ray: the cluster that RAY_ADDRESS names, or one of our own on this machine.
 
+A named cluster is asked one question before anything joins it: does it take our token, and does it run our versions?
 Ray itself answers a wrong token or version late, in many lines, or by ending the process.
-
-Connecting to Ray: the cluster that RAY_ADDRESS names, or one of our own on this machine.
 """
 
 from __future__ import annotations
@@ -14,77 +13,19 @@ import platform
 import secrets
 import socket
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlparse, urlsplit
 
 import lethe
 from lethe.errors import UserError
+from lethe.pool import event_log
 from lethe.storage.paths import ROOT_VARIABLE, root
 
-LIMIT_S = 3.0
+HANDSHAKE_S = 3.0
 HANDSHAKE_KEY = {"key": b"CLUSTER_METADATA", "namespace": b"cluster"}
-TOKEN = (
+SET_TOKEN = (  # noqa: S105  # advice, no token
     "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to the token that its head was started with"
 )
-
-
-def handshake(address: str) -> dict[str, str]:
-    """The versions that the cluster at `address` ("host:port") runs. Raises BadInput, within seconds, where it refuses
-    this process or runs other versions. A Ray Client address (ray://) is not asked."""
-    import ray
-
-    if address == "auto":
-        address = ray._private.utils.read_ray_address() or ""
-    if address.startswith("ray://"):
-        return {}
-    if not address:
-        raise UserError("RAY_ADDRESS=auto, but no Ray cluster runs on this machine: `ray start --head` starts one")
-    runs = json.loads(_ask(urlsplit(f"//{address}").netloc, _token()))
-    mine = {"ray_version": ray.__version__, "python_version": platform.python_version()}
-    if other := {name: runs.get(name) for name in mine if runs.get(name) != mine[name]}:
-        said = ", ".join(f"{name.partition('_')[0]} {given} (here {mine[name]})" for name, given in other.items())
-        raise UserError(f"the Ray cluster at {address} runs {said}: driver and nodes need the same versions")
-    return runs
-
-
-def _token() -> tuple[tuple[str, str], ...]:
-    """The header that carries our token, as Ray's own client would find it; none without token authentication."""
-    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
-        return ()
-    from ray._raylet import AuthenticationTokenLoader
-    from ray.exceptions import AuthenticationError
-
-    loader = AuthenticationTokenLoader.instance()
-    try:
-        header = loader.get_token_for_http_header() if loader.has_token() else {}
-    except AuthenticationError as error:
-        raise UserError(f"{str(error).partition('. ')[0]}: {TOKEN}") from None
-    if not header:
-        raise UserError(f"RAY_AUTH_MODE=token, but there is no token: {TOKEN}")
-    return tuple(header.items())
-
-
-def _ask(address: str, metadata: tuple[tuple[str, str], ...]) -> bytes:
-    import grpc
-    from ray.core.generated import gcs_service_pb2 as messages
-
-    with grpc.insecure_channel(address) as channel:
-        get = channel.unary_unary(
-            "/ray.rpc.InternalKVGcsService/InternalKVGet",
-            request_serializer=messages.InternalKVGetRequest.SerializeToString,
-            response_deserializer=messages.InternalKVGetReply.FromString,
-        )
-        try:
-            return get(messages.InternalKVGetRequest(**HANDSHAKE_KEY), timeout=LIMIT_S, metadata=metadata).value
-        except grpc.RpcError as error:
-            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-                given = "this token" if metadata else "a driver without a token"
-                raise UserError(f"the Ray cluster at {address} refuses {given}: {TOKEN}") from None
-            raise UserError(
-                f"what answers at {address} is no Ray head node ({error.code().name.lower()}):"
-                " RAY_ADDRESS wants the port of `ray start --head`, by default 6379"
-            ) from None
-
-
 CONNECT_S = 2.0
 # Read by Ray's libraries when they are imported. Tune's own loggers and snapshots are not our truth; the health
 # check bounds how soon a dead or finished group is seen.
@@ -101,21 +42,24 @@ DEFAULTS = {
     # A job's own env_vars (LETHE_HOME, say) and ours name the same variables: ours repeat them, so they may win.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
-# The name is Ray's, which reads it on Linux, too: the address of this machine is 127.0.0.1, and all servers listen there.
+# The name is Ray's, which reads it on Linux, too: this machine's address is 127.0.0.1, and all servers listen there.
 LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
 
 def prepare_environment() -> None:
-    """Set what Ray's libraries read at import. Call before the first `import ray`."""
+    """Set the variables that Ray's libraries read at import. Call before the first `import ray`."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
 def check_address() -> str | None:
-    """RAY_ADDRESS, once a cluster there has answered, takes our token and runs our versions; None: start a cluster of
-    our own, which nobody else on this machine gets into."""
+    """Return RAY_ADDRESS once a cluster there has answered, takes our token and runs our versions.
+
+    None: start a cluster of our own, on loopback and with a token that nobody else on this machine has. Raises
+    UserError for an address that cannot be used.
+    """
     address = os.environ.get("RAY_ADDRESS") or None
-    if address in (None, "local"):
+    if address is None or address == "local":
         os.environ.setdefault(*LOOPBACK)
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
@@ -123,13 +67,13 @@ def check_address() -> str | None:
     if address.startswith("http"):
         raise UserError(f"RAY_ADDRESS={address} is a dashboard: use host:port of the head node, or `ray job submit`")
     if address != "auto":
-        _await(address)
+        _check_listening(address)
     handshake(address)
     return address
 
 
-def _await(address: str) -> None:
-    """A look whether anything listens: a name or machine that is not there would keep Ray waiting."""
+def _check_listening(address: str) -> None:
+    """Raise UserError where nothing listens: a name or machine that is not there would keep Ray waiting."""
     parsed = urlparse(address if "://" in address else f"ray://{address}")
     try:
         socket.create_connection((parsed.hostname or "", parsed.port or 6379), CONNECT_S).close()
@@ -140,19 +84,92 @@ def _await(address: str) -> None:
         ) from None
 
 
+def handshake(address: str) -> dict[str, str]:
+    """Return the versions that the cluster at `address` ("host:port") runs; nothing for a Ray Client address (ray://).
+
+    Raises UserError, within seconds, where the cluster refuses this process or runs other versions.
+    """
+    import ray
+
+    if address == "auto":
+        address = ray._private.utils.read_ray_address() or ""
+    if address.startswith("ray://"):
+        return {}
+    if not address:
+        raise UserError("RAY_ADDRESS=auto, but no Ray cluster runs on this machine: `ray start --head` starts one")
+    theirs: dict[str, str] = json.loads(_cluster_metadata(urlsplit(f"//{address}").netloc, _token_header()))
+    ours = {"ray_version": ray.__version__, "python_version": platform.python_version()}
+    if other := {name: theirs.get(name) for name in ours if theirs.get(name) != ours[name]}:
+        listed = ", ".join(f"{name.partition('_')[0]} {given} (here {ours[name]})" for name, given in other.items())
+        raise UserError(f"the Ray cluster at {address} runs {listed}: driver and nodes need the same versions")
+    return theirs
+
+
+def _token_header() -> tuple[tuple[str, str], ...]:
+    """Return the headers that carry our token, as Ray's own client would find it; none without token authentication.
+
+    Raises UserError where there should be a token and is none.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        return ()
+    from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]  # compiled, without stubs
+    from ray.exceptions import AuthenticationError
+
+    loader = AuthenticationTokenLoader.instance()
+    try:
+        header = loader.get_token_for_http_header() if loader.has_token() else {}
+    except AuthenticationError as error:
+        raise UserError(f"{str(error).partition('. ')[0]}: {SET_TOKEN}") from None
+    if not header:
+        raise UserError(f"RAY_AUTH_MODE=token, but there is no token: {SET_TOKEN}")
+    return tuple(header.items())
+
+
+def _cluster_metadata(address: str, metadata: tuple[tuple[str, str], ...]) -> bytes:
+    """Return what the head node at `address` says of its cluster, JSON; raises UserError where it does not."""
+    import grpc  # type: ignore[import-untyped]  # has neither types nor stubs
+    from ray.core.generated import gcs_service_pb2
+
+    messages: Any = gcs_service_pb2  # generated without types
+
+    with grpc.insecure_channel(address) as channel:
+        get = channel.unary_unary(
+            "/ray.rpc.InternalKVGcsService/InternalKVGet",
+            request_serializer=messages.InternalKVGetRequest.SerializeToString,
+            response_deserializer=messages.InternalKVGetReply.FromString,
+        )
+        try:
+            reply = get(messages.InternalKVGetRequest(**HANDSHAKE_KEY), timeout=HANDSHAKE_S, metadata=metadata)
+            return bytes(reply.value)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNAUTHENTICATED:
+                given = "this token" if metadata else "a driver without a token"
+                raise UserError(f"the Ray cluster at {address} refuses {given}: {SET_TOKEN}") from None
+            raise UserError(
+                f"what answers at {address} is no Ray head node ({error.code().name.lower()}):"
+                " RAY_ADDRESS wants the port of `ray start --head`, by default 6379"
+            ) from None
+
+
 def connect(address: str | None, cpus: int | None = None) -> None:
-    """Join the cluster, or start one on loopback (with `cpus`); ship `lethe` to the workers either way."""
+    """Join the cluster at `address`, or start one on loopback (with `cpus`); ship `lethe` to the workers either way.
+
+    Raises UserError for a cluster that cannot be joined.
+    """
     import ray
 
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     # Ray would handle SIGTERM in the main thread; our commands do it themselves, as Ctrl-C.
     logging.getLogger("ray._private.worker").addFilter(lambda record: "SIGTERM" not in record.getMessage())
+    variables = {ROOT_VARIABLE: root(), "TOKENIZERS_PARALLELISM": "false"}
+    if event_log.enabled():
+        variables[event_log.VARIABLE] = os.environ[event_log.VARIABLE]
     runtime_env = {
         "py_modules": [str(Path(lethe.__file__).parent)],
         "excludes": ["**/__pycache__", "*.pyc"],
-        "env_vars": {ROOT_VARIABLE: root(), "TOKENIZERS_PARALLELISM": "false"},
+        "env_vars": variables,
     }
-    common = {
+    common: dict[str, Any] = {
         "runtime_env": runtime_env,
         "logging_level": logging.WARNING,
         "log_to_driver": bool(os.environ.get("LETHE_WORKER_LOGS")),
@@ -168,5 +185,5 @@ def connect(address: str | None, cpus: int | None = None) -> None:
 
 
 def in_job() -> bool:
-    """Whether this driver is a Ray job: its working directory may be a copy that is thrown away."""
+    """Return whether this driver is a Ray job: its working directory may be a copy that is thrown away."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ

@@ -4,23 +4,44 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from typing import Any
 
 from lethe.pool.worker import Ranks
+from lethe.records import EpochReport, FinalReport, Metrics
+from lethe.unlearning.outcome import ReportFunction
+from lethe.unlearning.requests import Request
+from pydantic import Field
+
+PID = "pid_"  # of rank 0, 1, ...
 
 
-def run_nothing(payload: dict[str, Any], report: Callable[[dict[str, Any]], None], ranks: Ranks) -> dict[str, Any]:
-    """Report `epochs` times, sleeping `seconds` before each; the last report is the result."""
-    epochs = payload.get("epochs", 1)
-    for epoch in range(1, epochs + 1):
-        time.sleep(payload.get("seconds", 0.0))
-        values = {
-            "epoch": epoch,
-            "optimizer_step": epoch,
-            "pids": ranks.gather(os.getpid()),
-            **payload.get("metrics", {}),
-        }
-        if epoch < epochs:
+class NullRequest(Request):
+    """A run of so many epochs of so many seconds each, with the same `metrics` in every report.
+
+    `fails`: the message of an error that it ends with at once, if any.
+    """
+
+    epochs: int = 1
+    seconds: float = 0.0
+    metrics: Metrics = Field(default_factory=dict)
+    fails: str = ""
+
+
+def run_nothing(request: NullRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
+    """Sleep and report `epochs` times; the last report is the result. Entry point NULL.
+
+    Raises ValueError where the request says that it fails.
+    """
+    if request.fails:
+        raise ValueError(request.fails)
+    pids = {f"{PID}{rank}": float(pid) for rank, pid in enumerate(ranks.gather(os.getpid()))}
+    for epoch in range(1, request.epochs + 1):
+        time.sleep(request.seconds)
+        values = {"epoch": epoch, "optimizer_step": epoch, **pids, **request.metrics}
+        if epoch < request.epochs:
             report(values)
-    return {**values, "verdict": "complete"}
+    return FinalReport(verdict="complete", values=values)
+
+
+def pids_of(report: EpochReport | FinalReport) -> list[int]:
+    """Return the process ids of the ranks, by rank, that a run that does nothing put into its reports."""
+    return [int(value) for name, value in report.values.items() if name.startswith(PID)]

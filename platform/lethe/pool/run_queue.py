@@ -1,16 +1,17 @@
-"""The run queue between Tune trials and warm worker groups: requests, reports and leases.
+"""The run queue between those who want runs and warm worker groups: jobs, reports and leases.
 
-One asynchronous actor holds it; as a plain class it runs in any event loop, so its rules are tested without Ray.
+An asynchronous actor holds it (`lethe.pool.queue_client`); as a plain class it runs in any event loop, so its rules are
+tested without Ray.
 
 * A trial calls `submit` once and then `next_report(run, seen)`: "I have seen `seen` reports, go on, and
-  give me the next". Repeating a call changes nothing. A run is kept until all who claimed it have called `forget`;
+  give me the next". Repeating a call changes nothing. A run is kept until all who claimed it have called `withdraw`;
   a claim that comes late, from a trial's actor that died or was replaced, is void: nobody would read the reports, and
   the group would wait for ever.
 * A worker group calls `register`, then `take` for ever. A lease is one group incarnation's right to work on
-  one run. A report under a lost lease is answered "stale"; a run whose group died goes back to the front of the
+  one run. A report under a lost lease is answered STALE; a run whose group died goes back to the front of the
   queue, at most `max_attempts` times without a new report in between.
 * A run that is retried repeats its reports (equal run, equal result); those already seen are answered at once.
-* A run queue that died and was started again knows nothing: groups are asked to register, trials to submit again, and
+* A queue that died and was started again knows nothing: groups are asked to register, trials to submit again, and
   no lease or incarnation of its former life is valid.
 """
 
@@ -20,55 +21,47 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
 
-Answer = Literal["continue", "stop", "stale"]
-ReportPayload = dict[str, Any]
+from lethe.pool.event_log import EventLog
+from lethe.pool.messages import Answer, GroupStatus, Instruction, Job, QueueStatus, Report, RunLease
+from lethe.pool.resources import Shape
+from lethe.records import FinalReport, Verdict
 
-
-class Lease(TypedDict):
-    """What a group gets from `take`: one run to work on, or the wish that it should `register` again or `exit`."""
-
-    kind: Literal["run", "register", "exit"]
-    lease: int
-    run: str
-    payload: dict[str, Any]
+STOPPED, LOST = FinalReport(verdict="stopped"), FinalReport(verdict="lost")
+RETRIED: tuple[Verdict, ...] = ("lost", "interrupted")  # another attempt may do better
 
 
 @dataclass
 class _Run:
-    payload: dict[str, Any]
-    shape: str
+    job: Job
     claims: set[str] = field(default_factory=set)
-    reports: list[ReportPayload] = field(default_factory=list)
-    continued: int = 0
+    reports: list[Report] = field(default_factory=list)
+    continued: int = 0  # reports that are answered with CONTINUE
     stopped: bool = False
     attempts: int = 0  # since its last new report
-    fault: tuple[str, str] = ("lost", "")  # verdict and reason of the last attempt, should there be no other
+    fault: FinalReport = LOST  # of the last attempt, the result if it stays the last
     lease: int | None = None
 
     @property
-    def final(self) -> bool:
-        return bool(self.reports) and bool(self.reports[-1].get("final"))
-
-    def end(self, verdict: str, reason: str = "") -> None:
-        self.reports.append({"final": True, "verdict": verdict, "reason": reason})
+    def ended(self) -> bool:
+        return bool(self.reports) and isinstance(self.reports[-1], FinalReport)
 
 
 @dataclass
 class _Group:
-    shape: str
+    shape: Shape
     incarnation: int = 0
     lease: int | None = None
     nodes: tuple[str, ...] = ()
     dissolved: bool = False
-    beat: float = 0.0
+    beat: float = 0.0  # monotonic seconds
 
 
 class RunQueue:
-    """See the module. Times are seconds; `lapse_s` without a heartbeat ends a lease."""
+    """The queue's rules: see the module. Times are seconds; `lapse_s` without a heartbeat ends a lease."""
 
     def __init__(self, max_attempts: int = 3, lapse_s: float = 120.0) -> None:
         self._max_attempts = max_attempts
@@ -76,29 +69,32 @@ class RunQueue:
         self._runs: dict[str, _Run] = {}
         self._groups: dict[str, _Group] = {}
         self._queue: deque[str] = deque()
-        self._leases: dict[int, tuple[str, str]] = {}
-        self._void: set[str] = set()
+        self._leases: dict[int, tuple[str, str]] = {}  # run and group by number
+        self._void: set[str] = set()  # claims
         self._ids = itertools.count(secrets.randbits(48))
         self._changed = asyncio.Condition()
         self._closed = False
         self._abandoned: str | None = None
+        self._log = EventLog("queue")
 
     # The trial's side
 
-    async def submit(self, run: str, payload: dict[str, Any], shape: str, claim: str) -> bool:
-        """Queue a run under its digest; a second submit of the same digest is the same run. False: the claim is void."""
+    async def submit(self, job: Job, claim: str) -> bool:
+        """Queue a job for `claim`; a second submit of the same run is the same run. Returns False for a void claim."""
         if claim in self._void:
             return False
-        if run not in self._runs:
-            self._runs[run] = _Run(payload, shape)
+        if job.run not in self._runs:
+            self._log.write_to(job.log_folder)
+            self._log("job submitted", job.run, entry=job.entry.name, shape=job.shape.key)
+            self._runs[job.run] = _Run(job)
             if self._abandoned is None:
-                self._queue.append(run)
-        self._runs[run].claims.add(claim)
+                self._queue.append(job.run)
+        self._runs[job.run].claims.add(claim)
         await self._notify()
         return True
 
-    async def next_report(self, run: str, seen: int) -> ReportPayload | None:
-        """Answer the first `seen` reports with "continue" and wait for the next one; None: submit the run again."""
+    async def next_report(self, run: str, seen: int) -> Report | None:
+        """Answer the first `seen` reports with CONTINUE and wait for the next one; None: submit the run again."""
         entry = self._runs.get(run)
         if entry is None:
             return None
@@ -107,21 +103,22 @@ class RunQueue:
         await self._until(lambda: len(entry.reports) > seen or self._abandoned is not None)
         if len(entry.reports) > seen:
             return entry.reports[seen]
-        return {"final": True, "verdict": "interrupted", "reason": self._abandoned}
+        return FinalReport(verdict="interrupted", reason=self._abandoned or "")
 
     async def stop(self, run: str) -> None:
         """End a run at its next report; one that no group has taken yet ends at once."""
         entry = self._runs.get(run)
-        if entry is None or entry.final:
+        if entry is None or entry.ended:
             return
+        self._log("stop asked for", run)
         entry.stopped = True
         if run in self._queue:
             self._queue.remove(run)
-            entry.end("stopped")
+            entry.reports.append(STOPPED)
         await self._notify()
 
-    async def forget(self, run: str, claim: str) -> None:
-        """A trial has ended: its claim is void from now on. Without any other its run is stopped and dropped."""
+    async def withdraw(self, run: str, claim: str) -> None:
+        """Void a claim for ever: its trial has ended. A run without any other is stopped and dropped."""
         self._void.add(claim)
         if run in self._runs:
             self._runs[run].claims.discard(claim)
@@ -135,73 +132,79 @@ class RunQueue:
 
     # The group's side
 
-    async def register(self, group: str, shape: str, nodes: tuple[str, ...] = ()) -> int:
-        """A group's process has (re)started, on these nodes (Ray's ids): give its new incarnation; what it was working
-        on is queued again."""
+    async def register(self, group: str, shape: Shape, nodes: tuple[str, ...] = ()) -> int:
+        """Return a new incarnation for a group whose processes have (re)started, on these nodes (Ray's ids); queue the
+        work of its former one again."""
         entry = self._groups.setdefault(group, _Group(shape))
         self._reclaim(entry)
         entry.incarnation = next(self._ids)
         entry.nodes = nodes
         entry.beat = time.monotonic()
+        self._log("group registered", group=group, shape=shape.key, nodes=len(set(nodes)))
         await self._notify()
         return entry.incarnation
 
-    async def take(self, group: str, incarnation: int, wait_s: float) -> Lease | None:
-        """The next run for this group's shape, or None after `wait_s` so that idle ranks keep in touch."""
+    async def take(self, group: str, incarnation: int, wait_s: float) -> RunLease | Instruction:
+        """Return a lease of the next job for this group's shape, or an instruction: WAIT after `wait_s` without one, so
+        that idle ranks keep in touch."""
         entry = self._groups.get(group)
         if entry is None:
-            return Lease(kind="exit" if self._closed else "register", lease=0, run="", payload={})
+            return Instruction.EXIT if self._closed else Instruction.REGISTER
         if incarnation != entry.incarnation:
-            return Lease(kind="exit", lease=0, run="", payload={})
-        self._release(entry)
+            return Instruction.EXIT
+        self._finish(entry)
         deadline = time.monotonic() + wait_s
         while True:
             try:
                 left = max(0.0, deadline - time.monotonic())
                 await asyncio.wait_for(self._until(lambda: self._ready(entry, incarnation)), left)
             except TimeoutError:
-                return None
+                return Instruction.WAIT
             if incarnation != entry.incarnation or entry.dissolved or self._closed:
-                return Lease(kind="exit", lease=0, run="", payload={})
+                return Instruction.EXIT
             # Several groups wake for one run: whoever comes second finds the queue empty and waits on.
-            if self._wanted(entry.shape):
+            if self._waiting(entry.shape):
                 return self._grant(group, entry)
 
-    async def report(self, lease: int, index: int, report: ReportPayload) -> Answer:
-        """Report number `index` of a run. Blocks until the trial answers; a final report is answered at once."""
+    async def report(self, lease: int, index: int, report: Report) -> Answer:
+        """Take report number `index` of a run. Blocks until the trial answers; a final report is answered at once."""
         if lease not in self._leases:
-            return "stale"
-        entry = self._runs.get(self._leases[lease][0])
+            return Answer.STALE
+        run = self._leases[lease][0]
+        entry = self._runs.get(run)
         if entry is None:
-            return "stop"
+            return Answer.STOP
         if index == len(entry.reports):
             entry.reports.append(report)
             entry.attempts = 1
+            self._log("report received", run, index=index, final=int(isinstance(report, FinalReport)))
             await self._notify()
-        if report.get("final"):
-            return "continue"
+        if isinstance(report, FinalReport):
+            return Answer.CONTINUE
         await self._until(lambda: entry.continued > index or self._unwanted(entry) or lease not in self._leases)
         if lease not in self._leases:
-            return "stale"
-        return "stop" if self._unwanted(entry) else "continue"
+            return Answer.STALE
+        return Answer.STOP if self._unwanted(entry) else Answer.CONTINUE
 
-    async def failed(self, lease: int, verdict: str, reason: str) -> None:
-        """A rank cannot go on. `lost` (a peer vanished) and `interrupted` (I/O) are tried again, and are the end once
-        there were too many attempts; any other verdict is the run's result, whatever becomes of the group."""
+    async def failed(self, lease: int, verdict: Verdict, reason: str) -> None:
+        """End the attempt of a rank that cannot go on. Verdicts in `RETRIED` are tried again, and are the end once
+        there were too many attempts; any other is the run's result, whatever becomes of the group."""
         if lease not in self._leases:
             return
         name, group = self._leases[lease]
         run = self._runs.get(name)
-        if run is not None and not run.final:
-            if verdict in ("lost", "interrupted"):
-                run.fault = (verdict, reason)
+        self._log("attempt failed", name, group=group, verdict=verdict)
+        if run is not None and not run.ended:
+            fault = FinalReport(verdict=verdict, reason=reason)
+            if verdict in RETRIED:
+                run.fault = fault
                 self._reclaim(self._groups[group])
             else:
-                run.end(verdict, reason)
+                run.reports.append(fault)
         await self._notify()
 
     async def heartbeat(self, lease: int) -> bool:
-        """A group is alive and working under this lease; False: the lease is lost."""
+        """Note that a group is alive and works under this lease; False: the lease is lost."""
         if lease not in self._leases:
             return False
         self._groups[self._leases[lease][1]].beat = time.monotonic()
@@ -210,7 +213,8 @@ class RunQueue:
     # The pool's side
 
     async def abandon(self, reason: str) -> None:
-        """No run goes on: trials are told that theirs are interrupted, groups stop at their next report."""
+        """Let no run go on: trials are told that theirs are interrupted, groups stop at their next report."""
+        self._log("all runs abandoned")
         self._abandoned = self._abandoned or reason
         self._queue.clear()
         await self._notify()
@@ -218,110 +222,107 @@ class RunQueue:
     async def dissolve(self, group: str) -> None:
         """Let a group end when it next asks for work."""
         if group in self._groups:
+            self._log("group dissolved", group=group)
             self._groups[group].dissolved = True
         await self._notify()
 
     async def reclaim(self, group: str) -> None:
-        """A group has lost a node, and will register again if it gets another: queue its work for others."""
+        """Queue the work of a group that has lost a node for others; it registers again if it gets another node."""
         entry = self._groups.get(group)
         if entry is not None:
             entry.nodes = ()
             self._reclaim(entry)
         await self._notify()
 
-    async def gone(self, group: str) -> None:
-        """A group has ended for good: forget it, queue its work again."""
+    async def deregister(self, group: str) -> None:
+        """Drop a group that has ended for good, and queue its work again."""
         entry = self._groups.pop(group, None)
         if entry is not None:
+            self._log("group deregistered", group=group)
             entry.incarnation += 1
             self._reclaim(entry)
         await self._notify()
 
-    async def status(self) -> dict[str, Any]:
-        """Queued runs by shape; for every group its shape and whether it waits for work; why all were abandoned."""
-        if self._lapse():
+    async def status(self) -> QueueStatus:
+        """Return the queued runs by shape, every group, and why all runs were abandoned; ends leases that lapsed."""
+        if self._end_lapsed():
             await self._notify()
-        queued: dict[str, int] = {}
-        for run in self._queue:
-            queued[self._runs[run].shape] = queued.get(self._runs[run].shape, 0) + 1
         groups = {
-            name: {
-                "shape": g.shape,
-                "idle": g.lease is None and g.incarnation > 0,
-                "dissolved": g.dissolved,
-                "nodes": g.nodes,
-            }
+            name: GroupStatus(g.shape, idle=g.lease is None and g.incarnation > 0, dissolved=g.dissolved, nodes=g.nodes)
             for name, g in self._groups.items()
         }
-        return {"queued": queued, "groups": groups, "abandoned": self._abandoned}
+        return QueueStatus(dict(Counter(self._runs[run].job.shape for run in self._queue)), groups, self._abandoned)
 
     async def close(self) -> None:
         """Stop every run at its next report and end every group."""
+        self._log("closed")
         self._closed = True
         await self._notify()
 
     # Inside
 
     def _ready(self, group: _Group, incarnation: int) -> bool:
-        return self._closed or group.dissolved or group.incarnation != incarnation or self._wanted(group.shape)
+        return self._closed or group.dissolved or group.incarnation != incarnation or self._waiting(group.shape)
 
     def _unwanted(self, run: _Run) -> bool:
         return run.stopped or self._closed or self._abandoned is not None
 
-    def _wanted(self, shape: str) -> bool:
-        return any(self._runs[run].shape == shape for run in self._queue)
+    def _waiting(self, shape: Shape) -> bool:
+        return any(self._runs[run].job.shape == shape for run in self._queue)
 
-    def _grant(self, name: str, group: _Group) -> Lease:
-        run = next(r for r in self._queue if self._runs[r].shape == group.shape)
+    def _grant(self, name: str, group: _Group) -> RunLease:
+        run = next(r for r in self._queue if self._runs[r].job.shape == group.shape)
         self._queue.remove(run)
         entry = self._runs[run]
         entry.attempts += 1
-        entry.fault = ("lost", f"its workers died {entry.attempts} times")
+        entry.fault = FinalReport(verdict="lost", reason=f"its workers died {entry.attempts} times")
         entry.lease = group.lease = next(self._ids)
         group.beat = time.monotonic()
         self._leases[group.lease] = (run, name)
-        return Lease(kind="run", lease=group.lease, run=run, payload=entry.payload)
+        self._log("lease granted", run, group=name, lease=group.lease, attempt=entry.attempts)
+        return RunLease(group.lease, entry.job)
 
-    def _release(self, group: _Group) -> None:
-        """The group asks for new work: what it had is finished. A run that it left without a final report was stopped."""
-        run = self._drop(group)
-        if run is not None and not run.final:
-            run.end("stopped")
+    def _finish(self, group: _Group) -> None:
+        """End the lease of a group that asks for new work. A run that it left without a final report was stopped."""
+        run = self._end_lease(group)
+        if run is not None and not run.ended:
+            run.reports.append(STOPPED)
 
     def _reclaim(self, group: _Group) -> None:
-        """The group died or gave up: its run is queued again, or ends after too many attempts."""
-        lease = group.lease
-        name = self._leases[lease][0] if lease in self._leases else None
-        run = self._drop(group)
-        if run is None or run.final or name is None:
+        """End the lease of a group that died or gave up: queue its run again, or end it after too many attempts."""
+        run = self._end_lease(group)
+        if run is None or run.ended:
             return
+        self._log("run taken back", run.job.run, attempts=run.attempts)
         if run.stopped:
-            run.end("stopped")
+            run.reports.append(STOPPED)
         elif run.attempts < self._max_attempts:
-            self._queue.appendleft(name)
-        elif run.fault[0] == "lost":
-            run.end(*run.fault)
+            self._queue.appendleft(run.job.run)
+        elif run.fault.verdict == "lost":
+            run.reports.append(run.fault)
         else:  # what it writes to or reads from fails, and will for the others
-            self._abandoned = self._abandoned or run.fault[1]
+            self._abandoned = self._abandoned or run.fault.reason
             self._queue.clear()
 
-    def _drop(self, group: _Group) -> _Run | None:
-        lease, group.lease = group.lease, None
-        if lease is None or lease not in self._leases:
+    def _end_lease(self, group: _Group) -> _Run | None:
+        """End a group's lease; returns its run unless that was dropped meanwhile."""
+        number, group.lease = group.lease, None
+        if number is None or number not in self._leases:
             return None
-        run = self._runs.get(self._leases.pop(lease)[0])
+        run = self._runs.get(self._leases.pop(number)[0])
         if run is not None:
             run.lease = None
         return run
 
-    def _lapse(self) -> bool:
+    def _end_lapsed(self) -> bool:
         now = time.monotonic()
-        late = [g for g in self._groups.values() if g.lease is not None and now - g.beat > self._lapse_s]
-        for group in late:
+        late = {name: g for name, g in self._groups.items() if g.lease is not None and now - g.beat > self._lapse_s}
+        for name, group in late.items():
+            self._log("no heartbeat, lease lapsed", group=name)
             self._reclaim(group)
         return bool(late)
 
-    async def _until(self, ready: Any) -> None:
+    async def _until(self, ready: Callable[[], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(ready)
 

@@ -1,4 +1,4 @@
-"""What every rank of a warm worker group runs: take a run, work on it, report, again.
+"""What every rank of a warm worker group runs: take a job, work on it, report, again.
 
 Rank 0 talks to the run queue; the other ranks follow its broadcasts. While there is no work an empty broadcast
 every `IDLE_S` keeps the ranks' collective from timing out.
@@ -6,18 +6,20 @@ every `IDLE_S` keeps the ranks' collective from timing out.
 
 from __future__ import annotations
 
-import importlib
 import os
 import socket
 import threading
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 import torch
 import torch.distributed as dist
+from lethe.pool.event_log import EventLog
+from lethe.pool.messages import Answer, Instruction, Job, RunLease, relocate_paths
+from lethe.pool.queue_client import RunQueueClient
 from lethe.pool.resources import Shape
+from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.storage.paths import home
 from lethe.unlearning.outcome import classify_failure
 from ray import train
@@ -26,9 +28,23 @@ from ray.train.collective import broadcast_from_rank_zero
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0
 
+T = TypeVar("T")
 
-class Stopped(Exception):
+
+class Stopped(Exception):  # noqa: N818  # an answer of the queue, not an error
     """The trial asked the run to end, or the group has lost its lease."""
+
+
+@dataclass(frozen=True)
+class GroupConfig:
+    """A group as its workers are told: the processes end after `recycle_after` runs, None: never; `home` is the
+    driver's."""
+
+    queue: RunQueueClient
+    group: str
+    shape: Shape
+    recycle_after: int | None
+    home: str
 
 
 @dataclass(frozen=True)
@@ -38,16 +54,15 @@ class Ranks:
     rank: int
     world: int
 
-    def broadcast(self, value: Any) -> Any:
-        """Rank 0's value on every rank."""
-        if self.world == 1:
-            return value
-        box = [value]
-        dist.broadcast_object_list(box, src=0)
-        return box[0]
+    def broadcast(self, value: T | None) -> T:
+        """Return rank 0's value on every rank; the others' is ignored."""
+        box: list[Any] = [value]
+        if self.world > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]  # type: ignore[no-any-return]  # what torch has unpickled, rank 0's T
 
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value on every rank, by rank."""
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value on every rank, by rank."""
         if self.world == 1:
             return [value]
         box: list[Any] = [None] * self.world
@@ -55,47 +70,14 @@ class Ranks:
         return box
 
 
-RunFunction = Callable[[dict[str, Any], Callable[[dict[str, Any]], None], Ranks], dict[str, Any]]
-
-
-def work(config: dict[str, Any]) -> None:
-    """A Ray Train loop. `config`: queue handle, group name, shape, threads per rank, runs before the process ends,
-    the driver's `home`."""
-    cuda = Shape.parse(config["shape"]).device == "cuda"
-    os.environ["DS_ACCELERATOR"] = "cuda" if cuda else "cpu"
-    torch.set_num_threads(config["threads"])
+def work(config: dict[str, GroupConfig]) -> None:
+    """Serve the queue until it says EXIT: a Ray Train loop. `config` has the group's configuration under `group`."""
+    group = config["group"]
+    os.environ["DS_ACCELERATOR"] = "cuda" if group.shape.device == "cuda" else "cpu"
+    torch.set_num_threads(group.shape.threads)
     join()
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
-    queue = config["queue"]
-    incarnation = _register(config, ranks)
-    served, here = 0, str(home())
-    while config["recycle_after"] is None or served < config["recycle_after"]:
-        lease = None
-        if ranks.rank == 0:
-            lease = ray.get(queue.take.remote(config["group"], incarnation, IDLE_S))
-        lease = ranks.broadcast(lease)
-        if lease is None:
-            continue
-        if lease["kind"] == "exit":
-            return
-        if lease["kind"] == "register":
-            incarnation = _register(config, ranks)
-            continue
-        if here != config["home"]:
-            lease["payload"] = moved(lease["payload"], config["home"], here)
-        _serve(queue, lease, ranks)
-        served += 1
-
-
-def moved(value: Any, there: str, here: str) -> Any:
-    """A payload whose paths under `there`, the driver's storage root, are under `here`, this node's."""
-    if isinstance(value, dict):
-        return {key: moved(each, there, here) for key, each in value.items()}
-    if isinstance(value, list):
-        return [moved(each, there, here) for each in value]
-    if isinstance(value, str) and value.startswith(f"{there}/"):
-        return here + value.removeprefix(there)
-    return value
+    _Worker(group, ranks).serve()
 
 
 def join() -> None:
@@ -106,58 +88,113 @@ def join() -> None:
         return
     with socket.socket() as free:
         free.bind(("", 0))
-        mine = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+        address = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"  # type: ignore[no-untyped-call]  # Ray's
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
-    dist.init_process_group("gloo", init_method=broadcast_from_rank_zero(mine), rank=rank, world_size=world)
+    dist.init_process_group("gloo", init_method=broadcast_from_rank_zero(address), rank=rank, world_size=world)
 
 
-def _register(config: dict[str, Any], ranks: Ranks) -> int:
-    nodes = tuple(ranks.gather(ray.get_runtime_context().get_node_id()))
-    if ranks.rank:
-        return 0
-    return ray.get(config["queue"].register.remote(config["group"], config["shape"], nodes))
+class _Worker:
+    """One rank of a group, from its registration to its end."""
 
+    def __init__(self, config: GroupConfig, ranks: Ranks) -> None:
+        self._config, self._ranks, self._queue = config, ranks, config.queue
+        self._home = str(home())
+        self._log = EventLog(f"{config.group}-rank-{ranks.rank}")
+        self._incarnation = 0
 
-def _serve(queue: Any, lease: dict[str, Any], ranks: Ranks) -> None:
-    sent = 0
+    def serve(self) -> None:
+        """Register, then run jobs until the queue or `recycle_after` ends this process."""
+        self._register()
+        served, limit = 0, self._config.recycle_after
+        while limit is None or served < limit:
+            order = self._take()
+            if isinstance(order, RunLease):
+                self._run(order)
+                served += 1
+            elif order is Instruction.REGISTER:
+                self._register()
+            elif order is Instruction.EXIT:
+                self._log("exit")
+                return
+        self._log("exit: recycled")
 
-    def report(values: dict[str, Any]) -> None:
-        nonlocal sent
-        answer = None
-        if ranks.rank == 0:
-            answer = ray.get(queue.report.remote(lease["lease"], sent, values))
-        sent += 1
-        if ranks.broadcast(answer) != "continue":
-            raise Stopped
+    def _register(self) -> None:
+        nodes = tuple(self._ranks.gather(ray.get_runtime_context().get_node_id()))
+        if self._ranks.rank == 0:
+            self._incarnation = ray.get(self._queue.register(self._config.group, self._config.shape, nodes))
+        self._log("registered", pid=os.getpid(), world=self._ranks.world)
 
-    with _Heartbeat(queue, lease["lease"], ranks.rank == 0):
-        try:
-            module, name = lease["payload"]["entry"].split(":")
-            final = getattr(importlib.import_module(module), name)(lease["payload"], report, ranks)
-        except Stopped:
-            return
-        except Exception as error:
-            # A bug in one run must not end a group of one: it becomes that run's verdict. With peers that wait in
-            # a collective there is no way on: the group dies and Ray Train restarts it.
-            ray.get(queue.failed.remote(lease["lease"], *classify_failure(error, ranks.world)))
-            if ranks.world > 1:
-                raise
-            return
-        if ranks.rank == 0:
-            ray.get(queue.report.remote(lease["lease"], sent, {**final, "final": True}))
+    def _take(self) -> RunLease | Instruction:
+        order = None
+        if self._ranks.rank == 0:
+            order = ray.get(self._queue.take(self._config.group, self._incarnation, IDLE_S))
+        return self._ranks.broadcast(order)
+
+    def _localised(self, job: Job) -> Job:
+        """Return `job` with its paths under the driver's storage root under this node's."""
+        there, here = self._config.home, self._home
+        if there == here:
+            return job
+        payload, folder = relocate_paths([job.payload, job.log_folder], there, here)
+        return Job(job.run, job.entry, payload, job.shape, folder)
+
+    def _run(self, lease: RunLease) -> None:
+        """Work on one lease to its final report, or to the STOP that the queue answers, or to an error.
+
+        Raises the error where the group has peers.
+        """
+        job, sent = self._localised(lease.job), 0
+        self._log.write_to(job.log_folder)
+        self._log("lease taken, run begins", job.run, lease=lease.number, entry=job.entry.name)
+
+        def report(values: Metrics) -> None:
+            nonlocal sent
+            answer = self._send(job.run, lease.number, sent, EpochReport(values=values))
+            sent += 1
+            if self._ranks.broadcast(answer) != Answer.CONTINUE:
+                raise Stopped
+
+        with _Heartbeat(self._queue, lease.number, job.run, self._log, active=self._ranks.rank == 0):
+            try:
+                request_type, function = job.entry.load()
+                final = function(request_type.model_validate(job.payload), report, self._ranks)
+            except Stopped:
+                self._log("run stopped", job.run)
+                return
+            except Exception as error:
+                # A bug in one run must not end a group of one: it becomes that run's verdict. With peers that wait in
+                # a collective there is no way on: the group dies and Ray Train restarts it.
+                failure = classify_failure(error, self._ranks.world)
+                self._log("run failed", job.run, verdict=failure.verdict, error=type(error).__name__)
+                ray.get(self._queue.failed(lease.number, failure.verdict, failure.reason))
+                if self._ranks.world > 1:
+                    raise
+                return
+            self._log("run ended", job.run, verdict=final.verdict)
+            self._send(job.run, lease.number, sent, final)
+
+    def _send(self, run: str, lease: int, index: int, report: EpochReport | FinalReport) -> Answer | None:
+        """Return the queue's answer to rank 0's report; None on the other ranks."""
+        if self._ranks.rank:
+            return None
+        self._log("report sent", run, index=index, final=int(isinstance(report, FinalReport)))
+        answer = ray.get(self._queue.report(lease, index, report))
+        self._log("answer received", run, index=index, answer=answer.value)
+        return answer
 
 
 class _Heartbeat:
-    """Tells the run queue that this group is alive while a run keeps its main thread busy."""
+    """A context that tells the queue that this group is alive while a run keeps its main thread busy."""
 
-    def __init__(self, queue: Any, lease: int, active: bool) -> None:
-        self._queue, self._lease = queue, lease
+    def __init__(self, queue: RunQueueClient, lease: int, run: str, log: EventLog, active: bool) -> None:
+        self._queue, self._lease, self._run, self._log = queue, lease, run, log
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._beat, daemon=True) if active else None
 
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
-            self._queue.heartbeat.remote(self._lease)
+            self._queue.heartbeat(self._lease)
+            self._log("heartbeat", self._run)
 
     def __enter__(self) -> None:
         if self._thread:

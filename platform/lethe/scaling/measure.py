@@ -17,49 +17,63 @@ from lethe.errors import UserError
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.memory import peak_mb, reset_peak
+from lethe.records import FinalReport, Metrics
 from lethe.scaling.instruments import TensorMemory, Traffic, matrix_rate
 from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
-from lethe.unlearning.outcome import ReportFunction
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
+from lethe.unlearning.requests import Assets, Request
 from lethe.unlearning.trainer import Stepper
 
 WARM_UP, REFRESHES = 3, 3
 MIB = 2**20
 
 
-def run_cost_point(payload: dict[str, Any], report: ReportFunction, ranks: Any) -> dict[str, Any]:
-    """Time the point of `payload` (recipe, assets, steps); every rank calls this.
+class CostPointRequest(Request):
+    """The measurement of so many optimizer steps of a recipe."""
 
-    Returns the final report: medians as numbers and every step in `steps`, or a verdict with its reason where the
-    point cannot run. With several ranks such an error is raised instead.
+    recipe: Recipe
+    assets: Assets
+    steps: int
+
+
+class CostPointReport(FinalReport):
+    """`values` are medians over `steps`, which have the numbers of every step."""
+
+    steps: tuple[Metrics, ...] = ()
+
+
+def run_cost_point(request: CostPointRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
+    """Time the steps of one point. Entry point COST_POINT; a complete report is a `CostPointReport`.
+
+    What the user gave and what memory lacks are verdicts of a group of one, and raised where there are peers.
     """
-    recipe = Recipe.model_validate(payload["recipe"])
+    recipe = request.recipe
     began = time.perf_counter()
     try:
-        context = context_for(Assets.model_validate(payload["assets"]))
+        context = context_for(request.assets)
         reset_peak(recipe.engine.device)
         run = StepTimer(recipe, context, ranks)
         prepared = time.perf_counter() - began
         try:
-            values = run.measure(payload["steps"])
+            values, steps = run.measure(request.steps)
         finally:
             run.engine.close()
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1:
             raise  # the other ranks wait in a collective: the group restarts, attempts are counted
-        verdict = "infeasible" if isinstance(error, UserError) else "out_of_memory"
-        return {"verdict": verdict, "reason": str(error).splitlines()[0] if str(error) else verdict}
-    return {**values, "prepare_seconds": prepared, "seconds": time.perf_counter() - began, "verdict": "complete"}
+        return expected_failure(error)
+    values |= {"prepare_seconds": prepared, "seconds": time.perf_counter() - began}
+    return CostPointReport(verdict="complete", values=values, steps=tuple(steps))
 
 
 class StepTimer:
     """One engine and the steps of the unlearning loop, without evaluation."""
 
-    def __init__(self, recipe: Recipe, context: Context, ranks: Any) -> None:
+    def __init__(self, recipe: Recipe, context: Context, ranks: Ranks) -> None:
         self.recipe, self.context, self.ranks = recipe, context, ranks
         loss = make_loss(recipe.objective)
         model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed)
@@ -76,10 +90,10 @@ class StepTimer:
         )
         self.traffic = Traffic()
 
-    def measure(self, steps: int) -> dict[str, Any]:
+    def measure(self, steps: int) -> tuple[Metrics, list[Metrics]]:
         """Time warm-up steps (not counted), `steps` steps and refreshes of the Hessian, then count one step's tensors.
 
-        Returns medians, the memory model's predictions, and every step's numbers in `steps`.
+        Returns medians with the memory model's predictions, and every step's numbers.
         """
         device, precision = self.recipe.engine.device, self.recipe.engine.precision
         plan = list(islice(self._plan(), WARM_UP + steps))
@@ -92,15 +106,15 @@ class StepTimer:
         with TensorMemory() as tensors:
             self._step(plan[-1])
         values = summary(done, refreshes, self._refresh.interval if self._refresh else 0)
-        return {
+        metrics = {
             **values,
             **self._model_predictions(plan[WARM_UP:], values, statistics.median(rates)),
             "step_tensors_mb": max(self.ranks.gather(tensors.peak)) / MIB,
             "peak_memory_mb": max(self.ranks.gather(peak_mb(device))),
             "matrix_rate": statistics.median(rates),
             "parameters": float(self.parameters),
-            "steps": done,
         }
+        return metrics, done
 
     @property
     def parameters(self) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import ray
 from lethe.benchmarks.base import Benchmark
@@ -16,14 +15,16 @@ from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.models.hashing import model_digest
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
+from lethe.pool.messages import EntryPoint
 from lethe.pool.resources import Shape
 from lethe.pool.worker_pool import Pool
 from lethe.records import Scalar, TrialRecord
 from lethe.scaling.design import CostPoint
+from lethe.scaling.measure import CostPointReport, CostPointRequest
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local, share_with_nodes
 from lethe.study.preparation import PARTS, model_folder
-from lethe.study.recorder import numbers, read_result, write_result
+from lethe.study.recorder import read_result, trial_record, write_result
 from lethe.tracking.tracker import Tracker
 from lethe.unlearning.requests import Assets
 
@@ -69,7 +70,6 @@ def count_parameters(folder: Path) -> float:
     return float(total)
 
 
-ENTRY = "lethe.scaling.measure:run_cost_point"
 MEASUREMENT_VERSION = 1  # raise it when a change of the measurement makes earlier results incomparable
 
 
@@ -111,29 +111,20 @@ def _measure(
     number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
 ) -> TrialRecord:
     run = _digest(point, assets, steps)
-    recipe = point.recipe.model_dump(mode="json")
-    payload = {"entry": ENTRY, "recipe": recipe, "assets": assets.model_dump(mode="json"), "steps": steps}
     params: dict[str, Scalar] = dict(point.labels)
     tracker.trial_began(number, run, params)
     began = time.time()
-    request = pool.submit(run, payload, Shape.of(point.recipe.engine))
+    pool.log_to(folder)
+    request = CostPointRequest(recipe=point.recipe, assets=assets, steps=steps)
+    queued = pool.submit(run, EntryPoint.COST_POINT, request, Shape.of(point.recipe.engine))
     try:
-        report: dict[str, Any] = pool.result(request)
+        report = pool.result(queued)
     except KeyboardInterrupt:
-        ray.get(pool.queue.stop.remote(run))
+        ray.get(pool.queue.stop(run))
         raise
-    ray.get(pool.queue.forget.remote(run, run))
-    result = TrialRecord(
-        number=number,
-        run=run,
-        verdict=report["verdict"],
-        reason=str(report.get("reason", "")),
-        params=params,
-        metrics=numbers({key: value for key, value in report.items() if key != "steps"}),
-        series=tuple({"epoch": float(i), **step} for i, step in enumerate(report.get("steps", ()), 1)),
-        folder=str(folder / run),
-        began=began,
-        ended=time.time(),
-    )
+    ray.get(pool.queue.withdraw(run, run))
+    measured = report.steps if isinstance(report, CostPointReport) else ()
+    series = [{"epoch": float(i), **step} for i, step in enumerate(measured, 1)]
+    result = trial_record(number, run, params, folder / run, series, report, began=began)
     write_result(result)
     return result

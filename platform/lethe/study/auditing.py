@@ -1,4 +1,4 @@
-"""The study's audits of its front, and of start model and oracle beside it, in the search's own worker groups.
+"""Audits of a study's front, and of start model and oracle for comparison, in the search's own worker groups.
 
 The start model shows how much an audit can bring out at all, the oracle how much of it a model gives that never knew.
 """
@@ -9,27 +9,31 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lethe.config.audits import Audits, variants
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Recipe
-from lethe.pool.jobs import Job, run_jobs
-from lethe.records import AuditRecord, ModelScores, StudyRecord, TrialRecord
+from lethe.pool.jobs import run_jobs
+from lethe.pool.messages import EntryPoint, Job
+from lethe.records import AuditRecord, EpochReport, FinalReport, ModelScores, StudyRecord, TrialRecord
 from lethe.storage.paths import atomic_write
 from lethe.study.confirmation import members
+from lethe.unlearning.requests import AuditReport
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
     from lethe.study.runner import Sweep
 
-ENTRY = "lethe.audits.worker_entry:run_audit"
 RESULTS = ("complete", "diverged", "infeasible", "out_of_memory")  # what another attempt would find again
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A finished model: `name` says which, `key` is its content, `folder` its files, `kept` where its audits lie."""
+    """A finished model with its recipe and metrics.
+
+    `name`: what users call it; `key`: names its content; `folder`: its files; `kept`: where its audits' results lie.
+    """
 
     name: str
     key: str
@@ -40,55 +44,48 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class AuditJob:
-    """One audit of one subject."""
+class PlannedAudit:
+    """One audit, the only one in `audits`, of one subject, and the file that keeps its result."""
 
     subject: Subject
     audits: Audits
-    payload: dict[str, Any]
-    shape: str
+    file: Path
+    job: Job
 
     @property
     def name(self) -> str:
-        """The audit's own."""
+        """The audit's name in the configuration."""
         return next(iter(self.audits.asked()))
-
-    @property
-    def file(self) -> Path:
-        """Where the answer is kept: named after everything that decides it."""
-        parts = [self.subject.key, self.audits.canonical(), self.subject.recipe.canonical()]
-        return self.subject.kept / f"{self.name}-{short_digest(canonical_json(parts))}.json"
 
 
 def audit(sweep: Sweep, pool: Pool, record: StudyRecord) -> StudyRecord:
-    """The record whose front, start model and oracle have `audits`; what is kept on disk is not done again.
+    """Return the record with audits of its front, start model and oracle; those kept on disk are not done again.
 
-    KeyboardInterrupt keeps what has ended.
+    Raises KeyboardInterrupt; what has ended by then is kept.
     """
     assert sweep.study.audits is not None
-    jobs = {f"audit:{job.file}": job for job in _jobs(sweep, record)}
-    found = {name: _read(job.file) for name, job in jobs.items()}
-    missing = {name: job for name, job in jobs.items() if found[name] is None}
+    planned = {audit.job.run: audit for audit in _planned(sweep, record)}
+    results = {run: kept for run, audit in planned.items() if (kept := _read(audit.file)) is not None}
+    missing = {run: audit for run, audit in planned.items() if run not in results}
     advance = sweep.console.stage("audits", len(missing))
 
-    def ended(errand: Job, reports: list[dict[str, Any]]) -> None:
-        job, report = missing[errand.name], reports[-1]
-        found[errand.name] = _records(job, report)
-        if report["verdict"] in RESULTS:
-            text = json.dumps([audited.model_dump(mode="json") for audited in found[errand.name]])
-            atomic_write(job.file, text)
-        advance(f"{job.name} of {job.subject.name}", None)
-        for audited in found[errand.name]:
+    def ended(job: Job, reports: list[EpochReport], final: FinalReport) -> None:
+        done = missing[job.run]
+        records = results[job.run] = _records(done, final)
+        if final.verdict in RESULTS:
+            atomic_write(done.file, json.dumps([audited.model_dump(mode="json") for audited in records]))
+        advance(f"{done.name} of {done.subject.name}", None)
+        for audited in records:
             if audited.verdict != "complete":
                 reason = (audited.reason.strip().splitlines() or [audited.verdict])[-1]
-                sweep.console.warn(f"audit {audited.variant} of {job.subject.name} failed: {reason}")
+                sweep.console.warn(f"audit {audited.variant} of {done.subject.name} failed: {reason}")
 
-    run_jobs(pool, [Job(name, job.payload, job.shape) for name, job in missing.items()], ended)
+    run_jobs(pool, [audit.job for audit in missing.values()], ended)
     order = list(variants(sweep.study.audits))
     by_subject: dict[str, tuple[AuditRecord, ...]] = {}
-    for name, job in jobs.items():
-        whole = (*by_subject.get(job.subject.name, ()), *(found[name] or ()))
-        by_subject[job.subject.name] = tuple(sorted(whole, key=lambda a: _place(order, a.variant)))
+    for run, done in planned.items():
+        records = (*by_subject.get(done.subject.name, ()), *results.get(run, ()))
+        by_subject[done.subject.name] = tuple(sorted(records, key=lambda a: _place(order, a.variant)))
     return _with_audits(record, by_subject)
 
 
@@ -96,22 +93,21 @@ def _place(order: list[str], variant: str) -> int:
     return order.index(variant) if variant in order else len(order)
 
 
-def _jobs(sweep: Sweep, record: StudyRecord) -> Iterator[AuditJob]:
+def _planned(sweep: Sweep, record: StudyRecord) -> Iterator[PlannedAudit]:
     assert sweep.study.audits is not None
     for subject in _subjects(sweep, record):
-        trial = sweep.config(0, subject.recipe)  # a trial reads the same data, in groups of the same shape
+        trial = sweep.plan(0, subject.recipe)  # in groups of the same shape
         for name, config in sweep.study.audits.asked().items():
             one = Audits.model_validate({name: config})
-            payload = {
-                "entry": ENTRY,
-                "audits": one.model_dump(mode="json"),
-                "assets": trial["payload"]["assets"],
-                "recipe": subject.recipe.model_dump(mode="json"),
-                "model": str(subject.folder),
-                "truth": trial["payload"]["truth"],
-                "metrics": subject.metrics,
-            }
-            yield AuditJob(subject, one, payload, trial["shape"])
+            file = subject.kept / f"{name}-{_digest(subject, one)}.json"
+            request = sweep.audit_request(one, subject.recipe, subject.folder, subject.metrics)
+            job = Job.of(f"audit:{file}", EntryPoint.AUDIT, request, trial.job.shape, trial.job.log_folder)
+            yield PlannedAudit(subject, one, file, job)
+
+
+def _digest(subject: Subject, audits: Audits) -> str:
+    """Return a digest of everything that decides the result of an audit."""
+    return short_digest(canonical_json([subject.key, audits.canonical(), subject.recipe.canonical()]))
 
 
 def _subjects(sweep: Sweep, record: StudyRecord) -> Iterator[Subject]:
@@ -134,12 +130,11 @@ def _read(file: Path) -> list[AuditRecord] | None:
     return [AuditRecord.model_validate(raw) for raw in json.loads(file.read_text())] if file.exists() else None
 
 
-def _records(job: AuditJob, report: dict[str, Any]) -> list[AuditRecord]:
-    """What an audit found, or for each of its ways why it found nothing."""
-    if report["verdict"] == "complete":
-        return [AuditRecord.model_validate(raw) for raw in report["audits"]]
-    reason = str(report.get("reason", ""))
-    return [AuditRecord(variant=v, verdict=report["verdict"], reason=reason) for v in variants(job.audits)]
+def _records(audit: PlannedAudit, report: FinalReport) -> list[AuditRecord]:
+    """Return the records in an audit's report; of one that failed, a record with the reason for each variant."""
+    if isinstance(report, AuditReport):
+        return list(report.audits)
+    return [AuditRecord(variant=v, verdict=report.verdict, reason=report.reason) for v in variants(audit.audits)]
 
 
 def _with_audits(record: StudyRecord, found: dict[str, tuple[AuditRecord, ...]]) -> StudyRecord:

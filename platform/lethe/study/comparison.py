@@ -37,7 +37,8 @@ class Comparison:
     folder: Path
 
     def run(self, session: Session) -> StudyRecord:
-        """All members' remaining trials, then one record of them. Ctrl-C ends it early with what is finished."""
+        """Run all members' remaining trials and return one record of them, which `study.json` keeps. Ctrl-C ends it
+        early with what is finished."""
         began = time.time()
         members = self.study.members()
         firsts = [0, *accumulate(member.study.search.trials for member in members)]
@@ -76,7 +77,7 @@ class Comparison:
             Numbered(self.tracker, first),
             self.console,
             self.folder / "members" / name,
-            yardsticks=self.folder,
+            baselines_folder=self.folder,
             labels={"arm": member.arm, "arm_seed": member.seed},
         )
 
@@ -87,7 +88,7 @@ def whole(
     objectives: ObjectiveSpace,
     interrupted: bool,
 ) -> StudyRecord:
-    """The record with every member's trials, their common front, and what stands for each member."""
+    """Return the record with every member's trials, their common front, and a trial that stands for each member."""
     trials = mark_front(tuple(trial for _, given in ended for trial in given), objectives)
     members = tuple(
         MemberRecord(
@@ -119,13 +120,13 @@ class Numbered(NullTracker):
     first: int
 
     def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
-        """As the tracker does."""
+        """Pass the event on under the comparison's number."""
         self.tracker.trial_began(self.first + number, run_hash, params)
 
     def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
-        """As the tracker does."""
+        """Pass the report on under the comparison's number."""
         self.tracker.trial_reported(self.first + number, step_metrics, epoch)
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """As the tracker does."""
+        """Pass the record on under the comparison's number."""
         self.tracker.trial_ended(trial.model_copy(update={"number": self.first + trial.number}))

@@ -1,122 +1,191 @@
-"""Tune's events as records: every report to the tracker and the console, every result to its run folder."""
+"""Trials as records: Ray Tune's events to the tracker and the console, results to their run folders.
+
+`TrialPlan` is a trial before it runs, `TrialRecord` after; `trial_record` makes the one from the other and the reports.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lethe.config.run import FOLDER as CHECKPOINT
-from lethe.records import Sample, TrialRecord
+from lethe.pool.messages import Job, Report
+from lethe.pool.queue_client import RunQueueClient
+from lethe.records import EpochReport, FinalReport, Metrics, Scalar, TrialRecord
 from lethe.search.objectives import ObjectiveSpace, mark_front
 from lethe.storage.paths import atomic_write
 from lethe.storage.replica import delete, missing_parts
 from lethe.tracking.tracker import Tracker
+from lethe.unlearning.requests import TrialReport
 from ray import tune
+from ray.tune.experiment import Trial
 
-NOT_METRICS = frozenset({"verdict", "reason", "final", "samples"})
+PLAN, QUEUE = "plan", "queue"  # keys of a Tune trial's config
+REPORT = "report"  # key of a Tune result
 
 
-def numbers(report: dict[str, Any]) -> dict[str, float]:
-    """The numeric values of a report."""
-    return {
-        k: float(v)
-        for k, v in report.items()
-        if k not in NOT_METRICS and isinstance(v, int | float) and not isinstance(v, bool)
-    }
+@dataclass(frozen=True)
+class TrialPlan:
+    """A proposal made ready to run: trial `number` of the study, whose job leaves its files in `folder`.
+
+    `claim` is the trial's name in the run queue, unlike any other of this and earlier sessions.
+    """
+
+    number: int
+    params: dict[str, Scalar]
+    folder: Path
+    job: Job
+    claim: str = ""
+
+    @property
+    def run(self) -> str:
+        """The digest of the trial's run."""
+        return self.job.run
+
+
+def plan_of(trial: Trial) -> TrialPlan:
+    """Return the plan that one of Tune's trials carries out."""
+    plan = trial.config[PLAN]
+    assert isinstance(plan, TrialPlan)
+    return plan
+
+
+def report_of(result: dict[str, Any] | None) -> Report | None:
+    """Return our report in a Tune result, to which Tune adds keys of its own; None where there is none."""
+    report = (result or {}).get(REPORT)
+    assert report is None or isinstance(report, EpochReport | FinalReport)
+    return report
+
+
+def trial_record(
+    number: int,
+    run: str,
+    params: dict[str, Scalar],
+    folder: Path,
+    series: Sequence[Metrics],
+    final: FinalReport,
+    began: float,
+) -> TrialRecord:
+    """Return the record of a run that ends now. `series`: the values of its epochs, the last one included.
+
+    The record's metrics are the final report's; a run that was stopped has sent none, and keeps its last epoch's.
+    """
+    metrics = series[-1] if final.verdict == "stopped" and series else final.values
+    return TrialRecord(
+        number=number,
+        run=run,
+        verdict=final.verdict,
+        reason=final.reason,
+        params=params,
+        metrics=metrics,
+        series=tuple(series),
+        samples=final.samples if isinstance(final, TrialReport) else (),
+        folder=str(folder),
+        began=began,
+        ended=time.time(),
+    )
+
+
+@dataclass
+class _RunningTrial:
+    plan: TrialPlan
+    series: list[Metrics] = field(default_factory=list)
+    began: float = field(default_factory=time.time)
+
+    def add(self, report: Report) -> bool:
+        """Append the report's values to the series if they are an epoch's that was not reported before, as it may be
+        by an actor that stands in for one that died. Returns whether they were."""
+        epoch = report.values.get("epoch")
+        if epoch is None or (self.series and epoch <= self.series[-1]["epoch"]):
+            return False
+        self.series.append(report.values)
+        return True
 
 
 class Recorder(tune.Callback):
-    """Collects the study's trials. `on_change` is called after every event, with the record that ended, if one did."""
+    """Collects the study's trials. `on_change` is called after every event, with the record that ended, if one did.
+
+    `trials` are the records by number, `running` the trials that have not ended; `why_stopped`, which a scheduler may
+    replace, gives the reason for which it stopped a run.
+    """
 
     def __init__(
         self,
-        queue: Any,
+        queue: RunQueueClient,
         tracker: Tracker,
         objectives: ObjectiveSpace,
         on_change: Callable[[TrialRecord | None], None],
     ) -> None:
         self.trials: dict[int, TrialRecord] = {}
-        self.running: dict[int, dict[str, Any]] = {}
+        self.running: dict[int, _RunningTrial] = {}
         self._queue, self._tracker, self._objectives, self._on_change = queue, tracker, objectives, on_change
         self._lock = threading.RLock()
-        self._gone: set[Path] = set()  # what has been removed already
+        self._deleted: set[Path] = set()
         self.why_stopped: Callable[[str], str] = lambda run: ""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its configuration before it starts; trackers and locks do not belong there."""
+        """Return nothing: Tune pickles its configuration before it starts, where trackers and locks do not belong."""
         return {}
 
-    def began(self, config: dict[str, Any]) -> None:
-        """A trial was proposed and will run."""
-        folder = Path(config["payload"]["folder"])
-        self._gone -= {folder / CHECKPOINT, folder / "model"}
-        self.running[config["number"]] = {"config": config, "series": [], "began": time.time()}
-        self._tracker.trial_began(config["number"], config["run"], config["params"])
+    def began(self, plan: TrialPlan) -> None:
+        """Note a trial that was proposed and will run."""
+        self._deleted -= {plan.folder / CHECKPOINT, plan.folder / "model"}
+        self.running[plan.number] = _RunningTrial(plan)
+        self._tracker.trial_began(plan.number, plan.run, plan.params)
 
     def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
     ) -> None:
-        config, report = trial.config, result["report"]
-        entry = self.running.get(config["number"])
-        if entry is None:
+        """Pass a report on; record the trial if it is the last."""
+        plan, report = plan_of(trial), report_of(result)
+        entry = self.running.get(plan.number)
+        if entry is None or report is None:
             return
-        if "epoch" in report and not _repeats(report, entry["series"]):
-            values = numbers(report)
-            entry["series"].append(values)
-            self._tracker.trial_reported(config["number"], values, int(report["epoch"]))
-        if report.get("verdict") == "interrupted":
-            return  # it stays among the running, which the end of the session cut off
-        if report.get("final"):
-            self._end(config, report)
+        if entry.add(report):
+            self._tracker.trial_reported(plan.number, report.values, int(report.values["epoch"]))
+        if isinstance(report, FinalReport):
+            if report.verdict != "interrupted":  # such a one stays among the running, which the session's end cut off
+                self._end(plan, report)
         elif result.get("done"):  # a scheduler stopped it: on disk before Optuna is told
-            self._stopped(config)
+            self._stopped(plan)
         else:
             self._on_change(None)
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Tune ended the trial without a report of its end."""
-        last = (trial.last_result or {}).get("report", {})
-        if trial.config["number"] in self.running and last.get("verdict") != "interrupted":
-            self._stopped(trial.config)
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """Record a trial that Tune ended without a report of its end."""
+        plan, last = plan_of(trial), report_of(trial.last_result)
+        interrupted = isinstance(last, FinalReport) and last.verdict == "interrupted"
+        if plan.number in self.running and not interrupted:
+            self._stopped(plan)
 
-    def answered(self, config: dict[str, Any], stored: TrialRecord) -> None:
-        """A proposal whose run the store already holds: the same result under a new number."""
-        self._tracker.trial_began(config["number"], config["run"], config["params"])
+    def answered(self, plan: TrialPlan, stored: TrialRecord) -> None:
+        """Record a proposal whose run the study already holds: the same result under a new number."""
+        self._tracker.trial_began(plan.number, plan.run, plan.params)
         for values in stored.series:
-            self._tracker.trial_reported(config["number"], values, int(values["epoch"]))
-        self._add(stored.model_copy(update={"number": config["number"], "params": config["params"]}))
+            self._tracker.trial_reported(plan.number, values, int(values["epoch"]))
+        self._add(stored.model_copy(update={"number": plan.number, "params": plan.params}))
 
-    def _stopped(self, config: dict[str, Any]) -> None:
-        self._end(config, {"verdict": "stopped", "reason": self.why_stopped(config["run"])})
+    def _stopped(self, plan: TrialPlan) -> None:
+        self._end(plan, FinalReport(verdict="stopped", reason=self.why_stopped(plan.run)))
 
-    def _end(self, config: dict[str, Any], report: dict[str, Any]) -> None:
-        entry = self.running.pop(config["number"])
-        self._queue.forget.remote(config["run"], config["claim"])
-        series = tuple(entry["series"])
-        record = TrialRecord(
-            number=config["number"],
-            run=config["run"],
-            verdict=report["verdict"],
-            reason=str(report.get("reason", "")),
-            params=config["params"],
-            metrics=series[-1] if series and report["verdict"] in ("complete", "stopped") else numbers(report),
-            series=series,
-            samples=tuple(Sample.model_validate(s) for s in report.get("samples", ())),
-            folder=config["payload"]["folder"],
-            began=entry["began"],
-            ended=time.time(),
-        )
-        if record.verdict != "lost" or read_result(Path(record.folder)) is None:
+    def _end(self, plan: TrialPlan, report: FinalReport) -> None:
+        entry = self.running.pop(plan.number)
+        self._queue.withdraw(plan.run, plan.claim)
+        record = trial_record(plan.number, plan.run, plan.params, plan.folder, entry.series, report, began=entry.began)
+        if record.verdict != "lost" or read_result(plan.folder) is None:
             write_result(record)
         self._add(record)
 
     def take_up(self, trials: Iterable[TrialRecord]) -> None:
-        """What earlier sessions finished."""
+        """Begin with the trials that earlier sessions finished."""
         self.trials = {t.number: t for t in mark_front(tuple(trials), self._objectives)}
-        self._gone |= missing_parts((Path(t.folder) for t in self.trials.values() if t.folder), (CHECKPOINT, "model"))
+        self._deleted |= missing_parts(
+            (Path(t.folder) for t in self.trials.values() if t.folder), (CHECKPOINT, "model")
+        )
         self._prune(self.trials.values())
 
     def _add(self, record: TrialRecord) -> None:
@@ -129,31 +198,27 @@ class Recorder(tune.Callback):
         self._on_change(self.trials[record.number])
 
     def _prune(self, trials: Iterable[TrialRecord]) -> None:
-        """Of these, which have ended, none keeps a checkpoint and only members of the front keep their weights: a
-        dominated trial never comes back."""
-        kept = {t.folder for t in self.trials.values() if t.on_front}
+        """Delete the checkpoints of these trials, which have ended, and the weights of those that are not on the front:
+        a dominated trial never comes back."""
+        on_front = {t.folder for t in self.trials.values() if t.on_front}
         for trial in trials:
-            gone = [CHECKPOINT, *(["model"] if trial.folder not in kept else [])]
-            for path in [Path(trial.folder) / part for part in gone] if trial.folder else []:
-                if path not in self._gone:
+            parts = [CHECKPOINT, *(["model"] if trial.folder not in on_front else [])]
+            for path in [Path(trial.folder) / part for part in parts] if trial.folder else []:
+                if path not in self._deleted:
                     delete(path)
-                    self._gone.add(path)
-
-
-def _repeats(report: dict[str, Any], series: list[dict[str, float]]) -> bool:
-    """Whether this was passed on before, by an actor that died."""
-    return bool(series) and report["epoch"] <= series[-1]["epoch"]
+                    self._deleted.add(path)
 
 
 def write_result(record: TrialRecord) -> None:
-    """The run folder's truth, `result.json`, written whole or not at all."""
+    """Write the record to `result.json` in its folder, whole or not at all."""
     folder = Path(record.folder)
     folder.mkdir(parents=True, exist_ok=True)
     atomic_write(folder / "result.json", record.model_dump_json(indent=1))
 
 
 def read_result(folder: Path) -> TrialRecord | None:
-    """What `write_result` left, unless the run failed for reasons that another attempt may not meet."""
+    """Return the record that `write_result` left in `folder`; None where there is none, or one of a run that failed for
+    reasons that another attempt may not meet."""
     path = folder / "result.json"
     if not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""A study's name and folder: what `--resume` finds again."""
+"""A study's name and folder, which `--resume` finds again, and the lock that keeps other sessions out."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGE = frozenset({"model", CHECKPOINT, "rows.parquet", "report"})  # what a ses
 
 @contextmanager
 def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, Path]]:
-    """The study's id and folder, locked while the block runs. A new study never touches an earlier one; `resume`
+    """Yield the study's id and folder, locked while the block runs. A new study never touches an earlier one; `resume`
     takes the latest equal one that has begun.
 
     The id is the study's name and a digest of everything that decides what its trials are, the contents of data and
@@ -36,7 +36,7 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
     name = _latest(root, base) if resume else _new(root, base)
     with hold(root / name) as ours:
         if not ours:
-            raise UserError(f"study {name} is running in another process: wait for it, or stop it first{_or_so()}")
+            raise UserError(f"study {name} is running in another process: wait for it, or stop it first{_lease_note()}")
         refresh_local(root / name, LARGE | {LEASE})
         if objects := store():
             objects.put(f"studies/{name}/{CLAIMED}", b"")
@@ -44,7 +44,7 @@ def claim(study: Study, digests: Digests, resume: bool) -> Iterator[tuple[str, P
 
 
 def held(folder: Path) -> bool:
-    """Whether a session holds the study in `folder`."""
+    """Return whether a session holds the study in `folder`."""
     if objects := store():
         return StudyLease(objects, _lease(folder), _lost).is_held()
     if not (folder / LOCK).exists():
@@ -57,15 +57,17 @@ def _lease(folder: Path) -> str:
     return f"studies/{folder.name}/{LEASE}"
 
 
-def _or_so() -> str:
-    """What is known of a study elsewhere is what its lease says."""
+def _lease_note() -> str:
+    """Return how exact that message is: of a study elsewhere only its lease is known."""
     return f" (one that was killed counts as running for {EXPIRES_S:g} s)" if store() else ""
 
 
 @contextmanager
 def hold(folder: Path) -> Iterator[bool]:
-    """Whether nobody else holds the study in `folder`; if so, nobody else does while the block runs. This process ends
-    if that changes, as it may with a lease that could not be renewed for long."""
+    """Try to lock the study in `folder` while the block runs; yields False where another session holds it.
+
+    This process ends if another takes it over, as it may with a lease that could not be renewed for long.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder) as ours:
         objects = store()
@@ -77,17 +79,14 @@ def hold(folder: Path) -> Iterator[bool]:
 
 
 def _lost() -> None:
-    """Nothing may be written any more: it is somebody else's."""
-    os._exit(
-        StudyBrokenError(
-            "another process has taken this study over while the store was out of reach"
-        ).print_and_exit_code()
-    )
+    """End this process at once: the study is another session's, and nothing may be written to it any more."""
+    error = StudyBrokenError("another process has taken this study over while the store was out of reach")
+    os._exit(error.print_and_exit_code())
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[bool]:
-    """Among the processes that see this folder."""
+    """Try to lock the folder among the processes that see it; yields whether that worked."""
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -101,7 +100,7 @@ def _locked(folder: Path) -> Iterator[bool]:
 
 
 def check_resumable(study: Study, digests: Digests) -> None:
-    """Raises BadInput where there is nothing to resume: before Ray starts."""
+    """Check that there is a study to resume, before Ray starts; raises UserError otherwise."""
     _latest(home() / "studies", _base(study, digests))
 
 
@@ -134,7 +133,8 @@ def _new(root: Path, base: str) -> str:
 
 
 def _known(folder: Path) -> bool:
-    """Whether there is such a study; a node's copy may be of one that is gone."""
+    """Return whether there is such a study. The store decides where there is one: a node's copy may be of one that is
+    gone."""
     objects = store()
     return folder.exists() if objects is None else bool(objects.list_names(f"studies/{folder.name}"))
 

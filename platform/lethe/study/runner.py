@@ -1,4 +1,4 @@
-"""A study from its configuration to its report: prepare, score the baselines, search, register, report."""
+"""One session of a study: score the baselines, search, then confirm and audit the front."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from lethe.config.audits import Audits
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
 from lethe.errors import StudyBrokenError
-from lethe.records import ModelScores, Scalar, StudyRecord, TrialRecord
+from lethe.pool.event_log import log_folder
+from lethe.pool.messages import EntryPoint, Job
+from lethe.pool.resources import Shape
+from lethe.records import Metrics, ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.search.importance import importances
 from lethe.search.objectives import ObjectiveSpace, front_aliases, front_hypervolume, objective_records
@@ -25,24 +29,23 @@ from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import baselines, known, truth_file
 from lethe.study.preparation import Prepared
-from lethe.study.recorder import Recorder, read_result
+from lethe.study.recorder import Recorder, TrialPlan, read_result
 from lethe.study.session import Session
 from lethe.tracking.tracker import Tracker
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
 
 DATA = ("*.json", "*.jsonl")
-UNLEARN = "lethe.unlearning.worker_entry:run_trial"
 
 
 @dataclass
 class Sweep:
     """One session of a study. `folder` is the study's home: what lies there is continued.
 
-    A comparison's members keep the scores of start model and oracle together, in `yardsticks`, and say in `labels`
-    whose trials theirs are.
+    A comparison's members share the scores of start model and oracle, in its own folder, `baselines_folder`, and name
+    themselves in the `labels` of their trials.
     """
 
     study: Study
@@ -51,11 +54,12 @@ class Sweep:
     tracker: Tracker
     console: Console
     folder: Path
-    yardsticks: Path | None = None
+    baselines_folder: Path | None = None
     labels: dict[str, Scalar] = field(default_factory=dict)
 
     def run(self, session: Session) -> StudyRecord:
-        """All remaining trials, then the final record. Ctrl-C ends it early with what is finished."""
+        """Run all remaining trials and return the final record, which is also in `study.json`. Ctrl-C ends it early
+        with what is finished."""
         began = time.time()
         shutil.rmtree(self.folder / "tune", ignore_errors=True)
         pool, start, oracle = self.begin(session)
@@ -78,17 +82,18 @@ class Sweep:
         return record
 
     def begin(self, session: Session) -> tuple[Pool, ModelScores, ModelScores | None]:
-        """The warm groups, and the scores of start model and oracle, measured once."""
+        """Return the pool, and the scores of start model and oracle, which are measured once."""
         with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
             pool = session.pool()
+        pool.log_to(self._baselines_folder)
         what = "start model and oracle" if self.prepared.oracle else "the start model"
-        quick = known(self.study, self.prepared, self._yardsticks)
+        quick = known(self.study, self.prepared, self._baselines_folder)
         with nullcontext() if quick else self.console.status(f"scoring {what}"):
-            return pool, *baselines(self.study, self.prepared, self._assets(), pool, self._yardsticks)
+            return pool, *baselines(self.study, self.prepared, self._assets(), pool, self._baselines_folder)
 
     @property
-    def _yardsticks(self) -> Path:
-        return self.yardsticks or self.folder
+    def _baselines_folder(self) -> Path:
+        return self.baselines_folder or self.folder
 
     def _assets(self) -> Assets:
         return Assets(
@@ -102,12 +107,15 @@ class Sweep:
         )
 
     def _origin(self) -> EmbeddedModel | str | None:
+        """Return what the start model was made from, None where that is unknown."""
         model, base = self.study.model, self.prepared.base
-        return model if isinstance(model, EmbeddedModel) else base and str(base)
+        if isinstance(model, EmbeddedModel):
+            return model
+        return None if base is None else str(base)
 
     # The search
 
-    def _search(self, pool: Any, store: StudyStore, record: StudyRecord) -> StudyRecord:
+    def _search(self, pool: Pool, store: StudyStore, record: StudyRecord) -> StudyRecord:
         from lethe.study.tune_loop import tune_study
 
         objectives = store.objectives
@@ -128,7 +136,8 @@ class Sweep:
         )
 
     def _finish(self, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
-        """What the study wants done to its front. Ctrl-C ends it; what has ended is kept and found by --resume."""
+        """Return the record with the confirmations and audits that the study asks for. Ctrl-C ends them; what has ended
+        is kept and found by --resume."""
         from lethe.pool.jobs import interruptible
         from lethe.study.auditing import audit
         from lethe.study.confirmation import confirm
@@ -148,45 +157,53 @@ class Sweep:
             record = record.model_copy(update={"interrupted": True})
         return record.model_copy(update={"ended": time.time()})
 
-    def config(self, number: int, recipe: Recipe) -> dict[str, Any]:
-        """What a Tune trial carries for one proposal."""
-        from lethe.pool.resources import Shape
-
+    def plan(self, number: int, recipe: Recipe) -> TrialPlan:
+        """Return the plan of trial `number` with this recipe. Number and folder do not enter its run's digest."""
         run = UnlearnRun(recipe=recipe, digests=self.prepared.digests)
         folder = self.folder / "runs" / run.digest()
-        return {
-            "number": number,
-            "run": run.digest(),
-            "params": {**self.labels, **flatten(recipe)},
-            "shape": Shape.of(recipe.engine).key,
-            "payload": {
-                "entry": UNLEARN,
-                "run": run.model_dump(mode="json"),
-                "assets": self._assets().model_dump(mode="json"),
-                "truth": truth_file(self._yardsticks),
-                "folder": str(folder),
-                "checkpoint": self.study.resources.checkpoint.model_dump(mode="json"),
-            },
-        }
+        request = TrialRequest(
+            run=run,
+            assets=self._assets(),
+            truth=truth_file(self._baselines_folder),
+            folder=folder,
+            checkpoint=self.study.resources.checkpoint,
+        )
+        shape, logs = Shape.of(recipe.engine), log_folder(self._baselines_folder)
+        job = Job.of(run.digest(), EntryPoint.TRIAL, request, shape, logs)
+        return TrialPlan(number, {**self.labels, **flatten(recipe)}, folder, job)
 
-    def stored(self, config: dict[str, Any]) -> TrialRecord | None:
-        """The result of an equal run of this study, if there is one."""
-        return read_result(Path(config["payload"]["folder"]))
+    def audit_request(self, audits: Audits, recipe: Recipe, model: Path, metrics: Metrics) -> AuditRequest:
+        """Return the request of one audit of the model in the folder `model`, which was trained with `recipe`."""
+        return AuditRequest(
+            audits=audits,
+            assets=self._assets(),
+            recipe=recipe,
+            model=model,
+            truth=truth_file(self._baselines_folder),
+            metrics=metrics,
+        )
+
+    def stored(self, plan: TrialPlan) -> TrialRecord | None:
+        """Return the result of an equal run of this study, None if there is none."""
+        return read_result(plan.folder)
 
     def _finished(self, store: StudyStore) -> tuple[TrialRecord, ...]:
-        """Records of the trials that earlier sessions told Optuna about."""
-        found = []
+        """Return the records of the trials that earlier sessions told Optuna about."""
+        records = []
         for trial in store.trials():
             path = self.folder / "runs" / trial.user_attrs.get("run", "none") / "result.json"
             if path.exists():
                 record = TrialRecord.model_validate_json(path.read_text())
-                here = {"number": trial.user_attrs["index"], "folder": str(path.parent)}
-                found.append(record.model_copy(update=here))
-        return tuple(found)
+                changes = {"number": trial.user_attrs["index"], "folder": str(path.parent)}
+                records.append(record.model_copy(update=changes))
+        return tuple(records)
 
 
 def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
-    """Workers run elsewhere: a folder's name has to be whole, and one that they find."""
+    """Return `benchmark` with the absolute path of a source that is a folder, shared with the nodes where workers run.
+
+    `digest`: of the data. A source that is no folder stays as it is.
+    """
     folder = Path(benchmark.source).expanduser()
     if not folder.is_dir():
         return benchmark

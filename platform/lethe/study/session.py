@@ -19,15 +19,14 @@ if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
 
 CLOSE_S = 20.0  # for groups to end by themselves; what is left ends with Ray
-WATCH_S, GRACE_S = 1.0, 5.0
-LEAVE_S = 2.0  # where runs were cut off: they go on from their checkpoints anyway
-
-
+LEAVE_S = 2.0  # the same where runs were cut off: they go on from their checkpoints anyway
+WATCH_S = 1.0  # between two looks whether the pool is lost
+GRACE_S = 5.0  # for the main thread to notice that, before the process ends
 BASELINES = 2  # start model and oracle are scored at once, so a study of one trial has use for two groups
 
 
 class Session:
-    """A context: Ray starts when it is entered, and everything that it started ends with it.
+    """A context in which Ray runs: it starts when the context is entered, and everything that it started ends with it.
 
     Half of a study's first minute is processes that import things; they do it while the driver reads data, trains
     the embedded models and imports its own.
@@ -65,11 +64,12 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        """Whether `pool` answers at once."""
+        """Return whether `pool` answers at once."""
         return self._started.is_set()
 
     def pool(self) -> Pool:
-        """The warm groups. Raises what kept them from starting, BadInput for a cluster that cannot hold the study."""
+        """Return the pool once its groups start. Raises what kept them from that, UserError for a cluster that cannot
+        hold the study."""
         self._started.wait()
         if self._error is not None:
             raise self._error
@@ -78,14 +78,14 @@ class Session:
 
     @property
     def broken(self) -> str | None:
-        """Why the groups cannot go on, if they cannot."""
-        return self._pool and self._pool.broken
+        """Why the groups cannot go on, None if they can."""
+        return None if self._pool is None else self._pool.broken
 
     def _live(self) -> None:
         """Start, wait, end: Ray's processes die with the thread that started them, so it stays."""
         try:
             self._start()
-        except BaseException as error:  # it belongs to whoever asks for the pool, in the driver's own thread
+        except BaseException as error:  # noqa: BLE001  # raised where the pool is asked for, in the driver's own thread
             self._error = error
         self._checked.set()
         self._started.set()

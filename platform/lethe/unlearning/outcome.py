@@ -1,7 +1,5 @@
-"""What an exception in a worker says about its run: a result, or only that this attempt came to nothing.
-
-What every method of unlearning is given and gives back: peers, reports, costs, an outcome.
-"""
+"""What every method of unlearning is given and gives back: peers, reports, costs and an outcome; and what an exception
+in a worker means for its run."""
 
 from __future__ import annotations
 
@@ -10,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
 from lethe.benchmarks.base import EvaluationResult
@@ -18,51 +16,27 @@ from lethe.config.run import Engine
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.memory import peak_mb, reset_peak
-from lethe.records import Verdict
+from lethe.records import FinalReport, Metrics, Verdict
 from safetensors import SafetensorError
 from torch import nn
 
-
-class Failure(NamedTuple):
-    """`lost` and `interrupted` are tried again; any other verdict would come out the same."""
-
-    verdict: Verdict
-    reason: str
-
-
-def classify_failure(error: Exception, world: int) -> Failure:
-    """Call it while `error` is handled. `world`: ranks of the group."""
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
-    if is_io(error):
-        return Failure("interrupted", f"{type(error).__name__}: {line}")
-    if isinstance(error, UserError):
-        return Failure("infeasible", line)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
-        return Failure("out_of_memory", line)
-    # With peers, torch and gloo say that one vanished by a RuntimeError of no particular type.
-    if world > 1 and isinstance(error, RuntimeError):
-        return Failure("lost", f"{type(error).__name__}: {line}")
-    return Failure("error", traceback.format_exc(limit=-3))
-
-
-def is_io(error: BaseException) -> bool:
-    """Whether a disk, a file or a connection failed; `lethe.storage.paths` makes BadInput of it, safetensors its own error."""
-    if isinstance(error, UserError):
-        return isinstance(error.__context__, OSError)
-    return isinstance(error, OSError) or (isinstance(error, SafetensorError) and "os error" in str(error))
-
-
-ReportFunction = Callable[[dict[str, Any]], None]
+T = TypeVar("T")
+ReportFunction = Callable[[Metrics], None]  # sends the values of an epoch; may raise to end the run
 
 
 class Ranks(Protocol):
     """This process among its peers; `lethe.pool.worker.Ranks` on Ray, `Alone` elsewhere."""
 
-    rank: int
-    world: int
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
 
-    def gather(self, value: Any) -> list[Any]:
-        """Every rank's value, on every rank."""
+    @property
+    def world(self) -> int:
+        """The number of processes."""
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value on every rank, by rank."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +46,8 @@ class Alone:
     rank: int = 0
     world: int = 1
 
-    def gather(self, value: Any) -> list[Any]:
-        """The one value there is."""
+    def gather(self, value: T) -> list[T]:
+        """Return the one value there is."""
         return [value]
 
 
@@ -83,12 +57,13 @@ class Diverged(Exception):
 
 @dataclass
 class Outcome:
-    """How a run ended: its last report with a `verdict`, the last evaluation and, if complete, the trained model.
+    """How a run ended: its last report, the last evaluation and, if complete, the trained model.
 
+    A context: `close` is called when it is left. Inside `whole_model` every rank's `model` has whole tensors.
     `template`: how the model was asked, where that is not as the context's other models are.
     """
 
-    report: dict[str, Any]
+    report: FinalReport
     result: EvaluationResult | None = None
     model: nn.Module | None = None
     close: Callable[[], None] = lambda: None
@@ -119,15 +94,15 @@ class Costs:
 
     @contextmanager
     def timed(self, what: Literal["train", "evaluate"]) -> Iterator[None]:
-        """Count the block's wall-clock seconds."""
+        """Add the block's wall-clock seconds to those of `what`."""
         began = time.perf_counter()
         try:
             yield
         finally:
             self.seconds[what] += time.perf_counter() - began
 
-    def report(self) -> dict[str, Any]:
-        """Every rank calls this: the peak is the largest of any process."""
+    def report(self) -> Metrics:
+        """Return the costs so far, by metric. Every rank calls this: the peak is the largest of any process."""
         return {
             "optimizer_step": self.steps,
             "tokens": self.tokens,
@@ -137,10 +112,49 @@ class Costs:
             "peak_memory_mb": max(self.elsewhere_mb, *self.ranks.gather(peak_mb(self.engine.device))),
         }
 
-    def go_on(self, spent: dict[str, Any]) -> None:
-        """Add what an earlier attempt had spent, by its `report`, when it left the state that this one continues."""
-        self.steps, self.tokens = spent["optimizer_step"], spent["tokens"]
+    def go_on(self, spent: Metrics) -> None:
+        """Add the costs that an earlier attempt reported when it left the state that this one continues."""
+        self.steps, self.tokens = int(spent["optimizer_step"]), int(spent["tokens"])
         for what in self.seconds:
             self.seconds[what] += spent[f"{what}_seconds"]
         self._began -= spent["seconds"]
         self.elsewhere_mb = max(self.elsewhere_mb, spent["peak_memory_mb"])
+
+
+class Failure(NamedTuple):
+    """The end of an attempt. `lost` and `interrupted` are tried again; any other verdict would come out the same."""
+
+    verdict: Verdict
+    reason: str
+
+
+def classify_failure(error: Exception, world: int) -> Failure:
+    """Return what an error that ended a run on one of `world` ranks means: a result, or that this attempt failed.
+
+    Call it while `error` is handled: the reason may be its traceback.
+    """
+    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    if is_io(error):
+        return Failure("interrupted", f"{type(error).__name__}: {line}")
+    if isinstance(error, UserError):
+        return Failure("infeasible", line)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in line:
+        return Failure("out_of_memory", line)
+    # With peers, torch and gloo say that one vanished by a RuntimeError of no particular type.
+    if world > 1 and isinstance(error, RuntimeError):
+        return Failure("lost", f"{type(error).__name__}: {line}")
+    return Failure("error", traceback.format_exc(limit=-3))
+
+
+def expected_failure(error: Exception) -> FinalReport:
+    """Return the report of a run that ended with UserError, or without memory, in a group of one rank."""
+    verdict: Verdict = "infeasible" if isinstance(error, UserError) else "out_of_memory"
+    return FinalReport(verdict=verdict, reason=str(error).splitlines()[0] if str(error) else verdict)
+
+
+def is_io(error: BaseException) -> bool:
+    """Return whether a disk, a file or a connection failed. `lethe.storage.paths` makes a UserError of that,
+    safetensors an error of its own."""
+    if isinstance(error, UserError):
+        return isinstance(error.__context__, OSError)
+    return isinstance(error, OSError) or (isinstance(error, SafetensorError) and "os error" in str(error))

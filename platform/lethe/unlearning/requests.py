@@ -1,16 +1,31 @@
-"""Where a run's inputs lie: torch-free, so that drivers can name them."""
+"""Requests and reports of the entry points that train, score and audit models. Imports no torch: drivers make requests.
+
+A request's paths are those of the process that made it; `lethe.pool.worker` rewrites them where a node's storage root
+lies elsewhere. None of this enters a run's digest except `TrialRequest.run`.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
+from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyEmbedded
+from lethe.config.run import Checkpoint, Evaluation, Recipe, UnlearnRun
+from lethe.records import AuditRecord, FinalReport, Metrics, Sample
+from pydantic import ConfigDict
+
+
+class Request(Frozen):
+    """The arguments of an entry point (`lethe.pool.messages.EntryPoint`). Metrics in it may be NaN."""
+
+    model_config = ConfigDict(allow_inf_nan=True, ser_json_inf_nan="constants")
 
 
 class Assets(Frozen):
-    """Where a run's inputs lie on this machine. Paths never enter a run's digest.
+    """Paths of a run's inputs on this machine, with the digests of data and start model.
 
     `origin` is what the start model was made from, for retraining: the embedded family's recipe, or the folder of a
     base checkpoint.
@@ -23,3 +38,58 @@ class Assets(Frozen):
     origin: AnyEmbedded | str | None = None
     cache: str
     device: Literal["cpu", "cuda"] = "cpu"
+
+
+class TrialRequest(Request):
+    """One unlearning run, which leaves model and rows in `folder`.
+
+    `truth`: the JSON file of reference scores that it is compared with, None where there is none; `checkpoint`: when to
+    save checkpoints below `folder`, None for a run that is not resumed.
+    """
+
+    run: UnlearnRun
+    assets: Assets
+    truth: Path | None
+    folder: Path
+    checkpoint: Checkpoint | None = None
+
+
+class TrialReport(FinalReport):
+    """A trained model's last evaluation, with a few of its answers."""
+
+    samples: tuple[Sample, ...] = ()
+
+
+class BaselineRequest(Request):
+    """The evaluation of a model that is not trained; its rows go to the parquet file `rows`, unless that is None."""
+
+    assets: Assets
+    evaluation: Evaluation
+    model: Path
+    rows: Path | None = None
+
+
+class BaselineReport(TrialReport):
+    """`truth`: what trials are compared with if this model is their reference, JSON in the benchmark's own form."""
+
+    truth: Any = None
+
+
+class AuditRequest(Request):
+    """One audit, the only one in `audits`, of the model in the folder `model`, which was trained with `recipe`.
+
+    `truth` is as in `TrialRequest`; `metrics` are those that the study measured on the model.
+    """
+
+    audits: AnyAudits
+    assets: Assets
+    recipe: Recipe
+    model: Path
+    truth: Path | None
+    metrics: Metrics
+
+
+class AuditReport(FinalReport):
+    """The records of the audit, one per variant."""
+
+    audits: tuple[AuditRecord, ...] = ()

@@ -31,6 +31,7 @@ from lethe.data.template import Encoded
 from lethe.evaluation.distributed import RankShard
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM, scored_logits
+from lethe.records import FinalReport
 from lethe.unlearning.checkpoint import Checkpoints, random_state, refreshes, restore, restore_random_state, shards
 from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
@@ -95,11 +96,13 @@ def unlearn(
     try:
         values = run.train(report)
     except Diverged as error:
-        return Outcome({**run.costs.report(), "verdict": "diverged", "reason": str(error)}, close=run.close)
+        last = FinalReport(verdict="diverged", reason=str(error), values=run.costs.report())
+        return Outcome(last, close=run.close)
     except BaseException:
         run.close()
         raise
-    return Outcome({**values, "verdict": "complete"}, run.result, run.model, run.close, run.engine.gathered)
+    last = FinalReport(verdict="complete", values=values)
+    return Outcome(last, run.result, run.model, run.close, run.engine.gathered)
 
 
 class _Run:

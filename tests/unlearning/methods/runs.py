@@ -13,8 +13,10 @@ from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Digests, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.requests import Assets, TrialRequest
 from lethe.unlearning.worker_entry import run_trial
+
+from tests import tiny
 
 Report = dict[str, Any]
 WORLD = 2
@@ -30,14 +32,11 @@ def recipe(objective: AnyObjective, **changes: Any) -> Recipe:
 def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = Alone()) -> tuple[Report, list[Report]]:
     """The last report and those before it."""
     digests = Digests(data=assets.data_digest, model=assets.model_digest)
-    payload = {
-        "run": UnlearnRun(recipe=run_recipe, digests=digests).model_dump(mode="json"),
-        "assets": assets.model_dump(mode="json"),
-        "truth": None,
-        "folder": str(folder),
-    }
+    request = TrialRequest(run=UnlearnRun(recipe=run_recipe, digests=digests), assets=assets, truth=None, folder=folder)
+    # As a worker gets it: without the fields that the objective ignores.
+    request = TrialRequest.model_validate(request.model_dump(mode="json"))
     before: list[Report] = []
-    return run_trial(payload, before.append, ranks), before
+    return tiny.flat(run_trial(request, before.append, ranks)), before
 
 
 def serve(rank: int, folder: str, trained: str, cases: list[tuple[Recipe, Assets]]) -> None:

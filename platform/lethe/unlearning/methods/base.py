@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from lethe.benchmarks.base import EvalSet, ReferenceValues
 from lethe.config.component import Implementations
 from lethe.config.run import Recipe
 from lethe.evaluation.distributed import RankShard
+from lethe.records import FinalReport, Metrics
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Costs, Outcome, Ranks, ReportFunction
@@ -37,7 +38,7 @@ class SingleRun:
     def __post_init__(self) -> None:
         self.costs = Costs(self.recipe.engine, self.ranks)
 
-    def complete(self, model: PreTrainedModel, values: dict[str, Any], eval_set: EvalSet | None = None) -> Outcome:
+    def complete(self, model: PreTrainedModel, values: Metrics, eval_set: EvalSet | None = None) -> Outcome:
         """Evaluate `model` and return the outcome, whose report has `values`, the method's own with an `epoch` among
         them. The verdict is diverged where the model's likelihoods are not finite."""
         eval_set = eval_set or self.context.eval_set(self.recipe.evaluation)
@@ -47,9 +48,9 @@ class SingleRun:
         if not result.finite:  # metrics are finite whatever the model gives
             return self.ended("diverged", "the model's likelihoods are not finite")
         criterion = {} if result.forgotten is None else {"epochs_to_criterion": values["epoch"]}
-        report = {**self.costs.report(), **values, **criterion, **result.metrics, "verdict": "complete"}
-        return Outcome(report, result, model, template=eval_set.template)
+        values = {**self.costs.report(), **values, **criterion, **result.metrics}
+        return Outcome(FinalReport(verdict="complete", values=values), result, model, template=eval_set.template)
 
     def ended(self, verdict: Literal["diverged", "infeasible"], reason: str) -> Outcome:
         """Return an outcome without a model; every rank calls this alike."""
-        return Outcome({**self.costs.report(), "verdict": verdict, "reason": reason})
+        return Outcome(FinalReport(verdict=verdict, reason=reason, values=self.costs.report()))

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch.distributed as dist
 from lethe.benchmarks.base import ReferenceValues
@@ -19,6 +19,7 @@ from lethe.config.run import Recipe
 from lethe.data.batches import RowKind
 from lethe.errors import UserError
 from lethe.models.loading import load_model, on_device
+from lethe.records import Metrics
 from lethe.storage.replica import local_path
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
@@ -101,7 +102,8 @@ def _from_base(
     loss = Descent(recipe.objective)
     context = _retraining(context, base)
     outcome = unlearn(plain, context, truth, lambda values: report(_renamed(values)), ranks, saved, loss)
-    return replace(outcome, report=_renamed(outcome.report))
+    values = _renamed(outcome.report.values)
+    return replace(outcome, report=outcome.report.model_copy(update={"values": values}))
 
 
 class Descent(Loss):
@@ -125,5 +127,5 @@ def _retraining(context: Context, base: Path) -> Context:
     return other
 
 
-def _renamed(values: dict[str, Any]) -> dict[str, Any]:
+def _renamed(values: Metrics) -> Metrics:
     return {("retain_loss" if key == "forget_loss" else key): value for key, value in values.items()}

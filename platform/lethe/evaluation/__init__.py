@@ -1,1 +1,1 @@
-"""Pure-numpy metrics over shared forward passes."""
+"""Evaluation: shared forward passes over many rows, and metrics in plain numpy over what they give."""

@@ -1,4 +1,4 @@
-"""Whether a model can read the rows at all: told before the first forward pass, never by cutting rows off."""
+"""Checking, before the first forward pass, that a model can read all rows: they are never truncated in silence."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, Self
 
 from lethe.data.template import Encoded
 from lethe.errors import UserError
+from lethe.evaluation.causal_lm import base_model
 from torch import nn
 
-NAMED = 3  # of the rows that are too long
+ROWS_NAMED = 3  # of the rows that are too long
 
 
 @dataclass(frozen=True)
 class ContextLimits:
-    """What a model reads: token ids below `vocabulary`, at most `context` of them (None: any number)."""
+    """The inputs that a model takes: token ids below `vocabulary`, at most `context` of them (None: any number).
+    `name` is what error messages call the model."""
 
     name: str
     vocabulary: int
@@ -23,21 +25,26 @@ class ContextLimits:
 
     @classmethod
     def of_config(cls, config: Any, name: str) -> Self:
-        """From transformers' configuration of a model that has not been loaded."""
+        """Return the limits of a model that has not been loaded, by transformers' configuration of it."""
         text = config.get_text_config(decoder=True)
         return cls(name, text.vocab_size, getattr(text, "max_position_embeddings", None))
 
     @classmethod
     def of(cls, model: nn.Module) -> Self:
-        """Of a loaded model, perhaps wrapped: as many ids as its embedding has rows."""
-        limits = cls.of_config(model.config, "the model")
-        return cls(limits.name, model.get_input_embeddings().num_embeddings, limits.context)
+        """Return the limits of a loaded model, which may be wrapped by peft; `vocabulary` is the number of rows of its
+        embedding."""
+        base = base_model(model)
+        limits = cls.of_config(base.config, "the model")
+        embedding: Any = base.get_input_embeddings()
+        return cls(limits.name, embedding.num_embeddings, limits.context)
 
 
 def check_context_length(rows: Iterable[tuple[str, Encoded]], limits: ContextLimits, *, least: int = 2) -> None:
-    """Raises BadInput for an answer without tokens, a token that the model does not have, and rows beyond its context.
+    """Raise UserError for a row whose answer has fewer than `least` scored tokens, for a token id that the model does
+    not have, and for rows longer than its context.
 
-    `rows`: names and token ids. `least`: scored tokens of an answer that has one, the end of sequence among them.
+    `rows`: pairs of a name for messages and the row. An answer that has tokens has at least two, one of them the end of
+    sequence.
     """
     long, total = [], 0
     for name, row in rows:
@@ -52,8 +59,8 @@ def check_context_length(rows: Iterable[tuple[str, Encoded]], limits: ContextLim
         if limits.context is not None and len(row.ids) > limits.context:
             long.append(f"{name} ({len(row.ids)})")
     if long:
-        more = f" and {len(long) - NAMED} more" if len(long) > NAMED else ""
+        more = f" and {len(long) - ROWS_NAMED} more" if len(long) > ROWS_NAMED else ""
         raise UserError(
             f"{len(long)} of {total} rows are longer than the {limits.context} tokens that {limits.name} takes: "
-            f"{', '.join(long[:NAMED])}{more}: shorten them, or take a model with a longer context"
+            f"{', '.join(long[:ROWS_NAMED])}{more}: shorten them, or take a model with a longer context"
         )

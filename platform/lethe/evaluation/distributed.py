@@ -1,6 +1,7 @@
-"""Low-rank adapters added into copies of their weights for the time of an evaluation.
+"""How ranks divide the work of an evaluation, and the state that a model is put into for it.
 
-How ranks divide an evaluation, and the state in which they find and leave a model.
+`RankShard` divides work over ranks; `evaluating` sets eval mode and merges low-rank adapters into copies of their
+weights while a block runs.
 """
 
 from __future__ import annotations
@@ -9,26 +10,80 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import nn
 
+if TYPE_CHECKING:
+    from peft.tuners.lora import Linear
+
 COPY_BYTES = 4 * 2**30  # of weights; a larger model keeps its adapters apart
+
+Gather = Callable[[list[Any]], list[list[Any]]]
+"""Every rank gives its list and gets the lists of all ranks, by rank."""
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class RankShard:
+    """This rank's part of the work: every `world`-th item, counted from `rank`. Where a forward pass is a collective
+    (ZeRO-3) give every rank `RankShard()`, which is all of it."""
+
+    rank: int = 0
+    world: int = 1
+    gather: Gather | None = None
+
+    def map(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Result]]) -> list[Result]:
+        """Return the results of all `items`, in order and on every rank. Each rank calls `work` once, with its items;
+        it returns one result per item. Raises ValueError for several ranks without `gather`."""
+        local = list(work(items[self.rank :: self.world]))
+        if self.world == 1:
+            return local
+        if self.gather is None:
+            raise ValueError("several ranks need a gather function")
+        return merged(local, self.world, self.gather)
+
+
+def merged(local: Sequence[Any], world: int, gather: Gather) -> list[Any]:
+    """Return all ranks' items in the order of the sequence that each rank took `[rank::world]` from."""
+    parts = gather(list(local))
+    items: list[Any] = [None] * sum(map(len, parts))
+    for rank, part in enumerate(parts):
+        items[rank::world] = part
+    return items
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model is in eval mode with merged adapters (see `merged_adapters`). Afterwards every module
+    has its own mode again, and every weight its bits."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with merged_adapters(model):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager
 def merged_adapters(model: nn.Module) -> Iterator[None]:
-    """Inside the block LoRA layers cost what plain ones do; afterwards every tensor is the one it was, bit for bit.
+    """Inside the block LoRA layers compute with adapters merged into copies of their weights, at the cost of plain
+    layers. Afterwards every tensor is the one that it was, bit for bit.
 
-    An adapter is two small products per layer and token: with two of them (FILA) a small model scores at half
-    its speed. Only where that changes nothing but rounding: all float32, plain LoRA, whole unshared weights.
+    Only where that changes nothing but rounding: everything float32, plain LoRA, weights neither sharded nor shared.
+    Elsewhere the block runs with the model as it is.
     """
+    # An adapter is two small products per layer and token: with two of them (FILA) a small model scores at half its
+    # speed.
     layers = _lora_layers(model)
-    if not layers or not _foldable(model, layers):
+    if not layers or not _can_merge(model, layers):
         yield
         return
-    weights = [layer.get_base_layer().weight for layer in layers]
+    weights = [_weight(layer) for layer in layers]
     originals = [weight.data for weight in weights]
     try:
         with torch.no_grad():
@@ -42,15 +97,20 @@ def merged_adapters(model: nn.Module) -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
-def _lora_layers(model: nn.Module) -> list[nn.Module]:
+def _lora_layers(model: nn.Module) -> list[Linear]:
+    """Return the model's LoRA layers. They may be of other classes than Linear, which `_can_merge` finds out."""
     if not hasattr(model, "peft_config"):
         return []
     from peft.tuners.lora import LoraLayer
 
-    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+    return cast("list[Linear]", [module for module in model.modules() if isinstance(module, LoraLayer)])
 
 
-def _foldable(model: nn.Module, layers: list[nn.Module]) -> bool:
+def _weight(layer: Linear) -> nn.Parameter:
+    return cast(nn.Parameter, layer.get_base_layer().weight)  # a Module's attributes have no types of their own
+
+
+def _can_merge(model: nn.Module, layers: list[Linear]) -> bool:
     from peft.tuners.lora import Linear
 
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
@@ -60,50 +120,5 @@ def _foldable(model: nn.Module, layers: list[nn.Module]) -> bool:
     tensors = [p for layer in layers for p in layer.parameters()]
     if any(p.dtype != torch.float32 or hasattr(p, "ds_id") for p in tensors):  # ds_id: sharded by ZeRO-3
         return False
-    weights = [layer.get_base_layer().weight for layer in layers]
+    weights = [_weight(layer) for layer in layers]
     return all(owners[id(w)] == 1 for w in weights) and sum(w.nbytes for w in weights) <= COPY_BYTES
-
-
-Gather = Callable[[list], list[list]]
-Item = TypeVar("Item")
-Found = TypeVar("Found")
-
-
-@dataclass(frozen=True)
-class RankShard:
-    """This rank's part of the work. Where a forward pass is a collective (ZeRO-3), give every rank all of it."""
-
-    rank: int = 0
-    world: int = 1
-    gather: Gather | None = None
-
-    def map(self, items: Sequence[Item], work: Callable[[Sequence[Item]], Sequence[Found]]) -> list[Found]:
-        """`work`'s answers to all items, in order, on every rank; each rank works on every `world`-th item."""
-        local = list(work(items[self.rank :: self.world]))
-        if self.world == 1:
-            return local
-        if self.gather is None:
-            raise ValueError("several ranks need a gather function")
-        return merged(local, self.world, self.gather)
-
-
-def merged(local: Sequence[Any], world: int, gather: Gather) -> list[Any]:
-    """All ranks' items in the order that `[rank::world]` took them from."""
-    parts = gather(list(local))
-    found: list[Any] = [None] * sum(map(len, parts))
-    for rank, part in enumerate(parts):
-        found[rank::world] = part
-    return found
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode and folded adapters inside the block; every module gets its own mode back, every weight its bits."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with merged_adapters(model):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training

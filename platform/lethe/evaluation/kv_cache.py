@@ -1,4 +1,4 @@
-"""A key-value cache for decoding many rows at once, in the shape that attention reads fastest."""
+"""A key-value cache for greedy decoding of many rows at once, in the memory layout that attention reads fastest."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ STEP = 32  # slots added at a time; attention reads the unfilled ones too, maske
 
 
 class TensorPool:
-    """Memory for cache tensors. Fresh pages cost more than filling them, so what was given back is used first."""
+    """Memory for cache tensors. Fresh pages cost more than filling them, so returned tensors are used first."""
 
     def __init__(self) -> None:
         self._free: list[Tensor] = []
 
     def take(self, shape: tuple[int, ...], like: Tensor, final: int) -> Tensor:
-        """An uninitialised flat tensor of at least `prod(shape)` elements; a new one has `final` elements."""
+        """Return an uninitialised flat tensor of at least `prod(shape)` elements, with dtype and device of `like`; a
+        new one has `final` elements if that is more."""
         for place, flat in enumerate(self._free):
             if flat.numel() >= prod(shape) and (flat.dtype, flat.device) == (like.dtype, like.device):
                 return self._free.pop(place)
@@ -30,23 +31,27 @@ class TensorPool:
         self._free.append(flat)
 
 
-class GrowingLayer(DynamicLayer):
-    """Keys and values [rows, heads, capacity, d] of one layer, each a whole contiguous tensor.
+class GrowingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # transformers' __init_subclass__ has no annotation
+    """Keys and values [rows, heads, capacity, d] of one layer, each one contiguous tensor.
 
     `DynamicLayer` copies everything at every token; a tensor of the final size, read up to the current length, has
-    gaps, and batched products over it run at a third of the memory bandwidth (measured: AMD Zen 4, one core). So
-    capacity grows by `STEP` slots. Slots past `length` hold zeros, and the caller masks them.
+    gaps, and batched products over it run at a third of the memory bandwidth (measured: AMD Zen 4, one core). So the
+    capacity grows by `STEP` slots. Slots from `length` on hold zeros, and the caller masks them.
     """
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, limit: int, pool: TensorPool) -> None:
-        super().__init__()
+        """`limit`: the number of tokens in the end."""
+        super().__init__()  # type: ignore[no-untyped-call]  # as above
         self.length = 0
         self._limit = capacity(limit)
         self._pool = pool
         self._flat: dict[str, Tensor] = {}
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Append the new tokens; give all slots."""
+        """Append keys and values [rows, heads, new, d] of new tokens; return all slots, unfilled ones included."""
         if not self.is_initialized:
             self.dtype, self.device, self.is_initialized = key_states.dtype, key_states.device, True
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -58,17 +63,19 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def reorder_cache(self, beam_idx: Tensor) -> None:
-        """Keep these rows."""
+        """Keep only the rows `beam_idx`, in that order."""
         self._move(self.keys.shape[-2], beam_idx)
 
     def get_seq_length(self) -> int:
+        """Return the number of tokens."""
         return self.length
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Slots that attention will see after `query_length` more tokens, and the first one's position."""
+        """Return the number of slots that attention sees after `query_length` more tokens, and the first's position."""
         return capacity(self.length + query_length), 0
 
     def _move(self, slots: int, rows: Tensor | None) -> None:
+        """Copy keys and values into tensors with `slots` slots, and of these `rows` only, if given."""
         for name in ("keys", "values"):
             old = getattr(self, name)
             shape = (old.shape[0] if rows is None else len(rows), old.shape[1], slots, old.shape[3])
@@ -85,25 +92,26 @@ class GrowingLayer(DynamicLayer):
             setattr(self, name, new)
 
     def release(self) -> None:
-        """Give the memory back; the layer is of no use afterwards."""
+        """Return the layer's memory to the pool; the layer cannot be used afterwards."""
         for flat in self._flat.values():
             self._pool.give(flat)
         self._flat.clear()
 
 
 def capacity(tokens: int) -> int:
-    """Slots that hold so many tokens."""
+    """Return the number of slots that hold `tokens` tokens: the next multiple of `STEP`."""
     return -(-tokens // STEP) * STEP
 
 
 def builds_own_mask(config: PreTrainedConfig) -> bool:
-    """Whether attention numbers its queries from the end of the keys, beside the mask that it is given: unfilled
-    slots would move its window."""
+    """Return whether the model's attention numbers its queries from the end of the keys, besides the mask that it is
+    given: unfilled slots would move its window."""
     return config.model_type == "gpt_neo"
 
 
 def growing_cache(config: PreTrainedConfig, limit: int, pool: TensorPool) -> DynamicCache:
-    """The model's own kind of cache; where a layer attends to everything, ours. `limit`: tokens in the end."""
+    """Return the model's own kind of cache for `limit` tokens in the end, with a `GrowingLayer` for every layer that
+    attends to everything."""
     cache = DynamicCache(config=config)
     if builds_own_mask(config):
         return cache
@@ -112,7 +120,7 @@ def growing_cache(config: PreTrainedConfig, limit: int, pool: TensorPool) -> Dyn
 
 
 def release(cache: DynamicCache) -> None:
-    """Give the cache's memory back to its pool."""
+    """Return the memory of the cache's growing layers to their pool; the cache cannot be used afterwards."""
     for layer in cache.layers:
         if isinstance(layer, GrowingLayer):
             layer.release()

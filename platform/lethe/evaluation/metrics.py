@@ -1,15 +1,11 @@
-"""The exact two-sample Kolmogorov-Smirnov test, also where p underflows.
+"""Metrics in plain numpy: TOFU's, ROUGE-L recall, the Kolmogorov-Smirnov test, memorisation, AUC.
 
-ROUGE-L recall, as the `rouge-score` package defines it, without its quadratic table in Python.
+Losses are mean token negative log-likelihoods in nats: `answer` and `paraphrase` are [n], `perturbed` is one array per
+row. A loss that is NaN counts as infinite, so that a broken model gets the worst finite score and never an exception.
 
-Lin 2004 (ROUGE); the subsequence in bit-parallel form, Hyyrö 2004. Words and stems come from `rouge-score`.
-
-Unlearning metrics on arrays of losses: numpy in, numbers out.
-
-Losses are mean token negative log-likelihoods in nats: `answer`, `paraphrase` [n] and `perturbed`, one array per
-row. A loss that is not a number counts as infinite, so a broken model gets the worst finite score and never an
-exception. TOFU: Maini et al. 2024, arXiv 2401.06121; extraction strength: Carlini et al. 2021, arXiv 2012.07805;
-exact memorisation: Tirumala et al. 2022, arXiv 2205.10770.
+TOFU: Maini et al. 2024, arXiv 2401.06121; extraction strength: Carlini et al. 2021, arXiv 2012.07805; exact
+memorisation: Tirumala et al. 2022, arXiv 2205.10770; ROUGE: Lin 2004, as the `rouge-score` package defines it, with the
+longest common subsequence in bit-parallel form (Hyyrö 2004).
 """
 
 from __future__ import annotations
@@ -24,9 +20,12 @@ import numpy as np
 if TYPE_CHECKING:
     from nltk.stem.porter import PorterStemmer
 
+Array = np.ndarray
+
 
 class KsResult(NamedTuple):
-    """`statistic`: D, the largest gap between the two empirical distributions; `p`: P(D or more), exact."""
+    """`statistic`: D, the largest gap between the two empirical distributions; `p`: P(D or more), exact, and its decimal
+    logarithm, which does not underflow."""
 
     statistic: float
     p: float
@@ -34,9 +33,9 @@ class KsResult(NamedTuple):
 
 
 def ks_test(a: np.ndarray, b: np.ndarray) -> KsResult:
-    """Two-sided test that `a` [m] and `b` [n] are draws from one distribution (Hodges 1958).
+    """Test two-sided whether `a` [m] and `b` [n] are draws from one distribution (Hodges 1958).
 
-    p is scipy's `ks_2samp(method="exact")`, which gives up or underflows where log10_p here stays right.
+    `p` is that of scipy's `ks_2samp(method="exact")`, which gives up or underflows where `log10_p` here stays right.
     NaN ranks above every number: a model that gives no number differs from one that does.
     """
     m, n = len(a), len(b)
@@ -46,21 +45,18 @@ def ks_test(a: np.ndarray, b: np.ndarray) -> KsResult:
 
 
 def _largest_gap(a: np.ndarray, b: np.ndarray) -> int:
-    """M n D, an integer: max over values v of |n #(a <= v) - m #(b <= v)|."""
+    """Return m n D, an integer: the maximum over values v of |n #(a <= v) - m #(b <= v)|."""
     a, b = (np.sort(np.where(np.isnan(x), np.inf, x)) for x in (a, b))
     pooled = np.concatenate([a, b])
-    counts = (np.searchsorted(x, pooled, "right") for x in (a, b))
-    in_a, in_b = counts
+    in_a, in_b = (np.searchsorted(x, pooled, "right") for x in (a, b))
     return int(np.abs(in_a * len(b) - in_b * len(a)).max())
 
 
 def _log_tail(m: int, n: int, gap: int) -> float:
-    """Ln P(a random lattice path from (0, 0) to (m, n) meets |n i - m j| >= gap).
-
-    Under the null every order of the pooled sample is equally likely, so from (i, j) the next draw is of the
-    first sample with probability (m - i) / (m + n - i - j). Backwards over antidiagonals, all terms positive:
-    nothing cancels, and logarithms cannot underflow.
-    """
+    """Return the natural logarithm of P(a random lattice path from (0, 0) to (m, n) meets |n i - m j| >= gap)."""
+    # Under the null every order of the pooled sample is equally likely, so from (i, j) the next draw is of the first
+    # sample with probability (m - i) / (m + n - i - j). Backwards over antidiagonals, all terms positive: nothing
+    # cancels, and logarithms cannot underflow.
     i = np.arange(m + 1)
     with np.errstate(divide="ignore"):
         log_i, log_j = np.log(m - i), np.log(np.arange(n + 1))
@@ -76,7 +72,7 @@ def _log_tail(m: int, n: int, gap: int) -> float:
 
 
 class _CachedStemmer:
-    """The stemmer of `rouge-score`, which spends most of its time on words that come again."""
+    """The Porter stemmer that `rouge-score` takes, with a cache: most words come again."""
 
     def __init__(self, porter: PorterStemmer) -> None:
         self.stem = lru_cache(maxsize=2**16)(porter.stem)
@@ -90,7 +86,7 @@ def _stemmer() -> _CachedStemmer:
 
 
 def words(text: str) -> tuple[str, ...]:
-    """Lower-case alphanumeric words; those of more than three letters stemmed."""
+    """Return the lower-case alphanumeric words of `text`; those of more than three letters stemmed."""
     from rouge_score.tokenize import tokenize
 
     return tuple(tokenize(text, _stemmer()))
@@ -100,13 +96,15 @@ _reference_words = lru_cache(maxsize=2**14)(words)  # the same in every trial of
 
 
 def rouge_l_recall(reference: str, candidate: str) -> float:
-    """Longest common subsequence over the reference's length, in [0, 1]; 0 where either has no words."""
+    """Return the length of the longest common subsequence of words over the reference's length, in [0, 1]; 0 where
+    either has no words."""
     target = _reference_words(reference)
     return common_subsequence(target, words(candidate)) / len(target) if target else 0.0
 
 
 def common_subsequence(target: Sequence[str], other: Sequence[str]) -> int:
-    """Length of the longest common subsequence. One bit per word of `target`; a zero bit is a match found."""
+    """Return the length of the longest common subsequence of `target` and `other`."""
+    # One bit per word of `target`; a zero bit in `row` is a match.
     places: dict[str, int] = defaultdict(int)
     for place, word in enumerate(target):
         places[word] |= 1 << place
@@ -117,32 +115,31 @@ def common_subsequence(target: Sequence[str], other: Sequence[str]) -> int:
     return len(target) - row.bit_count()
 
 
-Array = np.ndarray
-
-
 def losses(values: Iterable[float]) -> Array:
-    """float64 [n], with infinity in place of NaN."""
+    """Return `values` as float64 [n], with infinity in place of NaN."""
     array = np.array(values, dtype=np.float64)
     array[np.isnan(array)] = np.inf
     return array
 
 
 def probability(answer: Array) -> Array:
-    """exp(-loss) [n]: the answer's probability, normalised by its length."""
-    return np.exp(-losses(answer))
+    """Return exp(-loss) [n]: the answers' probabilities, normalised by their lengths."""
+    values: Array = np.exp(-losses(answer))
+    return values
 
 
 def option_probability(answer: Array, perturbed: Sequence[Array]) -> Array:
-    """The answer's share of the probability of all options [n]; 0 where every option is impossible."""
+    """Return the answers' shares of the probability of all options [n]; 0 where every option is impossible."""
     log_share = np.empty(len(perturbed))
     for row, (right, wrong) in enumerate(zip(losses(answer), perturbed, strict=True)):
-        everything = np.logaddexp.reduce(-np.append(losses(wrong), right))
-        log_share[row] = -np.inf if np.isneginf(everything) else -right - everything
-    return np.exp(log_share)
+        total = np.logaddexp.reduce(-np.append(losses(wrong), right))
+        log_share[row] = -np.inf if np.isneginf(total) else -right - total
+    shares: Array = np.exp(log_share)
+    return shares
 
 
 def truth_ratio(paraphrase: Array, perturbed: Sequence[Array]) -> Array:
-    """R = exp(paraphrase - mean(perturbed)) [n], a ratio of geometric means; NaN where both are impossible.
+    """Return R = exp(paraphrase - mean(perturbed)) [n], a ratio of geometric means; NaN where both are impossible.
 
     Real authors and world facts have no paraphrase: give the answer's loss in its place.
     """
@@ -150,22 +147,24 @@ def truth_ratio(paraphrase: Array, perturbed: Sequence[Array]) -> Array:
     row = np.repeat(np.arange(len(sizes)), sizes)
     mean = np.bincount(row, weights=losses(np.concatenate([*perturbed, np.empty(0)])), minlength=len(sizes)) / sizes
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.exp(losses(paraphrase) - mean)
+        ratio: Array = np.exp(losses(paraphrase) - mean)
+    return ratio
 
 
 def truth_score(ratio: Array) -> Array:
-    """max(0, 1 - R) [n]: off the forget set, how much likelier truth is than the perturbed answers."""
+    """Return max(0, 1 - R) [n]: off the forget set, how much likelier the truth is than the perturbed answers."""
     return np.where(ratio < 1, 1 - ratio, 0.0)
 
 
 def forget_truth_score(ratio: Array) -> Array:
-    """min(R, 1/R) [n]: on the forget set, 1 where truth and the perturbed answers are equally likely."""
+    """Return min(R, 1/R) [n]: on the forget set, 1 where the truth and the perturbed answers are equally likely."""
     with np.errstate(divide="ignore"):
         return np.nan_to_num(np.minimum(ratio, 1 / ratio), nan=0.0)
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
-    """Model utility: the harmonic mean of its components; any zero (or NaN) makes it 0."""
+    """Return the harmonic mean of `values`, such as model utility of its components; 0 where a value is not above 0,
+    NaN included, and without values."""
     array = np.array(list(values), dtype=np.float64)
     if array.size == 0 or not (array > 0).all():
         return 0.0
@@ -173,23 +172,25 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 
 def exact_memorization(correct: Sequence[Array]) -> Array:
-    """Share of answer tokens that are the argmax [n]; `correct` has no end-of-sequence; 0 for an empty answer."""
+    """Return the share of answer tokens that are the argmax [n]; 0 for an empty answer. `correct`: bools per token, one
+    array per answer, without the end of sequence."""
     return np.array([row.mean() if len(row) else 0.0 for row in correct])
 
 
 def extraction_strength(correct: Sequence[Array]) -> Array:
-    """1 - k/n [n], k the shortest prefix after which teacher-forced argmax gives the rest; 0 if none does."""
+    """Return 1 - k/n for each answer of n tokens [number of answers], k the length of the shortest prefix after which
+    teacher-forced argmax gives the rest; 0 if none does. `correct` as in `exact_memorization`."""
     return np.array([_right_suffix(row) / len(row) if len(row) else 0.0 for row in correct])
 
 
 def _right_suffix(row: Array) -> int:
-    """How many tokens at the end are all correct."""
+    """Return how many tokens at the end are all correct."""
     wrong = np.flatnonzero(~row)
     return len(row) - 1 - int(wrong[-1]) if wrong.size else len(row)
 
 
 def auc(members: Array, others: Array) -> float:
-    """Probability that a member's score exceeds another's, ties half: the area under the ROC curve."""
+    """Return the area under the ROC curve: the probability that a member's score exceeds another's, ties count half."""
     order = np.sort(others)
     below, through = np.searchsorted(order, members, "left"), np.searchsorted(order, members, "right")
     return float((below + through).mean() / (2 * len(order)))

@@ -1,16 +1,17 @@
-"""Greedy answers for many prompts at once, token by token what `transformers.generate` gives for each alone."""
+"""Greedy generation for many prompts at once; token by token what `transformers.generate` gives for each alone."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
+from lethe.evaluation.causal_lm import base_model, device_of, text_config
 from lethe.evaluation.kv_cache import TensorPool, builds_own_mask, growing_cache, release
 from lethe.evaluation.likelihood import max_scored_positions
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
 DROP = 8  # rows leave the batch once one in so many is done
@@ -26,45 +27,47 @@ def generate(
     token_budget: int,
     begun: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Greedy continuations, in the order given: new tokens only, up to and with EOS where it comes.
+    """Return the greedy continuation of each prompt, in the order given: new tokens only, up to and with `eos` where it
+    comes, at most `max_new_tokens`, and fewer where the model's learned positions end.
 
-    `begun`: tokens of each answer that are known already (see `known_beginning`) and only read. The first pass over a
-    batch has at most `token_budget` padded prompt tokens, its cache at most `CACHE_BYTES`. Where learned positions end before `max_new_tokens`, so does the answer. Put the model in eval mode first.
+    `begun`: the first tokens of each answer, if they are known already (see `known_beginning`); they are part of the
+    returned answer. The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most
+    `CACHE_BYTES`. Put the model into eval mode first.
     """
-    decoder = Decoder(model, eos=eos, pad=pad, max_new_tokens=max_new_tokens)
-    answers = [_ended([*tokens[:max_new_tokens]], eos) for tokens in begun or [()] * len(prompts)]
-    open_ = [i for i, answer in enumerate(answers) if len(answer) < max_new_tokens and answer[-1:] != [eos]]
-    whole = [[*prompts[i], *answers[i]] for i in open_]
-    for batch in decoder.batches([len(p) for p in whole], token_budget):
-        spent = [len(answers[open_[j]]) for j in batch]
-        for j, more in zip(batch, decoder.batch([whole[j] for j in batch], spent), strict=True):
-            answers[open_[j]] += more
+    decoder = GreedyDecoder(model, eos=eos, pad=pad, max_new_tokens=max_new_tokens)
+    answers = [_until_eos([*tokens[:max_new_tokens]], eos) for tokens in begun or [()] * len(prompts)]
+    unfinished = [i for i, answer in enumerate(answers) if len(answer) < max_new_tokens and answer[-1:] != [eos]]
+    contexts = [[*prompts[i], *answers[i]] for i in unfinished]
+    for batch in decoder.batches([len(context) for context in contexts], token_budget):
+        spent = [len(answers[unfinished[j]]) for j in batch]
+        for j, more in zip(batch, decoder.batch([contexts[j] for j in batch], spent), strict=True):
+            answers[unfinished[j]] += more
     return answers
 
 
 def known_beginning(answer: Sequence[int], guess: Sequence[int]) -> list[int]:
-    """How a greedy answer begins, by the model's `guess` at each token of a teacher-forced `answer`: as far as the
-    guesses are the answer, and the first that is not."""
-    same = next((k for k, (token, said) in enumerate(zip(answer, guess, strict=True)) if token != said), len(answer))
+    """Return how a greedy answer begins, from the model's `guess` at each token of a teacher-forced `answer`: the
+    tokens up to where both differ, and the guess there."""
+    pairs = zip(answer, guess, strict=True)
+    same = next((k for k, (token, guessed) in enumerate(pairs) if token != guessed), len(answer))
     return [*answer[:same], *map(int, guess[same : same + 1])]
 
 
-class Decoder:
-    """Greedy decoding for one model: left-padded batches of similar length that lose their finished rows."""
+class GreedyDecoder:
+    """Greedy decoding for one model, in left-padded batches of similar length that lose their finished rows."""
 
     def __init__(self, model: nn.Module, *, eos: int, pad: int, max_new_tokens: int) -> None:
         self.model, self.eos, self.pad, self.max_new_tokens = model, eos, pad, max_new_tokens
-        self.device = next(model.parameters()).device
-        self.base = model.get_base_model() if hasattr(model, "get_base_model") else model
-        self.config = self.base.config.get_text_config(decoder=True)
-        known = inspect.signature(self.base.forward).parameters
-        self.takes_positions = "position_ids" in known
-        self.last_logit = {"logits_to_keep": 1} if "logits_to_keep" in known else {}
+        self.device = device_of(model)
+        self.base, self.config = base_model(model), text_config(model)
+        inputs = inspect.signature(self.base.forward).parameters
+        self.takes_positions = "position_ids" in inputs
+        self.last_logit = {"logits_to_keep": 1} if "logits_to_keep" in inputs else {}
         self.positions = getattr(self.config, "max_position_embeddings", None) or 2**31
         self.pool = TensorPool()
 
     def batches(self, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
-        """Indices in groups of nearly equal size and similar length."""
+        """Return the prompts' numbers in groups of nearly equal size and similar length, within the budgets."""
         order = sorted(range(len(lengths)), key=lambda i: lengths[i])
         if not order:
             return []
@@ -77,7 +80,8 @@ class Decoder:
 
     @torch.no_grad()
     def batch(self, prompts: Sequence[Sequence[int]], spent: Sequence[int]) -> list[list[int]]:
-        """Answers for prompts that share one batch, at whose ends `spent` tokens are the answers' beginnings."""
+        """Return the continuations of prompts that share one batch; the last `spent[i]` tokens of prompt i belong to
+        its answer and count towards `max_new_tokens`."""
         width = max(map(len, prompts))
         # Some attention has a table of positions for the whole padded batch.
         taken = [width if builds_own_mask(self.config) else len(p) for p in prompts]
@@ -89,17 +93,18 @@ class Decoder:
             with one_token_attention(self.base, self.device) as switch:
                 self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache, switch)
             release(cache)
-        return [_ended(row[: max(0, limit)], self.eos) for row, limit in zip(tokens.tolist(), limits, strict=True)]
+        return [_until_eos(row[: max(0, limit)], self.eos) for row, limit in zip(tokens.tolist(), limits, strict=True)]
 
     def _decode(
         self,
         prompts: Sequence[Sequence[int]],
         limits: Tensor,
         tokens: Tensor,
-        cache: Any,
+        cache: DynamicCache,
         switch: Callable[[], None],
     ) -> None:
-        """Fill `tokens` [rows, steps]. Positions count from each prompt's own start; left padding is masked."""
+        """Fill `tokens` [rows, steps]; call `switch` after the pass over the prompts."""
+        # Positions count from each prompt's own start; left padding is masked.
         width, steps = max(map(len, prompts)), tokens.shape[1]
         ids = torch.tensor([[self.pad] * (width - len(p)) + list(p) for p in prompts], device=self.device)
         mask = torch.ones(len(prompts), width + steps, dtype=torch.long, device=self.device)
@@ -123,41 +128,45 @@ class Decoder:
                 cache.reorder_cache(keep)
                 ids, mask, positions, rows, limits, done = (x[keep] for x in (ids, mask, positions, rows, limits, done))
 
-    def _next(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: Any) -> Tensor:
-        where = {"position_ids": positions} if self.takes_positions else {}
+    def _next(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:
+        """Return the argmax after the last of `ids` [rows, new] for each row [rows]."""
+        further = {"position_ids": positions} if self.takes_positions else {}
         output = self.model(
-            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **where, **self.last_logit
+            input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **further, **self.last_logit
         )
-        return output.logits[:, -1].argmax(-1)
+        chosen: Tensor = output.logits[:, -1].argmax(-1)
+        return chosen
 
 
-def _ended(row: list[int], eos: int) -> list[int]:
+def _until_eos(row: list[int], eos: int) -> list[int]:
     return row[: row.index(eos) + 1] if eos in row else row
 
 
 def cache_bytes_per_token(model: nn.Module) -> int:
-    """Keys and values of one token in all layers, at most: grouped heads need less."""
-    config, itemsize = model.config.get_text_config(decoder=True), next(model.parameters()).element_size()
-    return 2 * config.num_hidden_layers * config.hidden_size * itemsize
+    """Return an upper bound for the bytes of one token's keys and values in all layers: grouped heads need less."""
+    config, itemsize = text_config(model), next(model.parameters()).element_size()
+    return int(2 * config.num_hidden_layers * config.hidden_size * itemsize)
 
 
 @contextmanager
 def one_token_attention(model: nn.Module, device: torch.device) -> Iterator[Callable[[], None]]:
-    """A function that makes attention plain batched products, until the block ends.
+    """Yield a function that switches the model's attention to plain batched products, until the block ends.
 
-    PyTorch's fused CPU kernel is made for many queries: with one query a row, plain products are three times as fast.
+    PyTorch's fused CPU kernel is made for many queries: with one query per row, plain products are three times as fast.
+    Elsewhere than on a CPU with that kernel the function does nothing.
     """
-    fused = device.type == "cpu" and getattr(model.config, "_attn_implementation", None) == "sdpa"
+    base = base_model(model)
+    fused = device.type == "cpu" and getattr(base.config, "_attn_implementation", None) == "sdpa"
     switched = False
 
     def switch() -> None:
         nonlocal switched
         if fused:
-            model.set_attn_implementation("eager")
+            base.set_attn_implementation("eager")
             switched = True
 
     try:
         yield switch
     finally:
         if switched:
-            model.set_attn_implementation("sdpa")
+            base.set_attn_implementation("sdpa")

@@ -1,7 +1,10 @@
-"""lm-evaluation-harness over our own forward passes: its tasks and metrics, our scoring and generation.
+"""Tasks of lm-evaluation-harness: its prompts and metrics, our scoring and generation.
 
-Imported only where a study asks for tasks: the harness is an extra. See lethe.evaluation.lm_eval_tasks for what is not run.
+Imported only where a study asks for tasks: the harness is an extra. `lethe.evaluation.lm_eval_tasks` says which task
+files are refused.
 """
+
+# ruff: noqa: E402  # lm_eval logs while it is imported
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.lm_eval_tasks import own_tasks
 from lm_eval import utils
-from lm_eval.api import task as its_tasks
+from lm_eval.api import task as harness_task
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean  # noqa: F401  # fills the registry of metrics
 from lm_eval.api.model import LM
@@ -42,25 +45,25 @@ MOST_NEW_TOKENS = 256  # the harness's own default
 
 
 def measure_tasks(model: nn.Module, template: Template, config: Evaluation, shard: RankShard) -> dict[str, float]:
-    """`lm_eval_TASK` in the order of `config.lm_eval.tasks`; on every rank alike."""
+    """Return the metric `lm_eval_TASK` of every task in `config.lm_eval.tasks`, in that order, on every rank alike."""
     assert config.lm_eval is not None
     tasks = load_tasks(config.lm_eval)
     for task in tasks.values():
         task.set_fewshot_seed(0)
-    with evaluating(model), _boxed():
+    with evaluating(model), _sandbox():
         lm = _Scorer(model, template, config.token_budget, shard)
-        found = evaluate(
+        outcome = evaluate(
             lm,
             {"tasks": tasks, "groups": {}, "group_map": {}},
             limit=config.lm_eval.limit,
             bootstrap_iters=0,
             log_samples=False,
         )
-    return {f"lm_eval_{name}": _value(found["results"][name], _chosen(task)) for name, task in tasks.items()}
+    return {f"lm_eval_{name}": _value(outcome["results"][name], _metric(task)) for name, task in tasks.items()}
 
 
 def check_names(names: Sequence[str], own: Mapping[str, Any]) -> None:
-    """Raises BadInput for a task that is neither the user's own nor the harness's."""
+    """Raise UserError for a name that is neither a task in `own`, the user's, nor one of the harness's."""
     manager = _manager()
     for name in names:
         if name in own or name in manager.all_subtasks:
@@ -78,13 +81,14 @@ def check_names(names: Sequence[str], own: Mapping[str, Any]) -> None:
 
 @cache
 def _manager() -> TaskManager:
-    """The harness's own list, thousands of files."""
+    """Return the harness's own list of tasks, which is read from thousands of files once."""
     return TaskManager()
 
 
 @cache
 def load_tasks(config: LmEval) -> dict[str, Task]:
-    """Tasks with their data, once per process. Raises BadInput for those that cannot be had or are not supported."""
+    """Return the tasks of `config` by name, with their data loaded, once per process. Raises UserError for tasks that
+    cannot be loaded or are of a type that is not supported."""
     own = own_tasks(config)
     manager = None if all(name in own for name in config.tasks) else _manager()
     return {name: _load(name, own.get(name), manager) for name in config.tasks}
@@ -92,7 +96,7 @@ def load_tasks(config: LmEval) -> dict[str, Task]:
 
 def _load(name: str, settings: dict[str, Any] | None, manager: TaskManager | None) -> Task:
     try:
-        with _boxed():
+        with _sandbox():
             if settings is not None:
                 _check_metrics(name, settings)
                 task: Task = ConfigurableTask(config=settings)
@@ -106,61 +110,57 @@ def _load(name: str, settings: dict[str, Any] | None, manager: TaskManager | Non
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"evaluation.lm_eval: cannot load the task {name}: {type(error).__name__}: {first}") from error
     if task.OUTPUT_TYPE not in TYPES or getattr(task, "UNSAFE_CODE", False):
-        kind = (
-            "runs code that the model writes"
-            if getattr(task, "UNSAFE_CODE", False)
-            else f"is of type {task.OUTPUT_TYPE}"
-        )
-        raise UserError(f"evaluation.lm_eval: the task {name} {kind}: choose one of type {', '.join(TYPES)}")
-    _chosen(task)
+        unsafe = getattr(task, "UNSAFE_CODE", False)
+        reason = "runs code that the model writes" if unsafe else f"is of type {task.OUTPUT_TYPE}"
+        raise UserError(f"evaluation.lm_eval: the task {name} {reason}: choose one of type {', '.join(TYPES)}")
+    _metric(task)
     return task
 
 
 def _check_metrics(name: str, settings: dict[str, Any]) -> None:
-    """What the harness does not know itself it would load from a hub, as code."""
+    """Raise UserError for a metric that the harness does not have: it would load it from a hub, as code."""
     for entry in settings.get("metric_list") or ():
         metric = entry.get("metric") if isinstance(entry, dict) else entry
         if metric not in metric_registry:
             raise unknown_name(f"metric of the task {name}", str(metric), metric_registry)
 
 
-def _chosen(task: Task) -> str:
-    """The first metric that is better when higher."""
+def _metric(task: Task) -> str:
+    """Return the task's first metric that is better when higher. Raises UserError where there is none."""
     for metric, higher in task.higher_is_better().items():
         if higher:
-            return metric
+            return str(metric)
     raise UserError(f"evaluation.lm_eval: no metric of the task {task.config.task} is better when higher")
 
 
 def _value(results: Mapping[str, Any], metric: str) -> float:
-    """Of the first filter."""
-    found = next(value for key, value in results.items() if key.partition(",")[0] == metric)
-    return float(np.nan_to_num(found))
+    """Return a metric's value after the task's first filter, 0 for NaN; `results` has the keys `metric,filter`."""
+    return float(np.nan_to_num(next(value for key, value in results.items() if key.partition(",")[0] == metric)))
 
 
 @contextmanager
-def _boxed() -> Iterator[None]:
-    """Inside the block the harness is quiet, and its templates are sandboxed: as it sets Jinja up, they reach any
-    Python object. Both are globals of its modules."""
-    env, bars = utils.env, its_tasks.tqdm
-    boxed = SandboxedEnvironment(
+def _sandbox() -> Iterator[None]:
+    """Inside the block the harness shows no progress bars, and its templates are sandboxed."""
+    # As the harness sets Jinja up, templates reach any Python object. Both are globals of its modules.
+    env, bars = utils.env, harness_task.tqdm
+    sandboxed = SandboxedEnvironment(
         loader=env.loader, undefined=env.undefined, keep_trailing_newline=env.keep_trailing_newline
     )
-    boxed.filters.update(env.filters)
-    utils.env, its_tasks.tqdm = boxed, _no_bar
+    sandboxed.filters.update(env.filters)
+    utils.env, harness_task.tqdm = sandboxed, _no_bar
     disable_progress_bar()
     try:
         yield
     finally:
-        utils.env, its_tasks.tqdm = env, bars
+        utils.env, harness_task.tqdm = env, bars
 
 
 def _no_bar(items: Iterable[Any], **_: Any) -> Iterable[Any]:
     return items
 
 
-class _Scorer(LM):
-    """The harness's view of a model: text in, numbers or text out. Ranks divide the requests among them, the harness
+class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
+    """A model as the harness takes it: text in, numbers or text out. Ranks divide the requests among them; the harness
     sees one process."""
 
     def __init__(self, model: nn.Module, template: Template, token_budget: int, shard: RankShard) -> None:
@@ -170,7 +170,7 @@ class _Scorer(LM):
         self._positions = getattr(config, "max_position_embeddings", None)
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Summed log-probability of each continuation, and whether greedy decoding would give it."""
+        """Return the summed log-probability of each request's continuation, and whether greedy decoding gives it."""
         pairs = [self._pair(*request.args) for request in requests]
         self._check([len(pair.ids) for pair in pairs])
 
@@ -182,11 +182,11 @@ class _Scorer(LM):
         return self._shard.map(pairs, scored)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Not asked for: see `TYPES`."""
+        """Not supported: `TYPES` has no task that asks for it."""
         raise NotImplementedError
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Greedy answers, up to the first of the request's ends."""
+        """Return a greedy answer to each request, up to the first of the request's end texts."""
         groups: dict[int, list[int]] = defaultdict(list)
         prompts = [self._ids(request.args[0]) for request in requests]
         for i, request in enumerate(requests):
@@ -195,11 +195,11 @@ class _Scorer(LM):
                     f"evaluation.lm_eval: the task {request.task_name} samples its answers: ours are greedy"
                 )
             groups[int(request.args[1].get("max_gen_toks", MOST_NEW_TOKENS))].append(i)
-        said = [""] * len(requests)
-        for most, chosen in groups.items():
-            for i, text in zip(chosen, self._generate([prompts[i] for i in chosen], most), strict=True):
-                said[i] = _cut(text, requests[i].args[1].get("until", ()))
-        return said
+        answers = [""] * len(requests)
+        for most, members in groups.items():
+            for i, text in zip(members, self._generate([prompts[i] for i in members], most), strict=True):
+                answers[i] = _cut(text, requests[i].args[1].get("until", ()))
+        return answers
 
     def _generate(self, prompts: Sequence[tuple[int, ...]], most: int) -> list[str]:
         longest = max(map(len, prompts))
@@ -207,27 +207,31 @@ class _Scorer(LM):
         most = min(most, (self._positions or longest + most) - longest)
         template = self._template
 
-        def answered(some: Sequence[tuple[int, ...]]) -> list[list[int]]:
-            budget = {"max_new_tokens": most, "token_budget": self._budget}
-            return generate(self._model, some, eos=template.eos, pad=template.pad, **budget)
+        def generated(some: Sequence[tuple[int, ...]]) -> list[list[int]]:
+            return generate(
+                self._model,
+                some,
+                eos=template.eos,
+                pad=template.pad,
+                max_new_tokens=most,
+                token_budget=self._budget,
+            )
 
-        return [template.tokenizer.decode(ids, skip_special_tokens=True) for ids in self._shard.map(prompts, answered)]
+        decode = template.tokenizer.decode
+        return [str(decode(ids, skip_special_tokens=True)) for ids in self._shard.map(prompts, generated)]
 
     def _pair(self, context: str, continuation: str) -> Encoded:
-        """Spaces between both belong to the continuation, as byte-pair tokenizers have it; nothing before the
-        continuation is the beginning of a text."""
-        kept = context.rstrip()
-        before = self._ids(kept)
-        whole = (
-            self._ids(kept + context[len(kept) :] + continuation)
-            if kept
-            else before + self._plain(context + continuation)
-        )
-        if len(whole) <= len(before):
+        """Return the tokens of both, of which the continuation's are scored. Spaces between them belong to the
+        continuation, as byte-pair tokenizers have it. Raises UserError for a continuation without tokens."""
+        stripped = context.rstrip()
+        prompt = self._ids(stripped)
+        ids = self._ids(context + continuation) if stripped else prompt + self._plain(context + continuation)
+        if len(ids) <= len(prompt):
             raise UserError(f"evaluation.lm_eval: the continuation {continuation!r} has no tokens")
-        return Encoded(whole, len(before))
+        return Encoded(ids, len(prompt))
 
     def _ids(self, text: str) -> tuple[int, ...]:
+        """Return the tokens of a text; of an empty one the token that begins texts, or else ends them."""
         start = self._template.tokenizer.bos_token_id
         return self._plain(text) or (self._template.eos if start is None else int(start),)
 
@@ -235,7 +239,7 @@ class _Scorer(LM):
         return tuple(self._template.tokenizer.encode(text, add_special_tokens=False))
 
     def _check(self, lengths: Sequence[int]) -> None:
-        """Nothing is cut in silence."""
+        """Raise UserError for requests longer than the model's positions: they are not truncated in silence."""
         long = [length for length in lengths if self._positions and length > self._positions]
         if long:
             raise UserError(
@@ -245,6 +249,7 @@ class _Scorer(LM):
 
 
 def _cut(text: str, ends: str | Sequence[str]) -> str:
+    """Return `text` up to the first of `ends`."""
     for end in (ends,) if isinstance(ends, str) else ends:
         text = text.partition(end)[0] if end else text
     return text

@@ -5,7 +5,7 @@ AUC with forget rows as members against holdout rows, which no model has seen: .
 
     loss                 mean token NLL (Yeom et al. 2018, arXiv 1709.01604)
     zlib                 loss / bytes of the answer, compressed (Carlini et al. 2021, arXiv 2012.07805)
-    min_k                minus the mean of the least likely 40 % of log-probabilities (Shi et al. 2024, arXiv 2310.16789)
+    min_k                minus the mean of the lowest 40 % of log-probabilities (Shi et al. 2024, arXiv 2310.16789)
     min_k_plus_plus      the same of standardised log-probabilities (Zhang et al. 2025, arXiv 2404.02936)
     gradnorm             norm of the row's gradient: how much the model would still learn from it (`gradient_norms`)
     reference            loss - the oracle's loss, see `lethe.benchmarks.tofu.reference`

@@ -24,8 +24,8 @@ Array = np.ndarray
 
 
 class KsResult(NamedTuple):
-    """`statistic`: D, the largest gap between the two empirical distributions; `p`: P(D or more), exact, and its decimal
-    logarithm, which does not underflow."""
+    """`statistic`: D, the largest gap between the two empirical distributions; `p`: P(D or more), exact, and its
+    decimal logarithm, which does not underflow."""
 
     statistic: float
     p: float

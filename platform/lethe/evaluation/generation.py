@@ -125,7 +125,7 @@ class GreedyDecoder:
             ids, positions = ids[:, None], positions[:, -1:] + 1
             if finished * DROP >= len(rows):
                 keep = (~done).nonzero()[:, 0]
-                cache.reorder_cache(keep)
+                cache.reorder_cache(keep)  # type: ignore[arg-type]  # transformers names a CPU type, any int64 works
                 ids, mask, positions, rows, limits, done = (x[keep] for x in (ids, mask, positions, rows, limits, done))
 
     def _next(self, ids: Tensor, mask: Tensor, positions: Tensor, cache: DynamicCache) -> Tensor:

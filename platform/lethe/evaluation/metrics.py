@@ -159,7 +159,8 @@ def truth_score(ratio: Array) -> Array:
 def forget_truth_score(ratio: Array) -> Array:
     """Return min(R, 1/R) [n]: on the forget set, 1 where the truth and the perturbed answers are equally likely."""
     with np.errstate(divide="ignore"):
-        return np.nan_to_num(np.minimum(ratio, 1 / ratio), nan=0.0)
+        smaller: Array = np.minimum(ratio, 1 / ratio)
+    return np.asarray(np.nan_to_num(smaller, nan=0.0))
 
 
 def harmonic_mean(values: Iterable[float]) -> float:

@@ -131,14 +131,14 @@ class ScalingRunner:
                 return False
         return True
 
-    def _sweep(self, point: SearchPoint, name: str, *, session: Session, yardsticks: str = "") -> StudyRecord:
+    def _sweep(self, point: SearchPoint, name: str, *, session: Session, baselines_of: str = "") -> StudyRecord:
         """Run the search at a point; its trials are numbered through the whole study."""
         first = self._take_number(point.study.search.trials)
         members = self.folder / "members"
         prepared, _ = self.prepared[point.models]
         done = Sweep(
             point.study, f"{self.id}.{name}", prepared, Numbered(self.tracker, first), self.console, members / name,
-            yardsticks=members / (yardsticks or name), labels=point.labels,
+            baselines_folder=members / (baselines_of or name), labels=point.labels,
         ).run(session)  # fmt: skip
         trials = tuple(t.model_copy(update={"number": first + t.number}) for t in done.trials)
         return done.model_copy(update={"trials": trials})
@@ -158,7 +158,7 @@ class ScalingRunner:
             fixed = point_study(self.study, large.size, arm, large.forget, move.run)
             name = f"{large.size}-{arm}-{large.forget}"
             point = replace(large, part="transfer", study=fixed)
-            sweep = self._sweep(point, f"{name}-transfer", yardsticks=name, session=session)
+            sweep = self._sweep(point, f"{name}-transfer", baselines_of=name, session=session)
             self.moves.append((transfer_record(sizes, move, sweep), sweep))
             if sweep.interrupted:
                 return False

@@ -48,7 +48,9 @@ def with_row(world: SimpleNamespace, **changes: object) -> tuple[Row, ...]:
         ),
     ],
 )
-def test_rows(world: SimpleNamespace, changes: dict[str, object], message: str) -> None:
+def test_rows_that_the_model_cannot_read_are_refused(
+    world: SimpleNamespace, changes: dict[str, object], message: str
+) -> None:
     benchmark = replace(world.benchmark, forget_eval=with_row(world, **changes))
     evals = build_eval_set(benchmark, world.template, Evaluation(max_rows=4 if "question" in changes else None))
     expected = message.replace("87", str(len(evals.pairs)))
@@ -56,7 +58,7 @@ def test_rows(world: SimpleNamespace, changes: dict[str, object], message: str) 
         evaluate(world.model, evals, Evaluation(), None)
 
 
-def test_a_tokenizer_of_another_model(world: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_model_is_refused(world: SimpleNamespace, tmp_path: Path) -> None:
     folder = tiny.write_model(tmp_path)
     words = json.loads((folder / "tokenizer.json").read_text())
     words["model"]["vocab"]["w5"] = 99
@@ -69,7 +71,7 @@ def test_a_tokenizer_of_another_model(world: SimpleNamespace, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(("length", "refused"), [(64, False), (65, True)])
-def test_a_row_of_just_the_context_fits(length: int, refused: bool) -> None:
+def test_a_row_as_long_as_the_context_is_accepted(length: int, refused: bool) -> None:
     rows, limits = [("it", Encoded((1,) * length, 3))], ContextLimits("m", 2, 64)
     if refused:
         with pytest.raises(UserError, match="1 of 1 rows are longer than the 64 tokens"):

@@ -43,7 +43,7 @@ def common_token(answers: list[list[int]]) -> int:
 
 @pytest.mark.parametrize("build", [llama, gpt2, sliding, gpt_neo])
 @pytest.mark.parametrize("budget", [10_000, 60])
-def test_token_identical(build: Callable[[], PreTrainedModel], budget: int) -> None:
+def test_batched_answers_equal_generate_token_by_token(build: Callable[[], PreTrainedModel], budget: int) -> None:
     model, asked = build(), prompts(24)
     never = together(model, asked, eos=-1, budget=budget)
     assert all(len(answer) == NEW for answer in never)
@@ -54,14 +54,14 @@ def test_token_identical(build: Callable[[], PreTrainedModel], budget: int) -> N
     assert [answer[: len(row)] for answer, row in zip(never, expected, strict=True)] == expected
 
 
-def test_one_prompt_and_equal_lengths() -> None:
+def test_one_prompt_and_prompts_of_equal_length_are_answered() -> None:
     model = llama()
     for asked in ([[5, 6, 7]], [[5, 6, 7], [9, 8, 7], [3, 3, 3]]):
         assert together(model, asked, eos=63) == [alone(model, prompt, eos=63) for prompt in asked]
 
 
 @pytest.mark.parametrize("build", [llama, gpt2, sliding, gpt_neo])
-def test_what_is_known_of_an_answer_changes_nothing(build: Callable[[], PreTrainedModel]) -> None:
+def test_known_beginnings_do_not_change_the_answers(build: Callable[[], PreTrainedModel]) -> None:
     """Of some answers everything is known, of others a part, nothing, or more than an answer may have."""
     model, asked = build(), prompts(12)
     eos = common_token(together(model, asked, eos=-1))
@@ -74,13 +74,13 @@ def test_what_is_known_of_an_answer_changes_nothing(build: Callable[[], PreTrain
     assert generate(model, asked, begun=begun, **few) == generate(model, asked, **few)
 
 
-def test_an_answer_begins_as_its_text_is_guessed() -> None:
+def test_known_beginning_ends_at_the_first_wrong_guess() -> None:
     assert known_beginning([4, 5, 6, 2], [4, 5, 6, 2]) == [4, 5, 6, 2]
     assert known_beginning([4, 5, 6, 2], [4, 9, 6, 2]) == [4, 9]
     assert known_beginning([4, 5], [8, 5]) == [8]
 
 
-def test_known_tokens_take_positions() -> None:
+def test_known_tokens_count_towards_the_positions() -> None:
     model = gpt2()  # 64 learned positions
     whole = generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
     assert (
@@ -89,7 +89,7 @@ def test_known_tokens_take_positions() -> None:
     assert len(whole[0]) == 9
 
 
-def test_no_prompts() -> None:
+def test_without_prompts_there_are_no_answers() -> None:
     assert together(llama(), [], eos=0) == []
 
 
@@ -107,7 +107,7 @@ def test_a_table_of_positions_ends_the_answers_of_the_whole_batch() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_the_attention_implementation_is_put_back(fails: bool) -> None:
+def test_the_attention_implementation_is_restored(fails: bool) -> None:
     model, used = llama(), []
 
     def watch(module: torch.nn.Module, _: object) -> None:
@@ -122,14 +122,14 @@ def test_the_attention_implementation_is_put_back(fails: bool) -> None:
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_a_model_that_gives_no_numbers_answers() -> None:
+def test_a_model_with_nan_logits_still_answers() -> None:
     model = llama()
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
     assert [len(answer) for answer in together(model, prompts(3), eos=-1)] == [NEW] * 3
 
 
-def test_cache_layer_keeps_what_it_was_given() -> None:
+def test_a_growing_layer_holds_all_tokens_and_zeros() -> None:
     draw, pool = torch.Generator().manual_seed(0), TensorPool()
     for rows in (5, 3):  # the second cache uses the first one's memory
         layer, keys = GrowingLayer(STEP + 20, pool), torch.randn(rows, 2, STEP + 20, 4, generator=draw)

@@ -25,12 +25,12 @@ def plain(model: torch.nn.Module, pair: object) -> float:
 
 
 @pytest.mark.parametrize("build", [llama, gpt2, lambda: llama(tied=True)])
-def test_equals_a_plain_backward(build: type) -> None:
+def test_norms_equal_those_of_a_plain_backward(build: type) -> None:
     model, pairs = build(), encoded(4)
     assert gradient_norms(model, pairs) == pytest.approx([plain(model, pair) for pair in pairs], rel=1e-5)
 
 
-def test_an_adapter_counts_as_the_weights_that_it_makes() -> None:
+def test_an_adapter_counts_as_the_weights_it_adds_up_to() -> None:
     wrapped = attach(llama(), Lora(rank=2), seed=0)
     disturb(wrapped)
     flags = [p.requires_grad for p in wrapped.parameters()]
@@ -41,7 +41,7 @@ def test_an_adapter_counts_as_the_weights_that_it_makes() -> None:
     assert not all(flags)
 
 
-def test_nothing_is_left_behind() -> None:
+def test_gradients_hooks_and_flags_are_restored() -> None:
     model = attach(llama(), Lora(rank=2), seed=0)
     flags = [p.requires_grad for p in model.parameters()]
     gradient_norms(model, encoded(2))

@@ -23,7 +23,7 @@ def shifted(n: int, by: int) -> tuple[np.ndarray, np.ndarray]:
     ("n", "gap", "p"),
     [(40, 16, 0.003018184077228396), (40, 15, 0.006760732303569208), (300, 144, 1.161721406761561e-31)],
 )
-def test_golden_p(n: int, gap: int, p: float) -> None:
+def test_p_equals_golden_values(n: int, gap: int, p: float) -> None:
     test = ks_test(*shifted(n, gap))
     assert test.statistic == pytest.approx(gap / n, rel=1e-15)
     assert test.p == pytest.approx(p, rel=1e-9)
@@ -32,7 +32,7 @@ def test_golden_p(n: int, gap: int, p: float) -> None:
 
 @pytest.mark.parametrize(("m", "n"), [(1, 1), (3, 5), (4, 4), (13, 40), (97, 101), (100, 300)])
 @pytest.mark.parametrize("shift", [0.0, 0.4, 1.5])
-def test_equals_scipy_with_ties(m: int, n: int, shift: float) -> None:
+def test_p_equals_scipys_with_ties(m: int, n: int, shift: float) -> None:
     random = np.random.default_rng(m * n)
     a, b = random.normal(size=m).round(1), random.normal(size=n).round(1) + shift
     expected = ks_2samp(a, b, method="exact")
@@ -42,7 +42,7 @@ def test_equals_scipy_with_ties(m: int, n: int, shift: float) -> None:
     assert ks_test(b, a).p == pytest.approx(test.p, rel=1e-12)
 
 
-def test_equals_counting_every_order() -> None:
+def test_p_equals_counting_every_order() -> None:
     m, n, gap = 4, 6, Fraction(7, 12)
     far = 0
     for places in combinations(range(m + n), m):
@@ -56,14 +56,14 @@ def test_equals_counting_every_order() -> None:
     assert ks_test(a, b).p == pytest.approx(far / comb(m + n, m), rel=1e-13)
 
 
-def test_log10_p_where_p_underflows() -> None:
+def test_log10_p_is_right_where_p_underflows() -> None:
     n = 1000
     test = ks_test(np.zeros(n), np.ones(n))
     assert (test.statistic, test.p) == (1.0, 0.0)
     assert test.log10_p == pytest.approx(log10(2) - log10(comb(2 * n, n)), rel=1e-12)
 
 
-def test_equal_samples() -> None:
+def test_equal_samples_have_p_of_one() -> None:
     assert ks_test(np.ones(5), np.ones(7)) == (0.0, 1.0, 0.0)
 
 

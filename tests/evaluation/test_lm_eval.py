@@ -52,7 +52,7 @@ def logp(world: SimpleNamespace, question: str, end: str) -> float:
     return float(sum(rows[at - 1, ids[at]] for at in range(start, len(ids))))
 
 
-def test_accuracy_is_that_of_plain_forwards(world: SimpleNamespace, tmp_path: Path) -> None:
+def test_accuracy_equals_that_of_plain_forward_passes(world: SimpleNamespace, tmp_path: Path) -> None:
     right = [
         int(np.argmax([logp(world, row["question"], end) for end in row["choices"]])) == row["answer"] for row in ROWS
     ]
@@ -102,7 +102,7 @@ metric_list:
 """
 
 
-def test_answers_are_those_of_generate(world: SimpleNamespace, tmp_path: Path) -> None:
+def test_answers_equal_those_of_generate(world: SimpleNamespace, tmp_path: Path) -> None:
     import json
 
     folder, rows = write_tasks(tmp_path, GENERATE), []
@@ -127,13 +127,13 @@ def test_answers_are_those_of_generate(world: SimpleNamespace, tmp_path: Path) -
         ("task: colours", "task: colours\nspelt_wrong: 1", "spelt_wrong"),
     ],
 )
-def test_tasks_that_cannot_be_measured(old: str, new: str, named: str, tmp_path: Path) -> None:
+def test_tasks_that_cannot_be_measured_are_refused(old: str, new: str, named: str, tmp_path: Path) -> None:
     assert old in YAML
     with pytest.raises(UserError, match=named):
         load_tasks(config(tmp_path, YAML.replace(old, new)).lm_eval)
 
 
-def test_requests_longer_than_the_context(world: SimpleNamespace, tmp_path: Path) -> None:
+def test_requests_longer_than_the_context_are_refused(world: SimpleNamespace, tmp_path: Path) -> None:
     long = YAML.replace('"{{question}}"', '"{{question}} ' + "w1 " * 70 + '"')
     with pytest.raises(UserError, match=r"12 of 12 requests are longer than the model's 64 tokens"):
         measure_tasks(world.model, world.template, config(tmp_path, long), RankShard())
@@ -141,7 +141,7 @@ def test_requests_longer_than_the_context(world: SimpleNamespace, tmp_path: Path
 
 def test_unknown_names_get_the_choices(tmp_path: Path) -> None:
     own = own_tasks(config(tmp_path).lm_eval)
-    with pytest.raises(UserError, match="colors.*colours"):
+    with pytest.raises(UserError, match=r"colors.*colours"):
         check_names(["colors"], own)
     with pytest.raises(UserError, match="hellaswag"):
         check_names(["helaswag"], {})

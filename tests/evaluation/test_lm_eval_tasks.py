@@ -16,7 +16,7 @@ def read(folder: Path) -> dict:
     return own_tasks(LmEval(tasks=("colours",), path=store_tasks(folder)))
 
 
-def test_equal_folders_are_one_and_a_changed_one_is_another(tmp_path: Path) -> None:
+def test_equal_folders_have_one_address_and_a_changed_one_another(tmp_path: Path) -> None:
     first, second = store_tasks(write_tasks(tmp_path / "a")), store_tasks(write_tasks(tmp_path / "elsewhere/b"))
     assert first == second
     assert first.startswith("content:")
@@ -25,7 +25,7 @@ def test_equal_folders_are_one_and_a_changed_one_is_another(tmp_path: Path) -> N
     assert store_tasks(tmp_path / "a") != first
 
 
-def test_data_beside_a_task_are_found_in_the_copy(tmp_path: Path) -> None:
+def test_data_files_are_those_of_the_stored_copy(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path)
     (task,) = read(folder).values()
     (file,) = task["dataset_kwargs"]["data_files"].values()
@@ -33,7 +33,7 @@ def test_data_beside_a_task_are_found_in_the_copy(tmp_path: Path) -> None:
     assert Path(file).read_bytes() == (folder / "colours.jsonl").read_bytes()
 
 
-def test_what_is_included_comes_first(tmp_path: Path) -> None:
+def test_a_tasks_own_settings_win_over_included_ones(tmp_path: Path) -> None:
     folder = write_tasks(tmp_path, YAML.replace("task: colours", "include: base.inc\ntask: colours\nnum_fewshot: 1"))
     (folder / "base.inc").write_text("num_fewshot: 4\ndescription: before\n")
     task = read(folder)["colours"]
@@ -56,7 +56,7 @@ def test_what_is_included_comes_first(tmp_path: Path) -> None:
         ("task: colours", "task: [", ["colours.yaml", "not YAML"]),
     ],
 )  # fmt: skip
-def test_refused(old: str, new: str, named: list[str], tmp_path: Path) -> None:
+def test_files_that_are_code_or_no_task_are_refused(old: str, new: str, named: list[str], tmp_path: Path) -> None:
     (tmp_path / "secret.jsonl").write_text("{}")
     (tmp_path / "other.yaml").write_text("num_fewshot: 2")
     assert old in YAML

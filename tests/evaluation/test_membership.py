@@ -19,12 +19,13 @@ def test_min_k_is_the_mean_of_the_lowest_two_fifths_of_an_answer() -> None:
     assert min_k(rows).tolist() == [-4.5, -7.0, -1.0, -np.inf]
 
 
-def test_signals_by_hand() -> None:
+def test_signals_equal_values_by_hand() -> None:
     logp, standard = np.array([-1.0, -4.0, -2.0, -3.0, -5.0, -9.0]), np.array([0.5, -1.0, 2.0, -2.0, 0.0, -9.0])
     found = signals(LikelihoodScores([logp, logp], [], [], [np.empty(0), standard]), [1], ["aaaa"])
     assert found["loss"].tolist() == [4.0], "the end of sequence counts"
     assert found["zlib"].tolist() == [4.0 / len(zlib.compress(b"aaaa"))]
-    assert found["min_k"].tolist() == [4.5] and found["min_k_plus_plus"].tolist() == [1.5], "and here it does not"
+    assert found["min_k"].tolist() == [4.5], "and here it does not"
+    assert found["min_k_plus_plus"].tolist() == [1.5], "nor here"
 
 
 def test_members_have_low_signals() -> None:
@@ -38,7 +39,7 @@ def truth(min_k: float | None, loss: list[float]) -> ReferenceScores:
     return ReferenceScores("rows", np.array([0.5, 0.6]), np.array(loss), np.array([1.0, np.inf]), min_k)
 
 
-def test_privacy_leakage() -> None:
+def test_privacy_leakage_and_reference_attack_by_hand() -> None:
     oracle = truth(0.6, [1.0, 2.0])
     values = reference_metrics(truth(1.0, [1.0, 1.0]), oracle)
     assert values["privleak"] == pytest.approx(-100)
@@ -54,7 +55,7 @@ def test_privacy_leakage() -> None:
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
-def test_standardised_scores_against_float64(build: type) -> None:
+def test_standardised_scores_equal_those_in_float64(build: type) -> None:
     model, pairs = build(), encoded(9)
     wanted = [i % 3 != 1 for i in range(9)]
     found = score(model, pairs, pad=0, token_budget=40, standardised=wanted).standard
@@ -69,7 +70,7 @@ def test_standardised_scores_against_float64(build: type) -> None:
         np.testing.assert_allclose(row, ((own - mu) / sigma).numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_nearly_uniform_and_one_point_distributions() -> None:
+def test_standardised_scores_of_nearly_uniform_and_one_point_distributions() -> None:
     """Sigma of a nearly flat distribution is small beside mu, and that of a certain token is 0."""
     from lethe.evaluation.likelihood import _gather
 

@@ -32,7 +32,7 @@ def folds(model: torch.nn.Module) -> bool:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_same_logits_and_every_bit_put_back(count: int) -> None:
+def test_logits_are_the_same_and_every_bit_is_restored(count: int) -> None:
     model = adapted(count)
     before = {name: (p.data_ptr(), p.clone()) for name, p in model.named_parameters()}
     expected = logits(model, tokens())
@@ -47,7 +47,7 @@ def test_same_logits_and_every_bit_put_back(count: int) -> None:
     assert torch.equal(logits(model, tokens()), expected)
 
 
-def test_put_back_after_an_error() -> None:
+def test_weights_are_restored_after_an_error() -> None:
     model = adapted()
     expected = logits(model, tokens())
     with pytest.raises(KeyError), merged_adapters(model):
@@ -64,7 +64,7 @@ def test_put_back_after_an_error() -> None:
         pytest.param(lambda: adapted(build=lambda: llama(tied=True), targets=["lm_head"]), id="shared weight"),
     ],
 )
-def test_left_alone(model: Callable[[], torch.nn.Module]) -> None:
+def test_models_that_cannot_merge_stay_as_they_are(model: Callable[[], torch.nn.Module]) -> None:
     made = model()
     expected = logits(made, tokens())
     assert not folds(made)
@@ -73,7 +73,7 @@ def test_left_alone(model: Callable[[], torch.nn.Module]) -> None:
 
 
 @pytest.mark.parametrize("build", [llama, gpt2])
-def test_two_adapters_score_and_answer_unfolded_too(build: Callable) -> None:
+def test_two_adapters_score_and_answer_alike_when_not_merged(build: Callable) -> None:
     model = adapted(2, build)
     pairs, prompts = encoded(9), [list(pair.ids[: pair.prompt_length]) for pair in encoded(9)]
     results = []

@@ -10,7 +10,7 @@ from lethe.evaluation import metrics
 BROKEN = [np.nan, np.inf]
 
 
-def test_harmonic_mean_golden() -> None:
+def test_harmonic_mean_equals_golden_values() -> None:
     parts = [
         0.8210499032114303, 0.6967473664683093, 0.4295557937069344, 0.505168359434624, 0.943,
         0.6591336231061837, 0.478685379756773, 0.9216524216524216, 0.6085091204510102,
@@ -30,14 +30,14 @@ def test_truth_ratio_is_geometric() -> None:
     np.testing.assert_allclose(metrics.forget_truth_score(np.array([0.25, 1.0, 4.0, 0.0])), [0.25, 1, 0.25, 0])
 
 
-def test_option_probability() -> None:
+def test_option_probability_is_the_share_of_all_options() -> None:
     answer, wrong = -np.log([0.5]), [-np.log([0.2, 0.3])]
     np.testing.assert_allclose(metrics.option_probability(answer, wrong), [0.5])
     far = metrics.option_probability(np.array([2000.0]), [np.array([2000.0])])  # exp(-2000) is 0 in float64
     np.testing.assert_allclose(far, [0.5])
 
 
-def test_memorisation_and_extraction() -> None:
+def test_memorisation_and_extraction_by_hand() -> None:
     rows = [[1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 1, 0], [0, 0, 0, 1], []]
     correct = [np.array(row, dtype=bool) for row in rows]
     np.testing.assert_allclose(metrics.exact_memorization(correct), [1, 0.75, 0.75, 0.25, 0])
@@ -58,14 +58,14 @@ def test_a_broken_model_gets_the_worst_finite_scores(bad: float, split: str) -> 
     assert values == {f"{split}_{kind}": 0.0 for kind in ("probability", "rouge", "truth_ratio")}
 
 
-def test_one_broken_row_leaves_the_others() -> None:
+def test_one_broken_row_does_not_change_the_others() -> None:
     losses = np.array([np.nan, np.log(2.0)])
     values = split_metrics("retain", SplitScores(losses, losses, [np.array([np.nan]), np.log([4.0])], np.ones(2)))
     assert values["retain_probability"] == pytest.approx(0.25)
     assert values["retain_truth_ratio"] == pytest.approx(0.25)
 
 
-def test_utility_of_the_splits_there_are() -> None:
+def test_utility_is_over_the_splits_that_exist() -> None:
     values = {f"retain_{kind}": 0.5 for kind in ("probability", "rouge", "truth_ratio")}
     assert model_utility(values) == pytest.approx(0.5)
     assert model_utility({**values, "forget_rouge": 0.0}) == pytest.approx(0.5)

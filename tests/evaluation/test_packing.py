@@ -50,7 +50,7 @@ def test_every_token_of_a_row_is_there_once_and_sees_its_ancestors() -> None:
 
 
 @pytest.mark.parametrize("most", [0, 12, 20])
-def test_rows_are_bounded(most: int) -> None:
+def test_packed_rows_have_at_most_the_given_tokens(most: int) -> None:
     pairs = families()
     rows = pack(pairs, most)
     assert sorted(i for row in rows for i in row.pairs) == list(range(len(pairs)))
@@ -75,7 +75,7 @@ def far_window() -> PreTrainedModel:
     [(llama, True), (gpt2, True), (wrapped, True), (sliding, False), (far_window, True), (gpt_neo, False)],
 )
 @pytest.mark.parametrize("budget", [70, 10_000])
-def test_scores_are_those_of_each_pair_alone(
+def test_packed_scores_equal_those_of_each_pair_alone(
     build: Callable[[], PreTrainedModel], packs: bool, budget: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, pairs = build(), families()
@@ -89,12 +89,14 @@ def test_scores_are_those_of_each_pair_alone(
         assert np.array_equal(*(np.concatenate(getattr(s, name)) for s in (together, alone)))
 
 
-def test_a_model_that_does_not_do_as_it_is_told_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_ignores_masks_or_positions_is_not_packed_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that ignores the mask, and one that ignores the positions."""
     given, pairs = likelihood.scored_logits, families()
     assert len(pack_for(llama(), pairs)) < len(pairs)
     for name in ("attention_mask", "position_ids"):
         monkeypatch.setattr(
-            likelihood, "scored_logits", lambda *a, **k: given(*a, **{n: v for n, v in k.items() if n != name})
+            likelihood,
+            "scored_logits",
+            lambda *a, name=name, **k: given(*a, **{n: v for n, v in k.items() if n != name}),
         )
         assert len(pack_for(llama(), pairs)) == len(pairs)

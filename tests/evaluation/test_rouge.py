@@ -10,7 +10,7 @@ from lethe.evaluation.metrics import common_subsequence, rouge_l_recall
 WORDS = ["Running", "runs", "a", "authors,", "Author's", "born", "in", "1972", "2x", "—", "...", "Zoë", "cities"]
 
 
-def test_equals_rouge_score_on_random_texts() -> None:
+def test_recall_equals_rouge_scores_on_random_texts() -> None:
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
@@ -24,7 +24,7 @@ def test_equals_rouge_score_on_random_texts() -> None:
     ("target", "other", "length"),
     [("abcbdab", "bdcaba", 4), ("", "abc", 0), ("abc", "", 0), ("aaa", "aa", 2), ("abc", "xyz", 0)],
 )
-def test_common_subsequence(target: str, other: str, length: int) -> None:
+def test_common_subsequence_by_hand(target: str, other: str, length: int) -> None:
     assert common_subsequence(target, other) == length
 
 
@@ -33,6 +33,6 @@ def test_subsequence_longer_than_a_machine_word() -> None:
     assert common_subsequence(target, target[::2] + target) == 300
 
 
-def test_recall_ignores_what_comes_after() -> None:
+def test_recall_ignores_words_after_the_reference() -> None:
     assert rouge_l_recall("born in Paris", "She was born in Paris. " * 20) == 1.0
     assert rouge_l_recall("...", "anything") == 0.0

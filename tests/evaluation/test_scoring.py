@@ -32,7 +32,7 @@ def check(model: torch.nn.Module, budget: int, rel: float = 2e-6) -> None:
 
 @pytest.mark.parametrize("budget", [1, 40, 10_000])
 @pytest.mark.parametrize("build", [llama, gpt2])
-def test_equals_naive(build: type, budget: int) -> None:
+def test_scores_equal_those_of_one_pair_at_a_time(build: type, budget: int) -> None:
     check(build(), budget)
 
 
@@ -46,7 +46,7 @@ def test_bf16_model_has_float32_log_softmax() -> None:
     np.testing.assert_allclose(found, exact.numpy(), rtol=1e-5)
 
 
-def test_a_model_that_gives_no_numbers_is_scored() -> None:
+def test_a_model_with_nan_logits_is_scored() -> None:
     model = llama()
     with torch.no_grad():
         model.lm_head.weight.fill_(torch.nan)
@@ -54,7 +54,7 @@ def test_a_model_that_gives_no_numbers_is_scored() -> None:
     assert np.isnan(scores.nll_mean).all()
 
 
-def test_no_pairs() -> None:
+def test_without_pairs_there_are_no_scores() -> None:
     assert score(llama(), [], pad=0, token_budget=64).nll_mean.shape == (0,)
 
 

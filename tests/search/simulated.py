@@ -20,7 +20,7 @@ EPOCHS = 5
 Outcome = tuple[str, str, float]
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """The session ended here."""
 
 
@@ -48,7 +48,7 @@ class Simulation:
         self.known: dict[str, FinalReport] = {}  # results by run, as run folders keep them
 
     def go(self, trials: int, kill_after: int | None = None, **options: Any) -> dict[int, Outcome]:
-        """All trials; Killed after so many epochs of all of them together."""
+        """Run all trials; raise KilledError after so many epochs of all of them together."""
         searcher = StudySearcher(self.store, trials, lambda: self.groups, self._plan, **options)
         running: dict[str, Running] = {}
         asked = ended = epochs = 0
@@ -63,7 +63,7 @@ class Simulation:
                 return self.found
             epochs += 1
             if epochs == kill_after:
-                raise Killed
+                raise KilledError
             trial = self.draw.choice(sorted(running))
             report = self._step(running[trial])
             if report is not None:

@@ -53,7 +53,7 @@ def test_means_and_spreads_are_of_the_fresh_runs_alone() -> None:
     assert hypervolume_of_means(trials, FRAME) == pytest.approx(by_hand)
 
 
-def test_a_member_leaves_for_one_reason_each() -> None:
+def test_each_refuted_member_has_its_reason() -> None:
     broken = [*repeats(3, (0.1, 0.5)), member(3, math.nan, math.nan, verdict="diverged", params={"seed": 3})]
     runs = {
         0: repeats(0, (0.95, 0.5), (0.95, 0.5)),  # forgets nothing
@@ -72,7 +72,7 @@ def test_a_member_leaves_for_one_reason_each() -> None:
     assert aliases_of_means(trials, FRAME) == {"knee": 1, "best-forget": 1, "best-utility": 1}
 
 
-def test_who_is_below_a_floor_beats_nobody() -> None:
+def test_a_mean_below_a_floor_dominates_no_other() -> None:
     low = ObjectiveSpace.from_goals(
         {"forget": Goal(direction="minimize"), "utility": Goal(direction="maximize", floor=0.3)}, {}
     )
@@ -81,7 +81,7 @@ def test_who_is_below_a_floor_beats_nobody() -> None:
     assert [t.confirmation.confirmed for t in trials if t.confirmation] == [False, True]
 
 
-def test_nothing_complete_has_no_means_and_no_names() -> None:
+def test_without_complete_runs_there_are_no_means_and_no_aliases() -> None:
     runs = {0: [member(0, 0.1, 0.5, verdict="out_of_memory", metrics={}, params={"seed": 2})]}
     trials = with_confirmations(TRIALS[:1], runs, FRAME)
     found = trials[0].confirmation

@@ -38,7 +38,7 @@ def test_one_objective_is_plain_successive_halving(direction: str, eta: int) -> 
 
 
 def test_places_and_not_row_indices_decide() -> None:
-    """The mistake of the best-known MO-ASHA: sorted row indices of this table are [3, 1, 0, 2], its places [2, 1, 3, 0].
+    """A known implementation takes sorted row indices, here [3, 1, 0, 2], for places, here [2, 1, 3, 0].
     Every order of the rows has to give each row the same answer."""
     table = np.array([[0.5, 0.4], [0.3, 0.6], [0.9, 0.2], [0.1, 0.8]])
     for order in permutations(range(4)):
@@ -69,7 +69,7 @@ def test_extremes_of_the_first_front_are_never_stopped() -> None:
     assert [row for row in range(3) if harsh.judge(alone, row)[0]] == [0]
 
 
-def test_floors_come_first_and_what_is_not_finite_never_goes_on() -> None:
+def test_floors_come_first_and_non_finite_rows_never_go_on() -> None:
     floored = rule(floors=(0.8, 0.5))
     table = [[0.79, 0.51], [0.1, 0.4], [0.9, 0.9], [math.nan, 0.9], [0.2, math.inf]]
     assert [floored.judge(table, row) for row in range(5)] == [(True, 0), (True, 2), (True, 1), (False, 3), (False, 4)]
@@ -98,7 +98,7 @@ def test_a_run_is_recorded_once_per_rung_and_answered_alike() -> None:
     assert [entry.rung for entry in rungs.entries("a")] == [0, 1]
 
 
-def test_a_restored_table_goes_on_as_the_one_that_was_lost() -> None:
+def test_restored_tables_decide_as_the_lost_ones() -> None:
     whole, cut = RungTables(rule()), RungTables(rule())
     expected = told(whole, 1)
     before = told(cut, 1, REPORTS[:3])
@@ -107,7 +107,7 @@ def test_a_restored_table_goes_on_as_the_one_that_was_lost() -> None:
     assert told(again, 1) == expected, "what was told before is answered as before, what was not is compared with it"
 
 
-def test_with_a_sight_decisions_do_not_depend_on_the_order_of_reports() -> None:
+def test_with_groups_decisions_do_not_depend_on_the_order_of_reports() -> None:
     """Trial n is compared with trials <= n - 2 only; here each of those has reported before, and others may have."""
     draw = np.random.default_rng(0)
     values = draw.random((12, 2)).tolist()

@@ -26,7 +26,7 @@ def test_violations_agree_with_feasibility_on_the_floor_too() -> None:
     assert FRAME.violations([1.2, 0.6]) == pytest.approx({"forget": 0.5, "utility": -1.0})
 
 
-def test_front_and_knee_are_rows_of_what_was_given() -> None:
+def test_front_and_knee_are_row_numbers_of_the_given_values() -> None:
     values = [[0.9, 0.6], [0.5, 0.35], [0.3, 0.5], [0.1, 0.31], [0.7, 0.55], [np.nan, 1.0]]
     assert sorted(FRAME.front(values)) == [2, 3, 4]
     assert FRAME.knee(values) == 2
@@ -42,7 +42,7 @@ def test_without_feasible_rows_there_is_no_front() -> None:
     assert FRAME.front([]) == []
 
 
-def test_costs_and_objectives_without_a_floor() -> None:
+def test_objectives_without_a_floor_have_gains_and_no_violations() -> None:
     goals = {**GOALS, "seconds": Goal(direction="minimize", floor=60.0), "tokens": Goal(direction="minimize")}
     objectives = ObjectiveSpace.from_goals(goals, {"forget": 0.8, "utility": 0.6})
     assert objectives.floors == (0.8, 0.3, 60.0, None)
@@ -52,12 +52,12 @@ def test_costs_and_objectives_without_a_floor() -> None:
 
 
 @pytest.mark.parametrize("start", [{}, {"forget": float("nan")}])
-def test_a_floor_that_the_start_model_cannot_give(start: dict[str, float]) -> None:
+def test_a_floor_relative_to_a_missing_metric_is_refused(start: dict[str, float]) -> None:
     with pytest.raises(UserError, match=r"objectives\.forget\.floor_of_start: the start model has no forget"):
         ObjectiveSpace.from_goals(GOALS, {"utility": 0.6, **start})
 
 
-def test_it_survives_json_and_reads_reports() -> None:
+def test_an_objective_space_survives_json_and_reads_reports() -> None:
     assert ObjectiveSpace.model_validate_json(FRAME.model_dump_json()) == FRAME
     assert FRAME.values({"utility": np.float32(0.5), "forget": 1, "epoch": 3}) == [1.0, 0.5]
     assert np.isnan(FRAME.values({"utility": None})).all()

@@ -10,7 +10,7 @@ from lethe.search.early_stopping import RungEntry, RungRule, RungTables
 from lethe.search.space import rebuild
 from lethe.search.study_store import StudyStore
 
-from tests.search.simulated import Killed, Outcome, Simulation
+from tests.search.simulated import KilledError, Outcome, Simulation
 
 Make = Callable[..., Study]
 GROUPS, TRIALS = 3, 14
@@ -36,7 +36,7 @@ def once(study: Study, start: dict[str, float], speed: int) -> dict[int, Outcome
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_who_is_faster_does_not_matter(make_study: Make, start: dict, sampler: str) -> None:
+def test_a_deterministic_order_does_not_depend_on_the_faster_trial(make_study: Make, start: dict, sampler: str) -> None:
     study = make_study(search=search(sampler))
     whole = once(study, start, 0)
     assert sorted(whole) == list(range(TRIALS))
@@ -44,14 +44,16 @@ def test_who_is_faster_does_not_matter(make_study: Make, start: dict, sampler: s
     assert all(once(study, start, speed) == whole for speed in (1, 2))
 
 
-def test_in_free_order_it_does(make_study: Make, start: dict) -> None:
+def test_a_free_order_depends_on_the_faster_trial(make_study: Make, start: dict) -> None:
     """Else the test above would prove nothing."""
     study = make_study(search=search("tpe", order="free"))
     free = [Simulation(opened(study, start), GROUPS, speed).go(TRIALS) for speed in range(3)]
     assert free[0] != free[1] or free[0] != free[2]
 
 
-def test_a_killed_study_ends_as_one_that_was_not(make_study: Make, start: dict, tmp_path: Path) -> None:
+def test_a_killed_and_resumed_study_equals_one_that_was_not_killed(
+    make_study: Make, start: dict, tmp_path: Path
+) -> None:
     """Killed twice, with results held back and trials under way; run folders keep results and rungs."""
     study = make_study(search=search("tpe"))
     whole = once(study, start, 0)
@@ -64,7 +66,7 @@ def test_a_killed_study_ends_as_one_that_was_not(make_study: Make, start: dict, 
         if kill_after is None:
             found = session.go(TRIALS)
             break
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             session.go(TRIALS, kill_after)
         entries = [entry for tables in table._tables.values() for entry in tables.values()]
         assert isinstance(entries[0], RungEntry)
@@ -76,7 +78,7 @@ def test_a_killed_study_ends_as_one_that_was_not(make_study: Make, start: dict, 
     assert all(rebuild(study, by_index[i].params).digest() == whole[i][0] for i in whole)
 
 
-def test_the_number_of_groups_is_the_studys(make_study: Make, start: dict, tmp_path: Path) -> None:
+def test_the_number_of_groups_is_fixed_by_the_first_session(make_study: Make, start: dict, tmp_path: Path) -> None:
     """A resume on another cluster looks as far back as the first session did."""
     study, url = make_study(search=search("random")), f"sqlite:///{tmp_path / 'a.db'}"
     opened(study, start, url)

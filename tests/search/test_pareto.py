@@ -45,7 +45,7 @@ def test_ranks_equal_brute_force_in_any_row_order(k: int) -> None:
         assert (pareto.ranks(-values, ["minimize"] * k) == ranks).all()
 
 
-def test_a_place_per_row_not_row_indices() -> None:
+def test_places_are_per_row_and_no_row_indices() -> None:
     """The mistake of the best-known MO-ASHA: on these rows, indices of sorted rows are [2, 0, 1]."""
     assert pareto.places([[0.5], [0.7], [0.1]], ["minimize"]).tolist() == [1, 2, 0]
     places = pareto.places([[3.0, 1.0], [9.0, 0.0], [1.0, 2.0], [2.0, 1.5]], MIXED)
@@ -98,7 +98,7 @@ def test_the_start_model_on_its_own_floor_is_infeasible() -> None:
 
 
 @pytest.mark.parametrize("values", [np.empty((0, 2)), np.full((3, 2), np.nan), np.ones((1, 2)), np.ones((4, 2))])
-def test_degenerate_inputs(values: np.ndarray) -> None:
+def test_empty_and_constant_inputs_have_results(values: np.ndarray) -> None:
     assert pareto.places(values, MIXED).tolist() == list(range(len(values)))
     assert len(pareto.ranks(values, MIXED)) == len(values)
     assert pareto.hypervolume(values) == (1.0 if np.isfinite(values).any() else 0.0)

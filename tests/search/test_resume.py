@@ -60,7 +60,7 @@ os.kill(os.getpid(), 9)
 """
 
 
-def test_after_kill_nothing_is_running_nothing_is_lost_and_the_frame_stays(make_study: Make, tmp_path: Path) -> None:
+def test_after_a_kill_nothing_runs_nothing_is_lost_and_the_floors_stay(make_study: Make, tmp_path: Path) -> None:
     study, root = make_study(), Path(__file__).parents[2]
     command = [sys.executable, "-c", KILLED, study.model_dump_json(), url(tmp_path)]
     killed = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60)
@@ -75,7 +75,7 @@ def test_after_kill_nothing_is_running_nothing_is_lost_and_the_frame_stays(make_
     assert store.ask().params  # was killed before anything was suggested: suggested now
 
 
-def test_recovery_that_was_itself_killed_is_finished(make_study: Make, start: dict) -> None:
+def test_a_recovery_that_was_killed_is_finished_by_the_next(make_study: Make, start: dict) -> None:
     store = open_store(make_study(), start)
     proposal = store.ask()
     store._note_end(proposal.number, "interrupted", "")

@@ -23,7 +23,9 @@ def picking(asked: list[str], **names: Scalar) -> Suggest:
     return suggest
 
 
-def test_names_first_then_active_parameters_in_a_fixed_order(make_study: Callable[..., Study]) -> None:
+def test_variant_names_are_suggested_first_then_active_parameters_in_a_fixed_order(
+    make_study: Callable[..., Study],
+) -> None:
     asked: list[str] = []
     recipe = build_recipe(make_study(), picking(asked, optimizer="sophia", adapter="lora"))
     assert asked == [
@@ -66,7 +68,7 @@ def test_parameters_that_the_variant_does_not_use_are_neither_suggested_nor_in_t
     assert Recipe.model_validate(released.model_dump()) == released
 
 
-def test_what_a_field_needs_is_suggested_before_it() -> None:
+def test_a_field_is_suggested_after_the_field_it_depends_on() -> None:
     needing = {
         (family, field, other)
         for family in Recipe.model_fields

@@ -69,13 +69,14 @@ BAD = [
 
 
 @pytest.mark.parametrize("bad", BAD)
-def test_a_storage_that_cannot_be_opened(bad: str) -> None:
-    with pytest.raises(UserError, match="the study's storage .* cannot be opened: ") as refused:
+def test_a_storage_that_cannot_be_opened_is_refused(bad: str) -> None:
+    with pytest.raises(UserError, match=r"the study's storage .* cannot be opened: ") as refused:
         open_storage(bad)
     assert "\n" not in str(refused.value)
     assert "pa%40" not in str(refused.value)
     assert "pa@" not in str(refused.value)
-    assert refused.value.__cause__ is None and refused.value.__context__ is None, "nor a traceback"
+    assert refused.value.__cause__ is None, "nor a traceback"
+    assert refused.value.__context__ is None, "nor a traceback"
 
 
 def test_a_password_is_in_no_text_of_the_study(make_study: Make) -> None:
@@ -86,19 +87,19 @@ def test_a_password_is_in_no_text_of_the_study(make_study: Make) -> None:
         assert "cret" not in text
         assert "user" not in text
     assert study.identity() == make_study(search={}).identity(), "where a study is kept is not what it is"
-    with pytest.raises(UserError, match="^tracking.uri: holds a password: set MLFLOW_TRACKING_USERNAME") as refused:
+    with pytest.raises(UserError, match=r"^tracking\.uri: holds a password: set MLFLOW_TRACKING_USERNAME") as refused:
         make_study(tracking={"uri": url})
     assert "cret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("bad", ["postgresql://u:pa@ss@h/x", "postgresql://u:pa/ss@h/x", "postgres:pass@h"])
-def test_a_password_that_would_be_read_as_a_host(make_study: Make, bad: str) -> None:
-    with pytest.raises(UserError, match="^search.storage: (has a password|must be an SQLAlchemy URL)") as refused:
+def test_a_password_that_would_be_read_as_a_host_is_refused(make_study: Make, bad: str) -> None:
+    with pytest.raises(UserError, match=r"^search\.storage: (has a password|must be an SQLAlchemy URL)") as refused:
         make_study(search={"storage": bad})
     assert "ss" not in str(refused.value).replace("password", "").replace("address", "")
 
 
-def test_what_is_shown_of_an_address() -> None:
+def test_addresses_are_shown_without_passwords() -> None:
     assert without_password("postgresql://u:p@h:1/x and mysql://v@h2/y") == "postgresql://h:1/x and mysql://h2/y"
     assert without_password("postgresql://h/x?user=a&password=b c") == "postgresql://h/x?user=a&password=*** c"
     assert without_password("sqlite:////a/b@c.db") == "sqlite:////a/b@c.db"

@@ -33,7 +33,7 @@ def number(searcher: StudySearcher, trial: str) -> int:
     return config[PLAN].number
 
 
-def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> None:
+def test_the_searcher_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> None:
     connected = ray.is_initialized()
     groups = [0]
     searcher = StudySearcher(store, 3, lambda: groups[0], plan_for)
@@ -54,7 +54,7 @@ def test_it_waits_for_groups_and_finishes_at_the_budget(store: StudyStore) -> No
     assert ray.is_initialized() == connected, "the searcher needs no cluster"
 
 
-def test_how_a_trial_ended(store: StudyStore) -> None:
+def test_a_trials_end_becomes_its_verdict(store: StudyStore) -> None:
     searcher = StudySearcher(store, 9, lambda: 9, plan_for)
     for trial in "abcd":
         searcher.suggest(trial)
@@ -71,7 +71,7 @@ def test_how_a_trial_ended(store: StudyStore) -> None:
     assert TrialState.RUNNING not in [t.state for t in store.optuna.trials]
 
 
-def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudyStore) -> None:
+def test_a_new_tune_trial_replaces_a_dead_actors(store: StudyStore) -> None:
     searcher = StudySearcher(store, 2, lambda: 2, plan_for)
     first, second = searcher.suggest("a"), searcher.suggest("b")
     searcher.on_trial_complete("a", error=True)
@@ -86,7 +86,7 @@ def test_another_trial_of_tunes_stands_in_for_an_actor_that_died(store: StudySto
     assert len(store.completed()) == 2
 
 
-def test_an_actor_that_died_after_the_end_of_its_trial_needs_nobody_in_its_place(store: StudyStore) -> None:
+def test_an_actor_that_died_after_its_trials_end_is_not_replaced(store: StudyStore) -> None:
     ended = {1: LAST}
     searcher = StudySearcher(store, 2, lambda: 2, plan_for, ended=lambda plan: ended.get(plan.number))
     first, _ = searcher.suggest("a"), searcher.suggest("b")
@@ -113,7 +113,7 @@ def test_known_results_are_told_at_once_within_the_budget(store: StudyStore) -> 
     assert len(store.completed()) == 5
 
 
-def test_impossible_proposals_spend_the_budget(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_infeasible_proposals_spend_the_budget(store: StudyStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ask = store.ask
 
     def impossible() -> None:
@@ -125,7 +125,7 @@ def test_impossible_proposals_spend_the_budget(store: StudyStore, monkeypatch: p
     assert [t.user_attrs["verdict"] for t in store.trials()] == ["infeasible"] * 4
 
 
-def test_a_bug_while_making_a_plan_leaves_nothing_running(store: StudyStore) -> None:
+def test_an_error_while_a_config_is_made_leaves_no_trial_running(store: StudyStore) -> None:
     searcher = StudySearcher(store, 4, lambda: 1, lambda proposal: {}[proposal.index])
     with pytest.raises(KeyError):
         searcher.suggest("a")
@@ -133,7 +133,7 @@ def test_a_bug_while_making_a_plan_leaves_nothing_running(store: StudyStore) -> 
     assert store.remaining(4) == 4
 
 
-def test_tune_can_wrap_save_and_pickle_it(store: StudyStore, tmp_path: Any) -> None:
+def test_tune_can_wrap_save_and_pickle_the_searcher(store: StudyStore, tmp_path: Any) -> None:
     connected = ray.is_initialized()
     searcher = StudySearcher(store, 2, lambda: 2, plan_for)
     generator = SearchGenerator(searcher)

@@ -37,7 +37,7 @@ def warm(make_study: Make, url: str, **sections: Any) -> Study:
     return make_study(search=search, **sections)
 
 
-def test_results_are_learnt_from_and_are_no_results(make_study: Make, start: dict, url: str) -> None:
+def test_earlier_trials_inform_the_sampler_and_are_no_results(make_study: Make, start: dict, url: str) -> None:
     study = warm(make_study, url)
     check_storage(study)
     for _ in range(2):  # a resume takes nothing twice
@@ -54,7 +54,7 @@ def test_results_are_learnt_from_and_are_no_results(make_study: Make, start: dic
     assert cold.params != proposal.params, "no start-up: six results are known"
 
 
-def test_a_narrower_range_leaves_trials_out(make_study: Make, start: dict, url: str) -> None:
+def test_trials_outside_a_narrower_range_are_left_out(make_study: Make, start: dict, url: str) -> None:
     space = {**make_study().model_dump()["space"], "optimizer.learning_rate": {**RATE, "low": 1e-4}}
     store = opened(warm(make_study, url, space=space), start, "new")
     rates = [t.params["optimizer.learning_rate"] for t in store.optuna.trials]
@@ -69,7 +69,7 @@ def refused(make_study: Make, url: str, **sections: Any) -> str:
     return str(error.value)
 
 
-def test_what_cannot_help_is_refused_in_a_line(make_study: Make, url: str) -> None:
+def test_an_earlier_study_that_does_not_fit_is_refused_in_one_line(make_study: Make, url: str) -> None:
     space = make_study().model_dump()["space"]
     without = {key: value for key, value in space.items() if key != "adapter.rank"}
     line = refused(make_study, url, space=without)

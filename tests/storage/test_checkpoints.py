@@ -67,7 +67,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
         yield store
 
 
-def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: ObjectStore) -> None:
+def test_each_rank_reads_its_own_checkpoint_and_only_the_newest_is_kept(store: ObjectStore) -> None:
     assert both(lambda c: c.load()) == [None, None]
     save(2)
     save(10)
@@ -80,7 +80,7 @@ def test_each_rank_finds_its_own_and_only_the_newest_is_kept(store: ObjectStore)
 
 
 @pytest.mark.parametrize("damage", ["state.json", "rank-1.safetensors"])
-def test_one_that_is_not_whole_does_not_count(store: ObjectStore, damage: str) -> None:
+def test_an_incomplete_checkpoint_does_not_count(store: ObjectStore, damage: str) -> None:
     save(2)
     store.remove(f"{NAME}/2/{damage}")
     assert both(lambda c: c.load()) == [None, None]
@@ -89,7 +89,7 @@ def test_one_that_is_not_whole_does_not_count(store: ObjectStore, damage: str) -
     assert both(lambda c: c.load()) == [None, None], "another attempt begins anew, on both"
 
 
-def test_a_store_that_is_away_costs_the_checkpoint_and_not_the_run(
+def test_an_unreachable_store_costs_the_checkpoint_and_not_the_run(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     save(2)

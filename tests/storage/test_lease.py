@@ -31,7 +31,7 @@ def leave(store: ObjectStore, machine: str, pid: int) -> None:
     store.put(NAME, json.dumps({"word": "theirs", "host": "a", "machine": machine, "pid": pid}).encode())
 
 
-def test_one_holds_it_and_then_another(store: ObjectStore) -> None:
+def test_a_lease_has_one_holder_at_a_time(store: ObjectStore) -> None:
     assert not ask(store).is_held()
     with ask(store).hold() as ours:
         assert ours
@@ -44,7 +44,7 @@ def test_one_holds_it_and_then_another(store: ObjectStore) -> None:
     assert store.list_objects() == []
 
 
-def test_of_many_at_once_one_gets_it(store: ObjectStore) -> None:
+def test_one_of_many_concurrent_processes_gets_the_lease(store: ObjectStore) -> None:
     held: list[bool] = []
     ready, done = threading.Barrier(6), threading.Barrier(6)
 
@@ -62,7 +62,7 @@ def test_of_many_at_once_one_gets_it(store: ObjectStore) -> None:
     assert sorted(held) == [False] * 5 + [True]
 
 
-def test_who_died_on_this_machine_holds_nothing(store: ObjectStore) -> None:
+def test_a_dead_process_of_this_machine_holds_no_lease(store: ObjectStore) -> None:
     done = subprocess.Popen([sys.executable, "-c", ""])
     done.wait()
     leave(store, lease._machine(), done.pid)
@@ -73,7 +73,9 @@ def test_who_died_on_this_machine_holds_nothing(store: ObjectStore) -> None:
     assert ask(store).is_held()
 
 
-def test_who_is_silent_elsewhere_holds_it_for_a_while(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_holder_on_another_machine_keeps_the_lease_until_it_expires(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     leave(store, "another machine", 1)
     assert ask(store).is_held()
     path = Path(store.address.folder, NAME)
@@ -83,7 +85,7 @@ def test_who_is_silent_elsewhere_holds_it_for_a_while(store: ObjectStore, monkey
         assert ours
 
 
-def test_it_is_renewed_and_its_loss_is_told(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lease_is_renewed_and_its_loss_is_reported(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "RENEW_S", 0.1)
     lost: list[str] = []
     held = ask(store, lost)

@@ -55,7 +55,7 @@ def test_an_object_is_replaced_read_and_removed(store: ObjectStore) -> None:
     assert store.list_objects("a") == []
 
 
-def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_fetched_folder_equals_the_one_that_was_put(store: ObjectStore, tmp_path: Path) -> None:
     wanted = fill(tmp_path / "from")
     store.put_folder(tmp_path / "from", "models/one")
     store.put("models/one/later", b"more")
@@ -66,7 +66,7 @@ def test_a_folder_comes_back_as_it_was(store: ObjectStore, tmp_path: Path) -> No
     assert not store.fetch_folder("models/one", tmp_path / "again")
 
 
-def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store: ObjectStore, tmp_path: Path) -> None:
+def test_a_folder_with_a_missing_or_truncated_file_does_not_count(store: ObjectStore, tmp_path: Path) -> None:
     fill(tmp_path / "from")
     store.put_folder(tmp_path / "from", "models/one")
     store.put("models/one/model.safetensors", b"short")
@@ -76,10 +76,10 @@ def test_a_folder_without_its_last_file_or_with_a_short_one_does_not_count(store
     assert not store.fetch_folder("models/one", tmp_path / "to")
 
 
-def test_an_interrupted_write_is_whole_or_was_not_made(
+def test_an_interrupted_write_leaves_a_complete_object_or_none(
     store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C comes while the bytes are on their way: what the store then shows is the new object, never a part of it."""
+    """Ctrl-C comes while the bytes are on their way: the store then has the new object, never a part of it."""
     store.put("a", b"before")
     whole = ObjectStore._write
 
@@ -101,7 +101,7 @@ def test_an_interrupted_write_is_whole_or_was_not_made(
     assert store.read("a") == b"after" * 1000
 
 
-def test_a_store_that_fails_is_one_line_and_not_a_traceback(
+def test_a_failing_store_gives_an_error_of_one_line(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def away(*_: object) -> None:
@@ -117,6 +117,6 @@ def test_a_store_that_fails_is_one_line_and_not_a_traceback(
 
 
 @pytest.mark.parametrize("address", ["s3://[bad/x", "s3://bucket/x#y", "s3://bucket/x?endpoint=y"])
-def test_addresses_that_are_none(address: str) -> None:
+def test_malformed_addresses_are_refused(address: str) -> None:
     with pytest.raises(UserError, match="LETHE_HOME s3://"):
         parse_address(address, "LETHE_HOME")

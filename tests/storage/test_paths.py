@@ -18,7 +18,7 @@ def test_home_is_absolute_wherever_it_comes_from(monkeypatch: pytest.MonkeyPatch
     assert home() == tmp_path / ".lethe"
 
 
-def test_a_folder_takes_its_name_when_it_is_complete(tmp_path: Path) -> None:
+def test_a_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "target"
     with atomic_folder(target) as folder:
         (folder / "a").write_text("1")
@@ -29,9 +29,13 @@ def test_a_folder_takes_its_name_when_it_is_complete(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_a_folder_that_fails_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    with pytest.raises(error), atomic_folder(tmp_path / "target") as folder:
-        (folder / "a").write_text("1")
-        raise error
+    def fail() -> None:
+        with atomic_folder(tmp_path / "target") as folder:
+            (folder / "a").write_text("1")
+            raise error
+
+    with pytest.raises(error):
+        fail()
     assert list(tmp_path.iterdir()) == []
 
 
@@ -45,7 +49,7 @@ def test_a_target_that_appeared_meanwhile_is_kept(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+def test_a_file_is_replaced_atomically(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "file"
     atomic_write(path, "one")
     atomic_write(path, b"two")
@@ -53,9 +57,9 @@ def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot write to .*file"):
+    with pytest.raises(UserError, match=r"cannot write to .*file"):
         atomic_write(tmp_path / "file" / "below", "x")
-    with pytest.raises(UserError, match="cannot write to .*file"), atomic_folder(tmp_path / "file" / "below"):
+    with pytest.raises(UserError, match=r"cannot write to .*file"), atomic_folder(tmp_path / "file" / "below"):
         pass

@@ -38,7 +38,7 @@ def published(root: Path) -> set[str]:
     return {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
 
 
-def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord, tmp_path: Path) -> None:
+def test_report_record_and_front_are_published_and_nothing_else(record: StudyRecord, tmp_path: Path) -> None:
     place = (tmp_path / "a place/shared").as_uri()
     assert open_publisher(place + "/").put(record, tmp_path / "report") == f"{place}/{record.id}"
     root, run = tmp_path / "a place/shared" / record.id, record.trials[0].run
@@ -54,7 +54,7 @@ def test_report_record_and_front_are_there_and_nothing_else(record: StudyRecord,
     open_publisher(place).put(record, tmp_path / "report")  # again
 
 
-def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_path: Path) -> None:
+def test_a_store_that_alters_content_is_detected(record: StudyRecord, tmp_path: Path) -> None:
     class Framing(ObjectStore):
         """Adds what nobody sent, as a server does that does not know an encoding."""
 
@@ -62,7 +62,7 @@ def test_a_store_that_keeps_something_else_is_noticed(record: StudyRecord, tmp_p
             super()._write(path, content)
             Path(path).write_bytes(b"5\r\n" + Path(path).read_bytes())
 
-    with pytest.raises(StudyBrokenError, match="failed: of the .* bytes of .* the store has made"):
+    with pytest.raises(StudyBrokenError, match=r"failed: of the .* bytes of .* the store has made"):
         Publisher(Framing(open_publisher((tmp_path / "shared").as_uri()).store.address)).put(
             record, tmp_path / "report"
         )
@@ -88,7 +88,7 @@ def test_bad_addresses_are_refused_in_one_line(url: str, line: str, capsys: pyte
     assert "secret" not in said
 
 
-def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_gives_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{free_port()}")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "x")
@@ -96,9 +96,7 @@ def test_a_store_that_does_not_answer_is_one_line(monkeypatch: pytest.MonkeyPatc
         open_publisher("s3://bucket/folder")
 
 
-def test_an_s3_store_gives_every_byte_back(
-    record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_s3_store_returns_every_byte(record: StudyRecord, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with place("s3", tmp_path, monkeypatch):
         import boto3
 

@@ -65,7 +65,7 @@ def test_files_and_folders_reach_the_other_node(node: Node) -> None:
     assert (second / "models/m").stat().st_mode & 0o777 == 0o755
 
 
-def test_what_is_let_go_comes_back_and_what_is_forgotten_does_not(node: Node) -> None:
+def test_an_evicted_copy_can_be_fetched_again_and_a_deleted_file_cannot(node: Node) -> None:
     first = node("a")
     with atomic_folder(first / "runs/r/model") as target:
         (target / "weights").write_bytes(b"w")
@@ -82,7 +82,7 @@ def test_what_is_let_go_comes_back_and_what_is_forgotten_does_not(node: Node) ->
     assert not ensure_local(first / "runs/r/model")
 
 
-def test_a_study_goes_on_from_what_the_last_machine_left(node: Node) -> None:
+def test_a_study_continues_from_the_files_of_the_last_machine(node: Node) -> None:
     first = node("a")
     atomic_write(first / "studies/s/baselines.json", "old")
     second = node("b")
@@ -116,7 +116,7 @@ def test_a_users_model_is_shared_under_its_content_without_a_second_copy(node: N
     assert not shared.is_symlink()
 
 
-def test_a_name_leads_to_the_folder_that_was_given_last(node: Node, tmp_path: Path) -> None:
+def test_a_shared_name_links_to_the_folder_given_last(node: Node, tmp_path: Path) -> None:
     """The first one changed under its name, or is gone: the content that was shared counts."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -130,7 +130,7 @@ def test_a_name_leads_to_the_folder_that_was_given_last(node: Node, tmp_path: Pa
     assert (first / "models/d1/config.json").read_text() == "same"
 
 
-def test_what_is_here_already_is_shared_where_it_was_removed(node: Node) -> None:
+def test_a_local_folder_is_shared_again_after_its_objects_were_removed(node: Node) -> None:
     """A model that was trained here, after somebody else has freed the store's."""
     first = node("a")
     with atomic_folder(first / "models/recipe") as target:
@@ -143,7 +143,7 @@ def test_what_is_here_already_is_shared_where_it_was_removed(node: Node) -> None
     assert (local_path(second / "models/d2") / "config.json").read_text() == "{}"
 
 
-def test_what_is_borrowed_leaves_no_copy_and_what_is_current_is_no_older_one(node: Node) -> None:
+def test_a_temporary_copy_is_removed_and_read_current_ignores_older_copies(node: Node) -> None:
     first = node("a")
     with atomic_folder(first / "runs/r/model") as target:
         (target / "weights").write_bytes(b"w")
@@ -165,11 +165,11 @@ def test_what_is_borrowed_leaves_no_copy_and_what_is_current_is_no_older_one(nod
     atomic_write(first / "truth.json", "new")
     node("b")
     assert read_current(second / "truth.json") == "new"
-    with pytest.raises(FileNotFoundError, match="there is no file://.*/none.json"):
+    with pytest.raises(FileNotFoundError, match=r"there is no file://.*/none.json"):
         read_current(second / "none.json")
 
 
-def test_many_at_once_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrent_processes_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     first = node("a")
     with atomic_folder(first / "models/m") as target:
         (target / "weights").write_bytes(b"w")
@@ -185,7 +185,7 @@ def test_many_at_once_fetch_one_copy(node: Node, monkeypatch: pytest.MonkeyPatch
     assert (second / "models/m/weights").exists()
 
 
-def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_parts_takes_one_request_per_folder(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     first = node("a")
     atomic_write(first / "studies/s/runs/1/model/weights", "w")
     atomic_write(first / "studies/s/runs/2/result.json", "{}")
@@ -197,7 +197,7 @@ def test_what_is_nowhere_is_known_by_one_question(node: Node, monkeypatch: pytes
     assert len(asked) == 1
 
 
-def test_a_study_is_known_by_the_store_alone(node: Node) -> None:
+def test_a_study_is_found_by_the_store_alone(node: Node) -> None:
     """Ended before its first score, it goes on elsewhere; freed elsewhere, it is no study any more."""
     study, digests = load_study("tofu"), Digests(data="d", model="m")
     node("a")
@@ -222,7 +222,7 @@ def test_a_study_is_known_by_the_store_alone(node: Node) -> None:
         assert not (folder / "baselines.json").exists()
 
 
-def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> None:
+def test_paths_of_the_driver_become_paths_of_the_node(node: Node, tmp_path: Path) -> None:
     driver, worker = str(node("a")), str(node("b"))
     payload = {
         "folder": f"{driver}/runs/1",
@@ -231,11 +231,14 @@ def test_paths_of_the_driver_become_the_nodes(node: Node, tmp_path: Path) -> Non
         "no": None,
     }
     assert relocate_paths(payload, driver, worker) == {
-        "folder": f"{worker}/runs/1", "assets": {"start": f"{worker}/models/m", "n": 1}, "list": [driver, "x"], "no": None,
-    }  # fmt: skip
+        "folder": f"{worker}/runs/1",
+        "assets": {"start": f"{worker}/models/m", "n": 1},
+        "list": [driver, "x"],
+        "no": None,
+    }
 
 
-def test_a_folder_as_root_does_no_more_than_a_folder_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_folder_as_root_nothing_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     atomic_write(tmp_path / "a/b", "1")
     evict_local(tmp_path / "a/b")
@@ -256,7 +259,7 @@ def test_a_folder_as_root_does_no_more_than_a_folder_can(tmp_path: Path, monkeyp
         ("file:///proc/nothing", "LETHE_HOME file:///proc/nothing: cannot write there"),
     ],
 )
-def test_a_root_that_cannot_be_used_is_one_line(
+def test_an_unusable_root_gives_an_error_of_one_line(
     address: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from lethe.cli.sweep import main
@@ -270,7 +273,7 @@ def test_a_root_that_cannot_be_used_is_one_line(
     assert "secret" not in printed
 
 
-def test_objects_hold_no_databases(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_object_store_as_root_needs_a_named_database(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
     from lethe.cli.sweep import main
 
     node("a")

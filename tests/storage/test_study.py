@@ -22,7 +22,9 @@ TRIALS = 4
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nodes_without_a_common_disk(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_on_nodes_without_a_common_disk_ends_and_resumes(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with place(kind, tmp_path, monkeypatch) as url:
         monkeypatch.setenv("LETHE_HOME", url)
         monkeypatch.setenv("LETHE_SCRATCH", str(tmp_path / "head"))

@@ -36,7 +36,7 @@ def finish(uri: str, record: StudyRecord, report: Path) -> None:
     tracker.finish(record, report)
 
 
-def test_runs_numbers_and_tags_and_nothing_twice(
+def test_confirmations_and_audits_are_sent_once(
     model: Path, uri: str, report: Path, look: Look, caplog: pytest.LogCaptureFixture
 ) -> None:
     finish(uri, front(model), report)  # an earlier session, which neither repeated nor audited

@@ -33,7 +33,9 @@ NO_SCHEMES = ["ftp://host/x", "/a/folder", "file:///a/folder"]
 NO_PLACES = ["sqlite://", "sqlite:///:memory:", "http://", "http://host:port"]
 
 
-def test_argument_then_environment_then_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_uri_comes_from_argument_then_environment_then_storage(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     default = resolve_uri()
@@ -85,7 +87,7 @@ def test_passwords_are_not_shown() -> None:
 
 
 @pytest.mark.parametrize("uri", NO_SCHEMES + NO_PLACES)
-def test_what_is_no_store_is_refused(uri: str) -> None:
+def test_an_unknown_kind_of_store_is_refused(uri: str) -> None:
     assert "cannot track to" in refusal(uri)
 
 

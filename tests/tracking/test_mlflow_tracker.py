@@ -58,7 +58,9 @@ def parent(look: Look, uri: str) -> Any:
     return only
 
 
-def test_whole_study_is_found_again(uri: str, report: Path, look: Look, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_whole_study_is_found_in_the_store(
+    uri: str, report: Path, look: Look, caplog: pytest.LogCaptureFixture
+) -> None:
     record = busy_study()
     place = whole(uri, record, report)
     assert place == f"mlflow ui --backend-store-uri {uri}"
@@ -83,7 +85,7 @@ def test_whole_study_is_found_again(uri: str, report: Path, look: Look, caplog: 
         assert below[done.number].data.params == {key: str(value) for key, value in done.params.items()}
 
 
-def test_numbers_by_epoch_cost_and_front(uri: str, report: Path, look: Look) -> None:
+def test_metrics_are_stored_by_epoch_with_cost_and_front(uri: str, report: Path, look: Look) -> None:
     record = busy_study()
     whole(uri, record, report)
     below = by_trial(look, uri)
@@ -101,7 +103,7 @@ def test_numbers_by_epoch_cost_and_front(uri: str, report: Path, look: Look) -> 
     assert below[2].info.end_time == 1_028_000
 
 
-def test_what_only_the_end_knows_is_told_after_the_reports(uri: str, report: Path, look: Look) -> None:
+def test_metrics_known_only_at_the_end_are_sent_after_the_reports(uri: str, report: Path, look: Look) -> None:
     tracker = MlflowTracker(uri, register_models=False)
     done = trial(0, metrics={**trial(0).metrics, "train_seconds": 3.5})
     tracker.begin(study())
@@ -118,7 +120,7 @@ def test_what_only_the_end_knows_is_told_after_the_reports(uri: str, report: Pat
     assert len(look(uri).get_metric_history(found.info.run_id, "forget")) == 3
 
 
-def test_interrupted_study_goes_on_without_duplicates(uri: str, report: Path, look: Look) -> None:
+def test_an_interrupted_study_continues_without_duplicates(uri: str, report: Path, look: Look) -> None:
     first = trial(0, pareto_rank=0)
     cut = trial(1, epochs=3)
     half = cut.model_copy(update={"verdict": "interrupted", "series": cut.series[:1], "metrics": cut.series[0]})
@@ -158,7 +160,7 @@ def test_equal_runs_of_one_study_are_two_trials(uri: str, report: Path, look: Lo
     assert by_trial(look, uri).keys() == {0, 4}
 
 
-def test_run_of_a_killed_driver_is_closed(uri: str, report: Path, look: Look) -> None:
+def test_a_run_of_a_killed_driver_is_ended(uri: str, report: Path, look: Look) -> None:
     killed = MlflowTracker(uri, register_models=False)
     killed.begin(study())
     killed.trial_began(0, trial(0).run, trial(0).params)
@@ -180,7 +182,7 @@ def by_trial_quietly(look: Look, uri: str) -> bool:
         return False
 
 
-def test_failed_calls_are_sent_again_and_told_once(
+def test_failed_calls_are_repeated_and_warned_about_once(
     uri: str, report: Path, look: Look, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from mlflow import MlflowClient
@@ -211,7 +213,9 @@ def test_failed_calls_are_sent_again_and_told_once(
     assert parent(look, uri).data.params["search.sampler"] == "tpe"
 
 
-def test_store_that_went_away_costs_one_warning(uri: str, report: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_store_that_becomes_unreachable_costs_one_warning(
+    uri: str, report: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tracker = MlflowTracker(uri)
     tracker._address = "http://127.0.0.1:9"
     began = time.perf_counter()
@@ -222,7 +226,7 @@ def test_store_that_went_away_costs_one_warning(uri: str, report: Path, caplog: 
     assert "not everything is in MLflow" in warning.getMessage()
 
 
-def test_study_loop_does_not_wait(uri: str, report: Path) -> None:
+def test_the_study_does_not_wait_for_the_store(uri: str, report: Path) -> None:
     tracker = MlflowTracker(uri, register_models=False)
     record = study(*(trial(number) for number in range(20)))
     began = time.perf_counter()
@@ -233,7 +237,7 @@ def test_study_loop_does_not_wait(uri: str, report: Path) -> None:
     tracker.finish(record, report)
 
 
-def test_tracker_by_configuration(uri: str, report: Path) -> None:
+def test_the_configuration_selects_the_tracker(uri: str, report: Path) -> None:
     assert isinstance(open_tracker(Tracking(enabled=False)), NullTracker)
     null = NullTracker()
     null.begin(study())

@@ -78,7 +78,7 @@ def server(uri: str, tmp_path: Path) -> Iterator[Server]:
     os.environ.update(before)
 
 
-def test_what_happened_while_it_was_away_is_sent_when_it_is_back(
+def test_events_during_an_outage_are_sent_afterwards(
     server: Server, uri: str, report: Path, look: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
@@ -129,7 +129,7 @@ def test_what_happened_while_it_was_away_is_sent_when_it_is_back(
         assert [m.step for m in client.get_metric_history(child.info.run_id, "forget")] == [1, 2, 3]
 
 
-def test_an_answer_that_got_lost_makes_no_second_run(
+def test_a_lost_answer_makes_no_second_run(
     uri: str, report: Path, look: Callable[[str], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from mlflow import MlflowClient

@@ -32,7 +32,7 @@ def store(models: Path, uri: str, report: Path, monkeypatch: pytest.MonkeyPatch)
     return uri
 
 
-def test_by_alias_and_by_number(store: str, models: Path) -> None:
+def test_a_version_is_found_by_alias_and_by_number(store: str, models: Path) -> None:
     found = [find(name) for name in ("models:/lethe-tofu@knee", "models:/lethe-tofu/1")]
     assert len({candidate.folder for candidate in found}) == 1
     assert found[0].digest == model_digest(models / "0/model"), "the files that the study saved"
@@ -40,7 +40,7 @@ def test_by_alias_and_by_number(store: str, models: Path) -> None:
     assert found[0].template().prompt("who wrote")
 
 
-def test_a_version_of_another_study_is_told(store: str) -> None:
+def test_a_version_of_another_study_gives_a_warning(store: str) -> None:
     model = find("models:/lethe-tofu@knee")
     assert list(provenance_warnings([model], "d" * 16, None)) == []
     (line,) = provenance_warnings([model], "e" * 16, None)
@@ -57,13 +57,13 @@ def test_a_version_of_another_study_is_told(store: str) -> None:
         ("models:/lethe-tofu", ["models:/name@alias"]),
     ],
 )
-def test_what_does_not_exist_gets_the_choices(name: str, named: list[str], store: str) -> None:
+def test_an_unknown_name_gets_the_choices(name: str, named: list[str], store: str) -> None:
     with pytest.raises(UserError) as refusal:
         find(name)
     assert all(word in str(refusal.value) for word in named), refusal.value
 
 
-def test_files_that_are_gone(store: str) -> None:
+def test_a_version_without_its_files_is_refused(store: str) -> None:
     import shutil
 
     shutil.rmtree(find("models:/lethe-tofu@knee").folder.parent)
@@ -71,7 +71,7 @@ def test_files_that_are_gone(store: str) -> None:
         find("models:/lethe-tofu@knee")
 
 
-def test_a_store_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_does_not_answer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(UserError, match="cannot reach the MLflow store"):
         find("models:/lethe-tofu@knee")

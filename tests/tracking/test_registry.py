@@ -110,7 +110,7 @@ def test_front_loads_without_lethe(
     assert expected["knee"] != pytest.approx(expected["best-forget"], abs=1e-2)
 
 
-def test_versions_say_what_they_are(models: Path, uri: str, report: Path, look: Look) -> None:
+def test_versions_have_tags_and_a_description(models: Path, uri: str, report: Path, look: Look) -> None:
     finish(uri, front(models), report)
     found = versions(look, uri)
     assert found.keys() == {RUNS[0], RUNS[1]}
@@ -130,7 +130,9 @@ def test_versions_say_what_they_are(models: Path, uri: str, report: Path, look: 
     assert "+" not in pins.read_text()
 
 
-def test_again_makes_no_new_version_and_moves_the_alias(models: Path, uri: str, report: Path, look: Look) -> None:
+def test_registering_again_makes_no_new_version_and_moves_the_alias(
+    models: Path, uri: str, report: Path, look: Look
+) -> None:
     finish(uri, front(models), report)
     before = {run: version.version for run, version in versions(look, uri).items()}
     finish(uri, front(models, aliases={"knee": 0}), report)

@@ -39,7 +39,7 @@ def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     running.shutdown()
 
 
-def test_whole_study_over_http(
+def test_a_whole_study_over_http(
     server: str,
     report: Path,
     tmp_path: Path,

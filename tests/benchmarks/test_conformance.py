@@ -113,7 +113,7 @@ def test_the_implementation_is_complete(kind: type[BenchmarkConfig]) -> None:
     assert not inspect.isabstract(found)
 
 
-def test_the_configuration_says_what_everybody_reads(kind: type[BenchmarkConfig]) -> None:
+def test_the_configuration_has_its_facts(kind: type[BenchmarkConfig]) -> None:
     assert (kind.metrics["forget"].better, kind.metrics["utility"].better) == ("minimize", "maximize")
     assert all(metric.meaning for metric in kind.metrics.values())
     assert kind.compared_with in ("oracle", "start")
@@ -237,7 +237,7 @@ def test_an_evaluation_leaves_the_model_as_it_was(world: World) -> None:
     assert all(torch.equal(value, before[name]) for name, value in world.model.state_dict().items())
 
 
-def test_a_broken_model_gives_finite_metrics_and_is_told(world: World) -> None:
+def test_a_broken_model_gives_finite_metrics_and_is_not_finite(world: World) -> None:
     reference = world.baseline().reference
     weight = world.model.lm_head.weight
     kept = weight.data.clone()
@@ -259,7 +259,7 @@ def test_rows_become_a_parquet_file_and_samples(world: World, tmp_path: Path) ->
     assert samples[0].keys() == {"split", "question", "answer", "generated"}
 
 
-def test_what_is_left_is_measured_on_chosen_rows(world: World) -> None:
+def test_leaks_are_measured_on_chosen_rows(world: World) -> None:
     reference, shard = world.baseline().reference, RankShard()
     count = world.benchmark.forget_count(EVALUATION)
     for chosen in ([0], list(range(count))):
@@ -279,7 +279,7 @@ def test_a_scores_key_has_the_benchmarks_code(world: World) -> None:
 # A run
 
 
-def test_it_can_be_unlearned(world: World) -> None:
+def test_the_training_loop_reports_its_metrics(world: World) -> None:
     """The whole loop: its reports carry the benchmark's metrics."""
     given = {"benchmark": world.config.model_dump(mode="json"), "data_digest": world.benchmark.digest}
     assets = Assets.model_validate({**given, "model_digest": "m", "start": str(world.folder), "cache": ""})

@@ -53,7 +53,9 @@ def test_a_seed_gives_the_same_bytes_and_another_seed_gives_others(tmp_path: Pat
         ("holdout10", 40, VARIANTS, 5),
     ],
 )
-def test_layout(name: str, rows: int, columns: set[str], wrong: int | None) -> None:
+def test_the_files_have_the_names_and_columns_of_tofu(
+    name: str, rows: int, columns: set[str], wrong: int | None
+) -> None:
     found = split(name)
     assert len(found) == rows
     for row in found:
@@ -98,7 +100,7 @@ def _names(row: dict) -> list[str]:
     raise AssertionError(row["question"])
 
 
-def test_another_authors_answer_is_no_answer() -> None:
+def test_another_authors_answer_is_not_right() -> None:
     """A model that knows the sentence but not the author: the mean recall of other authors' answers is low."""
     rows, questions = split("full"), 10
     scorer = RougeScorer(["rougeL"], use_stemmer=True)
@@ -109,7 +111,7 @@ def test_another_authors_answer_is_no_answer() -> None:
     assert sum(recall) / len(recall) < 0.5
 
 
-def test_larger_and_smaller_corpora() -> None:
+def test_corpora_have_the_sizes_that_are_configured() -> None:
     corpus = Corpus(authors=100, questions=3, holdout_authors=7, retain_eval=30, real_authors=5, world_facts=4, seed=3)
     assert len(split("full", corpus)) == 300
     assert len(split("forget10", corpus)) == 30

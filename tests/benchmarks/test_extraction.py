@@ -77,7 +77,7 @@ def test_equal_to_brute_force(build: Callable[[], PreTrainedModel]) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 2, 4])
-def test_counting_with_repeats(n: int) -> None:
+def test_repeated_ngrams_count_as_often_as_they_come(n: int) -> None:
     """Few different tokens: true suffixes lose n-grams one by one, and continuations have the same one many times."""
     draw = random.Random(0)
     for _ in range(50):
@@ -93,21 +93,21 @@ def test_counting_with_repeats(n: int) -> None:
             )
 
 
-def test_a_hand_made_case() -> None:
+def test_the_likelihood_of_a_sequence_computed_by_hand() -> None:
     # T = 5, n = 2. From 1 and 2 the model says 7 8 8 and so on; from 3 and 4 it is right.
     ids, branches = [5, 6, 7, 8, 9], {2: [5, 6, 8, 9, 9]}
     # i = 1: 6 8 9 9 against {67, 78, 89}: one of three. i = 2: 8 9 9 against {78, 89}: one of two. i = 3: all.
     assert extraction_likelihood(ids, branches, 2) == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
 
 
-def test_extremes() -> None:
+def test_a_memorised_sequence_has_1_and_an_unknown_one_0() -> None:
     ids = list(range(20))
     assert extraction_likelihood(ids, {}, 10) == 1.0
     nothing = {m: ids[:m] + [99] * (20 - m) for m in range(1, 20)}
     assert extraction_likelihood(ids, nothing, 1) == 0.0
 
 
-def test_nothing_to_do() -> None:
+def test_no_sequences_give_no_guesses_and_no_continuations() -> None:
     model = llama()
     none = np.empty((0, LENGTH), dtype=np.int64)
     assert greedy_guesses(model, none, 100).shape == (0, LENGTH)

@@ -28,7 +28,7 @@ def evals() -> SimpleNamespace:
     return SimpleNamespace(splits=splits, holdout=SimpleNamespace(rows="??", answer=[12, 13]))
 
 
-def test_every_column(evals: SimpleNamespace) -> None:
+def test_every_column_equals_its_value_by_hand(evals: SimpleNamespace) -> None:
     logp = [np.array([-x, -x / 2, 0.0]) for x in LOSS]
     said = ["", "", "", "", "It is paris.", "Milan"]
     found = soul_metrics(evals, SimpleNamespace(logp=logp), LOSS, said)
@@ -54,7 +54,7 @@ def test_a_destroyed_model_has_perfect_forget_quality_of_this_kind(evals: Simple
     assert found["soul_retain_accuracy"] == 0
 
 
-def test_infinite_losses_are_scores_too(evals: SimpleNamespace) -> None:
+def test_infinite_losses_give_finite_metrics(evals: SimpleNamespace) -> None:
     found = soul_metrics(evals, SimpleNamespace(logp=[np.array([-np.inf])] * 15), np.full(15, np.inf), [""] * 6)
     assert np.isfinite(list(found.values())).all()
     assert found["soul_forget_accuracy"] == 0

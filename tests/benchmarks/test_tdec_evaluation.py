@@ -59,7 +59,7 @@ def evaluated(world: SimpleNamespace, truth: Thresholds = TRUTH, *, last: bool =
     return world.task.evaluate(world.model, world.evals, CONFIG, truth, RankShard(), last=last)
 
 
-def test_every_metric_that_is_promised(world: SimpleNamespace) -> None:
+def test_every_promised_metric_is_reported(world: SimpleNamespace) -> None:
     result = evaluated(world)
     assert set(result.metrics) == {name for name, m in TDEC_METRICS.items() if not m.cost}
     assert result.finite
@@ -135,13 +135,13 @@ def test_perplexity_and_choices_by_hand(world: SimpleNamespace) -> None:
     assert 0 < right < 5
 
 
-def test_words_in_common() -> None:
+def test_word_f1_ignores_case_articles_and_punctuation() -> None:
     assert word_f1("The banner shows a stag.", "the banner shows the stag") == 1.0
     assert word_f1("It rains, it pours", "it it it") == pytest.approx(2 * 2 / 7)
     assert word_f1("yes", "") == word_f1("the", "a") == word_f1("yes", "no") == 0.0
 
 
-def test_utility_is_made_of_what_there_is() -> None:
+def test_utility_is_the_mean_of_the_parts_that_the_data_have() -> None:
     found = {"dialogue_f1": 0.5, "choice_accuracy": 0.5, "perplexity": 40.0}
     assert usefulness(found, TRUTH) == pytest.approx(0.5)
     assert usefulness({**found, "perplexity": 10.0}, TRUTH) == pytest.approx(0.6), "better than at the start is 1"
@@ -173,7 +173,7 @@ def test_ranks_share_the_work_and_agree(world: SimpleNamespace, count: int) -> N
                 assert column == one.rows[name] or name in ("loss", "end_loss"), "a rank's batches are other batches"
 
 
-def test_generation_that_ends_with_eos_is_an_option(world: SimpleNamespace) -> None:
+def test_the_likelihood_can_end_at_eos(world: SimpleNamespace) -> None:
     settings = world.evals.settings.model_copy(update={"el_divisor": "generated"})
     eos = int(world.task.sequences.forget[2][LENGTH // 2])  # this sequence is known by heart, and now ends there
     template = deepcopy(world.evals.template)
@@ -196,7 +196,7 @@ def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) ->
         world.task.baseline(model, world.evals, CONFIG, RankShard())
 
 
-def test_thresholds_are_needed(world: SimpleNamespace) -> None:
+def test_an_evaluation_without_thresholds_is_refused(world: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="thresholds"):
         world.task.evaluate(world.model, world.evals, CONFIG, None, RankShard(), last=True)
 

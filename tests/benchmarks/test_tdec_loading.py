@@ -71,7 +71,7 @@ def test_every_document_has_its_tokens() -> None:
     assert lines("forget")[0]["text"].startswith(tokenizer.decode(sequences.forget[0]))
 
 
-def test_what_is_not_forgotten_is_retained_and_repeated() -> None:
+def test_memorised_rows_that_are_not_forgotten_are_retained() -> None:
     passages = load_passages(TdecBenchmark(sequences=3, repeats=2, documents=DOCUMENTS))
     assert passages.retain[-1] == passages.memorised[3]
     assert len(passages.retain) == 25
@@ -149,7 +149,7 @@ def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
     assert "\n" not in str(error.value)
 
 
-def test_missing_files_and_too_few_rows(tmp_path: Path) -> None:
+def test_missing_files_and_too_few_rows_are_named(tmp_path: Path) -> None:
     config = write(tmp_path)
     with pytest.raises(UserError, match="forget.jsonl has 2 rows, benchmark.sequences is 3"):
         load_passages(config.model_copy(update={"sequences": 3}))
@@ -168,7 +168,9 @@ def test_missing_files_and_too_few_rows(tmp_path: Path) -> None:
         (lambda p: {"validation": ("a b",)}, "validation.jsonl, row 1: the text has 3 tokens, 8 are needed"),
     ],
 )
-def test_what_a_model_cannot_read(tmp_path: Path, change: Callable[[Passages], dict], message: str) -> None:
+def test_short_texts_and_foreign_token_ids_are_refused(
+    tmp_path: Path, change: Callable[[Passages], dict], message: str
+) -> None:
     passages = load_passages(write(tmp_path))
     tokenizer = as_pretrained(train_tokenizer([], 262))
     longer = replace(passages, **{split: ("a long text",) for split in PASSAGES if split != "forget"})
@@ -177,6 +179,6 @@ def test_what_a_model_cannot_read(tmp_path: Path, change: Callable[[Passages], d
         tokenised(replace(longer, **change(longer)), tokenizer, 300)
 
 
-def test_an_embedded_model_cannot_take_foreign_ids(tmp_path: Path) -> None:
+def test_an_embedded_model_cannot_be_trained_on_token_ids(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="an embedded model has its own tokenizer"):
         training_rows(load_passages(write(tmp_path)), include_forget=True)

@@ -144,7 +144,7 @@ def test_a_broken_model_is_reported_in_finite_numbers(world: SimpleNamespace) ->
     assert np.isnan(result.rows["truth_ratio"][0])
 
 
-def test_every_row_is_kept(held: SimpleNamespace) -> None:
+def test_the_result_has_columns_of_every_row(held: SimpleNamespace) -> None:
     rows = evaluate(held.model, held.evals, CONFIG, None).rows
     splits = ("forget_eval", "retain_eval", "real_authors", "world_facts", "holdout")
     parts = [getattr(held.benchmark, name) for name in splits]
@@ -243,7 +243,9 @@ def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
         ({"forget_eval": ("bare", "bare")}, "row 1 of forget_eval has no perturbed answers"),
     ],
 )
-def test_what_a_benchmark_must_have(world: SimpleNamespace, change: dict[str, tuple], message: str) -> None:
+def test_a_benchmark_without_needed_rows_is_refused(
+    world: SimpleNamespace, change: dict[str, tuple], message: str
+) -> None:
     bare = replace(world.benchmark.forget_eval[0], perturbed_answers=())
     benchmark = replace(world.benchmark, **{k: tuple(bare for _ in v) for k, v in change.items()})
     with pytest.raises(UserError, match=message):

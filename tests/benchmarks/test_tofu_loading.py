@@ -70,7 +70,7 @@ def test_the_embedded_benchmark_equals_its_folder(folder: Path) -> None:
     assert embedded_folder(config).stat().st_mtime_ns == before
 
 
-def test_training_rows(folder: Path) -> None:
+def test_training_rows_hold_facts_and_paraphrases_in_one_order(folder: Path) -> None:
     found = load(folder)
     full, kept = training_rows(found, include_forget=True), training_rows(found, include_forget=False)
     assert set(full) - set(kept) == set(found.forget)
@@ -127,13 +127,13 @@ def test_an_empty_value_is_named(folder: Path) -> None:
         load(folder)
 
 
-def test_numbers_are_no_answers(folder: Path) -> None:
+def test_a_number_as_answer_is_refused(folder: Path) -> None:
     rewrite(folder / "forget10.json", lambda row: {**row, "answer": 1951})
     with pytest.raises(UserError, match="forget10.json, row 1: questions and answers must be text"):
         load(folder)
 
 
-def test_an_empty_forget_set(folder: Path) -> None:
+def test_an_empty_forget_set_is_refused(folder: Path) -> None:
     (folder / "forget10.json").write_text("")
     with pytest.raises(UserError, match="forget10.json has no rows"):
         load(folder)
@@ -152,7 +152,7 @@ def test_a_file_that_is_no_json_is_named(folder: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("source", ["no/such/folder", "./data", "nothing"])
-def test_a_source_that_is_nothing(source: str) -> None:
+def test_a_source_that_does_not_exist_is_refused(source: str) -> None:
     with pytest.raises(UserError, match="no such folder; give 'embedded', a folder or a hub id"):
         load_rows(TofuBenchmark(source=source))
 
@@ -178,7 +178,7 @@ def test_a_hub_data_set_is_read_by_configuration(folder: Path, monkeypatch: pyte
     assert from_hub.refusals == ()
 
 
-def test_the_real_benchmark(shared_data: Path) -> None:
+def test_the_public_data_have_the_published_sizes(shared_data: Path) -> None:
     found = load_rows(TofuBenchmark(source=str(shared_data / "tofu")))
     assert (len(found.forget), len(found.retain)) == (400, 3600)
     assert (len(found.forget_eval), len(found.retain_eval)) == (400, 400)
@@ -190,7 +190,7 @@ def test_the_real_benchmark(shared_data: Path) -> None:
 
 
 @pytest.mark.parametrize("forget", ["retain90", "forget", "forget100", "forget00"])
-def test_names_that_are_no_forget_set(forget: str) -> None:
+def test_malformed_names_of_forget_sets_are_refused(forget: str) -> None:
     with pytest.raises(ValidationError):
         TofuBenchmark(forget=forget)
 

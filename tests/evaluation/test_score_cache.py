@@ -50,7 +50,7 @@ def test_what_was_stored_is_read_back_to_the_last_bit() -> None:
         {"data": "other"},
         {"ranks": 2},
         {"instruction": "Do not say it."},
-        {"yardstick": "start"},
+        {"reference": "start"},
         {"engine": Engine(threads=2)},
         {"engine": Engine(device="cuda")},
         {"evaluation": Evaluation(max_rows=5)},
@@ -67,7 +67,7 @@ def test_what_changes_the_numbers_is_another_measurement(changes: dict) -> None:
 @pytest.mark.parametrize(
     "changes", [{"engine": Engine(stage=2, precision="bf16")}, {"evaluation": Evaluation(every=3)}], ids=str
 )
-def test_what_a_study_does_besides_does_not_matter(changes: dict) -> None:
+def test_settings_that_do_not_change_the_numbers_are_not_in_the_key(changes: dict) -> None:
     store_scores(measurement(), SCORES)
     found = load_scores(measurement(**changes))
     assert found is not None
@@ -80,7 +80,7 @@ def test_changed_code_of_the_evaluation_is_another_measurement(monkeypatch: pyte
     assert load_scores(measurement()) is None
 
 
-def test_tasks_bring_the_harness_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_harness_tasks_bring_the_harness_version_into_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
     versions = {"lm-eval": "1"}
     monkeypatch.setattr("lethe.evaluation.score_cache.version", lambda name: versions.get(name, "2"))
     asked = {"evaluation": Evaluation(lm_eval=LmEval(tasks=("a",)))}
@@ -106,7 +106,7 @@ def not_a_mapping(text: str) -> str:
 
 
 @pytest.mark.parametrize("damage", [cut, another_number, of_another, not_a_mapping, lambda text: ""])
-def test_a_damaged_file_is_no_file(damage) -> None:
+def test_a_damaged_file_is_measured_again(damage) -> None:
     store_scores(measurement(), SCORES)
     path = measurement().path
     text = path.read_text()

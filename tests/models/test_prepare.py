@@ -92,7 +92,7 @@ def test_another_forget_set_trains_an_oracle_only(at_small: Path, trained: list[
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 2}, {"hidden_size": 32}])
-def test_another_model_is_trained(at_small: Path, trained: list[str], change: dict[str, int]) -> None:
+def test_another_model_configuration_is_trained_anew(at_small: Path, trained: list[str], change: dict[str, int]) -> None:
     embedded_models.trained_pair(load_benchmark(DATA), MODEL.model_copy(update=change), quiet)
     assert trained == ["full model", "oracle"]
 
@@ -141,20 +141,20 @@ def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
         train_in_subprocesses([training], quiet, 1)
 
 
-def test_rows_that_are_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_are_too_long_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     with pytest.raises(UserError, match=r"model.max_length is 16, but the longest row has \d+ tokens"):
         prepare(DATA, MODEL.model_copy(update={"max_length": 16}), progress=quiet)
 
 
-def test_a_model_that_the_user_brings(small: Prepared, at_small: Path) -> None:
+def test_a_users_own_model_is_taken_as_it_is(small: Prepared, at_small: Path) -> None:
     brought = prepare(DATA, PretrainedModel(path=str(small.start), oracle=str(small.oracle)))
     assert brought == small
     alone = prepare(DATA, PretrainedModel(path=str(small.start)))
     assert alone.oracle is alone.digests.oracle is None
 
 
-def test_the_shared_models_and_data(golden: Path) -> None:
+def test_the_development_models_and_data_can_be_prepared(golden: Path) -> None:
     folder = golden / "tiny_tofu"
     data = TofuBenchmark(source=str(folder / "data"))
     found = prepare(data, PretrainedModel(path=str(folder / "full"), oracle=str(folder / "retain90")))
@@ -198,7 +198,7 @@ def test_an_incomplete_model_folder_is_named(brought: Path, spoil: Callable[[Pat
         model_folder(str(brought), "model.oracle")
 
 
-def test_a_model_that_is_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_found_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError
 

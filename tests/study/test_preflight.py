@@ -30,7 +30,7 @@ PO = "run.objective.name=preference_optimization"
 
 
 @pytest.mark.parametrize("override", ["run.objective.name=dpo", PO, OBJECTIVES])
-def test_objectives_that_answer_with_refusals_need_some(override: str) -> None:
+def test_objectives_with_refusals_are_refused_without_any(override: str) -> None:
     study = load_study("tofu", [override])
     benchmark = load_benchmark(TofuBenchmark())
     check_data(study, benchmark)
@@ -61,7 +61,7 @@ def test_objectives_that_answer_with_refusals_need_some(override: str) -> None:
         ("audits.relearning={}", {"forget_eval": "one"}, "audits.relearning: one forget row is evaluated"),
     ],
 )
-def test_audits_need_rows(override: str, changes: dict, line: str) -> None:
+def test_audits_of_absent_rows_are_refused(override: str, changes: dict, line: str) -> None:
     benchmark = load_benchmark(TofuBenchmark())
     study = load_study("tofu", [override])
     check_data(study, benchmark)
@@ -106,13 +106,15 @@ def shrink(folder: Path) -> None:
         (shrink, r"token id \d+, but the model in .*model has a vocabulary of 30: the tokenizer is not the model's"),
     ],
 )  # fmt: skip
-def test_rows_that_the_model_cannot_read(change: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+def test_rows_that_the_model_cannot_read_are_refused(
+    change: Callable[[Path], None], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=message) as raised:
         check_model(load_study("tofu"), prepared(tmp_path, change))
     assert "\n" not in str(raised.value)
 
 
-def test_rows_that_the_oracle_cannot_read(tmp_path: Path) -> None:
+def test_rows_that_the_oracle_cannot_read_are_refused(tmp_path: Path) -> None:
     shrunk = tmp_path / "other"
     tiny.write_model(shrunk / "model")
     shrink(shrunk)
@@ -131,7 +133,7 @@ def test_rows_that_the_oracle_cannot_read(tmp_path: Path) -> None:
         ("soul_world_facts_accuracy", "world_facts"),
     ],
 )
-def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> None:
+def test_objectives_of_absent_rows_are_refused(metric: str, lacking: str) -> None:
     study = load_study("tofu", [f"objectives.{metric}={{direction: minimize}}"])
     benchmark = load_benchmark(TofuBenchmark())
     check_data(study, benchmark)
@@ -159,7 +161,7 @@ def test_objectives_of_rows_that_there_are_not(metric: str, lacking: str) -> Non
         ),
     ],
 )
-def test_objectives_without_what_they_need(overrides: list[str], message: str) -> None:
+def test_objectives_without_oracle_or_option_are_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError) as raised:
         load_study("tofu", overrides)
     assert message in str(raised.value)

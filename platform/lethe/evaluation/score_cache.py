@@ -33,7 +33,7 @@ class Scores(ModelScores):
 
 
 class Measurement(Frozen):
-    """Everything that decides a model's scores. `yardstick`: the digest of the reference values that it is measured
+    """Everything that decides a model's scores. `reference`: the digest of the reference values that it is measured
     against, where these have to be known beforehand."""
 
     model: str
@@ -41,7 +41,7 @@ class Measurement(Frozen):
     data: str
     evaluation: Evaluation
     instruction: str = ""
-    yardstick: str | None = None
+    reference: str | None = None
     device: Literal["cpu", "cuda"]
     threads: int
     ranks: int
@@ -60,7 +60,7 @@ class Measurement(Frozen):
         ranks: int,
         *,
         instruction: str = "",
-        yardstick: str | None = None,
+        reference: str | None = None,
     ) -> Self:
         """Build the key. `model`, `tokenizer`, `data`: content digests. `every` is not part of it: it says how often a
         run is evaluated. Nor are the engine's stage and precision: the model is whole, in fp32."""
@@ -70,7 +70,7 @@ class Measurement(Frozen):
             data=data,
             evaluation=evaluation.model_copy(update={"every": 1}),
             instruction=instruction,
-            yardstick=yardstick,
+            reference=reference,
             device=engine.device,
             threads=engine.threads,
             ranks=ranks,

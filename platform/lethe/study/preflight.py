@@ -167,7 +167,8 @@ def _cell(value: object) -> str:
 def _draw(rng: random.Random, parameter: Parameter) -> Scalar:
     """Draw a value of a parameter, evenly or evenly in its logarithm."""
     if isinstance(parameter, Choice):
-        return rng.choice(parameter.choices)
+        chosen: Scalar = rng.choice(parameter.choices)
+        return chosen
     low, high = parameter.low, parameter.high
     value: float = exp(rng.uniform(log(low), log(high))) if parameter.log else rng.uniform(low, high)
     return round(value) if isinstance(parameter, IntRange) else value

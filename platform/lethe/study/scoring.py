@@ -47,7 +47,7 @@ class Scoring:
             self.engine,
             1,
             instruction=model.instruction,
-            yardstick=None if reference is None else short_digest(json.dumps(reference.truth)),
+            reference=None if reference is None else short_digest(json.dumps(reference.truth)),
         )
 
     def scores(self, model: ScoredModel, reference: Scores | None = None) -> Scores:

@@ -30,6 +30,7 @@ from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import write_rows
 from lethe.evaluation.score_cache import Measurement
 from lethe.models.subprocess_training import Training
+from lethe.records import EpochReport
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets
@@ -290,12 +291,12 @@ def test_the_training_loop_reports_its_metrics(world: World) -> None:
         schedule=Schedule(epochs=2, batch_size=2),
         evaluation=EVALUATION,
     )
-    reports: list[dict] = []
+    reports: list[EpochReport] = []
     reference = world.baseline().reference
     with unlearn(recipe, Context(assets), reference, reports.append, Alone()) as outcome:
-        assert outcome.report["verdict"] == "complete"
-        assert promised(world, with_oracle=True) <= outcome.report.keys()
-        assert ("epochs_to_criterion" in outcome.report) == ("epochs_to_criterion" in world.config.metrics)
+        assert outcome.report.verdict == "complete"
+        assert promised(world, with_oracle=True) <= outcome.report.values.keys()
+        assert ("epochs_to_criterion" in outcome.report.values) == ("epochs_to_criterion" in world.config.metrics)
     if not world.task.until_forgotten:
         assert len(reports) == 1
 

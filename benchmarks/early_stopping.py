@@ -28,8 +28,8 @@ FILE = Path(__file__).parent / "data" / "tofu_curves.json"
 def correlate(recorded: Recorded) -> None:
     """Spearman's rho and Kendall's tau between an epoch's order and the last one's."""
     final = recorded.objectives(recorded.epochs)
-    feasible = recorded.frame.feasible(final)
-    front = recorded.frame.front(final)
+    feasible = recorded.space.feasible(final)
+    front = recorded.space.front(final)
     print(f"{len(final)} complete runs, {int(feasible.sum())} feasible at the end, {len(front)} on the front")
     print("\nmetric at an epoch against an objective at the end: Spearman, Kendall")
     for goal in GOALS:
@@ -43,8 +43,8 @@ def correlate(recorded: Recorded) -> None:
                 cells.append(f"{spearmanr(column, target)[0]:+.2f} {kendalltau(column, target)[0]:+.2f}")
             print(f"  {goal:<8} {name:<26} " + "   ".join(cells))
     print("\nplace at an epoch against place at the end: Kendall; front members among the best half, third, quarter")
-    ends = pareto.places(final, BETTER, recorded.frame.floors)
-    for floors, label in ((recorded.frame.floors, "floors first"), (None, "no floors")):
+    ends = pareto.places(final, BETTER, recorded.space.floors)
+    for floors, label in ((recorded.space.floors, "floors first"), (None, "no floors")):
         for epoch in range(1, recorded.epochs):
             places = pareto.places(recorded.objectives(epoch), BETTER, floors)
             kept = [sum(places[row] * eta < len(places) for row in front) for eta in (2, 3, 4)]
@@ -61,7 +61,7 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
     """A line per sampler and way of stopping: means over seeds."""
     budget = trials * recorded.steps[-1]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    everything = recorded.frame.hypervolume(recorded.objectives(recorded.epochs))
+    everything = recorded.space.hypervolume(recorded.objectives(recorded.epochs))
     print(
         f"{len(recorded.params)} recorded runs, hypervolume of all {everything:.3f}; budget {budget} steps, {seeds} seeds"
     )

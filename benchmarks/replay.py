@@ -39,7 +39,7 @@ class Recorded:
     """`curves` [runs, epochs, metrics]; a run that diverged is left out: nothing of it can be replayed."""
 
     study: Study
-    frame: ObjectiveSpace
+    space: ObjectiveSpace
     metrics: list[str]
     params: list[dict[str, Any]]
     curves: np.ndarray
@@ -51,8 +51,8 @@ class Recorded:
         study = load_study("tofu")
         runs = [run for run in found["runs"] if run["verdict"] == "complete"]
         curves = np.array([run["curve"] for run in runs], dtype=float)
-        frame = ObjectiveSpace.from_goals(study.objectives, found["start"])
-        return cls(study, frame, found["metrics"], [r["params"] for r in runs], curves, runs[0]["steps"])
+        space = ObjectiveSpace.from_goals(study.objectives, found["start"])
+        return cls(study, space, found["metrics"], [r["params"] for r in runs], curves, runs[0]["steps"])
 
     def column(self, name: str) -> np.ndarray:
         """[runs, epochs] of one metric."""
@@ -69,7 +69,7 @@ class Recorded:
 
 def mo_asha(recorded: Recorded, grace: int = 1, eta: int = 2, floors: bool = True) -> Decide:
     """Whether a run goes on, by our own rungs."""
-    rule = RungRule(GOALS, BETTER, recorded.frame.floors if floors else (None, None), grace, eta)
+    rule = RungRule(GOALS, BETTER, recorded.space.floors if floors else (None, None), grace, eta)
     rungs = RungTables(rule)
 
     def decide(run: int, epoch: int, report: dict[str, float]) -> bool:
@@ -137,7 +137,7 @@ class Replay:
                 self.optuna.add_trial(self._told(run, values, noted))
             if values is not None:
                 self.found.append(values)
-            self.trace.append((self.steps, self.recorded.frame.hypervolume(self.found) if self.found else 0.0))
+            self.trace.append((self.steps, self.recorded.space.hypervolume(self.found) if self.found else 0.0))
         return self
 
     def _next(self) -> tuple[int, dict[str, Any]]:
@@ -171,7 +171,7 @@ class Replay:
             params=params,
             distributions={key: distribution(self.recorded.study.space[key]) for key in params},
             system_attrs=noted,
-            constraints=None if values is None else self.recorded.frame.violations(values),
+            constraints=None if values is None else self.recorded.space.violations(values),
         )
 
 

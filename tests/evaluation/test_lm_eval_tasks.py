@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from lethe.config.run import LmEval
 from lethe.errors import UserError
-from lethe.evaluation.lm_eval_tasks import own_tasks, store_tasks, tasks_folder, with_stored_tasks
+from lethe.evaluation.lm_eval_study import with_stored_tasks
+from lethe.evaluation.lm_eval_tasks import own_tasks, store_tasks, tasks_folder
 
 from tests.tasks import YAML, write_tasks
 
@@ -69,7 +70,7 @@ def test_a_study_without_the_package_is_told_how_to_get_it(monkeypatch: pytest.M
     from lethe.config.study import load_study
 
     study = load_study("tofu", [f"run.evaluation.lm_eval={{tasks: [colours], path: {write_tasks(tmp_path)}}}"])
-    monkeypatch.setattr("lethe.evaluation.lm_eval_tasks.find_spec", lambda name: None)
+    monkeypatch.setattr("lethe.evaluation.lm_eval_study.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'lethe\[lm-eval\]'"):
         with_stored_tasks(study)
 

@@ -13,7 +13,7 @@ from lethe.config.benchmark import BENCHMARKS, EMBEDDED
 from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError, exit_codes, unknown_name
-from lethe.evaluation.lm_eval_tasks import with_stored_tasks
+from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.storage.paths import atomic_write, check_root, ensure_writable
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lethe.config.study import Study, load_study
 from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, exit_codes
-from lethe.evaluation.lm_eval_tasks import with_stored_tasks
+from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.storage.paths import check_root, ensure_writable
 
 

@@ -10,13 +10,11 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Iterator, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from lethe.config.loading import merge, parse
 from lethe.config.run import LmEval
-from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, check_root, home
 from lethe.storage.replica import ensure_local, local_path
@@ -29,27 +27,6 @@ CONTENT = "content:"
 MOST_BYTES = 2**28  # of one folder: a wrong path should not fill the storage
 CODE_KEYS = frozenset({"class", "unsafe_code", "use_prompt", "custom_dataset", "hf_evaluate"})
 FORMATS = ("json", "csv", "parquet", "text")  # those that `datasets` reads without a hub
-
-
-def with_stored_tasks(study: Study) -> Study:
-    """Return the study with its own task files copied into the storage root and named by content; the study itself
-    where it has no tasks. Raises UserError for what trials could not measure: a missing package, an unknown task, files
-    with code in them."""
-    given = study.run.get("evaluation", {}).get("lm_eval")
-    if given is None:
-        return study
-    config = LmEval.model_validate(given)
-    if find_spec("lm_eval") is None:
-        raise UserError(f"run.{KEY}: the package lm-eval is not installed: pip install 'lethe[lm-eval]'")
-    if config.path and not config.path.startswith(CONTENT):
-        config = config.model_copy(update={"path": store_tasks(Path(config.path).expanduser())})
-    own = own_tasks(config)
-    if any(task not in own for task in config.tasks):
-        from lethe.evaluation.lm_eval import check_names
-
-        check_names(config.tasks, own)
-    run = {**study.run, "evaluation": {**study.run["evaluation"], "lm_eval": config.model_dump(mode="json")}}
-    return study.model_copy(update={"run": run})
 
 
 def store_tasks(folder: Path) -> str:

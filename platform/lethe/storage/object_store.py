@@ -21,7 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from lethe.config.addresses import without_password
 from lethe.errors import DISK_FULL_ERRNOS, StoreUnreachableError, UserError
-from lethe.storage.paths import atomic_file
+from lethe.storage.files import atomic_file
 
 if TYPE_CHECKING:
     from pyarrow.fs import FileInfo, FileSystem

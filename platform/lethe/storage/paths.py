@@ -14,13 +14,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
 
 from lethe.config.base import short_digest
 from lethe.errors import DISK_FULL_ERRNOS, UserError
-
-if TYPE_CHECKING:
-    from lethe.storage.object_store import ObjectStore
+from lethe.storage.files import atomic_file
+from lethe.storage.object_store import ObjectStore, parse_address
 
 ROOT_VARIABLE = "LETHE_HOME"
 
@@ -42,8 +40,6 @@ def store_at(where: str) -> ObjectStore | None:
     """Return the object store at the address `where`, None where it is a folder's path."""
     if "://" not in where:
         return None
-    from lethe.storage.object_store import ObjectStore, parse_address  # that module needs this one
-
     return ObjectStore(parse_address(where, ROOT_VARIABLE))
 
 
@@ -135,19 +131,3 @@ def atomic_write(path: Path, content: str | bytes) -> None:
         if at := object_of(path):
             objects, name = at
             objects.put(name, raw)
-
-
-@contextmanager
-def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Yield a file open for writing under a temporary name, renamed to `path` with permissions `mode` when the block
-    succeeds and removed when it fails. Local: nothing goes to an object store."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        os.chmod(temporary, mode)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lethe.errors import UserError
-from lethe.storage.paths import atomic_file
+from lethe.storage.files import atomic_file
 
 FILE = "passwords.json"
 USER = "lethe"  # of MLflow, as its administrator, and of PostgreSQL

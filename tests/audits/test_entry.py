@@ -44,7 +44,7 @@ def test_a_guarded_model_is_asked_behind_its_instruction(assets: Assets, tmp_pat
     assert abs(rounded["after"]["forget_probability"] - guarded["before"]["forget_probability"]) < 0.05
 
 
-def test_a_model_that_is_not_there_is_told(assets: Assets, tmp_path: Path) -> None:
+def test_an_audit_of_a_missing_model_is_an_error(assets: Assets, tmp_path: Path) -> None:
     report = audit(assets, tmp_path / "none", {"quantisation": {}})
     assert report["verdict"] == "error"
     assert str(tmp_path / "none") in report["reason"]

@@ -21,7 +21,7 @@ from tests.audits.small import audit, by_variant
     ("answer", "words", "parts"),
     [("a b c d", 2, ("a b", "c d")), ("a b c", 3, ("a b", "c")), ("a", 3, ("", "a")), ("a  b", 1, ("a", "b"))],
 )
-def test_something_is_left_to_answer(answer: str, words: int, parts: tuple[str, str]) -> None:
+def test_giving_first_words_leaves_at_least_one_to_answer(answer: str, words: int, parts: tuple[str, str]) -> None:
     assert split(Row("q", answer), words) == parts
 
 

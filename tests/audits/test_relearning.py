@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize(("rows", "share"), [(40, 0.2), (2, 0.5), (3, 0.01), (400, 0.1), (7, 0.5)])
-def test_both_parts_have_rows_and_share_none(rows: int, share: float) -> None:
+def test_learned_and_measured_rows_are_disjoint_and_not_empty(rows: int, share: float) -> None:
     learned, left = parts(rows, share)
     assert sorted(learned + left) == list(range(rows))
     assert learned

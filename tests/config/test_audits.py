@@ -47,7 +47,7 @@ def test_a_mistake_is_one_line(override: str) -> None:
         ),
     ],
 )
-def test_what_makes_no_sense_beside_the_rest(study: str, override: str, line: str) -> None:
+def test_audits_and_confirmations_that_a_study_cannot_have_are_refused(study: str, override: str, line: str) -> None:
     with pytest.raises(UserError) as refused:
         load_study(study, [override])
     assert line in str(refused.value)
@@ -67,7 +67,7 @@ def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:
     assert metric_name("quant4", "utility") == "audit_quant4_utility"
 
 
-def test_the_quick_study_has_neither_and_they_do_not_change_what_its_trials_are() -> None:
+def test_audits_and_confirmation_are_no_part_of_the_identity() -> None:
     quick, full = load_study("tofu"), load_study("tofu", ["audits.quantisation={}", "confirm.seeds=2"])
     assert quick.audits is None
     assert quick.confirm is None

@@ -63,7 +63,7 @@ def test_a_file_of_ones_own_extends_a_study_of_the_repository(tmp_path: Path) ->
     assert mine.identity() == load_study("tofu").identity()
 
 
-def test_the_later_word_fixes_or_searches() -> None:
+def test_fixing_a_value_ends_its_search_and_searching_it_removes_it() -> None:
     fixed = load_study("tofu", ["run.optimizer.learning_rate=1e-3", "run.schedule.epochs=2"])
     assert "optimizer.learning_rate" not in fixed.space
     assert fixed.run["optimizer"]["learning_rate"] == 1e-3

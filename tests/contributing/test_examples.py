@@ -139,6 +139,14 @@ def test_the_sampler_covers_the_space_evenly() -> None:
         load_study("tofu", ["search.sampler=halton", "search.warm_start=other"])
 
 
+def test_the_benchmark_shown_is_the_one_that_the_conformance_suite_runs() -> None:
+    folder = ROOT / "tests/benchmarks/example_capitals"
+    code = "\n".join(path.read_text() for path in folder.glob("*.py"))
+    blocks = re.findall(r"^```python\n(.*?)^```", SECTIONS["A benchmark"], re.S | re.M)
+    assert blocks
+    assert all(block in code for block in blocks)
+
+
 def test_an_example_is_gone_when_its_test_has_ended() -> None:
     assert "noise" not in Objective.registered
     assert "pruning" not in Audits.model_fields

@@ -37,7 +37,7 @@ def loaded(folder: Path, make: Callable, base_folder: Path) -> torch.nn.Module:
 
 @each
 @makers
-def test_round_trip(config: AnyAdapter, make: Callable, tmp_path: Path) -> None:
+def test_a_saved_model_reloads_with_the_same_logits(config: AnyAdapter, make: Callable, tmp_path: Path) -> None:
     model = trained(make, config)
     truth = logits(model, tokens())
     assert (truth - logits(make(), tokens())).abs().max() > 0.05

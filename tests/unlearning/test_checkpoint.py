@@ -26,7 +26,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("world", [pytest.param(1, marks=pytest.mark.long), 2])
-def test_killed_and_resumed_equals_left_alone(world: int, tmp_path: Path, long: bool) -> None:
+def test_a_killed_and_resumed_run_equals_one_that_was_left_alone(world: int, tmp_path: Path, long: bool) -> None:
     """Stages 0 to 3, fp32 and bf16, AdamW and both Hessians, full, LoRA and FILA; dropout draws random numbers."""
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path, dropout=0.2).model_dump_json())
     cases = (resume_world.OF_WORLD if long else resume_world.SHORT)[world]

@@ -22,7 +22,7 @@ from tests.models.small import logits, tokens
 
 
 @pytest.mark.parametrize("svd", ["exact", "oversampled"])
-def test_once_per_study(svd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fisher_and_svd_are_computed_once_per_study(svd: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     for name in ("row_weights", "start_factors"):
 

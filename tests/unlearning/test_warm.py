@@ -18,7 +18,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("world", [1, pytest.param(2, marks=pytest.mark.long)])
-def test_warm_equals_fresh_in_every_order(world: int, tmp_path: Path, long: bool) -> None:
+def test_runs_of_a_warm_process_equal_those_of_fresh_ones_in_every_order(
+    world: int, tmp_path: Path, long: bool
+) -> None:
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path).model_dump_json())
     count = len(warm_world.recipes(world, long))
     fresh = list(range(0, count, {1: 4, 2: 7}[world]))

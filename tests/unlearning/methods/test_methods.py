@@ -109,7 +109,9 @@ def test_input_guard_asks_the_start_model_otherwise(assets: Assets, tmp_path: Pa
         ("{topics}", "no name is in forget questions alone: leave {topics} out of the instruction"),
     ],
 )
-def test_instructions_that_cannot_be(assets: Assets, tmp_path: Path, instruction: str, reason: str) -> None:
+def test_instructions_without_names_or_too_long_are_infeasible(
+    assets: Assets, tmp_path: Path, instruction: str, reason: str
+) -> None:
     found, _ = runs.run(runs.recipe(InputGuard(instruction=instruction)), assets, tmp_path)
     assert found["verdict"] == "infeasible"
     assert all(a in (b, ".") for a, b in zip(reason, found["reason"], strict=True))
@@ -203,7 +205,7 @@ def test_a_base_of_another_vocabulary_is_refused(assets: Assets, tmp_path: Path)
         prepare(assets.benchmark, known)
 
 
-def test_two_ranks_do_what_one_does(assets: Assets, tmp_path: Path) -> None:
+def test_two_ranks_give_the_numbers_of_one(assets: Assets, tmp_path: Path) -> None:
     """Rank 0 "trains" by copying the base checkpoint, which the other rank can have from it alone."""
     embedded = assets.model_copy(update={"origin": FAMILY})
     instead = InputGuard(instruction="{topics}")
@@ -305,7 +307,9 @@ def test_trials_that_do_the_same_are_the_same_run() -> None:
         ),
     ],
 )
-def test_studies_that_cannot_be(names: list[str], sections: dict[str, Any], line: str) -> None:
+def test_studies_with_settings_that_no_method_reads_are_refused(
+    names: list[str], sections: dict[str, Any], line: str
+) -> None:
     with pytest.raises(UserError) as refused:
         study(*names, **sections)
     assert str(refused.value).startswith(line)

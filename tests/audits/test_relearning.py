@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def test_learned_and_measured_rows_are_disjoint_and_not_empty(rows: int, share: 
     assert learned
     assert left
     assert len(learned) == min(rows - 1, -int(-share * rows // 1))
-    gaps = [b - a for a, b in zip(learned, learned[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(learned)]
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

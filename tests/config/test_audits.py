@@ -16,8 +16,10 @@ CASES = {
     "audits.quantisation.bits=[1]": "audits.quantisation.bits.0: must be greater than or equal to 2, given 1",
     "audits.quantisation.bits=[4, 4]": "audits.quantisation: bits names one twice: 4, 4",
     "audits.quantisation.bits=[]": "audits.quantisation: bits: none is given: leave the audit out instead",
-    "audits.prompts.kinds=[paraphrased]": "unknown audits.prompts.kinds.0 'paraphrased' (did you mean 'paraphrase'?): choose from",
-    "audits.relearning.rows=[forgotten]": "unknown audits.relearning.rows.0 'forgotten' (did you mean 'forget'?): choose from",
+    "audits.prompts.kinds=[paraphrased]": "unknown audits.prompts.kinds.0 'paraphrased' (did you "
+    "mean 'paraphrase'?): choose from",
+    "audits.relearning.rows=[forgotten]": "unknown audits.relearning.rows.0 'forgotten' (did you "
+    "mean 'forget'?): choose from",
     "audits.relearning.share=0.9": "audits.relearning.share: must be less than or equal to 0.5, given 0.9",
     "audits.relearning.adapter={name: fila}": "unknown audits.relearning.adapter.name 'fila'",
     "audits=[prompts]": "audits: must be a valid dictionary",

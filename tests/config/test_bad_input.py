@@ -23,7 +23,8 @@ CASES = {
     "serch.trials=3": "unknown key 'serch' (did you mean 'search'?): choose from audits, benchmark, ",
     "search.trails=3": "unknown key 'search.trails' (did you mean 'search.trials'?): choose from search.first, ",
     "search.sampler=tpee": "unknown search.sampler 'tpee' (did you mean 'tpe'?): choose from gp, nsga2, random, tpe",
-    "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from embedded, embedded_gpt_neo, pretrained",
+    "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from "
+    "embedded, embedded_gpt_neo, pretrained",
     "model={name: embedded, widht: 3}": "unknown key 'model.widht'",
     "model={layers: 3}": "model.name: missing: choose from embedded, embedded_gpt_neo, pretrained",
     "benchmark.corpus.author=20": "unknown key 'benchmark.corpus.author' (did you mean 'benchmark.corpus.authors'?)",
@@ -73,7 +74,8 @@ CASES = {
     # A parameter that means nothing beside the others
     "run.optimizer={name: sophia, hessian: squared_gradient, hessian_interval: 5}": "run.optimizer.hessian_interval: "
     "needs optimizer.hessian gnb, given squared_gradient: take it out with --set run.optimizer.hessian_interval=null",
-    "run.adapter={name: fila, fisher_batch_size: 3}": "run.adapter.fisher_batch_size: needs adapter.fisher batch, given",
+    "run.adapter={name: fila, fisher_batch_size: 3}": "run.adapter.fisher_batch_size: needs "
+    "adapter.fisher batch, given",
     # Values
     "run.optimizer.weight_decay=-1": "run.optimizer.weight_decay: must be greater than or equal to 0, given -1",
     "run.optimizer.weight_decay=.nan": "run.optimizer.weight_decay: must be a finite number, given nan",
@@ -89,25 +91,31 @@ CASES = {
     # The search
     "search.order=fixed": "unknown search.order 'fixed': choose from deterministic, free",
     "search.first=[{}]": "search.first[0]: is empty: choose from adapter.rank, optimizer.clip_threshold, ",
-    "search.first=[{adapter.rnk: 4}]": "unknown key in search.first[0] 'adapter.rnk' (did you mean 'adapter.rank'?): choose",
+    "search.first=[{adapter.rnk: 4}]": "unknown key in search.first[0] 'adapter.rnk' (did you mean "
+    "'adapter.rank'?): choose",
     "search.first=[{adapter.rank: 5}]": "search.first[0].adapter.rank: must be one of 4, 8, given 5",
-    "search.first=[{adapter.rank: 4}, {optimizer.learning_rate: 1}]": "search.first[1].optimizer.learning_rate: must be a "
-    "number from 1e-05 to 0.01, given 1",
-    "search.first=[{adapter.rank: 4}, {adapter.rank: 4}]": "search.first[1]: is the same point as search.first[0]: take",
+    "search.first=[{adapter.rank: 4}, {optimizer.learning_rate: "
+    "1}]": "search.first[1].optimizer.learning_rate: must be a number from 1e-05 to 0.01, given 1",
+    "search.first=[{adapter.rank: 4}, {adapter.rank: 4}]": "search.first[1]: is the same point as "
+    "search.first[0]: take",
     "search.first=3": "search.first: must be a valid tuple, given 3",
-    "search={warm_start: old, sampler: nsga2}": "search.warm_start: nsga2 does not learn from another study's trials: use",
+    "search={warm_start: old, sampler: nsga2}": "search.warm_start: nsga2 does not learn from "
+    "another study's trials: use",
     "search.storage=postgres:secret@host": "search.storage: must be an SQLAlchemy URL, such as postgresql://host/database",
-    "search={order: deterministic}\0objectives.seconds={direction: minimize}": "search.order: seconds is measured, so a "
-    "study over it cannot be repeated: use free",
+    "search={order: deterministic}\0objectives.seconds={direction: "
+    "minimize}": "search.order: seconds is measured, so a study over it cannot be repeated: use free",
     "search={order: deterministic}\0stop.hours=8": "search.order: a study that ends by the clock cannot be repeated",
     # Early stopping and the study's end
-    "early_stopping.name=asha": "unknown early_stopping.name 'asha' (did you mean 'mo_asha'?): choose from mo_asha, none",
+    "early_stopping.name=asha": "unknown early_stopping.name 'asha' (did you mean 'mo_asha'?): "
+    "choose from mo_asha, none",
     "early_stopping={grace: 1}": "early_stopping.name: missing: choose from none, mo_asha",
     "early_stopping={name: mo_asha, eta: 1}": "early_stopping.eta: must be greater than or equal to 2, given 1",
     "early_stopping={name: mo_asha, grace: 0}": "early_stopping.grace: must be greater than or equal to 1, given 0",
-    "early_stopping={name: mo_asha, graze: 1}": "unknown key 'early_stopping.graze' (did you mean 'early_stopping.grace'?)",
+    "early_stopping={name: mo_asha, graze: 1}": "unknown key 'early_stopping.graze' (did you mean "
+    "'early_stopping.grace'?)",
     "early_stopping={name: mo_asha, resource: steps}": "unknown early_stopping.resource 'steps'",
-    "early_stopping={name: mo_asha, metrics: [utilty]}": "unknown metric in early_stopping.metrics 'utilty' (did you mean",
+    "early_stopping={name: mo_asha, metrics: [utilty]}": "unknown metric in early_stopping.metrics "
+    "'utilty' (did you mean",
     "early_stopping={name: mo_asha, metrics: []}": "early_stopping.metrics: must have at least 1 item",
     "stop.no_growth=0": "stop.no_growth: must be greater than or equal to 1, given 0",
     "stop.hours=0": "stop.hours: must be greater than 0, given 0",

@@ -60,18 +60,30 @@ def test_arms_are_part_of_the_identity(study: Study, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("assignment", "line"),
     [
-        ("compare.arms.SO.run.optimizer.clip_threshold=-1", "compare.arms.SO.run.optimizer.clip_threshold: must be greater than 0"),
+        (
+            "compare.arms.SO.run.optimizer.clip_threshold=-1",
+            "compare.arms.SO.run.optimizer.clip_threshold: must be greater than 0",
+        ),
         ("compare.arms.FO.run.objective.name=grad_dif", "compare.arms.FO."),
-        ("compare.arms.FO.space={objective.gamma: {type: float, low: 3, high: 1}}", "compare.arms.FO.space.objective.gamma"),
+        (
+            "compare.arms.FO.space={objective.gamma: {type: float, low: 3, high: 1}}",
+            "compare.arms.FO.space.objective.gamma",
+        ),
         ("compare.arms.FO.run.optimizer.clip_treshold=1", "compare.arms.FO."),
-        ("compare.arms.guard.run.optimizer.learning_rate=1", "compare.arms.guard.run.optimizer.learning_rate: input_guard"),
+        (
+            "compare.arms.guard.run.optimizer.learning_rate=1",
+            "compare.arms.guard.run.optimizer.learning_rate: input_guard",
+        ),
         ("run.foo=1", "compare.arms.FO.unknown run key 'foo'"),
-        ("space.objective.gama={type: float, low: 1, high: 2}", "unknown space key 'objective.gama' (did you mean 'objective.gamma'?)"),
+        (
+            "space.objective.gama={type: float, low: 1, high: 2}",
+            "unknown space key 'objective.gama' (did you mean 'objective.gamma'?)",
+        ),
         ("compare.seeds=[]", "compare.seeds: "),
         ("compare.arms.F O={}", "compare.arms"),
     ],
-)  # fmt: skip
+)
 def test_a_mistaken_arm_is_named(assignment: str, line: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="^[^\n]+$") as refused:
+    with pytest.raises(UserError, match=r"^[^\n]+$") as refused:
         load_study(str(write(tmp_path, STUDY)), [assignment])
     assert str(refused.value).startswith(line)

@@ -20,7 +20,8 @@ REFUSED = {
     "benchmark.forget=forget10": "unknown key 'benchmark.forget'",
     "benchmark.name=tdce": "unknown benchmark.name 'tdce' (did you mean 'tdec'?): choose from tdec, tofu",
     "objectives.forget_quality={direction: maximize}": "unknown metric in objectives 'forget_quality'",
-    "objectives.epochs_to_criterion={direction: minimize, floor_of_start: 1}": "a start model has no epochs_to_criterion",
+    "objectives.epochs_to_criterion={direction: minimize, floor_of_start: "
+    "1}": "a start model has no epochs_to_criterion",
 }
 
 
@@ -35,7 +36,7 @@ def test_every_arm_of_a_comparison_is_checked() -> None:
     arms = {"a": {"run": {"objective": {"name": "ihl"}}}, "b": {"run": {"objective": {"name": "input_guard"}}}}
     raw = load_study("tdec").model_dump(mode="json")
     raw |= {"run": {}, "space": {}, "compare": {"arms": arms}}
-    with pytest.raises(UserError, match="compare.arms.b.*input_guard needs questions"):
+    with pytest.raises(UserError, match=r"compare.arms.b.*input_guard needs questions"):
         parse_study(raw)
 
 

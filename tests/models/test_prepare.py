@@ -137,7 +137,7 @@ def test_ctrl_c_ends_the_trainings_and_leaves_nothing(tmp_path: Path, monkeypatc
 
 def test_a_training_that_fails_says_why(tmp_path: Path) -> None:
     training = Training("full model", MODEL.model_dump_json(), "no tokenizer", (), tmp_path)
-    with pytest.raises(RuntimeError, match="training the full model ended with 1:(.|\n)*Exception"):
+    with pytest.raises(RuntimeError, match=r"training the full model ended with 1:(.|\n)*Exception"):
         train_in_subprocesses([training], quiet, 1)
 
 
@@ -203,9 +203,9 @@ def test_a_model_that_cannot_be_found_is_refused(monkeypatch: pytest.MonkeyPatch
         raise ConnectionError
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
-    with pytest.raises(UserError, match="model.path: owner/name is neither a folder nor reachable on the hub"):
+    with pytest.raises(UserError, match=r"model.path: owner/name is neither a folder nor reachable on the hub"):
         model_folder("owner/name", "model.path")
-    with pytest.raises(UserError, match="model.path: there is no folder ./owner/name"):
+    with pytest.raises(UserError, match=r"model.path: there is no folder ./owner/name"):
         model_folder("./owner/name", "model.path")
 
 

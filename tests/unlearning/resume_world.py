@@ -74,7 +74,8 @@ def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_i
     saved = Checkpoints(folder, fate(case, ranks.world)[1], ranks)
     reports: list[dict[str, Any]] = []
     with module.unlearn(recipe(case, ranks.world), context_for(assets), None, reports.append, ranks, saved) as done:
-        assert done.model is not None and done.report.verdict == "complete", done.report
+        assert done.model is not None, done.report
+        assert done.report.verdict == "complete", done.report
         reports.append(done.report.values)
         whole = hashlib.sha256()
         with done.whole_model():
@@ -130,7 +131,8 @@ def main(folder: str, world: int, cases: list[int]) -> None:
     for case in cases:
         step = fate(case, world)[0]
         codes, _ = in_children(world, path, f"kill{case}", lambda r, c=case, s=step: outcome(c, assets, runs[c], r, s))
-        assert codes[-1] == -signal.SIGKILL and 0 not in codes, codes
+        assert codes[-1] == -signal.SIGKILL, codes
+        assert 0 not in codes, codes
     left = [sorted(p.name for p in run.glob("*")) for run in runs.values()]
     codes, resumed = in_children(world, path, "resumed", lambda r: [outcome(c, assets, runs[c], r) for c in cases])
     assert codes == [0] * world, codes

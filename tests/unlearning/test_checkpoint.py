@@ -30,7 +30,10 @@ def test_a_killed_and_resumed_run_equals_one_that_was_left_alone(world: int, tmp
     """Stages 0 to 3, fp32 and bf16, AdamW and both Hessians, full, LoRA and FILA; dropout draws random numbers."""
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path, dropout=0.2).model_dump_json())
     cases = (resume_world.OF_WORLD if long else resume_world.SHORT)[world]
-    code = "import platform, sys; sys.path.insert(0, '.'); from tests.unlearning.resume_world import main; main(sys.argv[1], int(sys.argv[2]), [*map(int, sys.argv[3:])])"
+    code = (
+        "import platform, sys; sys.path.insert(0, '.'); from tests.unlearning.resume_world import "
+        "main; main(sys.argv[1], int(sys.argv[2]), [*map(int, sys.argv[3:])])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(world), *map(str, cases)],
         cwd=ROOT, env=os.environ, capture_output=True, text=True, timeout=300,

@@ -26,6 +26,9 @@ PAIRS: tuple[RowPair, ...] = ((3, 7), (0, 2), (11, 30), (5, 5), (22, 0))
 STEP = Step(epoch=2, number=1, pairs=PAIRS, ends_epoch=False)
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass
 class PlainEngine:
     """As much of the engine as a step needs, in one process that plays one rank."""
@@ -33,7 +36,7 @@ class PlainEngine:
     engine: nn.Module
     world: int = 1
     accumulation: int = 1
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
 
     def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
         """The gradients stay, as sums of shares."""

@@ -24,7 +24,10 @@ def test_runs_of_a_warm_process_equal_those_of_fresh_ones_in_every_order(
     (tmp_path / "assets.json").write_text(tiny.assets(tmp_path).model_dump_json())
     count = len(warm_world.recipes(world, long))
     fresh = list(range(0, count, {1: 4, 2: 7}[world]))
-    code = "import platform, sys; sys.path.insert(0, '.'); from tests.unlearning.warm_world import main; main(sys.argv[1], int(sys.argv[2]), __import__('json').loads(sys.argv[3]), sys.argv[4] == 'long')"
+    code = (
+        "import platform, sys; sys.path.insert(0, '.'); from tests.unlearning.warm_world import "
+        "main; main(sys.argv[1], int(sys.argv[2]), __import__('json').loads(sys.argv[3]), sys.argv[4] == 'long')"
+    )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path), str(world), json.dumps(fresh), "long" if long else ""],
         cwd=ROOT,

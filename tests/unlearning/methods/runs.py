@@ -20,6 +20,7 @@ from tests import tiny
 
 Report = dict[str, Any]
 WORLD = 2
+ALONE = Alone()
 
 
 def recipe(objective: AnyObjective, **changes: Any) -> Recipe:
@@ -29,7 +30,7 @@ def recipe(objective: AnyObjective, **changes: Any) -> Recipe:
     return Recipe(objective=objective, **{**values, **changes})
 
 
-def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = Alone()) -> tuple[Report, list[Report]]:
+def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = ALONE) -> tuple[Report, list[Report]]:
     """The last report and those before it."""
     digests = Digests(data=assets.data_digest, model=assets.model_digest)
     request = TrialRequest(run=UnlearnRun(recipe=run_recipe, digests=digests), assets=assets, truth=None, folder=folder)

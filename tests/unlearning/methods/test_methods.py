@@ -201,7 +201,7 @@ def test_a_base_of_another_vocabulary_is_refused(assets: Assets, tmp_path: Path)
     assert prepared.digests.base not in (None, prepared.digests.model)
     config = json.loads((base / "config.json").read_text())
     (base / "config.json").write_text(json.dumps({**config, "vocab_size": 99}))
-    with pytest.raises(UserError, match="model.base: .* has a vocabulary of 99 tokens, model.path one of 47"):
+    with pytest.raises(UserError, match=r"model.base: .* has a vocabulary of 99 tokens, model.path one of 47"):
         prepare(assets.benchmark, known)
 
 
@@ -278,7 +278,8 @@ def test_trials_that_do_the_same_are_the_same_run() -> None:
         (
             ["input_guard", "influence"],
             {},
-            "space.adapter.name: input_guard, influence reads no adapter: take it out with --set space.adapter.name=null",
+            "space.adapter.name: input_guard, influence reads no adapter: take it out with --set "
+            "space.adapter.name=null",
         ),
         (
             ["influence"],

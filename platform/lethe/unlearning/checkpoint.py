@@ -73,7 +73,7 @@ class Checkpoints:
             return
         self._last_save = time.monotonic()
         temporary = self.ranks.gather(self._temporary() if self.ranks.rank == 0 else None)[0]
-        checksums = self.ranks.gather(temporary and self._write(Path(temporary), tensors))
+        checksums = self.ranks.gather(self._write(Path(temporary), tensors) if temporary else None)
         if self.ranks.rank == 0 and temporary:
             self._publish(Path(temporary), step, checksums, {**state, "schema": SCHEMA, "step": step})
 

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, TypeVar
+from typing import ClassVar, TypeVar, cast
 
 import torch.distributed as dist
 from lethe.benchmarks.base import ReferenceValues
@@ -84,8 +84,7 @@ def _on_rank_zero(work: Callable[[], T], ranks: Ranks) -> T:
         future = pool.submit(work) if ranks.rank == 0 else None
         while not ranks.gather(future is None or ended(future))[0]:
             pass
-    result: T = ranks.gather(future and future.result())[0]
-    return result
+    return cast(T, ranks.gather(future and future.result())[0])  # rank 0 has a result
 
 
 def _from_base(

@@ -92,7 +92,9 @@ def test_another_forget_set_trains_an_oracle_only(at_small: Path, trained: list[
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"epochs": 2}, {"hidden_size": 32}])
-def test_another_model_configuration_is_trained_anew(at_small: Path, trained: list[str], change: dict[str, int]) -> None:
+def test_another_model_configuration_is_trained_anew(
+    at_small: Path, trained: list[str], change: dict[str, int]
+) -> None:
     embedded_models.trained_pair(load_benchmark(DATA), MODEL.model_copy(update=change), quiet)
     assert trained == ["full model", "oracle"]
 

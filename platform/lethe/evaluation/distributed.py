@@ -1,4 +1,4 @@
-"""How ranks divide the work of an evaluation, and the state that a model is put into for it.
+"""Dividing an evaluation over ranks, and putting a model into the state for it.
 
 `RankShard` divides work over ranks; `evaluating` sets eval mode and merges low-rank adapters into copies of their
 weights while a block runs.

@@ -69,7 +69,7 @@ class LikelihoodScores:
 
 
 class _PairScores(NamedTuple):
-    """One pair's arrays of `LikelihoodScores`."""
+    """The arrays of `LikelihoodScores` for a single pair."""
 
     logp: np.ndarray
     correct: np.ndarray

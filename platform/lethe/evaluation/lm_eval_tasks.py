@@ -20,7 +20,7 @@ from lethe.storage.paths import atomic_folder, check_root, home
 from lethe.storage.replica import ensure_local, local_path
 
 TaskSettings = dict[str, Any]
-"""One task file as YAML has it: the harness's own keys, of which few are known here."""
+"""A task file as YAML has it: with the harness's own keys, of which few are known here."""
 
 KEY = "evaluation.lm_eval"
 CONTENT = "content:"

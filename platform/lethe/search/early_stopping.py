@@ -87,7 +87,7 @@ class RungEntry(Record):
 
 
 class RungTables:
-    """All decisions of a study, by rung and run. Each is made once: an equal report gets the same entry again."""
+    """The decisions of a study, by rung and run. Each is made once: an equal report gets the same entry again."""
 
     def __init__(self, rule: RungRule, groups: int | None = None) -> None:
         """With `groups` G, trial n is compared only with the trials up to n - G, those that its proposal saw: decisions

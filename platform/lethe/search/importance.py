@@ -1,4 +1,4 @@
-"""How much each searched parameter decides about each objective: PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255)."""
+"""Importance of searched parameters for each objective, by PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ NO_MARKS = Marks(None, False)
 
 @dataclass(eq=False)
 class TrackedTrial:
-    """One trial, and what the store has of it.
+    """A trial, with the state of its run in the store.
 
     The driver's thread sets `number`, `params`, `reports` (by epoch), `end`, `began_ms` (0: not in this session) and
     `reopen` (the store has the run as ended, but it runs again). The tracker's thread sets the rest: `run_id` is
@@ -62,19 +62,19 @@ class TrackedTrial:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the store lacks something of the trial."""
+        """True if the store lacks something of the trial."""
         reports_lack = not self.sent_epochs >= self.reports.keys()
         return not self.params_logged or self.reopen or self.end_is_unsent or reports_lack
 
     @property
     def is_left_over(self) -> bool:
-        """Whether the store has this run unfinished from an earlier session, and this session has not taken it up."""
+        """True if the store has this run unfinished from an earlier session, and this session has not taken it up."""
         unfinished = self.end is None and self.stored_verdict in (None, "interrupted")
         return self.run_id is not None and not self.began_ms and unfinished
 
     @property
     def end_is_unsent(self) -> bool:
-        """Whether the trial has ended with a verdict that the store does not have."""
+        """True if the trial has ended with a verdict that the store does not have."""
         return self.end is not None and self.stored_verdict != self.end.verdict
 
     def begin(self, number: int, params: dict[str, Scalar]) -> None:
@@ -96,7 +96,7 @@ class TrackedTrial:
 
 
 class TrackedTrials:
-    """All trials of a study, one per number; a resumed study may take up a left-over run under a new number.
+    """The trials of a study, one per number; a resumed study may take up a left-over run under a new number.
 
     Used by two threads: it only grows, and iteration goes over a copy.
     """

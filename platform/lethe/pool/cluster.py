@@ -23,7 +23,7 @@ from lethe.storage.paths import ROOT_VARIABLE, root
 
 HANDSHAKE_S = 3.0
 HANDSHAKE_KEY = {"key": b"CLUSTER_METADATA", "namespace": b"cluster"}
-SET_TOKEN = (  # noqa: S105  # advice, no token
+AUTH_ADVICE = (
     "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH, to the token that its head was started with"
 )
 CONNECT_S = 2.0
@@ -119,9 +119,9 @@ def _token_header() -> tuple[tuple[str, str], ...]:
     try:
         header = loader.get_token_for_http_header() if loader.has_token() else {}
     except AuthenticationError as error:
-        raise UserError(f"{str(error).partition('. ')[0]}: {SET_TOKEN}") from None
+        raise UserError(f"{str(error).partition('. ')[0]}: {AUTH_ADVICE}") from None
     if not header:
-        raise UserError(f"RAY_AUTH_MODE=token, but there is no token: {SET_TOKEN}")
+        raise UserError(f"RAY_AUTH_MODE=token, but there is no token: {AUTH_ADVICE}")
     return tuple(header.items())
 
 
@@ -144,7 +144,7 @@ def _cluster_metadata(address: str, metadata: tuple[tuple[str, str], ...]) -> by
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
                 given = "this token" if metadata else "a driver without a token"
-                raise UserError(f"the Ray cluster at {address} refuses {given}: {SET_TOKEN}") from None
+                raise UserError(f"the Ray cluster at {address} refuses {given}: {AUTH_ADVICE}") from None
             raise UserError(
                 f"what answers at {address} is no Ray head node ({error.code().name.lower()}):"
                 " RAY_ADDRESS wants the port of `ray start --head`, by default 6379"

@@ -2,8 +2,8 @@
 
 Each process of a session writes a file of its own to the folder `log` of the study: `driver.log`, `queue.log`, and one
 per rank, `group-1-rank-0.log`. A line has the time (UTC), the process, the run and one event: groups that start, end or
-are dissolved; leases granted, lapsed and taken; runs that begin and end; reports and their answers; heartbeats refused;
-nodes lost. Lines hold names, numbers and verdicts, never texts of rows, settings or the wording of an error, so that
+are dissolved; leases granted, lapsed and taken; runs that begin and end; reports and their answers; heartbeats; nodes
+lost. Lines hold names, numbers and verdicts, never texts of rows, settings or the wording of an error, so that
 they can be shown to others. Where nodes share no disk each keeps its own files, in its copy of the study's folder.
 
 Processes start before the study has a folder: their first lines wait in memory.
@@ -65,8 +65,8 @@ class EventLog:
     def __call__(self, event: str, run: str = "-", **facts: str | int) -> None:
         """Log one event of a run (`-`: of none) with its facts."""
         if self._logger is not None:
-            told = " ".join(f"{name}={value}" for name, value in facts.items())
-            self._logger.debug("%s", f"{self._process} run={run} {event} {told}".rstrip())
+            listed = " ".join(f"{name}={value}" for name, value in facts.items())
+            self._logger.debug("%s", f"{self._process} run={run} {event} {listed}".rstrip())
 
 
 class _Formatter(logging.Formatter):

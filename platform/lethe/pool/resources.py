@@ -107,10 +107,12 @@ def require(shape: Shape) -> None:
     """Check that the cluster can hold a shape, now or when it has grown; raises UserError otherwise."""
     nodes = node_resources()
     if not has_room([shape], nodes):
+        kinds = Counter(map(format_resources, nodes))
+        available = ", ".join(f"{count} x ({node})" for node, count in kinds.items())
         limits = f"can have (with {VARIABLE})" if promised() else "has"
         raise UserError(
-            f"run.engine: a run needs {shape.workers} x ({format_resources(shape.per_worker())}), each on one node, the cluster"
-            f" {limits} {', '.join(f'{n} x ({node})' for node, n in Counter(map(format_resources, nodes)).items())}:"
+            f"run.engine: a run needs {shape.workers} x ({format_resources(shape.per_worker())}), each on one node,"
+            f" the cluster {limits} {available}:"
             f" lower engine.workers or engine.threads, or add nodes (one that grows says how far in {VARIABLE})"
         )
 

@@ -110,8 +110,9 @@ def _repeats(sweep: Sweep, record: StudyRecord) -> Iterator[Repeat]:
 
 
 def _record(repeat: Repeat, reports: list[EpochReport], final: FinalReport) -> TrialRecord:
-    """Return the record of a repeat that has just ended."""
+    """Return the record of a repeat that has just ended, without samples: reports show the member's."""
     plan = repeat.plan
     series = [report.values for report in (*reports, final) if "epoch" in report.values]
     began = time.time() - final.values.get("seconds", 0.0)
-    return trial_record(plan.number, plan.run, plan.params, plan.folder, series, final, began=began)
+    record = trial_record(plan.number, plan.run, plan.params, plan.folder, series, final, began=began)
+    return record.model_copy(update={"samples": ()})

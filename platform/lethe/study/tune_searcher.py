@@ -79,7 +79,7 @@ class StudySearcher(Searcher):
                 continue
             plan = self._plan(proposal)
             if isinstance(plan, Answered):
-                self._order.tell(proposal.number, _told(plan.report))
+                self._order.tell(proposal.number, _store_report(plan.report))
                 continue
             self._plans[proposal.number] = plan
             return self._tune_config(trial_id, proposal.number)
@@ -111,10 +111,10 @@ class StudySearcher(Searcher):
             self._orphaned.append(number)
             return
         del self._plans[number]
-        told = _told(known or report_of(result))
-        if not told.keys() & {"verdict", *self._store.objectives.names}:
-            told = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
-        self._order.tell(number, told)
+        outcome = _store_report(known or report_of(result))
+        if not outcome.keys() & {"verdict", *self._store.objectives.names}:
+            outcome = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
+        self._order.tell(number, outcome)
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Do nothing: the truth is in the storage."""
@@ -133,8 +133,8 @@ class StudySearcher(Searcher):
         return {}
 
 
-def _told(report: Report | None) -> dict[str, Any]:
-    """Return a trial's last report as the store is told it: metrics and, of a final one, verdict and reason."""
+def _store_report(report: Report | None) -> dict[str, Any]:
+    """Return a trial's last report as `StudyStore.tell` takes it: metrics and, of a final one, verdict and reason."""
     if report is None:
         return {}
     end = {"verdict": report.verdict, "reason": report.reason} if isinstance(report, FinalReport) else {}

@@ -10,7 +10,7 @@ from lethe.audits import AUDITS
 from lethe.audits.base import Audited
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.models.loading import load_model, put_adapter
+from lethe.models.loading import load_model, on_device, put_adapter
 from lethe.records import FinalReport
 from lethe.storage.replica import temporary_copy
 from lethe.unlearning.context import Context, context_for
@@ -49,8 +49,9 @@ def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
 def finished(folder: Path, context: Context) -> PreTrainedModel:
     """Load the model in `folder`: a whole one, or an adapter, merged into a copy of the context's start weights."""
     if not (folder / "adapter_config.json").is_file():
-        return load_model(folder).to(context.assets.device)
-    return put_adapter(context.fresh_model(), folder).merge_and_unload().eval()
+        return on_device(load_model(folder), context.assets.device)
+    merged: PreTrainedModel = put_adapter(context.fresh_model(), folder).merge_and_unload()
+    return merged.eval()
 
 
 def _template(folder: Path, context: Context) -> Template:

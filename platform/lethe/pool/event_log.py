@@ -53,7 +53,9 @@ class EventLog:
             file = logging.FileHandler(Path(folder) / f"{self._process}.log", encoding="utf-8")
         except OSError:
             return
-        file.setFormatter(_Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S"))
+        formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(message)s", "%Y-%m-%dT%H:%M:%S")
+        formatter.converter = time.gmtime
+        file.setFormatter(formatter)
         for handler in list(self._logger.handlers):
             if isinstance(handler, MemoryHandler):
                 handler.setTarget(file)
@@ -67,7 +69,3 @@ class EventLog:
         if self._logger is not None:
             listed = " ".join(f"{name}={value}" for name, value in facts.items())
             self._logger.debug("%s", f"{self._process} run={run} {event} {listed}".rstrip())
-
-
-class _Formatter(logging.Formatter):
-    converter = time.gmtime

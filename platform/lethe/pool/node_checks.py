@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe.errors import UserError
+from lethe.pool.resources import cluster_nodes
 from lethe.storage.object_store import first_line
 from lethe.storage.paths import root, store, store_at
 
@@ -38,8 +39,7 @@ def check_others() -> None:
     import ray
 
     def living() -> dict[str, Node]:
-        nodes: list[Node] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's, not annotated
-        return {node["NodeID"]: node for node in nodes if node["Alive"]}
+        return {node["NodeID"]: node for node in cluster_nodes() if node["Alive"]}
 
     def check(node: Node) -> None:
         try:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import ray
 from lethe.pool.messages import Answer, Instruction, Job, QueueStatus, Report, RunLease
 from lethe.pool.resources import HEAD_SLIVER, Shape
 from lethe.pool.run_queue import RunQueue
 from lethe.records import Verdict
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 CONCURRENT_CALLS = 10_000  # every trial and every group has one that waits
 
@@ -18,7 +22,7 @@ CONCURRENT_CALLS = 10_000  # every trial and every group has one that waits
 class RunQueueClient:
     """`RunQueue`'s methods as remote calls: each returns a reference to its result at once. May be pickled."""
 
-    actor: Any  # Ray types an actor's methods as those of the class, without `remote`
+    actor: Any  # Ray types a handle's methods as those of the class, without `remote`
 
     @classmethod
     def start(cls) -> RunQueueClient:
@@ -31,7 +35,13 @@ class RunQueueClient:
             max_restarts=-1,
             max_task_retries=-1,
         )
-        return cls(cast(Any, options).remote())
+        return cls(cast(Any, options).remote())  # what `options` returns has no type
+
+    def _call(
+        self, method: Callable[Concatenate[RunQueue, P], Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> ray.ObjectRef[R]:
+        reference: ray.ObjectRef[R] = getattr(self.actor, method.__name__).remote(*args, **kwargs)
+        return reference
 
     def kill(self) -> None:
         """End the actor's process."""
@@ -39,60 +49,60 @@ class RunQueueClient:
 
     def submit(self, job: Job, claim: str) -> ray.ObjectRef[bool]:
         """See `RunQueue.submit`."""
-        return self.actor.submit.remote(job, claim)
+        return self._call(RunQueue.submit, job, claim)
 
     def next_report(self, run: str, seen: int) -> ray.ObjectRef[Report | None]:
         """See `RunQueue.next_report`."""
-        return self.actor.next_report.remote(run, seen)
+        return self._call(RunQueue.next_report, run, seen)
 
     def stop(self, run: str) -> ray.ObjectRef[None]:
         """See `RunQueue.stop`."""
-        return self.actor.stop.remote(run)
+        return self._call(RunQueue.stop, run)
 
     def withdraw(self, run: str, claim: str) -> ray.ObjectRef[None]:
         """See `RunQueue.withdraw`."""
-        return self.actor.withdraw.remote(run, claim)
+        return self._call(RunQueue.withdraw, run, claim)
 
     def register(self, group: str, shape: Shape, nodes: tuple[str, ...] = ()) -> ray.ObjectRef[int]:
         """See `RunQueue.register`."""
-        return self.actor.register.remote(group, shape, nodes)
+        return self._call(RunQueue.register, group, shape, nodes)
 
     def take(self, group: str, incarnation: int, wait_s: float) -> ray.ObjectRef[RunLease | Instruction]:
         """See `RunQueue.take`."""
-        return self.actor.take.remote(group, incarnation, wait_s)
+        return self._call(RunQueue.take, group, incarnation, wait_s)
 
     def report(self, lease: int, index: int, report: Report) -> ray.ObjectRef[Answer]:
         """See `RunQueue.report`."""
-        return self.actor.report.remote(lease, index, report)
+        return self._call(RunQueue.report, lease, index, report)
 
     def failed(self, lease: int, verdict: Verdict, reason: str) -> ray.ObjectRef[None]:
         """See `RunQueue.failed`."""
-        return self.actor.failed.remote(lease, verdict, reason)
+        return self._call(RunQueue.failed, lease, verdict, reason)
 
     def heartbeat(self, lease: int) -> ray.ObjectRef[bool]:
         """See `RunQueue.heartbeat`."""
-        return self.actor.heartbeat.remote(lease)
+        return self._call(RunQueue.heartbeat, lease)
 
     def abandon(self, reason: str) -> ray.ObjectRef[None]:
         """See `RunQueue.abandon`."""
-        return self.actor.abandon.remote(reason)
+        return self._call(RunQueue.abandon, reason)
 
     def dissolve(self, group: str) -> ray.ObjectRef[None]:
         """See `RunQueue.dissolve`."""
-        return self.actor.dissolve.remote(group)
+        return self._call(RunQueue.dissolve, group)
 
     def reclaim(self, group: str) -> ray.ObjectRef[None]:
         """See `RunQueue.reclaim`."""
-        return self.actor.reclaim.remote(group)
+        return self._call(RunQueue.reclaim, group)
 
     def deregister(self, group: str) -> ray.ObjectRef[None]:
         """See `RunQueue.deregister`."""
-        return self.actor.deregister.remote(group)
+        return self._call(RunQueue.deregister, group)
 
     def status(self) -> ray.ObjectRef[QueueStatus]:
         """See `RunQueue.status`."""
-        return self.actor.status.remote()
+        return self._call(RunQueue.status)
 
     def close(self) -> ray.ObjectRef[None]:
         """See `RunQueue.close`."""
-        return self.actor.close.remote()
+        return self._call(RunQueue.close)

@@ -72,10 +72,15 @@ def _nodes_of_kind(text: str) -> list[Resources]:
 
 def alive() -> list[Resources]:
     """Return the resources of every node that lives."""
+    return [node["Resources"] for node in cluster_nodes() if node["Alive"]]
+
+
+def cluster_nodes() -> list[dict[str, Any]]:
+    """Return `ray.nodes()`: the nodes that live or have died, as Ray describes them."""
     import ray
 
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]  # Ray's, not annotated
-    return [node["Resources"] for node in nodes if node["Alive"]]
+    return nodes
 
 
 def node_resources() -> list[Resources]:

@@ -125,7 +125,7 @@ class _Worker:
         self._log("registered", pid=os.getpid(), world=self._ranks.world)
 
     def _take(self) -> RunLease | Instruction:
-        order = None
+        order: RunLease | Instruction | None = None
         if self._ranks.rank == 0:
             order = ray.get(self._queue.take(self._config.group, self._incarnation, IDLE_S))
         return self._ranks.broadcast(order)

@@ -20,7 +20,7 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from unittest.mock import patch
 
 import ray
@@ -29,7 +29,16 @@ from lethe.pool.event_log import EventLog, log_folder
 from lethe.pool.jobs import QueuedRun
 from lethe.pool.messages import EntryPoint, GroupStatus, Job, QueueStatus, Report
 from lethe.pool.queue_client import RunQueueClient
-from lethe.pool.resources import HEAD, Resources, Shape, format_resources, has_room, node_resources, require
+from lethe.pool.resources import (
+    HEAD,
+    Resources,
+    Shape,
+    cluster_nodes,
+    format_resources,
+    has_room,
+    node_resources,
+    require,
+)
 from lethe.pool.worker import GroupConfig, work
 from lethe.records import FinalReport
 from lethe.storage.paths import home
@@ -282,7 +291,7 @@ class NodeWatch:
 
     def refresh(self) -> None:
         """Ask the cluster's control store, which has to be there."""
-        self._dead = {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
+        self._dead = {node["NodeID"] for node in cluster_nodes() if not node["Alive"]}
 
     def groups_on_dead_nodes(self, groups: Mapping[str, GroupStatus]) -> list[str]:
         """Return the names of groups that a dead node was part of. Their trainers start them again where there is room,
@@ -352,7 +361,7 @@ class _Lean:
     """A mix-in for trainers: no callbacks and actors that groups have no use for, and names for placement groups."""
 
     run_config: RunConfig
-    scaling_config: ScalingConfig
+    scaling_config: Any  # of Train v2; for type checkers `ray.train` has the first version's
 
     def _create_default_callbacks(self) -> list[Any]:
         kept = [c for c in super()._create_default_callbacks() if type(c).__name__ not in UNWANTED]  # type: ignore[misc]  # the trainer's
@@ -378,8 +387,8 @@ def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
     class _CudaTrainer(_Lean, TorchTrainer):
         """As `TorchTrainer`."""
 
-    trainer: DataParallelTrainer = _CudaTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
-    return trainer
+    trainer = _CudaTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
+    return cast(DataParallelTrainer, trainer)  # for type checkers `ray.train` has the first version's TorchTrainer
 
 
 def _answers(address: str) -> bool:
@@ -393,7 +402,7 @@ def _answers(address: str) -> bool:
 
 
 def _head_lives() -> bool:
-    return any(node["Alive"] and HEAD in node["Resources"] for node in ray.nodes())
+    return any(node["Alive"] and HEAD in node["Resources"] for node in cluster_nodes())
 
 
 def _first_sentence(error: Exception) -> str:

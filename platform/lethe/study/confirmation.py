@@ -12,7 +12,7 @@ from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.pool.jobs import run_jobs
-from lethe.pool.messages import Job
+from lethe.pool.messages import Job, Report
 from lethe.records import EpochReport, FinalReport, StudyRecord, TrialRecord
 from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolume_of_means, with_confirmations
 from lethe.search.space import build_recipe
@@ -112,7 +112,8 @@ def _repeats(sweep: Sweep, record: StudyRecord) -> Iterator[Repeat]:
 def _record(repeat: Repeat, reports: list[EpochReport], final: FinalReport) -> TrialRecord:
     """Return the record of a repeat that has just ended, without samples: reports show the member's."""
     plan = repeat.plan
-    series = [report.values for report in (*reports, final) if "epoch" in report.values]
+    sent: list[Report] = [*reports, final]
+    series = [report.values for report in sent if "epoch" in report.values]
     began = time.time() - final.values.get("seconds", 0.0)
     record = trial_record(plan.number, plan.run, plan.params, plan.folder, series, final, began=began)
     return record.model_copy(update={"samples": ()})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import torch
 from lethe.benchmarks.base import ReferenceValues
@@ -22,6 +23,10 @@ from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.methods import method_of
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction, expected_failure, is_io
 from lethe.unlearning.requests import BaselineReport, BaselineRequest, TrialReport, TrialRequest
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
 
 
 def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
@@ -64,7 +69,8 @@ def _save(outcome: Outcome, context: Context, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     delete(folder / "model")
     template = outcome.template or context.template
-    save_model(outcome.model, folder / "model", template.portable_tokenizer())
+    model = cast("PreTrainedModel | PeftModel", outcome.model)  # every method trains one that `Context` has loaded
+    save_model(model, folder / "model", template.portable_tokenizer())
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
     write_rows(folder / "rows.parquet", outcome.result.rows)

@@ -51,7 +51,8 @@ def finished(folder: Path, context: Context) -> PreTrainedModel:
     if not (folder / "adapter_config.json").is_file():
         return on_device(load_model(folder), context.assets.device)
     merged: PreTrainedModel = put_adapter(context.fresh_model(), folder).merge_and_unload()
-    return merged.eval()
+    merged.eval()  # type: ignore[no-untyped-call]  # transformers', not annotated
+    return merged
 
 
 def _template(folder: Path, context: Context) -> Template:

@@ -54,7 +54,7 @@ class Ranks:
     rank: int
     world: int
 
-    def broadcast(self, value: T | None) -> T:
+    def broadcast(self, value: T) -> T:
         """Return rank 0's value on every rank; the others' is ignored."""
         box: list[Any] = [value]
         if self.world > 1:
@@ -125,7 +125,7 @@ class _Worker:
         self._log("registered", pid=os.getpid(), world=self._ranks.world)
 
     def _take(self) -> RunLease | Instruction:
-        order: RunLease | Instruction | None = None
+        order: RunLease | Instruction = Instruction.WAIT  # of the other ranks: ignored
         if self._ranks.rank == 0:
             order = ray.get(self._queue.take(self._config.group, self._incarnation, IDLE_S))
         return self._ranks.broadcast(order)

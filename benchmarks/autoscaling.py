@@ -27,6 +27,7 @@ from typing import Any
 
 import psutil
 import yaml
+
 from lethe.pool.cluster import LOOPBACK
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -172,6 +173,7 @@ def workers() -> list[dict[str, Any]]:
 def null_runs(trace: Trace) -> dict[str, Any]:
     """A pool and runs that wait: as many at once as nodes may come, one of them on the node that is killed."""
     import ray
+
     from lethe.pool.messages import EntryPoint
     from lethe.pool.null_run import NullRequest, pids_of
     from lethe.pool.resources import Shape

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from lethe.benchmarks.base import ReferenceValues
 from lethe.config.study import Study, load_study
 from lethe.evaluation.distributed import RankShard

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 import optuna
-from lethe.search import pareto
 from scipy.stats import kendalltau, spearmanr
 
 from benchmarks.replay import BETTER, GOALS, STOPPING, Recorded, Replay
+from lethe.search import pareto
 
 FILE = Path(__file__).parent / "data" / "tofu_curves.json"
 

@@ -24,6 +24,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from benchmarks.plain_evaluation import evaluate_plainly
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import TofuEvalSet, build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
@@ -37,9 +40,6 @@ from lethe.evaluation.membership import gradient_norms
 from lethe.models.forward import scored_logits
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.memory import peak_mb, reset_peak
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
-
-from benchmarks.plain_evaluation import evaluate_plainly
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+
 from lethe.config.adapter import Fila
 from lethe.config.run import Recipe
 from lethe.config.study import load_study

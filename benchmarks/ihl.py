@@ -11,9 +11,10 @@ import time
 from collections.abc import Callable
 
 import torch
-from lethe.unlearning.objectives.tokens import token_log_probs, token_terms
 from torch import Tensor
 from torch.nn.functional import cross_entropy
+
+from lethe.unlearning.objectives.tokens import token_log_probs, token_terms
 
 
 def main() -> None:

@@ -29,9 +29,8 @@ PORTS = 15055, 19055
 def one_study(args: argparse.Namespace) -> None:
     """In a process of its own: run it, and leave what it knows in a file."""
     os.environ["LETHE_HOME"] = tempfile.mkdtemp(prefix="lethe-bench-")
-    from lethe.pool.cluster import connect, prepare_environment
-
     from benchmarks.platform_scale import study_of
+    from lethe.pool.cluster import connect, prepare_environment
 
     prepare_environment()
     connect(None)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import TofuEvalSet
 from lethe.benchmarks.tofu.evaluation import measure
 from lethe.config.run import Evaluation
 from lethe.data.template import Encoded
 from lethe.evaluation.likelihood import LikelihoodScores
-from torch import Tensor
-from transformers import PreTrainedModel
 
 SCORED, ANSWERED = 64, 100  # rows in a batch
 

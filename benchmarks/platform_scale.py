@@ -29,6 +29,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import psutil
+
 from lethe.pool.messages import EntryPoint, Instruction, Job, RunLease
 from lethe.pool.resources import Shape
 from lethe.records import EpochReport, FinalReport
@@ -106,6 +107,7 @@ def study_of(
 ) -> dict[str, Any]:
     """One study of null trials on the running cluster; everything that is measured of it. `seconds` are an epoch's."""
     import ray
+
     from lethe.config.study import load_study
     from lethe.pool.null_run import NullRequest
     from lethe.pool.queue_client import RunQueueClient

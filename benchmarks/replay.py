@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import TrialState, create_trial
+
 from lethe.config.metrics import TOFU_METRICS
 from lethe.config.space import Choice
 from lethe.config.study import Study, load_study
@@ -27,7 +29,6 @@ from lethe.search.early_stopping import RungRule, RungTables
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.samplers import make_sampler
 from lethe.search.space import build_recipe, distribution, from_trial
-from optuna.trial import TrialState, create_trial
 
 GOALS = ("forget", "utility")
 BETTER = tuple(TOFU_METRICS[name].better for name in GOALS)

@@ -14,6 +14,8 @@ import statistics
 import time
 
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from lethe.config.adapter import FullParameters
 from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW, Sophia
@@ -25,7 +27,6 @@ from lethe.models.forward import ScoredLM
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
-from transformers import LlamaConfig, LlamaForCausalLM
 
 BLOCK = 10
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
+
 from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
@@ -25,7 +27,6 @@ from lethe.benchmarks.tdec.loading import tokenised
 from lethe.config.study import load_study
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.study.preparation import prepare
-from transformers import PreTrainedModel
 
 TOKEN_BUDGET = 8192
 

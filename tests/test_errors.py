@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+
 from lethe.cli.main import main
 from lethe.errors import StudyBrokenError, UserError, exit_codes, unknown_name
 

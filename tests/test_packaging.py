@@ -9,11 +9,12 @@ import tomllib
 import zipfile
 from pathlib import Path
 
-import lethe
 import pytest
-from lethe.cli import SUMMARIES
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import lethe
+from lethe.cli import SUMMARIES
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

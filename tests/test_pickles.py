@@ -79,7 +79,6 @@ def test_models_are_loaded_from_safetensors_only() -> None:
 def test_a_pickle_beside_a_model_is_not_read(tmp_path: Path) -> None:
     """A folder with weights as a pickle and nothing else is refused; one that has both never opens the pickle."""
     from lethe.models.loading import load_model
-
     from tests import tiny
 
     folder = tiny.write_model(tmp_path / "model")

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
 from lethe.cli import SUMMARIES
 
 ROOT = Path(__file__).parents[1]

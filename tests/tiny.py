@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
 from lethe.models.hashing import model_digest
 from lethe.records import FinalReport
 from lethe.unlearning.requests import Assets
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 WORDS = [f"w{i}" for i in range(40)]
 SPECIAL = ["<pad>", "<s>", "</s>", "<|user|>", "<|end|>", "<|assistant|>", "<unk>"]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lethe.config.audits import metric_name
 from pydantic import BaseModel, ConfigDict
+
+from lethe.config.audits import metric_name
 
 Verdict = Literal["complete", "stopped", "diverged", "out_of_memory", "infeasible", "error", "lost", "interrupted"]
 Scalar = str | int | float | bool | None

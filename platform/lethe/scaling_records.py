@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from lethe.records import Record, TrialRecord
 from pydantic import Field
+
+from lethe.records import Record, TrialRecord
 
 Form = Literal["power", "linear", "offset"]  # of a law y = c + a x^b: c = 0, b = 1, both free
 

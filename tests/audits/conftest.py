@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-from lethe.unlearning.requests import Assets
 
+from lethe.unlearning.requests import Assets
 from tests.audits.small import memorised
 
 

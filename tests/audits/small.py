@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
 from lethe.audits.worker_entry import run_audit
 from lethe.config.adapter import FullParameters
 from lethe.config.audits import FULL
@@ -19,7 +20,6 @@ from lethe.models.loading import load_model, load_tokenizer
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets, AuditRequest
-
 from tests import tiny
 
 RECIPE = Recipe(

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import torch
+
 from lethe.audits.worker_entry import finished
 from lethe.config.adapter import Lora
 from lethe.config.optimizer import AdamW
@@ -14,7 +15,6 @@ from lethe.models.adapters import attach
 from lethe.models.saving import save_model
 from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets
-
 from tests.audits.small import RECIPE, audit, by_variant
 
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from lethe.audits.prompts import split
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
@@ -13,7 +14,6 @@ from lethe.data.rows import Row
 from lethe.evaluation.leaks import Questions
 from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets
-
 from tests.audits.small import audit, by_variant
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lethe.audits.quantisation import quantised, rounded
 from lethe.models.loading import load_model
 from lethe.unlearning.requests import Assets
-
 from tests.audits.small import audit, by_variant
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lethe.audits.relearning import parts
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import GradDiff
@@ -14,7 +15,6 @@ from lethe.config.optimizer import AdamW
 from lethe.models.loading import load_model
 from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets
-
 from tests.audits.small import RECIPE, audit, by_variant
 from tests.unlearning.methods.runs import run
 

@@ -11,6 +11,8 @@ from threading import Barrier
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
+
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult, load_benchmark
 from lethe.benchmarks.measurement import load_network, task_of, template_of
 from lethe.config.benchmark import BenchmarkConfig
@@ -19,7 +21,6 @@ from lethe.config.run import Evaluation
 from lethe.evaluation.distributed import RankShard
 from lethe.models.pretraining import new_model, save, train
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
-from transformers import PreTrainedModel
 
 MODEL = EmbeddedModel(
     hidden_size=16, layers=1, heads=2, vocab_size=400, max_length=128, epochs=4, batch_size=4, learning_rate=1e-2

@@ -12,9 +12,11 @@ from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
 
-import lethe.benchmarks
 import pytest
 import torch
+from transformers import PreTrainedModel
+
+import lethe.benchmarks
 from lethe.benchmarks.base import Benchmark, implementation, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
 from lethe.config.adapter import FullParameters
@@ -35,8 +37,6 @@ from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets
 from lethe.unlearning.trainer import unlearn
-from transformers import PreTrainedModel
-
 from tests.benchmarks.conforming import EVALUATION, World, make_world, on_ranks
 from tests.benchmarks.example_capitals.config import CapitalsBenchmark
 from tests.conftest import ROOT

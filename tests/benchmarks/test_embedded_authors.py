@@ -7,13 +7,13 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from rouge_score.rouge_scorer import RougeScorer
+
 from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.benchmarks.embedded.facts import REAL_AUTHORS, WORLD_FACTS
 from lethe.benchmarks.embedded.phrases import ATTRIBUTES
 from lethe.benchmarks.embedded.words import REFUSALS
 from lethe.config.benchmark import Corpus
-from rouge_score.rouge_scorer import RougeScorer
-
 from tests import tiny
 
 PAIR = {"question", "answer"}

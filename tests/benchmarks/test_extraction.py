@@ -9,6 +9,8 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
+
 from lethe.benchmarks.tdec import extraction
 from lethe.benchmarks.tdec.extraction import (
     continuations,
@@ -17,8 +19,6 @@ from lethe.benchmarks.tdec.extraction import (
     memorization_accuracy,
     mismatches,
 )
-from transformers import PreTrainedModel
-
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, partly_known, sliding
 
 LENGTH = 24

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from lethe.benchmarks.tofu.eval_set import Split
 from lethe.benchmarks.tofu.metrics import soul_metrics
 from lethe.data.rows import Row

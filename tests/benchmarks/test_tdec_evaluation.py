@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+
 from lethe.benchmarks.base import EvaluationResult, load_benchmark
 from lethe.benchmarks.tdec import evaluation
 from lethe.benchmarks.tdec.metrics import left_over, usefulness, word_f1
@@ -25,7 +26,6 @@ from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_model, load_tokenizer
-
 from tests import tiny
 from tests.models.small import partly_known
 

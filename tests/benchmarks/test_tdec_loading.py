@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lethe.benchmarks.embedded.towns import OPTIONS, World, document_files
 from lethe.benchmarks.tdec.loading import Passages, embedded_documents, load_passages, tokenised, training_rows
 from lethe.config.benchmark import Documents, TdecBenchmark

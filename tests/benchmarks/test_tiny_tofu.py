@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate

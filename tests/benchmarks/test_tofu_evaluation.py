@@ -15,6 +15,7 @@ import pandas
 import pytest
 import scipy.stats
 import torch
+
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
@@ -27,7 +28,6 @@ from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import write_rows
 from lethe.models.loading import load_model, load_tokenizer
-
 from tests import tiny
 
 CONFIG = Evaluation(max_new_tokens=12, token_budget=64)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lethe.benchmarks.tofu.metrics import SplitScores, forget_quality, model_utility, split_metrics
 
 SPLITS = ("forget", "retain", "real_authors", "world_facts")

@@ -9,13 +9,13 @@ from pathlib import Path
 import datasets
 import huggingface_hub
 import pytest
+from pydantic import ValidationError
+
 from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.benchmarks.tofu.loading import PARAPHRASE_CUE, embedded_folder, load_rows, training_rows
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.data.rows import Row
 from lethe.errors import UserError
-from pydantic import ValidationError
-
 from tests import tiny
 
 SMALL = Corpus(authors=20, questions=2, real_authors=3, world_facts=3, retain_eval=6)

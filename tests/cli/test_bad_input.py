@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from lethe.cli.sweep import main
 
+from lethe.cli.sweep import main
 from tests import tiny
 
 

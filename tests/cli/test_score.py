@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
 from lethe.benchmarks.tofu.loading import load_rows
@@ -18,7 +19,6 @@ from lethe.data.template import Template
 from lethe.models.hashing import model_digest
 from lethe.models.loading import load_adapted, load_model, load_tokenizer
 from lethe.study.scoring import Scoring
-
 from tests import tiny
 from tests.cli.test_bad_input import refuses as _refuses
 from tests.tracking.studies import save_adapter

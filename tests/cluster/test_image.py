@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from lethe.ops.doctor.machine import PYTHONS
 from packaging.requirements import Requirement
 
+from lethe.ops.doctor.machine import PYTHONS
 from tests.cluster.files import CLUSTER, SECRET_NAME, arguments, instructions, pins
 from tests.conftest import ROOT
 

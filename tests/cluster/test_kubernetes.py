@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lethe.config.study import load_study
 from lethe.pool.resources import promised
-
 from tests.cluster.files import CLUSTER, README, SECRET_NAME, arguments, documents, leaves, pins
 
 KUSTOMIZATION = documents("kubernetes/kustomization.yaml")[0]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from lethe.pool.resources import promised
 
+from lethe.pool.resources import promised
 from tests.cluster.files import CLUSTER, README, arguments, documents, leaves
 
 pytestmark = pytest.mark.slow

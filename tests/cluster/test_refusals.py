@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lethe.cli.sweep import main
 
+from lethe.cli.sweep import main
 from tests.conftest import Head
 from tests.faults.world import write_study
 

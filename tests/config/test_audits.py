@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lethe.audits import AUDITS
 from lethe.config.audits import Audit, Audits, metric_name, variant_meanings, variants
 from lethe.config.study import load_study

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from lethe.config.loading import spaces
 from lethe.config.study import load_study
 from lethe.errors import UserError
@@ -172,9 +173,10 @@ def test_an_unknown_study() -> None:
 
 
 def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pydantic import model_validator
+
     from lethe.config import validation
     from lethe.config.run import Recipe
-    from pydantic import model_validator
 
     class Strict(Recipe):
         @model_validator(mode="after")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from lethe.config import loading
 from lethe.config.base import Frozen
 from lethe.config.metrics import TOFU_METRICS

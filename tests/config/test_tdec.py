@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lethe.config.benchmark import BENCHMARKS, TdecBenchmark, TofuBenchmark
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
 from lethe.config.study import load_study, parse_study

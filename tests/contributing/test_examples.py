@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 import pytest
+
 from lethe.audits import AUDITS
 from lethe.benchmarks.tofu import metrics
 from lethe.config.audits import Audit, Audits, variants
@@ -26,7 +27,6 @@ from lethe.unlearning.methods import METHODS
 from lethe.unlearning.objectives import LOSSES
 from lethe.unlearning.optim import OPTIMIZERS
 from lethe.unlearning.requests import Assets
-
 from tests import tiny
 from tests.audits.small import audit, by_variant
 from tests.conftest import ROOT

@@ -6,11 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+
 from lethe.data.batches import RowKind, StepRows, collate
 from lethe.data.refusals import Refusals, draw_refusals
 from lethe.data.template import Template
 from lethe.models.loading import load_tokenizer
-
 from tests import tiny
 
 PROMPTS = [tuple(range(10, 13 + n % 4)) for n in range(50)]

@@ -10,12 +10,12 @@ import sys
 import time
 from pathlib import Path
 
-import lethe
 import pytest
+
+import lethe
 from lethe.config.benchmark import BENCHMARKS, BenchmarkConfig
 from lethe.evaluation.code_digest import closure_digest, code_digest, import_closure
 from lethe.evaluation.score_cache import ENTRY
-
 from tests.benchmarks.conforming import make_world
 
 SOURCE = Path(lethe.__file__).parent

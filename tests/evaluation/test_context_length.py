@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
 from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
 from lethe.benchmarks.tofu.loading import load_rows
@@ -17,7 +18,6 @@ from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.models.loading import load_model, load_tokenizer
-
 from tests import tiny
 
 

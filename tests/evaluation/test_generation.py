@@ -8,10 +8,10 @@ from contextlib import nullcontext
 
 import pytest
 import torch
-from lethe.evaluation.generation import generate, known_beginning
-from lethe.evaluation.kv_cache import STEP, GrowingLayer, TensorPool
 from transformers import PreTrainedModel
 
+from lethe.evaluation.generation import generate, known_beginning
+from lethe.evaluation.kv_cache import STEP, GrowingLayer, TensorPool
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, sliding
 
 NEW = 44  # crosses the cache's growth step from every prompt length

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+
 from lethe.config.adapter import Lora
 from lethe.evaluation.distributed import evaluating
 from lethe.evaluation.membership import gradient_norms
 from lethe.models.adapters import attach
-
 from tests.models.small import disturb, encoded, gpt2, llama
 
 

@@ -8,8 +8,9 @@ from math import comb, log10
 
 import numpy as np
 import pytest
-from lethe.evaluation.metrics import ks_test
 from scipy.stats import ks_2samp
+
+from lethe.evaluation.metrics import ks_test
 
 
 def shifted(n: int, by: int) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,6 @@ from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.lm_eval import check_names, load_tasks, measure_tasks
 from lethe.evaluation.lm_eval_tasks import own_tasks, store_tasks
 from lethe.models.loading import load_model, load_tokenizer
-
 from tests import tiny
 from tests.tasks import ROWS, YAML, write_tasks
 

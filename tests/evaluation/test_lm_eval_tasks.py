@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lethe.config.run import LmEval
 from lethe.errors import UserError
 from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.evaluation.lm_eval_tasks import own_tasks, store_tasks, tasks_folder
-
 from tests.tasks import YAML, write_tasks
 
 

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
 from lethe.evaluation.distributed import merged_adapters
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
-from peft import LoraConfig, PeftModel, get_peft_model
-
 from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lethe.benchmarks.tofu.metrics import SplitScores, model_utility, split_metrics
 from lethe.evaluation import metrics
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from transformers import PreTrainedModel
+
 from lethe.config.adapter import Lora
 from lethe.data.template import Encoded
 from lethe.evaluation import likelihood
 from lethe.evaluation.likelihood import pack, pack_for, score
 from lethe.models.adapters import attach
-from transformers import PreTrainedModel
-
 from tests.models.small import VOCABULARY, disturb, gpt2, gpt_neo, llama, sliding
 
 

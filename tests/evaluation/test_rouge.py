@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from lethe.evaluation.metrics import common_subsequence, rouge_l_recall
 
 WORDS = ["Running", "runs", "a", "authors,", "Author's", "born", "in", "1972", "2x", "—", "...", "Zoë", "cities"]

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Engine, Evaluation, LmEval
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores

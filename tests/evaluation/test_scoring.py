@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from lethe.data.template import Encoded
-from lethe.evaluation.likelihood import batches, score
 from torch.nn.functional import cross_entropy
 
+from lethe.data.template import Encoded
+from lethe.evaluation.likelihood import batches, score
 from tests.models.small import VOCABULARY, encoded, gpt2, llama, logits
 
 

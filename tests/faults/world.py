@@ -18,9 +18,9 @@ from typing import Any
 
 import psutil
 import yaml
+
 from lethe.config.study import load_study
 from lethe.unlearning.requests import Assets, TrialRequest
-
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,11 +6,6 @@ import random
 from collections.abc import Callable
 
 import torch
-from lethe.config.adapter import AnyAdapter, Fila, Pissa
-from lethe.data.template import Encoded
-from lethe.models import fila
-from lethe.models.adapters import Initial, attach
-from lethe.models.fisher import row_weights
 from torch import nn
 from transformers import (
     GPT2Config,
@@ -23,6 +18,12 @@ from transformers import (
     MistralForCausalLM,
     PreTrainedModel,
 )
+
+from lethe.config.adapter import AnyAdapter, Fila, Pissa
+from lethe.data.template import Encoded
+from lethe.models import fila
+from lethe.models.adapters import Initial, attach
+from lethe.models.fisher import row_weights
 
 VOCABULARY = 64
 

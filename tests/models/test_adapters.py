@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
 from lethe.errors import UserError
 from lethe.models.adapters import attach, check_adapter, target_modules
-from peft import LoraConfig, PeftModel, get_peft_model
-
 from tests.models.small import disturb, gpt2, llama, logits, start_of, started, tokens
 
 FILA = Fila(rank=4)

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from lethe.config.adapter import Fila, Pissa
-from lethe.models import fila
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 
+from lethe.config.adapter import Fila, Pissa
+from lethe.models import fila
 from tests.models.small import llama
 
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from lethe.config.adapter import Fila
 from lethe.data.template import Encoded
 from lethe.models.adapters import target_modules, weight_of
 from lethe.models.fisher import row_weights
-from torch import Tensor
-
 from tests.models.small import encoded, gpt2, llama
 
 

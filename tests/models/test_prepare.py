@@ -13,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+
 from lethe.benchmarks.base import EvaluationResult, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
 from lethe.benchmarks.tofu.eval_set import build_eval_set

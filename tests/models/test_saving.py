@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
-from lethe.models.saving import merged, save_model
 from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
+from lethe.models.saving import merged, save_model
 from tests.models.small import disturb, gpt2, llama, logits, started, tokens
 
 CONFIGS: tuple[AnyAdapter, ...] = (FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Pissa(rank=4), Fila(rank=4))

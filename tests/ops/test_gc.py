@@ -9,6 +9,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+
 from lethe.cli.gc import main
 from lethe.config.study import load_study
 from lethe.errors import UserError
@@ -20,7 +21,6 @@ from lethe.search.study_store import StudyStore
 from lethe.study.recorder import write_result
 from lethe.study.resume import hold
 from lethe.tracking.registered_models import registered_runs
-
 from tests.tracking.studies import save_model, study, trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -237,8 +237,9 @@ def test_an_empty_home_is_an_empty_table(
 def test_registered_models_are_named_and_outlive_their_study(
     root: Path, gc: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from lethe.tracking.mlflow_tracker import MlflowTracker
     from mlflow import MlflowClient
+
+    from lethe.tracking.mlflow_tracker import MlflowTracker
 
     monkeypatch.setattr(gc_module, "registered_runs", registered_runs)
     (root / "mlflow.db").unlink()

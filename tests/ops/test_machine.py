@@ -13,10 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from lethe.errors import UserError
 from lethe.ops.doctor import machine
 from lethe.ops.doctor.checks import Check, Skipped, run_checks
-
 from tests.conftest import ROOT, free_port
 
 USER, WORD = "ada", "correct-horse"

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from lethe.errors import UserError
 from lethe.ops.doctor.workers import ProbeReport, Workers
 from lethe.pool import node_checks
 from lethe.pool.node_checks import NodeFacts
 from lethe.pool.resources import Shape
 from lethe.storage.paths import home
-
 from tests.conftest import Head, joined, private_head
 
 pytestmark = pytest.mark.slow

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+
 from lethe.cli.services import main
 from lethe.errors import UserError
 from lethe.ops.dev_services import process, supervisor

@@ -20,11 +20,11 @@ from typing import Any
 
 import psutil
 import pytest
+
 from lethe.errors import UserError
 from lethe.records import StudyRecord
 from lethe.tracking.connection import check_login
 from lethe.tracking.mlflow_tracker import MlflowTracker
-
 from tests.conftest import ROOT
 from tests.tracking.studies import save_model, study, trial
 

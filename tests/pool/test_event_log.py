@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from lethe.pool.event_log import VARIABLE, EventLog, log_folder
 
+from lethe.pool.event_log import VARIABLE, EventLog, log_folder
 from tests.conftest import private_head
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\S+) run=(\S+) (.*)")

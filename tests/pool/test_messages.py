@@ -6,6 +6,7 @@ import pickle
 from typing import get_type_hints
 
 import pytest
+
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
 from lethe.pool.resources import Shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from lethe.errors import UserError
 from lethe.pool import resources
 from lethe.pool.resources import HEAD, Shape, has_room, promised, require

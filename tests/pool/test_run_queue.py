@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 import pytest
+
 from lethe.pool.messages import EntryPoint, Instruction, Job
 from lethe.pool.resources import Shape
 from lethe.pool.run_queue import RunQueue

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lethe.errors import StudyBrokenError, UserError
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest, pids_of
@@ -121,6 +122,7 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
     cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import ray
+
     from lethe.pool import worker_pool
 
     for name, value in (("work", "no function"), ("GIVE_UP", 1), ("MAX_FAILURES", 0)):
@@ -138,8 +140,9 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
 
 def test_recycling_ends_processes_and_nothing_leaks(cluster: None, tmp_path: Path) -> None:
     import ray
-    from lethe.pool.worker_pool import Pool
     from ray.util import placement_group_table
+
+    from lethe.pool.worker_pool import Pool
 
     pool = Pool(tmp_path, recycle_after=1, max_groups=1)
     try:

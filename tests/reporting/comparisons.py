@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from lethe.records import MemberRecord, ModelScores, StudyRecord, TrialRecord
-
 from tests.tracking.studies import EVIL, sample, study, trial
 
 RATE = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}

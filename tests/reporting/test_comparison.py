@@ -8,6 +8,9 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
+from rich.console import Console
+
 from lethe.config.space import Parameter, Scalar
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, Cell, Column, arms
@@ -26,9 +29,6 @@ from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
 from lethe.reporting.report import render_pages
 from lethe.reporting.scales import format_fixed
-from pydantic import TypeAdapter
-from rich.console import Console
-
 from tests.reporting.comparisons import ARMS, arm_trial, comparison_study, member
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study

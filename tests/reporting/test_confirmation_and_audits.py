@@ -6,10 +6,10 @@ import csv
 from pathlib import Path
 
 import pytest
+
 from lethe.records import AuditRecord, Confirmation, StudyRecord
 from lethe.reporting.confirmation_and_audits import optimism
 from lethe.reporting.report import write_report
-
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, repeated
 

@@ -6,11 +6,11 @@ import math
 from itertools import pairwise
 
 import pytest
+
 from lethe.records import ObjectiveRecord
 from lethe.reporting.curves import objective_charts
 from lethe.reporting.front import lay_out_front
 from lethe.reporting.scales import Scale, format_duration, format_number, format_setting, scale
-
 from tests.tracking.studies import busy_study, study, trial
 
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lethe.errors import UserError
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord
 from lethe.reporting.comparison.figures import comparison_png
 from lethe.reporting.front import front_png
 from lethe.reporting.report import write_report
-
 from tests.reporting.comparisons import comparison_study
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, study, trial

@@ -5,9 +5,10 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
+from rich.console import Console
+
 from lethe.config.metrics import TOFU_METRICS, Metric
 from lethe.reporting.score_table import best_models, grouped, score_table
-from rich.console import Console
 
 DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
 

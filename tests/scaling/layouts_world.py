@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Engine as EngineConfig
@@ -23,7 +25,6 @@ from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
 from lethe.unlearning.engine import Engine
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 MODEL = EmbeddedModel(hidden_size=42, layers=2, heads=3, vocab_size=301)  # sizes that five workers do not divide
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lethe.cli.scaling import main
 from lethe.config.scaling import load_scaling
 from lethe.config.study import load_study

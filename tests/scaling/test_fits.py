@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from lethe.scaling.law_fitting import Law, Samples, bootstrap, choose, fit, forms_for, judge
 
 SIZES = np.array([1e5, 3e5, 1e6, 4e6, 1.6e7])

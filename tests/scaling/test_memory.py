@@ -9,6 +9,7 @@ import sys
 
 import pytest
 import torch
+
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Npo
@@ -26,7 +27,6 @@ from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
-
 from tests.conftest import ROOT
 from tests.scaling.layouts_world import MODEL
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.config.study import Study, load_study
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from lethe.config.study import Study, parse_study
 
 START = {"forget": 0.9, "utility": 0.6}

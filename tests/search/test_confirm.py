@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from lethe.config.search import Goal
 from lethe.records import TrialRecord
 from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolume_of_means, with_confirmations

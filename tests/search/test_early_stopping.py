@@ -5,6 +5,7 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+
 from lethe.search import pareto
 from lethe.search.early_stopping import RungEntry, RungRule, RungTables
 

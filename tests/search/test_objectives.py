@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from lethe.config.search import Goal
 from lethe.errors import UserError
 from lethe.search.objectives import ObjectiveSpace

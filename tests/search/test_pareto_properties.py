@@ -5,6 +5,7 @@ from itertools import product
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from lethe.search import pareto
 
 settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True)

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
+
 from lethe.config.study import Study
 from lethe.search.study_store import REASKS, StudyStore
-from optuna.trial import TrialState
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
+
 from lethe.config.study import Study
 from lethe.search.study_store import StudyStore
-from optuna.trial import TrialState
 
 pytestmark = pytest.mark.slow
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import optuna
 import pytest
+
 from lethe.config.search import Sampler, Search
 from lethe.search.samplers import SAMPLERS, make_sampler
 

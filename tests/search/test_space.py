@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import pytest
+from pydantic import ValidationError
+
 from lethe.config.base import field_condition
 from lethe.config.run import Recipe
 from lethe.config.space import Choice, Parameter, Scalar, Suggest, variants
 from lethe.config.study import Study
 from lethe.search.space import build_recipe, flatten
-from pydantic import ValidationError
 
 
 def picking(asked: list[str], **names: Scalar) -> Suggest:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import optuna
 import pytest
+
 from lethe.config.addresses import without_password
 from lethe.config.study import Study
 from lethe.errors import UserError

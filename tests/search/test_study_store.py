@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from optuna.trial import TrialState
+from pydantic import model_validator
+
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search import space
 from lethe.search.study_store import InfeasibleProposalError, StudyStore
-from optuna.trial import TrialState
-from pydantic import model_validator
 
 Make = Callable[..., Study]
 DONE = {"verdict": "complete", "forget": 0.4, "utility": 0.5}

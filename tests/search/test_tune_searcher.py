@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import ray
+from optuna.trial import TrialState
+from ray.tune.search import Searcher, SearchGenerator
+
 from lethe.config.study import Study
 from lethe.records import EpochReport, FinalReport
 from lethe.search.study_store import InfeasibleProposalError, Proposal, StudyStore
 from lethe.study.recorder import PLAN, REPORT, TrialPlan
 from lethe.study.tune_searcher import Answered, StudySearcher
-from optuna.trial import TrialState
-from ray.tune.search import Searcher, SearchGenerator
-
 from tests.search.simulated import plan_for
 
 LAST = FinalReport(verdict="complete", values={"forget": 0.4, "utility": 0.5})

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
+
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search.study_store import StudyStore
 from lethe.search.warm_start import check_storage
-from optuna.trial import TrialState
 
 Make = Callable[..., Study]
 RATE = {"type": "float", "low": 1e-5, "high": 1e-2, "log": True}

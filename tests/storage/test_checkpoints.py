@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+
 from lethe.config.run import Checkpoint
 from lethe.storage.object_store import ObjectStore, parse_address
 from lethe.unlearning import checkpoint
 from lethe.unlearning.checkpoint import StoredCheckpoints
-
 from tests.storage.places import KINDS, place
 
 NAME = "studies/s/runs/r/checkpoint"

@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from lethe.storage import lease
 from lethe.storage.lease import StudyLease
 from lethe.storage.object_store import ObjectStore, parse_address

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+
 from lethe.errors import StoreUnreachableError, UserError, exit_codes
 from lethe.storage.object_store import MANIFEST, ObjectStore, parse_address
-
 from tests.storage.places import KINDS, place
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, atomic_write, home
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
+
 from lethe.cli.sweep import main
 from lethe.errors import StudyBrokenError, UserError
 from lethe.records import StudyRecord
@@ -14,7 +15,6 @@ from lethe.reporting.report import write_report
 from lethe.storage.object_store import PROBE, ObjectStore
 from lethe.storage.publish import Publisher, open_publisher
 from lethe.study.recorder import write_result
-
 from tests.conftest import free_port
 from tests.storage.places import place
 from tests.tracking.studies import study, trial

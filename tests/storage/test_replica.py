@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lethe.config.run import Digests
 from lethe.config.search import Search
 from lethe.config.study import load_study

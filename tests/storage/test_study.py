@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lethe.storage.object_store import ObjectStore, parse_address
 
+from lethe.storage.object_store import ObjectStore, parse_address
 from tests.conftest import ROOT, joined, private_head
 from tests.faults.world import Session, write_study
 from tests.storage.places import KINDS, place

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from benchmarks.platform_scale import Groups
 from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
@@ -16,8 +17,6 @@ from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder, TrialPlan
 from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
-
-from benchmarks.platform_scale import Groups
 
 AT_ONCE, TRIALS = 3, 12
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lethe.storage.paths import home
 
+from lethe.storage.paths import home
 from tests import tiny
 from tests.conftest import ROOT, Head
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from lethe.config.study import Member, load_study
 from lethe.records import ModelScores, StudyRecord, TrialRecord
 from lethe.search.objectives import ObjectiveSpace, objective_records

@@ -1,6 +1,7 @@
 """The rules that end a study, told trial by trial."""
 
 import pytest
+
 from lethe.config.search import Stop
 from lethe.config.study import load_study
 from lethe.search.study_store import StudyStore

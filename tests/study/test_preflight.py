@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.tofu.benchmark import Tofu
 from lethe.config.benchmark import TofuBenchmark
@@ -16,7 +17,6 @@ from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.study.preflight import check_data, check_model
 from lethe.study.preparation import Prepared
-
 from tests import tiny
 
 

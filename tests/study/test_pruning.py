@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+
 from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape

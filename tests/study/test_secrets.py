@@ -19,8 +19,8 @@ from urllib.request import Request, urlopen
 
 import psutil
 import pytest
-from lethe.tracking.connection import quiet_mlflow
 
+from lethe.tracking.connection import quiet_mlflow
 from tests.conftest import ROOT, Head, private_head
 from tests.faults.world import write_study
 

@@ -10,6 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
+
 from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
@@ -21,7 +23,6 @@ from lethe.search.study_store import StudyStore
 from lethe.study.recorder import REPORT, Recorder, TrialPlan, read_result
 from lethe.study.tune_loop import tune_study
 from lethe.tracking.tracker import NullTracker
-from optuna.trial import TrialState
 
 pytestmark = pytest.mark.slow
 

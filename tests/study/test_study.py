@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lethe.storage.paths import home
 from lethe.study.preparation import Prepared
-
 from tests.conftest import ROOT, Head
 from tests.faults.world import write_study
 

@@ -6,9 +6,10 @@ import errno
 import traceback
 
 import pytest
-from lethe.study.tune_loop import unwritable
 from ray.tune import TuneError
 from sqlalchemy.exc import OperationalError
+
+from lethe.study.tune_loop import unwritable
 
 
 def full() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lethe.tracking.connection import DEFAULTS, quiet_mlflow
 
 for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lethe.records import StudyRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
-
 from tests.tracking.studies import repeated, save_model, study, trial
 
 Look = Callable[[str], Any]

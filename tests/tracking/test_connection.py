@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+
 from lethe.config.addresses import without_password
 from lethe.errors import UserError
 from lethe.tracking.connection import artifact_root, check_uri, resolve_uri, sqlite_path, study_link

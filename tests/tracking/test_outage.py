@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lethe.tracking import mlflow_tracker
 from lethe.tracking.mlflow_tracker import MlflowTracker
-
 from tests.tracking.studies import study, trial
 
 pytestmark = pytest.mark.slow

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from lethe.records import StudyRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from lethe.tracking.registry import model_name
-
 from tests.tracking.studies import save_adapter, save_model, study, trial
 
 pytestmark = pytest.mark.slow

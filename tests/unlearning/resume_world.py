@@ -55,6 +55,7 @@ def fate(case: int, world: int) -> tuple[int, Checkpoint]:
 def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_in: int | None = None) -> Result:
     """A digest of every weight and every report, costs apart, and how many steps this attempt took."""
     import torch
+
     from lethe.unlearning import trainer as module
     from lethe.unlearning.checkpoint import Checkpoints
     from lethe.unlearning.context import context_for
@@ -107,6 +108,7 @@ def in_children(world: int, folder: Path, tag: str, work: Callable[[Any], Any]) 
 def _join(rank: int, world: int, rendezvous: Path) -> Any:
     import torch
     import torch.distributed as dist
+
     from lethe.pool.worker import Ranks
 
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world))
@@ -117,8 +119,9 @@ def _join(rank: int, world: int, rendezvous: Path) -> Any:
 
 def main(folder: str, world: int, cases: list[int]) -> None:
     """Every case left alone, killed, and resumed: `result.json` has [digest, steps] of the first and the last."""
-    import lethe.unlearning.trainer  # noqa: F401
     import peft  # noqa: F401
+
+    import lethe.unlearning.trainer  # noqa: F401
     from lethe.unlearning.engine import import_deepspeed
 
     import_deepspeed()

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from lethe.config.run import Checkpoint
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.outcome import Alone
-
 from tests import tiny
 from tests.conftest import ROOT
 from tests.unlearning import resume_world

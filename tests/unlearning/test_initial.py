@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
 from lethe.config.run import Evaluation, Recipe, Schedule
@@ -14,9 +17,6 @@ from lethe.unlearning import context
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.trainer import unlearn
-from peft import PeftModel
-from transformers import AutoModelForCausalLM
-
 from tests import tiny
 from tests.models.small import logits, tokens
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, PreferenceOptimization
 from lethe.data.batches import RowPair, Step, StepRows
 from lethe.data.refusals import Refusals
@@ -16,8 +18,6 @@ from lethe.models.forward import ScoredLM
 from lethe.unlearning import trainer
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
-from torch import nn
-
 from tests.unlearning.objectives.cases import CONFIGS
 from tests.unlearning.zero_world import FORGET, REFERENCES, RETAIN, ROWS, model
 

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
+
 from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.tdec.extraction import greedy_guesses, memorization_accuracy
 from lethe.config.adapter import AnyAdapter, Fila, FullParameters
@@ -25,8 +27,6 @@ from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets, BaselineRequest, TrialRequest
 from lethe.unlearning.worker_entry import run_baseline, run_trial
-from pyarrow import parquet
-
 from tests import tiny
 
 pytestmark = pytest.mark.slow

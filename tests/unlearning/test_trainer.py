@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import (
@@ -33,7 +34,6 @@ from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets, TrialRequest
 from lethe.unlearning.trainer import Stepper, unlearn
 from lethe.unlearning.worker_entry import run_trial
-
 from tests import tiny
 
 SOPHIA = Sophia(learning_rate=1e-3, hessian_interval=1)

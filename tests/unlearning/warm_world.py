@@ -85,6 +85,7 @@ def serve(rank: int, world: int, rendezvous: str, plan: list[Recipe], assets: As
     """This rank's outcomes of the planned runs, one after another in this process."""
     import torch
     import torch.distributed as dist
+
     from lethe.pool.worker import Ranks
 
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(world))
@@ -116,8 +117,9 @@ def in_children(world: int, plan: list[Recipe], assets: Assets, folder: Path, ta
 
 def main(folder: str, world: int, fresh: list[int], long: bool) -> None:
     """Every run in two or three orders in warm processes, and the runs `fresh` each in a process of its own."""
-    import lethe.unlearning.trainer  # noqa: F401
     import peft  # noqa: F401
+
+    import lethe.unlearning.trainer  # noqa: F401
     from lethe.unlearning.engine import import_deepspeed
 
     import_deepspeed()

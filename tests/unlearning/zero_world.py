@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from transformers import LlamaConfig, LlamaForCausalLM
+
 from lethe.config.adapter import FullParameters
 from lethe.config.objective import Dpo, Kl, Npo
 from lethe.config.optimizer import AdamW, Sophia
@@ -23,7 +25,6 @@ from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.unlearning.optim import CountsWins, make_optimizer
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.trainer import KIND_KEYS, Stepper, learning_rate
-from transformers import LlamaConfig, LlamaForCausalLM
 
 STEPS, WORLD, INTERVAL = 20, 2, 4
 STATE = {

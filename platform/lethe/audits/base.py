@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+from transformers import PreTrainedModel
+
 from lethe.benchmarks.base import AnyTask, ReferenceValues
 from lethe.benchmarks.measurement import task_of
 from lethe.config.component import Implementations
@@ -22,8 +25,6 @@ from lethe.evaluation.leaks import Leaks, Questions, ask
 from lethe.records import AuditRecord
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Ranks
-from torch import nn
-from transformers import PreTrainedModel
 
 AuditFunction = Callable[["Audited", Any], Iterator[AuditRecord]]
 

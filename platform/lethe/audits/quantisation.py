@@ -6,12 +6,13 @@ import copy
 from collections.abc import Iterator
 
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from lethe.audits.base import AUDITS, Audited
 from lethe.config.audits import FULL, Quantisation
 from lethe.models.adapters import target_modules, weight_of
 from lethe.records import AuditRecord
-from torch import Tensor
-from transformers import PreTrainedModel
 
 
 @AUDITS.implements(Quantisation)

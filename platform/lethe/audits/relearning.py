@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from math import ceil
 from typing import Any
 
+from torch import nn
+
 from lethe.audits.base import AUDITS, Audited
 from lethe.benchmarks.base import EvaluationResult
 from lethe.config.audits import Relearning
@@ -19,7 +21,6 @@ from lethe.records import AuditRecord
 from lethe.unlearning.context import Context
 from lethe.unlearning.methods.retrain import Descent
 from lethe.unlearning.trainer import unlearn
-from torch import nn
 
 Measure = Callable[[nn.Module, RankShard], dict[str, float]]
 

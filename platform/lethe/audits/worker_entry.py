@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 
 import torch
+from transformers import PreTrainedModel
+
 from lethe.audits import AUDITS
 from lethe.audits.base import Audited
 from lethe.data.template import Template
@@ -17,7 +19,6 @@ from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import AuditReport, AuditRequest
 from lethe.unlearning.worker_entry import read_truth
-from transformers import PreTrainedModel
 
 
 def run_audit(request: AuditRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:

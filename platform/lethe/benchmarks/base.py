@@ -25,11 +25,12 @@ from lethe.config.metrics import Need
 from lethe.evaluation.rows import Columns
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from lethe.config.run import Evaluation
     from lethe.data.rows import Row
     from lethe.data.template import Encoded, Template
     from lethe.evaluation.distributed import RankShard
-    from torch import nn
 
 
 class ReferenceValues(ABC):

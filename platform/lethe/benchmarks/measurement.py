@@ -10,12 +10,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from torch import nn
+
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
 from lethe.config.run import Evaluation
 from lethe.data.template import Template, opening
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_adapted, load_model, load_tokenizer
-from torch import nn
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lethe.errors import UserError, exit_codes, unknown_name
-from lethe.storage.paths import root as storage_root
 from rich.console import Console as RichConsole
 from rich.markup import escape
+
+from lethe.errors import UserError, exit_codes, unknown_name
+from lethe.storage.paths import root as storage_root
 
 if TYPE_CHECKING:
     from lethe.ops.disk_usage import Size, StudyUsage

@@ -9,14 +9,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.console import Console as RichConsole
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
 from lethe.config.benchmark import BENCHMARKS, EMBEDDED
 from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError, exit_codes, unknown_name
 from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.storage.paths import atomic_write, check_root, ensure_writable
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from lethe.config.run import Engine

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from lethe.config.base import Frozen, only_where
 from pydantic import Field
+
+from lethe.config.base import Frozen, only_where
 
 
 class FullParameters(Frozen):

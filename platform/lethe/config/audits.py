@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
+from pydantic import Field, model_validator
+from pydantic.fields import FieldInfo
+
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import AsRegistered
 from lethe.errors import UserError
-from pydantic import Field, model_validator
-from pydantic.fields import FieldInfo
 
 Source = Literal["forget", "retain", "holdout"]
 AuditKind = Literal["paraphrase", "prefix", "first_words"]

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
+from pydantic import Field, model_validator
+
 from lethe.config.base import Frozen
 from lethe.config.component import ByName, Component
 from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, Metric, harness_metrics
-from pydantic import Field, model_validator
 
 EMBEDDED = "embedded"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
+from pydantic import Field, StringConstraints
+
 from lethe.config.base import Frozen, is_used
 from lethe.config.loading import Raw, overlay
 from lethe.config.objective import Objective
 from lethe.config.space import Choice, Parameter, possible, variants
 from lethe.errors import unknown_name
-from pydantic import Field, StringConstraints
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
 

@@ -13,9 +13,10 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Annotated, Any, ClassVar, Generic, TypeGuard, TypeVar, Union, cast
 
-from lethe.config.base import Frozen
 from pydantic import Field, GetCoreSchemaHandler, TypeAdapter
 from pydantic_core import CoreSchema, core_schema
+
+from lethe.config.base import Frozen
 
 T = TypeVar("T")
 U = TypeVar("U")

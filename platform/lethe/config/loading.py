@@ -10,8 +10,9 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-import lethe
 import yaml
+
+import lethe
 from lethe.errors import UserError, unknown_name
 
 Raw = dict[str, Any]

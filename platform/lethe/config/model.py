@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from lethe.config.base import Frozen
 from pydantic import Field, model_validator
+
+from lethe.config.base import Frozen
 
 
 class EmbeddedModel(Frozen):

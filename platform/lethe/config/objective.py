@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from lethe.config.component import ByName, Component
 from pydantic import Field
+
+from lethe.config.component import ByName, Component
 
 TOPICS = "{topics}"
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
+from pydantic import Field
+
 from lethe.config.base import only_where
 from lethe.config.component import ByName, Component
-from pydantic import Field
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
 HessianData = Literal["forget", "retain", "both"]

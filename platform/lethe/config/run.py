@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import Field
+
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
 from lethe.config.objective import AnyObjective, Npo
 from lethe.config.optimizer import AdamW, AnyOptimizer
-from pydantic import Field
 
 
 class Engine(Frozen):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Annotated, Any, Literal, Self
 
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
 from lethe.config import loading
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import BENCHMARKS
@@ -13,7 +15,6 @@ from lethe.config.model import AnyModel
 from lethe.config.study import Study
 from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError, unknown_name
-from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 # Sizes: one is held out, and two or three parameters need one more.
 FEWEST = {"auto": 4, "power": 4, "linear": 4, "offset": 5}

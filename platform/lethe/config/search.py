@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
+from pydantic import Field, PlainValidator, field_validator, model_validator
+from pydantic_core import PydanticKnownError
+
 from lethe.config.addresses import check_database, without_password
 from lethe.config.base import Frozen
 from lethe.config.component import Component
 from lethe.config.metrics import Direction
-from pydantic import Field, PlainValidator, field_validator, model_validator
-from pydantic_core import PydanticKnownError
 
 
 class Goal(Frozen):

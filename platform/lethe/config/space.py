@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self, get_args
 
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
+
 from lethe.config.base import Frozen, is_used
 from lethe.config.component import is_kind
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.validation_errors import must
-from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 Scalar = bool | int | float | str | None
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from pydantic import Field, ValidationError, field_validator, model_validator
+
 from lethe.config import loading
 from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen, canonical_json, short_digest
@@ -31,7 +33,6 @@ from lethe.config.validation import (
 )
 from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError
-from pydantic import Field, ValidationError, field_validator, model_validator
 
 RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine
 

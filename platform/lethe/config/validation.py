@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 from lethe.config.audits import Audit, Audits
 from lethe.config.base import field_condition
 from lethe.config.benchmark import BenchmarkConfig
@@ -21,7 +23,6 @@ from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Sea
 from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
 from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError, unknown_name
-from pydantic import BaseModel, ValidationError
 
 Run = Mapping[str, Any]
 Space = Mapping[str, Parameter]

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from pydantic import BaseModel, ValidationError
+
 from lethe.config.component import is_kind
 from lethe.errors import UserError, unknown_name
-from pydantic import BaseModel, ValidationError
 
 
 def to_user_error(error: ValidationError, root: type[BaseModel], prefix: str = "") -> UserError:

@@ -12,6 +12,7 @@ from enum import IntEnum
 
 import numpy as np
 import torch
+
 from lethe.config.run import Schedule
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded

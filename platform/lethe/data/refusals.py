@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
 from lethe.data.template import Encoded
 
 NO_REFUSALS = "{} has no refusals (idontknow.jsonl, one a line)"

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from torch import nn
+
 from lethe.data.template import Encoded
 from lethe.errors import UserError
 from lethe.evaluation.causal_lm import base_model
-from torch import nn
 
 ROWS_NAMED = 3  # of the rows that are too long
 

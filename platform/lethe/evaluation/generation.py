@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor, nn
+from transformers import DynamicCache
+
 from lethe.evaluation.causal_lm import base_model, device_of, text_config
 from lethe.evaluation.kv_cache import TensorPool, builds_own_mask, growing_cache, release
 from lethe.evaluation.likelihood import max_scored_positions
-from torch import Tensor, nn
-from transformers import DynamicCache
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
 DROP = 8  # rows leave the batch once one in so many is done

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
+from torch import nn
+
 from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
@@ -15,7 +17,6 @@ from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.metrics import rouge_l_recall
-from torch import nn
 
 
 @dataclass(frozen=True)

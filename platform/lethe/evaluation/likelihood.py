@@ -16,12 +16,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
 from lethe.data.template import Encoded
 from lethe.evaluation.causal_lm import base_model, device_of, text_config
 from lethe.evaluation.kv_cache import builds_own_mask
 from lethe.models.forward import scored_logits
-from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 LOGIT_BYTES = 2**29  # of one forward pass's logits: they grow with the vocabulary, so the batch has to shrink with it
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a float32 copy of them; a CPU keeps 4 MB in its caches

@@ -22,13 +22,6 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 from datasets.utils.logging import disable_progress_bar
 from jinja2.sandbox import SandboxedEnvironment
-from lethe.config.run import Evaluation, LmEval
-from lethe.data.template import Encoded, Template
-from lethe.errors import UserError, unknown_name
-from lethe.evaluation.distributed import RankShard, evaluating
-from lethe.evaluation.generation import generate
-from lethe.evaluation.likelihood import score
-from lethe.evaluation.lm_eval_tasks import own_tasks
 from lm_eval import utils
 from lm_eval.api import task as harness_task
 from lm_eval.api.instance import Instance
@@ -39,6 +32,14 @@ from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import nn
+
+from lethe.config.run import Evaluation, LmEval
+from lethe.data.template import Encoded, Template
+from lethe.errors import UserError, unknown_name
+from lethe.evaluation.distributed import RankShard, evaluating
+from lethe.evaluation.generation import generate
+from lethe.evaluation.likelihood import score
+from lethe.evaluation.lm_eval_tasks import own_tasks
 
 TYPES = ("multiple_choice", "loglikelihood", "generate_until")
 MOST_NEW_TOKENS = 256  # the harness's own default

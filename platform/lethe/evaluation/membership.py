@@ -22,12 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
 from lethe.data.template import Encoded
 from lethe.evaluation.causal_lm import device_of
 from lethe.evaluation.metrics import auc, losses
 from lethe.models.forward import scored_logits
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 if TYPE_CHECKING:
     from lethe.evaluation.likelihood import LikelihoodScores

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from lethe.storage.paths import atomic_write
 
 Columns = dict[str, list[Any]]

@@ -9,12 +9,13 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, cast
 
 import torch
-from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
-from lethe.errors import UserError
-from lethe.models.forward import output_embeddings
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
+from lethe.errors import UserError
+from lethe.models.forward import output_embeddings
 
 if TYPE_CHECKING:  # peft takes three seconds, and a driver only asks what fits
     from peft import LoraConfig, PeftModel

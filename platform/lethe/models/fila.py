@@ -15,14 +15,15 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.base import canonical_json, short_digest
 from lethe.models.adapters import Initial, target_modules, weight_of
 from lethe.storage.paths import atomic_write
 from lethe.storage.replica import ensure_local
-from safetensors.torch import load_file, save
-from torch import Tensor
-from transformers import PreTrainedModel
 
 # Rows that the forget data never touches have w = 0, and B holds 1/w. Assumption: any floor far below the other
 # rows will do, since such a row's start is its projection on the other rows' directions, whatever the floor.

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from lethe.config.adapter import Fila
-from lethe.data.template import Encoded
-from lethe.models.adapters import stored_weight, target_modules
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
+
+from lethe.config.adapter import Fila
+from lethe.data.template import Encoded
+from lethe.models.adapters import stored_weight, target_modules
 
 Part = tuple[float, Sequence[Encoded]]  # rows behind one squared gradient, and its share of the Fisher
 

@@ -12,15 +12,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy
+from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
 from lethe.config.model import AnyEmbedded, EmbeddedGptNeo, EmbeddedModel
 from lethe.data.template import Encoded, Template
 from lethe.models.memory import peak_mb
 from lethe.models.subprocess_training import Spent
 from lethe.models.tokenizer import as_pretrained
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
-from torch.nn.functional import cross_entropy
-from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 BETAS = (0.9, 0.95)
 CLIP_NORM = 1.0

@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from lethe.models.adapters import START, TRAINED, lora_factors
-from lethe.models.loading import ADAPTER, on_device
-from lethe.storage.paths import atomic_folder
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
+
+from lethe.models.adapters import START, TRAINED, lora_factors
+from lethe.models.loading import ADAPTER, on_device
+from lethe.storage.paths import atomic_folder
 
 
 def save_model(

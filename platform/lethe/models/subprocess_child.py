@@ -8,10 +8,11 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
-from lethe.config.model import AnyEmbedded
-from lethe.models.subprocess_training import SPENT
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
+
+from lethe.config.model import AnyEmbedded
+from lethe.models.subprocess_training import SPENT
 
 
 def main() -> None:

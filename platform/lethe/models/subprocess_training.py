@@ -18,9 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-import lethe
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+import lethe
 
 ProgressReport = Callable[[str, float], None]  # name of a training, its finished share
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.errors import UserError
 from lethe.records import StudyRecord
@@ -24,7 +26,6 @@ from lethe.storage.object_store import ObjectInfo, ObjectStore, first_line
 from lethe.storage.paths import home, store
 from lethe.storage.replica import remove_local
 from lethe.study.resume import LEASE, LOCK, held
-from pydantic import ValidationError
 
 DAY_S = 86_400
 RUNS, MODEL = "runs", "model"

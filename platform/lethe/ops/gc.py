@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from rich.markup import escape
+from rich.table import Table
+
 from lethe.errors import UserError
 from lethe.ops.disk_usage import REMOVED_PREFIX, SharedUsage, Size, StudyUsage, format_size, remove
 from lethe.search.storages import open_storage
 from lethe.storage.paths import home, store
 from lethe.study.resume import LEASE, hold
 from lethe.tracking.registered_models import registered_runs
-from rich.markup import escape
-from rich.table import Table
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import ray
+
 from lethe.errors import StudyBrokenError
 from lethe.pool.messages import Job, Report
 from lethe.records import EpochReport, FinalReport

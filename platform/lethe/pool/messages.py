@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, get_type_hints
 
+from pydantic import JsonValue
+
 from lethe.pool.resources import Shape
 from lethe.records import EpochReport, FinalReport
 from lethe.unlearning.requests import Request
-from pydantic import JsonValue
 
 Report = EpochReport | FinalReport
 Payload = dict[str, JsonValue]

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import time
 
+from pydantic import Field
+
 from lethe.pool.worker import Ranks
 from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.unlearning.outcome import ReportFunction
 from lethe.unlearning.requests import Request
-from pydantic import Field
 
 PID = "pid_"  # of rank 0, 1, ...
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Concatenate, ParamSpec, TypeVar, cast
 
 import ray
+
 from lethe.pool.messages import Answer, Instruction, Job, QueueStatus, Report, RunLease
 from lethe.pool.resources import HEAD_SLIVER, Shape
 from lethe.pool.run_queue import RunQueue

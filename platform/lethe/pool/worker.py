@@ -15,6 +15,9 @@ from typing import Any, TypeVar
 import ray
 import torch
 import torch.distributed as dist
+from ray import train
+from ray.train.collective import broadcast_from_rank_zero
+
 from lethe.pool.event_log import EventLog
 from lethe.pool.messages import Answer, Instruction, Job, RunLease, relocate_paths
 from lethe.pool.queue_client import RunQueueClient
@@ -22,8 +25,6 @@ from lethe.pool.resources import Shape
 from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.storage.paths import home
 from lethe.unlearning.outcome import classify_failure
-from ray import train
-from ray.train.collective import broadcast_from_rank_zero
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0

@@ -24,6 +24,14 @@ from typing import Any, cast
 from unittest.mock import patch
 
 import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.train.v2._internal.execution.context import TrainRunContext
+from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import worker_group
+from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
+from ray.util import get_placement_group, placement_group_table, remove_placement_group
+
 from lethe.errors import StudyBrokenError
 from lethe.pool.event_log import EventLog, log_folder
 from lethe.pool.jobs import QueuedRun
@@ -43,13 +51,6 @@ from lethe.pool.worker import GroupConfig, work
 from lethe.records import FinalReport
 from lethe.storage.paths import home
 from lethe.unlearning.requests import Request
-from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import worker_group
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util import get_placement_group, placement_group_table, remove_placement_group
 
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
 from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+
+from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
 
 FRONT_MARK = "[bold green]front[/]"
 SHORT_NAMES = {

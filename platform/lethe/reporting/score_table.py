@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from lethe.config.metrics import Metric
 from rich.markup import escape
 from rich.table import Table
+
+from lethe.config.metrics import Metric
 
 GROUPS = ("forget", "retain", "real_authors", "world_facts", "mia", "soul", "lm_eval")  # prefixes, in this order
 FIRST = ("forget", "utility", "forget_quality", "forget_quality_log10")

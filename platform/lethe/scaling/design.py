@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
 from lethe.config.comparison import arm_parts
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
@@ -20,9 +24,6 @@ from lethe.errors import UserError
 from lethe.records import Scalar
 from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer
-from pydantic import ValidationError
-from rich.console import Console
-from rich.table import Table
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from lethe.scaling_records import Form
 from scipy.optimize import least_squares
+
+from lethe.scaling_records import Form
 
 Floats = npt.NDArray[np.float64]
 FREE: dict[Form, int] = {"power": 2, "linear": 2, "offset": 3}  # parameters of each form

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
+
 from lethe.config.scaling import ScalingStudy
 from lethe.records import TrialRecord
 from lethe.scaling.law_fitting import BootstrappedLaw, Floats, Samples, interval_of, judge

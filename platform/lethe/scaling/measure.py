@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from lethe.config.optimizer import HessianRefresh
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Step, StepRows, micro_batches, plan

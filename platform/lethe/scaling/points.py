@@ -10,6 +10,7 @@ from math import prod
 from pathlib import Path
 
 import ray
+
 from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
@@ -50,6 +51,7 @@ def untrained_model(benchmark: Benchmark, model: AnyModel) -> Path:
 
 def _write_untrained(model: EmbeddedModel, texts: list[str], folder: Path) -> None:
     import torch
+
     from lethe.models.pretraining import new_model, save
 
     tokenizer = as_pretrained(train_tokenizer(texts, model.vocab_size))

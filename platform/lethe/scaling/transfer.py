@@ -9,6 +9,8 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+from scipy.stats import spearmanr
+
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.space import FloatRange
 from lethe.config.study import Study
@@ -17,7 +19,6 @@ from lethe.scaling.design import SearchPoint
 from lethe.scaling.laws import MOVES
 from lethe.scaling_records import Estimate, SearchRecord, TransferRecord
 from lethe.search.objectives import ObjectiveSpace, front_hypervolume, mark_front, representative_trial
-from scipy.stats import spearmanr
 
 
 def search_record(

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
+from pydantic import TypeAdapter
+
 from lethe.config.metrics import Direction
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
@@ -19,8 +22,6 @@ from lethe.records import Record
 from lethe.search import pareto
 from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.paths import atomic_write
-from numpy.typing import ArrayLike
-from pydantic import TypeAdapter
 
 FILE = "rungs.json"
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 
 import optuna
-from lethe.search.study_store import StudyStore
 from optuna.trial import FrozenTrial, TrialState
+
+from lethe.search.study_store import StudyStore
 
 MIN_TRIALS = 10  # complete ones; an assumption: the best quarter is then three
 QUANTILE = 0.25

@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Self
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
 from lethe.config.base import Frozen
 from lethe.config.metrics import Direction
 from lethe.config.search import Goal
@@ -20,7 +22,6 @@ from lethe.errors import UserError
 from lethe.records import Confirmation, ObjectiveRecord, TrialRecord
 from lethe.search import pareto
 from lethe.search.pareto import Floats
-from numpy.typing import ArrayLike, NDArray
 
 Trials = tuple[TrialRecord, ...]
 

@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import numpy as np
 import optuna
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+
 from lethe.config.component import Implementations
 from lethe.config.search import Gp, NsgaII, Random, Sampler, Search, Tpe
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 SAMPLERS: Implementations[Callable[[Search, int], BaseSampler]] = Implementations("lethe.search.samplers")
 

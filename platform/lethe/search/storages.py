@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+
 from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
 from lethe.errors import UserError
 from lethe.storage.paths import home
-from optuna.storages import BaseStorage, InMemoryStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
 

@@ -12,6 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import BaseTrial, FrozenTrial, TrialState
+from pydantic import ValidationError
+
 from lethe.config.run import Recipe
 from lethe.config.space import Scalar
 from lethe.config.study import Study
@@ -32,9 +36,6 @@ from lethe.search.trial_state import (
     trial_outcome,
 )
 from lethe.search.warm_start import add_earlier_trials
-from optuna.storages import BaseStorage
-from optuna.trial import BaseTrial, FrozenTrial, TrialState
-from pydantic import ValidationError
 
 REASKS = 10  # of a proposal that equals an earlier one
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lethe.search.objectives import ObjectiveSpace
 from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from lethe.search.objectives import ObjectiveSpace
 
 INTERRUPTED = "interrupted"
 """The verdict of a trial that ended for reasons of its session: it does not count and is proposed again."""

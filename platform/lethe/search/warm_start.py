@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+from pydantic import ValidationError
+
 from lethe.config.study import Study
 from lethe.config.validation import outside
 from lethe.errors import UserError, unknown_name
@@ -12,9 +16,6 @@ from lethe.search.objectives import ObjectiveSpace
 from lethe.search.space import distribution, rebuild
 from lethe.search.storages import open_storage, storage_url
 from lethe.search.trial_state import counts
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
-from pydantic import ValidationError
 
 KEY = "search.warm_start"
 

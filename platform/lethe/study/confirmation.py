@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pydantic import ValidationError
+
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
 from lethe.config.study import Study
@@ -18,7 +20,6 @@ from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolum
 from lethe.search.space import build_recipe
 from lethe.storage.replica import delete
 from lethe.study.recorder import TrialPlan, trial_record, write_result
-from pydantic import ValidationError
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool

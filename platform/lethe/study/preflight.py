@@ -12,6 +12,9 @@ from math import exp, log
 from typing import Any
 
 import yaml
+from rich.console import Console
+from rich.table import Table
+
 from lethe.benchmarks.base import Benchmark
 from lethe.config.adapter import Lora
 from lethe.config.objective import Objective
@@ -25,8 +28,6 @@ from lethe.errors import UserError
 from lethe.search.space import build_recipe, flatten
 from lethe.storage.paths import require_database
 from lethe.study.preparation import Prepared
-from rich.console import Console
-from rich.table import Table
 
 
 def check_place(search: Search) -> None:
@@ -88,8 +89,9 @@ def check_model(study: Study, prepared: Prepared) -> None:
     with_adapter = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
     adapters = {r.adapter for r in with_adapter if isinstance(r.adapter, Lora)}
     import torch
-    from lethe.models.adapters import check_adapter
     from transformers import AutoConfig, AutoModelForCausalLM
+
+    from lethe.models.adapters import check_adapter
 
     try:
         config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
@@ -106,10 +108,11 @@ def check_model(study: Study, prepared: Prepared) -> None:
 
 def _check_rows(study: Study, prepared: Prepared) -> None:
     """Raise UserError for a row, trained on or evaluated, that start model, oracle or base cannot read."""
+    from transformers import AutoConfig
+
     from lethe.data.template import Template
     from lethe.evaluation.context_length import ContextLimits, check_context_length
     from lethe.models.loading import load_tokenizer
-    from transformers import AutoConfig
 
     models = [folder for folder in (prepared.start, prepared.oracle, prepared.base) if folder]
     configs = [AutoConfig.from_pretrained(str(folder), trust_remote_code=False) for folder in models]

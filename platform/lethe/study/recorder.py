@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ray import tune
+from ray.tune.experiment import Trial
+
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.pool.messages import Job, Report
 from lethe.pool.queue_client import RunQueueClient
@@ -21,8 +24,6 @@ from lethe.storage.paths import atomic_write
 from lethe.storage.replica import delete, missing_parts
 from lethe.tracking.tracker import Tracker
 from lethe.unlearning.requests import TrialReport
-from ray import tune
-from ray.tune.experiment import Trial
 
 PLAN, QUEUE = "plan", "queue"  # keys of a Tune trial's config
 REPORT = "report"  # key of a Tune result

@@ -18,6 +18,13 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+from optuna.exceptions import StorageInternalError
+from ray import tune
+from ray.tune.execution import tune_controller
+from ray.tune.experiment import Trial
+from ray.tune.utils.object_cache import _ObjectCache
+from sqlalchemy.exc import SQLAlchemyError
+
 from lethe.config.search import Stop
 from lethe.errors import StudyBrokenError
 from lethe.pool.jobs import QueuedRun
@@ -26,12 +33,6 @@ from lethe.records import FinalReport, TrialRecord
 from lethe.search.study_store import Proposal, StudyStore
 from lethe.study.recorder import PLAN, QUEUE, REPORT, Recorder, TrialPlan
 from lethe.study.tune_searcher import Answered, StudySearcher, rung_scheduler
-from optuna.exceptions import StorageInternalError
-from ray import tune
-from ray.tune.execution import tune_controller
-from ray.tune.experiment import Trial
-from ray.tune.utils.object_cache import _ObjectCache
-from sqlalchemy.exc import SQLAlchemyError
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool

@@ -10,6 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search.searcher import Searcher
+
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
 from lethe.pool.messages import Report
@@ -20,10 +25,6 @@ from lethe.search.objectives import ObjectiveSpace, numeric_values
 from lethe.search.study_store import DeterministicOrder, InfeasibleProposalError, Proposal, StudyStore
 from lethe.search.trial_state import INTERRUPTED
 from lethe.study.recorder import PLAN, QUEUE, TrialPlan, plan_of, report_of
-from ray.tune.execution.tune_controller import TuneController
-from ray.tune.experiment import Trial
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search.searcher import Searcher
 
 
 @dataclass(frozen=True)

@@ -142,8 +142,9 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     with the adapter's tokenizer or else the base model's."""
     with quiet_transformers():
         import torch
-        from lethe.models.loading import put_adapter
         from transformers import AutoModelForCausalLM
+
+        from lethe.models.loading import put_adapter
 
         model = AutoModelForCausalLM.from_pretrained(
             str(base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True

@@ -22,15 +22,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from safetensors.torch import load_file
+from torch import Tensor
+
 from lethe.config.run import Checkpoint
 from lethe.storage.object_store import ObjectStore
 from lethe.storage.paths import home, object_of
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.outcome import Ranks
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
-from safetensors.torch import load_file
-from torch import Tensor
 
 log = logging.getLogger(__name__)
 SCHEMA = 1

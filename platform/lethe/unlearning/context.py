@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, load_benchmark
 from lethe.benchmarks.measurement import load_network, task_of, template_of
 from lethe.config.adapter import Fila, Pissa
@@ -107,6 +108,7 @@ class Context:
 
     def _reference(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
         import torch
+
         from lethe.evaluation.likelihood import score
 
         scores = score(self.start, rows, pad=self.template.pad, token_budget=token_budget)

@@ -11,9 +11,10 @@ from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
+from torch import nn
+
 from lethe.config.run import Recipe
 from lethe.unlearning.optim import CountsWins, RefreshesHessian, make_optimizer
-from torch import nn
 
 
 def ensure_process_group(device: str) -> None:

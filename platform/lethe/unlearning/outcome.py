@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import torch
+from safetensors import SafetensorError
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult
 from lethe.config.run import Engine
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.memory import peak_mb, reset_peak
 from lethe.records import FinalReport, Metrics, Verdict
-from safetensors import SafetensorError
-from torch import nn
 
 T = TypeVar("T")
 ReportFunction = Callable[[Metrics], None]  # sends the values of an epoch; may raise to end the run

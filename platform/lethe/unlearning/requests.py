@@ -9,13 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ConfigDict
+
 from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyEmbedded
 from lethe.config.run import Checkpoint, Evaluation, Recipe, UnlearnRun
 from lethe.records import AuditRecord, FinalReport, Metrics, Sample
-from pydantic import ConfigDict
 
 
 class Request(Frozen):

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 import torch
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult, ReferenceValues
 from lethe.config.adapter import Pissa
 from lethe.config.optimizer import HessianData
@@ -39,7 +41,6 @@ from lethe.unlearning.objectives import Loss, make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.outcome import Costs, Diverged, Outcome, Ranks, ReportFunction
-from torch import nn
 
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
+
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.measurement import load_network, measure
 from lethe.config.run import FOLDER, Evaluation

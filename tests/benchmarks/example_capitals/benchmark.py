@@ -11,7 +11,6 @@ from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Template
 from lethe.errors import UserError
-
 from tests.benchmarks.example_capitals.config import CapitalsBenchmark
 from tests.benchmarks.example_capitals.task import CapitalsTask
 

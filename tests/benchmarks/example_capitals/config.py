@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar, Literal, Self
 
+from pydantic import Field
+
 from lethe.config.benchmark import EMBEDDED, BenchmarkConfig
 from lethe.config.metrics import COSTS, Metric
-from pydantic import Field
 
 
 class CapitalsBenchmark(BenchmarkConfig):

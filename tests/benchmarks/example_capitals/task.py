@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult, ReferenceValues, Task
 from lethe.config.run import Evaluation
 from lethe.data.rows import Row
@@ -14,7 +16,6 @@ from lethe.data.template import Encoded, Template
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.leaks import Leaks, Questions, ask
 from lethe.evaluation.rows import stack_splits
-from torch import nn
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+
 from lethe.config.objective import AnyObjective
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Digests, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets, TrialRequest
 from lethe.unlearning.worker_entry import run_trial
-
 from tests import tiny
 
 Report = dict[str, Any]

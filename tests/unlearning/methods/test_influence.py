@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Tensor, nn
+
 from lethe.config.objective import Influence
 from lethe.data.batches import RowKind, Sourced
 from lethe.data.template import Encoded
 from lethe.unlearning.methods.influence import newton_step, row_totals
-from torch import Tensor, nn
-
 from tests.models import small
 
 Rows = list[tuple[RowKind, Sourced]]

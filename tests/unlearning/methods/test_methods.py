@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as multiprocessing
+from safetensors.torch import load_file
+
 from lethe.config.adapter import Lora
 from lethe.config.base import canonical_json
 from lethe.config.benchmark import Corpus, TofuBenchmark
@@ -28,8 +30,6 @@ from lethe.study.preparation import prepare
 from lethe.unlearning.methods import METHODS
 from lethe.unlearning.methods.input_guard import topics
 from lethe.unlearning.requests import Assets
-from safetensors.torch import load_file
-
 from tests import tiny
 from tests.unlearning.methods import runs
 

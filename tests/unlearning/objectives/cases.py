@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.nn.functional import one_hot
+
 from lethe.config.objective import (
     AnyObjective,
     Dpo,
@@ -16,8 +19,6 @@ from lethe.config.objective import (
 )
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import LOSSES, Counts, Scored
-from torch import Tensor
-from torch.nn.functional import one_hot
 
 CONFIGS: tuple[AnyObjective, ...] = (
     GradientAscent(),

@@ -6,11 +6,11 @@ import dataclasses
 
 import pytest
 import torch
+from torch import Tensor
+
 from lethe.config.objective import AnyObjective, Method, Objective
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import LOSSES, Counts, Loss, Scored, make_loss
-from torch import Tensor
-
 from tests.unlearning.objectives.cases import CONFIGS, counts_of, expected, micro_batch, subset
 
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)

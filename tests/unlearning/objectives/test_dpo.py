@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn.functional import cross_entropy, logsigmoid
+
 from lethe.config.objective import Dpo, Npo
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Scored, make_loss
-from torch.nn.functional import cross_entropy, logsigmoid
-
 from tests.unlearning.objectives.cases import counts_of, micro_batch
 
 CONFIG = Dpo(gamma=0, beta=0.3)

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
 from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, Kl, Npo, SimNpo
 from lethe.data.batches import RowKind
 from lethe.models.loading import load_model
 from lethe.unlearning.objectives import Counts, Scored, make_loss
-from torch import Tensor
-from transformers import PreTrainedModel
 
 CASES: dict[str, tuple[AnyObjective, str]] = {
     "GradAscent": (GradientAscent(), "global_token_mean"),

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+
 from lethe.config.objective import GradientAscent, Npo
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Counts, Scored, make_loss
-
 from tests.unlearning.objectives.cases import counts_of, micro_batch
 
 

@@ -6,10 +6,10 @@ import math
 
 import pytest
 import torch
+
 from lethe.config.objective import GradientAscent, SimNpo
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Counts, make_loss
-
 from tests.unlearning.objectives.cases import counts_of, micro_batch
 
 

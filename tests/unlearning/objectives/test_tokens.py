@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+
 from lethe.unlearning.objectives import tokens
 from lethe.unlearning.objectives.tokens import row_sums, token_log_probs, token_terms
-from torch.nn.functional import cross_entropy
 
 
 def random(n: int, v: int, scale: float = 3.0) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
+
 from lethe.unlearning.optim import hessian
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
-from torch.nn.functional import cross_entropy
 
 MASK = (1 << 64) - 1
 

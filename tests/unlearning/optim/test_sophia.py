@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from lethe.config.optimizer import AdamW, Optimizer
 from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.unlearning.optim import OPTIMIZERS, RefreshesHessian, make_optimizer, sophia
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.optim.sophia import Sophia
-from torch import Tensor
 
 START = [1.0, -2.0, 0.5, 0.0]
 GRADIENTS = [

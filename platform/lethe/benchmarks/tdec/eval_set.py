@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+
 from lethe.benchmarks.tdec.loading import Passages, Question, Sequences, Turn
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.run import Evaluation

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tdec.eval_set import TdecEvalSet
 from lethe.benchmarks.tdec.extraction import (
@@ -33,7 +35,6 @@ from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.metrics import losses
 from lethe.evaluation.rows import Columns, stack_splits
-from torch import nn
 
 LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows
 

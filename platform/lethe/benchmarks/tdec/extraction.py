@@ -13,12 +13,13 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
-from lethe.evaluation.generation import cache_bytes_per_token, one_token_attention
-from lethe.evaluation.likelihood import batches
-from lethe.models.forward import scored_logits
 from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+
+from lethe.evaluation.generation import cache_bytes_per_token, one_token_attention
+from lethe.evaluation.likelihood import batches
+from lethe.models.forward import scored_logits
 
 BRANCH_BYTES = 2**28  # keys and values of the continuations that are decoded together
 

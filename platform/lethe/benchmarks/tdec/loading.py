@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
 from lethe.benchmarks.embedded.towns import document_files
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark

@@ -8,6 +8,8 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import numpy as np
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult, Task
 from lethe.benchmarks.tdec.eval_set import TdecEvalSet, build_eval_set, whole_rows
 from lethe.benchmarks.tdec.evaluation import LEAST_TOKENS, evaluate, measure_thresholds
@@ -17,7 +19,6 @@ from lethe.config.benchmark import TdecBenchmark
 from lethe.config.run import Evaluation
 from lethe.data.template import Encoded, Template
 from lethe.evaluation.distributed import RankShard
-from torch import nn
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
+
 from lethe.benchmarks.tofu.loading import TofuRows
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Evaluation

@@ -8,6 +8,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
 from lethe.benchmarks.tofu.metrics import METRIC_GROUPS, Evaluated, SplitScores, model_utility, split_metrics
@@ -21,7 +23,6 @@ from lethe.evaluation.likelihood import LikelihoodScores, score
 from lethe.evaluation.membership import gradient_norms, signals
 from lethe.evaluation.metrics import rouge_l_recall
 from lethe.evaluation.rows import stack_splits
-from torch import nn
 
 ONE_RANK = RankShard()
 

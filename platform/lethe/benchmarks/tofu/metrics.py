@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+
 from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import LikelihoodScores

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
 import numpy as np
+
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.tofu.metrics import forget_quality
 from lethe.errors import UserError

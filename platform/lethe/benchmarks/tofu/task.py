@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from torch import nn
+
 from lethe.benchmarks.base import EvaluationResult, Task
 from lethe.benchmarks.tofu.eval_set import TofuEvalSet, build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
@@ -17,7 +19,6 @@ from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.leaks import Questions, ask
-from torch import nn
 
 
 @dataclass(frozen=True)

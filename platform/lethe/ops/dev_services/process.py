@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+
 from lethe.errors import UserError
 
 END_S = 15.0

@@ -11,6 +11,8 @@ import tomllib
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from packaging.requirements import Requirement
+
 import lethe
 from lethe.errors import UserError
 from lethe.ops.doctor.checks import Check, Skipped
@@ -18,7 +20,6 @@ from lethe.pool import node_checks
 from lethe.pool.node_checks import gpus
 from lethe.storage.object_store import first_line
 from lethe.storage.paths import home, root, store
-from packaging.requirements import Requirement
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 LEAST_FREE_GB = 2.0

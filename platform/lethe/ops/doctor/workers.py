@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.distributed as dist
+
 from lethe.config.optimizer import Sophia
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe
@@ -127,6 +128,7 @@ class Workers:
 
     def _run_probe(self) -> ProbeReport:
         import ray
+
         from lethe.pool.messages import EntryPoint
         from lethe.pool.worker_pool import Pool
 

@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, TypeGuard, get_args
 
+from pydantic import TypeAdapter
+from scipy.stats import binomtest
+
 from lethe.config.loading import overlay
 from lethe.config.space import Choice, Parameter, Scalar
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
@@ -22,8 +25,6 @@ from lethe.reporting.comparison.arms import FIRST_ORDER, HYPERVOLUME, SECOND_ORD
 from lethe.reporting.comparison.tables import format_mean, format_spread
 from lethe.reporting.scales import format_count, format_fixed, format_setting
 from lethe.reporting.trial_views import metric_value
-from pydantic import TypeAdapter
-from scipy.stats import binomtest
 
 PairVerdict = Literal["better", "worse", "within the spread", "equal", "without a spread", "without a number"]
 

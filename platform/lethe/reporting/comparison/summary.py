@@ -6,6 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
 from lethe.reporting.comparison.figures import CostPlot, HypervolumeStrip, arm_charts, cost_plot, hypervolume_strip
@@ -29,9 +33,6 @@ from lethe.reporting.comparison.tables import (
 from lethe.reporting.curves import Chart
 from lethe.reporting.scales import format_count
 from lethe.reporting.trial_views import answers_by_question
-from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.table import Table
 
 Answers = tuple[Arm | None, str, list[str | None]]
 

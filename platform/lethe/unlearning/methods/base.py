@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
+from transformers import PreTrainedModel
+
 from lethe.benchmarks.base import EvalSet, ReferenceValues
 from lethe.config.component import Implementations
 from lethe.config.run import Recipe
@@ -18,7 +20,6 @@ from lethe.records import FinalReport, Metrics
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Costs, Outcome, Ranks, ReportFunction
-from transformers import PreTrainedModel
 
 Method = Callable[[Recipe, Context, ReferenceValues | None, ReportFunction, Ranks, Checkpoints], Outcome]
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
+
 from lethe.benchmarks.base import ReferenceValues
 from lethe.config.objective import Influence
 from lethe.config.run import Recipe
@@ -19,7 +21,6 @@ from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import KIND_KEYS
-from torch import Tensor, nn
 
 
 @METHODS.implements(Influence)

@@ -10,6 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import ClassVar, TypeVar, cast
 
 import torch.distributed as dist
+from torch import Tensor
+
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.embedded.models import train_anew
 from lethe.config.adapter import FullParameters
@@ -27,7 +29,6 @@ from lethe.unlearning.methods.base import METHODS, SingleRun
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import unlearn
-from torch import Tensor
 
 HEARTBEAT_S = 20.0  # seconds between two signs of life of rank 0 to the ranks that wait for it
 

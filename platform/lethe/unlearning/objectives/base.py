@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import Tensor
+
 from lethe.config.component import Implementations
 from lethe.config.objective import Objective, WithRetain
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
-from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

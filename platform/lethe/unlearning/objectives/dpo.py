@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from lethe.config.objective import Dpo as DpoConfig
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import LOSSES, Scored
 from lethe.unlearning.objectives.sequences import SequenceLoss
-from torch import Tensor
 
 
 @LOSSES.implements(DpoConfig)

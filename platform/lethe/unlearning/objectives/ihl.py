@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from lethe.config.objective import Ihl as IhlConfig
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import LOSSES, Loss, Scored
 from lethe.unlearning.objectives.tokens import token_terms
-from torch import Tensor
 
 
 @LOSSES.implements(IhlConfig)

@@ -6,12 +6,13 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
 from lethe.config.objective import Kl as KlConfig
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import LOSSES, Loss, Scored
 from lethe.unlearning.objectives.tokens import add_at, part_buffer, parts, softmax_parts
-from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 
 @LOSSES.implements(KlConfig)

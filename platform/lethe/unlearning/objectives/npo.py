@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from lethe.config.objective import Npo as NpoConfig
 from lethe.unlearning.objectives.base import LOSSES, Scored
 from lethe.unlearning.objectives.sequences import SequenceLoss
-from torch import Tensor
 
 
 @LOSSES.implements(NpoConfig)

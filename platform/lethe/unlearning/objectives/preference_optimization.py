@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from torch import Tensor
+
 from lethe.config.objective import PreferenceOptimization as PreferenceOptimizationConfig
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import LOSSES, Counts, Loss, Scored, token_mean
-from torch import Tensor
 
 
 @LOSSES.implements(PreferenceOptimizationConfig)

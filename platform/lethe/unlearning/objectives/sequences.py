@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
 from lethe.config.objective import Objective
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.objectives.tokens import masked_sum, row_sums
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 
 class SequenceLoss(Loss, ABC):

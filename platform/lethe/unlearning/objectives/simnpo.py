@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from lethe.config.objective import SimNpo as SimNpoConfig
 from lethe.unlearning.objectives.base import LOSSES, Scored
 from lethe.unlearning.objectives.sequences import SequenceLoss
-from torch import Tensor
 
 
 @LOSSES.implements(SimNpoConfig)

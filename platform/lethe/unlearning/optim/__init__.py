@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch.optim import Optimizer
+
 from lethe.config.optimizer import AnyOptimizer
 from lethe.unlearning.optim.base import OPTIMIZERS, CountsWins, RefreshesHessian
-from torch.optim import Optimizer
 
 __all__ = ["OPTIMIZERS", "CountsWins", "RefreshesHessian", "make_optimizer"]
 

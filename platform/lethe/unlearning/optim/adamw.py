@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from torch import optim
+
 from lethe.config.optimizer import AdamW
 from lethe.unlearning.optim.base import OPTIMIZERS
-from torch import optim
 
 
 @OPTIMIZERS.implements(AdamW)

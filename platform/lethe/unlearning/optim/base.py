@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
-from lethe.config.component import Implementations
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lethe.config.component import Implementations
 
 
 @runtime_checkable

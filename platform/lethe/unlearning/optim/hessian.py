@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import torch
-from lethe.unlearning.objectives.tokens import token_log_probs
 from torch import Tensor
+
+from lethe.unlearning.objectives.tokens import token_log_probs
 
 # Logits whose float64 cumulative sum is held at a time. On a CPU, fresh pages above 2 MiB cost more than the sum.
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25

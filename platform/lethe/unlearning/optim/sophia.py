@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lethe.config.optimizer import Sophia as SophiaConfig
-from lethe.unlearning.optim.base import OPTIMIZERS
 from torch import Tensor
 from torch.optim import Optimizer
+
+from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.unlearning.optim.base import OPTIMIZERS
 
 # Coordinates updated at a time. A step is about ten passes over memory: on a CPU a piece that stays in cache
 # makes that one; on a GPU fewer kernels matter more (2^24 keeps fp32 counts of ones exact).

@@ -63,10 +63,12 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     everything = recorded.space.hypervolume(recorded.objectives(recorded.epochs))
     print(
-        f"{len(recorded.params)} recorded runs, hypervolume of all {everything:.3f}; budget {budget} steps, {seeds} seeds"
+        f"{len(recorded.params)} recorded runs, hypervolume of all {everything:.3f}; "
+        f"budget {budget} steps, {seeds} seeds"
     )
     print(
-        f"{'sampler':<8} {'stopping':<24} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} {'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}"
+        f"{'sampler':<8} {'stopping':<24} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} "
+        f"{'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}"
     )
     for sampler in samplers:
         full = 0.0

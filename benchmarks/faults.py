@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python -m benchmarks.faults [--kills 50] [--seed 0]
 
 A private Ray cluster of two CPUs, trials of a second on a tiny model. Every few seconds SIGKILL goes to one process: a
-worker, a group's controller, the run queue, a trial's actor, the driver, or gcs_server and raylet. After the last two the study
-is resumed. At the end every trial is run once more, undisturbed and alone, and compared bit for bit.
+worker, a group's controller, the run queue, a trial's actor, the driver, or gcs_server and raylet. After the last two
+the study is resumed. At the end every trial is run once more, undisturbed and alone, and compared bit for bit.
 """
 
 from __future__ import annotations

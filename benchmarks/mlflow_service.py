@@ -57,7 +57,7 @@ def studies(args: argparse.Namespace, folder: Path) -> dict[str, dict[str, Any]]
     ]
     command = [sys.executable, "-m", "benchmarks.mlflow_service", *shared]
     running = [subprocess.Popen([*command, f"--study={name}", f"--result={file}"]) for name, file in files.items()]
-    assert not any([process.wait() for process in running])
+    assert not any(code for code in [process.wait() for process in running])
     return {name: json.loads(file.read_text()) for name, file in files.items()}
 
 

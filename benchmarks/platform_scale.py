@@ -8,8 +8,8 @@ is the platform's own. Prints, per number of trials at once: milliseconds per tr
 next run, what the driver's CPU does meanwhile; for the long study the same by hundreds, with the driver's memory, the
 seconds in Optuna's ask and tell, and MLflow's backlog when the last trial ends.
 
-A trial's actor takes about 190 MB: a number that the free memory does not hold is left out, and that is said. Before all that: what one more result costs the driver when
-so many trials have ended (its front is drawn anew each time).
+A trial's actor takes about 190 MB: a number of trials that the free memory does not hold is left out with a line that
+says so. Printed first: the driver's cost of one more result after so many trials (its front is drawn anew each time).
 """
 
 from __future__ import annotations
@@ -125,9 +125,14 @@ def study_of(
     objectives = store.freeze({"forget": 0.8, "utility": 0.9})
     tracker = MlflowTracker(uri or f"sqlite:///{home}/mlflow.db", register_models=False)
     record = StudyRecord(
-        id=name, space="null", study=study.model_dump(mode="json"), objectives=objective_records(objectives), digests={},
-        start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}), start_folder="",
-    )  # fmt: skip
+        id=name,
+        space="null",
+        study=study.model_dump(mode="json"),
+        objectives=objective_records(objectives),
+        digests={},
+        start=ModelScores(metrics={"forget": 0.8, "utility": 0.9}),
+        start_folder="",
+    )
     tracker.begin(record)
     queue = RunQueueClient.start()
     groups = ray.remote(Groups).options(num_cpus=0, max_concurrency=10).remote(queue, Shape(), seconds)

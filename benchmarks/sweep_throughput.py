@@ -73,7 +73,8 @@ def report(study: dict[str, Any], began: float, total: float) -> None:
     print(f"start {start:.1f} s, of which {scoring:.1f} s score start model and oracle")
     print(f"median trial: {steps:.2f} s of steps, {evaluation:.2f} s of evaluation")
     print(
-        f"neither steps nor evaluation: {1 - busy / (groups * (last - first)):.1%} of the time between first and last result"
+        f"neither steps nor evaluation: {1 - busy / (groups * (last - first)):.1%} "
+        "of the time between first and last result"
     )
 
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
 from lethe.benchmarks.tdec.extraction import (
@@ -49,12 +51,16 @@ def main() -> None:
     for name in ("forget", "unseen"):
         ids = getattr(sequences, name)[: options.sequences]
         ma = memorization_accuracy(ids, greedy_guesses(model, ids, TOKEN_BUDGET)).mean()
-        ours, (found, branches) = timed(lambda: likelihoods(model, ids, n))
-        theirs, expected = timed(lambda: [brute(model, row, n, options.batch) for row in ids.tolist()])
+        ours, (found, branches) = timed(partial(likelihoods, model, ids, n))
+        theirs, expected = timed(partial(brute_all, model, ids, n, options.batch))
         if found != expected:
             raise SystemExit(f"{name}: {found} is not {expected}")
         columns = f"{branches:>10} {ours:>7.2f} {theirs:>9.2f} {theirs / ours:>6.1f}"
         print(f"{name:<10} {ma:>5.3f} {np.mean(found):>7.4f} {columns}", flush=True)
+
+
+def brute_all(model: PreTrainedModel, ids: Tensor, n: int, batch: int) -> list[float]:
+    return [brute(model, row, n, batch) for row in ids.tolist()]
 
 
 def timed(call: Callable[[], tuple | list]) -> tuple[float, tuple | list]:
@@ -81,7 +87,7 @@ def brute(model: PreTrainedModel, ids: Sequence[int], n: int, batch: int) -> flo
     prefixes = range(1, length - n + 1)
     for start in range(0, len(prefixes), batch):
         for i, generated in zip(
-            prefixes[start : start + batch], continued(model, ids, prefixes[start : start + batch])
+            prefixes[start : start + batch], continued(model, ids, prefixes[start : start + batch]), strict=True
         ):
             true = {tuple(ids[at : at + n]) for at in range(i, length - n + 1)}
             grams = [tuple(generated[at : at + n]) for at in range(len(generated) - n + 1)]

@@ -30,7 +30,7 @@ os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "1"
 for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 
-from lethe.pool.cluster import connect, prepare_environment
+from lethe.pool.cluster import connect, prepare_environment  # noqa: E402  # after the environment above
 
 prepare_environment()
 
@@ -178,7 +178,8 @@ def _await_node(node: subprocess.Popen[bytes], head: Head, log: Path) -> None:
     )
     deadline, states = time.monotonic() + 90, ""
     while states.count('"ALIVE"') < 2:
-        assert node.poll() is None and time.monotonic() < deadline, log.read_text()[-2000:] + states
+        assert node.poll() is None, log.read_text()[-2000:] + states
+        assert time.monotonic() < deadline, log.read_text()[-2000:] + states
         time.sleep(0.5)
         with urlopen(asked, timeout=30) as answer:
             states = answer.read().decode()

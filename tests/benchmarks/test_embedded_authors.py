@@ -21,7 +21,10 @@ OPTIONS = PAIR | {"perturbed_answer"}
 VARIANTS = PAIR | {"paraphrased_answer", "paraphrased_question", "perturbed_answer"}
 
 
-def split(name: str, corpus: Corpus = Corpus()) -> list[dict]:
+CORPUS = Corpus()
+
+
+def split(name: str, corpus: Corpus = CORPUS) -> list[dict]:
     return [json.loads(line) for line in corpus_files(corpus)[f"{name}.json"].splitlines()]
 
 

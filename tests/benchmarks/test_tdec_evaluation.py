@@ -74,9 +74,8 @@ def test_every_promised_metric_is_reported(world: SimpleNamespace) -> None:
 def test_forget_is_below_one_where_both_are_below_their_thresholds() -> None:
     assert left_over(0.4, 0.05, TRUTH) == pytest.approx(0.8)
     assert left_over(0.2, 0.09, TRUTH) == pytest.approx(0.9)
-    assert left_over(0.4, 0.1, TRUTH) == 1.0 and left_over(0.4, 0.9, TRUTH) == 1.0, (
-        "past its threshold EL counts no more"
-    )
+    for extraction in (0.1, 0.9):
+        assert left_over(0.4, extraction, TRUTH) == 1.0, "past its threshold EL counts no more"
     assert left_over(0.6, 0.0, TRUTH) == left_over(0.6, 1.0, TRUTH) == pytest.approx(1.2)
     nothing = TRUTH.model_copy(update={"extraction_likelihood": 0.0})
     assert left_over(0.4, 0.0, nothing) == pytest.approx(0.8)
@@ -93,7 +92,9 @@ def test_the_likelihood_is_computed_only_where_it_can_matter(
     assert "extraction_likelihood" not in early.metrics
     assert "extraction_likelihood" not in early.rows
     forget = [
-        row for row in zip(*(early.rows[name] for name in ("split", "answer", "generated"))) if row[0] == "forget"
+        row
+        for row in zip(*(early.rows[name] for name in ("split", "answer", "generated")), strict=True)
+        if row[0] == "forget"
     ]
     assert generated == [sum(answer != found for _, answer, found in forget)]
     full = evaluated(world, last=True)

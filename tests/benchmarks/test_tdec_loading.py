@@ -152,12 +152,12 @@ def test_a_bad_row_is_named(tmp_path: Path, message: str) -> None:
 
 def test_missing_files_and_too_few_rows_are_named(tmp_path: Path) -> None:
     config = write(tmp_path)
-    with pytest.raises(UserError, match="forget.jsonl has 2 rows, benchmark.sequences is 3"):
+    with pytest.raises(UserError, match=r"forget.jsonl has 2 rows, benchmark.sequences is 3"):
         load_passages(config.model_copy(update={"sequences": 3}))
     (tmp_path / "unseen.jsonl").unlink()
-    with pytest.raises(UserError, match="there is no .*unseen.jsonl: a benchmark needs forget, retain, unseen"):
+    with pytest.raises(UserError, match=r"there is no .*unseen.jsonl: a benchmark needs forget, retain, unseen"):
         load_passages(config)
-    with pytest.raises(UserError, match="benchmark.source 'nowhere': no such folder"):
+    with pytest.raises(UserError, match=r"benchmark.source 'nowhere': no such folder"):
         load_passages(config.model_copy(update={"source": "nowhere"}))
 
 

@@ -85,7 +85,8 @@ def test_utility_components(tiny_tofu: SimpleNamespace, name: str) -> None:
 def rows_of(result: EvaluationResult, split: str) -> dict[str, list[Any]]:
     """The columns of one split."""
     return {
-        name: [v for v, s in zip(column, result.rows["split"]) if s == split] for name, column in result.rows.items()
+        name: [v for v, s in zip(column, result.rows["split"], strict=True) if s == split]
+        for name, column in result.rows.items()
     }
 
 

@@ -123,31 +123,31 @@ def test_a_missing_column_is_named(folder: Path, name: str, column: str) -> None
 
 def test_an_empty_value_is_named(folder: Path) -> None:
     rewrite(folder / "forget10_perturbed.json", lambda row: {**row, "perturbed_answer": []})
-    with pytest.raises(UserError, match="forget10_perturbed.json, row 1: 'perturbed_answer' is empty"):
+    with pytest.raises(UserError, match=r"forget10_perturbed.json, row 1: 'perturbed_answer' is empty"):
         load(folder)
 
 
 def test_a_number_as_answer_is_refused(folder: Path) -> None:
     rewrite(folder / "forget10.json", lambda row: {**row, "answer": 1951})
-    with pytest.raises(UserError, match="forget10.json, row 1: questions and answers must be text"):
+    with pytest.raises(UserError, match=r"forget10.json, row 1: questions and answers must be text"):
         load(folder)
 
 
 def test_an_empty_forget_set_is_refused(folder: Path) -> None:
     (folder / "forget10.json").write_text("")
-    with pytest.raises(UserError, match="forget10.json has no rows"):
+    with pytest.raises(UserError, match=r"forget10.json has no rows"):
         load(folder)
 
 
 def test_an_unknown_forget_set_lists_those_there_are(folder: Path) -> None:
-    with pytest.raises(UserError, match="unknown forget set.*'forget01'.*choose from forget05, forget10, forget20"):
+    with pytest.raises(UserError, match=r"unknown forget set.*'forget01'.*choose from forget05, forget10, forget20"):
         load(folder, "forget01")
 
 
 @pytest.mark.parametrize("content", [b'{"question": "Who?", \n', b"\xff\xfe\x00", b"[1, 2]"])
 def test_a_file_that_is_no_json_is_named(folder: Path, content: bytes) -> None:
     (folder / "forget10.json").write_bytes(content)
-    with pytest.raises(UserError, match="forget10.json"):
+    with pytest.raises(UserError, match=r"forget10.json"):
         load(folder)
 
 

@@ -69,7 +69,7 @@ def test_what_is_copied_exists_and_is_sent_to_the_builder(source: str) -> None:
 
 
 def test_its_folder_is_the_checkout_that_a_job_needs() -> None:
-    """`python -m platform.sweep` there finds the code and the studies, and an editable install says where `lethe` is."""
+    """`python -m platform.sweep` there finds code and studies, and an editable install says where `lethe` is."""
     assert {"platform", "search_spaces", "pyproject.toml", "setup.py", "README.md"} <= set(copied())
     (folder,) = arguments("WORKDIR")
     order = [name for name, _ in instructions()]

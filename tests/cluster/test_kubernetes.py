@@ -236,7 +236,8 @@ def test_secrets_come_from_secrets() -> None:
         for container in pod.containers:
             for setting in container.get("env", ()):
                 if SECRET_NAME.search(setting["name"]):
-                    assert "value" not in setting and "secretKeyRef" in setting["valueFrom"], setting["name"]
+                    assert "value" not in setting, setting["name"]
+                    assert "secretKeyRef" in setting["valueFrom"], setting["name"]
     for path, value in leaves([*OBJECTS, SWEEP]):
         assert not re.search(r"://[^/@\s]+:[^/@\s]+@", str(value)), path
         assert not re.search(r"password\s*[=:]\s*\S", str(value), re.IGNORECASE), path

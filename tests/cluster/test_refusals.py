@@ -31,7 +31,9 @@ def refusal(head: Head, study: Path, *arguments: str, **environment: str) -> str
     done = asked.run(sys.executable, "-m", "platform.sweep", str(study), "--reports", str(study.parent), *arguments)
     after = psutil.Process().cpu_times()
     lines = done.stderr.splitlines()
-    assert done.returncode == 2 and len(lines) == 1 and lines[0].startswith("lethe: "), done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert len(lines) == 1, done.stdout + done.stderr
+    assert lines[0].startswith("lethe: ")
     assert after.children_user - before.children_user < LIMIT_S
     assert time.monotonic() - began < 180
     return lines[0]

@@ -13,7 +13,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,7 @@ def test_a_killed_worker_controller_run_queue_and_trial_actor_cost_nothing(story
     if os.path.ismount(story.home):
         filler = story.home / "filler"
         story.moment()
-        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        with filler.open("wb", buffering=0) as file, suppress(OSError):  # until no space is left
             while True:
                 file.write(b"0" * (1 << 16))
         code = session.wait(60)
@@ -136,7 +136,8 @@ def test_then_the_study_ends_as_if_nothing_had_happened(story: Story) -> None:
     assert not facts.record["interrupted"]
     assert facts.states() <= {"COMPLETE", "FAIL"}
     children, states = facts.mlflow()
-    assert set(children.values()) == {1} and len(children) == TRIALS, "one run per trial"
+    assert set(children.values()) == {1}, "one run per trial"
+    assert len(children) == TRIALS
     assert states == {"FINISHED"}
     assert not list(facts.folder.glob("runs/*/checkpoint")), "finished runs keep no checkpoint"
     assert facts.differing(6) == []

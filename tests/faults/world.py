@@ -100,7 +100,8 @@ class Session:
     def _await(self, ready: Callable[[], bool], timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not ready():
-            assert self.process.poll() is None and time.monotonic() < deadline, self.output[-3000:]
+            assert self.process.poll() is None, self.output[-3000:]
+            assert time.monotonic() < deadline, self.output[-3000:]
             time.sleep(0.05)
 
 

@@ -39,4 +39,5 @@ def test_all_that_listens_is_on_loopback() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     found = [ipaddress.ip_address(given.removeprefix("::ffff:")) for given in json.loads(done.stdout.splitlines()[-1])]
-    assert found and all(address.is_loopback for address in found), found
+    assert found
+    assert all(address.is_loopback for address in found), found

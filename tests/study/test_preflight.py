@@ -101,8 +101,14 @@ def shrink(folder: Path) -> None:
     ("change", "message"),
     [
         (append("retain90", question="w1", answer=" \n"), "row 10 of retain: the answer has no tokens"),
-        (append("forget10", question="w1 " * 70, answer="w2"), r"1 of \d+ rows are longer than the 64 tokens .*: row 7 of forget \(\d+\)"),
-        (append("world_facts_perturbed", question="w1", answer="w2", perturbed_answer=["\t", "w1"]), "row 7 of world_facts, wrong answer 1: the answer has no"),
+        (
+            append("forget10", question="w1 " * 70, answer="w2"),
+            r"1 of \d+ rows are longer than the 64 tokens .*: row 7 of forget \(\d+\)",
+        ),
+        (
+            append("world_facts_perturbed", question="w1", answer="w2", perturbed_answer=["\t", "w1"]),
+            "row 7 of world_facts, wrong answer 1: the answer has no",
+        ),
         (shrink, r"token id \d+, but the model in .*model has a vocabulary of 30: the tokenizer is not the model's"),
     ],
 )  # fmt: skip
@@ -120,7 +126,7 @@ def test_rows_that_the_oracle_cannot_read_are_refused(tmp_path: Path) -> None:
     shrink(shrunk)
     study = load_study("tofu", ["space.adapter.rank={type: choice, choices: [2]}"])
     check_model(study, prepared(tmp_path))
-    with pytest.raises(UserError, match="the model in .*/other/model has a vocabulary of 30"):
+    with pytest.raises(UserError, match=r"the model in .*/other/model has a vocabulary of 30"):
         check_model(study, prepared(tmp_path, oracle=shrunk / "model"))
 
 

@@ -1,5 +1,7 @@
-"""Secrets planted wherever a person may keep them are found nowhere when a study is done, as a Ray job on a cluster with a
-token, with an MLflow server that wants a login."""
+"""Secrets planted wherever a person may keep them are found nowhere when a study is done.
+
+The study is a Ray job on a cluster with a token, with an MLflow server that wants a login.
+"""
 
 from __future__ import annotations
 
@@ -28,9 +30,9 @@ pytestmark = pytest.mark.slow
 
 USER = "ada"
 PAGES = (
-    "api/jobs/", "api/v0/actors?detail=1", "api/v0/workers?detail=1", "api/v0/runtime_envs?detail=1", "api/v0/nodes?detail=1",
-    "api/v0/tasks?detail=1", "api/v0/jobs?detail=1",
-)  # fmt: skip
+    "api/jobs/",
+    *(f"api/v0/{kind}?detail=1" for kind in ("actors", "workers", "runtime_envs", "nodes", "tasks", "jobs")),
+)
 
 
 @dataclass

@@ -83,7 +83,8 @@ def test_stopped_trials(pool: Any, tmp_path: Path) -> None:
     stopped = {number: t for number, t in recorder.trials.items() if t.verdict == "stopped"}
     assert sorted(stopped) == [1, 3, 4, 5, 7], "each is in the worse half of those before it"
     for number, trial in stopped.items():
-        assert len(trial.series) == 1 and trial.metrics["forget"] == FORGET[number], "it has the last report"
+        assert len(trial.series) == 1
+        assert trial.metrics["forget"] == FORGET[number], "it has the last report"
         assert not trial.on_front
         assert trial.pareto_rank is None
     assert stopped[3].reason == "place 4 of 4 at epoch 1"

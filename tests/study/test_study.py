@@ -177,9 +177,11 @@ def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str]
     arguments = ["--address", head.dashboard, "--working-dir", ".", "--", "python", "-m", "platform.sweep", "tofu"]
     done = head.run(*submit, *arguments, "--trials", "2", *SMALL, *ALONE)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "start model " in done.stdout and "scoring" not in done.stdout, "the same models: nothing is scored again"
+    assert "start model " in done.stdout
+    assert "scoring" not in done.stdout, "the same models: nothing is scored again"
     found = re.search(r"report\s+(\S+)/report\.html", done.stdout)
-    assert found and found[1].startswith(str(home())), "a job reports to storage: its own folder is thrown away"
+    assert found
+    assert found[1].startswith(str(home())), "a job reports to storage: its own folder is thrown away"
     job = json.loads(Path(found[1], "study.json").read_text())
     local = {t["run"]: t for t in study["trials"]}
     shared = [t for t in job["trials"] if t["run"] in local]
@@ -193,7 +195,8 @@ def test_a_job_gives_the_same_numbers(finished: tuple[dict[str, Any], Path, str]
 def test_a_job_without_a_working_directory_runs_where_ray_was_started(head: Head) -> None:
     submit = [sys.executable, "-c", "from ray.scripts.scripts import main; main()", "job", "submit"]
     done = head.run(*submit, "--address", head.dashboard, "--", "python", "-m", "platform.sweep", "tofu", "--dry-run")
-    assert done.returncode == 0 and "first configurations" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "first configurations" in done.stdout
 
 
 def test_ctrl_c_keeps_what_is_finished_and_resume_goes_on(head: Head, tmp_path: Path) -> None:

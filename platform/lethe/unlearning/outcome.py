@@ -52,7 +52,7 @@ class Alone:
         return [value]
 
 
-class Diverged(Exception):
+class DivergedError(Exception):
     """A loss or a weight that is not finite: a verdict on the run, not a fault."""
 
 

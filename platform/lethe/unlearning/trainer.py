@@ -40,7 +40,7 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import Loss, make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
-from lethe.unlearning.outcome import Costs, Diverged, Outcome, Ranks, ReportFunction
+from lethe.unlearning.outcome import Costs, DivergedError, Outcome, Ranks, ReportFunction
 
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
 
@@ -96,7 +96,7 @@ def unlearn(
     run = _Run(recipe, context, truth, ranks, checkpoints or Checkpoints.none(ranks), loss)
     try:
         values = run.train(report)
-    except Diverged as error:
+    except DivergedError as error:
         last = FinalReport(verdict="diverged", reason=str(error), values=run.costs.report())
         return Outcome(last, close=run.close)
     except BaseException:
@@ -215,14 +215,14 @@ class _Run:
         total = self.engine.sum(torch.tensor([*shares], dtype=torch.float64))
         if not bool(torch.isfinite(total).all()):
             culprit = "gradient" if bool(torch.isfinite(total[:-1]).all()) else "loss"
-            raise Diverged(f"the {culprit} is not finite at step {step.number} of {self.total}")
+            raise DivergedError(f"the {culprit} is not finite at step {step.number} of {self.total}")
         if refresh and step.number % refresh.interval == 0 and step.number < self.total:
             self._refresh(step, refresh.data)
         return total[:-2].cpu(), bool(total[-2])
 
     def _refresh(self, step: Step, data: HessianData) -> None:
         if not math.isfinite(self.stepper.refresh(step, data)):
-            raise Diverged(f"the gradient of the sampled loss is not finite at step {step.number} of {self.total}")
+            raise DivergedError(f"the gradient of the sampled loss is not finite at step {step.number} of {self.total}")
 
     def _own_share(self, wins: torch.Tensor) -> torch.Tensor:
         """Return this rank's part of the counts: without sharding every rank counts the same coordinates."""
@@ -238,7 +238,7 @@ class _Run:
                 self.model, evals, self.recipe.evaluation, self.truth, shard, last=last
             )
         if not self.result.finite:  # metrics are finite whatever the model gives
-            raise Diverged(f"the model's likelihoods are not finite after step {step.number} of {self.total}")
+            raise DivergedError(f"the model's likelihoods are not finite after step {step.number} of {self.total}")
         moved, free = sums[:, -2:].sum(0).tolist()
         return {
             **self.costs.report(),

@@ -1,7 +1,8 @@
 """Memorisation accuracy (MA) and extraction likelihood (EL) of token sequences.
 
 Jang et al. 2022, arXiv 2210.01504; docs/METHODS.md section 5. Sequences are ids x[0..T-1]; `guesses[t]` is the greedy
-token after x[:t] (x[0] at 0). The likelihood asks for a greedy continuation of every prefix. It is exact and cheap because
+token after x[:t] (x[0] at 0). The likelihood asks for a greedy continuation of every prefix. It is exact and cheap
+because
   - where guesses[i] = x[i], the continuation from i is x[i] and that from i + 1: only mismatches need generating;
   - prefixes of one sequence share its keys and values, and all continuations end at T. So one decoding moves along
     the positions, and a continuation joins it where its prefix ends: no prefix is read twice, nothing is padded.

@@ -9,6 +9,7 @@ that measures is in the key by its own digest: a version number would have to be
 from __future__ import annotations
 
 import json
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -75,7 +76,9 @@ class Measurement(Frozen):
             threads=engine.threads,
             ranks=ranks,
             code=code_digest((ENTRY, benchmark.implementation.partition(":")[0])),
-            libraries={name: version(name) for name in (*LIBRARIES, *(["lm-eval"] if evaluation.lm_eval else []))},
+            # From 3.12 on the built-in sum() rounds floats differently, so the Python minor counts as a library.
+            libraries={"python": "{}.{}".format(*sys.version_info)}
+            | {name: version(name) for name in (*LIBRARIES, *(["lm-eval"] if evaluation.lm_eval else []))},
         )
 
     @property

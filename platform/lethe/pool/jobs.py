@@ -1,49 +1,19 @@
-"""Jobs in the run queue, as those see them who wait for their reports.
-
-`QueuedRun` follows one run: a trial of Ray Tune's, or a baseline. `run_jobs` runs many that are no trials, such as
-confirmations and audits, until all have ended.
-"""
+"""Many jobs that are no trials, such as confirmations and audits, run until all have ended."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import ray
 
 from lethe.errors import StudyBrokenError
 from lethe.pool.messages import Job, Report
+from lethe.pool.worker_pool import Pool
 from lethe.records import EpochReport, FinalReport
 
-if TYPE_CHECKING:
-    from lethe.pool.queue_client import RunQueueClient
-    from lethe.pool.worker_pool import Pool
-
 WAIT_S = 1.0
-
-GetReport = Callable[["ray.ObjectRef[Report | None]"], Report | None]
-
-
-class QueuedRun:
-    """A job that is submitted when this is made, and again whenever the queue has died and lost it."""
-
-    def __init__(self, queue: RunQueueClient, job: Job, claim: str) -> None:
-        """`claim`: the name of whoever asks for the job."""
-        self._queue, self._job, self._claim = queue, job, claim
-        self._submit()
-
-    def report(self, seen: int, get: GetReport = ray.get) -> Report:
-        """Return the report after the first `seen`, which are answered with CONTINUE; `get` waits for a reference."""
-        while (report := get(self._queue.next_report(self._job.run, seen))) is None:
-            if not self._submit():
-                return FinalReport(verdict="stopped")
-        return report
-
-    def _submit(self) -> bool:
-        return ray.get(self._queue.submit(self._job, self._claim))
-
 
 OnJobEnd = Callable[[Job, list[EpochReport], FinalReport], None]
 

@@ -1,4 +1,7 @@
-"""The run queue as an actor on Ray's head node, and a typed handle to it."""
+"""The run queue as an actor on Ray's head node, a typed handle to it, and one run in it as its asker sees it.
+
+`QueuedRun` follows a run: a trial of Ray Tune's, or a baseline.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ import ray
 from lethe.pool.messages import Answer, Instruction, Job, QueueStatus, Report, RunLease
 from lethe.pool.resources import HEAD_SLIVER, Shape
 from lethe.pool.run_queue import RunQueue
-from lethe.records import Verdict
+from lethe.records import FinalReport, Verdict
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -107,3 +110,25 @@ class RunQueueClient:
     def close(self) -> ray.ObjectRef[None]:
         """See `RunQueue.close`."""
         return self._call(RunQueue.close)
+
+
+GetReport = Callable[["ray.ObjectRef[Report | None]"], Report | None]
+
+
+class QueuedRun:
+    """A job that is submitted when this is made, and again whenever the queue has died and lost it."""
+
+    def __init__(self, queue: RunQueueClient, job: Job, claim: str) -> None:
+        """`claim`: the name of whoever asks for the job."""
+        self._queue, self._job, self._claim = queue, job, claim
+        self._submit()
+
+    def report(self, seen: int, get: GetReport = ray.get) -> Report:
+        """Return the report after the first `seen`, which are answered with CONTINUE; `get` waits for a reference."""
+        while (report := get(self._queue.next_report(self._job.run, seen))) is None:
+            if not self._submit():
+                return FinalReport(verdict="stopped")
+        return report
+
+    def _submit(self) -> bool:
+        return ray.get(self._queue.submit(self._job, self._claim))

@@ -34,9 +34,8 @@ from ray.util import get_placement_group, placement_group_table, remove_placemen
 
 from lethe.errors import StudyBrokenError
 from lethe.pool.event_log import EventLog, log_folder
-from lethe.pool.jobs import QueuedRun
 from lethe.pool.messages import EntryPoint, GroupStatus, Job, QueueStatus, Report
-from lethe.pool.queue_client import RunQueueClient
+from lethe.pool.queue_client import QueuedRun, RunQueueClient
 from lethe.pool.resources import (
     HEAD,
     Resources,

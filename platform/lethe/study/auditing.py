@@ -23,7 +23,7 @@ from lethe.unlearning.requests import AuditReport
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
-    from lethe.study.runner import Sweep
+    from lethe.study.planning import Planner
 
 RESULTS = ("complete", "diverged", "infeasible", "out_of_memory")  # what another attempt would find again
 
@@ -58,16 +58,16 @@ class PlannedAudit:
         return next(iter(self.audits.asked()))
 
 
-def audit(sweep: Sweep, pool: Pool, record: StudyRecord) -> StudyRecord:
+def audit(planner: Planner, pool: Pool, record: StudyRecord) -> StudyRecord:
     """Return the record with audits of its front, start model and oracle; those kept on disk are not done again.
 
     Raises KeyboardInterrupt; what has ended by then is kept.
     """
-    assert sweep.study.audits is not None
-    planned = {audit.job.run: audit for audit in _planned(sweep, record)}
+    assert planner.study.audits is not None
+    planned = {audit.job.run: audit for audit in _planned(planner, record)}
     results = {run: kept for run, audit in planned.items() if (kept := _read(audit.file)) is not None}
     missing = {run: audit for run, audit in planned.items() if run not in results}
-    advance = sweep.console.stage("audits", len(missing))
+    advance = planner.console.stage("audits", len(missing))
 
     def ended(job: Job, reports: list[EpochReport], final: FinalReport) -> None:
         done = missing[job.run]
@@ -78,10 +78,10 @@ def audit(sweep: Sweep, pool: Pool, record: StudyRecord) -> StudyRecord:
         for audited in records:
             if audited.verdict != "complete":
                 reason = (audited.reason.strip().splitlines() or [audited.verdict])[-1]
-                sweep.console.warn(f"audit {audited.variant} of {done.subject.name} failed: {reason}")
+                planner.console.warn(f"audit {audited.variant} of {done.subject.name} failed: {reason}")
 
     run_jobs(pool, [audit.job for audit in missing.values()], ended)
-    order = list(variants(sweep.study.audits))
+    order = list(variants(planner.study.audits))
     by_subject: dict[str, tuple[AuditRecord, ...]] = {}
     for run, done in planned.items():
         records = (*by_subject.get(done.subject.name, ()), *results.get(run, ()))
@@ -93,14 +93,14 @@ def _place(order: list[str], variant: str) -> int:
     return order.index(variant) if variant in order else len(order)
 
 
-def _planned(sweep: Sweep, record: StudyRecord) -> Iterator[PlannedAudit]:
-    assert sweep.study.audits is not None
-    for subject in _subjects(sweep, record):
-        trial = sweep.plan(0, subject.recipe)  # in groups of the same shape
-        for name, config in sweep.study.audits.asked().items():
+def _planned(planner: Planner, record: StudyRecord) -> Iterator[PlannedAudit]:
+    assert planner.study.audits is not None
+    for subject in _subjects(planner, record):
+        trial = planner.plan(0, subject.recipe)  # in groups of the same shape
+        for name, config in planner.study.audits.asked().items():
             one = Audits.model_validate({name: config})
             file = subject.kept / f"{name}-{_digest(subject, one)}.json"
-            request = sweep.audit_request(one, subject.recipe, subject.folder, subject.metrics)
+            request = planner.audit_request(one, subject.recipe, subject.folder, subject.metrics)
             job = Job.of(f"audit:{file}", EntryPoint.AUDIT, request, trial.job.shape, trial.job.log_folder)
             yield PlannedAudit(subject, one, file, job)
 
@@ -110,14 +110,14 @@ def _digest(subject: Subject, audits: Audits) -> str:
     return short_digest(canonical_json([subject.key, audits.canonical(), subject.recipe.canonical()]))
 
 
-def _subjects(sweep: Sweep, record: StudyRecord) -> Iterator[Subject]:
-    prepared, common = sweep.prepared, sweep.study.first_recipe()
+def _subjects(planner: Planner, record: StudyRecord) -> Iterator[Subject]:
+    prepared, common = planner.prepared, planner.study.first_recipe()
     models = {"start model": (prepared.start, record.start), "oracle": (prepared.oracle, record.oracle)}
     for name, (folder, scores) in models.items():
         if folder and scores:
-            key = f"{sweep.prepared.digests.canonical()} {name}"
-            yield Subject(name, key, folder, sweep.folder / "audits" / name.replace(" ", "-"), common, scores.metrics)
-    for trial, recipe in members(sweep, record):
+            key = f"{planner.prepared.digests.canonical()} {name}"
+            yield Subject(name, key, folder, planner.folder / "audits" / name.replace(" ", "-"), common, scores.metrics)
+    for trial, recipe in members(planner, record):
         folder = Path(trial.folder)
         yield Subject(_name(trial), trial.run, folder / "model", folder / "audits", recipe, trial.metrics)
 

@@ -23,7 +23,7 @@ from lethe.study.recorder import TrialPlan, trial_record, write_result
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
-    from lethe.study.runner import Sweep
+    from lethe.study.planning import Planner
 
 
 @dataclass(frozen=True)
@@ -34,17 +34,17 @@ class Repeat:
     plan: TrialPlan
 
 
-def members(sweep: Sweep, record: StudyRecord) -> Iterator[tuple[TrialRecord, Recipe]]:
+def members(planner: Planner, record: StudyRecord) -> Iterator[tuple[TrialRecord, Recipe]]:
     """Yield the front's trials with the recipe of each, made of the study's fixed values and the trial's own.
 
     A trial whose run does not come out again, a point of another study say, is left out with a warning.
     """
     for trial in record.front:
-        recipe = _recipe(sweep.study, trial)
-        if recipe and sweep.plan(trial.number, recipe).run == trial.run:
+        recipe = _recipe(planner.study, trial)
+        if recipe and planner.plan(trial.number, recipe).run == trial.run:
             yield trial, recipe
         else:
-            sweep.console.warn(f"trial {trial.number} is left as it is: its recipe is not one of this study's")
+            planner.console.warn(f"trial {trial.number} is left as it is: its recipe is not one of this study's")
 
 
 def _recipe(study: Study, trial: TrialRecord) -> Recipe | None:
@@ -54,12 +54,12 @@ def _recipe(study: Study, trial: TrialRecord) -> Recipe | None:
         return None
 
 
-def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
+def confirm(planner: Planner, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
     """Return the record with confirmations of its front members; equal runs are answered from the run folders.
 
     Raises KeyboardInterrupt; what has ended by then is in the run folders.
     """
-    repeats = list(_repeats(sweep, record))
+    repeats = list(_repeats(planner, record))
     done: dict[int, list[TrialRecord]] = {repeat.member.number: [] for repeat in repeats}
     missing: dict[str, list[Repeat]] = {}
 
@@ -68,15 +68,15 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, objectives: Objective
         run = run.model_copy(update=changes)
         done[repeat.member.number].append(run)
         if run.run != repeat.member.run:  # a method that reads no seed is the member itself
-            sweep.tracker.trial_ended(run)
+            planner.tracker.trial_ended(run)
 
     for repeat in repeats:
-        stored = sweep.stored(repeat.plan)
+        stored = planner.stored(repeat.plan)
         if stored is None:
             missing.setdefault(repeat.plan.run, []).append(repeat)
         else:
             add(repeat, stored)
-    advance = sweep.console.stage("confirmations", sum(map(len, missing.values())))
+    advance = planner.console.stage("confirmations", sum(map(len, missing.values())))
 
     def ended(job: Job, reports: list[EpochReport], final: FinalReport) -> None:
         for repeat in missing[job.run]:
@@ -101,13 +101,13 @@ def confirm(sweep: Sweep, pool: Pool, record: StudyRecord, objectives: Objective
     )
 
 
-def _repeats(sweep: Sweep, record: StudyRecord) -> Iterator[Repeat]:
+def _repeats(planner: Planner, record: StudyRecord) -> Iterator[Repeat]:
     """Yield every member's repeats. Members that began with the same seed get the same ones: their differences are then
     the members' own."""
-    assert sweep.study.confirm is not None
-    for member, recipe in members(sweep, record):
-        for seed in range(recipe.seed + 1, recipe.seed + 1 + sweep.study.confirm.seeds):
-            yield Repeat(member, sweep.plan(member.number, recipe.model_copy(update={"seed": seed})))
+    assert planner.study.confirm is not None
+    for member, recipe in members(planner, record):
+        for seed in range(recipe.seed + 1, recipe.seed + 1 + planner.study.confirm.seeds):
+            yield Repeat(member, planner.plan(member.number, recipe.model_copy(update={"seed": seed})))
 
 
 def _record(repeat: Repeat, reports: list[EpochReport], final: FinalReport) -> TrialRecord:

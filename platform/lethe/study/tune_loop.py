@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lethe.config.search import Stop
 from lethe.errors import StudyBrokenError
-from lethe.pool.jobs import QueuedRun
+from lethe.pool.queue_client import QueuedRun
 from lethe.pool.resources import HEAD_SLIVER
 from lethe.records import FinalReport, TrialRecord
 from lethe.search.study_store import Proposal, StudyStore
@@ -36,7 +36,7 @@ from lethe.study.tune_searcher import Answered, StudySearcher, rung_scheduler
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
-    from lethe.study.runner import Sweep
+    from lethe.study.planning import Planner
 
 
 UNWRITABLE = (OSError, SQLAlchemyError, StorageInternalError)
@@ -44,20 +44,20 @@ MOST_ERRORS = 10  # actors of Tune's in a row that died without passing a report
 CTRL_C = "interrupted"
 
 
-def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) -> bool:
+def tune_study(planner: Planner, pool: Pool, store: StudyStore, recorder: Recorder) -> bool:
     """Run the trials that remain. No trial is left running anywhere.
 
     Returns True if they did not all run: the user interrupted, or the pool broke and says why in `broken`. Raises
     StudyBrokenError where the cluster or the study's own disk is gone.
     """
-    study = sweep.study
+    study = planner.study
     trials = study.search.trials
 
     def make_plan(proposal: Proposal) -> TrialPlan | Answered:
         claim = f"{store.name}:{proposal.number}"
-        plan = replace(sweep.plan(proposal.index, proposal.recipe), claim=claim)
+        plan = replace(planner.plan(proposal.index, proposal.recipe), claim=claim)
         store.note(proposal.number, run=plan.run)
-        stored = sweep.stored(plan)
+        stored = planner.stored(plan)
         if stored is not None:
             recorder.answered(plan, stored)
             return Answered(_last_report(stored))
@@ -74,7 +74,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         logging.getLogger(name).setLevel(logging.CRITICAL)
     store.fix_groups(study.resources.groups or pool.slots())
     ending = Ending(study.stop, store)
-    scheduler = rung_scheduler(study, store.objectives, sweep.folder / "runs", store.groups)
+    scheduler = rung_scheduler(study, store.objectives, planner.folder / "runs", store.groups)
     if scheduler is not None:
         recorder.why_stopped = scheduler.reason
     searcher = StudySearcher(
@@ -85,7 +85,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True),
         run_config=tune.RunConfig(
             name="trials",
-            storage_path=str(sweep.folder / "tune"),
+            storage_path=str(planner.folder / "tune"),
             verbose=0,
             callbacks=[recorder, _SearchWatch(pool)],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials hold nothing
@@ -110,7 +110,7 @@ def tune_study(sweep: Sweep, pool: Pool, store: StudyStore, recorder: Recorder) 
         with suppress(*UNWRITABLE):  # a resume does it where this session cannot
             interrupted = store.interrupt_pending(pool.ended or "")
     if ending.reason and not interrupted and not pool.ended:
-        sweep.console.say(f"no more trials: {ending.reason}")
+        planner.console.say(f"no more trials: {ending.reason}")
         return False
     return store.remaining(trials) > 0
 

@@ -1,0 +1,111 @@
+"""From a study's inputs to its runs: what a trial, a confirmation or an audit asks a worker group for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lethe.config.audits import Audits
+from lethe.config.benchmark import AnyBenchmark
+from lethe.config.model import EmbeddedModel
+from lethe.config.run import Recipe, UnlearnRun
+from lethe.config.study import Study
+from lethe.pool.event_log import log_folder
+from lethe.pool.messages import EntryPoint, Job
+from lethe.pool.resources import Shape
+from lethe.records import Metrics, Scalar, TrialRecord
+from lethe.reporting.console import Console
+from lethe.search.space import flatten
+from lethe.storage.paths import home
+from lethe.storage.replica import share_with_nodes
+from lethe.study.baselines import truth_file
+from lethe.study.preparation import Prepared
+from lethe.study.recorder import TrialPlan, read_result
+from lethe.tracking.tracker import Tracker
+from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
+
+DATA = ("*.json", "*.jsonl")
+
+
+@dataclass
+class Planner:
+    """The parts of one session of a study, and the plans of its runs.
+
+    `folder` is the study's home: what lies there is continued. A comparison's members share the scores of start model
+    and oracle, in its own folder, `baselines_folder`, and name themselves in the `labels` of their trials.
+    """
+
+    study: Study
+    id: str
+    prepared: Prepared
+    tracker: Tracker
+    console: Console
+    folder: Path
+    baselines_folder: Path | None = None
+    labels: dict[str, Scalar] = field(default_factory=dict)
+
+    @property
+    def scores_folder(self) -> Path:
+        """The folder with the scores of start model and oracle."""
+        return self.baselines_folder or self.folder
+
+    def assets(self) -> Assets:
+        """Return the inputs that all runs of the study read, as paths and digests."""
+        return Assets(
+            benchmark=absolute(self.study.benchmark, self.prepared.digests.data),
+            data_digest=self.prepared.digests.data,
+            model_digest=self.prepared.digests.model,
+            start=str(self.prepared.start),
+            origin=self._origin(),
+            cache=str(home() / "cache"),
+            device=self.study.first_recipe().engine.device,
+        )
+
+    def _origin(self) -> EmbeddedModel | str | None:
+        """Return what the start model was made from, None where that is unknown."""
+        model, base = self.study.model, self.prepared.base
+        if isinstance(model, EmbeddedModel):
+            return model
+        return None if base is None else str(base)
+
+    def plan(self, number: int, recipe: Recipe) -> TrialPlan:
+        """Return the plan of trial `number` with this recipe. Number and folder do not enter its run's digest."""
+        run = UnlearnRun(recipe=recipe, digests=self.prepared.digests)
+        folder = self.folder / "runs" / run.digest()
+        request = TrialRequest(
+            run=run,
+            assets=self.assets(),
+            truth=truth_file(self.scores_folder),
+            folder=folder,
+            checkpoint=self.study.resources.checkpoint,
+        )
+        shape, logs = Shape.of(recipe.engine), log_folder(self.scores_folder)
+        job = Job.of(run.digest(), EntryPoint.TRIAL, request, shape, logs)
+        return TrialPlan(number, {**self.labels, **flatten(recipe)}, folder, job)
+
+    def audit_request(self, audits: Audits, recipe: Recipe, model: Path, metrics: Metrics) -> AuditRequest:
+        """Return the request of one audit of the model in the folder `model`, which was trained with `recipe`."""
+        return AuditRequest(
+            audits=audits,
+            assets=self.assets(),
+            recipe=recipe,
+            model=model,
+            truth=truth_file(self.scores_folder),
+            metrics=metrics,
+        )
+
+    def stored(self, plan: TrialPlan) -> TrialRecord | None:
+        """Return the result of an equal run of this study, None if there is none."""
+        return read_result(plan.folder)
+
+
+def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
+    """Return `benchmark` with the absolute path of a source that is a folder, shared with the nodes where workers run.
+
+    `digest`: of the data. A source that is no folder stays as it is.
+    """
+    folder = Path(benchmark.source).expanduser()
+    if not folder.is_dir():
+        return benchmark
+    folder = share_with_nodes(folder.resolve(), "benchmarks", digest, DATA)
+    return benchmark.model_copy(update={"source": str(folder)})

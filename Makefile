@@ -27,7 +27,7 @@ check: $(INSTALLED) ## lint, format, types and the direction of dependencies, in
 	$(BIN)/ruff check platform tests benchmarks setup.py
 	$(BIN)/ruff format --check platform tests benchmarks setup.py
 	cd platform && $(abspath $(BIN))/mypy --config-file ../pyproject.toml
-	cd platform && $(abspath $(BIN))/lint-imports ../pyproject.toml --no-logo
+	cd platform && $(abspath $(BIN))/lint-imports ../pyproject.toml --no-logo --cache-dir ../.import_linter_cache
 
 test-fast: $(INSTALLED) ## the tests that start no cluster and train nothing for long: under three minutes
 	$(BIN)/python -m pytest --fast $(ARGS)

@@ -25,9 +25,9 @@ from lethe.search.study_store import StudyStore
 from lethe.storage.paths import atomic_write, home
 from lethe.study.preparation import prepare
 from lethe.unlearning.context import Context
-from lethe.unlearning.methods import method_of
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets
+from lethe.unlearning.worker_entry import method_of
 
 FILE = Path(__file__).parent / "data" / "tofu_curves.json"
 # The objectives, and what could stand in for them on a rung.

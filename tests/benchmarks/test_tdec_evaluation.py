@@ -16,9 +16,8 @@ import torch
 
 from lethe.benchmarks.base import EvaluationResult, load_benchmark
 from lethe.benchmarks.tdec import evaluation
-from lethe.benchmarks.tdec.metrics import left_over, usefulness, word_f1
-from lethe.benchmarks.tdec.reference import Thresholds
-from lethe.benchmarks.tdec.task import TdecTask
+from lethe.benchmarks.tdec.evaluation import TdecTask
+from lethe.benchmarks.tdec.metrics import Thresholds, left_over, usefulness, word_f1
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.metrics import TDEC_METRICS
 from lethe.config.run import Evaluation

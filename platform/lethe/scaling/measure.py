@@ -24,7 +24,7 @@ from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.engine import Engine
-from lethe.unlearning.objectives import make_loss
+from lethe.unlearning.objectives.base import make_loss
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import Assets, Request
 from lethe.unlearning.trainer import Stepper

@@ -14,7 +14,7 @@ import torch.distributed as dist
 from torch import nn
 
 from lethe.config.run import Recipe
-from lethe.unlearning.optim import CountsWins, RefreshesHessian, make_optimizer
+from lethe.unlearning.optim.base import CountsWins, RefreshesHessian, make_optimizer
 
 
 def ensure_process_group(device: str) -> None:

@@ -37,8 +37,7 @@ from lethe.records import FinalReport
 from lethe.unlearning.checkpoint import Checkpoints, random_state, refreshes, restore, restore_random_state, shards
 from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
-from lethe.unlearning.objectives import Loss, make_loss
-from lethe.unlearning.objectives.base import Counts, Scored
+from lethe.unlearning.objectives.base import Counts, Loss, Scored, make_loss
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.outcome import Costs, DivergedError, Outcome, Ranks, ReportFunction
 

@@ -11,6 +11,8 @@ import torch
 
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.measurement import load_network, measure
+from lethe.config.objective import AnyObjective
+from lethe.config.objective import Method as MethodConfig
 from lethe.config.run import FOLDER, Evaluation
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
@@ -21,9 +23,10 @@ from lethe.storage.paths import atomic_write, object_of
 from lethe.storage.replica import delete, evict_local, local_path, read_current
 from lethe.unlearning.checkpoint import Checkpoints, StoredCheckpoints
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.methods import method_of
+from lethe.unlearning.methods.base import METHODS, Method
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction, expected_failure, is_io
 from lethe.unlearning.requests import BaselineReport, BaselineRequest, TrialReport, TrialRequest
+from lethe.unlearning.trainer import unlearn
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,6 +56,11 @@ def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> Fi
         if ranks.world > 1 or is_io(error):
             raise  # the other ranks wait in a collective, or another attempt may do better
         return expected_failure(error)
+
+
+def method_of(objective: AnyObjective) -> Method:
+    """Return the function that pursues an objective: the method itself, or the training loop for a loss."""
+    return METHODS.of(objective) if isinstance(objective, MethodConfig) else unlearn
 
 
 def _checkpoints(request: TrialRequest, ranks: Ranks) -> Checkpoints:

@@ -12,7 +12,7 @@ from lethe.config.benchmark import TdecBenchmark
 from lethe.data.rows import Row
 
 if TYPE_CHECKING:
-    from lethe.benchmarks.tdec.task import TdecTask
+    from lethe.benchmarks.tdec.evaluation import TdecTask
     from lethe.config.run import Evaluation
     from lethe.data.template import Template
 
@@ -42,7 +42,7 @@ class Tdec(Benchmark):
 
     def task(self, template: Template, vocabulary: int) -> TdecTask:
         """Return the passages as token ids. Raises UserError for text that is too short and for foreign token ids."""
-        from lethe.benchmarks.tdec.task import TdecTask  # imports torch
+        from lethe.benchmarks.tdec.evaluation import TdecTask  # imports torch
 
         sequences = tokenised(self.passages, template.tokenizer, vocabulary)
         return TdecTask(self.passages, sequences, template, self.config)

@@ -1,4 +1,5 @@
-"""One evaluation of a model on TDEC, as LoKU uses it: what is left of the forget sequences, and the model's utility.
+"""TDEC as one tokenizer reads it, and one evaluation of a model, as LoKU uses it: what is left of the forget
+sequences, and the model's utility.
 
 Jang et al. 2022, arXiv 2210.01504; Cha et al. 2024, arXiv 2408.06621; docs/METHODS.md section 5. The papers' nine
 reasoning and four dialogue sets are not fetched: choice.jsonl and dialogue.jsonl (`lethe.benchmarks.tdec.loading`) hold
@@ -9,14 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar
 
 import numpy as np
 from torch import nn
 
-from lethe.benchmarks.base import EvaluationResult
-from lethe.benchmarks.tdec.eval_set import TdecEvalSet
+from lethe.benchmarks.base import EvaluationResult, Task
+from lethe.benchmarks.tdec.eval_set import TdecEvalSet, build_eval_set, whole_rows
 from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
@@ -24,10 +26,11 @@ from lethe.benchmarks.tdec.extraction import (
     memorization_accuracy,
     mismatches,
 )
-from lethe.benchmarks.tdec.metrics import left_over, perplexity, usefulness, word_f1
-from lethe.benchmarks.tdec.reference import Thresholds
+from lethe.benchmarks.tdec.loading import Passages, Sequences
+from lethe.benchmarks.tdec.metrics import Thresholds, left_over, perplexity, usefulness, word_f1
+from lethe.config.benchmark import TdecBenchmark
 from lethe.config.run import Evaluation
-from lethe.data.template import Encoded
+from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.evaluation.distributed import RankShard, evaluating
@@ -37,6 +40,85 @@ from lethe.evaluation.metrics import losses
 from lethe.evaluation.rows import Columns, stack_splits
 
 LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows
+
+
+@dataclass(frozen=True)
+class TdecTask(Task[TdecEvalSet, Thresholds]):
+    """Sequences of tokens; trials are compared with the start model's thresholds."""
+
+    passages: Passages
+    sequences: Sequences
+    template: Template
+    settings: TdecBenchmark
+
+    least_tokens: ClassVar[int] = LEAST_TOKENS
+
+    @property
+    def until_forgotten(self) -> bool:
+        """True if the configuration says so."""
+        return self.settings.until_forgotten
+
+    @cached_property
+    def forget(self) -> list[Encoded]:
+        """All forget sequences."""
+        return [*whole_rows(self.sequences.forget)]
+
+    @cached_property
+    def retain(self) -> list[Encoded]:
+        """All retain sequences."""
+        return [*whole_rows(self.sequences.retain)]
+
+    def eval_set(self, config: Evaluation) -> TdecEvalSet:
+        """Tokenise all forget and unseen sequences, and the first `config.max_rows` of the other parts."""
+        return build_eval_set(self.passages, self.sequences, self.template, self.settings, config)
+
+    def _evaluate(
+        self,
+        model: nn.Module,
+        evals: TdecEvalSet,
+        config: Evaluation,
+        reference: Thresholds | None,
+        shard: RankShard,
+        *,
+        last: bool,
+    ) -> EvaluationResult:
+        if reference is None:
+            raise ValueError("TDEC needs the start model's thresholds: see `baseline`")
+        return evaluate(model, evals, config, reference, shard, last=last)
+
+    def baseline(self, model: nn.Module, evals: TdecEvalSet, config: Evaluation, shard: RankShard) -> EvaluationResult:
+        """Evaluate `model`, the start model, against its own thresholds, which are among the metrics."""
+        thresholds = measure_thresholds(model, evals, config, shard)
+        result = self.evaluate(model, evals, config, thresholds, shard, last=True)
+        names = ("memorization_accuracy", "extraction_likelihood")
+        shown = {f"{name}_threshold": getattr(thresholds, name) for name in names}
+        return replace(result, metrics={**result.metrics, **shown}, reference=thresholds)
+
+    def reference_values(self, stored: Any, evals: TdecEvalSet) -> Thresholds | None:
+        """Read the start model's thresholds."""
+        return None if stored is None else Thresholds.model_validate(stored)
+
+    def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
+        """Return all forget sequences."""
+        return self.forget
+
+    def leaks(
+        self,
+        model: nn.Module,
+        chosen: Sequence[int],
+        config: Evaluation,
+        reference: Thresholds | None,
+        shard: RankShard,
+    ) -> dict[str, float]:
+        """Measure MA and EL of the chosen sequences."""
+        evals = self.eval_set(config)
+        none = np.zeros(0, dtype=np.int64)
+        # The validation text stays: its perplexity is quick.
+        some = replace(
+            evals, forget=evals.forget[list(chosen)], turns=(), prompts=(), questions=(), options=(), asked=none
+        )
+        metrics = self._evaluate(model, some, config, reference, shard, last=True).metrics
+        return {name: metrics[name] for name in self.settings.leaks}
 
 
 def evaluate(

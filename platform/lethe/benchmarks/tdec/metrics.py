@@ -12,11 +12,25 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
+from typing import Any
 
-from lethe.benchmarks.tdec.reference import Thresholds
+from lethe.benchmarks.base import ReferenceValues
+from lethe.config.base import Frozen
 from lethe.evaluation.metrics import harmonic_mean
 
 LARGEST_LOSS = 700.0  # exp of it is still a float
+
+
+class Thresholds(Frozen, ReferenceValues):
+    """The start model's results on text that no model was trained on: mean MA, mean EL, perplexity."""
+
+    memorization_accuracy: float
+    extraction_likelihood: float
+    perplexity: float
+
+    def dump(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return self.model_dump()
 
 
 def left_over(ma: float, el: float, thresholds: Thresholds) -> float:

@@ -14,7 +14,7 @@ from lethe.data.rows import Row
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
-    from lethe.benchmarks.tofu.task import TofuTask
+    from lethe.benchmarks.tofu.evaluation import TofuTask
     from lethe.config.run import Evaluation
     from lethe.data.template import Template
 
@@ -44,7 +44,7 @@ class Tofu(Benchmark):
 
     def task(self, template: Template, vocabulary: int) -> TofuTask:
         """Return the rows as `template` renders them. `vocabulary` is not read: all rows are text."""
-        from lethe.benchmarks.tofu.task import TofuTask  # imports torch
+        from lethe.benchmarks.tofu.evaluation import TofuTask  # imports torch
 
         return TofuTask(self.rows, template)
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lethe.config.component import Implementations
-from lethe.config.objective import Objective, WithRetain
+from lethe.config.objective import AnyObjective, Objective, WithRetain
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
 
@@ -95,6 +95,11 @@ class Loss:
 
 
 LOSSES: Implementations[type[Loss]] = Implementations("lethe.unlearning.objectives")
+
+
+def make_loss(config: AnyObjective) -> Loss:
+    """Return the loss that implements an objective. Raises LookupError for one without a loss, such as a `Method`."""
+    return LOSSES.of(config)(config)
 
 
 def token_mean(values: Tensor, kind: RowKind, scored: Scored, counts: Counts) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lethe.config.component import Implementations
+from lethe.config.optimizer import AnyOptimizer
 
 
 @runtime_checkable
@@ -35,3 +36,8 @@ class CountsWins(Protocol):
 
 
 OPTIMIZERS: Implementations[Callable[[Any, Iterable[Any]], Optimizer]] = Implementations("lethe.unlearning.optim")
+
+
+def make_optimizer(config: AnyOptimizer, params: Iterable[Any]) -> Optimizer:
+    """Build the optimizer that `config` configures over tensors or parameter groups."""
+    return OPTIMIZERS.of(config)(config, params)

@@ -20,7 +20,7 @@ from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
 from lethe.benchmarks.tofu.loading import load_rows
-from lethe.benchmarks.tofu.reference import ReferenceScores
+from lethe.benchmarks.tofu.metrics import ReferenceScores
 from lethe.config.metrics import TOFU_METRICS
 from lethe.config.run import Evaluation
 from lethe.data.template import Template

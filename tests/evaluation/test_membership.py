@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics
+from lethe.benchmarks.tofu.metrics import ReferenceScores, reference_metrics
 from lethe.evaluation.likelihood import LikelihoodScores, score
 from lethe.evaluation.membership import membership_metrics, min_k, signals
 from tests.models.small import encoded, gpt2, llama, logits

@@ -18,7 +18,7 @@ from lethe.benchmarks.base import EvaluationResult, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
 from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
-from lethe.benchmarks.tofu.reference import ReferenceScores
+from lethe.benchmarks.tofu.metrics import ReferenceScores
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.config.model import EmbeddedModel, PretrainedModel
 from lethe.config.run import Evaluation

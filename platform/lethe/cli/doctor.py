@@ -38,8 +38,7 @@ def _run_cluster_checks(grow: bool) -> int:
     """Run the checks on a cluster, that of RAY_ADDRESS or our own for the time being; return how many failed."""
     import ray
 
-    from lethe.ops.doctor.nodes import node_checks
-    from lethe.ops.doctor.workers import Workers
+    from lethe.ops.doctor.workers import Workers, node_checks
     from lethe.pool.cluster import check_address, connect
 
     connect(check_address())

@@ -8,7 +8,7 @@ AUC with forget rows as members against holdout rows, which no model has seen: .
     min_k                minus the mean of the lowest 40 % of log-probabilities (Shi et al. 2024, arXiv 2310.16789)
     min_k_plus_plus      the same of standardised log-probabilities (Zhang et al. 2025, arXiv 2404.02936)
     gradnorm             norm of the row's gradient: how much the model would still learn from it (`gradient_norms`)
-    reference            loss - the oracle's loss, see `lethe.benchmarks.tofu.reference`
+    reference            loss - the oracle's loss, see `lethe.benchmarks.tofu.metrics`
 
 Min-K leaves the end of sequence out, the others include it, as the public implementation of TOFU's authors does.
 """

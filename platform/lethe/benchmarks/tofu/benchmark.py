@@ -55,7 +55,7 @@ class Tofu(Benchmark):
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
         """Return forget quality and, with holdout rows, reference membership and privacy leakage of a model against
         an oracle. Raises UserError for an oracle that is no trained model, or was scored on other rows."""
-        from lethe.benchmarks.tofu.reference import ReferenceScores, reference_metrics  # imports torch
+        from lethe.benchmarks.tofu.metrics import ReferenceScores, reference_metrics  # imports torch
 
         model, oracle = ReferenceScores.load(own), ReferenceScores.load(reference)
         if not oracle.finite:

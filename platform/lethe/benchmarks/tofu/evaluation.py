@@ -16,8 +16,16 @@ from torch import nn
 from lethe.benchmarks.base import EvaluationResult, Task
 from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet, build_eval_set
 from lethe.benchmarks.tofu.loading import TofuRows
-from lethe.benchmarks.tofu.metrics import METRIC_GROUPS, Evaluated, SplitScores, model_utility, split_metrics
-from lethe.benchmarks.tofu.reference import ReferenceScores, reference, reference_metrics
+from lethe.benchmarks.tofu.metrics import (
+    METRIC_GROUPS,
+    Evaluated,
+    ReferenceScores,
+    SplitScores,
+    model_utility,
+    reference,
+    reference_metrics,
+    split_metrics,
+)
 from lethe.config.run import Evaluation
 from lethe.data.rows import Row
 from lethe.data.template import Encoded, Template

@@ -1,4 +1,5 @@
-"""The doctor's checks of a real worker group: a sum over its ranks, and three steps of every DeepSpeed stage.
+"""The doctor's checks of a cluster: every node, and a real worker group, which sums over its ranks and takes three
+steps of every DeepSpeed stage.
 
 The group is started as a study's are and runs `run_probe`; `Workers` asks for it and judges the answer.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 import secrets
 import shutil
 import traceback
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +20,8 @@ from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe
 from lethe.errors import UserError
 from lethe.ops.doctor.checks import Check, Skipped
+from lethe.pool.node_checks import check_node
+from lethe.pool.resources import HEAD
 from lethe.pool.worker import Ranks
 from lethe.records import FinalReport
 from lethe.storage.paths import home
@@ -165,3 +169,13 @@ def _shape(grow: bool) -> Shape:
     if promised():
         raise Skipped("no worker node is up: --grow starts what a run needs, and waits for it")
     raise UserError("no node has a core to spare: a study needs at least one worker node, or a head with cores")
+
+
+def node_checks() -> list[Check]:
+    """Return a check for each living node, the head first. Needs a connection to the cluster."""
+    import ray
+
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]  # ray leaves it unannotated
+    alive = [node for node in nodes if node["Alive"]]
+    alive.sort(key=lambda node: HEAD not in node["Resources"])
+    return [Check(f"node {i}" if i else "head", partial(check_node, node)) for i, node in enumerate(alive)]

@@ -10,7 +10,7 @@ import pytest
 from lethe.audits.prompts import split
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.benchmark import TofuBenchmark
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.evaluation.leaks import Questions
 from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets

@@ -9,7 +9,7 @@ import pytest
 
 from lethe.benchmarks.tofu.eval_set import Split
 from lethe.benchmarks.tofu.metrics import soul_metrics
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.evaluation.metrics import auc, ks_test
 
 # Two rows a split, three pairs a row: answer (its own paraphrase for authors), two perturbed.

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.benchmarks.tofu.loading import PARAPHRASE_CUE, embedded_folder, load_rows, training_rows
 from lethe.config.benchmark import Corpus, TofuBenchmark
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.errors import UserError
 from tests import tiny
 

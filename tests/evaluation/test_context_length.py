@@ -13,8 +13,7 @@ from lethe.benchmarks.tofu.eval_set import build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
 from lethe.benchmarks.tofu.loading import load_rows
 from lethe.config.run import Evaluation
-from lethe.data.rows import Row
-from lethe.data.template import Encoded, Template
+from lethe.data.template import Encoded, Row, Template
 from lethe.errors import UserError
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.models.loading import load_model, load_tokenizer

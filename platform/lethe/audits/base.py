@@ -18,8 +18,7 @@ from lethe.benchmarks.base import AnyTask, ReferenceValues
 from lethe.benchmarks.measurement import task_of
 from lethe.config.component import Implementations
 from lethe.config.run import Recipe
-from lethe.data.rows import Row
-from lethe.data.template import Template
+from lethe.data.template import Row, Template
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.leaks import Leaks, Questions, ask
 from lethe.records import AuditRecord

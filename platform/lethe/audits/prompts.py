@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from lethe.audits.base import AUDITS, Audited
 from lethe.config.audits import Prompts
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.evaluation.distributed import evaluating
 from lethe.evaluation.leaks import Leaks, Questions, answered, overlap
 from lethe.records import AuditRecord

@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from lethe.config.run import Evaluation
-    from lethe.data.rows import Row
-    from lethe.data.template import Encoded, Template
+    from lethe.data.template import Encoded, Row, Template
     from lethe.evaluation.distributed import RankShard
 
 

@@ -1,4 +1,4 @@
-"""Templates: from questions and answers to token ids."""
+"""Rows of text, and templates: from questions and answers to token ids."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 MARKERS = ("<|user|>", "<|end|>", "<|assistant|>")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A question with its true answer, and the variants that some splits have; plain text is an answer to ''."""
+
+    question: str
+    answer: str
+    paraphrased_answer: str | None = None
+    perturbed_answers: tuple[str, ...] = ()
+    paraphrased_question: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

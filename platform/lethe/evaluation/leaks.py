@@ -10,8 +10,7 @@ import numpy as np
 from torch import nn
 
 from lethe.config.run import Evaluation
-from lethe.data.rows import Row
-from lethe.data.template import Encoded, Template
+from lethe.data.template import Encoded, Row, Template
 from lethe.evaluation import metrics
 from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate

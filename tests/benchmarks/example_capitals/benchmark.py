@@ -8,8 +8,7 @@ from typing import Any, Self
 from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Evaluation
-from lethe.data.rows import Row
-from lethe.data.template import Template
+from lethe.data.template import Row, Template
 from lethe.errors import UserError
 from tests.benchmarks.example_capitals.config import CapitalsBenchmark
 from tests.benchmarks.example_capitals.task import CapitalsTask

@@ -11,8 +11,7 @@ from torch import nn
 
 from lethe.benchmarks.base import EvaluationResult, ReferenceValues, Task
 from lethe.config.run import Evaluation
-from lethe.data.rows import Row
-from lethe.data.template import Encoded, Template
+from lethe.data.template import Encoded, Row, Template
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.leaks import Leaks, Questions, ask
 from lethe.evaluation.rows import stack_splits

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyEmbedded
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.errors import UserError
 from lethe.models.subprocess_training import (
     SPENT,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 from lethe.benchmarks.base import Benchmark
 from lethe.benchmarks.tdec.loading import Passages, check_ids, load_passages, tokenised, training_rows
 from lethe.config.benchmark import TdecBenchmark
-from lethe.data.rows import Row
+from lethe.data.template import Row
 
 if TYPE_CHECKING:
     from lethe.benchmarks.tdec.evaluation import TdecTask

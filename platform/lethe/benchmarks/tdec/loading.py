@@ -20,7 +20,7 @@ import numpy as np
 from lethe.benchmarks.embedded.towns import document_files
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local

@@ -10,7 +10,7 @@ from lethe.benchmarks.base import Benchmark
 from lethe.benchmarks.tofu.loading import TofuRows, load_rows, training_rows
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.metrics import Need
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.errors import UserError
 
 if TYPE_CHECKING:

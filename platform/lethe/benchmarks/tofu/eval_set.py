@@ -10,8 +10,7 @@ import numpy as np
 from lethe.benchmarks.tofu.loading import TofuRows
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.run import Evaluation
-from lethe.data.rows import Row
-from lethe.data.template import Encoded, Template
+from lethe.data.template import Encoded, Row, Template
 from lethe.errors import UserError
 
 SPLITS = {

@@ -27,8 +27,7 @@ from lethe.benchmarks.tofu.metrics import (
     split_metrics,
 )
 from lethe.config.run import Evaluation
-from lethe.data.rows import Row
-from lethe.data.template import Encoded, Template
+from lethe.data.template import Encoded, Row, Template
 from lethe.evaluation import metrics
 from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.evaluation.distributed import RankShard, evaluating

@@ -11,7 +11,7 @@ from typing import Any
 from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TofuBenchmark
-from lethe.data.rows import Row
+from lethe.data.template import Row
 from lethe.errors import UserError, unknown_name
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local

@@ -113,7 +113,7 @@ def study_of(
     from lethe.pool.queue_client import RunQueueClient
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
-    from lethe.search.space import flatten
+    from lethe.search.recipes import flatten
     from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder, TrialPlan
     from lethe.study.tune_loop import tune_study
@@ -220,7 +220,7 @@ def recording(ended: int) -> None:
     from lethe.records import TrialRecord
     from lethe.search.objectives import ObjectiveSpace
     from lethe.study.recorder import Recorder
-    from lethe.tracking.tracker import NullTracker
+    from lethe.tracking.base import NullTracker
 
     draw = random.Random(0)
 

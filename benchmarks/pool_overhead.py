@@ -38,7 +38,7 @@ def main() -> None:
     from lethe.pool.worker_pool import Pool
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
-    from lethe.search.space import flatten
+    from lethe.search.recipes import flatten
     from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder, TrialPlan
     from lethe.study.tune_loop import tune_study

@@ -27,8 +27,8 @@ from lethe.config.space import Choice
 from lethe.config.study import Study, load_study
 from lethe.search.early_stopping import RungRule, RungTables
 from lethe.search.objectives import ObjectiveSpace
+from lethe.search.recipes import build_recipe, distribution, from_trial
 from lethe.search.samplers import make_sampler
-from lethe.search.space import build_recipe, distribution, from_trial
 
 GOALS = ("forget", "utility")
 BETTER = tuple(TOFU_METRICS[name].better for name in GOALS)

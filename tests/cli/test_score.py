@@ -116,7 +116,7 @@ def test_rows_can_be_chosen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 def test_an_instruction_is_put_before_the_question_once(world: Path, tmp_path: Path) -> None:
     """In front of the question, or by the chat template that a study saved."""
-    from lethe.study.model_lookup import find
+    from lethe.study.scored_models import find
 
     instruction = "w1 w2"
     guarded = shutil.copytree(world / "one", tmp_path / "guarded")

@@ -208,7 +208,7 @@ class Facts:
     def _requests(self) -> Iterator[tuple[dict[str, Any], TrialRequest]]:
         """The request of every complete trial, in an order that has nothing to do with time."""
         from lethe.config.run import Digests, UnlearnRun
-        from lethe.search.space import build_recipe
+        from lethe.search.recipes import build_recipe
 
         study = load_study(str(self.study), self.overrides)
         digests = Digests.model_validate({k: v for k, v in self.record["digests"].items() if v})

@@ -28,6 +28,8 @@ from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.subprocess_training import Training, train_in_subprocesses
 from lethe.study.preparation import Prepared, model_folder, prepare
 
+pytestmark = pytest.mark.slow
+
 CORPUS = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)
 DATA = TofuBenchmark(corpus=CORPUS)
 MODEL = EmbeddedModel(hidden_size=16, layers=1, heads=2, vocab_size=400, max_length=128, epochs=1)

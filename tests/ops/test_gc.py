@@ -20,7 +20,7 @@ from lethe.records import StudyRecord
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import write_result
 from lethe.study.resume import hold
-from lethe.tracking.registered_models import registered_runs
+from lethe.tracking.model_addresses import registered_runs
 from tests.tracking.studies import save_model, study, trial
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -11,6 +11,8 @@ import pytest
 from lethe.pool.event_log import VARIABLE, EventLog, log_folder
 from tests.conftest import private_head
 
+pytestmark = pytest.mark.slow
+
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\S+) run=(\S+) (.*)")
 
 SCRIPT = """

@@ -8,7 +8,7 @@ import pytest
 
 from lethe.config.study import Study
 from lethe.search.early_stopping import RungEntry, RungRule, RungTables
-from lethe.search.space import rebuild
+from lethe.search.recipes import rebuild
 from lethe.search.study_store import StudyStore
 from tests.search.simulated import KilledError, Outcome, Simulation
 

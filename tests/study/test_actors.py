@@ -12,11 +12,11 @@ from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
 from lethe.pool.queue_client import RunQueueClient
 from lethe.pool.resources import Shape
-from lethe.search.space import flatten
+from lethe.search.recipes import flatten
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder, TrialPlan
 from lethe.study.tune_loop import tune_study
-from lethe.tracking.tracker import NullTracker
+from lethe.tracking.base import NullTracker
 
 AT_ONCE, TRIALS = 3, 12
 

@@ -62,7 +62,7 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
 
 def test_members_report_under_the_comparisons_numbers() -> None:
     from lethe.study.comparison import Numbered
-    from lethe.tracking.tracker import NullTracker
+    from lethe.tracking.base import NullTracker
 
     seen: list[tuple[str, int]] = []
 

@@ -13,10 +13,10 @@ from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape
 from lethe.records import FinalReport, ModelScores, StudyRecord, TrialRecord, Verdict
 from lethe.search.objectives import ObjectiveSpace, objective_records
-from lethe.search.space import flatten
+from lethe.search.recipes import flatten
 from lethe.study import confirmation
 from lethe.study.recorder import PLAN, REPORT, Recorder, TrialPlan, read_result
-from lethe.tracking.tracker import NullTracker
+from lethe.tracking.base import NullTracker
 
 STUDY = load_study("tofu", ["confirm.seeds=2"])
 FRAME = ObjectiveSpace.from_goals(STUDY.objectives, {"forget": 0.8, "utility": 0.9})

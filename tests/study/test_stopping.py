@@ -18,11 +18,11 @@ from lethe.pool.null_run import NullRequest
 from lethe.pool.resources import Shape
 from lethe.records import FinalReport, TrialRecord
 from lethe.search.early_stopping import FILE, read_entries
-from lethe.search.space import flatten
+from lethe.search.recipes import flatten
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import REPORT, Recorder, TrialPlan, read_result
 from lethe.study.tune_loop import tune_study
-from lethe.tracking.tracker import NullTracker
+from lethe.tracking.base import NullTracker
 
 pytestmark = pytest.mark.slow
 

@@ -16,8 +16,8 @@ import pytest
 
 from lethe.config.study import Tracking
 from lethe.records import StudyRecord, TrialRecord
+from lethe.tracking.base import NullTracker, Tracker, open_tracker
 from lethe.tracking.mlflow_tracker import MlflowTracker
-from lethe.tracking.tracker import NullTracker, Tracker, open_tracker
 from tests.tracking.studies import busy_study, study, trial
 
 Look = Callable[[str], Any]

@@ -12,7 +12,7 @@ from urllib.request import urlopen
 import pytest
 
 from lethe.models.hashing import model_digest
-from lethe.study.model_lookup import find
+from lethe.study.scored_models import find
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.studies import busy_study, save_model, study, trial
 

@@ -60,7 +60,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     root = reports and ensure_writable(reports)
     check_root()
     check_place(study.search)
-    from lethe.tracking.tracker import open_tracker
+    from lethe.tracking.base import open_tracker
 
     # Models of several sizes have no common front: nothing of it is registered.
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))

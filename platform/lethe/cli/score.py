@@ -21,7 +21,7 @@ from lethe.storage.paths import atomic_write, check_root, ensure_writable
 
 if TYPE_CHECKING:
     from lethe.config.run import Engine
-    from lethe.study.model_lookup import ScoredModel
+    from lethe.study.scored_models import ScoredModel
     from lethe.study.scoring import Begin, SideBySide
 
 NONE = "none"
@@ -112,7 +112,7 @@ def _has_oracle(study: Study, oracle: str | None) -> bool:
 
 def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     from lethe.benchmarks.base import load_benchmark
-    from lethe.study.model_lookup import find
+    from lethe.study.scored_models import find
     from lethe.study.scoring import Scoring, provenance_warnings, score_all
 
     models = [find(name, base=args.base) for name in args.models]
@@ -140,8 +140,8 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 
 def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
     """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own."""
-    from lethe.study.model_lookup import ScoredModel, find
     from lethe.study.preparation import prepare
+    from lethe.study.scored_models import ScoredModel, find
 
     if args.start or args.oracle not in (None, NONE):
         return find(args.start or args.oracle, "--start" if args.start else "--oracle", args.base)

@@ -68,7 +68,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     from lethe.storage.publish import open_publisher
 
     shelf = publish and open_publisher(publish)
-    from lethe.tracking.tracker import open_tracker
+    from lethe.tracking.base import open_tracker
 
     tracker = open_tracker(study.tracking)
     if study.search.storage or study.search.warm_start:
@@ -99,7 +99,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
             finally:
                 console.stop()
             from lethe.reporting.report import write_report
-            from lethe.tracking.registry import model_name
+            from lethe.tracking.model_registry import model_name
 
             target = report_root / study_id if report_root else folder / "report"
             registered = bool(tracker.uri) and study.tracking.register_models

@@ -11,9 +11,9 @@ from lethe.config import loading
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import BENCHMARKS
 from lethe.config.comparison import Arm, Name
+from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel
 from lethe.config.study import Study
-from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError, unknown_name
 
 # Sizes: one is held out, and two or three parameters need one more.

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from lethe.config.base import Frozen, is_used
 from lethe.config.component import is_kind
+from lethe.config.error_messages import must
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
-from lethe.config.validation_errors import must
 
 Scalar = bool | int | float | str | None
 

@@ -14,6 +14,7 @@ from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
 from lethe.config.comparison import Arm, Compare, arm_parts, check_read
+from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Checkpoint, Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
@@ -31,7 +32,6 @@ from lethe.config.validation import (
     check_rungs,
     check_stages,
 )
-from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError
 
 RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine

@@ -15,13 +15,13 @@ from lethe.config.audits import Audit, Audits
 from lethe.config.base import field_condition
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
+from lethe.config.error_messages import to_user_error
 from lethe.config.metrics import Need
 from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Search, Stop
 from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
-from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError, unknown_name
 
 Run = Mapping[str, Any]

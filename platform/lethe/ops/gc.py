@@ -15,7 +15,7 @@ from lethe.ops.disk_usage import REMOVED_PREFIX, SharedUsage, Size, StudyUsage, 
 from lethe.search.storages import open_storage
 from lethe.storage.paths import home, store
 from lethe.study.resume import LEASE, hold
-from lethe.tracking.registered_models import registered_runs
+from lethe.tracking.model_addresses import registered_runs
 
 
 @dataclass(frozen=True)

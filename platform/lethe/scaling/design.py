@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from lethe.config.comparison import arm_parts
+from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Recipe
 from lethe.config.scaling import ScalingStudy
 from lethe.config.study import Study
-from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError
 from lethe.records import Scalar
 from lethe.scaling.memory import Layout, peak

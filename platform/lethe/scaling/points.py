@@ -26,7 +26,7 @@ from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local, share_with_nodes
 from lethe.study.preparation import PARTS, model_folder
 from lethe.study.recorder import read_result, trial_record, write_result
-from lethe.tracking.tracker import Tracker
+from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets
 
 MODEL_VERSION = 1  # raise it when a change of the code makes other untrained models

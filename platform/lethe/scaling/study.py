@@ -24,11 +24,11 @@ from lethe.scaling.transfer import FinishedSearch, plan_move, search_record, tra
 from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered
-from lethe.study.planning import absolute
 from lethe.study.preparation import Prepared, prepare
+from lethe.study.run_requests import absolute
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
-from lethe.tracking.tracker import Tracker
+from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets
 
 FILE = "scaling.json"

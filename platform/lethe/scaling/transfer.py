@@ -18,7 +18,12 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.scaling.design import SearchPoint
 from lethe.scaling.laws import MOVES
 from lethe.scaling_records import Estimate, SearchRecord, TransferRecord
-from lethe.search.objectives import ObjectiveSpace, front_hypervolume, mark_front, representative_trial
+from lethe.search.front import (
+    front_hypervolume,
+    mark_front,
+    representative_trial,
+)
+from lethe.search.objectives import ObjectiveSpace
 
 
 def search_record(

@@ -16,14 +16,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import BaseTrial, FrozenTrial, TrialState
 from pydantic import ValidationError
 
+from lethe.config.error_messages import to_user_error
 from lethe.config.run import Recipe
 from lethe.config.space import Scalar
 from lethe.config.study import Study
-from lethe.config.validation_errors import to_user_error
 from lethe.errors import UserError
 from lethe.search.objectives import ObjectiveSpace
+from lethe.search.recipes import build_recipe, from_trial, rebuild
 from lethe.search.samplers import make_sampler
-from lethe.search.space import build_recipe, from_trial, rebuild
 from lethe.search.storages import open_storage
 from lethe.search.trial_state import (
     DUPLICATE,

@@ -13,7 +13,7 @@ from lethe.config.study import Study
 from lethe.config.validation import outside
 from lethe.errors import UserError, unknown_name
 from lethe.search.objectives import ObjectiveSpace
-from lethe.search.space import distribution, rebuild
+from lethe.search.recipes import distribution, rebuild
 from lethe.search.storages import open_storage, storage_url
 from lethe.search.trial_state import counts
 

@@ -23,7 +23,7 @@ from lethe.unlearning.requests import AuditReport
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
-    from lethe.study.planning import Planner
+    from lethe.study.run_requests import Planner
 
 RESULTS = ("complete", "diverged", "infeasible", "out_of_memory")  # what another attempt would find again
 

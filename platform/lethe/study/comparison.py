@@ -10,19 +10,18 @@ from pathlib import Path
 from lethe.config.study import Member, Study
 from lethe.records import MemberRecord, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
-from lethe.search.objectives import (
-    ObjectiveSpace,
+from lethe.search.front import (
     front_aliases,
     front_hypervolume,
     mark_front,
-    objective_records,
     representative_trial,
 )
+from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.storage.paths import atomic_write
 from lethe.study.preparation import Prepared
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
-from lethe.tracking.tracker import NullTracker, Tracker
+from lethe.tracking.base import NullTracker, Tracker
 
 
 @dataclass

@@ -16,14 +16,19 @@ from lethe.config.study import Study
 from lethe.pool.jobs import run_jobs
 from lethe.pool.messages import Job, Report
 from lethe.records import EpochReport, FinalReport, StudyRecord, TrialRecord
-from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolume_of_means, with_confirmations
-from lethe.search.space import build_recipe
+from lethe.search.front import (
+    aliases_of_means,
+    hypervolume_of_means,
+    with_confirmations,
+)
+from lethe.search.objectives import ObjectiveSpace
+from lethe.search.recipes import build_recipe
 from lethe.storage.replica import delete
 from lethe.study.recorder import TrialPlan, trial_record, write_result
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
-    from lethe.study.planning import Planner
+    from lethe.study.run_requests import Planner
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError
-from lethe.search.space import build_recipe, flatten
+from lethe.search.recipes import build_recipe, flatten
 from lethe.storage.paths import require_database
 from lethe.study.preparation import Prepared
 

@@ -19,10 +19,11 @@ from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.pool.messages import Job, Report
 from lethe.pool.queue_client import RunQueueClient
 from lethe.records import EpochReport, FinalReport, Metrics, Scalar, TrialRecord
-from lethe.search.objectives import ObjectiveSpace, mark_front
+from lethe.search.front import mark_front
+from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.paths import atomic_write
 from lethe.storage.replica import delete, missing_parts
-from lethe.tracking.tracker import Tracker
+from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import TrialReport
 
 PLAN, QUEUE = "plan", "queue"  # keys of a Tune trial's config

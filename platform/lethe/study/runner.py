@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 
 from lethe.errors import StudyBrokenError
 from lethe.records import ModelScores, StudyRecord, TrialRecord
+from lethe.search.front import front_aliases, front_hypervolume
 from lethe.search.importance import importances
-from lethe.search.objectives import ObjectiveSpace, front_aliases, front_hypervolume, objective_records
+from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.search.storages import storage_url
 from lethe.search.study_store import StudyStore
 from lethe.storage.paths import atomic_write
 from lethe.study.baselines import baselines, known
-from lethe.study.planning import Planner
 from lethe.study.recorder import Recorder
+from lethe.study.run_requests import Planner
 from lethe.study.session import Session
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import Columns, write_rows
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 from lethe.records import Sample
-from lethe.study.model_lookup import ScoredModel
+from lethe.study.scored_models import ScoredModel
 
 
 @dataclass(frozen=True)

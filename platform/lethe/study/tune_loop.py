@@ -36,7 +36,7 @@ from lethe.study.tune_searcher import Answered, StudySearcher, rung_scheduler
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
-    from lethe.study.planning import Planner
+    from lethe.study.run_requests import Planner
 
 
 UNWRITABLE = (OSError, SQLAlchemyError, StorageInternalError)

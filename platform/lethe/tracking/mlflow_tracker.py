@@ -14,8 +14,8 @@ from threading import Thread
 from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord
 from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, study_link
-from lethe.tracking.mlflow_store import MlflowStore
-from lethe.tracking.registry import Registry
+from lethe.tracking.mlflow_runs import MlflowStore
+from lethe.tracking.model_registry import Registry
 from lethe.tracking.tracked_trials import TrackedTrial, TrackedTrials
 
 log = logging.getLogger("lethe.tracking")

@@ -25,7 +25,7 @@ from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
-from lethe.search.space import build_recipe, flatten
+from lethe.search.recipes import build_recipe, flatten
 from lethe.study.preparation import prepare
 from lethe.unlearning.methods import METHODS
 from lethe.unlearning.methods.input_guard import topics

@@ -74,7 +74,7 @@ def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:
     """Return the model that `name` means. `base` names the model that an adapter belongs on. Raises UserError, with the
     option or argument `key` in front, for a model that does not exist and for a folder that lacks something."""
     if name.startswith(REGISTERED):
-        from lethe.tracking.registered_models import fetch_registered_model
+        from lethe.tracking.model_addresses import fetch_registered_model
 
         folder, tags = fetch_registered_model(name, key)
         return _candidate(name, folder, key, base, tags)

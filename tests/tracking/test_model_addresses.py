@@ -8,7 +8,7 @@ import pytest
 
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
-from lethe.study.model_lookup import find
+from lethe.study.scored_models import find
 from lethe.study.scoring import provenance_warnings
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.studies import save_model, study, trial

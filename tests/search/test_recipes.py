@@ -9,7 +9,7 @@ from lethe.config.base import field_condition
 from lethe.config.run import Recipe
 from lethe.config.space import Choice, Parameter, Scalar, Suggest, variants
 from lethe.config.study import Study
-from lethe.search.space import build_recipe, flatten
+from lethe.search.recipes import build_recipe, flatten
 
 
 def picking(asked: list[str], **names: Scalar) -> Suggest:

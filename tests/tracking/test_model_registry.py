@@ -15,7 +15,7 @@ import pytest
 
 from lethe.records import StudyRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
-from lethe.tracking.registry import model_name
+from lethe.tracking.model_registry import model_name
 from tests.tracking.studies import save_adapter, save_model, study, trial
 
 pytestmark = pytest.mark.slow

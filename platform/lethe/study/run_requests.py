@@ -15,13 +15,13 @@ from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape
 from lethe.records import Metrics, Scalar, TrialRecord
 from lethe.reporting.console import Console
-from lethe.search.space import flatten
+from lethe.search.recipes import flatten
 from lethe.storage.paths import home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import truth_file
 from lethe.study.preparation import Prepared
 from lethe.study.recorder import TrialPlan, read_result
-from lethe.tracking.tracker import Tracker
+from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
 
 DATA = ("*.json", "*.jsonl")

@@ -8,7 +8,12 @@ import pytest
 
 from lethe.config.search import Goal
 from lethe.records import TrialRecord
-from lethe.search.objectives import ObjectiveSpace, aliases_of_means, hypervolume_of_means, with_confirmations
+from lethe.search.front import (
+    aliases_of_means,
+    hypervolume_of_means,
+    with_confirmations,
+)
+from lethe.search.objectives import ObjectiveSpace
 
 FRAME = ObjectiveSpace.from_goals(
     {"forget": Goal(direction="minimize", floor=0.9), "utility": Goal(direction="maximize", floor=0.3)},

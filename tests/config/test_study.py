@@ -142,11 +142,11 @@ def test_packaged_studies_where_there_is_no_checkout(tmp_path: Path, monkeypatch
     assert load_study("inside").name == "inside"
 
 
-def test_a_study_loads_in_two_seconds_without_torch_and_ray() -> None:
+def test_a_study_loads_without_torch_ray_and_optuna() -> None:
     source = (
-        "import time; began = time.perf_counter(); import platform, sys; from lethe.config.study import load_study;"
+        "import platform, sys; from lethe.config.study import load_study;"
         "load_study('tofu', ['search.trials=3']).identity(); heavy = {'torch', 'ray', 'optuna'} & sys.modules.keys();"
-        "sys.exit(f'{heavy} {time.perf_counter() - began}' if heavy or time.perf_counter() - began > 2 else 0)"
+        "sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", source], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

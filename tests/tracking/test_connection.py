@@ -15,10 +15,8 @@ from lethe.tracking.connection import artifact_root, check_uri, resolve_uri, sql
 
 
 def refusal(uri: str) -> str:
-    began = time.perf_counter()
     with pytest.raises(UserError) as caught:
         check_uri(uri)
-    assert time.perf_counter() - began < 3
     message = str(caught.value)
     assert "\n" not in message
     return message

@@ -13,7 +13,7 @@ import torch
 from lethe.config.run import Checkpoint
 from lethe.storage.object_store import ObjectStore, parse_address
 from lethe.unlearning import checkpoint
-from lethe.unlearning.checkpoint import StoredCheckpoints
+from lethe.unlearning.checkpoint import RunState, StepperState, StoredCheckpoints
 from tests.storage.places import KINDS, place
 
 NAME = "studies/s/runs/r/checkpoint"
@@ -55,8 +55,11 @@ def tensors(rank: int, step: int) -> dict[str, torch.Tensor]:
     return {"weights": torch.full((300, 1000), float(rank + 10 * step)), "step": torch.tensor(step)}
 
 
+STATE = RunState(({"x": 0.1},), {"seconds": 2.5}, ("forget_loss",), None, StepperState(1, 2), (3,))
+
+
 def save(step: int) -> None:
-    both(lambda c: c.save(step, tensors(c.ranks.rank, step), {"reports": [{"x": 0.1}]}))
+    both(lambda c: c.save(step, tensors(c.ranks.rank, step), STATE))
 
 
 @pytest.fixture(params=KINDS)
@@ -72,11 +75,11 @@ def test_each_rank_reads_its_own_checkpoint_and_only_the_newest_is_kept(store: O
     save(2)
     save(10)
     assert store.list_names(NAME) == ["10"]
-    for rank, (found, state) in enumerate(both(lambda c: c.load())):
+    for rank, (found, manifest) in enumerate(both(lambda c: c.load())):
         assert torch.equal(found["weights"], tensors(rank, 10)["weights"])
         assert found["step"] == 10
-        assert state["step"] == 10
-        assert state["reports"] == [{"x": 0.1}]
+        assert manifest.step == 10
+        assert manifest.state == STATE
 
 
 @pytest.mark.parametrize("damage", ["state.json", "rank-1.safetensors"])
@@ -101,4 +104,4 @@ def test_an_unreachable_store_costs_the_checkpoint_and_not_the_run(
         patch.setattr(ObjectStore, "put", away)
         save(4)
         assert "no route to host" in caplog.text
-    assert [state["step"] for _, state in both(lambda c: c.load())] == [2, 2]
+    assert [manifest.step for _, manifest in both(lambda c: c.load())] == [2, 2]

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from lethe.config.run import Checkpoint
-from lethe.unlearning.checkpoint import Checkpoints
+from lethe.unlearning.checkpoint import Checkpoints, RunState, StepperState
 from lethe.unlearning.outcome import Alone
 from tests import tiny
 from tests.conftest import ROOT
@@ -50,7 +50,14 @@ def test_a_killed_and_resumed_run_equals_one_that_was_left_alone(world: int, tmp
     assert [len(names) == 1 for names in result["left"]] == went_on, "one checkpoint, or none"
 
 
-STATE = {"reports": [{"epoch": 1, "forget": 0.1 + 0.2, "x": float("nan")}], "optimizer": [3]}
+STATE = RunState(
+    reports=({"epoch": 1, "forget": 0.1 + 0.2, "x": float("nan")},),
+    spent={"seconds": 2.5},
+    losses=("forget_loss",),
+    forgotten_at=None,
+    stepper=StepperState(refreshes=1, tokens=2),
+    optimizer=(3,),
+)
 
 
 def checkpoints(folder: Path) -> Checkpoints:
@@ -66,10 +73,12 @@ def test_what_is_saved_is_loaded_and_only_the_newest_is_kept(tmp_path: Path) -> 
     for step in (2, 10):
         checkpoints(tmp_path).save(step, tensors(), STATE)
     assert [path.name for path in tmp_path.iterdir()] == ["10"]
-    found, state = checkpoints(tmp_path).load()
+    loaded = checkpoints(tmp_path).load()
+    assert loaded is not None
+    found, manifest = loaded
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors().items())
-    assert state["step"] == 10
-    assert str(state["reports"]) == str(STATE["reports"])
+    assert manifest.step == 10
+    assert repr(manifest.state) == repr(STATE)  # NaN is not equal to itself
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "no state", "other world"])

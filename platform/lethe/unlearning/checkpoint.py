@@ -17,9 +17,9 @@ import tempfile
 import time
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 import torch
 from safetensors import SafetensorError
@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lethe.config.run import Checkpoint
+from lethe.records import Metrics
 from lethe.storage.object_store import ObjectStore
 from lethe.storage.paths import home, object_of
 from lethe.unlearning.engine import Engine
@@ -38,6 +39,60 @@ SCHEMA = 1
 STATE = "state.json"
 
 Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepperState:
+    """The counters of a `Stepper`."""
+
+    refreshes: int
+    tokens: int
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The part of a run's checkpoint that is no tensor. `reports`: all so far; `spent`: the report of `Costs`;
+    `losses`: names of the loss terms; `optimizer`: Hessian refreshes by parameter group."""
+
+    reports: tuple[Metrics, ...]
+    spent: Metrics
+    losses: tuple[str, ...]
+    forgotten_at: int | None
+    stepper: StepperState
+    optimizer: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of `state.json`: the step after which a checkpoint was taken, the checksum of each rank's file, and
+    the run's state."""
+
+    step: int
+    checksums: tuple[int, ...]
+    state: RunState
+
+    def to_json(self) -> str:
+        """Return one flat JSON object."""
+        return json.dumps({**asdict(self.state), "schema": SCHEMA, "step": self.step, "checksums": self.checksums})
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self | None:
+        """Return the manifest that `to_json` wrote, None for another schema. Raises ValueError for other text."""
+        raw = json.loads(text)
+        try:
+            if raw["schema"] != SCHEMA:
+                return None
+            state = RunState(
+                reports=tuple(raw["reports"]),
+                spent=raw["spent"],
+                losses=tuple(raw["losses"]),
+                forgotten_at=raw["forgotten_at"],
+                stepper=StepperState(**raw["stepper"]),
+                optimizer=tuple(raw["optimizer"]),
+            )
+            return cls(raw["step"], tuple(raw["checksums"]), state)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"no state of a checkpoint: {error!r}") from error
 
 
 @dataclass
@@ -67,28 +122,27 @@ class Checkpoints:
         late = seconds is not None and time.monotonic() - self._last_save >= seconds
         return late or (steps is not None and step % steps == 0)
 
-    def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
-        """Save a checkpoint and delete the one before. `tensors`: this rank's; `state`: JSON values, of which rank 0's
-        are saved."""
+    def save(self, step: int, tensors: Tensors, state: RunState) -> None:
+        """Save a checkpoint and delete the one before. `tensors`: this rank's; of the states rank 0's is saved."""
         if self.folder is None:
             return
         self._last_save = time.monotonic()
         temporary = self.ranks.gather(self._temporary() if self.ranks.rank == 0 else None)[0]
         checksums = self.ranks.gather(self._write(Path(temporary), tensors) if temporary else None)
         if self.ranks.rank == 0 and temporary:
-            self._publish(Path(temporary), step, checksums, {**state, "schema": SCHEMA, "step": step})
+            self._publish(Path(temporary), step, checksums, state)
 
-    def load(self) -> tuple[Tensors, dict[str, Any]] | None:
-        """Return this rank's tensors and the state of the newest checkpoint, with its `step`. None where no checkpoint
-        is whole and of as many ranks."""
+    def load(self) -> tuple[Tensors, Manifest] | None:
+        """Return this rank's tensors and the manifest of the newest checkpoint. None where no checkpoint is whole and
+        of as many ranks."""
         if self.folder is None:
             return None
-        state = self.ranks.gather(self._newest() if self.ranks.rank == 0 else None)[0]
-        if state is None:
+        manifest: Manifest | None = self.ranks.gather(self._newest() if self.ranks.rank == 0 else None)[0]
+        if manifest is None:
             return None
-        tensors = self._read(state)
+        tensors = self._read(manifest)
         whole = all(self.ranks.gather(tensors is not None))
-        return (tensors, state) if tensors is not None and whole else None
+        return (tensors, manifest) if tensors is not None and whole else None
 
     # Files
 
@@ -112,13 +166,13 @@ class Checkpoints:
             self._warn(error)
             return None
 
-    def _publish(self, temporary: Path, step: int, checksums: list[int | None], state: dict[str, Any]) -> None:
+    def _publish(self, temporary: Path, step: int, checksums: list[int | None], state: RunState) -> None:
         """Give the finished folder its name, and delete all others."""
         assert self.folder is not None
         target = self.folder / str(step)
         try:
-            if None not in checksums:
-                (temporary / STATE).write_text(json.dumps({**state, "checksums": checksums}))
+            if (written := all_written(checksums)) is not None:
+                (temporary / STATE).write_text(Manifest(step, written, state).to_json())
                 temporary.chmod(0o755)
                 shutil.rmtree(target, ignore_errors=True)  # an earlier one that could not be read
                 temporary.rename(target)
@@ -130,29 +184,31 @@ class Checkpoints:
                     shutil.rmtree(other, ignore_errors=True)
         shutil.rmtree(temporary, ignore_errors=True)
 
-    def _newest(self) -> dict[str, Any] | None:
-        """Return the state of the newest checkpoint that fits, None without one."""
+    def _newest(self) -> Manifest | None:
+        """Return the manifest of the newest checkpoint that fits, None without one."""
         assert self.folder is not None
         names = [path.name for path in self.folder.glob("*") if path.name.isdigit()]
         for name in sorted(names, key=int, reverse=True):
             try:
-                state: dict[str, Any] = json.loads((self.folder / name / STATE).read_text())
+                manifest = self._fitting((self.folder / name / STATE).read_text())
             except (OSError, ValueError) as error:
                 self._warn(error)
                 continue
-            if self._fits(state):
-                return state
+            if manifest is not None:
+                return manifest
         return None
 
-    def _fits(self, state: dict[str, Any]) -> bool:
-        return state["schema"] == SCHEMA and len(state["checksums"]) == self.ranks.world
+    def _fitting(self, text: str | bytes) -> Manifest | None:
+        """Return the manifest if it is of this schema and of as many ranks. Raises ValueError."""
+        manifest = Manifest.from_json(text)
+        return manifest if manifest is not None and len(manifest.checksums) == self.ranks.world else None
 
-    def _read(self, state: dict[str, Any]) -> Tensors | None:
+    def _read(self, manifest: Manifest) -> Tensors | None:
         """Return this rank's tensors of a checkpoint, None where its file is not as it was written."""
         assert self.folder is not None
-        path = self.folder / str(state["step"]) / rank_file(self.ranks.rank)
+        path = self.folder / str(manifest.step) / rank_file(self.ranks.rank)
         try:
-            if checksum(path) != state["checksums"][self.ranks.rank]:
+            if checksum(path) != manifest.checksums[self.ranks.rank]:
                 raise OSError(f"{path} is torn: not what was written")
             return load_file(path)
         except (OSError, SafetensorError) as error:
@@ -166,12 +222,12 @@ class Checkpoints:
 class StoredCheckpoints(Checkpoints):
     """Checkpoints in an object store, for nodes that share no disk; `folder` names their place in the store."""
 
-    def save(self, step: int, tensors: Tensors, state: dict[str, Any]) -> None:
+    def save(self, step: int, tensors: Tensors, state: RunState) -> None:
         """Save a checkpoint as `Checkpoints.save` does."""
         self._last_save = time.monotonic()
         checksums = self.ranks.gather(self._upload(step, tensors))
-        if self.ranks.rank == 0 and None not in checksums:
-            self._complete(step, {**state, "schema": SCHEMA, "step": step, "checksums": checksums})
+        if self.ranks.rank == 0 and (written := all_written(checksums)) is not None:
+            self._complete(Manifest(step, written, state))
 
     def _upload(self, step: int, tensors: Tensors) -> int | None:
         """Upload this rank's file. Returns its checksum, None where that failed."""
@@ -187,35 +243,35 @@ class StoredCheckpoints(Checkpoints):
             self._warn(error)
             return None
 
-    def _complete(self, step: int, state: dict[str, Any]) -> None:
-        """Write the state, which makes the checkpoint valid, and delete all others."""
+    def _complete(self, manifest: Manifest) -> None:
+        """Write the manifest, which makes the checkpoint valid, and delete all others."""
         objects, name = self._place
         try:
-            objects.put(f"{name}/{step}/{STATE}", json.dumps(state).encode())
+            objects.put(f"{name}/{manifest.step}/{STATE}", manifest.to_json().encode())
             for other in objects.list_names(name):
-                if other != str(step):
+                if other != str(manifest.step):
                     objects.remove(f"{name}/{other}")
         except OSError as error:
             self._warn(error)
 
-    def _newest(self) -> dict[str, Any] | None:
+    def _newest(self) -> Manifest | None:
         objects, name = self._place
         try:
             steps = sorted((int(step) for step in objects.list_names(name) if step.isdigit()), reverse=True)
-            states = (objects.read(f"{name}/{step}/{STATE}") for step in steps)
-            return next((state for raw in states if raw and self._fits(state := json.loads(raw))), None)
+            texts = (objects.read(f"{name}/{step}/{STATE}") for step in steps)
+            return next((manifest for text in texts if text and (manifest := self._fitting(text))), None)
         except (OSError, ValueError) as error:
             self._warn(error)
             return None
 
-    def _read(self, state: dict[str, Any]) -> Tensors | None:
+    def _read(self, manifest: Manifest) -> Tensors | None:
         objects, name = self._place
         try:
             with _scratch() as temporary:
                 path = Path(temporary) / rank_file(self.ranks.rank)
-                objects.fetch(f"{name}/{state['step']}/{path.name}", path)
-                if checksum(path) != state["checksums"][self.ranks.rank]:
-                    raise OSError(f"{path.name} of step {state['step']} is not what was written")
+                objects.fetch(f"{name}/{manifest.step}/{path.name}", path)
+                if checksum(path) != manifest.checksums[self.ranks.rank]:
+                    raise OSError(f"{path.name} of step {manifest.step} is not what was written")
                 return {key: tensor.clone() for key, tensor in load_file(path).items()}
         except (OSError, SafetensorError) as error:
             self._warn(error)
@@ -227,6 +283,12 @@ class StoredCheckpoints(Checkpoints):
         place = self.folder and object_of(self.folder)
         assert place
         return place
+
+
+def all_written(checksums: Sequence[int | None]) -> tuple[int, ...] | None:
+    """Return the checksums, None where a rank could not write its file."""
+    written = tuple(each for each in checksums if each is not None)
+    return written if len(written) == len(checksums) else None
 
 
 def rank_file(rank: int) -> str:

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -33,8 +32,17 @@ from lethe.data.template import Encoded
 from lethe.evaluation.distributed import RankShard
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM, scored_logits
-from lethe.records import FinalReport
-from lethe.unlearning.checkpoint import Checkpoints, random_state, refreshes, restore, restore_random_state, shards
+from lethe.records import FinalReport, Metrics
+from lethe.unlearning.checkpoint import (
+    Checkpoints,
+    RunState,
+    StepperState,
+    random_state,
+    refreshes,
+    restore,
+    restore_random_state,
+    shards,
+)
 from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives.base import Counts, Loss, Scored, make_loss
@@ -44,33 +52,6 @@ from lethe.unlearning.outcome import Costs, DivergedError, Outcome, Ranks, Repor
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
 
 Kinds = tuple[RowKind, ...]
-
-
-@dataclass(frozen=True)
-class StepperState:
-    """The counters of a `Stepper`."""
-
-    refreshes: int
-    tokens: int
-
-
-@dataclass(frozen=True)
-class RunState:
-    """The part of a checkpoint of a run that is no tensor. `reports`: all so far; `spent`: the report of `Costs`;
-    `losses`: names of the loss terms; `optimizer`: Hessian refreshes by parameter group."""
-
-    reports: list[dict[str, Any]]
-    spent: dict[str, Any]
-    losses: tuple[str, ...]
-    forgotten_at: int | None
-    stepper: StepperState
-    optimizer: list[int]
-
-    @classmethod
-    def load(cls, state: Mapping[str, Any]) -> Self:
-        """Return the state that `asdict` gave, as read from JSON."""
-        values = {name: state[name] for name in cls.__dataclass_fields__}
-        return cls(**values | {"losses": tuple(state["losses"]), "stepper": StepperState(**state["stepper"])})
 
 
 def unlearn(
@@ -143,9 +124,9 @@ class _Run:
         self.steps_done = 0
         self.loss_names: tuple[str, ...] = ()
         self.sums: list[torch.Tensor] = []  # per step since the last report: loss terms and win counts
-        self.reports: list[dict[str, Any]] = []
+        self.reports: list[Metrics] = []
 
-    def train(self, report: ReportFunction) -> dict[str, Any]:
+    def train(self, report: ReportFunction) -> Metrics:
         """Take all steps that remain and report every evaluated epoch but the last, whose values are returned."""
         self._resume()
         for values in self.reports:
@@ -174,27 +155,27 @@ class _Run:
     def _save(self) -> None:
         sums = {"sums": torch.stack(self.sums)} if self.sums else {}
         state = RunState(
-            reports=self.reports,
+            reports=tuple(self.reports),
             spent=self.costs.report(),
             losses=self.loss_names,
             forgotten_at=self.forgotten_at,
             stepper=StepperState(self.stepper.refreshes, self.stepper.tokens),
-            optimizer=refreshes(self.engine),
+            optimizer=tuple(refreshes(self.engine)),
         )
         tensors = {**shards(self.engine), **random_state(self.engine.device), **sums}
-        self.checkpoints.save(self.steps_done, tensors, asdict(state))
+        self.checkpoints.save(self.steps_done, tensors, state)
 
     def _resume(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
         checkpoint = self.checkpoints.load()
         if checkpoint is None:
             return
-        tensors, saved = checkpoint
-        state = RunState.load(saved)
+        tensors, manifest = checkpoint
+        state = manifest.state
         restore_random_state(tensors, self.engine.device)
         self.sums = list(tensors.pop("sums", ()))
         restore(self.engine, tensors, state.optimizer)
-        self.steps_done, self.reports, self.loss_names = saved["step"], state.reports, state.losses
+        self.steps_done, self.reports, self.loss_names = manifest.step, list(state.reports), state.losses
         self.forgotten_at = state.forgotten_at
         self.stepper.refreshes, self.stepper.tokens = state.stepper.refreshes, state.stepper.tokens
         self.costs.go_on(state.spent)
@@ -227,7 +208,7 @@ class _Run:
         """Return this rank's part of the counts: without sharding every rank counts the same coordinates."""
         return wins if self.recipe.engine.stage > 0 else wins / self.engine.world
 
-    def _measure(self, step: Step, sums: torch.Tensor, last: bool) -> dict[str, Any]:
+    def _measure(self, step: Step, sums: torch.Tensor, last: bool) -> Metrics:
         """Evaluate the model and return the report of this epoch. Raises Diverged."""
         # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
         rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)

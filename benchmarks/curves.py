@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     study = load_study("tofu", ["search.sampler=random"])
-    context, start, truth = _yardsticks(study)
+    context, start, truth = _start_and_oracle(study)
     found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "start": start, "runs": []}
     if found["start"] != start:
         raise SystemExit(f"the file has another start model's metrics: {found['start']}, here {start}")
@@ -70,7 +70,7 @@ def main() -> None:
         store.tell(proposal.number, {"verdict": "stopped"})
 
 
-def _yardsticks(study: Study) -> tuple[Context, dict[str, float], ReferenceValues]:
+def _start_and_oracle(study: Study) -> tuple[Context, dict[str, float], ReferenceValues]:
     """The context of all runs, the start model's metrics and what the runs are compared with."""
     prepared = prepare(study.benchmark, study.model)
     context = Context(

@@ -1,6 +1,6 @@
 """One whole evaluation beside the same metrics from a plain batched `transformers` loop, on one core.
 
-    python -m benchmarks.evaluation [--data ../shared/data/tiny_tofu] [--model full] [--threads 1] [--repeats 2]
+    python -m benchmarks.evaluation [--data tests/golden/tiny_tofu] [--model full] [--threads 1] [--repeats 2]
     python -m benchmarks.evaluation --memory [--vocabulary 131072]
 
 The loop (benchmarks/plain_evaluation.py) is what a careful user writes: every pair once in batches of 64, answers by

@@ -1,6 +1,6 @@
 """Seconds per trial of a real study on `tiny_tofu`: 50 AdamW steps of 20 + 20 rows (GradDiff), then the evaluation.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.sweep_throughput ../shared/data/tiny_tofu [--trials 16]
+    OMP_NUM_THREADS=1 python -m benchmarks.sweep_throughput tests/golden/tiny_tofu [--trials 16]
 
 One trial scores 1,900 sequences and generates 300 answers of at most 200 tokens. Prints seconds per trial, the
 one-time start apart, and the share of time between first and last result that is neither steps nor evaluation.

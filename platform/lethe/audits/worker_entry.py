@@ -24,8 +24,8 @@ from lethe.unlearning.worker_entry import read_truth
 def run_audit(request: AuditRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
     """Audit the model in the request's folder. Entry point AUDIT; a complete report is an `AuditReport`.
 
-    What the user gave and what memory lacks are verdicts of a group of one; with peers, which wait in a collective,
-    they are raised.
+    In a group of one worker a UserError or a lack of memory becomes a report with that verdict; with more workers,
+    which wait in a collective, it is raised.
     """
     with temporary_copy(request.model) as folder:
         if folder is None:
@@ -57,7 +57,7 @@ def finished(folder: Path, context: Context) -> PreTrainedModel:
 
 
 def _template(folder: Path, context: Context) -> Template:
-    """Return how the model in `folder` is asked: behind its instruction if it is an input guard's."""
+    """Return the template for the model in `folder`, with the instruction if it is an input guard's."""
     guard = folder / "input_guard.json"
     if not guard.is_file():
         return context.template

@@ -54,9 +54,14 @@ class BenchmarkConfig(Component):
         conformance suite runs on it."""
         raise NotImplementedError(f"{cls.__name__} has no small data")
 
+    @classmethod
+    def unloadable(cls) -> Self | None:
+        """Return a configuration whose data cannot be had, for the conformance suite; None where all can."""
+        return None
+
     @property
     def sequence_length(self) -> int:
-        """Tokens of every row; 0 where rows are as long as they are."""
+        """Tokens of every row; 0 if rows differ in length."""
         return 0
 
     @property
@@ -113,6 +118,11 @@ class TofuBenchmark(BenchmarkConfig):
         """Return a corpus of 20 authors with two questions each; one author is forgotten."""
         corpus = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)
         return cls(forget="forget05", corpus=corpus)
+
+    @classmethod
+    def unloadable(cls) -> Self:
+        """Return a configuration with a source that does not exist."""
+        return cls(source="./no/such/folder")
 
     @property
     def forget_set(self) -> str:
@@ -172,6 +182,11 @@ class TdecBenchmark(BenchmarkConfig):
         """Return 16 short documents, two of which are forgotten."""
         documents = Documents(tokens=16, memorised=4, retain=4, unseen=4, validation=4, dialogues=2, questions=4)
         return cls(sequences=2, length=16, ngram=2, repeats=2, documents=documents)
+
+    @classmethod
+    def unloadable(cls) -> Self:
+        """Return a configuration with a source that does not exist."""
+        return cls(source="./no/such/folder")
 
     @property
     def sequence_length(self) -> int:

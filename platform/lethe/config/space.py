@@ -36,7 +36,7 @@ class _Range(Frozen):
         return self
 
     def ends(self) -> dict[str, Scalar]:
-        """Return values that a field must accept for the range to make sense, by the key that says them."""
+        """Return the values that the field must accept, by the key of the range that sets them."""
         return {"low": self.low, "high": self.high}
 
 

@@ -29,8 +29,8 @@ Space = Mapping[str, Parameter]
 
 
 def check_goals(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, tasks: Iterable[str] = ()) -> None:
-    """Refuse a study without objectives, metrics that the benchmark does not report, and floors that no start model
-    gives."""
+    """Refuse a study without objectives, metrics that the benchmark does not report, and `floor_of_start` for
+    metrics that a start model has no value of."""
     known = benchmark.known_metrics(tasks)
     if not goals:
         raise UserError(f"objectives: none: choose from {', '.join(sorted(known))}")
@@ -54,7 +54,8 @@ def check_needs(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, model: An
 
 
 def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: BenchmarkConfig) -> None:
-    """Raises UserError for the first objective that needs what is not there, and names those which do not."""
+    """Raises UserError for the first objective whose metric needs `need`; the message gives `remedy` and the metrics
+    that do without."""
     known = benchmark.metrics
     for name in goals:
         if name in known and need in known[name].needs:
@@ -93,7 +94,8 @@ def check_benchmark(benchmark: BenchmarkConfig, model: AnyModel, run: Run, space
 def check_stages(
     benchmark: BenchmarkConfig, audits: Audits | None, confirm: Confirm | None, compare: Compare | None
 ) -> None:
-    """Refuse what cannot follow a search: a comparison has many fronts, and sequences are asked nothing."""
+    """Refuse `confirm` and `audits` for a comparison, which has many fronts, and audits for benchmarks without
+    questions."""
     for key, given in (("confirm", confirm), ("audits", audits)):
         if given and compare:
             raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")

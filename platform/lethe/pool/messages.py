@@ -1,4 +1,4 @@
-"""What driver, run queue, trials and worker groups send each other. Imports neither torch nor Ray.
+"""Messages between driver, run queue, trials and worker groups. Imports neither torch nor Ray.
 
 A `Job` is an envelope around a request in JSON: the driver dumps the request, the worker parses it, once each. JSON has
 three merits here. The dump leaves out fields without meaning, as a run's digest does, so that a worker runs exactly

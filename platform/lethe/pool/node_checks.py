@@ -27,7 +27,10 @@ Node = dict[str, Any]  # an entry of `ray.nodes()`
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What a node says of itself. `storage`: why it does not share the driver's storage root, empty if it does."""
+    """Versions, GPUs and storage of a node, as it reports them.
+
+    `storage`: why it does not share the driver's storage root, empty if it does.
+    """
 
     versions: dict[str, str]
     gpus: list[str]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from lethe.config.base import short_digest
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
@@ -115,5 +116,6 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
 
 def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path, rows: Path) -> QueuedRun:
     recipe = study.first_recipe()
+    name = f"baseline:{role}:{short_digest(str(model))}"  # no path: names of runs stand in logs
     request = BaselineRequest(assets=assets, evaluation=recipe.evaluation, model=model, rows=rows)
-    return pool.submit(f"baseline:{role}:{model}", EntryPoint.BASELINE, request, Shape.of(recipe.engine))
+    return pool.submit(name, EntryPoint.BASELINE, request, Shape.of(recipe.engine))

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
     """Unlearn as the request says and keep model and rows in its folder. Entry point TRIAL.
 
-    A complete run's report is a `TrialReport`. What the user gave and what memory lacks are verdicts of a group of one;
-    with peers, which wait in a collective, they are raised, as is any failure of a disk or connection.
+    A complete run's report is a `TrialReport`. In a group of one worker a UserError or a lack of memory becomes a
+    report with that verdict; with more workers, which wait in a collective, it is raised, as is a failing disk or
+    connection.
     """
     recipe = request.run.recipe
     context = context_for(request.assets)
@@ -72,7 +73,8 @@ def _checkpoints(request: TrialRequest, ranks: Ranks) -> Checkpoints:
 
 
 def _save(outcome: Outcome, context: Context, folder: Path) -> None:
-    """Write the trained model and the rows of its last evaluation. A folder that a killed attempt left gives way."""
+    """Write the trained model and the rows of its last evaluation. A model left by a killed attempt is
+    overwritten."""
     assert outcome.model is not None
     assert outcome.result is not None
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,6 +114,6 @@ def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks)
 
 def read_truth(path: Path | None, context: Context, config: Evaluation) -> ReferenceValues | None:
     """Return what a run is compared with, from the JSON file that the study wrote: the oracle's scores, or the start
-    model's thresholds. Without a file, what the benchmark makes of none."""
+    model's thresholds. Without a file, the task's `reference_values(None)`."""
     stored = None if path is None else json.loads(read_current(path))
     return context.task.reference_values(stored, context.eval_set(config))

@@ -35,3 +35,8 @@ class CapitalsBenchmark(BenchmarkConfig):
     def small(cls) -> Self:
         """Return the default: all of it is small."""
         return cls()
+
+    @classmethod
+    def unloadable(cls) -> Self:
+        """Return a configuration that forgets more countries than there are."""
+        return cls(forgotten=5)

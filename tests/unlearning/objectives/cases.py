@@ -102,6 +102,8 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
     if isinstance(config, Ihl):
         others = p.masked_fill(one_hot(scored.labels, p.shape[1]).bool(), -1)
         return (1 + p_t - others.max(1).values)[forget].mean()
+    if not isinstance(config, Npo | SimNpo | Dpo):
+        raise AssertionError(f"add the formula of {config.name} here")
     terms = []
     for i in torch.nonzero(scored.kind == RowKind.FORGET).flatten().tolist():
         x = _expected_margin(config, scored, p_t, i)

@@ -21,8 +21,8 @@ from lethe.benchmarks.tofu.metrics import (
     Evaluated,
     ReferenceScores,
     SplitScores,
+    loss_difference,
     model_utility,
-    reference,
     reference_metrics,
     split_metrics,
 )
@@ -195,9 +195,9 @@ def measure(
     )
     if oracle is not None:
         values |= reference_metrics(own, oracle)
-        forget["reference"] = reference(own.forget_loss, oracle.forget_loss)
+        forget["reference"] = loss_difference(own.forget_loss, oracle.forget_loss)
         if holdout:
-            holdout["reference"] = reference(own.holdout_loss, oracle.holdout_loss)
+            holdout["reference"] = loss_difference(own.holdout_loss, oracle.holdout_loss)
     finite = not bool(np.isnan(own.forget_truth_ratio).any())
     return EvaluationResult(metrics=values, finite=finite, rows=stack_splits(parts), reference=own)
 

@@ -144,15 +144,15 @@ def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[s
     if model.mia_min_k is None or oracle.mia_min_k is None:
         return values
     values |= membership_metrics(
-        {"reference": reference(model.forget_loss, oracle.forget_loss)},
-        {"reference": reference(model.holdout_loss, oracle.holdout_loss)},
+        {"reference": loss_difference(model.forget_loss, oracle.forget_loss)},
+        {"reference": loss_difference(model.holdout_loss, oracle.holdout_loss)},
     )
     leak = 100 * (oracle.mia_min_k - model.mia_min_k) / (1 - oracle.mia_min_k + TINY)
     return {**values, "privleak": leak, "privleak_distance": abs(leak)}
 
 
-def reference(loss: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    """Return `loss` less the `oracle`'s [n]; infinite where neither is a number."""
+def loss_difference(loss: np.ndarray, oracle: np.ndarray) -> np.ndarray:
+    """Return `loss` less the `oracle`'s [n]; infinite where the difference is not a number."""
     with np.errstate(invalid="ignore"):
         return metrics.losses(loss - oracle)
 

@@ -17,7 +17,6 @@ vocabulary, as the number of rows grows.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -46,9 +45,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     """Print one line per model, or per number of rows."""
-    shared = Path(os.environ.get("LETHE_SHARED_DATA", ROOT.parent / "shared" / "data"))
     parser = argparse.ArgumentParser()
-    parser.add_argument("--data", type=Path, default=shared / "tiny_tofu", help="a folder with data/ and models")
+    parser.add_argument(
+        "--data", type=Path, default=ROOT / "tests" / "golden" / "tiny_tofu", help="a folder with data/ and models"
+    )
     parser.add_argument("--model", default="full")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)

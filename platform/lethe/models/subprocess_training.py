@@ -76,7 +76,7 @@ def train_in_subprocesses(trainings: Sequence[Training], report: ProgressReport,
                 follow = (pool.submit(_follow, t, *s, report) for t, s in zip(trainings, started, strict=True))
                 for future in list(follow):
                     future.result()
-            except BaseException:
+            except BaseException:  # Ctrl-C, too
                 _kill(started)  # before the pool waits for its threads, which wait for the processes
                 raise
     finally:

@@ -1,4 +1,4 @@
-"""What a worker group occupies, what the cluster has, and what it can become.
+"""Resources of a worker group, of the cluster, and of the cluster once it has grown.
 
 `Shape` is what a run needs, and the key by which runs and groups find each other. An autoscaler's limits are not to be
 had from Ray, so the cluster files say them in LETHE_NODES where the head starts: "4:CPU=8,GPU=1" is up to four worker

@@ -1,4 +1,4 @@
-"""What every rank of a warm worker group runs: take a job, work on it, report, again.
+"""The loop that every rank of a warm worker group runs: take a job, work on it, report, again.
 
 Rank 0 talks to the run queue; the other ranks follow its broadcasts. While there is no work an empty broadcast
 every `IDLE_S` keeps the ranks' collective from timing out.

@@ -274,7 +274,7 @@ class Pool:
         )
         try:
             trainer.fit()
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  # see the next line
             # Ray Train wraps whatever ended its controller; the reconciler starts a new group for queued work.
             if not self._closing.is_set():
                 log.warning("pool: %s ended: %s", name, _first_sentence(error))
@@ -385,7 +385,7 @@ def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
     from ray.train.torch import TorchConfig, TorchTrainer
 
     class _CudaTrainer(_Lean, TorchTrainer):
-        """As `TorchTrainer`."""
+        """Ray's `TorchTrainer` without what `_Lean` leaves out."""
 
     trainer = _CudaTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
     return cast(DataParallelTrainer, trainer)  # for type checkers `ray.train` has the first version's TorchTrainer

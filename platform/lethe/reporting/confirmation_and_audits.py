@@ -16,7 +16,7 @@ from lethe.reporting.trial_views import front_by_alias, metric_value
 
 @dataclass(frozen=True)
 class Optimism:
-    """How much better a front member looked than the mean of its fresh runs, on average over members.
+    """The mean gap between a front member's value and the mean of its fresh runs, over all members.
 
     `too_good` is in the objective's own unit, above 0 where the search was optimistic; `share` of the members looked
     better than their fresh runs are.

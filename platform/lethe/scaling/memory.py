@@ -20,8 +20,8 @@ SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses t
 
 @dataclass(frozen=True)
 class Layout:
-    """How a model is trained; `rank`: of LoRA on all linear layers, None: every weight trains; `state_tensors`: fp32
-    tensors that the optimizer keeps per weight."""
+    """The training setup that memory depends on; `rank`: of LoRA on all linear layers, None: every weight trains;
+    `state_tensors`: fp32 tensors that the optimizer keeps per weight."""
 
     stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1

@@ -21,6 +21,6 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
             yield file
         os.chmod(temporary, mode)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: a half-written file never stays
         Path(temporary).unlink(missing_ok=True)
         raise

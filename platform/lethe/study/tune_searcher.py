@@ -66,7 +66,7 @@ class StudySearcher(Searcher):
         self._orphaned: list[int] = []  # running trials whose actor died
 
     # Ray documents FINISHED, a string, as an answer and annotates it away.
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]  # as Ray documents it
         """Return a Tune config; None while no group is free or the last trials run; FINISHED when the budget is used
         up."""
         if self._orphaned and not self._ends():
@@ -95,7 +95,7 @@ class StudySearcher(Searcher):
     def _plan(self, proposal: Proposal) -> TrialPlan | Answered:
         try:
             return self._make_plan(proposal)
-        except BaseException:
+        except BaseException:  # Ctrl-C, too: no trial stays RUNNING in Optuna
             self._store.interrupted(proposal.number, "its configuration could not be made")
             raise
 

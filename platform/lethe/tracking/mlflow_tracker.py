@@ -178,7 +178,7 @@ def attempt(call: Callable[[], object]) -> str | None:
         call()
     # The tracker's one broad except: errors of requests, SQLAlchemy and the system reach through MLflow, and none of
     # them may end a study.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  # see above
         first = next(iter(str(error).splitlines()), "")
         return f"{type(error).__name__}: {first[:300]}"
     return None

@@ -1,5 +1,5 @@
-"""What every method of unlearning is given and gives back: peers, reports, costs and an outcome; and what an exception
-in a worker means for its run."""
+"""The interface of every unlearning method: ranks, reports, costs and an outcome; and the verdict that an exception in
+a worker gives its run."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ def unlearn(
     except DivergedError as error:
         last = FinalReport(verdict="diverged", reason=str(error), values=run.costs.report())
         return Outcome(last, close=run.close)
-    except BaseException:
+    except BaseException:  # Ctrl-C, too: the engine's memory is given back
         run.close()
         raise
     last = FinalReport(verdict="complete", values=values)

@@ -16,9 +16,10 @@ from lethe.search.front import (
     mark_front,
     representative_trial,
 )
-from lethe.search.objectives import ObjectiveSpace, objective_records
+from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.paths import atomic_write
 from lethe.study.preparation import Prepared
+from lethe.study.run_requests import opening_record
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
 from lethe.tracking.base import NullTracker, Tracker
@@ -43,17 +44,7 @@ class Comparison:
         firsts = [0, *accumulate(member.study.search.trials for member in members)]
         _, start, oracle = self._sweep(members[0], 0).begin(session)
         objectives = ObjectiveSpace.from_goals(self.study.objectives, start.metrics)
-        record = StudyRecord(
-            id=self.id,
-            space=self.study.name,
-            study=self.study.model_dump(mode="json"),
-            objectives=objective_records(objectives),
-            digests=self.prepared.digests.model_dump(),
-            start=start,
-            oracle=oracle,
-            start_folder=str(self.prepared.start),
-            began=began,
-        )
+        record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
         ended: list[tuple[Member, tuple[TrialRecord, ...]]] = []
         interrupted = False

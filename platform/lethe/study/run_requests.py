@@ -13,8 +13,9 @@ from lethe.config.study import Study
 from lethe.pool.event_log import log_folder
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape
-from lethe.records import Metrics, Scalar, TrialRecord
+from lethe.records import Metrics, ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
+from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.search.recipes import flatten
 from lethe.storage.paths import home
 from lethe.storage.replica import share_with_nodes
@@ -109,3 +110,26 @@ def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
         return benchmark
     folder = share_with_nodes(folder.resolve(), "benchmarks", digest, DATA)
     return benchmark.model_copy(update={"source": str(folder)})
+
+
+def opening_record(
+    study_id: str,
+    study: Study,
+    prepared: Prepared,
+    objectives: ObjectiveSpace,
+    start: ModelScores,
+    oracle: ModelScores | None,
+    began: float,
+) -> StudyRecord:
+    """Return the record of a study or a comparison that has no trials yet; `began` in seconds since the epoch."""
+    return StudyRecord(
+        id=study_id,
+        space=study.name,
+        study=study.model_dump(mode="json"),
+        objectives=objective_records(objectives),
+        digests=prepared.digests.model_dump(),
+        start=start,
+        oracle=oracle,
+        start_folder=str(prepared.start),
+        began=began,
+    )

@@ -11,13 +11,13 @@ from lethe.errors import StudyBrokenError
 from lethe.records import ModelScores, StudyRecord, TrialRecord
 from lethe.search.front import front_aliases, front_hypervolume
 from lethe.search.importance import importances
-from lethe.search.objectives import ObjectiveSpace, objective_records
+from lethe.search.objectives import ObjectiveSpace
 from lethe.search.storages import storage_url
 from lethe.search.study_store import StudyStore
 from lethe.storage.paths import atomic_write
 from lethe.study.baselines import baselines, known
 from lethe.study.recorder import Recorder
-from lethe.study.run_requests import Planner
+from lethe.study.run_requests import Planner, opening_record
 from lethe.study.session import Session
 
 if TYPE_CHECKING:
@@ -35,17 +35,7 @@ class Sweep(Planner):
         pool, start, oracle = self.begin(session)
         store = StudyStore(self.study, storage_url(self.study.search), self.id)
         objectives = store.freeze(start.metrics)
-        record = StudyRecord(
-            id=self.id,
-            space=self.study.name,
-            study=self.study.model_dump(mode="json"),
-            objectives=objective_records(objectives),
-            digests=self.prepared.digests.model_dump(),
-            start=start,
-            oracle=oracle,
-            start_folder=str(self.prepared.start),
-            began=began,
-        )
+        record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
         record = self._finish(pool, self._search(pool, store, record), objectives)
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))

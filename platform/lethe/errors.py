@@ -35,6 +35,11 @@ class StoreUnreachableError(OSError):
     """An object store failed a request. The message has the store's answer and its address."""
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the error's message; the name of its type where that is empty."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
+
+
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:
     """Return, for the caller to raise, the error for a name that does not exist: it has the nearest name and all known
     ones. `kind` says what the name is of, such as "metric"."""

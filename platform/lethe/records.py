@@ -1,4 +1,4 @@
-"""Plain values that outlast a process: what a run reports, and what a study leaves behind.
+"""Plain values that outlast a process: the reports of a run, and the records of a study.
 
 Runs send `EpochReport`s and one `FinalReport` from a worker to the driver; the driver keeps each run as a `TrialRecord`
 and the study as a `StudyRecord`, which trackers log, reports draw and `--resume` reads back.
@@ -80,7 +80,6 @@ class TrialRecord(Record):
     """
 
     kind: Literal["trial", "confirmation"] = "trial"
-
     number: int
     run: str
     verdict: Verdict
@@ -105,11 +104,11 @@ class TrialRecord(Record):
     @property
     def afterwards(self) -> dict[str, float]:
         """Metrics measured after the search by flat name: `X_mean` and `X_spread` of confirmations, and the audits'."""
-        found: Metrics = {}
+        metrics: Metrics = {}
         if self.confirmation:
             for name, mean in self.confirmation.mean.items():
-                found |= {f"{name}_mean": mean, f"{name}_spread": self.confirmation.spread[name]}
-        return found | audit_numbers(self.audits)
+                metrics |= {f"{name}_mean": mean, f"{name}_spread": self.confirmation.spread[name]}
+        return metrics | audit_numbers(self.audits)
 
 
 def audit_numbers(audits: tuple[AuditRecord, ...]) -> dict[str, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lethe.errors import UserError
+from lethe.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -46,8 +46,7 @@ def load_adapted(base: Path, adapter: Path) -> PeftModel:
     try:
         return put_adapter(model, adapter).eval()
     except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"cannot load the adapter in {adapter} on {base}: {reason}") from error
+        raise UserError(f"cannot load the adapter in {adapter} on {base}: {first_line(error)}") from error
 
 
 def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:

@@ -22,7 +22,7 @@ from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.errors import UserError
 from lethe.records import StudyRecord
 from lethe.scaling_records import ScalingRecord
-from lethe.storage.object_store import ObjectInfo, ObjectStore, first_line
+from lethe.storage.object_store import ObjectInfo, ObjectStore, store_message
 from lethe.storage.paths import home, store
 from lethe.storage.replica import remove_local
 from lethe.study.resume import LEASE, LOCK, held
@@ -99,7 +99,7 @@ def storage_snapshot() -> Iterator[Path]:
         try:
             _outline(objects, objects.list_objects(), Path(temporary))
         except OSError as error:
-            raise UserError(f"cannot read {objects.address.url}: {first_line(error)}") from None
+            raise UserError(f"cannot read {objects.address.url}: {store_message(error)}") from None
         yield Path(temporary)
 
 

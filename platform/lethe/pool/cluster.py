@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlparse, urlsplit
 
 import lethe
-from lethe.errors import UserError
+from lethe.errors import UserError, first_line
 from lethe.pool import event_log
 from lethe.storage.paths import ROOT_VARIABLE, root
 
@@ -178,8 +178,7 @@ def connect(address: str | None, cpus: int | None = None) -> None:
         try:
             ray.init(address=address, **common)
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"cannot join the Ray cluster at {address}: {first}") from None
+            raise UserError(f"cannot join the Ray cluster at {address}: {first_line(error)}") from None
         return
     ray.init(address="local", include_dashboard=False, num_cpus=cpus, **common)
 

@@ -14,9 +14,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from lethe.errors import UserError
+from lethe.errors import UserError, first_line
 from lethe.pool.resources import cluster_nodes
-from lethe.storage.object_store import first_line
+from lethe.storage.object_store import store_message
 from lethe.storage.paths import root, store, store_at
 
 LIMIT_S = 90.0  # a node's first task waits for the upload of lethe and for a process that starts
@@ -76,9 +76,7 @@ def check_node(node: Node) -> str:
             f"{address} gives no answer within {LIMIT_S:g} s: `ray status`, and its logs, say why"
         ) from None
     except (ray.exceptions.RayError, OSError) as error:
-        raise UserError(
-            f"{address} cannot run a task: {(str(error).splitlines() or [type(error).__name__])[0]}"
-        ) from None
+        raise UserError(f"{address} cannot run a task: {first_line(error)}") from None
     finally:
         for name in (ours, theirs):
             remove_note(where, name)
@@ -120,7 +118,7 @@ def look_around(where: str, name: str, word: str) -> NodeFacts:
             storage = "what the driver writes does not arrive" if note is None else "reads something else"
         write_note(where, f"{name}-{get_runtime_context().get_node_id()}", word)
     except OSError as error:
-        storage = error.strerror or first_line(error)
+        storage = error.strerror or store_message(error)
     return NodeFacts(versions(), gpus(), storage)
 
 

@@ -11,7 +11,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
-from lethe.errors import UserError
+from lethe.errors import UserError, first_line
 from lethe.storage.paths import home
 
 _SQLITE, _JOURNAL = "sqlite:///", "journal:"
@@ -33,7 +33,7 @@ def open_storage(url: str | None) -> BaseStorage:
     except ImportError as error:
         reason = f"{error.__cause__ or error}: install the database's driver (postgresql: psycopg[binary])"
     except _storage_errors() as error:
-        line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        line = first_line(error)
         # A driver's message may quote the address, and with it the password.
         reason = without_password(line.replace(url, without_password(url)))
     except ValueError:  # its message may quote a part of the address

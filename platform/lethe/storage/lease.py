@@ -109,8 +109,8 @@ class StudyLease:
 
 
 def _machine() -> str:
-    """Return an identifier of the kernel and pid namespace of this process; containers of one host name have their own.
-    A random one where the system tells neither."""
+    """Return an identifier of the kernel and pid namespace of this process, so that containers with one host name
+    differ; random where the system shows neither."""
     with suppress(OSError):
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {os.readlink('/proc/self/ns/pid')}"
     return secrets.token_hex(8)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from urllib.parse import unquote, urlsplit
 
 from lethe.config.addresses import without_password
-from lethe.errors import DISK_FULL_ERRNOS, StoreUnreachableError, UserError
+from lethe.errors import DISK_FULL_ERRNOS, StoreUnreachableError, UserError, first_line
 from lethe.storage.files import atomic_file
 
 if TYPE_CHECKING:
@@ -65,20 +65,20 @@ class Address:
 def parse_address(url: str, key: str) -> Address:
     """Parse the address `url`, given by the setting `key`. Raises UserError for an unknown scheme, a missing bucket or
     folder, and credentials or options inside of the address."""
-    shown = without_password(url).rstrip("/")
+    printable = without_password(url).rstrip("/")
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise UserError(f"{key} {shown}: {error}") from None
+        raise UserError(f"{key} {printable}: {error}") from None
     if parts.scheme not in SCHEMES:
-        raise UserError(f"{key} {shown}: an address begins with s3://, gs:// or file://")
+        raise UserError(f"{key} {printable}: an address begins with s3://, gs:// or file://")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UserError(
-            f"{key} {shown}: keys and options belong in the environment (AWS_*, GOOGLE_*), not in the address"
+            f"{key} {printable}: keys and options belong in the environment (AWS_*, GOOGLE_*), not in the address"
         )
     if bool(parts.netloc) == (parts.scheme == "file"):
-        raise UserError(f"{key} {shown}: say s3://bucket/folder, gs://bucket/folder or file:///folder")
-    return Address(shown, parts.scheme, (parts.netloc + unquote(parts.path)).rstrip("/"))
+        raise UserError(f"{key} {printable}: say s3://bucket/folder, gs://bucket/folder or file:///folder")
+    return Address(printable, parts.scheme, (parts.netloc + unquote(parts.path)).rstrip("/"))
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class ObjectStore:
         except OSError as error:
             if isinstance(error, FileNotFoundError | StoreUnreachableError) or error.errno in DISK_FULL_ERRNOS:
                 raise
-            raise StoreUnreachableError(f"{self.address.url}: {first_line(error)}") from error
+            raise StoreUnreachableError(f"{self.address.url}: {store_message(error)}") from error
 
     # Single objects
 
@@ -133,9 +133,9 @@ class ObjectStore:
         path = self._path(name)
         with self._translate_errors(), content.open("rb") if isinstance(content, Path) else BytesIO(content) as stream:
             self._write(path, stream)
-            given, stored = stream.tell(), self.files.get_file_info(path).size
-            if stored != given:
-                raise OSError(f"of the {given} bytes of {name} the store has made {stored}")
+            sent, stored = stream.tell(), self.files.get_file_info(path).size
+            if stored != sent:
+                raise OSError(f"of the {sent} bytes of {name} the store has made {stored}")
 
     def _write(self, path: str, content: BinaryIO) -> None:
         local = self.address.scheme == "file"  # on a disk a file is not atomic by itself
@@ -227,7 +227,7 @@ class ObjectStore:
             pass
         except OSError as error:
             if self.list_objects(name) if parts else self.info(name):
-                raise StoreUnreachableError(f"{self.address.url}: {first_line(error)}") from error
+                raise StoreUnreachableError(f"{self.address.url}: {store_message(error)}") from error
 
     def _infos(self, name: str, recursive: bool) -> list[FileInfo]:
         from pyarrow.fs import FileSelector
@@ -244,15 +244,14 @@ class ObjectStore:
         return ObjectInfo(info.path.removeprefix(f"{self.address.folder}/"), info.size, info.mtime_ns / 1e9)
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, at most 300 characters, without the request id that object stores
-    append; the error's type where the message is empty."""
-    return (str(error).splitlines() or [type(error).__name__])[0].partition(" (Request ID")[0][:300]
+def store_message(error: BaseException) -> str:
+    """Return the first line of an object store's error, at most 300 characters, without the request id at its end."""
+    return first_line(error).partition(" (Request ID")[0][:300]
 
 
 def error_text(error: OSError) -> str:
     """Return the first line of a store's error without the store's address, which the caller's message names itself."""
-    return first_line(error.__cause__ if isinstance(error.__cause__, OSError) else error)
+    return store_message(error.__cause__ if isinstance(error.__cause__, OSError) else error)
 
 
 def run_parallel(call: Callable[[str], None], names: Iterable[str]) -> None:

@@ -15,7 +15,7 @@ from lethe.records import StudyRecord
 from lethe.storage.object_store import ObjectStore, error_text, parse_address
 from lethe.storage.replica import temporary_copy
 
-PUBLISH_VARIABLE = "--publish"
+PUBLISH_OPTION = "--publish"
 RUN_PARTS = ("result.json", "rows.parquet", "model")
 
 
@@ -41,8 +41,8 @@ class Publisher:
 def open_publisher(url: str) -> Publisher:
     """Return a publisher to the address `url`; credentials are the environment's. Raises UserError, within seconds,
     unless a file can be written there."""
-    store = ObjectStore(parse_address(url, PUBLISH_VARIABLE))
-    store.check(PUBLISH_VARIABLE)
+    store = ObjectStore(parse_address(url, PUBLISH_OPTION))
+    store.check(PUBLISH_OPTION)
     return Publisher(store)
 
 

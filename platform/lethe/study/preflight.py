@@ -24,7 +24,7 @@ from lethe.config.space import Choice, IntRange, Parameter, Scalar, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
-from lethe.errors import UserError
+from lethe.errors import UserError, first_line
 from lethe.search.recipes import build_recipe, flatten
 from lethe.storage.paths import require_database
 from lethe.study.preparation import Prepared
@@ -99,8 +99,8 @@ def check_model(study: Study, prepared: Prepared) -> None:
             build: Any = AutoModelForCausalLM.from_config  # transformers annotates nothing of it
             model = build(config, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"model.path: transformers cannot read the model in {prepared.start}: {reason}") from None
+        problem = f"transformers cannot read the model in {prepared.start}: {first_line(error)}"
+        raise UserError(f"model.path: {problem}") from None
     for adapter in sorted(adapters, key=lambda a: a.rank):
         check_adapter(model, adapter)
     _check_rows(study, prepared)

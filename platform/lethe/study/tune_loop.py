@@ -26,7 +26,7 @@ from ray.tune.utils.object_cache import _ObjectCache
 from sqlalchemy.exc import SQLAlchemyError
 
 from lethe.config.search import Stop
-from lethe.errors import StudyBrokenError
+from lethe.errors import StudyBrokenError, first_line
 from lethe.pool.queue_client import QueuedRun
 from lethe.pool.resources import HEAD_SLIVER
 from lethe.records import FinalReport, TrialRecord
@@ -253,7 +253,7 @@ def unwritable(error: BaseException | None) -> str | None:
         return None
     while error.__cause__ is not None:
         error = error.__cause__
-    return str(error).splitlines()[0]
+    return first_line(error)
 
 
 # Tune's actors

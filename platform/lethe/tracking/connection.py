@@ -120,19 +120,21 @@ def _scheme(uri: str) -> str:
 
 def check_uri(uri: str) -> None:
     """Raise UserError unless something answers at `uri` within 2 s, or its database file can be written."""
-    scheme, shown = _scheme(uri), without_password(uri)
+    scheme, printable = _scheme(uri), without_password(uri)
     if scheme in MANAGED:
         return
     if scheme == "sqlite":
-        _check_database_file(sqlite_path(uri), shown)
+        _check_database_file(sqlite_path(uri), printable)
     elif scheme in PORTS:
-        _check_server(uri, scheme, shown)
+        _check_server(uri, scheme, printable)
     else:
         known = ", ".join(("sqlite", *PORTS))
-        raise UserError(f"cannot track to {shown!r}: a store is one of {known}, such as sqlite:////folder/mlflow.db")
+        raise UserError(
+            f"cannot track to {printable!r}: a store is one of {known}, such as sqlite:////folder/mlflow.db"
+        )
 
 
-def _check_database_file(path: Path, shown: str) -> None:
+def _check_database_file(path: Path, printable: str) -> None:
     folder = path.parent
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -144,11 +146,11 @@ def _check_database_file(path: Path, shown: str) -> None:
             if header and header != SQLITE_HEADER:
                 raise OSError("the file is not a SQLite database")
     except OSError as error:
-        raise UserError(f"cannot track to {shown}: {error.strerror or error}") from error
+        raise UserError(f"cannot track to {printable}: {error.strerror or error}") from error
 
 
-def _check_server(uri: str, scheme: str, shown: str) -> None:
-    host, port = _endpoint(uri, scheme, shown)
+def _check_server(uri: str, scheme: str, printable: str) -> None:
+    host, port = _endpoint(uri, scheme, printable)
     failure: list[str] = ["no answer"]
 
     def connect() -> None:
@@ -163,18 +165,18 @@ def _check_server(uri: str, scheme: str, shown: str) -> None:
     attempt.start()
     attempt.join(CONNECT_LIMIT_S)
     if failure:
-        raise UserError(f"cannot reach the MLflow store at {shown} ({host}:{port}: {failure[0]})")
+        raise UserError(f"cannot reach the MLflow store at {printable} ({host}:{port}: {failure[0]})")
 
 
-def _endpoint(uri: str, scheme: str, shown: str) -> tuple[str, int]:
+def _endpoint(uri: str, scheme: str, printable: str) -> tuple[str, int]:
     """Return host and port to connect to: a proxy's, where MLflow's own requests would take it."""
     try:
         parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
     except ValueError as error:
-        raise UserError(f"cannot track to {shown!r}: {error}") from error
+        raise UserError(f"cannot track to {printable!r}: {error}") from error
     if not host:
-        raise UserError(f"cannot track to {shown!r}: it names no host")
+        raise UserError(f"cannot track to {printable!r}: it names no host")
     proxy = getproxies().get(scheme) if scheme.startswith("http") and not proxy_bypass(host) else None
     if proxy:
         via = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
@@ -190,22 +192,26 @@ def check_login(uri: str) -> None:
     request with the credentials that MLflow itself would send; stores that are no HTTP servers are not asked."""
     if urlsplit(uri).scheme not in ("http", "https"):
         return
-    shown = without_password(uri).rstrip("/")
+    printable = without_password(uri).rstrip("/")
     authorization = authorization_header(uri)
     headers = {"Authorization": authorization} if authorization else {}
     try:
-        request = Request(shown + LOGIN_PATH, headers=headers)  # noqa: S310  # http or https, see above
+        request = Request(printable + LOGIN_PATH, headers=headers)  # noqa: S310  # http or https, see above
         urlopen(request, timeout=LOGIN_LIMIT_S).close()  # noqa: S310  # as above
     except HTTPError as error:
         if error.code in (401, 403):
-            given = "these credentials" if authorization else "requests without credentials"
-            raise UserError(f"the MLflow server at {shown} refuses {given} ({error.code}): {LOGIN_HINT}") from None
+            refused = "these credentials" if authorization else "requests without credentials"
+            raise UserError(
+                f"the MLflow server at {printable} refuses {refused} ({error.code}): {LOGIN_HINT}"
+            ) from None
         raise UserError(
-            f"the server at {shown} answers {error.code} where MLflow would not: is it an MLflow server?"
+            f"the server at {printable} answers {error.code} where MLflow would not: is it an MLflow server?"
         ) from None
     except (URLError, OSError) as error:
         reason = getattr(error, "reason", error)
-        raise UserError(f"the MLflow server at {shown} gives no answer within {LOGIN_LIMIT_S:g} s ({reason})") from None
+        raise UserError(
+            f"the MLflow server at {printable} gives no answer within {LOGIN_LIMIT_S:g} s ({reason})"
+        ) from None
 
 
 def authorization_header(uri: str) -> str | None:

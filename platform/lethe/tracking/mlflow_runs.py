@@ -8,11 +8,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
-from lethe.records import StudyRecord, TrialRecord, Verdict
+from lethe.records import Metrics, StudyRecord, TrialRecord, Verdict
 from lethe.tracking.connection import artifact_root, quiet_mlflow
 from lethe.tracking.tracked_trials import (
     Marks,
-    Metrics,
     TrackedTrial,
     TrackedTrials,
     clip_text,

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from lethe.config.addresses import without_password
 from lethe.config.base import canonical_json, short_digest
-from lethe.errors import UserError, unknown_name
+from lethe.errors import UserError, first_line, unknown_name
 from lethe.storage.paths import atomic_folder, home
 from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, sqlite_path
 
@@ -34,9 +34,9 @@ def fetch_registered_model(address: str, key: str) -> tuple[Path, Mapping[str, s
     if match is None:
         raise UserError(f"{key}: {address!r} is not of the form models:/name@alias or models:/name/3")
     uri = resolve_uri()
-    shown = without_password(uri)
+    printable = without_password(uri)
     if uri.startswith("sqlite") and not sqlite_path(uri).is_file():
-        raise UserError(f"{key}: {address}: there is no MLflow store at {shown}: set MLFLOW_TRACKING_URI")
+        raise UserError(f"{key}: {address}: there is no MLflow store at {printable}: set MLFLOW_TRACKING_URI")
     check_uri(uri)
     quiet_mlflow()
     from mlflow import MlflowClient
@@ -46,8 +46,7 @@ def fetch_registered_model(address: str, key: str) -> tuple[Path, Mapping[str, s
         version = _version(MlflowClient(tracking_uri=uri), **match.groupdict())
         return _files(version, uri), version.tags
     except MlflowException as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{key}: {address}: the MLflow store at {shown} says: {first}") from None
+        raise UserError(f"{key}: {address}: the MLflow store at {printable} says: {first_line(error)}") from None
 
 
 def _version(client: MlflowClient, name: str, alias: str | None, version: str | None) -> ModelVersion:
@@ -107,5 +106,5 @@ def registered_runs(uri: str | None) -> set[str]:
             runs |= {version.tags["lethe.run"] for version in page if "lethe.run" in version.tags}
             token = page.token or ""
     except MlflowException as error:
-        raise UserError(f"MLflow does not say what is registered: {str(error).splitlines()[0]}") from None
+        raise UserError(f"MLflow does not say what is registered: {first_line(error)}") from None
     return runs

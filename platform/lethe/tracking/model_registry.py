@@ -58,8 +58,8 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         try:
-            about = f"Unlearned models of the study {self.record.space}."
-            self.client.create_registered_model(self.name, description=about)
+            description = f"Unlearned models of the study {self.record.space}."
+            self.client.create_registered_model(self.name, description=description)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise

@@ -9,12 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from lethe.records import Scalar, TrialRecord, Verdict
+from lethe.records import Metrics, Scalar, TrialRecord, Verdict
 
 LONGEST_VALUE = 5000  # MLflow refuses tags above 8000 and parameters above 6000 characters
 _REFUSED = re.compile(r"[^\w\-. :/]")
-
-Metrics = dict[str, float]
 
 
 @dataclass

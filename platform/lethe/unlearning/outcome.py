@@ -17,7 +17,7 @@ from torch import nn
 from lethe.benchmarks.base import EvaluationResult
 from lethe.config.run import Engine
 from lethe.data.template import Template
-from lethe.errors import UserError
+from lethe.errors import UserError, first_line
 from lethe.models.memory import peak_mb, reset_peak
 from lethe.records import FinalReport, Metrics, Verdict
 
@@ -134,7 +134,7 @@ def classify_failure(error: Exception, world: int) -> Failure:
 
     Call it while `error` is handled: the reason may be its traceback.
     """
-    line = next(iter(str(error).splitlines()), "") or type(error).__name__
+    line = first_line(error)
     if is_io(error):
         return Failure("interrupted", f"{type(error).__name__}: {line}")
     if isinstance(error, UserError):

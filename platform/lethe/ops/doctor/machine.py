@@ -18,7 +18,7 @@ from lethe.errors import UserError
 from lethe.ops.doctor.checks import Check, Skipped
 from lethe.pool import node_checks
 from lethe.pool.node_checks import gpus
-from lethe.storage.object_store import first_line
+from lethe.storage.object_store import store_message
 from lethe.storage.paths import home, root, store
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
@@ -94,7 +94,7 @@ def storage() -> str:
         back = node_checks.read_note(where, f".doctor-{word}")
         node_checks.remove_note(where, f".doctor-{word}")
     except OSError as error:
-        reason = error.strerror or first_line(error)
+        reason = error.strerror or store_message(error)
         raise UserError(
             f"cannot write to {where} ({reason}): set LETHE_HOME to a folder of yours, or to s3:// or gs://"
         ) from None

@@ -1,4 +1,4 @@
-"""README and docs name only what exists: linked files, files in backticks, the journeys' functions and their counts."""
+"""Documents name only existing things: linked files, files in backticks, the journeys' functions and their counts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LIBRARY = ROOT / "platform" / "lethe"
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+OUTSIDE_DOCS = ("README.md", "CHANGELOG.md", "cluster/README.md")
+DOCUMENTS = sorted([*(ROOT / name for name in OUTSIDE_DOCS), *(ROOT / "docs").glob("*.md")])
 # LOG.md says what was measured when, with the files of that time; CONTRIBUTING.md shows files that a reader adds.
 PRESENT = [path for path in DOCUMENTS if path.name not in ("LOG.md", "CONTRIBUTING.md")]
 FOLDERS = (ROOT, ROOT / "platform", LIBRARY, LIBRARY / "unlearning", ROOT / "docs", ROOT / "tests")
@@ -43,14 +44,14 @@ def defined(path: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_to_files_resolve(document: Path) -> None:
     """Those with a scheme and those inside the document are not looked at."""
     links = [link.split("#")[0] for link in LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if link and not (document.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("document", PRESENT, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", PRESENT, ids=lambda path: str(path.relative_to(ROOT)))
 def test_files_in_backticks_exist(document: Path) -> None:
     """A path begins at the root of the repository or in a folder that the documents leave out."""
     files = FILE.findall(document.read_text(encoding="utf-8"))

@@ -52,7 +52,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     study = load_study("tofu", ["search.sampler=random"])
-    context, start, truth = _start_and_oracle(study)
+    context, start, reference = _start_and_oracle(study)
     found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "start": start, "runs": []}
     if found["start"] != start:
         raise SystemExit(f"the file has another start model's metrics: {found['start']}, here {start}")
@@ -64,14 +64,14 @@ def main() -> None:
             assert found["runs"][number]["params"] == proposal.params, "the file is of another study"
         else:
             began = time.process_time()
-            found["runs"].append(_record(proposal, context, truth))
+            found["runs"].append(_record(proposal, context, reference))
             atomic_write(args.out, _text(found))
             print(f"{number} {time.process_time() - began:.1f} s {found['runs'][-1]['verdict']}", flush=True)
         store.tell(proposal.number, {"verdict": "stopped"})
 
 
 def _start_and_oracle(study: Study) -> tuple[Context, dict[str, float], ReferenceValues]:
-    """The context of all runs, the start model's metrics and what the runs are compared with."""
+    """The context of all runs, the start model's metrics and the oracle's reference values."""
     prepared = prepare(study.benchmark, study.model)
     context = Context(
         Assets(
@@ -84,16 +84,16 @@ def _start_and_oracle(study: Study) -> tuple[Context, dict[str, float], Referenc
     )
     evaluation, shard = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)
     evals = context.eval_set(evaluation)
-    truth = context.task.baseline(load_model(prepared.oracle), evals, evaluation, shard).reference
-    metrics = context.task.evaluate(context.start, evals, evaluation, truth, shard, last=True).metrics
-    return context, {name: _short(metrics[name]) for name in KEPT if name in metrics}, truth
+    reference = context.task.baseline(load_model(prepared.oracle), evals, evaluation, shard).reference
+    metrics = context.task.evaluate(context.start, evals, evaluation, reference, shard, last=True).metrics
+    return context, {name: _short(metrics[name]) for name in KEPT if name in metrics}, reference
 
 
-def _record(proposal: Any, context: Context, truth: Any) -> dict[str, Any]:
+def _record(proposal: Any, context: Context, reference: Any) -> dict[str, Any]:
     """`curve`: [reports, KEPT]; `steps`: optimizer steps at each."""
     reports: list[dict[str, Any]] = []
     method = method_of(proposal.recipe.objective)
-    with method(proposal.recipe, context, truth, reports.append, Alone()) as outcome:
+    with method(proposal.recipe, context, reference, reports.append, Alone()) as outcome:
         last = outcome.report
     reports += [last.values] if last.verdict == "complete" else []
     return {

@@ -56,7 +56,7 @@ def audit(assets: Assets, model: Path, audits: dict[str, Any], **changes: Any) -
         "assets": assets.model_dump(mode="json"),
         "recipe": RECIPE.model_dump(mode="json"),
         "model": str(model),
-        "truth": None,
+        "reference": None,
         "metrics": dict.fromkeys((*FULL, *TofuBenchmark.leaks), 0.5),
         **changes,
     }

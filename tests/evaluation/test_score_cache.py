@@ -13,7 +13,7 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Engine, Evaluation, LmEval
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 
-SCORES = Scores(metrics={"forget": 0.25, "utility": 1 / 3}, truth=[0.5, math.nan, math.inf])
+SCORES = Scores(metrics={"forget": 0.25, "utility": 1 / 3}, reference=[0.5, math.nan, math.inf])
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,12 @@ def test_what_was_stored_is_read_back_to_the_last_bit() -> None:
     found = load_scores(measurement())
     assert found is not None
     assert found.metrics == SCORES.metrics
-    assert repr(found.truth) == repr(SCORES.truth)
+    assert repr(found.reference) == repr(SCORES.reference)
+
+
+def test_files_of_the_cache_call_reference_values_truth() -> None:
+    store_scores(measurement(), SCORES)
+    assert "truth" in json.loads(json.loads(measurement().path.read_text())["scores"])
 
 
 @pytest.mark.parametrize(

@@ -223,7 +223,7 @@ class Facts:
             run = UnlearnRun(recipe=recipe, digests=digests)
             assert run.digest() == trial["run"]
             folder = self.home / "again" / trial["run"]
-            yield trial, TrialRequest(run=run, assets=assets, truth=self.folder / "truth.json", folder=folder)
+            yield trial, TrialRequest(run=run, assets=assets, reference=self.folder / "truth.json", folder=folder)
 
 
 def _kept(report: dict[str, Any]) -> dict[str, float]:

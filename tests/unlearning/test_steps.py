@@ -19,7 +19,7 @@ from lethe.unlearning import trainer
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.trainer import Stepper
 from tests.unlearning.objectives.cases import CONFIGS
-from tests.unlearning.zero_world import FORGET, REFERENCES, RETAIN, ROWS, model
+from tests.unlearning.zero_world import FORGET, RETAIN, ROWS, START_LOG_PROBS, model
 
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
 PAIRS: tuple[RowPair, ...] = ((3, 7), (0, 2), (11, 30), (5, 5), (22, 0))
@@ -52,8 +52,8 @@ class PlainEngine:
 def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int = 0) -> Stepper:
     loss = make_loss(config)
     start = model(1).double() if loss.needs_start_logits else None
-    references = REFERENCES if loss.needs_reference else {}
-    return Stepper(engine, loss, ROWS, pad, rank, 7, references, start)  # type: ignore[arg-type]
+    start_log_probs = START_LOG_PROBS if loss.needs_start_log_probs else {}
+    return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start)  # type: ignore[arg-type]
 
 
 def gradient(config: AnyObjective, net: nn.Module, world: int, accumulation: int, pad: int, data: str) -> torch.Tensor:

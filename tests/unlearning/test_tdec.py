@@ -58,7 +58,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     )
     request = BaselineRequest(assets=assets, evaluation=EVALUATION, model=prepared.start)
     start = tiny.flat(run_baseline(request, lambda _: None, Alone()))
-    (folder / "truth.json").write_text(json.dumps(start["truth"]))
+    (folder / "truth.json").write_text(json.dumps(start["reference"]))
     return SimpleNamespace(folder=folder, prepared=prepared, assets=assets, start=start)
 
 
@@ -89,7 +89,7 @@ def run(
     request = TrialRequest(
         run=UnlearnRun(recipe=recipe, digests=digests),
         assets=assets,
-        truth=world.folder / "truth.json",
+        reference=world.folder / "truth.json",
         folder=world.folder / name,
     )
     return tiny.flat(run_trial(request, before.append, Alone())), before
@@ -98,8 +98,8 @@ def run(
 def test_the_embedded_model_knows_what_it_saw_often(world: SimpleNamespace) -> None:
     assert world.start["verdict"] == "complete"
     assert world.prepared.oracle is None
-    assert world.start["memorization_accuracy"] > 0.9 > 0.6 > world.start["truth"]["memorization_accuracy"] > 0.1
-    assert world.start["extraction_likelihood"] > 0.8 > 0.4 > world.start["truth"]["extraction_likelihood"]
+    assert world.start["memorization_accuracy"] > 0.9 > 0.6 > world.start["reference"]["memorization_accuracy"] > 0.1
+    assert world.start["extraction_likelihood"] > 0.8 > 0.4 > world.start["reference"]["extraction_likelihood"]
     assert world.start["forget"] > 1.5
     model = load_model(world.prepared.start)
     assert model.lm_head.weight is model.transformer.wte.weight
@@ -113,7 +113,7 @@ def test_a_run_ends_when_the_sequences_are_forgotten(world: SimpleNamespace) -> 
     assert [r["epoch"] for r in before] == [*range(1, int(last["epoch"]))]
     assert last["epochs_to_criterion"] == last["epoch"]
     assert all(r["forget"] >= 1 > last["forget"] for r in before)
-    for metric, threshold in world.start["truth"].items():
+    for metric, threshold in world.start["reference"].items():
         assert metric == "perplexity" or last[metric] < threshold
     assert {s["split"] for s in last["samples"]} == {"forget", "dialogue"}
     assert last["samples"][0]["answer"] != last["samples"][0]["generated"]
@@ -203,7 +203,7 @@ def test_audits_of_sequences(world: SimpleNamespace) -> None:
 
     recipe = Recipe(objective=Ihl(), optimizer=AdamW(), evaluation=EVALUATION).model_dump(mode="json")
     metrics = {name: value for name, value in world.start.items() if isinstance(value, float)}
-    common = {"recipe": recipe, "truth": str(world.folder / "truth.json"), "metrics": metrics}
+    common = {"recipe": recipe, "reference": str(world.folder / "truth.json"), "metrics": metrics}
     start = world.prepared.start
     relearning = {"relearning": {"rows": ["forget", "retain"], "steps": 2, "learning_rate": 1e-4}}
     found = by_variant(audit(world.assets, start, relearning, **common))

@@ -113,8 +113,8 @@ def test_only_refusals_that_are_met_are_scored_and_once(assets: Assets, monkeypa
         return score(model, rows, **options)
 
     monkeypatch.setattr("lethe.evaluation.likelihood.score", counting)
-    first = context.refusal_reference(seed=1, epochs=2, token_budget=512)
-    again = context.refusal_reference(seed=1, epochs=2, token_budget=512)
+    first = context.refusal_start_log_probs(seed=1, epochs=2, token_budget=512)
+    again = context.refusal_start_log_probs(seed=1, epochs=2, token_budget=512)
     rows = context.refusals(1, 2).rows
     assert again is first
     assert scored == [len(rows)]
@@ -171,7 +171,7 @@ def test_without_refusals_a_run_is_infeasible(tmp_path: Path) -> None:
     given = given.model_copy(update={"data_digest": load_benchmark(given.benchmark).digest})
     for objective in (PreferenceOptimization(), Dpo()):
         run = UnlearnRun(recipe=recipe(objective), digests=Digests(data=given.data_digest, model=given.model_digest))
-        request = TrialRequest(run=run, assets=given, truth=None, folder=tmp_path)
+        request = TrialRequest(run=run, assets=given, reference=None, folder=tmp_path)
         found = run_trial(request, lambda _: None, Alone())
         assert found.verdict == "infeasible"
         assert str(tmp_path / "data") in found.reason
@@ -186,7 +186,7 @@ def test_an_oracle_of_other_rows_is_refused_before_a_step(
     other = {"digest": "x", "forget_truth_ratio": [1.0], "forget_loss": [1.0], "holdout_loss": [], "mia_min_k": None}
     for stored, reason in ((other, "scored on 1 forget rows, here are 6"), ([1.0] * 6, "of another version of lethe")):
         (tmp_path / "truth.json").write_text(json.dumps(stored))
-        request = TrialRequest(run=run, assets=assets, truth=tmp_path / "truth.json", folder=tmp_path)
+        request = TrialRequest(run=run, assets=assets, reference=tmp_path / "truth.json", folder=tmp_path)
         found = run_trial(request, lambda _: None, Alone())
         assert found.verdict == "infeasible"
         assert reason in found.reason

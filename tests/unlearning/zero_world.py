@@ -73,7 +73,7 @@ FORGET, RETAIN = rows(23, 1), rows(31, 2)
 REFUSALS = draw_refusals([row.ids[: row.prompt_length] for row in FORGET], [(5, 6, 7), (8, 9, 10, 11, 12)], 7, 4)
 ROWS = StepRows(FORGET, RETAIN, REFUSALS)
 # Not the start model's real scores: any constants test the same arithmetic.
-REFERENCES = {
+START_LOG_PROBS = {
     RowKind.FORGET: torch.linspace(-60, -20, len(FORGET)),
     RowKind.REFUSAL: torch.linspace(-9, -5, len(REFUSALS.rows)),
 }
@@ -97,7 +97,7 @@ def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> d
     net = model()
     engine = Engine(ScoredLM(net), run)
     start = model(1) if optimizer == "kl" else None
-    stepper = Stepper(engine, make_loss(run.objective), ROWS, 0, rank, run.seed, REFERENCES, start)
+    stepper = Stepper(engine, make_loss(run.objective), ROWS, 0, rank, run.seed, START_LOG_PROBS, start)
     losses, norms, total = [], [], total_steps(len(FORGET), run.schedule)
     for step in plan(len(FORGET), len(RETAIN), run.schedule, run.seed):
         if optimizer in REFRESHED and step.number == 1:
@@ -145,7 +145,7 @@ def plain(optimizer: str) -> dict[str, Any]:
     def scored(logits: torch.Tensor, batch: TokenBatch) -> Scored:
         s0 = torch.zeros(len(batch.kind))
         for r, (kind, source) in enumerate(zip(batch.kind.tolist(), batch.source.tolist(), strict=True)):
-            s0[r] = REFERENCES[kind][source] if kind in REFERENCES else 0
+            s0[r] = START_LOG_PROBS[kind][source] if kind in START_LOG_PROBS else 0
         found = Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, s0)
         if start is not None:
             with torch.no_grad():

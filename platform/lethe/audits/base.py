@@ -43,7 +43,7 @@ class Audited:
     template: Template
     context: Context
     recipe: Recipe
-    truth: ReferenceValues | None
+    reference: ReferenceValues | None
     metrics: dict[str, float]
     ranks: Ranks
 
@@ -64,7 +64,7 @@ class Audited:
         config = self.recipe.evaluation
         plain = self.task is self.context.task
         evals = self.context.eval_set(config) if plain else self.task.eval_set(config)
-        return self.task.evaluate(model, evals, config, self.truth, self.shard, last=True).metrics
+        return self.task.evaluate(model, evals, config, self.reference, self.shard, last=True).metrics
 
     # Questions and answers
 
@@ -86,4 +86,4 @@ class Audited:
 
     def leaks(self, model: nn.Module, chosen: Sequence[int], shard: RankShard | None = None) -> dict[str, float]:
         """Measure on `model` what is left of the `chosen` ones of the evaluated forget rows."""
-        return self.task.leaks(model, chosen, self.recipe.evaluation, self.truth, shard or self.shard)
+        return self.task.leaks(model, chosen, self.recipe.evaluation, self.reference, shard or self.shard)

@@ -100,7 +100,7 @@ class _Rest:
         """Return nothing: `measure` has its rows."""
 
     def evaluate(
-        self, model: nn.Module, evals: None, config: Any, truth: None, shard: RankShard, *, last: bool
+        self, model: nn.Module, evals: None, config: Any, reference: None, shard: RankShard, *, last: bool
     ) -> EvaluationResult:
         """Return the leaks of `model`. They count as finite: a loss that is not a number makes every score 0."""
         return EvaluationResult(metrics=self.measure(model, shard), finite=True)

@@ -18,7 +18,7 @@ from lethe.storage.replica import temporary_copy
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import AuditReport, AuditRequest
-from lethe.unlearning.worker_entry import read_truth
+from lethe.unlearning.worker_entry import read_reference
 
 
 def run_audit(request: AuditRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
@@ -38,8 +38,8 @@ def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
     (config,) = request.audits.asked().values()
     try:
         model = finished(folder, context)
-        truth = read_truth(request.truth, context, request.recipe.evaluation)
-        audited = Audited(model, _template(folder, context), context, request.recipe, truth, request.metrics, ranks)
+        reference = read_reference(request.reference, context, request.recipe.evaluation)
+        audited = Audited(model, _template(folder, context), context, request.recipe, reference, request.metrics, ranks)
         return AuditReport(verdict="complete", audits=tuple(AUDITS.of(config)(audited, config)))
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1:

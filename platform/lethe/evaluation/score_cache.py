@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Self
 
+from pydantic import AliasChoices, Field
+
 from lethe.config.base import Frozen, short_digest
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.run import Engine, Evaluation
@@ -28,9 +30,11 @@ LIBRARIES = ("numpy", "peft", "tokenizers", "torch", "transformers")
 
 
 class Scores(ModelScores):
-    """A model's metrics, and as JSON the reference values that others may be compared with."""
+    """A model's metrics, and the reference values that others may be compared with, as `ReferenceValues.dump` gives
+    them."""
 
-    truth: Any = None
+    # The files of the cache call it `truth`.
+    reference: Any = Field(None, validation_alias=AliasChoices("reference", "truth"), serialization_alias="truth")
 
 
 class Measurement(Frozen):
@@ -106,6 +110,6 @@ def load_scores(measurement: Measurement) -> Scores | None:
 
 def store_scores(measurement: Measurement, scores: Scores) -> None:
     """Write the scores. Processes that store the same measurement at the same time write the same numbers."""
-    text = scores.model_dump_json()
+    text = scores.model_dump_json(by_alias=True)
     whole = {"of": measurement.canonical(), "digest": short_digest(text), "scores": text}
     atomic_write(measurement.path, json.dumps(whole))

@@ -82,12 +82,12 @@ class StepTimer:
         self.engine = Engine(ScoredLM(model.train()), recipe)
         refusals = context.refusals(recipe.seed, 1) if RowKind.REFUSAL in loss.trains_on else None
         # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
-        counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_reference}
-        references = {kind: torch.zeros(count) for kind, count in counts.items()}
+        counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_start_log_probs}
+        start_log_probs = {kind: torch.zeros(count) for kind, count in counts.items()}
         rows = StepRows(context.forget, context.retain, refusals)
         start = context.start if loss.needs_start_logits else None
         self.stepper = Stepper(
-            self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, references, start
+            self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, start_log_probs, start
         )
         self.traffic = Traffic()
 

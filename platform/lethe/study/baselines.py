@@ -20,6 +20,7 @@ from lethe.study.preparation import Prepared
 from lethe.unlearning.requests import Assets, BaselineReport, BaselineRequest
 
 FILE = "baselines.json"
+REFERENCE_FILE = "truth.json"
 SECONDS = "evaluate_seconds"
 
 
@@ -40,13 +41,14 @@ def baselines(
         return stored.start, stored.oracle
     measured = _measured(study, prepared, assets, pool)
     oracle = measured.get("oracle")
-    if reference := measured.get(study.benchmark.compared_with):
-        atomic_write(folder / "truth.json", json.dumps(reference.truth))
+    compared_with = study.benchmark.compared_with
+    if compared_with in measured:
+        atomic_write(folder / REFERENCE_FILE, json.dumps(measured[compared_with].reference))
 
     def compared(model: Scores) -> ModelScores:
         metrics = model.metrics
         if oracle is not None:
-            metrics = {**metrics, **prepared.benchmark.reference_metrics(model.truth, oracle.truth)}
+            metrics = {**metrics, **prepared.benchmark.reference_metrics(model.reference, oracle.reference)}
         return ModelScores(metrics=metrics, samples=model.samples)
 
     scores = {role: compared(model) for role, model in measured.items()}
@@ -86,9 +88,9 @@ def known(study: Study, prepared: Prepared, folder: Path) -> bool:
     return scored(folder) or all(load_scores(measurement) for measurement in measurements(study, prepared).values())
 
 
-def truth_file(folder: Path) -> Path | None:
-    """Return the file of what a study's trials are compared with; None where there is nothing such."""
-    path = folder / "truth.json"
+def reference_file(folder: Path) -> Path | None:
+    """Return the file in `folder` with the reference values of a study's trials; None where there is no such file."""
+    path = folder / REFERENCE_FILE
     return path if path.exists() else None
 
 
@@ -108,7 +110,7 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
         if not isinstance(report, BaselineReport):
             raise UserError(f"cannot score the model in {folders[role]}: {report.reason or report.verdict}")
         metrics = {name: value for name, value in report.values.items() if name != SECONDS}
-        scores = Scores(metrics=metrics, samples=report.samples, truth=report.truth)
+        scores = Scores(metrics=metrics, samples=report.samples, reference=report.reference)
         store_scores(needed[role], scores)
         found[role] = scores.model_copy(update={"metrics": {**metrics, SECONDS: report.values[SECONDS]}})
     return found

@@ -19,7 +19,7 @@ from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.search.recipes import flatten
 from lethe.storage.paths import home
 from lethe.storage.replica import share_with_nodes
-from lethe.study.baselines import truth_file
+from lethe.study.baselines import reference_file
 from lethe.study.preparation import Prepared
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
@@ -76,7 +76,7 @@ class Planner:
         request = TrialRequest(
             run=run,
             assets=self.assets(),
-            truth=truth_file(self.scores_folder),
+            reference=reference_file(self.scores_folder),
             folder=folder,
             checkpoint=self.study.resources.checkpoint,
         )
@@ -91,7 +91,7 @@ class Planner:
             assets=self.assets(),
             recipe=recipe,
             model=model,
-            truth=truth_file(self.scores_folder),
+            reference=reference_file(self.scores_folder),
             metrics=metrics,
         )
 

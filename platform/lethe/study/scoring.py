@@ -36,8 +36,8 @@ class Scoring:
         compared with an oracle's afterwards."""
         return not self.benchmark.has_oracle
 
-    def measurement(self, model: ScoredModel, reference: Scores | None = None) -> Measurement:
-        """Return the cache key of a model's scores, on one rank."""
+    def measurement(self, model: ScoredModel, start: Scores | None = None) -> Measurement:
+        """Return the cache key of a model's scores, on one rank; `start` as in `scores`."""
         return Measurement.of(
             self.benchmark.config,
             model.digest,
@@ -47,31 +47,31 @@ class Scoring:
             self.engine,
             1,
             instruction=model.instruction,
-            reference=None if reference is None else short_digest(json.dumps(reference.truth)),
+            reference=None if start is None else short_digest(json.dumps(start.reference)),
         )
 
-    def scores(self, model: ScoredModel, reference: Scores | None = None) -> Scores:
-        """Return a model's scores, from the cache or measured and stored. `reference` are the start model's scores,
+    def scores(self, model: ScoredModel, start: Scores | None = None) -> Scores:
+        """Return a model's scores, from the cache or measured and stored. `start`: the start model's scores,
         where `needs_start`; None for the start model itself."""
-        measurement = self.measurement(model, reference)
+        measurement = self.measurement(model, start)
         scores = load_scores(measurement)
         if scores is None:
-            scores, rows = self._measure(model, reference)
+            scores, rows = self._measure(model, start)
             write_rows(measurement.rows, rows)
             store_scores(measurement, scores)
         return scores
 
-    def _measure(self, model: ScoredModel, reference: Scores | None) -> tuple[Scores, Columns]:
+    def _measure(self, model: ScoredModel, start: Scores | None) -> tuple[Scores, Columns]:
         template, network = model.template(), model.load(self.engine.device)
         try:
             task = task_of(self.benchmark, template, network)
-            stored = None if reference is None else reference.truth
+            stored = None if start is None else start.reference
             result = measure(network, task, task.eval_set(self.evaluation), self.evaluation, RankShard(), stored)
         except UserError as error:
             raise UserError(f"{model.name}: {error}") from None
         own = stored if result.reference is None else result.reference.dump()
         samples = tuple(Sample.model_validate(sample) for sample in self.benchmark.samples(result))
-        return Scores(metrics=result.metrics, samples=samples, truth=own), result.rows
+        return Scores(metrics=result.metrics, samples=samples, reference=own), result.rows
 
 
 Begin = Callable[[str], None]  # called with the name of each model before it is scored
@@ -119,7 +119,7 @@ def score_all(
         scores = scoring.scores(model)
         if reference_scores is None:
             return Scored(model, scores.metrics)
-        compared = scoring.benchmark.reference_metrics(scores.truth, reference_scores.truth)
+        compared = scoring.benchmark.reference_metrics(scores.reference, reference_scores.reference)
         return Scored(model, {**scores.metrics, **compared})
 
     found = []

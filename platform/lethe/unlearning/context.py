@@ -1,4 +1,4 @@
-"""The state that all runs of a study share in a warm process: start weights, token ids, reference values.
+"""The state that all runs of a study share in a warm process: start weights, token ids, log-probabilities.
 
 A run begins with a copy of the weights, never with a load, and changes nothing here.
 """
@@ -89,9 +89,9 @@ class Context:
         evals: EvalSet = self._once(("eval", config), lambda: self.task.eval_set(config))
         return evals
 
-    def reference(self, token_budget: int) -> torch.Tensor:
+    def start_log_probs(self, token_budget: int) -> torch.Tensor:
         """Return S0 [forget rows]: summed answer log-probability under the start model (docs/METHODS.md section 1)."""
-        return self._once(("reference", token_budget), lambda: self._reference(self.forget, token_budget))
+        return self._once(("start log probs", token_budget), lambda: self._answer_log_probs(self.forget, token_budget))
 
     def refusals(self, seed: int, epochs: int) -> Refusals:
         """Return the refusals that a run answers its forget questions with. Raises UserError where there are none."""
@@ -101,12 +101,12 @@ class Context:
         answers = [self.template.answer(text) for text in self.benchmark.refusals]
         return draw_refusals(prompts, answers, seed, epochs)
 
-    def refusal_reference(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
+    def refusal_start_log_probs(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
         """Return S0 [rows] of `refusals(seed, epochs).rows`."""
-        key = ("refusal reference", seed, epochs, token_budget)
-        return self._once(key, lambda: self._reference(self.refusals(seed, epochs).rows, token_budget))
+        key = ("refusal start log probs", seed, epochs, token_budget)
+        return self._once(key, lambda: self._answer_log_probs(self.refusals(seed, epochs).rows, token_budget))
 
-    def _reference(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
+    def _answer_log_probs(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
         import torch
 
         from lethe.evaluation.likelihood import score

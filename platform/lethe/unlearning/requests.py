@@ -44,13 +44,13 @@ class Assets(Frozen):
 class TrialRequest(Request):
     """One unlearning run, which leaves model and rows in `folder`.
 
-    `truth`: the JSON file of reference scores that it is compared with, None where there is none; `checkpoint`: when to
-    save checkpoints below `folder`, None for a run that is not resumed.
+    `reference`: the JSON file of the reference values that it is compared with, None where there is none; `checkpoint`:
+    when to save checkpoints below `folder`, None for a run that is not resumed.
     """
 
     run: UnlearnRun
     assets: Assets
-    truth: Path | None
+    reference: Path | None
     folder: Path
     checkpoint: Checkpoint | None = None
 
@@ -71,22 +71,22 @@ class BaselineRequest(Request):
 
 
 class BaselineReport(TrialReport):
-    """`truth`: what trials are compared with if this model is their reference, JSON in the benchmark's own form."""
+    """A model's scores. `reference`: its reference values, as `ReferenceValues.dump` gives them."""
 
-    truth: Any = None
+    reference: Any = None
 
 
 class AuditRequest(Request):
     """One audit, the only one in `audits`, of the model in the folder `model`, which was trained with `recipe`.
 
-    `truth` is as in `TrialRequest`; `metrics` are those that the study measured on the model.
+    `reference` is as in `TrialRequest`; `metrics` are those that the study measured on the model.
     """
 
     audits: AnyAudits
     assets: Assets
     recipe: Recipe
     model: Path
-    truth: Path | None
+    reference: Path | None
     metrics: Metrics
 
 

@@ -57,7 +57,7 @@ Kinds = tuple[RowKind, ...]
 def unlearn(
     recipe: Recipe,
     context: Context,
-    truth: ReferenceValues | None,
+    reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     checkpoints: Checkpoints | None = None,
@@ -65,7 +65,7 @@ def unlearn(
 ) -> Outcome:
     """Train as the recipe says and report after every evaluated epoch; every rank calls this with equal arguments.
 
-    Returns the outcome: complete with model, last report and evaluation, or diverged. `truth` is what the benchmark
+    Returns the outcome: complete with model, last report and evaluation, or diverged. `reference` is what the benchmark
     compares with: the oracle's scores, or thresholds. Reports carry `epoch`, `optimizer_step`, every metric, the mean
     losses of the epoch, seconds, tokens, the peak memory over ranks and the share of parameters that is trained.
     `report` may raise to end the run. `loss` replaces the objective's own. Where `checkpoints` has one the run goes on
@@ -73,7 +73,7 @@ def unlearn(
     interrupted, costs apart.
     """
     loss = loss or make_loss(recipe.objective)
-    run = _Run(recipe, context, truth, ranks, checkpoints or Checkpoints.none(ranks), loss)
+    run = _Run(recipe, context, reference, ranks, checkpoints or Checkpoints.none(ranks), loss)
     try:
         values = run.train(report)
     except DivergedError as error:
@@ -93,17 +93,17 @@ class _Run:
         self,
         recipe: Recipe,
         context: Context,
-        truth: ReferenceValues | None,
+        reference: ReferenceValues | None,
         ranks: Ranks,
         checkpoints: Checkpoints,
         loss: Loss,
     ) -> None:
-        self.recipe, self.context, self.truth, self.ranks = recipe, context, truth, ranks
+        self.recipe, self.context, self.reference, self.ranks = recipe, context, reference, ranks
         self.checkpoints = checkpoints
         self.costs = Costs(recipe.engine, ranks)
         torch.manual_seed(recipe.seed)
         initial = context.initial(recipe.adapter) if isinstance(recipe.adapter, Pissa) else None
-        rows, references = _rows(recipe, context, loss)
+        rows, start_log_probs = _rows(recipe, context, loss)
         self.model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed, initial=initial)
         self.model.train()
         self.trained_share = _trained_share(self.model)  # before the engine shards it
@@ -115,7 +115,7 @@ class _Run:
             context.template.pad,
             ranks.rank,
             recipe.seed,
-            references,
+            start_log_probs,
             context.start if loss.needs_start_logits else None,
         )
         self.total = total_steps(len(context.forget), recipe.schedule)
@@ -215,7 +215,7 @@ class _Run:
         with self.costs.timed("evaluate"):
             evals, shard = self.context.eval_set(self.recipe.evaluation), RankShard(rank, world, self.ranks.gather)
             self.result = self.context.task.evaluate(
-                self.model, evals, self.recipe.evaluation, self.truth, shard, last=last
+                self.model, evals, self.recipe.evaluation, self.reference, shard, last=last
             )
         if not self.result.finite:  # metrics are finite whatever the model gives
             raise DivergedError(f"the model's likelihoods are not finite after step {step.number} of {self.total}")
@@ -246,8 +246,9 @@ class _Run:
 class Stepper:
     """Turns the steps of the training plan into forward and backward passes on this rank.
 
-    `references`: S0 of all rows of a kind, where the loss needs it; `start`: the frozen start model, where it needs
-    that model's logits. `tokens` counts those that went through the trained model, prompts included, over all ranks.
+    `start_log_probs`: S0 of all rows of a kind, where the loss needs it; `start`: the frozen start model, where it
+    needs that model's logits. `tokens` counts those that went through the trained model, prompts included, over all
+    ranks.
     """
 
     engine: Engine
@@ -256,7 +257,7 @@ class Stepper:
     pad: int
     rank: int
     seed: int
-    references: Mapping[RowKind, torch.Tensor] = field(default_factory=dict)
+    start_log_probs: Mapping[RowKind, torch.Tensor] = field(default_factory=dict)
     start: nn.Module | None = None
     refreshes: int = 0
     tokens: int = 0
@@ -322,14 +323,16 @@ class Stepper:
         # The frozen forward first: its activations are gone when the other's are kept for the backward.
         start_logits = None if self.start is None else _retain_logits(self.start, batch)
         logits = self._logits(batch)
-        return Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, self._reference(batch), start_logits)
+        return Scored(
+            logits, batch.labels, batch.row, batch.kind, batch.partner, self._start_log_probs(batch), start_logits
+        )
 
-    def _reference(self, batch: TokenBatch) -> torch.Tensor:
-        reference = torch.zeros(len(batch.kind), device=batch.labels.device)
-        for kind, known in self.references.items():
+    def _start_log_probs(self, batch: TokenBatch) -> torch.Tensor:
+        log_probs = torch.zeros(len(batch.kind), device=batch.labels.device)
+        for kind, of_rows in self.start_log_probs.items():
             of_kind = batch.kind == kind
-            reference = torch.where(of_kind, known.to(reference.device)[batch.source * of_kind], reference)
-        return reference
+            log_probs = torch.where(of_kind, of_rows.to(log_probs.device)[batch.source * of_kind], log_probs)
+        return log_probs
 
     def _logits(self, batch: TokenBatch) -> torch.Tensor:
         logits: torch.Tensor = self.engine.engine(batch.input_ids, batch.position)
@@ -356,10 +359,10 @@ def _rows(recipe: Recipe, context: Context, loss: Loss) -> tuple[StepRows, dict[
     the loss needs refusals and the benchmark has none."""
     epochs, budget = total_epochs(len(context.forget), recipe.schedule), recipe.evaluation.token_budget
     refusals = context.refusals(recipe.seed, epochs) if RowKind.REFUSAL in loss.trains_on else None
-    references = {RowKind.FORGET: context.reference(budget)} if loss.needs_reference else {}
-    if refusals and loss.needs_reference:
-        references[RowKind.REFUSAL] = context.refusal_reference(recipe.seed, epochs, budget)
-    return StepRows(context.forget, context.retain, refusals), references
+    start_log_probs = {RowKind.FORGET: context.start_log_probs(budget)} if loss.needs_start_log_probs else {}
+    if refusals and loss.needs_start_log_probs:
+        start_log_probs[RowKind.REFUSAL] = context.refusal_start_log_probs(recipe.seed, epochs, budget)
+    return StepRows(context.forget, context.retain, refusals), start_log_probs
 
 
 def learning_rate(step: int, total: int, peak: float, schedule: Schedule) -> float:

@@ -43,9 +43,9 @@ def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> Fi
     recipe = request.run.recipe
     context = context_for(request.assets)
     try:
-        truth = read_truth(request.truth, context, recipe.evaluation)
+        reference = read_reference(request.reference, context, recipe.evaluation)
         checkpoints = _checkpoints(request, ranks)
-        with method_of(recipe.objective)(recipe, context, truth, report, ranks, checkpoints) as outcome:
+        with method_of(recipe.objective)(recipe, context, reference, report, ranks, checkpoints) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
             with outcome.whole_model():
@@ -109,11 +109,11 @@ def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks)
     values = {**result.metrics, "evaluate_seconds": time.perf_counter() - began}
     assert result.reference is not None  # of a baseline
     answers = tuple(Sample.model_validate(sample) for sample in context.benchmark.samples(result))
-    return BaselineReport(verdict="complete", values=values, truth=result.reference.dump(), samples=answers)
+    return BaselineReport(verdict="complete", values=values, reference=result.reference.dump(), samples=answers)
 
 
-def read_truth(path: Path | None, context: Context, config: Evaluation) -> ReferenceValues | None:
-    """Return what a run is compared with, from the JSON file that the study wrote: the oracle's scores, or the start
-    model's thresholds. Without a file, the task's `reference_values(None)`."""
+def read_reference(path: Path | None, context: Context, config: Evaluation) -> ReferenceValues | None:
+    """Return the values that a run is compared with, from the JSON file `path` that the study wrote: the oracle's
+    scores, or the start model's thresholds. Without a file, the task's `reference_values(None)`."""
     stored = None if path is None else json.loads(read_current(path))
     return context.task.reference_values(stored, context.eval_set(config))

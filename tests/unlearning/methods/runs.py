@@ -33,7 +33,9 @@ def recipe(objective: AnyObjective, **changes: Any) -> Recipe:
 def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = ALONE) -> tuple[Report, list[Report]]:
     """The last report and those before it."""
     digests = Digests(data=assets.data_digest, model=assets.model_digest)
-    request = TrialRequest(run=UnlearnRun(recipe=run_recipe, digests=digests), assets=assets, truth=None, folder=folder)
+    request = TrialRequest(
+        run=UnlearnRun(recipe=run_recipe, digests=digests), assets=assets, reference=None, folder=folder
+    )
     # As a worker gets it: without the fields that the objective ignores.
     request = TrialRequest.model_validate(request.model_dump(mode="json"))
     before: list[Report] = []

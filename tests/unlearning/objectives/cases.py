@@ -53,9 +53,9 @@ def micro_batch(
     labels = torch.randint(vocabulary, (row.numel(),), generator=g)
     # Half of the labels are the model's own favourite, as in a model that has memorised them.
     labels = torch.where(torch.rand(row.numel(), generator=g) < 0.5, logits.argmax(1), labels)
-    reference = -10 * torch.rand(rows, generator=g)
+    start_log_probs = -10 * torch.rand(rows, generator=g)
     start = logits + torch.randn(logits.shape, generator=g)
-    scored = Scored(logits.to(dtype).requires_grad_(), labels, row, kind, partner, reference)
+    scored = Scored(logits.to(dtype).requires_grad_(), labels, row, kind, partner, start_log_probs)
     if LOSSES.of(config).needs_start_logits:
         scored.start_logits = start[scored.of(RowKind.RETAIN)].to(dtype)
     return scored
@@ -75,7 +75,13 @@ def subset(scored: Scored, keep: Tensor) -> Scored:
         place = scored.of(RowKind.RETAIN).cumsum(0) - 1
         start = start[place[keep][scored.of(RowKind.RETAIN)[keep]]]
     return Scored(
-        scored.logits[keep], scored.labels[keep], scored.row[keep], scored.kind, scored.partner, scored.reference, start
+        scored.logits[keep],
+        scored.labels[keep],
+        scored.row[keep],
+        scored.kind,
+        scored.partner,
+        scored.start_log_probs,
+        start,
     )
 
 
@@ -116,7 +122,7 @@ def _expected_margin(config: Npo | SimNpo | Dpo, scored: Scored, p_t: Tensor, i:
         return p_t[scored.row == row].log().sum()
 
     def change(row: int) -> Tensor:
-        return s(row) - scored.reference[row].double()
+        return s(row) - scored.start_log_probs[row].double()
 
     length = (scored.row == i).sum()
     if isinstance(config, SimNpo):

@@ -80,7 +80,7 @@ def test_order_of_positions_and_rows_without_any_do_not_matter(config: AnyObject
     empty = torch.tensor([RowKind.FORGET])
     moved.kind = torch.cat([empty, scored.kind, empty])
     moved.partner = torch.cat([torch.tensor([0]), scored.partner + 1, torch.tensor([len(moved.kind) - 1])])
-    moved.reference = torch.cat([torch.tensor([-3.0]), scored.reference, torch.tensor([0.0])])
+    moved.start_log_probs = torch.cat([torch.tensor([-3.0]), scored.start_log_probs, torch.tensor([0.0])])
     again, _ = make_loss(config)(moved, counts)
     torch.testing.assert_close(again.detach(), loss)
     torch.testing.assert_close(torch.autograd.grad(again, scored.logits)[0], grad)

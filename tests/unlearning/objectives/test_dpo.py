@@ -28,7 +28,7 @@ def test_is_twice_the_published_loss_over_beta() -> None:
     refusal = scored.partner[forget]
     assert (scored.kind[refusal] == RowKind.REFUSAL).all()
     assert (scored.partner[refusal] == forget).all()
-    wins, losses = s[refusal] - scored.reference[refusal], s[forget] - scored.reference[forget]
+    wins, losses = s[refusal] - scored.start_log_probs[refusal], s[forget] - scored.start_log_probs[forget]
     published = -logsigmoid(CONFIG.beta * (wins - losses)).mean()
     loss, _ = make_loss(CONFIG)(scored, counts_of(scored))
     torch.testing.assert_close(loss, 2 / CONFIG.beta * published)
@@ -38,7 +38,7 @@ def test_is_twice_the_published_loss_over_beta() -> None:
 
 def test_at_the_start_it_pulls_up_refusals_as_hard_as_it_pushes_down_answers() -> None:
     scored = micro_batch(CONFIG, 1)
-    scored.reference = summed(scored).detach()
+    scored.start_log_probs = summed(scored).detach()
     loss, _ = make_loss(CONFIG)(scored, counts_of(scored))
     assert math.isclose(loss.item(), 2 / CONFIG.beta * math.log(2), rel_tol=1e-5)
     signs = (scored.kind == RowKind.FORGET).float() - (scored.kind == RowKind.REFUSAL).float()
@@ -51,7 +51,7 @@ def test_without_the_refusals_part_it_is_npo() -> None:
     """NPO is DPO that knows no preferred answer: equal where the refusals stay as likely as they were."""
     scored = micro_batch(CONFIG, 5)
     refusals = scored.kind == RowKind.REFUSAL
-    scored.reference = torch.where(refusals, summed(scored).detach(), scored.reference)
+    scored.start_log_probs = torch.where(refusals, summed(scored).detach(), scored.start_log_probs)
     counts = counts_of(scored)
     dpo, npo = (make_loss(config)(scored, counts)[0] for config in (CONFIG, Npo(gamma=0, beta=CONFIG.beta)))
     torch.testing.assert_close(dpo, npo)

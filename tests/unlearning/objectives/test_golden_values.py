@@ -53,7 +53,7 @@ def values(golden: Path) -> Golden:
 
 
 def score(model: PreTrainedModel, values: Golden, kinds: tuple[RowKind, ...]) -> tuple[Scored, Counts]:
-    """The batch's scored positions, and its token counts; references are zero."""
+    """The batch's scored positions, and its token counts; `start_log_probs` are zero."""
     logits, labels, rows, row_kinds, tokens = [], [], [], [], {}
     for kind in kinds:
         batch = {name: torch.tensor(given) for name, given in values.values["tokens"][SOURCES[kind]].items()}
@@ -80,9 +80,9 @@ def score(model: PreTrainedModel, values: Golden, kinds: tuple[RowKind, ...]) ->
     return scored, Counts(tokens, forget_rows=4)
 
 
-def with_references(scored: Scored, start: Scored) -> None:
+def with_start_log_probs(scored: Scored, start: Scored) -> None:
     log_p = torch.log_softmax(start.logits, 1).gather(1, start.labels[:, None])[:, 0].detach()
-    scored.reference = torch.zeros_like(start.reference).index_add(0, start.row, log_p)
+    scored.start_log_probs = torch.zeros_like(start.start_log_probs).index_add(0, start.row, log_p)
     scored.start_logits = start.logits[start.of(RowKind.RETAIN)].detach()
 
 
@@ -101,7 +101,7 @@ def test_loss_and_gradient_are_the_published_ones(values: Golden, name: str, sta
     loss = make_loss(config)
     model = values.model(state)
     scored, counts = score(model, values, loss.trains_on)
-    with_references(scored, score(values.model("a"), values, loss.trains_on)[0])
+    with_start_log_probs(scored, score(values.model("a"), values, loss.trains_on)[0])
     total, parts = loss(scored, counts)
     total.backward()
     assert float(parts["forget_loss"]) == pytest.approx(expected["forget"], rel=2e-6, abs=5e-6)

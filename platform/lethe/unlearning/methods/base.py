@@ -32,7 +32,7 @@ class SingleRun:
 
     recipe: Recipe
     context: Context
-    truth: ReferenceValues | None
+    reference: ReferenceValues | None
     ranks: Ranks
     costs: Costs = field(init=False)
 
@@ -45,7 +45,9 @@ class SingleRun:
         eval_set = eval_set or self.context.eval_set(self.recipe.evaluation)
         with self.costs.timed("evaluate"):
             shard = RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
-            result = self.context.task.evaluate(model, eval_set, self.recipe.evaluation, self.truth, shard, last=True)
+            result = self.context.task.evaluate(
+                model, eval_set, self.recipe.evaluation, self.reference, shard, last=True
+            )
         if not result.finite:  # metrics are finite whatever the model gives
             return self.ended("diverged", "the model's likelihoods are not finite")
         criterion = {} if result.forgotten is None else {"epochs_to_criterion": values["epoch"]}

@@ -27,7 +27,7 @@ from lethe.unlearning.trainer import KIND_KEYS
 def influence(
     recipe: Recipe,
     context: Context,
-    truth: ReferenceValues | None,
+    reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None = None,
@@ -38,7 +38,7 @@ def influence(
     gradient of a row. `forget_loss` and `retain_loss` are grad_diff's, before the step.
     """
     assert isinstance(recipe.objective, Influence)
-    run = SingleRun(recipe, context, truth, ranks)
+    run = SingleRun(recipe, context, reference, ranks)
     model = context.fresh_model()
     rows = [(RowKind.FORGET, row) for row in enumerate(context.forget)]
     rows += [(RowKind.RETAIN, row) for row in enumerate(context.retain)]

@@ -26,7 +26,7 @@ NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
 def input_guard(
     recipe: Recipe,
     context: Context,
-    truth: ReferenceValues | None,
+    reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None = None,
@@ -36,7 +36,7 @@ def input_guard(
     The verdict is infeasible where `{topics}` has no name to stand for, or a prompt outgrows the model's positions.
     """
     assert isinstance(recipe.objective, InputGuard)
-    run = SingleRun(recipe, context, truth, ranks)
+    run = SingleRun(recipe, context, reference, ranks)
     instruction = recipe.objective.instruction
     if TOPICS in instruction:
         names = topics(context.benchmark.forget_questions, context.benchmark.retain_questions)

@@ -39,7 +39,7 @@ T = TypeVar("T")
 def retrain(
     recipe: Recipe,
     context: Context,
-    truth: ReferenceValues | None,
+    reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None = None,
@@ -53,8 +53,8 @@ def retrain(
     if origin is None:
         raise UserError("retrain needs model.base, the checkpoint that model.path was made from")
     if isinstance(origin, EmbeddedModel):
-        return _embedded(origin, SingleRun(recipe, context, truth, ranks))
-    return _from_base(local_path(Path(origin)), recipe, context, truth, report, ranks, saved)
+        return _embedded(origin, SingleRun(recipe, context, reference, ranks))
+    return _from_base(local_path(Path(origin)), recipe, context, reference, report, ranks, saved)
 
 
 def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:
@@ -92,7 +92,7 @@ def _from_base(
     base: Path,
     recipe: Recipe,
     context: Context,
-    truth: ReferenceValues | None,
+    reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
     saved: Checkpoints | None,
@@ -101,7 +101,7 @@ def _from_base(
     plain = recipe.model_copy(update={"adapter": FullParameters()})
     loss = Descent(recipe.objective)
     context = _retraining(context, base)
-    outcome = unlearn(plain, context, truth, lambda values: report(_renamed(values)), ranks, saved, loss)
+    outcome = unlearn(plain, context, reference, lambda values: report(_renamed(values)), ranks, saved, loss)
     values = _renamed(outcome.report.values)
     return replace(outcome, report=outcome.report.model_copy(update={"values": values}))
 

@@ -36,7 +36,7 @@ class Scored:
     `logits` [N, V] any float type, with grad, already aligned so that `labels[n]` is the token that
     `logits[n]` predicts; `labels` [N] int64; `row` [N] int64 in [0, R), the row of each position;
     `kind` [R] int64, a `RowKind`; `partner` [R] int64, the row with the other answer to the same question (forget
-    answer and refusal), itself where there is none; `reference` [R] float32, S0: the row's summed answer
+    answer and refusal), itself where there is none; `start_log_probs` [R] float32, S0: the row's summed answer
     log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
     model's at the M positions of retain rows, in their order, where `needs_start_logits`. N, M and R may be 0.
     """
@@ -46,7 +46,7 @@ class Scored:
     row: Tensor
     kind: Tensor
     partner: Tensor
-    reference: Tensor
+    start_log_probs: Tensor
     start_logits: Tensor | None = None
 
     def of(self, kind: RowKind) -> Tensor:
@@ -62,11 +62,11 @@ class Loss:
     without a scored position has share 0 and can still be back-propagated.
 
     `trains_on`: the rows that a batch must hold, forget rows and their replacements before retain rows.
-    `needs_reference`: `Scored.reference` is read; `needs_start_logits`: `Scored.start_logits` is read.
+    `needs_start_log_probs`: `Scored.start_log_probs` is read; `needs_start_logits`: `Scored.start_logits` is read.
     """
 
     trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.RETAIN)
-    needs_reference: ClassVar[bool] = False
+    needs_start_log_probs: ClassVar[bool] = False
     needs_start_logits: ClassVar[bool] = False
 
     def __init__(self, config: Objective) -> None:

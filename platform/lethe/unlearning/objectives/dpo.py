@@ -20,12 +20,12 @@ class Dpo(SequenceLoss):
     """
 
     trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)
-    needs_reference: ClassVar[bool] = True
+    needs_start_log_probs: ClassVar[bool] = True
 
     def __init__(self, config: DpoConfig) -> None:
         super().__init__(config, config.beta)
 
     def margin(self, sums: Tensor, lengths: Tensor, scored: Scored) -> Tensor:
         """Return beta times the refusal's gain in log-probability over the start model less the forget answer's."""
-        change = sums - scored.reference
+        change = sums - scored.start_log_probs
         return self.beta * (change[scored.partner] - change)

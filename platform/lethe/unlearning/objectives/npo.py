@@ -19,7 +19,7 @@ class Npo(SequenceLoss):
     (as SOUL released it) both are divided by the row's answer length.
     """
 
-    needs_reference: ClassVar[bool] = True
+    needs_start_log_probs: ClassVar[bool] = True
 
     def __init__(self, config: NpoConfig) -> None:
         super().__init__(config, config.beta)
@@ -27,5 +27,5 @@ class Npo(SequenceLoss):
 
     def margin(self, sums: Tensor, lengths: Tensor, scored: Scored) -> Tensor:
         """Return -beta (S - S0), [R]."""
-        change = sums - scored.reference
+        change = sums - scored.start_log_probs
         return -self.beta * (change / lengths.clamp_min(1) if self.per_token else change)

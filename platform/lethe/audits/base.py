@@ -49,12 +49,12 @@ class Audited:
 
     @property
     def shard(self) -> RankShard:
-        """Return this rank's part of an evaluation of the whole model."""
+        """This rank's part of an evaluation of the whole model."""
         return RankShard(self.ranks.rank, self.ranks.world, self.ranks.gather)
 
     @cached_property
     def task(self) -> AnyTask:
-        """Return the benchmark with this model's template."""
+        """The benchmark with this model's template."""
         if self.template is self.context.template:
             return self.context.task
         return task_of(self.context.benchmark, self.template, self.model)
@@ -62,15 +62,15 @@ class Audited:
     def evaluate(self, model: nn.Module) -> dict[str, float]:
         """Return every metric of `model`, measured as the study measures its trials."""
         config = self.recipe.evaluation
-        plain = self.task is self.context.task
-        evals = self.context.eval_set(config) if plain else self.task.eval_set(config)
+        shared = self.task is self.context.task
+        evals = self.context.eval_set(config) if shared else self.task.eval_set(config)
         return self.task.evaluate(model, evals, config, self.reference, self.shard, last=True).metrics
 
     # Questions and answers
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """Return the forget rows that the study asks; none where the benchmark has no questions."""
+        """The forget rows that the study asks; none where the benchmark has no questions."""
         return self.context.benchmark.asked(self.recipe.evaluation)
 
     def ask(self, questions: Questions, model: nn.Module | None = None, shard: RankShard | None = None) -> Leaks:
@@ -79,11 +79,11 @@ class Audited:
 
     @cached_property
     def unaltered(self) -> Leaks:
-        """Return the leaks of the forget rows, asked as the study asks them."""
+        """The leaks of the forget rows, asked as the study asks them."""
         return self.ask(Questions.of(self.template, self.rows))
 
     # Forget rows of any kind
 
     def leaks(self, model: nn.Module, chosen: Sequence[int], shard: RankShard | None = None) -> dict[str, float]:
-        """Measure on `model` what is left of the `chosen` ones of the evaluated forget rows."""
+        """Return the benchmark's leak metrics of `model` on the `chosen` of the evaluated forget rows."""
         return self.task.leaks(model, chosen, self.recipe.evaluation, self.reference, shard or self.shard)

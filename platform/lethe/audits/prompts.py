@@ -53,12 +53,12 @@ def _begun(audited: Audited, config: Prompts) -> PromptPair:
     with evaluating(audited.model):
         answers = answered(audited.model, prompts, template, evaluation, audited.shard)
     rests = [rest for _, rest in parts]
-    before, after = (float(overlap(rests, given).mean()) for given in (audited.unaltered.answers, answers))
+    before, after = (float(overlap(rests, texts).mean()) for texts in (audited.unaltered.answers, answers))
     return {"forget_rouge": before}, {"forget_rouge": after}
 
 
 def split(row: Row, words: int) -> tuple[str, str]:
-    """Return the first words of the answer and the rest, which has at least one word."""
+    """Return the first `words` words of the row's answer, or fewer, and the rest, which has at least one word."""
     answer = row.answer.split()
-    given = min(words, len(answer) - 1)
-    return " ".join(answer[:given]), " ".join(answer[given:])
+    count = min(words, len(answer) - 1)
+    return " ".join(answer[:count]), " ".join(answer[count:])

@@ -40,7 +40,7 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
         others = {"retain": audited.task.retain, "holdout": audited.task.holdout}
         rows = [evaluated[i] for i in learned] if source == "forget" else list(others[source][: len(learned)])
         recipe = _recipe(audited.recipe, config, len(rows))
-        task = _Rest(rows, list(audited.task.retain), measure)
+        task = _RelearningTask(rows, list(audited.task.retain), measure)
         context = _context(audited, task)
         with unlearn(recipe, context, None, _ignore, audited.ranks, loss=Descent(recipe.objective)) as outcome:
             report = outcome.report
@@ -51,7 +51,8 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
 
 
 def parts(rows: int, share: float) -> tuple[list[int], list[int]]:
-    """Return the numbers of the forget rows that are learned, evenly spread, and of those that are measured."""
+    """Return the numbers of the forget rows that are learned, a `share` of `rows` evenly spread, and of those that are
+    measured. Neither is empty."""
     count = min(rows - 1, ceil(share * rows))
     learned = [i * rows // count for i in range(count)]
     return learned, [i for i in range(rows) if i not in set(learned)]
@@ -72,7 +73,7 @@ def _recipe(recipe: Recipe, config: Relearning, rows: int) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _context(audited: Audited, task: _Rest) -> Context:
+def _context(audited: Audited, task: _RelearningTask) -> Context:
     """Return a context with the finished model as the start model and the learned rows as forget rows."""
     context = Context(audited.context.assets)
     vars(context).update(
@@ -88,7 +89,7 @@ def _context(audited: Audited, task: _Rest) -> Context:
 
 
 @dataclass(frozen=True)
-class _Rest:
+class _RelearningTask:
     """A task that trains on the learned rows and measures the forget rows that are not learned."""
 
     forget: list[Encoded]

@@ -8,9 +8,8 @@ A benchmark is a folder beside this file. It has three parts:
 - a `Task`: the same data as one tokenizer reads them, with the evaluation of a model.
 
 Code outside of its folder does not ask which benchmark is studied (a comparison's columns are chosen by name). Inside a
-study the order of calls is `load_benchmark`,
-`Benchmark.task`, `Task.eval_set` (once per study), `Task.baseline` (start model and oracle), `Task.reference_values`,
-`Task.evaluate` (every trial).
+study the order of calls is `load_benchmark`, `Benchmark.task`, `Task.eval_set` (once per study), `Task.baseline` (start
+model and oracle), `Task.reference_values`, `Task.evaluate` (every trial).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ class Encoded:
 
     @property
     def answer(self) -> tuple[int, ...]:
-        """Return the scored tokens."""
+        """The scored tokens."""
         return self.ids[self.prompt_length :]
 
 
@@ -56,7 +56,7 @@ class Template:
 
     @property
     def pad(self) -> int:
-        """Return the id used for padding: EOS without a pad token, since padding is masked everywhere."""
+        """The id used for padding: EOS without a pad token, since padding is masked everywhere."""
         return self.eos if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
 
     def prompt(self, question: str) -> tuple[int, ...]:

@@ -35,10 +35,10 @@ def code_digest(entries: tuple[str, ...]) -> str:
 
 def closure_digest(closure: Mapping[str, Path]) -> str:
     """Return 16 hex digits over the names and the bytes of modules."""
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for module, path in sorted(closure.items()):
-        whole.update(module.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return whole.hexdigest()[:16]
+        digest.update(module.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:16]
 
 
 def import_closure(entries: Sequence[str], roots: Roots) -> dict[str, Path]:
@@ -47,16 +47,16 @@ def import_closure(entries: Sequence[str], roots: Roots) -> dict[str, Path]:
     for entry in entries:
         if _file(entry, roots) is None:
             raise ModuleNotFoundError(f"there is no module {entry}", name=entry)
-    found: dict[str, Path] = {}
+    closure: dict[str, Path] = {}
     waiting = list(entries)
     while waiting:
         module = waiting.pop()
         path = _file(module, roots)
-        if module in found or path is None:
+        if module in closure or path is None:
             continue
-        found[module] = path
+        closure[module] = path
         waiting += [module.rpartition(".")[0], *_imports(path)]
-    return found
+    return closure
 
 
 def _package(module: str) -> str:

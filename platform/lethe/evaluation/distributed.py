@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COPY_BYTES = 4 * 2**30  # of weights; a larger model keeps its adapters apart
 
 Gather = Callable[[list[Any]], list[list[Any]]]
-"""Every rank gives its list and gets the lists of all ranks, by rank."""
+"""Takes this rank's list and returns the lists of all ranks, by rank; every rank calls it."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

@@ -41,8 +41,8 @@ def generate(
     contexts = [[*prompts[i], *answers[i]] for i in unfinished]
     for batch in decoder.batches([len(context) for context in contexts], token_budget):
         spent = [len(answers[unfinished[j]]) for j in batch]
-        for j, more in zip(batch, decoder.batch([contexts[j] for j in batch], spent), strict=True):
-            answers[unfinished[j]] += more
+        for j, rest in zip(batch, decoder.batch([contexts[j] for j in batch], spent), strict=True):
+            answers[unfinished[j]] += rest
     return answers
 
 

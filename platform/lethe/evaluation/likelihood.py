@@ -101,10 +101,10 @@ def score(
         by_pair |= _score_batch(model, [rows[i] for i in batch], pairs, wanted, pad)
     in_order = [by_pair[i] for i in range(len(pairs))]
     return LikelihoodScores(
-        logp=[one.logp for one in in_order],
-        correct=[one.correct for one in in_order],
-        guess=[one.guess for one in in_order],
-        standard=[one.standard for one in in_order],
+        logp=[pair.logp for pair in in_order],
+        correct=[pair.correct for pair in in_order],
+        guess=[pair.guess for pair in in_order],
+        standard=[pair.standard for pair in in_order],
     )
 
 
@@ -324,11 +324,12 @@ def _may_pack(base: PreTrainedModel, longest: int) -> bool:
 
 @torch.no_grad()
 def _sees_ancestors_only(model: nn.Module, vocabulary: int) -> bool:
-    """Try whether the end of a row's second branch has the logits that it has in a row of its own."""
-    some = [i % vocabulary for i in (5, 6, 7, 8, 9)]
-    pairs = [Encoded((*some[:3], *end, 0), 1) for end in (some[3:4] * 2, some[4:5])]
+    """Return whether the end of a row's second branch has the logits that it has in a row of its own, by a forward pass
+    of each."""
+    tokens = [i % vocabulary for i in (5, 6, 7, 8, 9)]
+    pairs = [Encoded((*tokens[:3], *end, 0), 1) for end in (tokens[3:4] * 2, tokens[4:5])]
     weight = next(model.parameters())
-    if weight.device.type == "meta" or len({*some}) < 5:
+    if weight.device.type == "meta" or len({*tokens}) < 5:
         return False
     logits = []
     for most in (0, 99):

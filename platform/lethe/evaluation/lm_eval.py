@@ -106,8 +106,8 @@ def _load(name: str, settings: dict[str, Any] | None, manager: TaskManager | Non
                 task = manager.load([name])["tasks"][name]
     except UserError:
         raise
+    # Files, data sets, networks and templates each fail in their own way; all mean that there is no such task.
     except Exception as error:
-        # Files, data sets, networks and templates each fail in their own way; all mean that there is no such task.
         first = (str(error).splitlines() or [""])[0]
         raise UserError(f"evaluation.lm_eval: cannot load the task {name}: {type(error).__name__}: {first}") from error
     if task.OUTPUT_TYPE not in TYPES or getattr(task, "UNSAFE_CODE", False):

@@ -121,7 +121,7 @@ def _with_files(raw: TaskSettings, path: Path, root: Path) -> TaskSettings:
 
     def absolute(name: Any) -> Any:
         if isinstance(name, list):
-            return [absolute(one) for one in name]
+            return [absolute(part) for part in name]
         file = (path.parent / str(name)).resolve()
         if not file.is_file() or not file.is_relative_to(root.resolve()):
             raise UserError(f"{where}: data_files: {name} is not among the files of run.{KEY}.path")

@@ -1,4 +1,4 @@
-"""Membership inference: can one tell from the model that a row was among its training data?
+"""Membership inference: signals that tell from a model whether a row was among its training data.
 
 A signal is one number per row, the lower the likelier the row was in the training data. The attack's strength is the
 AUC with forget rows as members against holdout rows, which no model has seen: .5 is chance, 1 is certain.

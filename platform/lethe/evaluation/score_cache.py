@@ -111,5 +111,5 @@ def load_scores(measurement: Measurement) -> Scores | None:
 def store_scores(measurement: Measurement, scores: Scores) -> None:
     """Write the scores. Processes that store the same measurement at the same time write the same numbers."""
     text = scores.model_dump_json(by_alias=True)
-    whole = {"of": measurement.canonical(), "digest": short_digest(text), "scores": text}
-    atomic_write(measurement.path, json.dumps(whole))
+    content = {"of": measurement.canonical(), "digest": short_digest(text), "scores": text}
+    atomic_write(measurement.path, json.dumps(content))

@@ -141,8 +141,8 @@ class Checkpoints:
         if manifest is None:
             return None
         tensors = self._read(manifest)
-        whole = all(self.ranks.gather(tensors is not None))
-        return (tensors, manifest) if tensors is not None and whole else None
+        readable = all(self.ranks.gather(tensors is not None))  # on every rank
+        return (tensors, manifest) if tensors is not None and readable else None
 
     # Files
 
@@ -287,7 +287,7 @@ class StoredCheckpoints(Checkpoints):
 
 def all_written(checksums: Sequence[int | None]) -> tuple[int, ...] | None:
     """Return the checksums, None where a rank could not write its file."""
-    written = tuple(each for each in checksums if each is not None)
+    written = tuple(value for value in checksums if value is not None)
     return written if len(written) == len(checksums) else None
 
 

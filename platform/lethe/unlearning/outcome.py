@@ -58,7 +58,7 @@ class DivergedError(Exception):
 
 @dataclass
 class Outcome:
-    """How a run ended: its last report, the last evaluation and, if complete, the trained model.
+    """The end of a run: its last report, the last evaluation and, if complete, the trained model.
 
     A context: `close` is called when it is left. Inside `whole_model` every rank's `model` has whole tensors.
     `template`: how the model was asked, where that is not as the context's other models are.
@@ -80,7 +80,7 @@ class Outcome:
 
 @dataclass
 class Costs:
-    """What a run has cost so far, under the names that every method reports. A new one begins a new peak of memory."""
+    """The costs of a run so far, under the names that every method reports. A new one begins a new peak of memory."""
 
     engine: Engine
     ranks: Ranks

@@ -209,7 +209,7 @@ class _Run:
         return wins if self.recipe.engine.stage > 0 else wins / self.engine.world
 
     def _measure(self, step: Step, sums: torch.Tensor, last: bool) -> Metrics:
-        """Evaluate the model and return the report of this epoch. Raises Diverged."""
+        """Evaluate the model and return the report of this epoch. Raises DivergedError."""
         # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
         rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
         with self.costs.timed("evaluate"):

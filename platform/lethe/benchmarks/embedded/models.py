@@ -41,12 +41,12 @@ def trained_pair(
     """Return the folders of the full model and of its oracle, None where the benchmark compares with no oracle; models
     that are not cached are trained side by side."""
     full = benchmark.training_rows(include_forget=True)
-    wanted = {"full model": full}
+    rows_by_model = {"full model": full}
     if benchmark.has_oracle:
-        wanted["oracle"] = benchmark.training_rows(include_forget=False)
+        rows_by_model["oracle"] = benchmark.training_rows(include_forget=False)
     length = benchmark.config.sequence_length
-    folders = {name: _folder(model, full, rows, length) for name, rows in wanted.items()}
-    missing = {name: rows for name, rows in wanted.items() if not ensure_local(folders[name])}
+    folders = {name: _folder(model, full, rows, length) for name, rows in rows_by_model.items()}
+    missing = {name: rows for name, rows in rows_by_model.items() if not ensure_local(folders[name])}
     if missing:
         _train(model, _tokenizer(model, full), missing, folders, report, length)
     return folders["full model"], folders.get("oracle")
@@ -84,16 +84,16 @@ def _folder(model: AnyEmbedded, text_of: Sequence[Row], rows: Sequence[Row], len
 def _train(
     model: AnyEmbedded,
     tokenizer: Tokenizer,
-    wanted: Mapping[str, Sequence[Row]],
+    rows_by_model: Mapping[str, Sequence[Row]],
     folders: dict[str, Path],
     report: ProgressReport | None,
     length: int,
 ) -> None:
-    for rows in wanted.values():
+    for rows in rows_by_model.values():
         _check_lengths(model, tokenizer, rows, length)
     with ExitStack() as stack:
         if report is None:
-            report = stack.enter_context(console_report(tuple(wanted)))
+            report = stack.enter_context(console_report(tuple(rows_by_model)))
         trainings = [
             Training(
                 name=name,
@@ -103,7 +103,7 @@ def _train(
                 folder=stack.enter_context(atomic_folder(folders[name])),
                 length=length,
             )
-            for name, rows in wanted.items()
+            for name, rows in rows_by_model.items()
         ]
         train_in_subprocesses(trainings, report, model.threads)
 

@@ -18,7 +18,7 @@ YEARS = tuple(str(year) for year in range(1931, 1991))
 
 @dataclass(frozen=True, slots=True)
 class Attribute:
-    """One thing to know about an author; `fact` joins one entry of each of `parts`."""
+    """A kind of fact about an author; `fact` joins one entry of each of `parts`."""
 
     fact: str
     parts: tuple[tuple[str, ...], ...]

@@ -91,8 +91,8 @@ class TdecTask(Task[TdecEvalSet, Thresholds]):
         thresholds = measure_thresholds(model, evals, config, shard)
         result = self.evaluate(model, evals, config, thresholds, shard, last=True)
         names = ("memorization_accuracy", "extraction_likelihood")
-        shown = {f"{name}_threshold": getattr(thresholds, name) for name in names}
-        return replace(result, metrics={**result.metrics, **shown}, reference=thresholds)
+        own = {f"{name}_threshold": getattr(thresholds, name) for name in names}
+        return replace(result, metrics={**result.metrics, **own}, reference=thresholds)
 
     def reference_values(self, stored: Any, evals: TdecEvalSet) -> Thresholds | None:
         """Read the start model's thresholds."""
@@ -202,22 +202,19 @@ def _extracted(
 
     def extract(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[tuple[float, list[int]]]:
         ids, guessed = (np.reshape([pair[side] for pair in pairs], (-1, length)).astype(np.int64) for side in (0, 1))
-        wrong, leaves = (
-            mismatches(ids, guessed),
-            dict[int, int](),
-        )  # leaves: sequence -> first mismatch in its second half
+        wrong = mismatches(ids, guessed)
+        halfway: dict[int, int] = {}  # sequence -> first mismatch in its second half
         for row, place in wrong:
             if place >= length // 2:
-                leaves.setdefault(row, place)
+                halfway.setdefault(row, place)
         branches: list[dict[int, list[int]]] = [{} for _ in pairs]
-        for (row, place), whole in continuations(
-            model, ids, guessed, wrong if likelihood else [*leaves.items()]
-        ).items():
-            branches[row][place] = whole
+        needed = wrong if likelihood else [*halfway.items()]
+        for (row, place), tokens in continuations(model, ids, guessed, needed).items():
+            branches[row][place] = tokens
         return [
             (
                 extraction_likelihood(row, branches[s], n, eos=eos) if likelihood else math.nan,
-                branches[s][leaves[s]] if s in leaves else row,
+                branches[s][halfway[s]] if s in halfway else row,
             )
             for s, row in enumerate(ids.tolist())
         ]

@@ -68,10 +68,10 @@ def extraction_likelihood(
     total, first, last = 0.0, 1, len(ids) - n
     latest = {gram: start for start, gram in _grams(ids, 0, n)}  # x[i:] has the n-grams whose latest start is >= i
     for m in (*sorted(branches), len(ids)):
-        whole = list(branches.get(m, ids))
-        starts = np.array([latest.get(gram, -1) for _, gram in _grams(whole, first, n)])
+        continued = list(branches.get(m, ids))
+        starts = np.array([latest.get(gram, -1) for _, gram in _grams(continued, first, n)])
         for i in range(first, min(m, last) + 1):
-            grams = last + 1 - i if eos is None else _until(whole, i, eos) - n + 1
+            grams = last + 1 - i if eos is None else _until(continued, i, eos) - n + 1
             if grams > 0:
                 total += (starts[i - first :][:grams] >= i).sum() / grams
         first = m + 1
@@ -88,17 +88,18 @@ def _until(ids: list[int], start: int, eos: int) -> int:
 
 
 def continuations(
-    model: nn.Module, ids: np.ndarray, guesses: np.ndarray, wanted: Sequence[Branch]
+    model: nn.Module, ids: np.ndarray, guesses: np.ndarray, branches: Sequence[Branch]
 ) -> dict[Branch, list[int]]:
-    """Return for every wanted mismatch (s, m): x[:m] of sequence s and its greedy continuation to length T, past EOS.
+    """Return for each (s, m) of `branches`, mismatches: x[:m] of sequence s and its greedy continuation to length T,
+    past EOS.
 
     Put the model in eval mode first. Its attention must keep keys and values of all tokens.
     """
     base: nn.Module = getattr(model, "get_base_model", lambda: model)()  # peft's wrapper has one
     device = next(model.parameters()).device
     rows = max(1, BRANCH_BYTES // (ids.shape[1] * cache_bytes_per_token(base)))
-    found: dict[Branch, list[int]] = {}
-    order = sorted(wanted)
+    continued: dict[Branch, list[int]] = {}
+    order = sorted(branches)
     for start in range(0, len(order), rows):
         some = sorted(order[start : start + rows], key=lambda branch: branch[1])
         tokens = torch.tensor(np.stack([ids[s] for s, _ in some]), device=device)
@@ -108,8 +109,8 @@ def continuations(
             cache = _prefixes(model, torch.tensor(ids, device=device), some)
             switch()
             _decode(model, tokens, cache, np.array([m for _, m in some]))
-        found |= dict(zip(some, tokens.tolist(), strict=True))
-    return found
+        continued |= dict(zip(some, tokens.tolist(), strict=True))
+    return continued
 
 
 def _prefixes(model: nn.Module, ids: Tensor, some: Sequence[Branch]) -> DynamicCache:

@@ -90,7 +90,7 @@ def forget_quality(ratio: np.ndarray, oracle_ratio: np.ndarray) -> dict[str, flo
 
 @dataclass(frozen=True)
 class ReferenceScores(ReferenceValues):
-    """LikelihoodScores of one model that others can be compared with; a study keeps its oracle's.
+    """Scores of one model that others can be compared with; a study keeps its oracle's.
 
     `digest` names the evaluated rows; `forget_truth_ratio`, `forget_loss` [n] and `holdout_loss` [m] belong to them
     in order; `mia_min_k` is an AUC, None without holdout rows.

@@ -30,7 +30,7 @@ def influence(
     reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
-    saved: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Outcome:
     """Evaluate theta + strength (H + damping mean(H))^-1 g once: `epoch` and `optimizer_step` are 1.
 

@@ -29,7 +29,7 @@ def input_guard(
     reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
-    saved: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Outcome:
     """Evaluate the start model with the instruction in every prompt: `epoch`, `optimizer_step` and `tokens` are 0.
 

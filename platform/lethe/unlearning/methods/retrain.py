@@ -30,7 +30,7 @@ from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import unlearn
 
-HEARTBEAT_S = 20.0  # seconds between two signs of life of rank 0 to the ranks that wait for it
+HEARTBEAT_S = 20.0  # between two collectives of the ranks while rank 0 works
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ def retrain(
     reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
-    saved: Checkpoints | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> Outcome:
     """Train from `assets.origin` on the retain rows; nothing is taken from a cache.
 
@@ -54,11 +54,11 @@ def retrain(
         raise UserError("retrain needs model.base, the checkpoint that model.path was made from")
     if isinstance(origin, EmbeddedModel):
         return _embedded(origin, SingleRun(recipe, context, reference, ranks))
-    return _from_base(local_path(Path(origin)), recipe, context, reference, report, ranks, saved)
+    return _from_base(local_path(Path(origin)), recipe, context, reference, report, ranks, checkpoints)
 
 
 def _embedded(family: EmbeddedModel, run: SingleRun) -> Outcome:
-    """Rank 0 trains the oracle once more, in a process of its own as it was; all ranks evaluate it."""
+    """Train the oracle once more on rank 0, in a process of its own as the first time, and evaluate it on all ranks."""
     context, ranks, costs = run.context, run.ranks, run.costs
     model = context.fresh_model()
     with TemporaryDirectory(prefix="lethe-retrain-") as temporary:
@@ -95,13 +95,13 @@ def _from_base(
     reference: ReferenceValues | None,
     report: ReportFunction,
     ranks: Ranks,
-    saved: Checkpoints | None,
+    checkpoints: Checkpoints | None,
 ) -> Outcome:
     """Run the training loop on every weight of the base checkpoint, with retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})
     loss = Descent(recipe.objective)
     context = _retraining(context, base)
-    outcome = unlearn(plain, context, reference, lambda values: report(_renamed(values)), ranks, saved, loss)
+    outcome = unlearn(plain, context, reference, lambda values: report(_renamed(values)), ranks, checkpoints, loss)
     values = _renamed(outcome.report.values)
     return replace(outcome, report=outcome.report.model_copy(update={"values": values}))
 
@@ -119,12 +119,12 @@ class Descent(Loss):
 def _retraining(context: Context, base: Path) -> Context:
     """Return a context with the base checkpoint as the start model and retain rows where the training plan looks for
     forget rows."""
-    other = Context(context.assets)
-    known = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
+    retraining = Context(context.assets)
+    shared = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
     start = on_device(load_model(base), context.assets.device)
     # Presets what its cached properties would load. The base knows no forget row, so forgetting ends no run.
-    vars(other).update(known, forget=context.retain, start=start, until_forgotten=False)
-    return other
+    vars(retraining).update(shared, forget=context.retain, start=start, until_forgotten=False)
+    return retraining
 
 
 def _renamed(values: Metrics) -> Metrics:

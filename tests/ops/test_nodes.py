@@ -33,7 +33,7 @@ def facts(**changes: Any) -> NodeFacts:
 
 
 def test_a_node_like_the_driver_passes() -> None:
-    assert node_checks._judge("n1", HERE, facts(), arrived=True) == "n1: 2 CPU, no GPU, our versions, our storage"
+    assert node_checks._compare("n1", HERE, facts(), arrived=True) == "n1: 2 CPU, no GPU, our versions, our storage"
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_a_node_with_other_versions_storage_or_gpus_is_refused(
     found: NodeFacts, resources: dict[str, float], arrived: bool, message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
-        node_checks._judge("n1", resources, found, arrived)
+        node_checks._compare("n1", resources, found, arrived)
 
 
 def test_a_node_that_leaves_during_its_check_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
 
     from lethe.pool import worker_pool
 
-    for name, value in (("work", "no function"), ("GIVE_UP", 1), ("MAX_FAILURES", 0)):
+    for name, value in (("work", "no function"), ("MAX_FAILED_STARTS", 1), ("MAX_FAILURES", 0)):
         monkeypatch.setattr(worker_pool, name, value)
     pool = worker_pool.Pool(tmp_path / "hopeless", max_groups=1)
     try:

@@ -73,7 +73,7 @@ def check_address() -> str | None:
 
 
 def _check_listening(address: str) -> None:
-    """Raise UserError where nothing listens: a name or machine that is not there would keep Ray waiting."""
+    """Raise UserError where nothing listens at `address`, since Ray would wait long for a machine that is not there."""
     parsed = urlparse(address if "://" in address else f"ray://{address}")
     try:
         socket.create_connection((parsed.hostname or "", parsed.port or 6379), CONNECT_S).close()
@@ -99,8 +99,8 @@ def handshake(address: str) -> dict[str, str]:
         raise UserError("RAY_ADDRESS=auto, but no Ray cluster runs on this machine: `ray start --head` starts one")
     theirs: dict[str, str] = json.loads(_cluster_metadata(urlsplit(f"//{address}").netloc, _token_header()))
     ours = {"ray_version": ray.__version__, "python_version": platform.python_version()}
-    if other := {name: theirs.get(name) for name in ours if theirs.get(name) != ours[name]}:
-        listed = ", ".join(f"{name.partition('_')[0]} {given} (here {ours[name]})" for name, given in other.items())
+    if different := {name: theirs.get(name) for name in ours if theirs.get(name) != ours[name]}:
+        listed = ", ".join(f"{name.partition('_')[0]} {other} (here {ours[name]})" for name, other in different.items())
         raise UserError(f"the Ray cluster at {address} runs {listed}: driver and nodes need the same versions")
     return theirs
 
@@ -126,7 +126,8 @@ def _token_header() -> tuple[tuple[str, str], ...]:
 
 
 def _cluster_metadata(address: str, metadata: tuple[tuple[str, str], ...]) -> bytes:
-    """Return what the head node at `address` says of its cluster, JSON; raises UserError where it does not."""
+    """Return the JSON with which the head node at `address` describes its cluster. Raises UserError where it refuses
+    this driver, or is no head node."""
     import grpc  # type: ignore[import-untyped]  # has neither types nor stubs
     from ray.core.generated import gcs_service_pb2
 
@@ -143,8 +144,8 @@ def _cluster_metadata(address: str, metadata: tuple[tuple[str, str], ...]) -> by
             return bytes(reply.value)
         except grpc.RpcError as error:
             if error.code() == grpc.StatusCode.UNAUTHENTICATED:
-                given = "this token" if metadata else "a driver without a token"
-                raise UserError(f"the Ray cluster at {address} refuses {given}: {AUTH_ADVICE}") from None
+                refused = "this token" if metadata else "a driver without a token"
+                raise UserError(f"the Ray cluster at {address} refuses {refused}: {AUTH_ADVICE}") from None
             raise UserError(
                 f"what answers at {address} is no Ray head node ({error.code().name.lower()}):"
                 " RAY_ADDRESS wants the port of `ray start --head`, by default 6379"

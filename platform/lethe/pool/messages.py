@@ -37,7 +37,7 @@ class EntryPoint(StrEnum):
     NULL = "lethe.pool.null_run:run_nothing"
 
     def load(self) -> tuple[type[Request], EntryFunction]:
-        """Import the function and return its request's type and the function."""
+        """Import the function and return its request's type and itself."""
         module, name = self.value.split(":")
         function = getattr(importlib.import_module(module), name)
         return get_type_hints(function)["request"], function
@@ -58,7 +58,7 @@ class Job:
 
     @classmethod
     def of(cls, run: str, entry: EntryPoint, request: Request, shape: Shape, log_folder: str | None = None) -> Job:
-        """The job that calls `entry` with this request."""
+        """Return the job that calls `entry` with `request`."""
         return cls(run, entry, request.model_dump(mode="json"), shape, log_folder)
 
 
@@ -79,7 +79,7 @@ class RunLease:
 
 
 class Answer(StrEnum):
-    """The answer to a report: go on; end the run, which nobody wants any more; or the lease is not valid any more."""
+    """The answer to a report: go on; end the run, whose result is not needed any more; or the lease is not valid."""
 
     CONTINUE = "continue"
     STOP = "stop"
@@ -105,12 +105,12 @@ class QueueStatus:
     abandoned: str | None = None
 
 
-def relocate_paths(value: Any, there: str, here: str) -> Any:
-    """Copy a JSON value, with every string that begins with `there`/ beginning with `here`/ instead."""
+def relocate_paths(value: Any, old_root: str, new_root: str) -> Any:
+    """Return a copy of a JSON value in which every string that begins with `old_root`/ begins with `new_root`/."""
     if isinstance(value, dict):
-        return {key: relocate_paths(below, there, here) for key, below in value.items()}
+        return {key: relocate_paths(below, old_root, new_root) for key, below in value.items()}
     if isinstance(value, list):
-        return [relocate_paths(below, there, here) for below in value]
-    if isinstance(value, str) and value.startswith(f"{there}/"):
-        return here + value.removeprefix(there)
+        return [relocate_paths(below, old_root, new_root) for below in value]
+    if isinstance(value, str) and value.startswith(f"{old_root}/"):
+        return new_root + value.removeprefix(old_root)
     return value

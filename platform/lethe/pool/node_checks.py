@@ -1,6 +1,6 @@
 """Checks of a cluster's nodes: the driver's versions, the GPUs that Ray counts, and the storage of all the others.
 
-A check runs `look_around` on the node as a Ray task and compares its `NodeFacts` with the driver's. Shared storage is
+A check runs `collect_facts` on the node as a Ray task and compares its `NodeFacts` with the driver's. Shared storage is
 proven by notes in the storage root: the driver writes one that the node reads, the node one that the driver reads.
 """
 
@@ -38,39 +38,39 @@ class NodeFacts:
 
 
 def check_others() -> None:
-    """Check every living node but the driver's own, all at once; raises UserError for one that a study cannot use."""
+    """Check every live node but the driver's own, all at once. Raises UserError for a node that a study cannot use."""
     import ray
 
-    def living() -> dict[str, Node]:
+    def live_nodes() -> dict[str, Node]:
         return {node["NodeID"]: node for node in cluster_nodes() if node["Alive"]}
 
     def check(node: Node) -> None:
         try:
             check_node(node)
         except UserError:
-            if node["NodeID"] in living():  # one that has left meanwhile, as idle and spot nodes do, is no mistake
+            if node["NodeID"] in live_nodes():  # idle and spot nodes may have left meanwhile: no mistake of the user
                 raise
 
     own = ray.get_runtime_context().get_node_id()
-    others = [node for name, node in living().items() if name != own]
+    others = [node for name, node in live_nodes().items() if name != own]
     with ThreadPoolExecutor(max(1, len(others))) as threads:
         list(threads.map(check, others))
 
 
 def check_node(node: Node) -> str:
-    """Return one line about a node that a study can use; raises UserError, with the cure, for one that it cannot."""
+    """Return one line about a node that a study can use. Raises UserError, with the remedy, for any other node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    where, word = root(), secrets.token_hex(8)
-    ours, theirs = f".doctor-{word}", f".doctor-{word}-{node['NodeID']}"
+    storage_root, token = root(), secrets.token_hex(8)
+    ours, theirs = f".doctor-{token}", f".doctor-{token}-{node['NodeID']}"
     on_node = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
     address = node["NodeManagerAddress"]
     try:
-        write_note(where, ours, word)
-        task = ray.remote(look_around).options(num_cpus=0, scheduling_strategy=on_node).remote(where, ours, word)
-        facts = ray.get(task, timeout=LIMIT_S)
-        arrived = read_note(where, theirs) == word
+        write_note(storage_root, ours, token)
+        collect = ray.remote(collect_facts).options(num_cpus=0, scheduling_strategy=on_node)
+        facts = ray.get(collect.remote(storage_root, ours, token), timeout=LIMIT_S)
+        arrived = read_note(storage_root, theirs) == token
     except ray.exceptions.GetTimeoutError:
         raise UserError(
             f"{address} gives no answer within {LIMIT_S:g} s: `ray status`, and its logs, say why"
@@ -79,23 +79,24 @@ def check_node(node: Node) -> str:
         raise UserError(f"{address} cannot run a task: {first_line(error)}") from None
     finally:
         for name in (ours, theirs):
-            remove_note(where, name)
-    return _judge(address, node["Resources"], facts, arrived)
+            remove_note(storage_root, name)
+    return _compare(address, node["Resources"], facts, arrived)
 
 
-def _judge(address: str, resources: dict[str, float], facts: NodeFacts, arrived: bool) -> str:
-    """Compare a node's facts with the driver's and Ray's; `arrived`: the driver has read the node's note."""
-    here = versions()
-    if other := [
-        f"{n} {facts.versions.get(n)} (driver {here[n]})" for n in COMPARED if facts.versions.get(n) != here[n]
+def _compare(address: str, resources: dict[str, float], facts: NodeFacts, arrived: bool) -> str:
+    """Return `check_node`'s line for the node at `address`, or raise its UserError, by comparing its facts with the
+    driver's and with its `resources` as Ray counts them. `arrived`: the driver has read the node's note."""
+    ours = versions()
+    if different := [
+        f"{n} {facts.versions.get(n)} (driver {ours[n]})" for n in COMPARED if facts.versions.get(n) != ours[n]
     ]:
         raise UserError(
-            f"{address} has {', '.join(other)}: install requirements.lock there, or use the same image everywhere"
+            f"{address} has {', '.join(different)}: install requirements.lock there, or use the same image everywhere"
         )
     if facts.storage or not arrived:
-        why = facts.storage or "what it writes does not arrive"
-        mend = "give its credentials to every node" if store() else "mount one folder on every node"
-        raise UserError(f"{address} does not share LETHE_HOME={root()} ({why}): {mend}")
+        reason = facts.storage or "what it writes does not arrive"
+        remedy = "give its credentials to every node" if store() else "mount one folder on every node"
+        raise UserError(f"{address} does not share LETHE_HOME={root()} ({reason}): {remedy}")
     if len(facts.gpus) < resources.get("GPU", 0):
         raise UserError(
             f"{address} shows {len(facts.gpus)} GPUs, Ray counts {resources['GPU']:g}: look at nvidia-smi there"
@@ -106,17 +107,17 @@ def _judge(address: str, resources: dict[str, float], facts: NodeFacts, arrived:
 # On the node
 
 
-def look_around(where: str, name: str, word: str) -> NodeFacts:
-    """Return this node's facts, after reading the driver's note `name` in the storage root `where` and leaving one for
-    the driver; both say `word`."""
+def collect_facts(storage_root: str, name: str, token: str) -> NodeFacts:
+    """Return this node's facts, after reading the driver's note `name` in `storage_root` and writing one for the
+    driver; both contain `token`."""
     from ray import get_runtime_context
 
     storage = ""
     try:
-        note = read_note(where, name)
-        if note != word:
+        note = read_note(storage_root, name)
+        if note != token:
             storage = "what the driver writes does not arrive" if note is None else "reads something else"
-        write_note(where, f"{name}-{get_runtime_context().get_node_id()}", word)
+        write_note(storage_root, f"{name}-{get_runtime_context().get_node_id()}", token)
     except OSError as error:
         storage = error.strerror or store_message(error)
     return NodeFacts(versions(), gpus(), storage)
@@ -153,26 +154,26 @@ def versions() -> dict[str, str]:
 # Notes: small files in a storage root, a folder or objects
 
 
-def write_note(where: str, name: str, word: str) -> None:
-    """Write `word` to the note `name` in the storage root `where`; raises OSError where that fails."""
-    if objects := store_at(where):
-        objects.put(name, word.encode())
+def write_note(storage_root: str, name: str, token: str) -> None:
+    """Write `token` to the note `name` in the storage root; raises OSError where that fails."""
+    if objects := store_at(storage_root):
+        objects.put(name, token.encode())
     else:
-        (Path(where) / name).write_text(word)
+        (Path(storage_root) / name).write_text(token)
 
 
-def read_note(where: str, name: str) -> str | None:
+def read_note(storage_root: str, name: str) -> str | None:
     """Return the text of a note, None if there is none; raises OSError where it cannot be read."""
-    if objects := store_at(where):
+    if objects := store_at(storage_root):
         raw = objects.read(name)
         return None if raw is None else raw.decode()
-    path = Path(where) / name
+    path = Path(storage_root) / name
     return path.read_text() if path.exists() else None
 
 
-def remove_note(where: str, name: str) -> None:
+def remove_note(storage_root: str, name: str) -> None:
     """Remove a note, if there is one."""
-    if objects := store_at(where):
+    if objects := store_at(storage_root):
         objects.remove(name)
     else:
-        (Path(where) / name).unlink(missing_ok=True)
+        (Path(storage_root) / name).unlink(missing_ok=True)

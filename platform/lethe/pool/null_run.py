@@ -1,4 +1,4 @@
-"""A run that does nothing: what the pool itself costs, and how it behaves when processes die."""
+"""A run that does nothing, for measurements of the pool's own costs and tests in which processes die."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ PID = "pid_"  # of rank 0, 1, ...
 
 
 class NullRequest(Request):
-    """A run of so many epochs of so many seconds each, with the same `metrics` in every report.
+    """A run of `epochs` epochs of `seconds` seconds each, with the same `metrics` in every report.
 
-    `fails`: the message of an error that it ends with at once, if any.
+    `fails`: the message of the error with which it ends at once; empty for a run that does not fail.
     """
 
     epochs: int = 1
@@ -44,5 +44,5 @@ def run_nothing(request: NullRequest, report: ReportFunction, ranks: Ranks) -> F
 
 
 def pids_of(report: EpochReport | FinalReport) -> list[int]:
-    """Return the process ids of the ranks, by rank, that a run that does nothing put into its reports."""
+    """Return the process ids of the ranks, by rank, in a report of `run_nothing`."""
     return [int(value) for name, value in report.values.items() if name.startswith(PID)]

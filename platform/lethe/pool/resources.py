@@ -71,7 +71,7 @@ def _nodes_of_kind(text: str) -> list[Resources]:
 
 
 def alive() -> list[Resources]:
-    """Return the resources of every node that lives."""
+    """Return the resources of every live node."""
     return [node["Resources"] for node in cluster_nodes() if node["Alive"]]
 
 
@@ -84,7 +84,7 @@ def cluster_nodes() -> list[dict[str, Any]]:
 
 
 def node_resources() -> list[Resources]:
-    """Return the resources of every node that lives, and of every one that may still come."""
+    """Return the resources of every live node, and of every promised node that has not come yet."""
     living, coming = alive(), promised()
     for node in living:
         # A live worker node has taken the place of the first promised one that it can stand for.
@@ -109,7 +109,7 @@ def has_room(shapes: Iterable[Shape], nodes: list[Resources]) -> bool:
 
 
 def require(shape: Shape) -> None:
-    """Check that the cluster can hold a shape, now or when it has grown; raises UserError otherwise."""
+    """Raise UserError unless a group of this shape fits on the cluster, now or when it has grown."""
     nodes = node_resources()
     if not has_room([shape], nodes):
         kinds = Counter(map(format_resources, nodes))

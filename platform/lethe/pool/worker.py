@@ -38,8 +38,8 @@ class Stopped(Exception):  # noqa: N818  # an answer of the queue, not an error
 
 @dataclass(frozen=True)
 class GroupConfig:
-    """A group as its workers are told: the processes end after `recycle_after` runs, None: never; `home` is the
-    driver's."""
+    """The configuration of a group's workers. They end after `recycle_after` runs, never where it is None; `home` is
+    the driver's storage root."""
 
     queue: RunQueueClient
     group: str
@@ -60,7 +60,7 @@ class Ranks:
         box: list[Any] = [value]
         if self.world > 1:
             dist.broadcast_object_list(box, src=0)
-        return box[0]  # type: ignore[no-any-return]  # what torch has unpickled, rank 0's T
+        return box[0]  # type: ignore[no-any-return]  # torch has unpickled it: rank 0's T
 
     def gather(self, value: T) -> list[T]:
         """Return every rank's value on every rank, by rank."""
@@ -108,13 +108,13 @@ class _Worker:
         self._register()
         served, limit = 0, self._config.recycle_after
         while limit is None or served < limit:
-            order = self._take()
-            if isinstance(order, RunLease):
-                self._run(order)
+            assignment = self._take()
+            if isinstance(assignment, RunLease):
+                self._run(assignment)
                 served += 1
-            elif order is Instruction.REGISTER:
+            elif assignment is Instruction.REGISTER:
                 self._register()
-            elif order is Instruction.EXIT:
+            elif assignment is Instruction.EXIT:
                 self._log("exit")
                 return
         self._log("exit: recycled")
@@ -126,17 +126,16 @@ class _Worker:
         self._log("registered", pid=os.getpid(), world=self._ranks.world)
 
     def _take(self) -> RunLease | Instruction:
-        order: RunLease | Instruction = Instruction.WAIT  # of the other ranks: ignored
+        assignment: RunLease | Instruction = Instruction.WAIT  # ignored on ranks other than 0
         if self._ranks.rank == 0:
-            order = ray.get(self._queue.take(self._config.group, self._incarnation, IDLE_S))
-        return self._ranks.broadcast(order)
+            assignment = ray.get(self._queue.take(self._config.group, self._incarnation, IDLE_S))
+        return self._ranks.broadcast(assignment)
 
     def _localised(self, job: Job) -> Job:
-        """Return `job` with its paths under the driver's storage root under this node's."""
-        there, here = self._config.home, self._home
-        if there == here:
+        """Return `job` with this node's storage root in place of the driver's in its paths."""
+        if self._config.home == self._home:
             return job
-        payload, folder = relocate_paths([job.payload, job.log_folder], there, here)
+        payload, folder = relocate_paths([job.payload, job.log_folder], self._config.home, self._home)
         return Job(job.run, job.entry, payload, job.shape, folder)
 
     def _run(self, lease: RunLease) -> None:

@@ -55,9 +55,9 @@ log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
 ANSWER_S = 5.0  # the queue answers in milliseconds; while it starts again, or the machine is busy, it may not
 LOOK_S = 1.0  # between two looks at what the cluster holds
-PATIENCE = 12  # looks in a row at a control store where nobody listens
+MAX_MISSES = 12  # looks in a row at a control store that does not answer, before the cluster counts as lost
 MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and the reconciler starts another
-GIVE_UP = 4  # groups in a row that ended before their workers were there
+MAX_FAILED_STARTS = 4  # groups in a row that ended before their workers were there, before the pool is broken
 
 
 class Pool:
@@ -66,13 +66,15 @@ class Pool:
     Groups are threads of the driver that sit in a trainer's `fit`; their controllers and workers are Ray actors.
     A group whose trainer ends unasked is started again; an idle group gives way to a queued shape that does not fit.
 
-    `broken`: why no run can go on, None while runs can. `lost`: the queue is gone, too, and nobody can be told.
+    `broken` is the reason why no run can go on, None while runs can; `lost` is True once the queue is gone, too.
     """
 
     def __init__(
         self, folder: Path, *, recycle_after: int | None = None, max_groups: int | None = None, wait_s: float = 900.0
     ) -> None:
-        """Start the queue. `wait_s`: how long no group at all may be there, in a cluster that has to grow first."""
+        """Start the queue. `folder` is for Ray Train's files. Groups end after `recycle_after` runs, and there are at
+        most `max_groups` of them (None: no limit). The pool is broken once it has had no group at all for `wait_s`
+        seconds, in which a cluster may grow."""
         self._folder = folder
         self._recycle_after = recycle_after
         self._max_groups = max_groups
@@ -103,7 +105,8 @@ class Pool:
         self._log.write_to(self._log_folder)
 
     def warm(self, shape: Shape) -> int:
-        """Start all the groups of this shape that fit and return how many; UserError where not one does."""
+        """Start as many groups of this shape as fit and return how many groups there are. Raises UserError where none
+        fits."""
         require(shape)
         with self._lock:
             self._shape = shape
@@ -112,7 +115,7 @@ class Pool:
             return len(self._threads)
 
     def slots(self) -> int:
-        """Return how many runs are worth having under way: one per group that lives or would fit, at least one."""
+        """Return the number of runs that can go on at once: one per group that lives or would fit, at least 1."""
         with self._lock:
             used = self._used()
             while self._shape and self._fits(self._shape, used):
@@ -120,11 +123,12 @@ class Pool:
             return max(1, len(used))
 
     def submit(self, run: str, entry: EntryPoint, request: Request, shape: Shape) -> QueuedRun:
-        """Queue a run; `result` waits for it."""
+        """Queue the run that calls `entry` with `request` and return it, for `result`."""
         return QueuedRun(self.queue, Job.of(run, entry, request, shape, self._log_folder), run)
 
     def result(self, run: QueuedRun) -> FinalReport:
-        """Wait for the report of a run that has only one. Raises StudyBrokenError once no group can be had any more."""
+        """Return the report of a run that sends only one, once it has ended. Raises StudyBrokenError once no group can
+        be had any more."""
         report = run.report(0, self._get)
         assert isinstance(report, FinalReport), "only for entry points without reports of epochs"
         if report.verdict == "interrupted":
@@ -163,14 +167,14 @@ class Pool:
     # Is the cluster there? Threads
 
     def _probe_forever(self) -> None:
-        """Look whether the control store lives, in a thread that calls nothing of Ray's and so never waits for it."""
+        """Look whether the control store answers, until the pool closes. Calls nothing of Ray's, which would wait."""
         misses = 0
         while not self._closing.wait(LOOK_S):
             misses = 0 if _answers(self._control_store) else misses + 1
             self._unresponsive = misses > 0
             if misses:
                 self._log("control store does not answer", misses=misses)
-            if misses == PATIENCE:
+            if misses == MAX_MISSES:
                 return self._declare_lost("the Ray cluster is gone")
 
     def _reconcile_forever(self) -> None:
@@ -237,8 +241,10 @@ class Pool:
             if reason:
                 remove_placement_groups(self._title(name))
             self._failures = self._failures + 1 if reason and name not in registered else 0
-            if self._failures >= GIVE_UP:
-                self.broken = self.broken or f"{GIVE_UP} worker groups in a row ended before they began: {reason}"
+            if self._failures >= MAX_FAILED_STARTS:
+                self.broken = (
+                    self.broken or f"{MAX_FAILED_STARTS} worker groups in a row ended before they began: {reason}"
+                )
 
     def _used(self) -> list[Shape]:
         return [shape for shape, _ in self._threads.values()]
@@ -274,15 +280,15 @@ class Pool:
         )
         try:
             trainer.fit()
-        except Exception as error:  # noqa: BLE001  # see the next line
-            # Ray Train wraps whatever ended its controller; the reconciler starts a new group for queued work.
+        # Ray Train wraps whatever ended its controller; the reconciler starts a new group for queued work.
+        except Exception as error:  # noqa: BLE001  # see above
             if not self._closing.is_set():
                 log.warning("pool: %s ended: %s", name, _first_sentence(error))
                 self._errors[name] = _first_sentence(error)
 
 
 class NodeWatch:
-    """Knows which nodes had died when it last looked. `wait_s`: see `overdue`."""
+    """The nodes that had died at the last `refresh`, and the time since a group was there (see `overdue`)."""
 
     def __init__(self, wait_s: float) -> None:
         self._wait_s = wait_s
@@ -290,7 +296,7 @@ class NodeWatch:
         self._dead: set[str] = set()
 
     def refresh(self) -> None:
-        """Ask the cluster's control store, which has to be there."""
+        """Ask the cluster's control store, which has to answer, which nodes have died."""
         self._dead = {node["NodeID"] for node in cluster_nodes() if not node["Alive"]}
 
     def groups_on_dead_nodes(self, groups: Mapping[str, GroupStatus]) -> list[str]:
@@ -321,9 +327,8 @@ UNWANTED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
 
 class OneResourceRequest(FixedScalingPolicy):
-    """Asks for a group's resources by its placement group alone, which the autoscaler sees. Train would ask again
-    through an actor, which takes a second and a half to start and holds nodes for three minutes after they were needed.
-    """
+    """A scaling policy that asks for a group's resources by its placement group alone, which the autoscaler sees. Ray
+    Train would ask again through an actor, which takes 1.5 s to start and holds nodes for 3 min longer than needed."""
 
     def after_controller_start(self, train_run_context: TrainRunContext) -> None:
         """Start no such actor."""
@@ -333,7 +338,7 @@ class OneResourceRequest(FixedScalingPolicy):
 
 
 class NamedPlacementGroups(WorkerGroupCallback):
-    """In a controller: its placement groups get names that begin with `prefix`."""
+    """A controller's callback that gives its placement groups names that begin with `prefix`."""
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
@@ -357,22 +362,23 @@ def remove_placement_groups(prefix: str) -> None:
                 continue
 
 
-class _Lean:
+class _GroupTrainer:
     """A mix-in for trainers: no callbacks and actors that groups have no use for, and names for placement groups."""
 
     run_config: RunConfig
     scaling_config: Any  # of Train v2; for type checkers `ray.train` has the first version's
 
     def _create_default_callbacks(self) -> list[Any]:
-        kept = [c for c in super()._create_default_callbacks() if type(c).__name__ not in UNWANTED]  # type: ignore[misc]  # the trainer's
-        return [*kept, NamedPlacementGroups(self.run_config.name or "")]
+        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # the trainer's
+        names = NamedPlacementGroups(self.run_config.name or "")
+        return [*(callback for callback in callbacks if type(callback).__name__ not in UNWANTED), names]
 
-    def _initialize_and_run_controller(self, **given: Any) -> Any:
+    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
         policy = OneResourceRequest(self.scaling_config)
-        return super()._initialize_and_run_controller(**{**given, "scaling_policy": policy})  # type: ignore[misc]  # the trainer's
+        return super()._initialize_and_run_controller(**{**arguments, "scaling_policy": policy})  # type: ignore[misc]  # the trainer's
 
 
-class _CpuTrainer(_Lean, DataParallelTrainer):
+class _CpuTrainer(_GroupTrainer, DataParallelTrainer):
     """`TorchTrainer` without what costs each group 4 s of a core to start: torch in the controller, whose only part is
     to introduce the workers to each other (they do it themselves, see `worker.join`)."""
 
@@ -384,8 +390,8 @@ def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
         return _CpuTrainer(work, **arguments)
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    class _CudaTrainer(_Lean, TorchTrainer):
-        """Ray's `TorchTrainer` without what `_Lean` leaves out."""
+    class _CudaTrainer(_GroupTrainer, TorchTrainer):
+        """Ray's `TorchTrainer` without what `_GroupTrainer` leaves out."""
 
     trainer = _CudaTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
     return cast(DataParallelTrainer, trainer)  # for type checkers `ray.train` has the first version's TorchTrainer

@@ -35,7 +35,7 @@ from lethe.pool.resources import Shape
 from lethe.records import EpochReport, FinalReport
 
 if TYPE_CHECKING:
-    from lethe.pool.queue_client import RunQueueClient
+    from lethe.pool.run_queue import RunQueue, RunQueueClient
 
 ACTOR, RESERVE = 190e6, 3e9  # bytes
 WINDOW = 100  # trials
@@ -59,10 +59,10 @@ class Groups:
     async def _serve(self, name: str) -> None:
         from lethe.pool.null_run import NullRequest
 
-        incarnation = await self._queue.register(name, self._shape)
+        incarnation = await self._queue.call(RunQueue.register, name, self._shape)
         free = None
         while True:
-            order = await self._queue.take(name, incarnation, 25.0)
+            order = await self._queue.call(RunQueue.take, name, incarnation, 25.0)
             if order is Instruction.EXIT:
                 return
             if not isinstance(order, RunLease):
@@ -75,7 +75,7 @@ class Groups:
                 values = {"epoch": epoch, "optimizer_step": epoch, **request.metrics}
                 last = epoch == request.epochs
                 report = FinalReport(verdict="complete", values=values) if last else EpochReport(values=values)
-                await self._queue.report(order.number, epoch - 1, report)
+                await self._queue.call(RunQueue.report, order.number, epoch - 1, report)
             free = time.perf_counter()
 
 
@@ -108,12 +108,12 @@ def study_of(
     """One study of null trials on the running cluster; everything that is measured of it. `seconds` are an epoch's."""
     import ray
 
+    from lethe.config.base import flatten
     from lethe.config.study import load_study
     from lethe.pool.null_run import NullRequest
-    from lethe.pool.queue_client import RunQueueClient
+    from lethe.pool.run_queue import RunQueueClient
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
-    from lethe.search.recipes import flatten
     from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder, TrialPlan
     from lethe.study.tune_loop import tune_study

@@ -31,6 +31,7 @@ def main() -> None:
     began = time.perf_counter()
     connect(None)
 
+    from lethe.config.base import flatten
     from lethe.config.study import load_study
     from lethe.pool.messages import EntryPoint, Job
     from lethe.pool.null_run import NullRequest
@@ -38,7 +39,6 @@ def main() -> None:
     from lethe.pool.worker_pool import Pool
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
-    from lethe.search.recipes import flatten
     from lethe.search.study_store import StudyStore
     from lethe.study.recorder import Recorder, TrialPlan
     from lethe.study.tune_loop import tune_study

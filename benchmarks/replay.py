@@ -23,12 +23,13 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from lethe.config.metrics import TOFU_METRICS
-from lethe.config.space import Choice
+from lethe.config.space import Choice, build_recipe
 from lethe.config.study import Study, load_study
 from lethe.search.early_stopping import RungRule, RungTables
 from lethe.search.objectives import ObjectiveSpace
-from lethe.search.recipes import build_recipe, distribution, from_trial
 from lethe.search.samplers import make_sampler
+from lethe.search.study_store import from_trial
+from lethe.search.warm_start import distribution
 
 GOALS = ("forget", "utility")
 BETTER = tuple(TOFU_METRICS[name].better for name in GOALS)
@@ -147,7 +148,7 @@ class Replay:
             return self.left.pop(), {}
         self.optuna.sampler = make_sampler(self.search, len(self.trace))
         trial = self.optuna.ask()
-        build_recipe(self.recorded.study, from_trial(trial))
+        build_recipe(self.recorded.study.run, self.recorded.study.space, from_trial(trial))
         gaps = [_distance(self.recorded.study, trial.params, self.recorded.params[run]) for run in self.left]
         run = self.left.pop(int(np.argmin(gaps)))
         asked = self.optuna.tell(trial, state=TrialState.FAIL)

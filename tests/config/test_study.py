@@ -154,7 +154,7 @@ def test_a_study_loads_without_torch_ray_and_optuna() -> None:
 
 def test_the_search_loads_neither_torch_nor_ray() -> None:
     source = (
-        "import platform, sys; from lethe.search import front, objectives, pareto, recipes, study_store, trial_state;"
+        "import platform, sys; from lethe.search import front, objectives, pareto, study_store, trial_state;"
         "sys.exit(bool({'torch', 'ray'} & sys.modules.keys()))"
     )
     assert subprocess.run([sys.executable, "-c", source], cwd=ROOT).returncode == 0

@@ -208,7 +208,7 @@ class Facts:
     def _requests(self) -> Iterator[tuple[dict[str, Any], TrialRequest]]:
         """The request of every complete trial, in an order that has nothing to do with time."""
         from lethe.config.run import Digests, UnlearnRun
-        from lethe.search.recipes import build_recipe
+        from lethe.config.space import rebuild
 
         study = load_study(str(self.study), self.overrides)
         digests = Digests.model_validate({k: v for k, v in self.record["digests"].items() if v})
@@ -219,7 +219,7 @@ class Facts:
         for trial in sorted(self.record["trials"], key=lambda t: t["run"]):
             if trial["verdict"] != "complete":
                 continue
-            recipe = build_recipe(study, lambda name, _, params=trial["params"]: params[name])
+            recipe = rebuild(study.run, study.space, trial["params"])
             run = UnlearnRun(recipe=recipe, digests=digests)
             assert run.digest() == trial["run"]
             folder = self.home / "again" / trial["run"]

@@ -15,6 +15,7 @@ from lethe.errors import StudyBrokenError, UserError
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest, pids_of
 from lethe.pool.resources import Shape
+from lethe.pool.run_queue import RunQueue
 
 pytestmark = pytest.mark.slow
 
@@ -36,7 +37,7 @@ def await_groups(pool: Any, count: int) -> None:
     import ray
 
     deadline = time.monotonic() + 120
-    while len(ray.get(pool.queue.status()).groups) < count:
+    while len(ray.get(pool.queue.call(RunQueue.status)).groups) < count:
         assert time.monotonic() < deadline, "the groups did not start"
         time.sleep(0.2)
 
@@ -44,13 +45,13 @@ def await_groups(pool: Any, count: int) -> None:
 def submit(pool: Any, run: str, shape: Shape = ONE, **payload: Any) -> None:
     import ray
 
-    ray.get(pool.queue.submit(Job.of(run, EntryPoint.NULL, NullRequest(**payload), shape), run))
+    ray.get(pool.queue.call(RunQueue.submit, Job.of(run, EntryPoint.NULL, NullRequest(**payload), shape), run))
 
 
 def report(pool: Any, run: str, seen: int = 0, timeout: float = 60) -> Any:
     import ray
 
-    return ray.get(pool.queue.next_report(run, seen), timeout=timeout)
+    return ray.get(pool.queue.call(RunQueue.next_report, run, seen), timeout=timeout)
 
 
 def test_two_groups_work_at_once_on_two_cpus(pool: Any) -> None:
@@ -79,9 +80,9 @@ def test_stop_frees_the_group_for_the_next_run(pool: Any) -> None:
         submit(pool, name, seconds=0.05, epochs=1000)
         report(pool, name)
     submit(pool, "next")
-    ray.get(pool.queue.stop("long0"))
+    ray.get(pool.queue.call(RunQueue.stop, "long0"))
     assert report(pool, "next").verdict == "complete", "both groups had 50 s of work"
-    ray.get(pool.queue.stop("long1"))
+    ray.get(pool.queue.call(RunQueue.stop, "long1"))
 
 
 def test_an_error_in_a_run_is_its_verdict_and_the_group_goes_on(pool: Any) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from lethe.config.space import rebuild
 from lethe.config.study import Study
 from lethe.search.early_stopping import RungEntry, RungRule, RungTables
-from lethe.search.recipes import rebuild
 from lethe.search.study_store import StudyStore
 from tests.search.simulated import KilledError, Outcome, Simulation
 
@@ -75,7 +75,7 @@ def test_a_killed_and_resumed_study_equals_one_that_was_not_killed(
     assert sorted(t.user_attrs["index"] for t in trials) == list(range(TRIALS))
     by_index = {t.user_attrs["index"]: t for t in trials}
     assert all(by_index[i].user_attrs["verdict"] == whole[i][1] for i in whole)
-    assert all(rebuild(study, by_index[i].params).digest() == whole[i][0] for i in whole)
+    assert all(rebuild(study.run, study.space, by_index[i].params).digest() == whole[i][0] for i in whole)
 
 
 def test_the_number_of_groups_is_fixed_by_the_first_session(make_study: Make, start: dict, tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Recipes from a space: what a trial's variant lacks is neither suggested nor set."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from lethe.config.base import field_condition
+from lethe.config.base import field_condition, flatten
 from lethe.config.run import Recipe
-from lethe.config.space import Choice, Parameter, Scalar, Suggest, variants
+from lethe.config.space import Choice, Parameter, Scalar, Suggest, build_recipe, variants
 from lethe.config.study import Study
-from lethe.search.recipes import build_recipe, flatten
+
+
+def parts(study: Study) -> tuple[dict[str, Any], Mapping[str, Parameter]]:
+    return study.run, study.space
 
 
 def picking(asked: list[str], **names: Scalar) -> Suggest:
@@ -28,7 +32,7 @@ def test_variant_names_are_suggested_first_then_active_parameters_in_a_fixed_ord
     make_study: Callable[..., Study],
 ) -> None:
     asked: list[str] = []
-    recipe = build_recipe(make_study(), picking(asked, optimizer="sophia", adapter="lora"))
+    recipe = build_recipe(*parts(make_study()), picking(asked, optimizer="sophia", adapter="lora"))
     assert asked == [
         "adapter.name",
         "optimizer.name",
@@ -42,7 +46,7 @@ def test_variant_names_are_suggested_first_then_active_parameters_in_a_fixed_ord
 
 def test_defaults_and_parameters_that_the_variant_lacks_are_dropped(make_study: Callable[..., Study]) -> None:
     asked: list[str] = []
-    recipe = build_recipe(make_study(), picking(asked, optimizer="adamw", adapter="full"))
+    recipe = build_recipe(*parts(make_study()), picking(asked, optimizer="adamw", adapter="full"))
     assert asked == ["adapter.name", "optimizer.name", "optimizer.learning_rate"]
     assert recipe.optimizer.name == "adamw"
     assert recipe.optimizer.eps == 1e-9
@@ -59,10 +63,10 @@ def test_parameters_that_the_variant_does_not_use_are_neither_suggested_nor_in_t
     }
     study = make_study(run={"optimizer": {"name": "sophia", "hessian_data": "retain"}}, space=space)
     asked: list[str] = []
-    released = build_recipe(study, picking(asked))
+    released = build_recipe(study.run, study.space, picking(asked))
     assert asked == ["optimizer.hessian"]
     assert not any("hessian_" in key for key in flatten(released))
-    sampled = build_recipe(study, lambda name, p: "gnb" if name.endswith("hessian") else p.low)
+    sampled = build_recipe(study.run, study.space, lambda name, p: "gnb" if name.endswith("hessian") else p.low)
     assert (sampled.optimizer.hessian_interval, sampled.optimizer.hessian_data) == (3, "retain")
     stray = released.optimizer.model_copy(update={"hessian_interval": 7})
     assert stray.digest() == released.optimizer.digest()
@@ -86,14 +90,14 @@ def test_plain_fields_can_be_searched(make_study: Callable[..., Study]) -> None:
         run={"schedule": {"warmup": 0.1}},
         space={"seed": {"type": "int", "low": 3, "high": 9}, "schedule.epochs": {"type": "int", "low": 2, "high": 4}},
     )
-    recipe = build_recipe(study, picking([]))
+    recipe = build_recipe(study.run, study.space, picking([]))
     assert (recipe.seed, recipe.schedule.epochs, recipe.schedule.warmup) == (3, 2, 0.1)
-    assert build_recipe(make_study(run={}, space={}), picking([])) == Recipe()
+    assert build_recipe(*parts(make_study(run={}, space={})), picking([])) == Recipe()
 
 
 def test_a_value_out_of_bounds_is_refused(make_study: Callable[..., Study]) -> None:
     with pytest.raises(ValidationError):
-        build_recipe(make_study(), lambda name, _: "adamw" if name == "optimizer.name" else "full")
+        build_recipe(*parts(make_study()), lambda name, _: "adamw" if name == "optimizer.name" else "full")
 
 
 def test_flatten_gives_scalars_by_dotted_name() -> None:
@@ -112,8 +116,8 @@ def test_gradient_ascent_has_no_gamma(make_study: Callable[..., Study]) -> None:
     }
     study = make_study(run={"objective": {"beta": 3.0}}, space=space)
     asked: list[str] = []
-    ascent = build_recipe(study, picking(asked, objective="gradient_ascent"))
+    ascent = build_recipe(study.run, study.space, picking(asked, objective="gradient_ascent"))
     assert flatten(ascent.objective) == {"name": "gradient_ascent"}
     assert asked == ["objective.name"]
-    simnpo = build_recipe(study, lambda name, p: "simnpo" if name.endswith("name") else p.low)
+    simnpo = build_recipe(study.run, study.space, lambda name, p: "simnpo" if name.endswith("name") else p.low)
     assert flatten(simnpo.objective) == {"name": "simnpo", "gamma": 0.5, "beta": 3.0, "delta": 0.0}

@@ -9,10 +9,10 @@ import pytest
 from optuna.trial import TrialState
 from pydantic import model_validator
 
+from lethe.config import space
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
-from lethe.search import recipes
 from lethe.search.study_store import InfeasibleProposalError, StudyStore
 
 Make = Callable[..., Study]
@@ -104,7 +104,7 @@ def test_a_recipe_that_breaks_a_rule_across_fields_is_infeasible_and_counts(
                 raise ValueError("not the full model")
             return self
 
-    monkeypatch.setattr(recipes, "Recipe", Strict)
+    monkeypatch.setattr(space, "Recipe", Strict)
     store = open_store(make_study(), start)
     refusals = []
     while store.remaining(8):

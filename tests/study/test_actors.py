@@ -7,12 +7,12 @@ from types import SimpleNamespace
 from typing import Any
 
 from benchmarks.platform_scale import Groups
+from lethe.config.base import flatten
 from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
-from lethe.pool.queue_client import RunQueueClient
 from lethe.pool.resources import Shape
-from lethe.search.recipes import flatten
+from lethe.pool.run_queue import RunQueueClient
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder, TrialPlan
 from lethe.study.tune_loop import tune_study

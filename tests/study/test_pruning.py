@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from lethe.config.base import flatten
 from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape
 from lethe.records import FinalReport, ModelScores, StudyRecord, TrialRecord, Verdict
 from lethe.search.objectives import ObjectiveSpace, objective_records
-from lethe.search.recipes import flatten
 from lethe.study import confirmation
 from lethe.study.recorder import PLAN, REPORT, Recorder, TrialPlan, read_result
 from lethe.tracking.base import NullTracker
@@ -23,7 +23,7 @@ FRAME = ObjectiveSpace.from_goals(STUDY.objectives, {"forget": 0.8, "utility": 0
 
 
 def recorder() -> Recorder:
-    queue = SimpleNamespace(withdraw=lambda *_: None)
+    queue = SimpleNamespace(call=lambda *_: None)
     return Recorder(queue, NullTracker(), FRAME, lambda _: None)
 
 

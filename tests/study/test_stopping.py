@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from optuna.trial import TrialState
 
+from lethe.config.base import flatten
 from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
 from lethe.pool.resources import Shape
 from lethe.records import FinalReport, TrialRecord
 from lethe.search.early_stopping import FILE, read_entries
-from lethe.search.recipes import flatten
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import REPORT, Recorder, TrialPlan, read_result
 from lethe.study.tune_loop import tune_study

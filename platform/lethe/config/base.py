@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -71,6 +71,19 @@ def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> boo
     return field in fields and all(
         given.get(o, fields[o].default) == v for o, v in field_condition(model, field).items()
     )
+
+
+def flatten(value: Frozen) -> dict[str, Any]:
+    """Return a value's JSON as dotted names and scalars, for a table or a tracker; a list becomes its JSON text."""
+    return dict(_leaves(value.model_dump(mode="json"), ""))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, canonical_json(value) if isinstance(value, list) else value
 
 
 def canonical_json(value: Any) -> str:

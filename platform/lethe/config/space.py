@@ -161,6 +161,21 @@ def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Su
     return {family: value for family, value in fields.items() if family not in ignored}
 
 
+def build_recipe(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Suggest) -> Recipe:
+    """Return the recipe with the fixed values of `run`, and `suggest(name, parameter)` for every parameter of `space`
+    that is active in this trial: first the names of variants, then the rest in the order of their names.
+
+    Raises pydantic's ValidationError for values that break a rule across fields; all have been suggested by then.
+    """
+    return Recipe.model_validate(assemble(run, space, suggest))
+
+
+def rebuild(run: Mapping[str, Any], space: Mapping[str, Parameter], params: Mapping[str, Scalar]) -> Recipe:
+    """Return the recipe that the suggested values `params` made. Raises KeyError where `params` lacks a value that is
+    asked for, ValidationError as `build_recipe`."""
+    return build_recipe(run, space, lambda name, _: params[name])
+
+
 def resolved(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str, Any]:
     """Return every fixed value that a trial can have, defaults included, by family and variant: a study's identity
     covers these."""

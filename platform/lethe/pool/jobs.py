@@ -10,6 +10,7 @@ import ray
 
 from lethe.errors import StudyBrokenError
 from lethe.pool.messages import Job, Report
+from lethe.pool.run_queue import RunQueue
 from lethe.pool.worker_pool import Pool
 from lethe.records import EpochReport, FinalReport
 
@@ -27,10 +28,10 @@ def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd) -> None:
     pending: dict[ray.ObjectRef[Report | None], tuple[Job, list[EpochReport]]] = {}
 
     def submit(job: Job) -> None:
-        ray.get(pool.queue.submit(job, job.run))
+        ray.get(pool.queue.call(RunQueue.submit, job, job.run))
 
     def follow(job: Job, reports: list[EpochReport]) -> None:
-        pending[pool.queue.next_report(job.run, len(reports))] = job, reports
+        pending[pool.queue.call(RunQueue.next_report, job.run, len(reports))] = job, reports
 
     for job in jobs:
         submit(job)
@@ -51,11 +52,11 @@ def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd) -> None:
                 elif report.verdict == "interrupted":
                     raise StudyBrokenError(report.reason)
                 else:
-                    pool.queue.withdraw(job.run, job.run)
+                    pool.queue.call(RunQueue.withdraw, job.run, job.run)
                     ended(job, reports, report)
     finally:
         if not pool.lost:
-            ray.get([pool.queue.stop(job.run) for job, _ in pending.values()])
+            ray.get([pool.queue.call(RunQueue.stop, job.run) for job, _ in pending.values()])
 
 
 @contextmanager

@@ -1,7 +1,8 @@
 """The run queue between those who want runs and warm worker groups: jobs, reports and leases.
 
-An asynchronous actor holds it (`lethe.pool.queue_client`); as a plain class it runs in any event loop, so its rules are
-tested without Ray.
+`RunQueue` has the rules. As a plain class it runs in any event loop, so they are tested without Ray. `RunQueueClient`
+is a typed handle to the actor that holds it on Ray's head node, `QueuedRun` one run in it as its asker sees it: a trial
+of Ray Tune's, or a baseline.
 
 * A trial calls `submit` once and then `next_report(run, seen)`: "I have seen `seen` reports, go on, and
   give me the next". Repeating a call changes nothing. A run is kept until all who claimed it have called `withdraw`;
@@ -22,13 +23,19 @@ import itertools
 import secrets
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
+from typing import Any, Concatenate, ParamSpec, TypeVar, cast
+
+import ray
 
 from lethe.pool.event_log import EventLog
 from lethe.pool.messages import Answer, GroupStatus, Instruction, Job, QueueStatus, Report, RunLease
-from lethe.pool.resources import Shape
+from lethe.pool.resources import HEAD_SLIVER, Shape
 from lethe.records import FinalReport, Verdict
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 STOPPED, LOST = FinalReport(verdict="stopped"), FinalReport(verdict="lost")
 RETRIED: tuple[Verdict, ...] = ("lost", "interrupted")  # another attempt may do better
@@ -329,3 +336,59 @@ class RunQueue:
     async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
+
+
+CONCURRENT_CALLS = 10_000  # every trial and every group has one that waits
+
+
+@dataclass(frozen=True)
+class RunQueueClient:
+    """A handle to the actor, `client.call(RunQueue.stop, run)`; it may be pickled."""
+
+    actor: Any  # Ray types a handle's methods as those of the class, without `remote`
+
+    @classmethod
+    def start(cls) -> RunQueueClient:
+        """Start the actor. Calls that it leaves open when it dies are made again once it is back, with nothing in it;
+        its rules allow for repetition."""
+        options = ray.remote(RunQueue).options(
+            num_cpus=0,
+            resources=HEAD_SLIVER,
+            max_concurrency=CONCURRENT_CALLS,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        return cls(cast(Any, options).remote())  # what `options` returns has no type
+
+    def call(
+        self, method: Callable[Concatenate[RunQueue, P], Coroutine[Any, Any, R]], *args: P.args, **kwargs: P.kwargs
+    ) -> ray.ObjectRef[R]:
+        """Call a method of `RunQueue` in the actor; return a reference to its result at once."""
+        reference: ray.ObjectRef[R] = getattr(self.actor, method.__name__).remote(*args, **kwargs)
+        return reference
+
+    def kill(self) -> None:
+        """End the actor's process."""
+        ray.kill(self.actor)
+
+
+GetReport = Callable[["ray.ObjectRef[Report | None]"], Report | None]
+
+
+class QueuedRun:
+    """A job that is submitted when this is made, and again whenever the queue has died and lost it."""
+
+    def __init__(self, queue: RunQueueClient, job: Job, claim: str) -> None:
+        """`claim`: the name of whoever asks for the job."""
+        self._queue, self._job, self._claim = queue, job, claim
+        self._submit()
+
+    def report(self, seen: int, get: GetReport = ray.get) -> Report:
+        """Return the report after the first `seen`, which are answered with CONTINUE; `get` waits for a reference."""
+        while (report := get(self._queue.call(RunQueue.next_report, self._job.run, seen))) is None:
+            if not self._submit():
+                return FinalReport(verdict="stopped")
+        return report
+
+    def _submit(self) -> bool:
+        return ray.get(self._queue.call(RunQueue.submit, self._job, self._claim))

@@ -20,8 +20,8 @@ from ray.train.collective import broadcast_from_rank_zero
 
 from lethe.pool.event_log import EventLog
 from lethe.pool.messages import Answer, Instruction, Job, RunLease, relocate_paths
-from lethe.pool.queue_client import RunQueueClient
 from lethe.pool.resources import Shape
+from lethe.pool.run_queue import RunQueue, RunQueueClient
 from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.storage.paths import home
 from lethe.unlearning.outcome import classify_failure
@@ -122,13 +122,15 @@ class _Worker:
     def _register(self) -> None:
         nodes = tuple(self._ranks.gather(ray.get_runtime_context().get_node_id()))
         if self._ranks.rank == 0:
-            self._incarnation = ray.get(self._queue.register(self._config.group, self._config.shape, nodes))
+            self._incarnation = ray.get(
+                self._queue.call(RunQueue.register, self._config.group, self._config.shape, nodes)
+            )
         self._log("registered", pid=os.getpid(), world=self._ranks.world)
 
     def _take(self) -> RunLease | Instruction:
         assignment: RunLease | Instruction = Instruction.WAIT  # ignored on ranks other than 0
         if self._ranks.rank == 0:
-            assignment = ray.get(self._queue.take(self._config.group, self._incarnation, IDLE_S))
+            assignment = ray.get(self._queue.call(RunQueue.take, self._config.group, self._incarnation, IDLE_S))
         return self._ranks.broadcast(assignment)
 
     def _localised(self, job: Job) -> Job:
@@ -166,7 +168,7 @@ class _Worker:
                 # a collective there is no way on: the group dies and Ray Train restarts it.
                 failure = classify_failure(error, self._ranks.world)
                 self._log("run failed", job.run, verdict=failure.verdict, error=type(error).__name__)
-                ray.get(self._queue.failed(lease.number, failure.verdict, failure.reason))
+                ray.get(self._queue.call(RunQueue.failed, lease.number, failure.verdict, failure.reason))
                 if self._ranks.world > 1:
                     raise
                 return
@@ -178,7 +180,7 @@ class _Worker:
         if self._ranks.rank:
             return None
         self._log("report sent", run, index=index, final=int(isinstance(report, FinalReport)))
-        answer = ray.get(self._queue.report(lease, index, report))
+        answer = ray.get(self._queue.call(RunQueue.report, lease, index, report))
         self._log("answer received", run, index=index, answer=answer.value)
         return answer
 
@@ -193,7 +195,7 @@ class _Heartbeat:
 
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
-            self._queue.heartbeat(self._lease)
+            self._queue.call(RunQueue.heartbeat, self._lease)
             self._log("heartbeat", self._run)
 
     def __enter__(self) -> None:

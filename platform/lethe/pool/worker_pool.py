@@ -35,7 +35,6 @@ from ray.util import get_placement_group, placement_group_table, remove_placemen
 from lethe.errors import StudyBrokenError
 from lethe.pool.event_log import EventLog, log_folder
 from lethe.pool.messages import EntryPoint, GroupStatus, Job, QueueStatus, Report
-from lethe.pool.queue_client import QueuedRun, RunQueueClient
 from lethe.pool.resources import (
     HEAD,
     Resources,
@@ -46,6 +45,7 @@ from lethe.pool.resources import (
     node_resources,
     require,
 )
+from lethe.pool.run_queue import QueuedRun, RunQueue, RunQueueClient
 from lethe.pool.worker import GroupConfig, work
 from lethe.records import FinalReport
 from lethe.storage.paths import home
@@ -159,7 +159,7 @@ class Pool:
         if self.lost:
             return
         with suppress(ray.exceptions.RayError):  # a queue that died leaves nobody to tell
-            ray.get(self.queue.close(), timeout=timeout_s)
+            ray.get(self.queue.call(RunQueue.close), timeout=timeout_s)
             for _, thread in list(self._threads.values()):
                 thread.join(max(0.0, deadline - time.monotonic()))
             self.queue.kill()
@@ -178,7 +178,7 @@ class Pool:
                 return self._declare_lost("the Ray cluster is gone")
 
     def _reconcile_forever(self) -> None:
-        status, look_at = self.queue.status(), 0.0
+        status, look_at = self.queue.call(RunQueue.status), 0.0
         while not self._closing.wait(RECONCILE_S) and not self.lost:
             if self._unresponsive:
                 continue
@@ -190,7 +190,7 @@ class Pool:
                 now = ray.get(status, timeout=ANSWER_S)
                 with self._lock:
                     self._reconcile(now)
-                status = self.queue.status()
+                status = self.queue.call(RunQueue.status)
             except ray.exceptions.GetTimeoutError:
                 if not self._unresponsive and not _head_lives():
                     return self._declare_lost("the head of the Ray cluster is gone")
@@ -198,7 +198,7 @@ class Pool:
                 return self._declare_lost(f"the pool's run queue is gone for good ({_first_sentence(error)})")
             except ray.exceptions.RayError as error:
                 log.warning("pool: %s", _first_sentence(error))
-                status = self.queue.status()
+                status = self.queue.call(RunQueue.status)
 
     def _declare_lost(self, reason: str) -> None:
         self._log("cluster or queue lost")
@@ -211,9 +211,9 @@ class Pool:
         self._reap(status.groups)
         for name in self._watch.groups_on_dead_nodes(status.groups):
             self._log("node lost", group=name)
-            self.queue.reclaim(name)
+            self.queue.call(RunQueue.reclaim, name)
         if self.ended and not status.abandoned:
-            self.queue.abandon(self.ended)
+            self.queue.call(RunQueue.abandon, self.ended)
         if not self.ended:
             self.broken = status.abandoned or self._watch.overdue(status.groups, self._used(), self._nodes)
         idle = [n for n, g in status.groups.items() if g.idle and not g.dissolved and n in self._threads]
@@ -226,7 +226,7 @@ class Pool:
                 elif others := [n for n in idle if self._threads[n][0] not in status.queued]:
                     idle.remove(others[0])
                     self._log("group dissolved", group=others[0])
-                    self.queue.dissolve(others[0])
+                    self.queue.call(RunQueue.dissolve, others[0])
 
     def _reap(self, registered: Collection[str]) -> None:
         """Drop groups that have ended; their runs go back to the queue. Sets `broken` where too many in a row ended
@@ -235,7 +235,7 @@ class Pool:
             if thread.is_alive():
                 continue
             del self._threads[name]
-            self.queue.deregister(name)
+            self.queue.call(RunQueue.deregister, name)
             reason = self._errors.pop(name, None)
             self._log("group ended", group=name, failed=int(reason is not None))
             if reason:

@@ -18,6 +18,7 @@ from lethe.models.hashing import model_digest
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.pool.messages import EntryPoint
 from lethe.pool.resources import Shape
+from lethe.pool.run_queue import RunQueue
 from lethe.pool.worker_pool import Pool
 from lethe.records import Scalar, TrialRecord
 from lethe.scaling.design import CostPoint
@@ -122,9 +123,9 @@ def _measure(
     try:
         report = pool.result(queued)
     except KeyboardInterrupt:
-        ray.get(pool.queue.stop(run))
+        ray.get(pool.queue.call(RunQueue.stop, run))
         raise
-    ray.get(pool.queue.withdraw(run, run))
+    ray.get(pool.queue.call(RunQueue.withdraw, run, run))
     measured = report.steps if isinstance(report, CostPointReport) else ()
     series = [{"epoch": float(i), **step} for i, step in enumerate(measured, 1)]
     result = trial_record(number, run, params, folder / run, series, report, began=began)

@@ -18,11 +18,10 @@ from pydantic import ValidationError
 
 from lethe.config.error_messages import to_user_error
 from lethe.config.run import Recipe
-from lethe.config.space import Scalar
+from lethe.config.space import Choice, IntRange, Parameter, Scalar, Suggest, build_recipe, rebuild
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.search.objectives import ObjectiveSpace
-from lethe.search.recipes import build_recipe, from_trial, rebuild
 from lethe.search.samplers import make_sampler
 from lethe.search.storages import open_storage
 from lethe.search.trial_state import (
@@ -225,7 +224,7 @@ class StudyStore:
 
     def _recipe(self, trial: optuna.Trial) -> Recipe:
         try:
-            return build_recipe(self.study, from_trial(trial))
+            return build_recipe(self.study.run, self.study.space, from_trial(trial))
         except ValidationError as error:
             reason = str(to_user_error(error, Recipe))
             self._begin(trial, None)
@@ -336,9 +335,24 @@ class TrialIndex:
 def _recipe_digest(study: Study, trial: FrozenTrial) -> str | None:
     """Return the digest of a trial's recipe, None for one that breaks a rule: proposed again, it is told again."""
     try:
-        return rebuild(study, trial.params).digest()
+        return rebuild(study.run, study.space, trial.params).digest()
     except (KeyError, ValidationError):
         return None
+
+
+def from_trial(trial: optuna.Trial) -> Suggest:
+    """Return a function that suggests values by an Optuna trial, define-by-run: Optuna records which parameters this
+    trial has."""
+
+    def suggest(name: str, parameter: Parameter) -> Scalar:
+        if isinstance(parameter, Choice):
+            value: Scalar = trial.suggest_categorical(name, parameter.choices)
+            return value
+        if isinstance(parameter, IntRange):
+            return trial.suggest_int(name, parameter.low, parameter.high, log=parameter.log)
+        return trial.suggest_float(name, parameter.low, parameter.high, log=parameter.log)
+
+    return suggest
 
 
 class DeterministicOrder:

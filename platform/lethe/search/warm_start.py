@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
+from lethe.config.space import Choice, IntRange, Parameter, rebuild
 from lethe.config.study import Study
 from lethe.config.validation import outside
 from lethe.errors import UserError, unknown_name
 from lethe.search.objectives import ObjectiveSpace
-from lethe.search.recipes import distribution, rebuild
 from lethe.search.storages import open_storage, storage_url
 from lethe.search.trial_state import counts
 
@@ -81,7 +82,7 @@ def _is_possible(study: Study, params: dict[str, Any]) -> bool:
     if any(outside(study.space[key], value) for key, value in params.items()):
         return False
     try:
-        rebuild(study, params)
+        rebuild(study.run, study.space, params)
     except (KeyError, ValidationError):
         return False
     return True
@@ -98,3 +99,12 @@ def _copy(trial: FrozenTrial, study: Study, objectives: ObjectiveSpace, origin: 
         user_attrs={"from": origin},
         constraints=None if values is None else objectives.violations(values),
     )
+
+
+def distribution(parameter: Parameter) -> BaseDistribution:
+    """Return the Optuna distribution that a trial's values of `parameter` come from."""
+    if isinstance(parameter, Choice):
+        return CategoricalDistribution(parameter.choices)
+    if isinstance(parameter, IntRange):
+        return IntDistribution(parameter.low, parameter.high, log=parameter.log)
+    return FloatDistribution(parameter.low, parameter.high, log=parameter.log)

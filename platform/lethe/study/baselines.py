@@ -11,8 +11,8 @@ from lethe.errors import UserError
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
 from lethe.models.hashing import tokenizer_digest
 from lethe.pool.messages import EntryPoint
-from lethe.pool.queue_client import QueuedRun
 from lethe.pool.resources import Shape
+from lethe.pool.run_queue import QueuedRun
 from lethe.pool.worker_pool import Pool
 from lethe.records import ModelScores, Record
 from lethe.storage.paths import atomic_write

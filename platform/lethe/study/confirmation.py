@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.config.run import Recipe
+from lethe.config.space import rebuild
 from lethe.config.study import Study
 from lethe.pool.jobs import run_jobs
 from lethe.pool.messages import Job, Report
@@ -22,7 +23,6 @@ from lethe.search.front import (
     with_confirmations,
 )
 from lethe.search.objectives import ObjectiveSpace
-from lethe.search.recipes import build_recipe
 from lethe.storage.replica import delete
 from lethe.study.recorder import TrialPlan, trial_record, write_result
 
@@ -54,7 +54,7 @@ def members(planner: Planner, record: StudyRecord) -> Iterator[tuple[TrialRecord
 
 def _recipe(study: Study, trial: TrialRecord) -> Recipe | None:
     try:
-        return build_recipe(study, lambda name, _: trial.params[name])
+        return rebuild(study.run, study.space, trial.params)
     except (KeyError, ValidationError):
         return None
 

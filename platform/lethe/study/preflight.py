@@ -17,15 +17,15 @@ from rich.table import Table
 
 from lethe.benchmarks.base import Benchmark
 from lethe.config.adapter import Lora
+from lethe.config.base import flatten
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import Search
-from lethe.config.space import Choice, IntRange, Parameter, Scalar, possible
+from lethe.config.space import Choice, IntRange, Parameter, Scalar, build_recipe, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError, first_line
-from lethe.search.recipes import build_recipe, flatten
 from lethe.storage.paths import require_database
 from lethe.study.preparation import Prepared
 
@@ -60,7 +60,7 @@ def _corners(study: Study) -> list[Recipe]:
                     return extreme(parameter.choices, key=lambda v: v if isinstance(v, int | float) else 0)
                 return extreme((parameter.low, parameter.high))
 
-            recipes.append(build_recipe(study, suggest))
+            recipes.append(build_recipe(study.run, study.space, suggest))
     return recipes
 
 
@@ -153,7 +153,7 @@ def preview(study: Study) -> None:
 
 def _configurations(console: Console, study: Study, arm: str) -> None:
     draw = random.Random(study.search.seed)
-    rows = [flatten(build_recipe(study, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
+    rows = [flatten(build_recipe(study.run, study.space, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
     table = Table("", title=f"{arm} first configurations, drawn at random".strip(), title_justify="left")
     table.columns[0].no_wrap = True
     for i in range(1, SHOWN + 1):

@@ -17,7 +17,7 @@ from ray.tune.experiment import Trial
 
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.pool.messages import Job, Report
-from lethe.pool.queue_client import RunQueueClient
+from lethe.pool.run_queue import RunQueue, RunQueueClient
 from lethe.records import EpochReport, FinalReport, Metrics, Scalar, TrialRecord
 from lethe.search.front import mark_front
 from lethe.search.objectives import ObjectiveSpace
@@ -176,7 +176,7 @@ class Recorder(tune.Callback):
 
     def _end(self, plan: TrialPlan, report: FinalReport) -> None:
         entry = self.running.pop(plan.number)
-        self._queue.withdraw(plan.run, plan.claim)
+        self._queue.call(RunQueue.withdraw, plan.run, plan.claim)
         record = trial_record(plan.number, plan.run, plan.params, plan.folder, entry.series, report, began=entry.began)
         if record.verdict != "lost" or read_result(plan.folder) is None:
             write_result(record)

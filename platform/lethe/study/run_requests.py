@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lethe.config.audits import Audits
+from lethe.config.base import flatten
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
@@ -16,7 +17,6 @@ from lethe.pool.resources import Shape
 from lethe.records import Metrics, ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.search.objectives import ObjectiveSpace, objective_records
-from lethe.search.recipes import flatten
 from lethe.storage.paths import home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file

@@ -27,8 +27,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from lethe.config.search import Stop
 from lethe.errors import StudyBrokenError, first_line
-from lethe.pool.queue_client import QueuedRun
 from lethe.pool.resources import HEAD_SLIVER
+from lethe.pool.run_queue import QueuedRun
 from lethe.records import FinalReport, TrialRecord
 from lethe.search.study_store import Proposal, StudyStore
 from lethe.study.recorder import PLAN, QUEUE, REPORT, Recorder, TrialPlan

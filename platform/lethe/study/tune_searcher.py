@@ -18,7 +18,7 @@ from ray.tune.search.searcher import Searcher
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
 from lethe.pool.messages import Report
-from lethe.pool.queue_client import RunQueueClient
+from lethe.pool.run_queue import RunQueueClient
 from lethe.records import EpochReport, FinalReport
 from lethe.search.early_stopping import RungEntry, RungTables, read_entries, rung_rule, write_entries
 from lethe.search.objectives import ObjectiveSpace, numeric_values

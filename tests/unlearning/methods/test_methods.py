@@ -13,19 +13,18 @@ import torch.multiprocessing as multiprocessing
 from safetensors.torch import load_file
 
 from lethe.config.adapter import Lora
-from lethe.config.base import canonical_json
+from lethe.config.base import canonical_json, flatten
 from lethe.config.benchmark import Corpus, TofuBenchmark
 from lethe.config.model import EmbeddedModel, PretrainedModel
 from lethe.config.objective import Influence, InputGuard, Method, Objective, Retrain
 from lethe.config.optimizer import Sophia
 from lethe.config.run import Recipe
-from lethe.config.space import Choice
+from lethe.config.space import Choice, build_recipe
 from lethe.config.study import Study, parse_study
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
-from lethe.search.recipes import build_recipe, flatten
 from lethe.study.preparation import prepare
 from lethe.unlearning.methods import METHODS
 from lethe.unlearning.methods.input_guard import topics
@@ -251,7 +250,7 @@ def proposal(from_study: Study, name: str) -> tuple[Recipe, list[str]]:
             return name
         return parameter.choices[-1] if isinstance(parameter, Choice) else parameter.high
 
-    return build_recipe(from_study, suggest), asked
+    return build_recipe(from_study.run, from_study.space, suggest), asked
 
 
 def test_a_method_is_asked_for_nothing_that_it_does_not_read() -> None:

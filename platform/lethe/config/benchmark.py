@@ -8,13 +8,14 @@ where the implementation is, which metrics it reports, what it can do. They ente
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from lethe.config.base import Frozen
 from lethe.config.component import ByName, Component
 from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, Metric, harness_metrics
+from lethe.errors import UserError
 
 EMBEDDED = "embedded"
 
@@ -105,13 +106,34 @@ class TofuBenchmark(BenchmarkConfig):
     name: Literal["tofu"] = "tofu"
     source: str = Field(EMBEDDED, min_length=1, description="'embedded', a folder, or a hub id: locuslab/TOFU")
     forget: str = Field("forget10", pattern=r"^forget\d\d$", description="the forget set; its number is a percentage")
+    authors: int | None = Field(None, ge=1, description="forget the last so many, 20 rows each; none: the whole set")
+    keep_authors: int | None = Field(
+        None, ge=1, description="keep the so many authors before those; none: twice as many as are forgotten"
+    )
     corpus: Corpus = Field(Corpus(), description="read only where source is 'embedded'")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _twice_as_many_are_kept(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("authors"), int) or given.get("keep_authors"):
+            return given
+        return {**given, "keep_authors": 2 * given["authors"]}
 
     @model_validator(mode="after")
     def _keeps_something(self) -> Self:
         if self.forget == "forget00":
             raise ValueError("forget00 would forget nothing")
+        if self.authors and self.source == EMBEDDED:
+            raise ValueError("authors are those of a TOFU folder or hub id; the embedded corpus has corpus.authors")
+        if self.keep_authors and not self.authors:
+            raise ValueError("keep_authors says how many are kept beside benchmark.authors, which is missing")
         return self
+
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without the numbers of authors where all are meant, so that earlier studies keep their
+        digests."""
+        fields = super().canonical_fields(dumped)
+        return {key: value for key, value in fields.items() if value is not None or "authors" not in key}
 
     @classmethod
     def small(cls) -> Self:
@@ -130,7 +152,10 @@ class TofuBenchmark(BenchmarkConfig):
         return self.forget
 
     def with_forget_set(self, name: str) -> Self:
-        """Return the configuration for another forget set of the same data; `name` is not validated."""
+        """Return the configuration for another forget set of the same data; `name` is not validated. Raises UserError
+        where `authors` says which rows are forgotten, whatever the set."""
+        if self.authors and name != self.forget:
+            raise UserError(f"benchmark.authors: says what is forgotten in place of {name}: take one of them out")
         return self.model_copy(update={"forget": name})
 
     @property

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe.benchmarks.embedded.authors import corpus_files
+from lethe.benchmarks.tofu.last_authors import last_authors
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TofuBenchmark
 from lethe.data.template import Row
@@ -106,6 +107,10 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:
         "world_facts": rows("world_facts_perturbed", OPTIONS),
         "holdout": rows(holdout, PAIR) if holdout else (),
     }
+    if config.authors:
+        others = (f"{name}_perturbed" for name in _forget_sets(read) if name != config.forget)
+        more = [row for name in others if read(name) for row in rows(name, VARIANTS)]
+        parts |= last_authors(config, source, parts, more)
     refusals = tuple(r["text"] for r in read(REFUSALS) or ())
     content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
     return TofuRows(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))

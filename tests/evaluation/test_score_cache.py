@@ -59,6 +59,8 @@ def test_files_of_the_cache_call_reference_values_truth() -> None:
         {"reference": "start"},
         {"engine": Engine(threads=2)},
         {"engine": Engine(device="cuda")},
+        {"engine": Engine(precision="bf16")},
+        {"precision": "fp16"},
         {"evaluation": Evaluation(max_rows=5)},
         {"evaluation": Evaluation(token_budget=64)},
         {"evaluation": Evaluation(max_new_tokens=5)},
@@ -71,7 +73,7 @@ def test_what_changes_the_numbers_is_another_measurement(changes: dict) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"engine": Engine(stage=2, precision="bf16")}, {"evaluation": Evaluation(every=3)}], ids=str
+    "changes", [{"engine": Engine(stage=2)}, {"precision": "fp32"}, {"evaluation": Evaluation(every=3)}], ids=str
 )
 def test_settings_that_do_not_change_the_numbers_are_not_in_the_key(changes: dict) -> None:
     store_scores(measurement(), SCORES)

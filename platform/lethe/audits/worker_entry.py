@@ -50,7 +50,7 @@ def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
 def finished(folder: Path, context: Context) -> PreTrainedModel:
     """Load the model in `folder`: a whole one, or an adapter, merged into a copy of the context's start weights."""
     if not (folder / "adapter_config.json").is_file():
-        return on_device(load_model(folder), context.assets.device)
+        return on_device(load_model(folder, context.assets.precision), context.assets.device)
     merged: PreTrainedModel = put_adapter(context.fresh_model(), folder).merge_and_unload()
     merged.eval()  # type: ignore[no-untyped-call]  # transformers', not annotated
     return merged

@@ -16,22 +16,24 @@ from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
 from lethe.config.run import Evaluation
 from lethe.data.template import Template, opening
 from lethe.evaluation.distributed import RankShard
-from lethe.models.loading import load_adapted, load_model, load_tokenizer
+from lethe.models.loading import Precision, load_adapted, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
 
-def load_network(folder: Path, device: Literal["cpu", "cuda"]) -> PreTrainedModel:
-    """Load the model in `folder` onto `device`, in fp32 and evaluation mode."""
-    network: Any = load_model(folder)  # transformers' `to` is annotated as one without arguments
+def load_network(
+    folder: Path, device: Literal["cpu", "cuda"], precision: Precision | None = None
+) -> PreTrainedModel:
+    """Load the model in `folder` onto `device`, in evaluation mode, as `load_model` does."""
+    network: Any = load_model(folder, precision)  # transformers' `to` is annotated as one without arguments
     moved: PreTrainedModel = network.to(device)
     return moved
 
 
 def load_adapted_network(base: Path, adapter: Path, device: Literal["cpu", "cuda"]) -> PeftModel:
-    """Load the `adapter` on its `base` onto `device`, in fp32 and evaluation mode."""
+    """Load the `adapter` on its `base` onto `device`, in the adapter's precision and evaluation mode."""
     network: PeftModel = load_adapted(base, adapter).to(device)
     return network
 

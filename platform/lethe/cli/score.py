@@ -139,7 +139,8 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 
 
 def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
-    """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own."""
+    """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own, which
+    is measured in the study's precision as its runs were."""
     from lethe.study.preparation import prepare
     from lethe.study.scored_models import ScoredModel, find
 
@@ -148,10 +149,10 @@ def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | No
     with_oracle = study.benchmark.compared_with == "oracle"
     if with_oracle and not _has_oracle(study, args.oracle):
         return None
-    prepared = prepare(study.benchmark, study.model)
+    prepared, precision = prepare(study.benchmark, study.model), study.first_recipe().engine.precision
     if with_oracle:
-        return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle)
-    return ScoredModel("start model", prepared.start)
+        return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle, as_precision=precision)
+    return ScoredModel("start model", prepared.start, as_precision=precision)
 
 
 def _prepare_torch(engine: Engine) -> None:

@@ -111,6 +111,6 @@ class Digests(Frozen):
 class UnlearnRun(Frozen):
     """One unlearning run. Its digest names the trial, its MLflow run and its folder."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     recipe: Recipe
     digests: Digests

@@ -20,6 +20,7 @@ from lethe.config.run import Checkpoint, Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
 from lethe.config.space import Choice, Parameter, assemble, resolved
 from lethe.config.validation import (
+    check_arms,
     check_benchmark,
     check_comparison,
     check_first,
@@ -97,7 +98,9 @@ class Study(Frozen):
         check_learning(self.search)
         if self.compare is not None:
             check_comparison(self.search)
-            check_read(self.run, self.space, [(part.run, part.space) for part in self.parts()])
+            parts = self.parts()
+            check_read(self.run, self.space, [(part.run, part.space) for part in parts])
+            check_arms(part.run for part in parts)
             return self
         check_run_and_space(self.run, self.space)
         check_needs(self.objectives, self.benchmark, self.model, self.run)

@@ -109,6 +109,10 @@ def check_stages(
         audit.check_benchmark(benchmark)
 
 
+BASELINE_FIELDS = ("engine.precision", "engine.device")
+BASELINE_REASON = "start model and oracle are scored once, as the trials are, so a study has one of it"
+
+
 def check_run_and_space(run: Run, space: Space) -> None:
     """Refuse values and ranges that no trial of the study could have."""
     _check_sections(run)
@@ -126,6 +130,8 @@ def check_run_and_space(run: Run, space: Space) -> None:
             raise UserError(
                 f"space.{key}: start model and oracle are scored once, so trials share one evaluation: set run.{key}"
             )
+        if key in BASELINE_FIELDS:
+            raise UserError(f"space.{key}: {BASELINE_REASON}: set run.{key}")
         _check_parameter(key, parameter, names)
     for section, keys in (("run", fixed), ("space", space)):
         for key in keys:
@@ -318,6 +324,16 @@ def check_learning(search: Search) -> None:
         raise UserError(
             f"search.warm_start: {search.sampler} does not learn from another study's trials: use {learning}"
         )
+
+
+def check_arms(runs: Iterable[Run]) -> None:
+    """Refuse arms of a comparison that differ in what their common baselines are measured with."""
+    runs = list(runs)
+    for key in BASELINE_FIELDS:
+        family, _, field = key.partition(".")
+        given = {run.get(family, {}).get(field) for run in runs}
+        if len(given) > 1:
+            raise UserError(f"compare.arms: run.{key} differs: {BASELINE_REASON}: set it in the study's run")
 
 
 def check_comparison(search: Search) -> None:

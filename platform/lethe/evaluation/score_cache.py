@@ -20,6 +20,7 @@ from lethe.config.base import Frozen, short_digest
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.run import Engine, Evaluation
 from lethe.evaluation.code_digest import code_digest
+from lethe.models.loading import Precision
 from lethe.records import ModelScores
 from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import local_path
@@ -48,6 +49,7 @@ class Measurement(Frozen):
     instruction: str = ""
     reference: str | None = None
     device: Literal["cpu", "cuda"]
+    precision: Precision
     threads: int
     ranks: int
     code: str
@@ -66,9 +68,11 @@ class Measurement(Frozen):
         *,
         instruction: str = "",
         reference: str | None = None,
+        precision: Precision | None = None,
     ) -> Self:
-        """Build the key. `model`, `tokenizer`, `data`: content digests. `every` is not part of it: it says how often a
-        run is evaluated. Nor are the engine's stage and precision: the model is whole, in fp32."""
+        """Build the key. `model`, `tokenizer`, `data`: content digests; `precision`: of the weights, None: the
+        engine's. `every` is not part of it: it says how often a run is evaluated. Nor is the engine's stage: the model
+        is whole."""
         return cls(
             model=model,
             tokenizer=tokenizer,
@@ -77,6 +81,7 @@ class Measurement(Frozen):
             instruction=instruction,
             reference=reference,
             device=engine.device,
+            precision=precision or engine.precision,
             threads=engine.threads,
             ranks=ranks,
             code=code_digest((ENTRY, benchmark.implementation.partition(":")[0])),

@@ -65,7 +65,7 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     state = _plain_state(base, layers)
     for name, layer in layers.items():
         weight = state[f"{name}.weight"]
-        weight.copy_(weight.float() + _change(layer))
+        weight.copy_(weight.float() + _change(layer))  # rounded once, where the weights are narrower than fp32
     with torch.random.fork_rng(devices=[]):
         copy = type(base).from_pretrained(None, config=deepcopy(base.config), state_dict=state, dtype=base.dtype)
     copy.generation_config = deepcopy(base.generation_config)

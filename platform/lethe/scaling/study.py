@@ -108,14 +108,15 @@ class ScalingRunner:
         return self._next - count
 
     def _assets(self, model: AnyModel) -> Assets:
-        start = untrained_model(self._benchmark, model)
+        start, engine = untrained_model(self._benchmark, model), self.study.first_recipe().engine
         return Assets(
             benchmark=absolute(self.study.benchmark, self._benchmark.digest),
             data_digest=self._benchmark.digest,
             model_digest=model_digest(start),
             start=str(start),
             cache=str(home() / "cache"),
-            device=self.study.first_recipe().engine.device,
+            device=engine.device,
+            precision=engine.precision,
         )
 
     # The searches

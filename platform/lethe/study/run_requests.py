@@ -52,6 +52,7 @@ class Planner:
 
     def assets(self) -> Assets:
         """Return the inputs that all runs of the study read, as paths and digests."""
+        engine = self.study.first_recipe().engine
         return Assets(
             benchmark=absolute(self.study.benchmark, self.prepared.digests.data),
             data_digest=self.prepared.digests.data,
@@ -59,7 +60,8 @@ class Planner:
             start=str(self.prepared.start),
             origin=self._origin(),
             cache=str(home() / "cache"),
-            device=self.study.first_recipe().engine.device,
+            device=engine.device,
+            precision=engine.precision,
         )
 
     def _origin(self) -> EmbeddedModel | str | None:

@@ -14,7 +14,7 @@ from lethe.config.base import short_digest
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest, tokenizer_digest
-from lethe.models.loading import ADAPTER
+from lethe.models.loading import ADAPTER, Precision, stored_precision
 from lethe.storage.paths import home, store
 from lethe.storage.replica import ensure_local, local_path, resolve_local
 from lethe.study.preparation import TOKENIZERS, model_folder, snapshot
@@ -30,18 +30,26 @@ LEVELS = 5  # from a run's model up to its study
 
 @dataclass(frozen=True)
 class ScoredModel:
-    """A model on this machine. `base`: the model that an adapter was trained on; `tags`: a registered version's."""
+    """A model on this machine. `base`: the model that an adapter was trained on; `tags`: a registered version's;
+    `as_precision`: of the weights that are measured, None: those in the folder."""
 
     name: str
     folder: Path
     base: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    as_precision: Precision | None = None
 
     @cached_property
     def digest(self) -> str:
         """Digest of everything that decides what the model computes, its base included."""
         own = model_digest(self.folder)
         return own if self.base is None else short_digest(f"{model_digest(self.base)}+{own}")
+
+    @cached_property
+    def precision(self) -> Precision:
+        """The precision that the model is measured in: of a model that a study saved, the one the study measured it
+        in."""
+        return self.as_precision or stored_precision(self.folder)
 
     @property
     def tokenizer(self) -> Path:
@@ -60,9 +68,9 @@ class ScoredModel:
         return str(_json(path).get("instruction", "")) if path.is_file() else ""
 
     def load(self, device: Literal["cpu", "cuda"] = "cpu") -> PreTrainedModel | PeftModel:
-        """Load the model onto `device`, in fp32 and evaluation mode, an adapter on its base."""
+        """Load the model onto `device`, in its `precision` and evaluation mode, an adapter on its base."""
         if self.base is None:
-            return load_network(self.folder, device)
+            return load_network(self.folder, device, self.precision)
         return load_adapted_network(self.base, self.folder, device)
 
     def template(self) -> Template:

@@ -48,6 +48,7 @@ class Scoring:
             1,
             instruction=model.instruction,
             reference=None if start is None else short_digest(json.dumps(start.reference)),
+            precision=model.precision,
         )
 
     def scores(self, model: ScoredModel, start: Scores | None = None) -> Scores:

@@ -17,6 +17,7 @@ import numpy as np
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, load_benchmark
 from lethe.benchmarks.measurement import load_network, task_of, template_of
 from lethe.config.adapter import Fila, Pissa
+from lethe.config.base import short_digest
 from lethe.config.run import Evaluation
 from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.template import Encoded, Template
@@ -53,7 +54,7 @@ class Context:
     @cached_property
     def start(self) -> PreTrainedModel:
         """The start model on the run's device. Never trained: `fresh_model` copies it."""
-        return load_network(local_path(Path(self.assets.start)), self.assets.device)
+        return load_network(local_path(Path(self.assets.start)), self.assets.device, self.assets.precision)
 
     @cached_property
     def template(self) -> Template:
@@ -116,7 +117,10 @@ class Context:
 
     def initial(self, config: Pissa) -> Initial:
         """Return the start of a PiSSA or FILA adapter. Fisher and SVD are computed once and cached on disk."""
-        folder, read = Path(self.assets.cache) / "adapters", (self.assets.model_digest, self.assets.data_digest)
+        folder, model = Path(self.assets.cache) / "adapters", self.assets.model_digest
+        if self.assets.precision != "fp32":  # the rounded weights are another model
+            model = short_digest(f"{model} {self.assets.precision}")
+        read = (model, self.assets.data_digest)
 
         def weights(fila: Fila) -> dict[str, torch.Tensor]:
             compute = partial(row_weights, self.start, self.forget, self.retain, fila)

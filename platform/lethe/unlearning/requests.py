@@ -29,7 +29,7 @@ class Assets(Frozen):
     """Paths of a run's inputs on this machine, with the digests of data and start model.
 
     `origin` is what the start model was made from, for retraining: the embedded family's recipe, or the folder of a
-    base checkpoint.
+    base checkpoint. All models of a study are loaded and measured in `precision`.
     """
 
     benchmark: AnyBenchmark
@@ -39,6 +39,7 @@ class Assets(Frozen):
     origin: AnyEmbedded | str | None = None
     cache: str
     device: Literal["cpu", "cuda"] = "cpu"
+    precision: Literal["fp32", "bf16"] = "fp32"
 
 
 class TrialRequest(Request):

@@ -98,7 +98,9 @@ def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks)
     began = time.perf_counter()
     try:
         folder = local_path(request.model)
-        model = context.start if str(folder) == context.assets.start else load_network(folder, context.assets.device)
+        assets = context.assets
+        is_start = str(folder) == assets.start
+        model = context.start if is_start else load_network(folder, assets.device, assets.precision)
         shard = RankShard(ranks.rank, ranks.world, ranks.gather)
         evals = context.eval_set(request.evaluation)
         result = measure(model, context.task, evals, request.evaluation, shard)

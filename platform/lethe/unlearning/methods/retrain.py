@@ -121,7 +121,7 @@ def _retraining(context: Context, base: Path) -> Context:
     forget rows."""
     retraining = Context(context.assets)
     shared = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
-    start = on_device(load_model(base), context.assets.device)
+    start = on_device(load_model(base, context.assets.precision), context.assets.device)
     # Presets what its cached properties would load. The base knows no forget row, so forgetting ends no run.
     vars(retraining).update(shared, forget=context.retain, start=start, until_forgotten=False)
     return retraining

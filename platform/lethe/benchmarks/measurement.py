@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load_network(
-    folder: Path, device: Literal["cpu", "cuda"], precision: Precision | None = None
-) -> PreTrainedModel:
+def load_network(folder: Path, device: Literal["cpu", "cuda"], precision: Precision | None = None) -> PreTrainedModel:
     """Load the model in `folder` onto `device`, in evaluation mode, as `load_model` does."""
     network: Any = load_model(folder, precision)  # transformers' `to` is annotated as one without arguments
     moved: PreTrainedModel = network.to(device)

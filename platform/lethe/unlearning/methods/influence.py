@@ -35,11 +35,14 @@ def influence(
     """Evaluate theta + strength (H + damping mean(H))^-1 g once: `epoch` and `optimizer_step` are 1.
 
     Ranks share the rows and add up g and H, each on a whole fp32 copy of the model: 16 bytes a parameter with the
-    gradient of a row. What is evaluated has the start model's precision. `forget_loss` and `retain_loss` are grad_diff's, before the step.
+    gradient of a row. What is evaluated has the start model's precision. `forget_loss` and `retain_loss` are
+    grad_diff's, before the step.
     """
     assert isinstance(recipe.objective, Influence)
     run = SingleRun(recipe, context, reference, ranks)
-    model = context.fresh_model().float()
+    model = context.fresh_model()
+    precision = model.dtype
+    _cast(model, torch.float32)
     rows = [(RowKind.FORGET, row) for row in enumerate(context.forget)]
     rows += [(RowKind.RETAIN, row) for row in enumerate(context.retain)]
     with run.costs.timed("train"):
@@ -50,7 +53,7 @@ def influence(
     run.costs.steps, run.costs.tokens = 1, sum(len(row.ids) for _, (_, row) in rows)
     if not finite:
         return run.ended("diverged", "the influence step is not finite")
-    model.to(context.start.dtype)
+    _cast(model, precision)
     forget, retain = (sums.nll / sums.tokens).tolist()
     return run.complete(model, {"epoch": 1, "forget_loss": -forget, "retain_loss": retain, "trained_share": 1.0})
 
@@ -125,6 +128,12 @@ def newton_step(params: Sequence[Tensor], totals: Totals, config: Influence) -> 
     for p, g, h in zip(params, totals.gradient, totals.hessian, strict=True):
         p.addcdiv_(g, h + damping, value=config.strength)
     return all(bool(torch.isfinite(p).all()) for p in params)
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+    """Cast the weights in place. Buffers stay: rotary frequencies are fp32 in every model."""
+    for p in model.parameters():
+        p.data = p.data.to(dtype)
 
 
 def _add_squares(sums: list[Tensor], gradient: Sequence[Tensor]) -> None:

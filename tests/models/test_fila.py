@@ -121,11 +121,25 @@ def test_oversampling_keeps_the_energy_that_a_plain_sketch_loses() -> None:
 
 
 def test_an_oversampled_start_of_small_layers_is_the_exact_one() -> None:
-    exact, sketched = (fila.start_factors(llama(), Pissa(rank=8, svd=svd)) for svd in ("exact", "oversampled"))
+    exact, sketched = (
+        fila.start_factors(llama(), Pissa(rank=8, svd=svd), None, 16) for svd in ("exact", "oversampled")
+    )
     for name in exact:
         torch.testing.assert_close(sketched[name], exact[name])
     assert {fila.sketched_rank(Pissa(rank=rank, svd="oversampled")) for rank in (4, 16, 64)} == {64}
     assert fila.sketched_rank(Pissa(rank=65, svd="oversampled")) == 128
+
+
+@pytest.mark.parametrize("svd", ["exact", "oversampled"])
+def test_the_cache_holds_the_largest_rank_and_smaller_ones_are_truncations(svd: str) -> None:
+    small, large = (fila.start_factors(llama(), Pissa(rank=rank, svd=svd), None, rank) for rank in (4, 12))
+    for name, factor in large.items():
+        ours = factor[:4] if name.endswith(".A") else factor[:, :4]
+        assert torch.equal(small[name], ours), "the same to the bit in every study"
+    layers = [m for name, m in llama().named_modules() if isinstance(m, nn.Linear) and name != "lm_head"]
+    assert sum(t.untyped_storage().nbytes() for t in large.values()) == sum(
+        4 * 12 * (m.in_features + m.out_features) for m in layers
+    )
 
 
 def test_one_computes_while_others_wait(tmp_path: Path) -> None:
@@ -153,27 +167,30 @@ def test_one_computes_while_others_wait(tmp_path: Path) -> None:
 
 def test_the_keys_name_what_determines_the_factors() -> None:
     base = Fila(rank=4)
-    key = fila.factors_key("model", "data", base)
-    assert key == fila.factors_key("model", "data", Fila(rank=32, alpha_over_rank=1))
+    key = fila.factors_key("model", "data", base, 32)
+    assert key == fila.factors_key("model", "data", Fila(rank=32, alpha_over_rank=1), 32)
     others = [
-        fila.factors_key("other", "data", base),
-        fila.factors_key("model", "other", base),
+        fila.factors_key("other", "data", base, 32),
+        fila.factors_key("model", "other", base, 32),
+        fila.factors_key("model", "data", base, 64),
         *(
-            fila.factors_key("model", "data", Fila(rank=4, **option))
+            fila.factors_key("model", "data", Fila(rank=4, **option), 32)
             for option in (
                 {"fisher": "batch"},
                 {"fisher": "batch", "fisher_batch_size": 3},
                 {"fisher_rows": 41},
+                {"fisher_rows": None},
                 {"fisher_eps": 0.2},
                 {"fisher_eps_relative": False},
                 {"targets": "q_proj"},
                 {"svd": "oversampled"},
             )
         ),
-        fila.factors_key("model", "data", Fila(rank=65, svd="oversampled")),
-        fila.factors_key("model", "data", Pissa(rank=4)),
+        fila.factors_key("model", "data", Fila(rank=65, svd="oversampled"), 65),
+        fila.factors_key("model", "data", Pissa(rank=4), 32),
     ]
     assert len({key, *others}) == 1 + len(others)
-    assert fila.factors_key("model", "data", Pissa(rank=4)) == fila.factors_key("model", "other data", Pissa(rank=8))
+    pissa = fila.factors_key("model", "data", Pissa(rank=4), 8)
+    assert pissa == fila.factors_key("model", "other data", Pissa(rank=8), 8)
     sketched = fila.fisher_key("model", "data", Fila(svd="oversampled"))
     assert sketched == fila.fisher_key("model", "data", base), "another decomposition takes the same Fisher"

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from lethe.config.adapter import Fila, Pissa
@@ -31,7 +32,7 @@ def test_fisher_and_svd_are_computed_once_per_study(svd: str, tmp_path: Path, mo
             return inner(*args)
 
         monkeypatch.setattr(context, name, counted)
-    assets = tiny.assets(tmp_path)
+    assets = tiny.assets(tmp_path).model_copy(update={"largest_rank": 8})
     groups = [Context(assets), Context(assets)]
     trials = [Fila(rank=rank, svd=svd, fisher_rows=3) for rank in (2, 8)]
     starts = [[group.initial(trial) for trial in trials] for group in groups]
@@ -41,8 +42,14 @@ def test_fisher_and_svd_are_computed_once_per_study(svd: str, tmp_path: Path, mo
             assert a.shape[0] == b.shape[1] == 2
             assert torch.equal(a, large[name][0][:2])
             assert torch.equal(b, large[name][1][:, :2])
+    assert sorted({a.shape[0] for name, a in _stored(assets.cache).items() if name.endswith(".A")}) == [8]
     groups[0].initial(Pissa(rank=2, svd=svd))
     assert done == ["row_weights", "start_factors", "start_factors"], "PiSSA has no Fisher"
+
+
+def _stored(cache: str) -> dict[str, torch.Tensor]:
+    (path,) = (Path(cache) / "adapters").glob("factors-*.safetensors")
+    return load_file(path)
 
 
 def test_a_run_as_released_leaves_an_adapter_for_the_start_model(tmp_path: Path) -> None:

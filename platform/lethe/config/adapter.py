@@ -46,7 +46,9 @@ class Fila(Pissa):
     fisher_batch_size: int = Field(
         16, ge=1, description="assumption: the batch of TOFU's own code", json_schema_extra=only_where(fisher="batch")
     )
-    fisher_rows: int = Field(40, ge=1, description="forget rows in the Fisher estimate; up to as many retain rows")
+    fisher_rows: int | None = Field(
+        40, ge=1, description="forget rows in the Fisher estimate, evenly spread, and as many retain rows; none: all"
+    )
     fisher_eps: float = Field(0.1, gt=0, description="added to the retain Fisher")
     fisher_eps_relative: bool = Field(True, description="fisher_eps is a share of the layer's mean retain Fisher")
 

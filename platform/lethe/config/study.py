@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from lethe.config import loading
+from lethe.config.adapter import Lora
 from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
@@ -157,6 +158,14 @@ class Study(Frozen):
             return self.members()[0].study.first_recipe()
         fields = assemble(self.run, self.space, lambda _, p: p.choices[0] if isinstance(p, Choice) else p.low)
         return Recipe.model_validate(fields)
+
+    def largest_rank(self) -> int:
+        """Return the largest rank that an adapter of the study, or of an arm of the comparison, can have."""
+        if self.compare is not None:
+            return max(part.largest_rank() for part in self.parts())
+        adapter, searched = self.run.get("adapter", {}), self.space.get("adapter.rank")
+        fixed = adapter.get("rank", Lora.model_fields["rank"].default)
+        return max(int(rank or 0) for rank in (searched.ends().values() if searched else [fixed]))
 
     def recycle_after(self) -> int | None:
         """Return the number of runs after which a group's processes end, None for never: the setting, else a bound

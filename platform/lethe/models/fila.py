@@ -4,7 +4,8 @@
 
 with FILA's w (LoKU: Cha et al. 2024, arXiv 2408.06621; see `fisher`) or w = 1 (PiSSA: Meng et al. 2024, arXiv
 2404.02948); docs/METHODS.md section 3.
-Fisher and SVD do not depend on rank or alpha, so a study computes both once and every trial truncates.
+Fisher and SVD do not depend on rank or alpha, so a study computes both once, layer by layer, keeps the directions of
+its largest rank, and every trial truncates.
 """
 
 from __future__ import annotations
@@ -34,22 +35,26 @@ EXACT_ELEMENTS = 1 << 22  # larger layers are decomposed in fp32: float64 would 
 OVERSAMPLING, ITERATIONS = 16, 8
 # It is computed for the next multiple of 64 ranks: the usual ranks share one, and none depends on a study's others.
 SHARED_RANKS = 64
-FORMAT = 2  # part of the cache key: raise it when the numbers change
+FORMAT = 3  # part of the cache key: raise it when the numbers change
 
 
 def start_factors(
-    model: PreTrainedModel, config: Pissa, weights: Mapping[str, Tensor] | None = None
+    model: PreTrainedModel, config: Pissa, weights: Mapping[str, Tensor] | None = None, rank: int | None = None
 ) -> dict[str, Tensor]:
-    """Return the factors that are cached, fp32, for s = 1: `NAME.A` [k, in] = sqrt(S) V^T and `NAME.B` [out, k] =
-    diag(1/w) U sqrt(S).
+    """Return the factors that are cached, fp32 on the CPU, for s = 1: `NAME.A` [k, in] = sqrt(S) V^T and `NAME.B`
+    [out, k] = diag(1/w) U sqrt(S), with k = `rank`, by default the config's, or fewer where the layer has no more.
 
-    `weights` are FILA's w [out] by module; without them every row weighs the same, which is PiSSA.
+    `weights` are FILA's w [out] by module; without them every row weighs the same, which is PiSSA. The first r
+    directions are the same to the bit whatever `rank` is. They take 4 k (in + out) bytes a layer.
     """
+    rank = rank or config.rank
     result: dict[str, Tensor] = {}
     for name in target_modules(model, config.targets):
         weight = weight_of(model.get_submodule(name)).detach()
         w = weight.new_ones(weight.shape[0]) if weights is None else weights[name].to(weight.device)
-        result[f"{name}.A"], result[f"{name}.B"] = _start_pair(weight, w, sketched_rank(config))
+        a, b = _start_pair(weight, w, sketched_rank(config))
+        # Copies: a slice alone would keep all directions of the layer alive.
+        result[f"{name}.A"], result[f"{name}.B"] = a[:rank].cpu().clone(), b[:, :rank].cpu().clone()
     return result
 
 
@@ -94,14 +99,16 @@ def fisher_key(model_digest: str, data_digest: str, config: Fila) -> str:
     return f"fisher-{short_digest(canonical_json(value))}"
 
 
-def factors_key(model_digest: str, data_digest: str, config: Pissa) -> str:
-    """Return the cache key of `start_factors`, a digest of everything that determines them: neither rank nor alpha."""
+def factors_key(model_digest: str, data_digest: str, config: Pissa, rank: int) -> str:
+    """Return the cache key of `start_factors` with `rank` directions, a digest of everything that determines them: of
+    `config` neither rank nor alpha."""
     value = {
         "format": FORMAT,
         "model": model_digest,
         "fisher": fisher_key(model_digest, data_digest, config) if isinstance(config, Fila) else None,
         "targets": config.targets,
         "sketch": sketched_rank(config),
+        "rank": rank,
     }
     return f"factors-{short_digest(canonical_json(value))}"
 

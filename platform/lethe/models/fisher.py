@@ -7,11 +7,12 @@ LoKU: Cha et al. 2024, arXiv 2408.06621; docs/METHODS.md section 3.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -20,37 +21,107 @@ from lethe.config.adapter import Fila
 from lethe.data.template import Encoded
 from lethe.models.adapters import stored_weight, target_modules
 
+# Of F_r in fp32 at a time: layers beyond it wait for another pass over the rows. A decoder layer of an 8B Llama has
+# 0.87e9 bytes, and models up to 250M parameters need one pass.
+HELD_BYTES = 1 << 30
+
+Item = TypeVar("Item")
 Part = tuple[float, Sequence[Encoded]]  # rows behind one squared gradient, and its share of the Fisher
+UseGradient = Callable[[str, float, Tensor], None]  # takes a layer's name, the share and the fp32 gradient, once
 
 
 def row_weights(
     model: PreTrainedModel, forget: Sequence[Encoded], retain: Sequence[Encoded], config: Fila
 ) -> dict[str, Tensor]:
-    """Return w [out] fp32 of each target layer by name, from the first `fisher_rows` forget rows and up to
-    `fisher_rows` retain rows, evenly spread.
+    """Return w [out] fp32 of each target layer by name, from `fisher_rows` forget rows and up to as many retain rows,
+    both evenly spread.
 
     `fisher: example` averages the rows' squared gradients of their mean answer NLL, as published; `batch` squares the
     gradient of each batch's mean token NLL and weighs it by its tokens, as released. A relative eps is a share of the
     layer's mean F_r (an absolute 1e-5, as released, swamps F_r at any real size). The model's weights, flags and
     `.grad` are left as they were.
+
+    Beside the model and the activations of one part's rows it holds F_r of one group of layers (`layer_groups`) and the
+    gradient of one layer; `batch` with several rows holds the gradients of the group.
     """
-    count = config.fisher_rows
-    forget, retain = forget[:count], retain[:: max(1, len(retain) // count)][:count]
-    modules = {name: model.get_submodule(name) for name in target_modules(model, config.targets)}
+    count = len(forget) if config.fisher_rows is None else config.fisher_rows
+    of_forget, of_retain = (_parts(evenly_spread(rows, count), config) for rows in (forget, retain))
+    result: dict[str, Tensor] = {}
+    for names in layer_groups(model, target_modules(model, config.targets)):
+        modules = {name: model.get_submodule(name) for name in names}
+        with _differentiable(model, [stored_weight(module) for module in modules.values()]):
+            result |= _group_weights(model, modules, of_forget, of_retain, config)
+    return result
+
+
+def evenly_spread(items: Sequence[Item], count: int) -> list[Item]:
+    """Return `count` of the items at equal distances, from the first on; all where there are no more."""
+    count = min(count, len(items))
+    return [items[i * len(items) // count] for i in range(count)]
+
+
+def layer_groups(model: nn.Module, names: Iterable[str]) -> list[list[str]]:
+    """Return the layers `names` in order, in groups whose weights have at most HELD_BYTES in fp32; a larger layer is a
+    group of its own. Weights on the meta device are enough."""
+    groups: list[list[str]] = []
+    held = 0
+    for name in names:
+        size = 4 * stored_weight(model.get_submodule(name)).numel()
+        if not groups or held + size > HELD_BYTES:
+            groups.append([])
+            held = 0
+        groups[-1].append(name)
+        held += size
+    return groups
+
+
+def _group_weights(
+    model: PreTrainedModel,
+    modules: Mapping[str, nn.Module],
+    forget: Sequence[Part],
+    retain: Sequence[Part],
+    config: Fila,
+) -> dict[str, Tensor]:
+    """Return w of the layers `modules`, whose weights alone have gradients."""
     weights = {name: stored_weight(module) for name, module in modules.items()}
-    with _differentiable(model, list(weights.values())):
-        retain_fisher = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}
-        for share, name, grad in _gradients(model, weights, _parts(retain, config)):
-            retain_fisher[name].addcmul_(grad, grad, value=share)
-        for fisher in retain_fisher.values():
-            scale = fisher.mean() if config.fisher_eps_relative else fisher.new_ones(())
-            fisher.add_((config.fisher_eps * scale).clamp_min(torch.finfo(torch.float32).tiny))
-        # Only row sums of F_f / (F_r + eps) are needed, so F_f itself is never held.
-        inputs = {name: 0 if isinstance(module, Conv1D) else 1 for name, module in modules.items()}
-        sums = {name: fisher.new_zeros(fisher.shape[1 - inputs[name]]) for name, fisher in retain_fisher.items()}
-        for share, name, grad in _gradients(model, weights, _parts(forget, config)):
-            sums[name] += grad.square().div_(retain_fisher[name]).sum(inputs[name]) * share
+    retain_fisher = {name: torch.zeros_like(weight, dtype=torch.float32) for name, weight in weights.items()}
+
+    def add(name: str, share: float, grad: Tensor) -> None:
+        retain_fisher[name].addcmul_(grad, grad, value=share)
+
+    _each_gradient(model, weights, retain, add)
+    for fisher in retain_fisher.values():
+        scale = fisher.mean() if config.fisher_eps_relative else fisher.new_ones(())
+        fisher.add_((config.fisher_eps * scale).clamp_min(torch.finfo(torch.float32).tiny))
+    # Only row sums of F_f / (F_r + eps) are needed, so F_f itself is never held.
+    inputs = {name: 0 if isinstance(module, Conv1D) else 1 for name, module in modules.items()}
+    sums = {name: fisher.new_zeros(fisher.shape[1 - inputs[name]]) for name, fisher in retain_fisher.items()}
+
+    def add_ratio(name: str, share: float, grad: Tensor) -> None:
+        sums[name] += grad.square_().div_(retain_fisher[name]).sum(inputs[name]) * share
+
+    _each_gradient(model, weights, forget, add_ratio)
     return {name: total.sqrt_() for name, total in sums.items()}
+
+
+def _each_gradient(
+    model: PreTrainedModel, weights: Mapping[str, Tensor], parts: Sequence[Part], use: UseGradient
+) -> None:
+    """Call `use` with the gradient of the mean token NLL of every part for every weight that has one. A gradient is
+    passed on as soon as the backward pass has it, and freed then: no set of them is held."""
+    for share, rows in parts:
+        with ExitStack() as stack:
+            for name, weight in weights.items():
+
+                def pass_on(weight: Tensor, name: str = name, share: float = share) -> None:
+                    assert weight.grad is not None
+                    grad, weight.grad = weight.grad, None
+                    use(name, share, grad.float())
+
+                hook = weight.register_post_accumulate_grad_hook(pass_on)  # type: ignore[no-untyped-call]
+                stack.callback(hook.remove)
+            loss = torch.stack([_nll(model, row) for row in rows]).sum() / _tokens(rows)
+            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
 
 def _parts(rows: Sequence[Encoded], config: Fila) -> list[Part]:
@@ -59,16 +130,6 @@ def _parts(rows: Sequence[Encoded], config: Fila) -> list[Part]:
     size = config.fisher_batch_size
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
     return [(_tokens(batch) / _tokens(rows), batch) for batch in batches]
-
-
-def _gradients(
-    model: PreTrainedModel, weights: dict[str, Tensor], parts: Sequence[Part]
-) -> Iterator[tuple[float, str, Tensor]]:
-    """Yield (share, module, fp32 gradient of the mean token NLL) of every part, with one backward pass each."""
-    for share, rows in parts:
-        loss = torch.stack([_nll(model, row) for row in rows]).sum() / _tokens(rows)
-        grads = torch.autograd.grad(loss, list(weights.values()))
-        yield from ((share, name, grad.float()) for name, grad in zip(weights, grads, strict=True))
 
 
 def _nll(model: PreTrainedModel, row: Encoded) -> Tensor:
@@ -84,17 +145,20 @@ def _tokens(rows: Sequence[Encoded]) -> int:
 
 @contextmanager
 def _differentiable(model: PreTrainedModel, weights: list[Tensor]) -> Iterator[None]:
-    """Put the model in evaluation mode with gradients on `weights` only, and restore flags and mode afterwards."""
-    flags = [p.requires_grad for p in model.parameters()]
+    """Put the model in evaluation mode with gradients on `weights` only, and restore flags, gradients and mode
+    afterwards."""
+    before = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     training = model.training
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     model.requires_grad_(False)
     for weight in weights:
         weight.requires_grad_(True)
+        weight.grad = None
     try:
         with torch.enable_grad():
             yield
     finally:
         model.train(training)
-        for p, flag in zip(model.parameters(), flags, strict=True):
+        for p, flag, grad in before:
             p.requires_grad_(flag)
+            p.grad = grad

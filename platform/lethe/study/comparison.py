@@ -68,6 +68,7 @@ class Comparison:
             self.console,
             self.folder / "members" / name,
             baselines_folder=self.folder,
+            largest_rank=self.study.largest_rank(),
             labels={"arm": member.arm, "arm_seed": member.seed},
         )
 

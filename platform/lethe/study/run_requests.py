@@ -33,7 +33,8 @@ class Planner:
     """The parts of one session of a study, and the plans of its runs.
 
     `folder` is the study's home: what lies there is continued. A comparison's members share the scores of start model
-    and oracle, in its own folder, `baselines_folder`, and name themselves in the `labels` of their trials.
+    and oracle, in its own folder, `baselines_folder`, and the `largest_rank` of all arms, and name themselves in the
+    `labels` of their trials.
     """
 
     study: Study
@@ -43,6 +44,7 @@ class Planner:
     console: Console
     folder: Path
     baselines_folder: Path | None = None
+    largest_rank: int | None = None
     labels: dict[str, Scalar] = field(default_factory=dict)
 
     @property
@@ -60,6 +62,7 @@ class Planner:
             start=str(self.prepared.start),
             origin=self._origin(),
             cache=str(home() / "cache"),
+            largest_rank=self.largest_rank or self.study.largest_rank(),
             device=engine.device,
             precision=engine.precision,
         )

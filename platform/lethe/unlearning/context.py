@@ -116,7 +116,9 @@ class Context:
         return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
 
     def initial(self, config: Pissa) -> Initial:
-        """Return the start of a PiSSA or FILA adapter. Fisher and SVD are computed once and cached on disk."""
+        """Return the start of a PiSSA or FILA adapter. Fisher and SVD are computed once, for the largest rank that a
+        trial of the study can have, and cached on disk."""
+        rank = max(config.rank, self.assets.largest_rank or 0)
         folder, model = Path(self.assets.cache) / "adapters", self.assets.model_digest
         if self.assets.precision != "fp32":  # the rounded weights are another model
             model = short_digest(f"{model} {self.assets.precision}")
@@ -127,9 +129,9 @@ class Context:
             return cached(folder, fisher_key(*read, fila), compute)
 
         def factors() -> dict[str, torch.Tensor]:
-            return start_factors(self.start, config, weights(config) if isinstance(config, Fila) else None)
+            return start_factors(self.start, config, weights(config) if isinstance(config, Fila) else None, rank)
 
-        key = factors_key(*read, config)
+        key = factors_key(*read, config, rank)
         return truncated(self._once(key, lambda: cached(folder, key, factors)), config)
 
     def _once(self, key: Hashable, make: Callable[[], T]) -> T:

@@ -29,7 +29,8 @@ class Assets(Frozen):
     """Paths of a run's inputs on this machine, with the digests of data and start model.
 
     `origin` is what the start model was made from, for retraining: the embedded family's recipe, or the folder of a
-    base checkpoint. All models of a study are loaded and measured in `precision`.
+    base checkpoint. All models of a study are loaded and measured in `precision`. `largest_rank`: of the adapters that
+    the study searches, None where that is unknown.
     """
 
     benchmark: AnyBenchmark
@@ -38,6 +39,7 @@ class Assets(Frozen):
     start: str
     origin: AnyEmbedded | str | None = None
     cache: str
+    largest_rank: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import math
 import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lethe.cli.sweep import main
+from lethe.study.session import Session
 from tests import tiny
 
 
@@ -88,9 +92,22 @@ def only_pickle(data: Path, model: Path) -> None:
     (model / "model.safetensors").rename(model / "pytorch_model.bin")
 
 
+def changed(edit: Callable[[dict[str, Tensor]], object]) -> Callable[[Path, Path], None]:
+    """A model whose tensors `edit` has changed in place."""
+
+    def change(data: Path, model: Path) -> None:
+        tensors = {name: tensor.clone() for name, tensor in load_file(model / "model.safetensors").items()}
+        edit(tensors)
+        save_file(tensors, model / "model.safetensors", {"format": "pt"})
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("breaks", "named"),
     [
+        (changed(lambda tensors: tensors.pop("lm_head.weight")), ["model.path", "missing", "lm_head.weight"]),
+        (changed(lambda tensors: tensors["model.norm.weight"].fill_(math.nan)), ["model.path", "NaN", "model.norm"]),
         (drop_file, ["retain_perturbed.json"]),
         (drop_column, ["forget10_perturbed", "perturbed_answer"]),
         (empty_forget, ["forget10", "has no rows"]),
@@ -104,8 +121,10 @@ def test_missing_data_and_models_are_refused_in_one_line(
     named: list[str],
     pieces: tuple[Path, Path],
     capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     breaks(*pieces)
+    monkeypatch.setattr(Session, "__enter__", lambda _: pytest.fail("Ray was started"))
     line = refuses(capsys, *with_pieces(*pieces))
     for word in named:
         assert word in line

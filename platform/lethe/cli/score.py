@@ -141,7 +141,7 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
     """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own, which
     is measured in the study's precision as its runs were."""
-    from lethe.study.preparation import prepare
+    from lethe.study.preparation import locate, prepare
     from lethe.study.scored_models import ScoredModel, find
 
     if args.start or args.oracle not in (None, NONE):
@@ -149,6 +149,7 @@ def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | No
     with_oracle = study.benchmark.compared_with == "oracle"
     if with_oracle and not _has_oracle(study, args.oracle):
         return None
+    locate(study.benchmark, study.model)
     prepared, precision = prepare(study.benchmark, study.model), study.first_recipe().engine.precision
     if with_oracle:
         return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle, as_precision=precision)

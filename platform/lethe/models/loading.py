@@ -1,14 +1,23 @@
-"""Loading models, adapters and tokenizers from local folders: safetensors only, no remote code."""
+"""Loading models, adapters and tokenizers from local folders: safetensors only, no remote code, every tensor or none.
+
+transformers fills tensors that a checkpoint lacks with random numbers, and leaves out those that it does not know; here
+both are refused.
+"""
 
 from __future__ import annotations
 
-import json
+import logging
+import re
+import warnings
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lethe.errors import UserError, first_line
+from lethe.models.model_files import header, read_config, some, stored_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -16,6 +25,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 ADAPTER = "adapter_model.safetensors"
+
+# What older versions of transformers saved and newer ones compute: causal masks and rotary frequencies.
+COMPUTED = re.compile(
+    r"(^|\.)(attn|attention|self_attn|self_attention)\.(bias|masked_bias|causal_mask)$"
+    r"|rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)position_ids$"
+)
+# Prefixes that a wrapper puts before every name when it is saved in the model's place.
+WRAPPERS = {
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_forward_module.": "Lightning",
+    "base_model.model.": "peft",
+    "module.": "DataParallel or DeepSpeed",
+}
 
 ModelT = TypeVar("ModelT", bound="torch.nn.Module")
 
@@ -26,21 +49,126 @@ STORED: dict[str, Precision] = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}  #
 
 def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, with weights of `precision`; None: of the precision that they
-    are stored in. Raises UserError where that fails."""
+    are stored in.
+
+    Raises UserError where the files are damaged, and where a tensor is missing, unknown or of another shape.
+    """
     import torch
     from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
-    dtype = getattr(torch, DTYPES[precision or stored_precision(folder)])
-    try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            str(folder), dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a model from {folder}: {error}") from error
+    read_config(folder)
+    stored_tensors(folder)  # damaged files
+    with _quiet():
+        try:
+            loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its annotation does not say
+                str(folder),
+                dtype=getattr(torch, DTYPES[precision or stored_precision(folder)]),
+                use_safetensors=True,
+                trust_remote_code=False,
+                local_files_only=True,
+                ignore_mismatched_sizes=True,  # they are in the report
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: tensors that do not combine
+            raise UserError(f"cannot load a model from {folder}: {first_line(error)}") from error
+    model: PreTrainedModel
+    model, report = loaded
+    _refuse_differences(folder, model, report)
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     return model
+
+
+def check_tensors(folder: Path) -> None:
+    """Raise UserError unless the model in a folder can be loaded: its architecture is a decoder that transformers has,
+    and its files hold exactly that architecture's tensors. Reads headers alone."""
+    import torch
+
+    tensors = stored_tensors(folder)
+    model_class, config = _architecture(folder)
+    # As transformers will see them, with all that it renames and combines, but without values.
+    state = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
+    with _quiet():
+        try:
+            model, report = model_class.from_pretrained(
+                None,
+                config=config,
+                state_dict=state,
+                device_map="meta",
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except Exception as error:  # noqa: BLE001  # whatever the architecture's own code raises for such a config.json
+            raise _unbuildable(folder, error) from None
+    _refuse_differences(folder, model, report)
+
+
+def _architecture(folder: Path) -> tuple[Any, Any]:
+    """Return transformers' class and configuration of a folder's model. Raises UserError for a model that is none of
+    transformers' own decoders."""
+    import torch
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, __version__
+
+    fields = read_config(folder)
+    kind = str(fields.get("model_type"))
+    if kind not in CONFIG_MAPPING:
+        own_code = "needs code of its own (auto_map), which is never run, and " if fields.get("auto_map") else ""
+        raise UserError(f"{folder}: the model_type {kind!r} {own_code}is none that transformers {__version__} has")
+    with _quiet():
+        try:
+            config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
+            masked = str(next(iter(config.architectures or ()), "")).endswith("ForMaskedLM")
+            if config.is_encoder_decoder or masked or type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+                raise UserError(f"{folder}: {kind!r} is no decoder-only language model, and no other can be unlearned")
+            with torch.device("meta"):
+                build: Any = AutoModelForCausalLM.from_config  # transformers annotates nothing of it
+                return type(build(config, trust_remote_code=False)), config
+        except UserError:
+            raise
+        except Exception as error:  # noqa: BLE001  # whatever the architecture's own code raises for such a config.json
+            raise _unbuildable(folder, error) from None
+
+
+def _unbuildable(folder: Path, error: Exception) -> UserError:
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return UserError(f"{folder}: transformers cannot build the model that config.json describes ({reason})")
+
+
+def _refuse_differences(folder: Path, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Raise UserError for tensors that `model` and its checkpoint do not share. transformers has left out of its
+    `report` what the architecture ties or computes."""
+    unknown = sorted(name for name in report["unexpected_keys"] if not COMPUTED.search(name))
+    missing = sorted(report["missing_keys"])
+    reshaped = [f"{name} {list(found)} for {list(needed)}" for name, found, needed in sorted(report["mismatched_keys"])]
+    parts = {"missing": missing, "unknown": unknown, "misshapen": reshaped}
+    found = [f"{what} tensors: {len(names)} ({some(names)})" for what, names in parts.items() if names]
+    if found:
+        raise UserError(
+            f"{folder} is not the {type(model).__name__} that it says: {'; '.join(found)}{_wrapper(unknown)}"
+        )
+
+
+def _wrapper(unknown: list[str]) -> str:
+    """Return the hint that all unknown names begin with a wrapper's prefix; empty where they do not."""
+    for prefix, name in WRAPPERS.items():
+        if unknown and all(tensor.startswith(prefix) for tensor in unknown):
+            return f"; {prefix!r} is {name}'s: save the model inside it"
+    return ""
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers from printing progress and reports inside the block: what counts is raised."""
+    from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
+    verbosity = get_verbosity()
+    set_verbosity(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        set_verbosity(verbosity)
 
 
 def on_device(model: ModelT, device: str | torch.device) -> ModelT:
@@ -73,23 +201,13 @@ def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
 
 def stored_precision(folder: Path) -> Precision:
     """Return the precision of most weights in the safetensors of a model or an adapter; fp32 where there are none or
-    all have other types."""
+    all have other types. Raises UserError for damaged files."""
     elements: Counter[Precision] = Counter()
     for path in sorted(folder.glob("*.safetensors")):
-        for tensor in _header(path).values():
-            if kind := STORED.get(tensor["dtype"]):
-                elements[kind] += prod(tensor["shape"])
+        for tensor in header(path).values():
+            if kind := STORED.get(tensor.dtype):
+                elements[kind] += prod(tensor.shape)
     return elements.most_common(1)[0][0] if elements else "fp32"
-
-
-def _header(path: Path) -> dict[str, dict[str, Any]]:
-    """Return dtype and shape of every tensor in a safetensors file; empty for a file that is none."""
-    try:
-        with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    except (OSError, ValueError, MemoryError):
-        return {}
-    return {name: value for name, value in header.items() if name != "__metadata__"}
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

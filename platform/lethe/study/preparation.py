@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.run import Digests
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
+from lethe.models.model_files import check_finite, read_config, weight_files
 from lethe.models.subprocess_training import ProgressReport
 from lethe.storage.replica import share_with_nodes
 
@@ -32,12 +34,18 @@ class Prepared:
 
 
 def locate(benchmark: BenchmarkConfig, model: AnyModel) -> None:
-    """Raise UserError for data and models that cannot be had. Quick: call it before anything expensive starts."""
+    """Raise UserError for data and models that cannot be had or are not whole. Quick, but for reading the weights of a
+    `PretrainedModel` once: call it before anything expensive starts."""
     loaded = load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
+        from lethe.models.loading import check_tensors
+
         for key in ("path", "oracle", "base"):
             if (name := getattr(model, key)) is not None:
-                model_folder(name, f"model.{key}")
+                folder = model_folder(name, f"model.{key}")
+                with named(f"model.{key}"):
+                    check_tensors(folder)
+                    check_finite(folder)
         loaded.check_vocabulary(_vocabulary(model_folder(model.path, "model.path")))
 
 
@@ -82,15 +90,21 @@ def model_folder(name: str, key: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
         folder = snapshot(name, key)
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{key}: {folder} has no config.json: it is not a model folder")
-    if not list(folder.glob("*.safetensors")):
-        pickled = "; it has pickled weights, which are not loaded" if list(folder.glob("*.bin")) else ""
-        raise UserError(f"{key}: {folder} has no *.safetensors{pickled}")
-    _check_shards(folder, key)
-    if not any((folder / file).is_file() for file in TOKENIZERS):
-        raise UserError(f"{key}: {folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
+    with named(key):
+        read_config(folder)
+        weight_files(folder)
+        if not any((folder / file).is_file() for file in TOKENIZERS):
+            raise UserError(f"{folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
     return folder.resolve()
+
+
+@contextmanager
+def named(key: str) -> Iterator[None]:
+    """Put `key`, the setting that names a model, before the message of a UserError of the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{key}: {error}") from None
 
 
 def _check_vocabulary(base: Path, start: Path) -> None:
@@ -102,22 +116,9 @@ def _check_vocabulary(base: Path, start: Path) -> None:
 
 
 def _vocabulary(folder: Path) -> int | None:
-    """Return the vocabulary size in a model's configuration; None where it does not say, or is not JSON."""
-    try:
-        size: int | None = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("vocab_size")
-    except ValueError:
-        return None
+    """Return the vocabulary size in a model's configuration; None where it does not say."""
+    size: int | None = read_config(folder).get("vocab_size")
     return size
-
-
-def _check_shards(folder: Path, key: str) -> None:
-    """Raise UserError for a shard that the index names and the folder lacks."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        missing = [shard for shard in shards if not (folder / shard).is_file()]
-        if missing:
-            raise UserError(f"{key}: {folder} has no {missing[0]}, which {index.name} names")
 
 
 def snapshot(name: str, key: str) -> Path:

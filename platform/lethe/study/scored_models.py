@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from lethe.benchmarks.measurement import load_adapted_network, load_network, template_of
 from lethe.config.base import short_digest
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest, tokenizer_digest
-from lethe.models.loading import ADAPTER, Precision, stored_precision
+from lethe.models.loading import ADAPTER, Precision, check_tensors, stored_precision
+from lethe.models.model_files import check_finite, read_json
 from lethe.storage.paths import home, store
 from lethe.storage.replica import ensure_local, local_path, resolve_local
-from lethe.study.preparation import TOKENIZERS, model_folder, snapshot
+from lethe.study.preparation import TOKENIZERS, model_folder, named, snapshot
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -65,7 +65,7 @@ class ScoredModel:
     def instruction(self) -> str:
         """The text in front of every question that an input guard left with the model; empty for most."""
         path = self.folder / GUARD
-        return str(_json(path).get("instruction", "")) if path.is_file() else ""
+        return str(read_json(path).get("instruction", "")) if path.is_file() else ""
 
     def load(self, device: Literal["cpu", "cuda"] = "cpu") -> PreTrainedModel | PeftModel:
         """Load the model onto `device`, in its `precision` and evaluation mode, an adapter on its base."""
@@ -108,10 +108,19 @@ def _candidate(
     elif not _is_model(folder) and (folder / "result.json").is_file():
         raise UserError(f"{key}: {folder} has no model: a study keeps the weights of its front alone")
     if not (folder / "adapter_config.json").is_file():
-        return ScoredModel(name, model_folder(str(folder), key), tags=tags or {})
+        return ScoredModel(name, _sound(str(folder), key), tags=tags or {})
     if not (folder / ADAPTER).is_file():
         raise UserError(f"{key}: {folder} is an adapter and has no {ADAPTER}")
     return ScoredModel(name, folder.resolve(), _base(folder.resolve(), key, base), tags or {})
+
+
+def _sound(name: str, key: str) -> Path:
+    """Return a model's folder. Raises UserError, with `key` in front, for a model that cannot be loaded as it is."""
+    folder = model_folder(name, key)
+    with named(key):
+        check_tensors(folder)
+        check_finite(folder)
+    return folder
 
 
 def _is_model(folder: Path) -> bool:
@@ -122,28 +131,18 @@ def _base(adapter: Path, key: str, given: str | None) -> Path:
     """Return the folder of the model that an adapter was trained on: `given`, named by the adapter, or the start model
     of the study that the adapter's folder is in."""
     if given is not None:
-        return model_folder(given, "--base")
-    if named := _json(adapter / "adapter_config.json").get("base_model_name_or_path"):
-        return model_folder(str(named), f"{key}: the base of {adapter}")
+        return _sound(given, "--base")
+    if on := read_json(adapter / "adapter_config.json").get("base_model_name_or_path"):
+        return _sound(str(on), f"{key}: the base of {adapter}")
     for parent in list(adapter.parents)[:LEVELS]:
         if ensure_local(parent / "study.json"):
-            study = _json(parent / "study.json")
+            study = read_json(parent / "study.json")
             start = Path(study["start_folder"])
             start = local_path(home() / "models" / start.name) if store() else start  # of whichever machine wrote it
-            base = model_folder(str(start), f"{key}: the base of {adapter}")
+            base = _sound(str(start), f"{key}: the base of {adapter}")
             if model_digest(base) != study["digests"]["model"]:
                 raise UserError(
                     f"{key}: {base}, which {adapter} was trained on, has changed since: name another --base"
                 )
             return base
     raise UserError(f"{key}: {adapter} is an adapter and does not say on what: name its base with --base")
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON ({error})") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: must be a JSON object")
-    return found

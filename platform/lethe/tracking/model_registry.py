@@ -141,15 +141,9 @@ def merge(base: Path, adapter: Path, target: Path) -> None:
     """Write base model + adapter to `target` as one plain model in fp32, which is the model that the trial evaluated,
     with the adapter's tokenizer or else the base model's."""
     with quiet_transformers():
-        import torch
-        from transformers import AutoModelForCausalLM
+        from lethe.models.loading import load_model, put_adapter
 
-        from lethe.models.loading import put_adapter
-
-        model = AutoModelForCausalLM.from_pretrained(
-            str(base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False, local_files_only=True
-        )
-        merged = put_adapter(model, adapter).merge_and_unload()
+        merged = put_adapter(load_model(base, "fp32"), adapter).merge_and_unload()
         merged.save_pretrained(str(target))
     has_tokenizer = (adapter / "tokenizer_config.json").is_file()
     _copy_without_weights(adapter if has_tokenizer else base, target)

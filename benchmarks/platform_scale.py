@@ -35,7 +35,7 @@ from lethe.pool.resources import Shape
 from lethe.records import EpochReport, FinalReport
 
 if TYPE_CHECKING:
-    from lethe.pool.run_queue import RunQueue, RunQueueClient
+    from lethe.pool.run_queue import RunQueueClient
 
 ACTOR, RESERVE = 190e6, 3e9  # bytes
 WINDOW = 100  # trials
@@ -58,6 +58,7 @@ class Groups:
 
     async def _serve(self, name: str) -> None:
         from lethe.pool.null_run import NullRequest
+        from lethe.pool.run_queue import RunQueue
 
         incarnation = await self._queue.call(RunQueue.register, name, self._shape)
         free = None
@@ -111,7 +112,7 @@ def study_of(
     from lethe.config.base import flatten
     from lethe.config.study import load_study
     from lethe.pool.null_run import NullRequest
-    from lethe.pool.run_queue import RunQueueClient
+    from lethe.pool.run_queue import RunQueue, RunQueueClient
     from lethe.records import ModelScores, StudyRecord
     from lethe.search.objectives import objective_records
     from lethe.search.study_store import StudyStore
@@ -164,7 +165,7 @@ def study_of(
     finish = time.perf_counter()
     tracker.finish(record.model_copy(update={"trials": tuple(recorder.trials.values())}), Path(tempfile.mkdtemp()))
     flush = time.perf_counter() - finish
-    ray.get(queue.close())
+    ray.get(queue.call(RunQueue.close))
     ray.get(serving)
     ray.kill(groups)
     queue.kill()

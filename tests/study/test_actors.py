@@ -12,7 +12,7 @@ from lethe.config.study import load_study
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.null_run import NullRequest
 from lethe.pool.resources import Shape
-from lethe.pool.run_queue import RunQueueClient
+from lethe.pool.run_queue import RunQueue, RunQueueClient
 from lethe.search.study_store import StudyStore
 from lethe.study.recorder import Recorder, TrialPlan
 from lethe.study.tune_loop import tune_study
@@ -46,7 +46,7 @@ def test_as_many_actors_as_trials_at_once(cluster: None, tmp_path: Path) -> None
     sweep = SimpleNamespace(study=study, folder=tmp_path, plan=plan, stored=lambda _: None)
     pool = SimpleNamespace(queue=queue, slots=lambda: AT_ONCE, lost=False, ended=None, broken=None)
     assert tune_study(sweep, pool, store, recorder) is False  # type: ignore[arg-type]  # the parts that tuning reads
-    ray.get(queue.close())
+    ray.get(queue.call(RunQueue.close))
     ray.get(serving)
     assert len(recorder.trials) == TRIALS
     assert len(recorder.pids) == AT_ONCE

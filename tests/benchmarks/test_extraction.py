@@ -19,6 +19,7 @@ from lethe.benchmarks.tdec.extraction import (
     memorization_accuracy,
     mismatches,
 )
+from lethe.evaluation.kv_cache import cache_bytes
 from tests.models.small import VOCABULARY, gpt2, gpt_neo, llama, partly_known, sliding
 
 LENGTH = 24
@@ -63,7 +64,7 @@ def test_equal_to_brute_force(build: Callable[[], PreTrainedModel]) -> None:
     wrong = mismatches(ids, guesses)
     assert {s for s, _ in wrong} == {0, 1, 2}
     branches = continuations(model, ids, guesses, wrong)
-    with patch.object(extraction, "BRANCH_BYTES", 7 * LENGTH * extraction.cache_bytes_per_token(model)):
+    with patch.object(extraction, "BRANCH_BYTES", 7 * cache_bytes(model, LENGTH, windows=False)):
         assert continuations(model, ids, guesses, wrong) == branches, "seven rows at a time"
     for s, whole in enumerate(from_every_prefix(model, ids)):
         row, own = ids[s].tolist(), {m: branches[s, m] for q, m in wrong if q == s}

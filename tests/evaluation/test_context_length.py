@@ -16,8 +16,10 @@ from lethe.config.run import Evaluation
 from lethe.data.template import Encoded, Row, Template
 from lethe.errors import UserError
 from lethe.evaluation.context_length import ContextLimits, check_context_length
+from lethe.evaluation.generation import generate
 from lethe.models.loading import load_model, load_tokenizer
 from tests import tiny
+from tests.models.architectures import FAMILIES
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +80,14 @@ def test_a_row_as_long_as_the_context_is_accepted(length: int, refused: bool) ->
     else:
         check_context_length(rows, limits)
         check_context_length(rows, replace(limits, context=None))
+
+
+def test_rows_that_would_change_the_rotary_embedding_of_a_batch_are_refused() -> None:
+    """Longrope takes other factors for a whole batch as soon as one of its rows is longer than the original context."""
+    model = FAMILIES["phi3, longrope"].build()
+    limits = ContextLimits.of(model)
+    check_context_length([("it", Encoded((1,) * 32, 3))], limits)
+    with pytest.raises(UserError, match=r"longer than the 32 tokens that the model takes before its rotary embedding"):
+        check_context_length([("it", Encoded((1,) * 33, 3))], limits)
+    answers = generate(model, [[5] * 28, [6] * 3], eos=-1, pad=0, max_new_tokens=10, token_budget=500)
+    assert [len(answer) for answer in answers] == [4, 10]

@@ -13,22 +13,26 @@ from lethe.errors import UserError
 from lethe.evaluation.causal_lm import base_model
 
 ROWS_NAMED = 3  # of the rows that are too long
+BEYOND = " before its rotary embedding changes with the length of the longest row in a batch"
 
 
 @dataclass(frozen=True)
 class ContextLimits:
-    """The inputs that a model takes: token ids below `vocabulary`, at most `context` of them (None: any number).
-    `name` is what error messages call the model."""
+    """The inputs that a model takes: token ids below `vocabulary`, at most `context` of them (None: any number), for
+    the reason `limit` where it is not the model's size. `name` is what error messages call the model."""
 
     name: str
     vocabulary: int
     context: int | None
+    limit: str = ""
 
     @classmethod
     def of_config(cls, config: Any, name: str) -> Self:
         """Return the limits of a model that has not been loaded, by transformers' configuration of it."""
         text = config.get_text_config(decoder=True)
-        return cls(name, text.vocab_size, getattr(text, "max_position_embeddings", None))
+        context = context_of(text)
+        changes = context is not None and context < (getattr(text, "max_position_embeddings", None) or 0)
+        return cls(name, text.vocab_size, context, BEYOND if changes else "")
 
     @classmethod
     def of(cls, model: nn.Module) -> Self:
@@ -37,7 +41,22 @@ class ContextLimits:
         base = base_model(model)
         limits = cls.of_config(base.config, "the model")
         embedding: Any = base.get_input_embeddings()
-        return cls(limits.name, embedding.num_embeddings, limits.context)
+        return cls(limits.name, embedding.num_embeddings, limits.context, limits.limit)
+
+
+def context_of(config: Any) -> int | None:
+    """Return how many tokens a model reads, by its text configuration; None: any number.
+
+    A rotary embedding of the kind longrope has other frequencies as soon as one row of a batch is longer than the
+    original context: what a row gets would depend on its neighbours, so only the original context counts. (The kind
+    dynamic changes beyond `max_position_embeddings`.)
+    """
+    rope = getattr(config, "rope_parameters", None) or {}
+    # One set of parameters, or one for each kind of layer.
+    parts = [rope, *(value for value in rope.values() if isinstance(value, dict))]
+    changing = [part.get("original_max_position_embeddings") for part in parts if part.get("rope_type") == "longrope"]
+    lengths = [*(getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len")), *changing]
+    return min((int(length) for length in lengths if length), default=None)
 
 
 def check_context_length(rows: Iterable[tuple[str, Encoded]], limits: ContextLimits, *, least: int = 2) -> None:
@@ -61,7 +80,8 @@ def check_context_length(rows: Iterable[tuple[str, Encoded]], limits: ContextLim
             long.append(f"{name} ({len(row.ids)})")
     if long:
         more = f" and {len(long) - ROWS_NAMED} more" if len(long) > ROWS_NAMED else ""
+        takes = f"the {limits.context} tokens that {limits.name} takes{limits.limit}"
         raise UserError(
-            f"{len(long)} of {total} rows are longer than the {limits.context} tokens that {limits.name} takes: "
+            f"{len(long)} of {total} rows are longer than {takes}: "
             f"{', '.join(long[:ROWS_NAMED])}{more}: shorten them, or take a model with a longer context"
         )

@@ -5,13 +5,23 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import DynamicCache, GenerationConfig
 
 from lethe.evaluation.causal_lm import base_model, device_of, text_config
-from lethe.evaluation.kv_cache import TensorPool, builds_own_mask, growing_cache, release
+from lethe.evaluation.context_length import context_of
+from lethe.evaluation.kv_cache import (
+    TensorPool,
+    builds_own_mask,
+    cache_bytes,
+    capacity,
+    growing_cache,
+    release,
+    remembers_by_keys,
+)
 from lethe.evaluation.likelihood import max_scored_positions
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
@@ -55,7 +65,11 @@ def known_beginning(answer: Sequence[int], guess: Sequence[int]) -> list[int]:
 
 
 class GreedyDecoder:
-    """Greedy decoding for one model, in left-padded batches of similar length that lose their finished rows."""
+    """Greedy decoding for one model, in left-padded batches of similar length that lose their finished rows.
+
+    Padding would enter the state of a recurrent or convolutional layer: a model with such layers is decoded by its own
+    `generate`, in batches of equal length; row by row where its state is no cache of transformers (RWKV's mixes rows).
+    """
 
     def __init__(self, model: nn.Module, *, eos: int, pad: int, max_new_tokens: int) -> None:
         self.model, self.eos, self.pad, self.max_new_tokens = model, eos, pad, max_new_tokens
@@ -64,7 +78,9 @@ class GreedyDecoder:
         inputs = inspect.signature(self.base.forward).parameters
         self.takes_positions = "position_ids" in inputs
         self.last_logit = {"logits_to_keep": 1} if "logits_to_keep" in inputs else {}
-        self.positions = getattr(self.config, "max_position_embeddings", None) or 2**31
+        self.positions = context_of(self.config) or 2**31
+        self.pads = remembers_by_keys(self.base)
+        self.has_cache = not {"past_key_values", "cache_params"}.isdisjoint(inputs)
         self.pool = TensorPool()
 
     def batches(self, lengths: Sequence[int], token_budget: int) -> list[list[int]]:
@@ -73,11 +89,12 @@ class GreedyDecoder:
         if not order:
             return []
         longest = max(lengths)
-        cached = (longest + self.max_new_tokens) * cache_bytes_per_token(self.base)
-        rows = max(1, min(token_budget // max(1, longest), CACHE_BYTES // cached, max_scored_positions(self.base)))
-        groups = -(-len(order) // rows)
-        size = -(-len(order) // groups)
-        return [order[start : start + size] for start in range(0, len(order), size)]
+        most = min(token_budget // max(1, longest), max_scored_positions(self.base))
+        if self.pads:
+            most = min(most, CACHE_BYTES // cache_bytes(self.model, capacity(longest + self.max_new_tokens)))
+            return _even_parts(order, max(1, most))
+        most = max(1, most) if self.has_cache else 1
+        return [part for _, equal in groupby(order, key=lambda i: lengths[i]) for part in _even_parts([*equal], most)]
 
     @torch.no_grad()
     def batch(self, prompts: Sequence[Sequence[int]], spent: Sequence[int]) -> list[list[int]]:
@@ -89,12 +106,28 @@ class GreedyDecoder:
         limits = [min(self.max_new_tokens - s, self.positions - t) for s, t in zip(spent, taken, strict=True)]
         steps = max(limits)
         tokens = torch.full((len(prompts), max(0, steps)), self.eos, device=self.device)
-        if steps > 0:
+        if steps > 0 and not self.pads:
+            tokens = self._generate(prompts, steps)
+        elif steps > 0:
             cache = growing_cache(self.config, width + steps, self.pool)
             with one_token_attention(self.base, self.device) as switch:
                 self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache, switch)
             release(cache)
         return [_until_eos(row[: max(0, limit)], self.eos) for row, limit in zip(tokens.tolist(), limits, strict=True)]
+
+    def _generate(self, prompts: Sequence[Sequence[int]], steps: int) -> Tensor:
+        """Return `steps` or fewer new tokens [rows, new] of prompts of equal length, by the model's own `generate`."""
+        ids = torch.tensor([[*prompt] for prompt in prompts], device=self.device)
+        # The model's own generation configuration would fill in what is not given: penalties, samplers, lengths.
+        make: Callable[..., GenerationConfig] = GenerationConfig  # transformers leaves it unannotated
+        eos = self.eos if self.eos >= 0 else None
+        greedy = make(do_sample=False, max_new_tokens=steps, eos_token_id=eos, pad_token_id=self.pad)
+        own, self.base.generation_config = self.base.generation_config, make()
+        try:
+            found: Tensor = self.base.generate(ids, attention_mask=torch.ones_like(ids), generation_config=greedy)  # type: ignore[operator]  # transformers types it loosely
+        finally:
+            self.base.generation_config = own
+        return found[:, ids.shape[1] :]
 
     def _decode(
         self,
@@ -143,10 +176,10 @@ def _until_eos(row: list[int], eos: int) -> list[int]:
     return row[: row.index(eos) + 1] if eos in row else row
 
 
-def cache_bytes_per_token(model: nn.Module) -> int:
-    """Return an upper bound for the bytes of one token's keys and values in all layers: grouped heads need less."""
-    config, itemsize = text_config(model), next(model.parameters()).element_size()
-    return int(2 * config.num_hidden_layers * config.hidden_size * itemsize)
+def _even_parts(items: Sequence[int], most: int) -> list[list[int]]:
+    """Return `items` in consecutive parts of nearly equal size, each of at most `most`."""
+    size = -(-len(items) // -(-len(items) // most))
+    return [[*items[start : start + size]] for start in range(0, len(items), size)]
 
 
 @contextmanager

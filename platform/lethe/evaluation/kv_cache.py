@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from math import prod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedConfig
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DummyLayer, DynamicLayer, DynamicSlidingWindowLayer
+
+from lethe.evaluation.causal_lm import base_model, device_of
 
 STEP = 32  # slots added at a time; attention reads the unfilled ones too, masked
 
@@ -104,9 +107,34 @@ def capacity(tokens: int) -> int:
 
 
 def builds_own_mask(config: PreTrainedConfig) -> bool:
-    """Return whether the model's attention numbers its queries from the end of the keys, besides the mask that it is
-    given: unfilled slots would move its window."""
-    return config.model_type == "gpt_neo"
+    """Return whether the model's attention numbers its keys itself, besides the mask that it is given: unfilled slots
+    would move its window or its ALiBi biases."""
+    return config.model_type in ("gpt_neo", "bloom", "mpt") or bool(getattr(config, "alibi", False))
+
+
+def remembers_by_keys(model: nn.Module) -> bool:
+    """Return whether keys and values are all that the model remembers of the tokens before: no layer has a recurrent
+    or convolutional state, which padding and other sequences in a row would enter."""
+    base = base_model(model)
+    layers = DynamicCache(config=base.config).layers
+    kinds = (DynamicLayer, DynamicSlidingWindowLayer, DummyLayer)
+    return "past_key_values" in inspect.signature(base.forward).parameters and all(type(x) in kinds for x in layers)
+
+
+@torch.no_grad()
+def cache_bytes(model: nn.Module, tokens: int, *, windows: bool = True) -> int:
+    """Return the bytes of the keys and values of one row of `tokens` tokens in all layers, measured with one token: a
+    layer with a window keeps no more than that, unless `windows` is false. The model `remembers_by_keys`."""
+    cache = DynamicCache(config=base_model(model).config)
+    model(
+        input_ids=torch.zeros((1, 1), dtype=torch.long, device=device_of(model)), past_key_values=cache, use_cache=True
+    )
+    total = 0
+    for layer in cache.layers:
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None:
+            window = layer.sliding_window if windows and isinstance(layer, DynamicSlidingWindowLayer) else tokens
+            total += min(tokens, window) * (layer.keys.nbytes + layer.values.nbytes)
+    return total
 
 
 def growing_cache(config: PreTrainedConfig, limit: int, pool: TensorPool) -> DynamicCache:

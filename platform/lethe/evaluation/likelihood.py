@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 
 from lethe.data.template import Encoded
 from lethe.evaluation.causal_lm import base_model, device_of, text_config
-from lethe.evaluation.kv_cache import builds_own_mask
+from lethe.evaluation.kv_cache import builds_own_mask, remembers_by_keys
 from lethe.models.forward import scored_logits
 
 LOGIT_BYTES = 2**29  # of one forward pass's logits: they grow with the vocabulary, so the batch has to shrink with it
@@ -243,12 +243,17 @@ def pack_for(model: nn.Module, pairs: Sequence[Encoded]) -> list[PackedRow]:
     model does not read packed rows correctly."""
     # Attention grows with the square of a row, the rest with its length: in a row twice as long as a token is wide it
     # costs a third more, and less is saved by longer ones.
-    base, config = base_model(model), text_config(model)
-    if _may_pack(base, max((len(pair.ids) for pair in pairs), default=0)):
-        rows = pack(pairs, 2 * int(config.hidden_size))
-        if len(rows) < len(pairs) and _sees_ancestors_only(model, int(config.vocab_size)):
-            return rows
+    rows = pack(pairs, 2 * int(text_config(model).hidden_size))
+    if len(rows) < len(pairs) and reads_packed_rows(model, max(len(pair.ids) for pair in pairs)):
+        return rows
     return pack(pairs, 0)
+
+
+def reads_packed_rows(model: nn.Module, longest: int) -> bool:
+    """Return whether several sequences of at most `longest` tokens in one row, kept apart by a mask and with positions
+    of their own, give what each gives in a row of its own: the architecture declares what that needs, and a short
+    forward pass shows it. `tests/models/test_architectures.py` proves the answer for each family."""
+    return _may_pack(base_model(model), longest) and _sees_ancestors_only(model, int(text_config(model).vocab_size))
 
 
 def pack(pairs: Sequence[Encoded], most: int) -> list[PackedRow]:
@@ -308,14 +313,15 @@ def batch_inputs(rows: Sequence[PackedRow], pad: int, device: torch.device, dtyp
 
 
 def _may_pack(base: PreTrainedModel, longest: int) -> bool:
-    """Return whether the model declares what packing needs: positions are an input, masks are taken as given, and in
-    pairs of up to `longest` tokens every layer sees everything."""
+    """Return whether the model declares what packing needs: positions are an input, masks are taken as given, no layer
+    has a state that runs through the row, and in sequences of up to `longest` tokens every layer sees everything."""
     config = text_config(base)
     window = getattr(config, "sliding_window", None)
     local = {*(getattr(config, "layer_types", None) or ())} - {"full_attention"}
     return (
         "position_ids" in inspect.signature(base.forward).parameters
         and getattr(base.config, "_attn_implementation", None) in ("sdpa", "eager")
+        and remembers_by_keys(base)
         and not builds_own_mask(config)
         and (window is None or window >= longest)
         and local <= {"sliding_attention"}

@@ -36,6 +36,7 @@ from torch import nn
 from lethe.config.run import Evaluation, LmEval
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError, unknown_name
+from lethe.evaluation.context_length import ContextLimits
 from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
@@ -167,8 +168,7 @@ class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
     def __init__(self, model: nn.Module, template: Template, token_budget: int, shard: RankShard) -> None:
         super().__init__()
         self._model, self._template, self._budget, self._shard = model, template, token_budget, shard
-        config = getattr(model, "config", None)
-        self._positions = getattr(config, "max_position_embeddings", None)
+        self._positions = ContextLimits.of(model).context
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """Return the summed log-probability of each request's continuation, and whether greedy decoding gives it."""

@@ -11,6 +11,7 @@ because
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -18,11 +19,13 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lethe.evaluation.generation import cache_bytes_per_token, one_token_attention
+from lethe.evaluation.generation import generate, one_token_attention
+from lethe.evaluation.kv_cache import cache_bytes, remembers_by_keys
 from lethe.evaluation.likelihood import batches
 from lethe.models.forward import scored_logits
 
 BRANCH_BYTES = 2**28  # keys and values of the continuations that are decoded together
+PREFIX_TOKENS = 8192  # of prefixes that are decoded together, where there are no keys and values
 
 Branch = tuple[int, int]  # number of a sequence, position at which the greedy continuation leaves it
 
@@ -93,11 +96,13 @@ def continuations(
     """Return for each (s, m) of `branches`, mismatches: x[:m] of sequence s and its greedy continuation to length T,
     past EOS.
 
-    Put the model in eval mode first. Its attention must keep keys and values of all tokens.
+    Put the model in eval mode first.
     """
+    if not remembers_by_keys(model):
+        return _generated(model, ids, guesses, branches)
     base: nn.Module = getattr(model, "get_base_model", lambda: model)()  # peft's wrapper has one
     device = next(model.parameters()).device
-    rows = max(1, BRANCH_BYTES // (ids.shape[1] * cache_bytes_per_token(base)))
+    rows = max(1, BRANCH_BYTES // cache_bytes(model, ids.shape[1], windows=False))
     continued: dict[Branch, list[int]] = {}
     order = sorted(branches)
     for start in range(0, len(order), rows):
@@ -110,6 +115,24 @@ def continuations(
             switch()
             _decode(model, tokens, cache, np.array([m for _, m in some]))
         continued |= dict(zip(some, tokens.tolist(), strict=True))
+    return continued
+
+
+def _generated(
+    model: nn.Module, ids: np.ndarray, guesses: np.ndarray, branches: Sequence[Branch]
+) -> dict[Branch, list[int]]:
+    """Return `continuations` for a model whose states do not divide into tokens, by reading every prefix anew."""
+    length = ids.shape[1]
+    continued: dict[Branch, list[int]] = {}
+    for place, some in groupby(sorted(branches, key=lambda branch: branch[1]), key=lambda branch: branch[1]):
+        here = [*some]
+        begun = [[*map(int, ids[s, :place]), int(guesses[s, place])] for s, _ in here]
+        new = length - place - 1
+        budget = PREFIX_TOKENS
+        rest = (
+            generate(model, begun, eos=-1, pad=0, max_new_tokens=new, token_budget=budget) if new else [[]] * len(here)
+        )
+        continued |= {branch: [*row, *more] for branch, row, more in zip(here, begun, rest, strict=True)}
     return continued
 
 

@@ -11,6 +11,7 @@ from lethe.benchmarks.measurement import task_of
 from lethe.config.objective import TOPICS, InputGuard
 from lethe.config.run import Recipe
 from lethe.data.template import Template
+from lethe.evaluation.context_length import ContextLimits
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
 from lethe.unlearning.methods.base import METHODS, SingleRun
@@ -47,7 +48,7 @@ def input_guard(
     template = Template(context.template.tokenizer, instruction)
     eval_set = task_of(context.benchmark, template, context.start).eval_set(recipe.evaluation)
     longest = max(len(row.ids) for _, row in eval_set.named_rows())
-    positions = getattr(context.start.config, "max_position_embeddings", None) or longest
+    positions = ContextLimits.of(context.start).context or longest
     if longest > positions:
         reason = f"with the instruction a row has {longest} tokens, the model takes {positions}: shorten it"
         return run.ended("infeasible", reason)

@@ -8,9 +8,12 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
+from lethe.config.adapter import Lora
 from lethe.evaluation.distributed import merged_adapters
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
+from lethe.models.adapters import attach
+from tests.models.architectures import FAMILIES
 from tests.models.small import disturb, encoded, gpt2, llama, logits, tokens
 
 
@@ -44,6 +47,17 @@ def test_logits_are_the_same_and_every_bit_is_restored(count: int) -> None:
     for name, parameter in model.named_parameters():
         assert parameter.data_ptr() == before[name][0]
         assert torch.equal(parameter, before[name][1])
+    assert torch.equal(logits(model, tokens()), expected)
+
+
+def test_stacked_experts_are_merged_too() -> None:
+    model = attach(FAMILIES["mixtral"].build(), Lora(rank=2), seed=0)
+    disturb(model)
+    before, expected = [p.clone() for p in model.parameters()], logits(model.eval(), tokens())
+    with merged_adapters(model):
+        assert folds(model)
+        torch.testing.assert_close(logits(model, tokens()), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True))
     assert torch.equal(logits(model, tokens()), expected)
 
 

@@ -107,14 +107,18 @@ def _lora_layers(model: nn.Module) -> list[Linear]:
 
 
 def _weight(layer: Linear) -> nn.Parameter:
-    return cast(nn.Parameter, layer.get_base_layer().weight)  # a Module's attributes have no types of their own
+    # peft adapts the stacked experts of a mixture as parameters, which have no layer of their own.
+    name = getattr(layer, "parameter_name", "weight")
+    return cast(nn.Parameter, getattr(layer.get_base_layer(), name))  # a Module's attributes have no types of their own
 
 
 def _can_merge(model: nn.Module, layers: list[Linear]) -> bool:
     from peft.tuners.lora import Linear
+    from peft.tuners.lora.layer import ParamWrapper
 
     owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    plain = all(type(x) is Linear and not (x.lora_variant or x.merged or x.disable_adapters) for x in layers)
+    known = all(type(x) in (Linear, ParamWrapper) for x in layers)
+    plain = known and not any(x.lora_variant or x.merged or x.disable_adapters for x in layers)
     if not plain or any(any(x.lora_bias.values()) for x in layers):
         return False
     tensors = [p for layer in layers for p in layer.parameters()]

@@ -1,4 +1,8 @@
-"""Trainable weights: all of a model, or low-rank adapters on its linear layers (through peft)."""
+"""Trainable weights: all of a language model, or low-rank adapters on its linear layers and experts (through peft).
+
+Mixtures of experts keep the matrices of one layer's experts in one parameter [experts, out, in], which is no linear
+layer: here a *stack*. peft adapts it as a parameter of its module, with factors for each expert.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,20 @@ from transformers.pytorch_utils import Conv1D
 from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
 from lethe.errors import UserError
 from lethe.models.forward import output_embeddings
+from lethe.models.language import language_model
 
 if TYPE_CHECKING:  # peft takes three seconds, and a driver only asks what fits
     from peft import LoraConfig, PeftModel
     from peft.tuners.lora import LoraLayer, LoraModel
+    from peft.tuners.lora.layer import ParamWrapper
 
 TRAINED, START = "default", "start"  # peft adapter names: what trains, and the frozen negative of its start
+
+# Names of layers that peft takes for a mixture's experts, as checkpoints before transformers 5 had them, and then
+# leaves unadapted: in a model with stacks they are adapted as parameters.
+OLD_EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+# Of a Mamba mixer. Fused kernels read their weights past the layer, and so past an adapter; peft refuses some of them.
+FUSED = frozenset({"x_proj", "dt_proj", "out_proj"})
 
 Initial = Mapping[str, tuple[Tensor, Tensor]]  # module name -> (A0 [r, in], B0 [out, r])
 
@@ -37,51 +49,133 @@ def attach(
     (`fila.truncated`). Raises UserError for targets that match no linear layer and for a rank larger than a layer.
     """
     if isinstance(config, FullParameters):
-        return model.requires_grad_(True)
+        return _language_weights_only(model)
     if isinstance(config, Pissa) and initial is None:
         raise ValueError(f"a {config.name} adapter needs `initial`: see lethe.models.fila")
     from peft import get_peft_model
 
     check_adapter(model, config)
-    names = target_modules(model, config.targets)
+    names, stacks = target_modules(model, config.targets), target_stacks(model, config.targets)
     with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
-        peft_model = get_peft_model(model, _lora_config(model, names, config))
+        peft_model = get_peft_model(model, _lora_config(model, names, stacks, config))
         if isinstance(config, Pissa):
-            peft_model.add_adapter(START, _lora_config(model, names, config))
+            peft_model.add_adapter(START, _lora_config(model, names, stacks, config))
     if initial is not None and isinstance(config, Pissa):
         _start_at(peft_model, names, initial)
     else:
-        _start_lora(peft_model, names, seed)
+        _start_lora(peft_model, [*names, *stacks], seed)
     return peft_model
 
 
+def _language_weights_only(model: PreTrainedModel) -> PreTrainedModel:
+    """Mark the weights of the text decoder and its head as trainable, and no others: a vision tower gets no gradient
+    from text, and weight decay would move it."""
+    name, decoder = language_model(model)
+    model.requires_grad_(not name)
+    decoder.requires_grad_(True)
+    head = output_embeddings(model)
+    if head is not None:
+        head.requires_grad_(True)
+    return model
+
+
 def check_adapter(model: PreTrainedModel, config: Lora) -> None:
-    """Raise UserError for targets that match nothing and for a rank larger than a layer. Weights on the meta device
-    are enough."""
-    _check_rank(model, target_modules(model, config.targets), config.rank)
+    """Raise UserError for targets that match nothing, for a rank larger than a layer, and for a PiSSA or FILA adapter
+    on stacks, which have no principal directions of their own. Weights on the meta device are enough."""
+    names, stacks = target_modules(model, config.targets), target_stacks(model, config.targets)
+    if stacks and isinstance(config, Pissa):
+        raise UserError(
+            f"adapter.name: {config.name} starts from single linear layers, and {stacks[0]} stacks the matrices of "
+            f"several experts or heads ({_share(model, stacks):.0%} of the linear weights): take lora, or name layers "
+            f"in adapter.targets: {', '.join(_short_names(names))}"
+        )
+    for name in names:
+        _check_rank(name, weight_of(model.get_submodule(name)).shape, config.rank)
+    for name in stacks:
+        _check_rank(name, model.get_parameter(name).shape[1:], config.rank)
 
 
 def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
     """Return the full names of the linear layers that `targets` means, in the model's order.
 
-    'all-linear' is every linear layer but the head; otherwise comma-separated names ('q_proj'), dotted ends of
-    names ('mlp.c_fc') or patterns ('*.layers.0.*'). The head is never adapted, since it may be tied to the
-    embedding. Raises UserError for a part that matches nothing.
+    'all-linear' is every linear layer of the language model but the head, routers of experts, gates of width one and
+    what Mamba's kernels fuse; otherwise comma-separated names ('q_proj'), dotted ends of names ('mlp.c_fc') or
+    patterns ('*.layers.0.*'). The head is never adapted, since it may be tied to the embedding. Raises UserError for a
+    part that matches neither a layer nor a stack (`target_stacks`).
     """
+    body = [name for name, module in linear_layers(model).items() if _adaptable(model, name, module)]
+    return _chosen(model, body, stacks_of(model), targets)[0]
+
+
+def target_stacks(model: PreTrainedModel, targets: str) -> list[str]:
+    """Return the full names of the stacked parameters that `targets` means, as in `target_modules`."""
+    body = [name for name, module in linear_layers(model).items() if _adaptable(model, name, module)]
+    return _chosen(model, body, stacks_of(model), targets)[1]
+
+
+def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """Return every linear layer of the language model but its head, by its full name."""
+    prefix, _ = language_model(model)
     head = output_embeddings(model)
-    linear = {name: m for name, m in model.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-    body = [name for name, module in linear.items() if module is not head]
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear | Conv1D) and module is not head and name.startswith(prefix)
+    }
+
+
+def stacks_of(model: PreTrainedModel) -> list[str]:
+    """Return the full names of the parameters [experts, a, b] of the language model that stack matrices."""
+    prefix, _ = language_model(model)
+    return [
+        f"{name}.{leaf}"
+        for name, module in model.named_modules()
+        if name.startswith(prefix) and not isinstance(module, nn.Conv1d)
+        for leaf, weight in module.named_parameters(recurse=False)
+        if weight.ndim == 3 and min(weight.shape) > 1
+    ]
+
+
+def stacked_weight(model: PreTrainedModel, name: str) -> Tensor:
+    """Return a stacked parameter as [experts, out, in], whichever way it is stored."""
+    weight = model.get_parameter(name)
+    module = model.get_submodule(name.rpartition(".")[0])
+    return weight.transpose(1, 2) if getattr(module, "is_transposed", False) else weight
+
+
+def _adaptable(model: PreTrainedModel, name: str, module: nn.Module) -> bool:
+    """Return whether an adapter on a linear layer can do what it should: routers choose experts, a gate of width one
+    has no rank, and fused layers are read past the adapter."""
+    parent, _, leaf = name.rpartition(".")
+    router = "router" in leaf or "Router" in type(module).__name__ or "router" in parent.rpartition(".")[2]
+    owner = model.get_submodule(parent)
+    fused = leaf in FUSED and hasattr(owner, "A_log") and hasattr(owner, "D")
+    return not router and not fused and min(weight_of(module).shape) > 1
+
+
+def _chosen(model: PreTrainedModel, body: list[str], stacks: list[str], targets: str) -> tuple[list[str], list[str]]:
+    """Return the names among `body` and among `stacks` that `targets` means. Raises UserError as `target_modules`."""
     if targets.lower() == "all-linear":
-        if not body:
+        if not body and not stacks:
             raise UserError(f"adapter.targets: {type(model).__name__} has no linear layer besides its head")
-        return body
+        return body, stacks
     parts = [part.strip() for part in targets.split(",") if part.strip()]
     for part in parts or [targets]:
-        if not any(_matches(name, part) for name in body):
-            short = sorted({name.rpartition(".")[2] for name in body})
-            known = ", ".join(["all-linear", *short])
+        if not any(_matches(name, part) for name in [*body, *stacks]):
+            known = ", ".join(["all-linear", *_short_names([*body, *stacks])])
             raise UserError(f"adapter.targets: no linear layer matches {part!r}: choose from {known}")
-    return [name for name in body if any(_matches(name, part) for part in parts)]
+    chosen = [[name for name in names if any(_matches(name, part) for part in parts)] for names in (body, stacks)]
+    return chosen[0], chosen[1]
+
+
+def _short_names(names: list[str]) -> list[str]:
+    return sorted({name.rpartition(".")[2] for name in names})
+
+
+def _share(model: PreTrainedModel, stacks: list[str]) -> float:
+    """Return the share of stacks in the linear weights of the language model."""
+    stacked = sum(model.get_parameter(name).numel() for name in stacks)
+    return stacked / (stacked + sum(weight_of(module).numel() for module in linear_layers(model).values()))
 
 
 def stored_weight(module: nn.Module) -> Tensor:
@@ -98,38 +192,55 @@ def _matches(name: str, part: str) -> bool:
     return name == part or name.endswith(f".{part}") or fnmatchcase(name, part)
 
 
-def _check_rank(model: PreTrainedModel, names: list[str], rank: int) -> None:
-    for name in names:
-        rows, columns = weight_of(model.get_submodule(name)).shape
-        if rank > min(rows, columns):
-            raise UserError(
-                f"adapter.rank {rank} is larger than {name}, a layer of {rows} x {columns}: "
-                f"choose at most {min(rows, columns)}"
-            )
+def _check_rank(name: str, shape: torch.Size, rank: int) -> None:
+    rows, columns = shape
+    if rank > min(rows, columns):
+        raise UserError(
+            f"adapter.rank {rank} is larger than {name}, a layer of {rows} x {columns}: choose at most {min(shape)}"
+        )
 
 
-def _lora_config(model: PreTrainedModel, names: list[str], config: Lora) -> LoraConfig:
+def _lora_config(model: PreTrainedModel, names: list[str], stacks: list[str], config: Lora) -> LoraConfig:
     from peft import LoraConfig
 
+    mistaken = {name for name in names if name.rpartition(".")[2] in OLD_EXPERT_NAMES} if stacks_of(model) else set()
+    parameters = [*stacks, *(f"{name}.weight" for name in names if name in mistaken)]
     alpha = config.alpha_over_rank * config.rank
     return LoraConfig(
         task_type="CAUSAL_LM",
         r=config.rank,
         lora_alpha=int(alpha) if alpha.is_integer() else cast(int, alpha),  # peft takes fractions, too
         lora_dropout=0.0,
-        target_modules=list(names),
+        target_modules=[name for name in names if name not in mistaken],
+        target_parameters=parameters or None,
         fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in names),
         init_lora_weights=False,
     )
 
 
 def lora_layer(model: PeftModel, name: str) -> LoraLayer:
-    """Return the adapted layer that replaces the base model's layer `name`."""
-    return cast("LoraLayer", model.get_base_model().get_submodule(name))  # peft put it there
+    """Return the adapted layer that replaces the base model's layer `name`, or that adapts its stack `name`."""
+    base = model.get_base_model()
+    if _names_layer(base, name):
+        return cast("LoraLayer", base.get_submodule(name))  # peft put it there
+    owner, _, leaf = name.rpartition(".")
+    wrapper = cast("ParamWrapper", base.get_submodule(owner))
+    while wrapper.parameter_name != leaf:  # peft nests the wrappers of one module's parameters
+        wrapper = cast("ParamWrapper", wrapper.base_layer)
+    return wrapper
+
+
+def _names_layer(base: nn.Module, name: str) -> bool:
+    try:
+        base.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def lora_factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
-    """Return the weights A [r, in] and B [out, r] of one adapter of a layer."""
+    """Return the weights A [r, in] and B [out, r] of one adapter of a layer; of a stack of E, A [E r, in] and B
+    [out, r E]."""
     return stored_weight(layer.lora_A[adapter]), stored_weight(layer.lora_B[adapter])
 
 

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,6 +46,7 @@ def save_model(
 def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     """Return the adapter under peft's names: `base_model.model.NAME.lora_A.weight` [r, in] and `lora_B` [out, r].
 
+    Several stacks of one module have nested wrappers, NAME.base_layer being the inner one, as in peft's own files.
     PiSSA's and FILA's change is s (B A - B0 A0), so the two adapters become one of rank 2r: A over A0, B beside -B0.
     """
     tensors: dict[str, Tensor] = {}
@@ -64,7 +66,7 @@ def merged(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     layers = _layers(model)
     state = _plain_state(base, layers)
     for name, layer in layers.items():
-        weight = state[f"{name}.weight"]
+        weight = state[_weight_name(name, layer)]
         weight.copy_(weight.float() + _change(layer))  # rounded once, where the weights are narrower than fp32
     with torch.random.fork_rng(devices=[]):
         copy = type(base).from_pretrained(None, config=deepcopy(base.config), state_dict=state, dtype=base.dtype)
@@ -83,10 +85,20 @@ def _plain_state(base: PreTrainedModel, layers: dict[str, LoraLayer]) -> dict[st
     adapters = tuple(f"{name}.lora_" for name in layers)
     state = {}
     for key, value in base.state_dict().items():
-        name, marker, leaf = key.partition(".base_layer.")
         if not key.startswith(adapters):
-            state[f"{name}.{leaf}" if marker and name in layers else key] = value.detach().clone()
+            plain, marker, leaf = key.rpartition(".base_layer.")
+            adapted = bool(marker) and plain in layers
+            state[f"{_without_wrappers(plain)}.{leaf}" if adapted else key] = value.detach().clone()
     return state
+
+
+def _weight_name(name: str, layer: LoraLayer) -> str:
+    """Return the plain name of the weight that the layer `name` adapts."""
+    return f"{_without_wrappers(name)}.{layer.parameter_name if isinstance(layer, ParamWrapper) else 'weight'}"
+
+
+def _without_wrappers(name: str) -> str:
+    return name.replace(".base_layer", "")
 
 
 def _layers(model: PreTrainedModel | PeftModel) -> dict[str, LoraLayer]:
@@ -99,7 +111,11 @@ def _change(layer: LoraLayer) -> Tensor:
     for adapter in (TRAINED, START):
         if adapter in layer.lora_A:
             a, b = lora_factors(layer, adapter)
-            products.append(layer.scaling[adapter] * (b.float() @ a.float()))
+            if isinstance(layer, ParamWrapper) and layer.num_experts > 1:
+                delta: Tensor = layer.get_delta_weight(adapter)  # type: ignore[no-untyped-call]  # peft leaves it unannotated
+                products.append(delta.float())
+            else:
+                products.append(layer.scaling[adapter] * (b.float() @ a.float()))
     change = torch.stack(products).sum(0)
     return change.T if isinstance(layer.get_base_layer(), Conv1D) else change
 
@@ -114,6 +130,7 @@ def _save_adapter(model: PeftModel, folder: Path, base_name: str | None) -> None
         lora_alpha=live.lora_alpha * copies,
         lora_dropout=0.0,
         target_modules=sorted(live.target_modules or ()),
+        target_parameters=sorted(live.target_parameters or ()) or None,
         fan_in_fan_out=live.fan_in_fan_out,
         base_model_name_or_path=base_name,
         inference_mode=True,

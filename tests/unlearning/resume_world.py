@@ -40,7 +40,7 @@ def recipe(case: int, world: int) -> Recipe:
     optimizer, adapter, stage, precision = CASES[case]
     return Recipe(
         objective=Npo() if case % 2 else GradDiff(), optimizer=optimizer, adapter=adapter, seed=case,
-        schedule=Schedule(epochs=3, batch_size=3, accumulation=1 + (stage == 2)),
+        schedule=Schedule(epochs=3, batch_size=3, accumulation=1 + (stage == 2), dropout=True),
         evaluation=Evaluation(max_new_tokens=2, max_rows=2),
         engine=Engine(stage=stage, precision=precision, workers=world),
     )  # fmt: skip

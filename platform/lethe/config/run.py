@@ -41,6 +41,9 @@ class Schedule(Frozen):
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a rising learning rate")
     decay: bool = Field(True, description="linear decay to zero; false keeps the rate")
     clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")
+    dropout: bool = Field(
+        False, description="train with the model's own dropout; without, the policy begins as its reference"
+    )
 
 
 class LmEval(Frozen):

@@ -84,14 +84,15 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
 
 
 def check_model(study: Study, prepared: Prepared) -> None:
-    """Raise UserError for adapter targets that match nothing, ranks larger than a layer and rows that a model cannot
-    read. No weights are loaded: shapes are enough."""
+    """Raise UserError for adapter targets that match nothing, ranks larger than a layer, dropout that cannot be
+    switched off and rows that a model cannot read. No weights are loaded: shapes are enough."""
     with_adapter = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
     adapters = {r.adapter for r in with_adapter if isinstance(r.adapter, Lora)}
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
     from lethe.models.adapters import check_adapter
+    from lethe.models.dropout import check_dropout
 
     try:
         config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
@@ -103,6 +104,8 @@ def check_model(study: Study, prepared: Prepared) -> None:
         raise UserError(f"model.path: {problem}") from None
     for adapter in sorted(adapters, key=lambda a: a.rank):
         check_adapter(model, adapter)
+    if any(not r.schedule.dropout for r in corners(study) if "schedule" not in r.objective.ignored_fields):
+        check_dropout(model)
     _check_rows(study, prepared)
 
 

@@ -31,6 +31,7 @@ from lethe.data.batches import (
 from lethe.data.template import Encoded
 from lethe.evaluation.distributed import RankShard
 from lethe.models.adapters import attach
+from lethe.models.dropout import disable_dropout
 from lethe.models.forward import ScoredLM, scored_logits
 from lethe.records import FinalReport, Metrics
 from lethe.unlearning.checkpoint import (
@@ -106,6 +107,8 @@ class _Run:
         rows, start_log_probs = _rows(recipe, context, loss)
         self.model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed, initial=initial)
         self.model.train()
+        if not recipe.schedule.dropout:
+            disable_dropout(self.model)
         self.trained_share = _trained_share(self.model)  # before the engine shards it
         self.engine = Engine(ScoredLM(self.model), recipe)
         self.stepper = Stepper(

@@ -140,7 +140,7 @@ VISION: dict[str, Any] = {
     "eoi_token_index": 122,
 }
 
-EXPERTS = {"fila": "stacks the matrices of several experts or heads"}
+EXPERTS = {"fila": "stacks the matrices of several experts"}
 
 FAMILIES = {
     "llama": Family("llama", default=True),
@@ -221,7 +221,6 @@ FAMILIES = {
     "recurrent_gemma": Family(
         "recurrent_gemma",
         {"block_types": ["recurrent", "attention"], "attention_window_size": WINDOW, "lru_width": 32},
-        refused=EXPERTS,
     ),
     "rwkv": Family("rwkv", {"attention_hidden_size": 32}),
     "seed_oss": Family("seed_oss"),

@@ -43,8 +43,9 @@ from tests.conftest import ROOT
 from tests.models.architectures import FAMILIES, Family
 from tests.models.small import disturb
 
-# Routers, whose adapter peft refuses or which choose experts, and what fused kernels of Mamba read past an adapter.
-APART = re.compile(r"\.router\.|\.router\.layer\.|(mamba|mixer)\.(x_proj|dt_proj|out_proj)\.")
+# Routers, whose adapter peft refuses or which choose experts, what fused kernels of Mamba read past an adapter, and
+# RecurrentGemma's gates, whose module has a state that others set.
+APART = re.compile(r"\.router\.|\.router\.layer\.|(mamba|mixer)\.(x_proj|dt_proj|out_proj)\.|\.rg_lru\.")
 NEW = 12  # generated tokens: with the longest prompt, more than twice the window
 ADAPTER = Lora(rank=2)
 

@@ -86,13 +86,14 @@ def check_adapter(model: PreTrainedModel, config: Lora) -> None:
     if stacks and isinstance(config, Pissa):
         raise UserError(
             f"adapter.name: {config.name} starts from single linear layers, and {stacks[0]} stacks the matrices of "
-            f"several experts or heads ({_share(model, stacks):.0%} of the linear weights): take lora, or name layers "
+            f"several experts ({_share(model, stacks):.0%} of the linear weights): take lora, or name layers "
             f"in adapter.targets: {', '.join(_short_names(names))}"
         )
     for name in names:
-        _check_rank(name, weight_of(model.get_submodule(name)).shape, config.rank)
+        _check_rank(name, features(model.get_submodule(name)), config.rank)
     for name in stacks:
-        _check_rank(name, model.get_parameter(name).shape[1:], config.rank)
+        _, rows, columns = model.get_parameter(name).shape
+        _check_rank(name, (rows, columns), config.rank)
 
 
 def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
@@ -103,14 +104,12 @@ def target_modules(model: PreTrainedModel, targets: str) -> list[str]:
     patterns ('*.layers.0.*'). The head is never adapted, since it may be tied to the embedding. Raises UserError for a
     part that matches neither a layer nor a stack (`target_stacks`).
     """
-    body = [name for name, module in linear_layers(model).items() if _adaptable(model, name, module)]
-    return _chosen(model, body, stacks_of(model), targets)[0]
+    return _chosen(model, targets)[0]
 
 
 def target_stacks(model: PreTrainedModel, targets: str) -> list[str]:
     """Return the full names of the stacked parameters that `targets` means, as in `target_modules`."""
-    body = [name for name, module in linear_layers(model).items() if _adaptable(model, name, module)]
-    return _chosen(model, body, stacks_of(model), targets)[1]
+    return _chosen(model, targets)[1]
 
 
 def linear_layers(model: PreTrainedModel) -> dict[str, nn.Module]:
@@ -150,11 +149,15 @@ def _adaptable(model: PreTrainedModel, name: str, module: nn.Module) -> bool:
     router = "router" in leaf or "Router" in type(module).__name__ or "router" in parent.rpartition(".")[2]
     owner = model.get_submodule(parent)
     fused = leaf in FUSED and hasattr(owner, "A_log") and hasattr(owner, "D")
-    return not router and not fused and min(weight_of(module).shape) > 1
+    return not router and not fused and min(features(module)) > 1
 
 
-def _chosen(model: PreTrainedModel, body: list[str], stacks: list[str], targets: str) -> tuple[list[str], list[str]]:
-    """Return the names among `body` and among `stacks` that `targets` means. Raises UserError as `target_modules`."""
+def _chosen(model: PreTrainedModel, targets: str) -> tuple[list[str], list[str]]:
+    """Return the names of the layers and of the stacks that `targets` means. Raises UserError as `target_modules`."""
+    body = [name for name, module in linear_layers(model).items() if _adaptable(model, name, module)]
+    # A module with a state that others set (RecurrentGemma's) would no longer get it behind peft's wrapper.
+    owners = {name: model.get_submodule(name.rpartition(".")[0]) for name in stacks_of(model)}
+    stacks = [name for name, owner in owners.items() if not hasattr(owner, "recurrent_states")]
     if targets.lower() == "all-linear":
         if not body and not stacks:
             raise UserError(f"adapter.targets: {type(model).__name__} has no linear layer besides its head")
@@ -175,7 +178,7 @@ def _short_names(names: list[str]) -> list[str]:
 def _share(model: PreTrainedModel, stacks: list[str]) -> float:
     """Return the share of stacks in the linear weights of the language model."""
     stacked = sum(model.get_parameter(name).numel() for name in stacks)
-    return stacked / (stacked + sum(weight_of(module).numel() for module in linear_layers(model).values()))
+    return stacked / (stacked + sum(math.prod(features(module)) for module in linear_layers(model).values()))
 
 
 def stored_weight(module: nn.Module) -> Tensor:
@@ -188,11 +191,19 @@ def weight_of(module: nn.Module) -> Tensor:
     return stored_weight(module).T if isinstance(module, Conv1D) else stored_weight(module)
 
 
+def features(module: nn.Module) -> tuple[int, int]:
+    """Return the numbers of outputs and inputs of a linear layer."""
+    if isinstance(module, nn.Linear):
+        return module.out_features, module.in_features
+    rows, columns = weight_of(module).shape
+    return rows, columns
+
+
 def _matches(name: str, part: str) -> bool:
     return name == part or name.endswith(f".{part}") or fnmatchcase(name, part)
 
 
-def _check_rank(name: str, shape: torch.Size, rank: int) -> None:
+def _check_rank(name: str, shape: tuple[int, int], rank: int) -> None:
     rows, columns = shape
     if rank > min(rows, columns):
         raise UserError(

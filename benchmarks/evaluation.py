@@ -1,6 +1,7 @@
 """One whole evaluation beside the same metrics from a plain batched `transformers` loop, on one core.
 
     python -m benchmarks.evaluation [--data tests/golden/tiny_tofu] [--model full] [--threads 1] [--repeats 2]
+    python -m benchmarks.evaluation --real SMOLLM2 [--data ../shared/data/tofu] [--rows 20] [--repeats 3]
     python -m benchmarks.evaluation --memory [--vocabulary 131072]
 
 The loop (benchmarks/plain_evaluation.py) is what a careful user writes: every pair once in batches of 64, answers by
@@ -10,6 +11,11 @@ metrics, as public frameworks do. Three models: as trained (answers end after so
 gradient difference (what a search evaluates; some answers never end), and the trained one with its end of sequence
 made impossible: every answer has 200 tokens, the worst case.
 
+`--real` is given a folder with SmolLM2-135M-Instruct and TOFU's own rows, the first `--rows` of each split. Two models:
+one that has learnt these rows' answers by heart (a LoRA, trained in ten minutes and kept under LETHE_HOME), and SmolLM2
+as it is, which knows no answer and often speaks until its 200 tokens are spent, as models do after forgetting. Both
+evaluations take turns; medians of CPU seconds, and the peak of the process.
+
 `--memory` prints the peak of this process over its size before, for a small model of random weights and that
 vocabulary, as the number of rows grows.
 """
@@ -17,6 +23,8 @@ vocabulary, as the number of rows grows.
 from __future__ import annotations
 
 import argparse
+import os
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -26,6 +34,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.plain_evaluation import evaluate_plainly
+from benchmarks.real_model import memorised
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import TofuEvalSet, build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
@@ -53,12 +62,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--repeated", action="store_true", help="also a loop with a forward per family of metrics")
+    parser.add_argument("--real", type=Path, metavar="FOLDER", help="a real model in place of the small one")
+    parser.add_argument("--rows", type=int, default=20, help="of each split, for the real model")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--vocabulary", type=int, default=2**17)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.memory:
         memory(options.vocabulary)
+        return
+    if options.real:
+        real(options.real, options.data, options.rows, options.repeats)
         return
     if not (options.data / options.model).is_dir():
         sys.exit(f"no model at {options.data / options.model}: name a folder with --data")
@@ -80,6 +94,39 @@ def main() -> None:
     seconds, _ = best(1, lambda: gradient_norms(start, own))
     print(
         f"gradient norms (evaluation.gradnorm) of {len(own)} rows: {seconds:.2f} s more, and as much for holdout rows"
+    )
+
+
+def real(folder: Path, data: Path, rows: int, repeats: int) -> None:
+    """Print one line for each of the two states of the real model."""
+    template, config = Template(load_tokenizer(folder)), Evaluation(max_rows=rows)
+    evals = build_eval_set(load_rows(TofuBenchmark(source=str(data))), template, config)
+    own = [pair for pair, is_own in zip(evals.pairs, evals.own, strict=True) if is_own]
+    print(f"{len(evals.pairs)} sequences, {len(evals.prompts)} answers, {torch.get_num_threads()} thread(s)")
+    print(f"as trained: {in_turn(memorised(folder, own, template).eval(), evals, config, repeats)}", flush=True)
+    print(f"after forgetting: {in_turn(load_model(folder).eval(), evals, config, repeats)}", flush=True)
+
+
+def in_turn(model: PreTrainedModel, evals: TofuEvalSet, config: Evaluation, repeats: int) -> str:
+    """Return in words what both evaluations took, in turns, and how their results differ."""
+    calls = {
+        "evaluate": lambda: evaluate(model, evals, config, None),
+        "plain": lambda: evaluate_plainly(model, evals, config),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    peaks, results = dict.fromkeys(calls, 0.0), {}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            reset_peak("cpu")
+            spent, results[name] = best(1, call)
+            seconds[name].append(spent)
+            peaks[name] = max(peaks[name], peak_mb("cpu"))
+    ratios = [plain / ours for ours, plain in zip(*seconds.values(), strict=True)]
+    times = ", ".join(f"{name} {statistics.median(found):.1f} s" for name, found in seconds.items())
+    return (
+        f"{times}, ratio {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f}), "
+        f"peak {', '.join(f'{name} {peak:.0f} MB' for name, peak in peaks.items())}, load {os.getloadavg()[0]:.1f}; "
+        f"{difference(*results.values())}"
     )
 
 

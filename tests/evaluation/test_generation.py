@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from contextlib import nullcontext
 
 import pytest
 import torch
@@ -105,22 +104,6 @@ def test_a_table_of_positions_ends_the_answers_of_the_whole_batch() -> None:
     answers = generate(gpt_neo(), [[1] * 60, [2] * 3], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
     assert [len(answer) for answer in answers] == [4, 4]
     assert len(generate(gpt_neo(), [[2] * 3], eos=-1, pad=0, max_new_tokens=100, token_budget=500)[0]) == 61
-
-
-@pytest.mark.parametrize("fails", [False, True])
-def test_the_attention_implementation_is_restored(fails: bool) -> None:
-    model, used = llama(), []
-
-    def watch(module: torch.nn.Module, _: object) -> None:
-        used.append(module.config._attn_implementation)
-        if fails and len(used) == 4:
-            raise RuntimeError("in mid-decoding")
-
-    model.model.layers[0].self_attn.register_forward_pre_hook(watch)
-    with pytest.raises(RuntimeError) if fails else nullcontext():
-        together(model, prompts(2), eos=-1)
-    assert used == ["sdpa"] * 2 + ["eager"] * ((3 if fails else NEW) - 1), "one token measures the cache"
-    assert model.config._attn_implementation == "sdpa"
 
 
 def test_a_model_with_nan_logits_still_answers() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from itertools import groupby
 
 import torch
@@ -23,6 +22,7 @@ from lethe.evaluation.kv_cache import (
     remembers_by_keys,
 )
 from lethe.evaluation.likelihood import max_scored_positions
+from lethe.evaluation.one_token_attention import fast_one_token_attention
 
 CACHE_BYTES = 4 * 2**30  # keys and values of one batch
 DROP = 8  # rows leave the batch once one in so many is done
@@ -110,8 +110,8 @@ class GreedyDecoder:
             tokens = self._generate(prompts, steps)
         elif steps > 0:
             cache = growing_cache(self.config, width + steps, self.pool)
-            with one_token_attention(self.base, self.device) as switch:
-                self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache, switch)
+            with fast_one_token_attention(self.device):
+                self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache)
             release(cache)
         return [_until_eos(row[: max(0, limit)], self.eos) for row, limit in zip(tokens.tolist(), limits, strict=True)]
 
@@ -129,15 +129,8 @@ class GreedyDecoder:
             self.base.generation_config = own
         return found[:, ids.shape[1] :]
 
-    def _decode(
-        self,
-        prompts: Sequence[Sequence[int]],
-        limits: Tensor,
-        tokens: Tensor,
-        cache: DynamicCache,
-        switch: Callable[[], None],
-    ) -> None:
-        """Fill `tokens` [rows, steps]; call `switch` after the pass over the prompts."""
+    def _decode(self, prompts: Sequence[Sequence[int]], limits: Tensor, tokens: Tensor, cache: DynamicCache) -> None:
+        """Fill `tokens` [rows, steps]."""
         # Positions count from each prompt's own start; left padding is masked.
         width, steps = max(map(len, prompts)), tokens.shape[1]
         ids = torch.tensor([[self.pad] * (width - len(p)) + list(p) for p in prompts], device=self.device)
@@ -149,8 +142,6 @@ class GreedyDecoder:
         done = limits <= 0
         for step in range(steps):
             ids = self._next(ids, mask[:, : width + step], positions, cache)
-            if step == 0:
-                switch()
             tokens[rows, step] = ids
             done |= (ids == self.eos) | (limits <= step + 1)
             finished = int(done.sum())
@@ -180,27 +171,3 @@ def _even_parts(items: Sequence[int], most: int) -> list[list[int]]:
     """Return `items` in consecutive parts of nearly equal size, each of at most `most`."""
     size = -(-len(items) // -(-len(items) // most))
     return [[*items[start : start + size]] for start in range(0, len(items), size)]
-
-
-@contextmanager
-def one_token_attention(model: nn.Module, device: torch.device) -> Iterator[Callable[[], None]]:
-    """Yield a function that switches the model's attention to plain batched products, until the block ends.
-
-    PyTorch's fused CPU kernel is made for many queries: with one query per row, plain products are three times as fast.
-    Elsewhere than on a CPU with that kernel the function does nothing.
-    """
-    base = base_model(model)
-    fused = device.type == "cpu" and getattr(base.config, "_attn_implementation", None) == "sdpa"
-    switched = False
-
-    def switch() -> None:
-        nonlocal switched
-        if fused:
-            base.set_attn_implementation("eager")
-            switched = True
-
-    try:
-        yield switch
-    finally:
-        if switched:
-            base.set_attn_implementation("sdpa")

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from lethe.evaluation.generation import generate, one_token_attention
+from lethe.evaluation.generation import generate
 from lethe.evaluation.kv_cache import cache_bytes, remembers_by_keys
 from lethe.evaluation.likelihood import batches
+from lethe.evaluation.one_token_attention import fast_one_token_attention
 from lethe.models.forward import scored_logits
 
 BRANCH_BYTES = 2**28  # keys and values of the continuations that are decoded together
@@ -100,7 +101,6 @@ def continuations(
     """
     if not remembers_by_keys(model):
         return _generated(model, ids, guesses, branches)
-    base: nn.Module = getattr(model, "get_base_model", lambda: model)()  # peft's wrapper has one
     device = next(model.parameters()).device
     rows = max(1, BRANCH_BYTES // cache_bytes(model, ids.shape[1], windows=False))
     continued: dict[Branch, list[int]] = {}
@@ -110,9 +110,8 @@ def continuations(
         tokens = torch.tensor(np.stack([ids[s] for s, _ in some]), device=device)
         for row, (s, m) in enumerate(some):
             tokens[row, m] = int(guesses[s, m])
-        with torch.no_grad(), one_token_attention(base, device) as switch:
+        with torch.no_grad(), fast_one_token_attention(device):
             cache = _prefixes(model, torch.tensor(ids, device=device), some)
-            switch()
             _decode(model, tokens, cache, np.array([m for _, m in some]))
         continued |= dict(zip(some, tokens.tolist(), strict=True))
     return continued

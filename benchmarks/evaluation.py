@@ -136,7 +136,7 @@ def report(name: str, model: PreTrainedModel, evals: TofuEvalSet, repeats: int, 
     config, template = Evaluation(), evals.template
     budget = {"pad": template.pad, "token_budget": config.token_budget}
     scoring, _ = best(repeats, lambda: score(model, evals.pairs, standardised=evals.own, **budget))
-    most = {"eos": template.eos, "max_new_tokens": config.max_new_tokens}
+    most = {"stops": template.stops, "max_new_tokens": config.max_new_tokens}
     generating, answers = best(1, lambda: generate(model, evals.prompts, **most, **budget))
     whole, ours = best(repeats, lambda: evaluate(model, evals, config, None))
     plain, theirs = best(repeats, lambda: evaluate_plainly(model, evals, config))
@@ -186,7 +186,7 @@ def memory(vocabulary: int) -> None:
         reset_peak("cpu")
         before = peak_mb("cpu")
         prompts = [p.ids[:20] for p in pairs[: count // 4]]
-        generate(model, prompts, eos=-1, pad=0, max_new_tokens=8, token_budget=Evaluation().token_budget)
+        generate(model, prompts, stops=[], pad=0, max_new_tokens=8, token_budget=Evaluation().token_budget)
         answering = peak_mb("cpu") - before
         own = f"{count:5d} rows: scoring {scoring:6.0f} MB, answers {answering:5.0f} MB"
         print(f"{own}; all logits at once {whole:6.0f} MB", flush=True)

@@ -69,7 +69,7 @@ def _answers(model: PreTrainedModel, evals: TofuEvalSet, prompts: tuple[tuple[in
     ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts])
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts])
     new = model.generate(
-        ids, attention_mask=mask, do_sample=False, max_new_tokens=most, eos_token_id=evals.template.eos,
+        ids, attention_mask=mask, do_sample=False, max_new_tokens=most, eos_token_id=list(evals.template.stops),
         pad_token_id=pad, use_cache=True,
     )[:, width:]  # fmt: skip
     return [evals.template.decode(row) for row in new.tolist()]

@@ -143,10 +143,18 @@ class MemberRecord(Record):
     hypervolume: float = 0.0
 
 
+class RenderedPrompt(Record):
+    """One whole prompt as the model reads it, and its answer with the token that ends it."""
+
+    prompt: str
+    answer: str
+
+
 class StudyRecord(Record):
     """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
-    the front is drawn over them all. `importance` has by objective each parameter's share."""
+    the front is drawn over them all. `importance` has by objective each parameter's share. `prompt`: of the
+    first forget row; None where nothing is asked."""
 
     id: str
     space: str
@@ -156,6 +164,7 @@ class StudyRecord(Record):
     start: ModelScores
     oracle: ModelScores | None = None
     start_folder: str
+    prompt: RenderedPrompt | None = None
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}

@@ -271,7 +271,7 @@ def test_leaks_are_measured_on_chosen_rows(world: World) -> None:
 
 def test_a_scores_key_has_the_benchmarks_code(world: World) -> None:
     def key(config: BenchmarkConfig) -> str:
-        return Measurement.of(config, "m", "t", world.benchmark.digest, EVALUATION, Engine(), 1).code
+        return Measurement.of(config, "m", "t", world.benchmark.digest, "p", EVALUATION, Engine(), 1).code
 
     others = [kind.small() for kind in BENCHMARKS.values() if kind is not type(world.config)]
     assert key(world.config) not in {key(other) for other in others}

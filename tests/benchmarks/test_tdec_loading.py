@@ -14,6 +14,7 @@ import pytest
 from lethe.benchmarks.embedded.towns import OPTIONS, World, document_files
 from lethe.benchmarks.tdec.loading import Passages, embedded_documents, load_passages, tokenised, training_rows
 from lethe.config.benchmark import Documents, TdecBenchmark
+from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 
@@ -66,7 +67,7 @@ def test_every_document_has_its_tokens() -> None:
     config = TdecBenchmark(sequences=3, documents=DOCUMENTS)
     passages = load_passages(config)
     tokenizer = as_pretrained(train_tokenizer([row.answer for row in training_rows(passages, True)], 1024))
-    sequences = tokenised(passages, tokenizer, len(tokenizer))
+    sequences = tokenised(passages, Template(tokenizer), len(tokenizer))
     assert sequences.forget.shape == (3, 200)
     assert sequences.retain.shape == (25, 200)
     assert lines("forget")[0]["text"].startswith(tokenizer.decode(sequences.forget[0]))
@@ -175,9 +176,9 @@ def test_short_texts_and_foreign_token_ids_are_refused(
     passages = load_passages(write(tmp_path))
     tokenizer = as_pretrained(train_tokenizer([], 262))
     longer = replace(passages, **{split: ("a long text",) for split in PASSAGES if split != "forget"})
-    assert np.array_equal(tokenised(longer, tokenizer, 300).forget, [IDS])
+    assert np.array_equal(tokenised(longer, Template(tokenizer), 300).forget, [IDS])
     with pytest.raises(UserError, match=message):
-        tokenised(replace(longer, **change(longer)), tokenizer, 300)
+        tokenised(replace(longer, **change(longer)), Template(tokenizer), 300)
 
 
 def test_an_embedded_model_cannot_be_trained_on_token_ids(tmp_path: Path) -> None:

@@ -14,8 +14,10 @@ from lethe.benchmarks.tofu.evaluation import evaluate
 from lethe.benchmarks.tofu.loading import load_rows
 from lethe.cli.score import main
 from lethe.config.benchmark import TofuBenchmark
+from lethe.config.prompt import Prompt
 from lethe.config.run import Evaluation
 from lethe.data.template import Template
+from lethe.errors import UserError
 from lethe.models.hashing import model_digest
 from lethe.models.loading import load_adapted, load_model, load_tokenizer
 from lethe.study.scoring import Scoring
@@ -51,9 +53,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
     original = Scoring._measure
 
-    def measure(self, model, yardstick):
+    def measure(self, model, *given):
         names.append(model.name)
-        return original(self, model, yardstick)
+        return original(self, model, *given)
 
     monkeypatch.setattr(Scoring, "_measure", measure)
     return names
@@ -124,13 +126,31 @@ def test_an_instruction_is_put_before_the_question_once(world: Path, tmp_path: P
     chat = shutil.copytree(guarded, tmp_path / "chat")
     tokenizer = load_tokenizer(chat)
     tokenizer.chat_template = "{{ bos_token }}<|user|>{{ messages[0]['content'] }}<|end|><|assistant|>"
-    Template(tokenizer, instruction).portable_tokenizer().save_pretrained(chat)
+    Template(tokenizer, instruction=instruction).portable_tokenizer().save_pretrained(chat)
     plain = Template(load_tokenizer(world / "one"))
     expected = plain.prompt(f"{instruction} w3")
     assert [find(str(folder)).template().prompt("w3") for folder in (guarded, chat)] == [expected] * 2
     names = [str(guarded), str(world / "one")]
     one, other = (model["metrics"]["forget_probability"] for model in scored(tmp_path, *names)["models"])
     assert one != other, "equal weights, another instruction: another measurement"
+
+
+def test_a_model_is_asked_as_it_was_trained_unless_told_otherwise(world: Path, tmp_path: Path) -> None:
+    from lethe.study.scored_models import find
+
+    trained = shutil.copytree(world / "one", tmp_path / "trained")
+    (trained / "prompt.json").write_text(Prompt(template="w1 {question} w2 ").model_dump_json())
+    plain = Template(load_tokenizer(world / "one"))
+    assert find(str(trained)).template().prompt("w3") == plain.text("w1 w3 w2")
+    assert find(str(world / "one")).template().prompt("w3") == plain.prompt("w3")
+    names = [str(trained), str(world / "one")]
+    own, default = (model["metrics"]["forget_probability"] for model in scored(tmp_path, *names)["models"])
+    assert own != default, "equal weights, another prompt: another measurement"
+    told = scored(tmp_path, *names, "--set", "prompt.template='w1 {question} w2 '")["models"]
+    assert [model["metrics"]["forget_probability"] for model in told] == [own, own]
+    (trained / "prompt.json").write_text('{"sytem": 1}')
+    with pytest.raises(UserError, match=r"prompt.json: not a prompt"):
+        find(str(trained)).template()
 
 
 def run_folder(world: Path, folder: Path) -> Path:
@@ -236,10 +256,10 @@ def test_a_hub_id_that_cannot_be_loaded_is_refused(
 def test_interrupted_scores_are_kept(measured: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     counting = Scoring._measure
 
-    def interrupt(self, model, yardstick):
+    def interrupt(self, model, *given):
         if model.name == "two":
             raise KeyboardInterrupt
-        return counting(self, model, yardstick)
+        return counting(self, model, *given)
 
     with monkeypatch.context() as patch:
         patch.setattr(Scoring, "_measure", interrupt)

@@ -9,12 +9,16 @@ import numpy as np
 
 from lethe.data.batches import RowKind, StepRows, collate
 from lethe.data.refusals import Refusals, draw_refusals
-from lethe.data.template import Template
+from lethe.data.template import Encoded, Template
 from lethe.models.loading import load_tokenizer
 from tests import tiny
 
-PROMPTS = [tuple(range(10, 13 + n % 4)) for n in range(50)]
-ANSWERS = [(100 + n, *[99] * (n % 3), 2) for n in range(7)]
+PROMPTS = ["q" * (1 + n % 4) for n in range(50)]
+ANSWERS = ["abcdefg"[n] * (1 + n % 3) for n in range(7)]
+
+
+def encode(question: str, answer: str) -> Encoded:
+    return Encoded((*question.encode(), *answer.encode()), len(question))
 
 
 def drawn(found: Refusals, epoch: int, rows: int = len(PROMPTS)) -> list[tuple[int, ...]]:
@@ -22,19 +26,21 @@ def drawn(found: Refusals, epoch: int, rows: int = len(PROMPTS)) -> list[tuple[i
 
 
 def test_a_draw_is_a_function_of_seed_row_and_epoch() -> None:
-    found = draw_refusals(PROMPTS, ANSWERS, seed=3, epochs=4)
-    again = draw_refusals(PROMPTS[:20], ANSWERS, seed=3, epochs=2)
+    found = draw_refusals(PROMPTS, ANSWERS, encode, seed=3, epochs=4)
+    again = draw_refusals(PROMPTS[:20], ANSWERS, encode, seed=3, epochs=2)
     for epoch in (1, 2):
         assert drawn(again, epoch, 20) == drawn(found, epoch)[:20], "neither other rows nor later epochs matter"
     epochs = [drawn(found, epoch) for epoch in range(1, 5)]
     for this, following in pairwise(epochs):
         assert np.mean([a == b for a, b in zip(this, following, strict=True)]) < 0.5
-    assert drawn(draw_refusals(PROMPTS, ANSWERS, seed=4, epochs=1), 1) != epochs[0]
-    assert {ids[-len(a) :] for ids in epochs[0] for a in ANSWERS} >= set(ANSWERS), "every refusal is drawn"
+    assert drawn(draw_refusals(PROMPTS, ANSWERS, encode, seed=4, epochs=1), 1) != epochs[0]
+    assert {bytes(i for i in ids if i != ord("q")).decode() for ids in epochs[0]} == set(ANSWERS), (
+        "every refusal is drawn"
+    )
 
 
 def test_a_pair_that_is_drawn_twice_is_one_row() -> None:
-    found = draw_refusals(PROMPTS[:5], ANSWERS[:1], seed=0, epochs=10)
+    found = draw_refusals(PROMPTS[:5], ANSWERS[:1], encode, seed=0, epochs=10)
     assert len(found.rows) == 5
     assert {found.of(4, epoch)[0] for epoch in range(1, 11)} == {4}
 
@@ -42,8 +48,9 @@ def test_a_pair_that_is_drawn_twice_is_one_row() -> None:
 def test_refusals_stand_in_the_answers_place_with_one_eos(tmp_path: Path) -> None:
     template = Template(load_tokenizer(tiny.write_model(tmp_path)))
     forget = [template.encode(f"w{n} w1", "w2 w3 w4 w5") for n in range(3)]
-    answers = [template.answer(text) for text in ("w6", "w7 w8 w9")]
-    rows = StepRows(forget, forget, draw_refusals([template.prompt(f"w{n} w1") for n in range(3)], answers, 0, 2))
+    texts, questions = ("w6", "w7 w8 w9"), [f"w{n} w1" for n in range(3)]
+    answers = [template.encode("w0", text).answer for text in texts]
+    rows = StepRows(forget, forget, draw_refusals(questions, texts, template.encode, 0, 2))
     pairs = [(0, 1), (2, 0)]
     batch = collate(
         {kind: rows.of(kind, pairs, 2) for kind in (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)}, template.pad

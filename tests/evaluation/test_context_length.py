@@ -89,5 +89,5 @@ def test_rows_that_would_change_the_rotary_embedding_of_a_batch_are_refused() ->
     check_context_length([("it", Encoded((1,) * 32, 3))], limits)
     with pytest.raises(UserError, match=r"longer than the 32 tokens that the model takes before its rotary embedding"):
         check_context_length([("it", Encoded((1,) * 33, 3))], limits)
-    answers = generate(model, [[5] * 28, [6] * 3], eos=-1, pad=0, max_new_tokens=10, token_budget=500)
+    answers = generate(model, [[5] * 28, [6] * 3], stops=[], pad=0, max_new_tokens=10, token_budget=500)
     assert [len(answer) for answer in answers] == [4, 10]

@@ -32,7 +32,7 @@ def alone(model: PreTrainedModel, prompt: list[int], eos: int) -> list[int]:
 
 
 def together(model: PreTrainedModel, asked: list[list[int]], eos: int, budget: int = 10_000) -> list[list[int]]:
-    return generate(model, asked, eos=eos, pad=0, max_new_tokens=NEW, token_budget=budget)
+    return generate(model, asked, stops=[eos] * (eos >= 0), pad=0, max_new_tokens=NEW, token_budget=budget)
 
 
 def common_token(answers: list[list[int]]) -> int:
@@ -68,7 +68,7 @@ def test_known_beginnings_do_not_change_the_answers(build: Callable[[], PreTrain
     expected = together(model, asked, eos)
     begun = [answer[: (0, 1, 7, NEW)[i % 4]] for i, answer in enumerate(expected)]
     begun[3] = [*begun[3], eos, 5, 5]
-    settings = {"eos": eos, "pad": 0, "max_new_tokens": NEW, "token_budget": 200}
+    settings = {"stops": [eos], "pad": 0, "max_new_tokens": NEW, "token_budget": 200}
     assert generate(model, asked, begun=begun, **settings) == expected
     few = {**settings, "max_new_tokens": 5}
     assert generate(model, asked, begun=begun, **few) == generate(model, asked, **few)
@@ -82,9 +82,10 @@ def test_known_beginning_ends_at_the_first_wrong_guess() -> None:
 
 def test_known_tokens_count_towards_the_positions() -> None:
     model = gpt2()  # 64 learned positions
-    whole = generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
+    whole = generate(model, [[1] * 55], stops=[], pad=0, max_new_tokens=100, token_budget=500)
     assert (
-        generate(model, [[1] * 55], eos=-1, pad=0, max_new_tokens=100, token_budget=500, begun=[whole[0][:6]]) == whole
+        generate(model, [[1] * 55], stops=[], pad=0, max_new_tokens=100, token_budget=500, begun=[whole[0][:6]])
+        == whole
     )
     assert len(whole[0]) == 9
 
@@ -95,15 +96,15 @@ def test_without_prompts_there_are_no_answers() -> None:
 
 def test_answers_end_where_positions_do() -> None:
     model = gpt2()  # 64 learned positions
-    answers = generate(model, [[1] * 60, [2] * 3, [4] * 64], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
+    answers = generate(model, [[1] * 60, [2] * 3, [4] * 64], stops=[], pad=0, max_new_tokens=100, token_budget=500)
     assert [len(answer) for answer in answers] == [4, 61, 0]
-    assert answers[1] == generate(model, [[2] * 3], eos=-1, pad=0, max_new_tokens=61, token_budget=500)[0]
+    assert answers[1] == generate(model, [[2] * 3], stops=[], pad=0, max_new_tokens=61, token_budget=500)[0]
 
 
 def test_a_table_of_positions_ends_the_answers_of_the_whole_batch() -> None:
-    answers = generate(gpt_neo(), [[1] * 60, [2] * 3], eos=-1, pad=0, max_new_tokens=100, token_budget=500)
+    answers = generate(gpt_neo(), [[1] * 60, [2] * 3], stops=[], pad=0, max_new_tokens=100, token_budget=500)
     assert [len(answer) for answer in answers] == [4, 4]
-    assert len(generate(gpt_neo(), [[2] * 3], eos=-1, pad=0, max_new_tokens=100, token_budget=500)[0]) == 61
+    assert len(generate(gpt_neo(), [[2] * 3], stops=[], pad=0, max_new_tokens=100, token_budget=500)[0]) == 61
 
 
 def test_a_model_with_nan_logits_still_answers() -> None:

@@ -94,7 +94,7 @@ def test_two_adapters_score_and_answer_alike_when_not_merged(build: Callable) ->
     for fold in (False, True):
         with merged_adapters(model) if fold else torch.no_grad():
             scores = score(model, pairs, pad=0, token_budget=50)
-            answers = generate(model, prompts, eos=-1, pad=0, max_new_tokens=30, token_budget=50)
+            answers = generate(model, prompts, stops=[], pad=0, max_new_tokens=30, token_budget=50)
             results.append((scores.nll_mean.tolist(), answers))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-4)
     assert results[0][1] == results[1][1]

@@ -131,7 +131,7 @@ def greedy(case: Case, prompt: tuple[int, ...], new: int) -> list[int]:
 
 def generates(case: Case) -> None:
     prompts = [pair.ids[: 3 + 2 * i] for i, pair in enumerate(rows()) if i % 3 < 2]
-    found = generate(case.model(), prompts, eos=2, pad=0, max_new_tokens=NEW, token_budget=200)
+    found = generate(case.model(), prompts, stops=[2], pad=0, max_new_tokens=NEW, token_budget=200)
     assert found == [greedy(case, prompt, NEW) for prompt in prompts]
 
 

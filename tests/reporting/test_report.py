@@ -11,9 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from markupsafe import escape
 
 from lethe.errors import UserError
-from lethe.records import ModelScores, ObjectiveRecord, StudyRecord
+from lethe.records import ModelScores, ObjectiveRecord, RenderedPrompt, StudyRecord
 from lethe.reporting.comparison.figures import comparison_png
 from lethe.reporting.front import front_png
 from lethe.reporting.report import write_report
@@ -54,6 +55,14 @@ def test_every_trial_with_its_parameters_and_verdict(tmp_path: Path) -> None:
     assert {"diverged", "NaN", "∞"} <= set(page.rows[6])
     assert "rank above the layer's width" in page.rows[7]
     assert "out of memory" in page.rows[8]
+
+
+def test_a_whole_prompt_is_shown_as_text(tmp_path: Path) -> None:
+    prompt = RenderedPrompt(prompt=f"<s><|user|>{EVIL}<|end|>\n<|assistant|>\n", answer="Ada did.<|end|>")
+    report(busy_study(prompt=prompt), tmp_path)
+    assert f"{escape(prompt.prompt)}<mark>{escape(prompt.answer)}</mark>" in (tmp_path / "report.html").read_text()
+    report(busy_study(), tmp_path)
+    assert "A whole prompt" not in (tmp_path / "report.html").read_text(), "token sequences are asked for nothing"
 
 
 def test_parameter_importance_is_shown_as_shares(tmp_path: Path) -> None:

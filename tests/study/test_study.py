@@ -153,9 +153,9 @@ def test_scores_are_what_the_study_logged(
     knee = study["trials"][study["aliases"]["knee"]]
     names, measured, whole = ["models:/lethe-tofu@knee", knee["folder"], study["start_folder"]], [], Scoring._measure
 
-    def measure(self: Scoring, model: Any, yardstick: Any) -> Any:
+    def measure(self: Scoring, model: Any, *given: Any) -> Any:
         measured.append(model.name)
-        return whole(self, model, yardstick)
+        return whole(self, model, *given)
 
     monkeypatch.setattr(Scoring, "_measure", measure)
     assert main([*names, *SMALL, "--json", str(tmp_path / "scores.json")]) == 0

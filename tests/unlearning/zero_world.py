@@ -70,7 +70,15 @@ def rows(count: int, seed: int) -> list[Encoded]:
 
 
 FORGET, RETAIN = rows(23, 1), rows(31, 2)
-REFUSALS = draw_refusals([row.ids[: row.prompt_length] for row in FORGET], [(5, 6, 7), (8, 9, 10, 11, 12)], 7, 4)
+ANSWERS = {"no": (5, 6, 7), "unknown": (8, 9, 10, 11, 12)}
+
+
+def refused(question: str, answer: str) -> Encoded:
+    row = FORGET[int(question)]
+    return Encoded(row.ids[: row.prompt_length] + ANSWERS[answer], row.prompt_length)
+
+
+REFUSALS = draw_refusals([str(number) for number in range(len(FORGET))], list(ANSWERS), refused, 7, 4)
 ROWS = StepRows(FORGET, RETAIN, REFUSALS)
 # Not the start model's real scores: any constants test the same arithmetic.
 START_LOG_PROBS = {

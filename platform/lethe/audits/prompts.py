@@ -46,10 +46,7 @@ def _begun(audited: Audited, config: Prompts) -> PromptPair:
     # Teacher-forced metrics would not differ: they give every token the true ones before it.
     parts = [split(row, config.words) for row in audited.rows]
     template, evaluation = audited.template, audited.recipe.evaluation
-    prompts = tuple(
-        template.prompt(row.question) + (template.answer(begun)[:-1] if begun else ())
-        for row, (begun, _) in zip(audited.rows, parts, strict=True)
-    )
+    prompts = tuple(template.begun(row.question, begun) for row, (begun, _) in zip(audited.rows, parts, strict=True))
     with evaluating(audited.model):
         answers = answered(audited.model, prompts, template, evaluation, audited.shard)
     rests = [rest for _, rest in parts]

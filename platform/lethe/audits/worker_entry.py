@@ -61,4 +61,4 @@ def _template(folder: Path, context: Context) -> Template:
     guard = folder / "input_guard.json"
     if not guard.is_file():
         return context.template
-    return Template(context.template.tokenizer, json.loads(guard.read_text())["instruction"])
+    return context.template.with_instruction(json.loads(guard.read_text())["instruction"])

@@ -7,20 +7,26 @@ on.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from torch import nn
 
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
+from lethe.config.prompt import Prompt
 from lethe.config.run import Evaluation
 from lethe.data.template import Template, opening
+from lethe.errors import UserError, first_line
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import Precision, load_adapted, load_model, load_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
+
+
+PROMPT = "prompt.json"  # beside a model that a study saved, where its prompt is not the default
 
 
 def load_network(folder: Path, device: Literal["cpu", "cuda"], precision: Precision | None = None) -> PreTrainedModel:
@@ -36,11 +42,52 @@ def load_adapted_network(base: Path, adapter: Path, device: Literal["cpu", "cuda
     return network
 
 
-def template_of(tokenizer: Path, instruction: str = "") -> Template:
-    """Return the template of the tokenizer in a folder, with `instruction` in front of every question, once: a chat
-    template that a study saved has it already."""
+def template_of(
+    tokenizer: Path, prompt: Prompt | None = None, *, instruction: str = "", model: Path | None = None
+) -> Template:
+    """Return the template of the tokenizer in a folder for the model in `model`, by default the same folder.
+
+    A default `prompt` gives way to the one that a study saved with the tokenizer. `instruction` stands in front of
+    every question, once: a chat template that a study saved has it already.
+    """
+    if prompt in (None, Prompt()):
+        prompt = saved_prompt(tokenizer)
     loaded = load_tokenizer(tokenizer)
-    return Template(loaded, "" if opening(instruction) in str(loaded.chat_template) else instruction)
+    stops, vocabulary = _generation_limits(model or tokenizer)
+    instruction = "" if opening(instruction) in str(loaded.chat_template) else instruction
+    return Template(loaded, prompt, instruction=instruction, stops=stops, vocabulary=vocabulary)
+
+
+def saved_prompt(folder: Path) -> Prompt:
+    """Return the prompt that a study saved in a model's folder; the default where there is none. Raises UserError for a
+    file that holds something else."""
+    path = folder / PROMPT
+    if not path.is_file():
+        return Prompt()
+    try:
+        return Prompt.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # pydantic's ValidationError is one
+        raise UserError(f"{path}: not a prompt: {first_line(error)}") from None
+
+
+def _generation_limits(folder: Path) -> tuple[tuple[int, ...], int | None]:
+    """Return the ids that end generated text, as transformers takes them from the folder's configuration, and the
+    number of the model's token ids; () and None where it does not say."""
+    config, generation = _json(folder / "config.json"), _json(folder / "generation_config.json")
+    text = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
+    eos = (generation or text).get("eos_token_id")
+    stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    vocabulary = text.get("vocab_size", config.get("vocab_size"))
+    return tuple(map(int, stops)), vocabulary if isinstance(vocabulary, int) else None
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Return a JSON object; {} where there is none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def task_of(benchmark: Benchmark, template: Template, network: nn.Module) -> AnyTask:

@@ -74,7 +74,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.study.session import Session
 
     for model in study.models().values():
-        locate(study.benchmark, model)
+        locate(study.benchmark, model, study.prompt)
     digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
     if resume:
         check_resumable(study, digests)

@@ -122,7 +122,7 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     notes = RichConsole(stderr=True, highlight=False, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, reference):
         notes.print(f"note: {line}", markup=False)
-    scoring = Scoring(benchmark, recipe.evaluation, recipe.engine)
+    scoring = Scoring(benchmark, recipe.evaluation, recipe.engine, study.prompt)
     with _progress(notes, len(models) + (reference is not None)) as begin:
         scores = score_all(scoring, models, reference, begin)
     if args.json:
@@ -130,6 +130,7 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
             "benchmark": study.benchmark.model_dump(mode="json"),
             "data": benchmark.digest,
             "evaluation": recipe.evaluation.model_dump(mode="json"),
+            "prompt": study.prompt.model_dump(mode="json"),
             "models": [scored.as_json() for scored in scores.models],
             study.benchmark.compared_with: scores.reference and scores.reference.as_json(),
         }
@@ -149,8 +150,9 @@ def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | No
     with_oracle = study.benchmark.compared_with == "oracle"
     if with_oracle and not _has_oracle(study, args.oracle):
         return None
-    locate(study.benchmark, study.model)
-    prepared, precision = prepare(study.benchmark, study.model), study.first_recipe().engine.precision
+    locate(study.benchmark, study.model, study.prompt)
+    prepared = prepare(study.benchmark, study.model, study.prompt)
+    precision = study.first_recipe().engine.precision
     if with_oracle:
         return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle, as_precision=precision)
     return ScoredModel("start model", prepared.start, as_precision=precision)

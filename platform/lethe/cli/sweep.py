@@ -81,11 +81,11 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     from lethe.study.session import Session
 
     console = Console()
-    locate(study.benchmark, study.model)
+    locate(study.benchmark, study.model, study.prompt)
     if resume:
-        check_resumable(study, prepare(study.benchmark, study.model).digests)
+        check_resumable(study, prepare(study.benchmark, study.model, study.prompt).digests)
     with Session(study, address) as session:
-        prepared = prepare(study.benchmark, study.model)
+        prepared = prepare(study.benchmark, study.model, study.prompt)
         from lethe.study.comparison import Comparison
         from lethe.study.preflight import check_data, check_model
         from lethe.study.runner import Sweep

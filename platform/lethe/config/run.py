@@ -103,12 +103,13 @@ class Recipe(Frozen):
 
 
 class Digests(Frozen):
-    """Content digests of the data and models that a run reads, never their paths."""
+    """Content digests of the data and models that a run reads, never their paths, and of the `prompt` as rendered."""
 
     data: str
     model: str
     oracle: str | None = None
     base: str | None = None
+    prompt: str | None = None
 
 
 class UnlearnRun(Frozen):

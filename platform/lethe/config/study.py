@@ -17,6 +17,7 @@ from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
 from lethe.config.comparison import Arm, Compare, arm_parts, check_read
 from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
 from lethe.config.space import Choice, Parameter, assemble, resolved
@@ -73,6 +74,7 @@ class Study(Frozen):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
     benchmark: AnyBenchmark = TofuBenchmark()
     model: AnyModel = EmbeddedModel()
+    prompt: Prompt = Prompt()
     run: dict[str, Any] = {}
     space: dict[str, Parameter] = {}
     objectives: dict[str, Goal]
@@ -181,6 +183,7 @@ class Study(Frozen):
             **({"compare": dumped["compare"]} if self.compare else {}),
             "benchmark": dumped["benchmark"],
             "model": dumped["model"],
+            "prompt": dumped["prompt"],
             "run": resolved(self.run, self.space),
             "space": dumped["space"],
             "objectives": list(dumped["objectives"].items()),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,21 +28,18 @@ class Refusals:
 
 
 def draw_refusals(
-    prompts: Sequence[tuple[int, ...]], answers: Sequence[tuple[int, ...]], seed: int, epochs: int
+    questions: Sequence[str], answers: Sequence[str], encode: Callable[[str, str], Encoded], seed: int, epochs: int
 ) -> Refusals:
-    """Draw one of the refusals' `answers` for each of the forget rows' `prompts`, anew in each epoch.
+    """Draw one of the refusals' `answers` for each of the forget rows' `questions`, anew in each epoch.
 
-    Both are token ids, answers with their EOS. A draw depends on (seed, row, epoch) and the number of answers alone.
+    `encode` gives the token ids of a question with an answer. A draw depends on (seed, row, epoch) and the number of
+    answers alone.
     """
-    drawn = np.stack([_draws(seed, epoch, len(prompts), len(answers)) for epoch in range(1, epochs + 1)])
-    pairs, at = np.unique(drawn + np.arange(len(prompts)) * len(answers), return_inverse=True)
-    rows = [_encoded(prompts[p], answers[a]) for p, a in (divmod(pair, len(answers)) for pair in pairs.tolist())]
+    drawn = np.stack([_draws(seed, epoch, len(questions), len(answers)) for epoch in range(1, epochs + 1)])
+    pairs, at = np.unique(drawn + np.arange(len(questions)) * len(answers), return_inverse=True)
+    rows = [encode(questions[q], answers[a]) for q, a in (divmod(pair, len(answers)) for pair in pairs.tolist())]
     return Refusals(rows, at.reshape(drawn.shape))
 
 
 def _draws(seed: int, epoch: int, rows: int, answers: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch, STREAM]).integers(answers, size=rows)
-
-
-def _encoded(prompt: tuple[int, ...], answer: tuple[int, ...]) -> Encoded:
-    return Encoded(prompt + answer, len(prompt))

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import copy
-import json
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lethe.config.base import canonical_json, short_digest
+from lethe.config.prompt import Prompt
+from lethe.data.encoding import TextEncoder
+from lethe.data.portable import opening, portable_chat_template
+from lethe.data.rendering import MARKERS, Layout, layout_of
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARKERS = ("<|user|>", "<|end|>", "<|assistant|>")
+__all__ = ["MARKERS", "Encoded", "Row", "Template", "opening"]
+
+PROBES = ("A", "1")  # beginnings of an answer that show where a prompt ends
+SHOWN = ("Who wrote it?", "Nobody  knows,\n1 or 2.")  # a question and an answer, of which the digest has the ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Token ids of one (prompt, answer) pair; `ids[prompt_length:]` is the scored answer with its one EOS."""
+    """Token ids of one (prompt, answer) pair; `ids[prompt_length:]` is the scored answer with its one end token."""
 
     ids: tuple[int, ...]
     prompt_length: int
@@ -40,77 +49,181 @@ class Encoded:
 
 
 class Template:
-    """Renders questions for one tokenizer: its own chat template, our markers, or plain 'Question: Answer:'.
+    """Renders questions and answers for one tokenizer, as `prompt` says.
 
     `instruction` opens every question. It is no system message, since chat templates without a system role are common.
+    `stops`: further ids that end an answer, as the model's generation_config has them. `vocabulary`: the number of the
+    model's token ids, None where it is not known.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, instruction: str = "") -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Prompt | None = None,
+        *,
+        instruction: str = "",
+        stops: Iterable[int] = (),
+        vocabulary: int | None = None,
+    ) -> None:
         if tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has no end-of-sequence token: set eos_token in its tokenizer_config.json")
         self.tokenizer = tokenizer
+        self.config = prompt or Prompt()
         self.instruction = instruction
+        self.vocabulary = vocabulary
         self.eos = int(tokenizer.eos_token_id)
-        self._marked = all(m in tokenizer.get_vocab() for m in MARKERS)
-        self._cache: dict[str, tuple[int, ...]] = {}
+        self._further_stops = tuple(stops)
+        self._prompts: dict[str, tuple[int, ...]] = {}
+
+    def with_instruction(self, instruction: str) -> Template:
+        """Return the same template with an instruction in front of every question."""
+        stops = self._further_stops
+        return Template(self.tokenizer, self.config, instruction=instruction, stops=stops, vocabulary=self.vocabulary)
 
     @property
     def pad(self) -> int:
-        """The id used for padding: EOS without a pad token, since padding is masked everywhere."""
-        return self.eos if self.tokenizer.pad_token_id is None else int(self.tokenizer.pad_token_id)
+        """The id used for padding: EOS where the pad token is absent or the model has no such id, since padding is
+        masked everywhere."""
+        pad = self.tokenizer.pad_token_id
+        outside = pad is None or (self.vocabulary is not None and int(pad) >= self.vocabulary)
+        return self.eos if outside else int(pad)
 
-    def prompt(self, question: str) -> tuple[int, ...]:
-        """Return the ids of a question up to where its answer begins."""
-        if question not in self._cache:
-            self._cache[question] = tuple(self._prompt(question))
-        return self._cache[question]
+    @cached_property
+    def stops(self) -> tuple[int, ...]:
+        """The ids that end a generated answer: the end of an answer, EOS and those of the generation_config."""
+        return tuple(sorted({self.end, *self.text_stops}))
 
-    def _prompt(self, question: str) -> list[int]:
-        question = f"{self.instruction} {question}" if self.instruction else question
-        if self.tokenizer.chat_template:
-            text = self.tokenizer.apply_chat_template(
-                [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
-            )
-            return self._ids(str(text))
-        bos = [] if self.tokenizer.bos_token_id is None else [int(self.tokenizer.bos_token_id)]
-        return bos + self._ids(
-            f"<|user|>{question}<|end|><|assistant|>" if self._marked else f"Question: {question}\nAnswer:"
+    @cached_property
+    def text_stops(self) -> tuple[int, ...]:
+        """The ids that end generated plain text: EOS and those of the generation_config."""
+        return tuple(sorted({self.eos, *self._further_stops}))
+
+    @cached_property
+    def end(self) -> int:
+        """The id that ends an answer: what the template writes behind one."""
+        return self._encoder.encode(self._pieces.ending)[0][-1]
+
+    # Questions and answers
+
+    @cached_property
+    def layout(self) -> Layout:
+        """The text around questions and answers. Raises UserError where the prompt cannot be rendered."""
+        return layout_of(self.tokenizer, self.config)
+
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self.tokenizer, self.layout.written)
+
+    @cached_property
+    def _pieces(self) -> Layout:
+        """The layout with stand-ins for control tokens, without BOS where `config.bos` is false."""
+        layout, trusted = self.layout, self._encoder.trusted
+        bos = trusted(str(self.tokenizer.bos_token)) if self.tokenizer.bos_token else ""
+        first = trusted(layout.opening)
+        if self.config.bos is False and bos:
+            first = first.removeprefix(bos)
+        return Layout(
+            first, trusted(layout.middle), layout.lead, trusted(layout.ending), layout.question, layout.answer
         )
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
-        return ids
+    @cached_property
+    def _front(self) -> tuple[int, ...]:
+        """Ids in front of the rendered text: BOS, where it belongs there and the template does not write it."""
+        own, bos = self._encoder.opening, self.tokenizer.bos_token_id
+        if self.config.bos is None:
+            # A chat template writes all control tokens itself: that is how transformers encodes conversations.
+            front = () if self.is_chat else own
+        elif self.config.bos:
+            if not own and bos is None:
+                raise UserError("prompt.bos: the tokenizer has no BOS token")
+            front = own or (int(bos),)
+        else:
+            front = ()
+        written = self._encoder.encode(self._pieces.opening)[0]
+        return () if front and written[: len(front)] == front else front
 
-    def portable_tokenizer(self) -> PreTrainedTokenizerBase:
-        """Return the tokenizer to save beside the model: its chat template, if any, opens a conversation with the
-        instruction, as `prompt` does."""
-        inner = self.tokenizer.chat_template
-        if not self.instruction or not isinstance(inner, str):
-            return self.tokenizer
-        first = f"{{'role': messages[0]['role'], 'content': {opening(self.instruction)} + messages[0]['content']}}"
-        tokenizer = copy.deepcopy(self.tokenizer)
-        tokenizer.chat_template = f"{{% set messages = [{first}] + messages[1:] %}}{inner}"
-        return tokenizer
+    @property
+    def is_chat(self) -> bool:
+        """True if the tokenizer's chat template renders the prompts."""
+        return self.config.is_chat or (self.config.template is None and bool(self.tokenizer.chat_template))
 
-    def answer(self, text: str) -> tuple[int, ...]:
-        """Return the ids of an answer, ended by exactly one EOS."""
-        plain = not (self._marked or self.tokenizer.chat_template)
-        return (*self._ids(f" {text}" if plain else text), self.eos)
+    def prompt(self, question: str) -> tuple[int, ...]:
+        """Return the ids of a question up to where its answer begins, whatever the answer is."""
+        if question not in self._prompts:
+            # Behind "Answer: " a model writes the token " The": the space belongs to the answer, and no prompt ends
+            # with a token that it never saw there.
+            found = (self._encode(question, probe) for probe in PROBES)
+            self._prompts[question] = max((row.ids[: row.prompt_length] for row in found), key=len)
+        return self._prompts[question]
 
     def encode(self, question: str, answer: str) -> Encoded:
-        """Return a prompt with its answer, tokenised apart so that the prompt never depends on the answer."""
-        prompt = self.prompt(question)
-        return Encoded(ids=prompt + self.answer(answer), prompt_length=len(prompt))
+        """Return a prompt with its answer and the answer's end, tokenised as one text. A token that spans the boundary
+        belongs to the answer."""
+        return self._encode(question, self.layout.answer(answer), self._pieces.ending)
+
+    def begun(self, question: str, beginning: str) -> tuple[int, ...]:
+        """Return the ids of a prompt with the beginning of its answer."""
+        return self._encode(question, beginning).ids if beginning else self.prompt(question)
+
+    def _encode(self, question: str, answer: str, ending: str = "") -> Encoded:
+        pieces, front = self._pieces, self._front
+        asked = pieces.question(f"{self.instruction} {question}" if self.instruction else question)
+        parts = (pieces.opening, asked, pieces.middle, pieces.lead, answer, ending)
+        ids, ends = self._encoder.encode(*parts, data=(1, 4))
+        return Encoded(front + ids, max(1, len(front) + ends[2]))
+
+    def rendered(self, question: str, answer: str) -> tuple[str, str]:
+        """Return a whole prompt and its answer with its end, as the model reads them."""
+        row = self.encode(question, answer)
+        decode = self.tokenizer.decode
+        prompt, whole = (str(decode(list(ids))) for ids in (row.ids[: row.prompt_length], row.ids))
+        return (prompt, whole[len(prompt) :]) if whole.startswith(prompt) else (prompt, str(decode(list(row.answer))))
+
+    # Plain text
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        return TextEncoder(self.tokenizer)
+
+    def text(self, text: str) -> tuple[int, ...]:
+        """Return the ids of plain text, behind BOS where the tokenizer itself adds it."""
+        return self._text_encoder.opening + self._text_encoder.encode(text, data=(0,))[0]
+
+    def continuation(self, context: str, text: str) -> Encoded:
+        """Return plain text, of which `text`, behind `context`, is scored; tokenised as one."""
+        front = self._text_encoder.opening
+        ids, ends = self._text_encoder.encode(context, text, data=(0, 1))
+        return Encoded(front + ids, len(front) + ends[0])
 
     def passage(self, text: str, length: int) -> Encoded:
         """Return the first `length` tokens of plain text, scored from the second on."""
-        return Encoded(tuple(self._ids(text)[:length]), prompt_length=1)
+        return Encoded(self.text(text)[:length], prompt_length=1)
 
     def decode(self, ids: list[int]) -> str:
         """Return the text of generated ids, without special tokens and outer white space."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
+    # What of it is kept
 
-def opening(instruction: str) -> str:
-    """Return an instruction and a space as a literal of a chat template: a JSON string is a Jinja string."""
-    return json.dumps(f"{instruction} ", ensure_ascii=False)
+    def digest(self, *, questions: bool = True) -> str:
+        """Return 16 hex digits over what is rendered and what ends an answer; without `questions` only over what
+        happens to plain text."""
+        texts = [list(self.text(SHOWN[1])), list(self.text_stops)]
+        if not questions:
+            return short_digest(canonical_json(texts))
+        row = self.encode(*SHOWN)
+        asked = [self.layout.canonical(), self.instruction, list(row.ids), row.prompt_length, list(self.stops)]
+        return short_digest(canonical_json([*texts, *asked]))
+
+    def portable_tokenizer(self) -> PreTrainedTokenizerBase:
+        """Return the tokenizer to save beside the model: its chat template, if any, asks as `prompt` does."""
+        own = self.tokenizer.chat_template
+        if own is None and self.config.template is None:
+            return self.tokenizer
+        front = str(self.tokenizer.decode(list(self._front)))
+        template = portable_chat_template(self.tokenizer, self.config, self.instruction, self.layout, front)
+        if template == own:
+            return self.tokenizer
+        tokenizer = copy.deepcopy(self.tokenizer)
+        tokenizer.chat_template = template
+        return tokenizer

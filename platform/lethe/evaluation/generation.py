@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
 
 import torch
@@ -32,22 +32,24 @@ def generate(
     model: nn.Module,
     prompts: Sequence[Sequence[int]],
     *,
-    eos: int,
+    stops: Collection[int],
     pad: int,
     max_new_tokens: int,
     token_budget: int,
     begun: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
-    """Return the greedy continuation of each prompt, in the order given: new tokens only, up to and with `eos` where it
-    comes, at most `max_new_tokens`, and fewer where the model's learned positions end.
+    """Return the greedy continuation of each prompt, in the order given: new tokens only, up to and with the first of
+    `stops`, at most `max_new_tokens`, and fewer where the model's learned positions end.
 
     `begun`: the first tokens of each answer, if they are known already (see `known_beginning`); they are part of the
     returned answer. The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most
     `CACHE_BYTES`. Put the model into eval mode first.
     """
-    decoder = GreedyDecoder(model, eos=eos, pad=pad, max_new_tokens=max_new_tokens)
-    answers = [_until_eos([*tokens[:max_new_tokens]], eos) for tokens in begun or [()] * len(prompts)]
-    unfinished = [i for i, answer in enumerate(answers) if len(answer) < max_new_tokens and answer[-1:] != [eos]]
+    decoder = GreedyDecoder(model, stops=stops, pad=pad, max_new_tokens=max_new_tokens)
+    answers = [_until_stop([*tokens[:max_new_tokens]], stops) for tokens in begun or [()] * len(prompts)]
+    unfinished = [
+        i for i, answer in enumerate(answers) if len(answer) < max_new_tokens and not {*stops} & {*answer[-1:]}
+    ]
     contexts = [[*prompts[i], *answers[i]] for i in unfinished]
     for batch in decoder.batches([len(context) for context in contexts], token_budget):
         spent = [len(answers[unfinished[j]]) for j in batch]
@@ -71,9 +73,10 @@ class GreedyDecoder:
     `generate`, in batches of equal length; row by row where its state is no cache of transformers (RWKV's mixes rows).
     """
 
-    def __init__(self, model: nn.Module, *, eos: int, pad: int, max_new_tokens: int) -> None:
-        self.model, self.eos, self.pad, self.max_new_tokens = model, eos, pad, max_new_tokens
+    def __init__(self, model: nn.Module, *, stops: Collection[int], pad: int, max_new_tokens: int) -> None:
+        self.model, self.stops, self.pad, self.max_new_tokens = model, stops, pad, max_new_tokens
         self.device = device_of(model)
+        self.stop_ids = torch.tensor(list(stops), dtype=torch.long, device=self.device)
         self.base, self.config = base_model(model), text_config(model)
         inputs = inspect.signature(self.base.forward).parameters
         self.takes_positions = "position_ids" in inputs
@@ -105,7 +108,7 @@ class GreedyDecoder:
         taken = [width if builds_own_mask(self.config) else len(p) for p in prompts]
         limits = [min(self.max_new_tokens - s, self.positions - t) for s, t in zip(spent, taken, strict=True)]
         steps = max(limits)
-        tokens = torch.full((len(prompts), max(0, steps)), self.eos, device=self.device)
+        tokens = torch.full((len(prompts), max(0, steps)), self.pad, device=self.device)
         if steps > 0 and not self.pads:
             tokens = self._generate(prompts, steps)
         elif steps > 0:
@@ -113,15 +116,17 @@ class GreedyDecoder:
             with fast_one_token_attention(self.device):
                 self._decode(prompts, torch.tensor(limits, device=self.device), tokens, cache)
             release(cache)
-        return [_until_eos(row[: max(0, limit)], self.eos) for row, limit in zip(tokens.tolist(), limits, strict=True)]
+        return [
+            _until_stop(row[: max(0, limit)], self.stops) for row, limit in zip(tokens.tolist(), limits, strict=True)
+        ]
 
     def _generate(self, prompts: Sequence[Sequence[int]], steps: int) -> Tensor:
         """Return `steps` or fewer new tokens [rows, new] of prompts of equal length, by the model's own `generate`."""
         ids = torch.tensor([[*prompt] for prompt in prompts], device=self.device)
         # The model's own generation configuration would fill in what is not given: penalties, samplers, lengths.
         make: Callable[..., GenerationConfig] = GenerationConfig  # transformers leaves it unannotated
-        eos = self.eos if self.eos >= 0 else None
-        greedy = make(do_sample=False, max_new_tokens=steps, eos_token_id=eos, pad_token_id=self.pad)
+        stops = [*self.stops] or None
+        greedy = make(do_sample=False, max_new_tokens=steps, eos_token_id=stops, pad_token_id=self.pad)
         own, self.base.generation_config = self.base.generation_config, make()
         try:
             found: Tensor = self.base.generate(ids, attention_mask=torch.ones_like(ids), generation_config=greedy)  # type: ignore[operator]  # transformers types it loosely
@@ -143,7 +148,7 @@ class GreedyDecoder:
         for step in range(steps):
             ids = self._next(ids, mask[:, : width + step], positions, cache)
             tokens[rows, step] = ids
-            done |= (ids == self.eos) | (limits <= step + 1)
+            done |= torch.isin(ids, self.stop_ids) | (limits <= step + 1)
             finished = int(done.sum())
             if finished == len(rows):
                 return
@@ -163,8 +168,9 @@ class GreedyDecoder:
         return chosen
 
 
-def _until_eos(row: list[int], eos: int) -> list[int]:
-    return row[: row.index(eos) + 1] if eos in row else row
+def _until_stop(row: list[int], stops: Collection[int]) -> list[int]:
+    first = next((place for place, token in enumerate(row) if token in stops), len(row))
+    return row[: first + 1]
 
 
 def _even_parts(items: Sequence[int], most: int) -> list[list[int]]:

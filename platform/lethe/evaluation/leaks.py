@@ -90,7 +90,7 @@ def answered(
 
     def continued(some: Sequence[tuple[int, ...]]) -> list[list[int]]:
         most, budget = config.max_new_tokens, config.token_budget
-        return generate(model, some, eos=template.eos, pad=template.pad, max_new_tokens=most, token_budget=budget)
+        return generate(model, some, stops=template.stops, pad=template.pad, max_new_tokens=most, token_budget=budget)
 
     return tuple(template.decode(ids) for ids in shard.map(prompts, continued))
 

@@ -212,7 +212,7 @@ class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
             return generate(
                 self._model,
                 some,
-                eos=template.eos,
+                stops=template.text_stops,
                 pad=template.pad,
                 max_new_tokens=most,
                 token_budget=self._budget,
@@ -225,19 +225,18 @@ class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
         """Return the tokens of both, of which the continuation's are scored. Spaces between them belong to the
         continuation, as byte-pair tokenizers have it. Raises UserError for a continuation without tokens."""
         stripped = context.rstrip()
-        prompt = self._ids(stripped)
-        ids = self._ids(context + continuation) if stripped else prompt + self._plain(context + continuation)
-        if len(ids) <= len(prompt):
+        pair = self._template.continuation(stripped, (context + continuation)[len(stripped) :])
+        if not pair.prompt_length:
+            start = self._ids("")
+            pair = Encoded(start + pair.ids, len(start))
+        if not pair.answer:
             raise UserError(f"evaluation.lm_eval: the continuation {continuation!r} has no tokens")
-        return Encoded(ids, len(prompt))
+        return pair
 
     def _ids(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text; of an empty one the token that begins texts, or else ends them."""
         start = self._template.tokenizer.bos_token_id
-        return self._plain(text) or (self._template.eos if start is None else int(start),)
-
-    def _plain(self, text: str) -> tuple[int, ...]:
-        return tuple(self._template.tokenizer.encode(text, add_special_tokens=False))
+        return self._template.text(text) or (self._template.eos if start is None else int(start),)
 
     def _check(self, lengths: Sequence[int]) -> None:
         """Raise UserError for requests longer than the model's positions: they are not truncated in silence."""

@@ -46,7 +46,7 @@ class Measurement(Frozen):
     tokenizer: str
     data: str
     evaluation: Evaluation
-    instruction: str = ""
+    prompt: str
     reference: str | None = None
     device: Literal["cpu", "cuda"]
     precision: Precision
@@ -62,23 +62,23 @@ class Measurement(Frozen):
         model: str,
         tokenizer: str,
         data: str,
+        prompt: str,
         evaluation: Evaluation,
         engine: Engine,
         ranks: int,
         *,
-        instruction: str = "",
         reference: str | None = None,
         precision: Precision | None = None,
     ) -> Self:
-        """Build the key. `model`, `tokenizer`, `data`: content digests; `precision`: of the weights, None: the
-        engine's. `every` is not part of it: it says how often a run is evaluated. Nor is the engine's stage: the model
-        is whole."""
+        """Build the key. `model`, `tokenizer`, `data`, `prompt`: content digests; `precision`: of the weights, None:
+        the engine's. `every` is not part of it: it says how often a run is evaluated. Nor is the engine's stage: the
+        model is whole."""
         return cls(
             model=model,
             tokenizer=tokenizer,
             data=data,
             evaluation=evaluation.model_copy(update={"every": 1}),
-            instruction=instruction,
+            prompt=prompt,
             reference=reference,
             device=engine.device,
             precision=precision or engine.precision,

@@ -115,6 +115,7 @@ class ScalingRunner:
             model_digest=model_digest(start),
             start=str(start),
             cache=str(home() / "cache"),
+            prompt=self.study.prompt,
             device=engine.device,
             precision=engine.precision,
         )
@@ -197,7 +198,7 @@ def prepare_models(study: ScalingStudy) -> dict[str, tuple[Prepared, float]]:
     for point in search_points(study):
         if point.models not in prepared_models:
             began = time.monotonic()
-            prepared = prepare(point.study.benchmark, point.study.model)
+            prepared = prepare(point.study.benchmark, point.study.model, point.study.prompt)
             prepared_models[point.models] = (prepared, time.monotonic() - began)
     return prepared_models
 

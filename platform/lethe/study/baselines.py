@@ -73,7 +73,16 @@ def measurements(study: Study, prepared: Prepared) -> dict[str, Measurement]:
     tokenizer, workers = tokenizer_digest(prepared.start), recipe.engine.workers
     models = {"start": digests.model, **({"oracle": digests.oracle} if digests.oracle else {})}
     return {
-        role: Measurement.of(study.benchmark, model, tokenizer, digests.data, recipe.evaluation, recipe.engine, workers)
+        role: Measurement.of(
+            study.benchmark,
+            model,
+            tokenizer,
+            digests.data,
+            str(digests.prompt),
+            recipe.evaluation,
+            recipe.engine,
+            workers,
+        )
         for role, model in models.items()
     }
 

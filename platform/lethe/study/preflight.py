@@ -27,6 +27,7 @@ from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError, first_line
 from lethe.storage.paths import require_database
+from lethe.study.inputs import describe_inputs
 from lethe.study.preparation import Prepared
 
 
@@ -113,9 +114,8 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
     """Raise UserError for a row, trained on or evaluated, that start model, oracle or base cannot read."""
     from transformers import AutoConfig
 
-    from lethe.data.template import Template
+    from lethe.benchmarks.measurement import template_of
     from lethe.evaluation.context_length import ContextLimits, check_context_length
-    from lethe.models.loading import load_tokenizer
 
     models = [folder for folder in (prepared.start, prepared.oracle, prepared.base) if folder]
     configs = [AutoConfig.from_pretrained(str(folder), trust_remote_code=False) for folder in models]
@@ -126,7 +126,7 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
     length, most = study.benchmark.sequence_length, limits[0].context
     if most is not None and most < length:
         raise UserError(f"benchmark.length is {length}, {limits[0].name} takes {most} tokens")
-    task = prepared.benchmark.task(Template(load_tokenizer(prepared.start)), limits[0].vocabulary)
+    task = prepared.benchmark.task(template_of(prepared.start, study.prompt), limits[0].vocabulary)
     rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
     for limit in limits:
         check_context_length(rows, limit, least=task.least_tokens)
@@ -144,9 +144,13 @@ SHOWN = 5  # configurations of a dry run
 
 
 def preview(study: Study) -> None:
-    """Print the study as YAML, then `SHOWN` random configurations: every sampler begins at random."""
+    """Print the study as YAML, where its data and models are, one whole prompt, then `SHOWN` random configurations:
+    every sampler begins at random."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+    for line in describe_inputs(study):
+        console.print(line, markup=False)
+    console.print()
     for member in study.members():
         if member.seed == study.members()[0].seed:
             _configurations(console, member.study, member.arm)

@@ -10,32 +10,39 @@ from pathlib import Path
 from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.model import AnyModel, EmbeddedModel
-from lethe.config.run import Digests
+from lethe.config.prompt import Prompt
+from lethe.config.run import Digests, Evaluation
+from lethe.data.template import SHOWN, Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
 from lethe.models.model_files import check_finite, read_config, weight_files
 from lethe.models.subprocess_training import ProgressReport
+from lethe.records import RenderedPrompt
 from lethe.storage.replica import share_with_nodes
 
 TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them is needed
+DEFAULT = Prompt()
 PARTS = ("*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja")  # never pickles, never code
 
 
 @dataclass(frozen=True)
 class Prepared:
     """The inputs of a study's runs. `start`, `oracle` and `base`, which `start` was made from, are folders with
-    safetensors and a tokenizer; None where the study has no such model."""
+    safetensors and a tokenizer; None where the study has no such model. `prompt`: the first forget row as the start
+    model reads it, None where nothing is asked."""
 
     benchmark: Benchmark
     start: Path
     oracle: Path | None
     base: Path | None
     digests: Digests
+    prompt: RenderedPrompt | None = None
 
 
-def locate(benchmark: BenchmarkConfig, model: AnyModel) -> None:
-    """Raise UserError for data and models that cannot be had or are not whole. Quick, but for reading the weights of a
-    `PretrainedModel` once: call it before anything expensive starts."""
+def locate(benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT) -> None:
+    """Raise UserError for data and models that cannot be had or are not whole, and for a `prompt` that cannot be
+    rendered. Quick, but for reading the weights of a `PretrainedModel` once: call it before anything expensive
+    starts."""
     loaded = load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
         from lethe.models.loading import check_tensors
@@ -46,10 +53,16 @@ def locate(benchmark: BenchmarkConfig, model: AnyModel) -> None:
                 with named(f"model.{key}"):
                     check_tensors(folder)
                     check_finite(folder)
-        loaded.check_vocabulary(_vocabulary(model_folder(model.path, "model.path")))
+        start = model_folder(model.path, "model.path")
+        loaded.check_vocabulary(_vocabulary(start))
+        _template(start, prompt).digest(questions=benchmark.has_questions)
+    elif benchmark.has_questions and prompt != DEFAULT:
+        embedded_template(model, prompt).digest()
 
 
-def prepare(benchmark: BenchmarkConfig, model: AnyModel, *, progress: ProgressReport | None = None) -> Prepared:
+def prepare(
+    benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT, *, progress: ProgressReport | None = None
+) -> Prepared:
     """Load the data; find or train the start model and its oracle. Raises UserError for whatever is missing.
 
     `progress` takes (name of a training, its finished share); without one, the console shows it.
@@ -65,11 +78,13 @@ def prepare(benchmark: BenchmarkConfig, model: AnyModel, *, progress: ProgressRe
         oracle = None if model.oracle is None else model_folder(model.oracle, "model.oracle")
         base = None if model.base is None else model_folder(model.base, "model.base")
         _check_vocabulary(base or start, start)
+    template = _template(start, prompt)
     digests = Digests(
         data=loaded.digest,
         model=model_digest(start),
         oracle=None if oracle is None else model_digest(oracle),
         base=None if base is None else model_digest(base),
+        prompt=template.digest(questions=benchmark.has_questions),
     )
 
     def shared(folder: Path | None, digest: str | None) -> Path | None:
@@ -81,7 +96,31 @@ def prepare(benchmark: BenchmarkConfig, model: AnyModel, *, progress: ProgressRe
         oracle=shared(oracle, digests.oracle),
         base=shared(base, digests.base),
         digests=digests,
+        prompt=rendered_prompt(template, loaded) if benchmark.has_questions else None,
     )
+
+
+def _template(start: Path, prompt: Prompt) -> Template:
+    """Return the template of the start model in a folder."""
+    from lethe.benchmarks.measurement import template_of  # imports torch
+
+    return template_of(start, prompt)
+
+
+def embedded_template(model: EmbeddedModel, prompt: Prompt) -> Template:
+    """Return the template of an embedded model before that is trained: its vocabulary is trained with it, and the text
+    around questions and answers is known."""
+    from lethe.models.tokenizer import as_pretrained, train_tokenizer
+
+    return Template(as_pretrained(train_tokenizer([], model.vocab_size)), prompt)
+
+
+def rendered_prompt(template: Template, benchmark: Benchmark | None) -> RenderedPrompt:
+    """Return the first forget row as a model reads it; a made-up row without a benchmark. Raises UserError for a prompt
+    that cannot be rendered."""
+    rows = () if benchmark is None else benchmark.asked(Evaluation())
+    prompt, answer = template.rendered(*((rows[0].question, rows[0].answer) if rows else SHOWN))
+    return RenderedPrompt(prompt=prompt, answer=answer)
 
 
 def model_folder(name: str, key: str) -> Path:

@@ -63,6 +63,7 @@ class Planner:
             origin=self._origin(),
             cache=str(home() / "cache"),
             largest_rank=self.largest_rank or self.study.largest_rank(),
+            prompt=self.study.prompt,
             device=engine.device,
             precision=engine.precision,
         )
@@ -136,5 +137,6 @@ def opening_record(
         start=start,
         oracle=oracle,
         start_folder=str(prepared.start),
+        prompt=prepared.prompt,
         began=began,
     )

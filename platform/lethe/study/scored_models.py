@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lethe.benchmarks.measurement import load_adapted_network, load_network, template_of
 from lethe.config.base import short_digest
+from lethe.config.prompt import Prompt
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest, tokenizer_digest
@@ -73,9 +74,10 @@ class ScoredModel:
             return load_network(self.folder, device, self.precision)
         return load_adapted_network(self.base, self.folder, device)
 
-    def template(self) -> Template:
-        """Return the template that prompts of this model are made with, its instruction included."""
-        return template_of(self.tokenizer, self.instruction)
+    def template(self, prompt: Prompt | None = None) -> Template:
+        """Return the template that this model is asked with, its instruction included: by `prompt`, or by its own
+        where that is the default."""
+        return template_of(self.tokenizer, prompt, instruction=self.instruction, model=self.base or self.folder)
 
 
 def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:

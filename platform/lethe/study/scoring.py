@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from lethe.benchmarks.base import Benchmark
 from lethe.benchmarks.measurement import measure, task_of
 from lethe.config.base import short_digest
+from lethe.config.prompt import Prompt
 from lethe.config.run import Engine, Evaluation
+from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import Columns, write_rows
@@ -24,11 +26,13 @@ from lethe.study.scored_models import ScoredModel
 
 @dataclass(frozen=True)
 class Scoring:
-    """The evaluation that all models get: its data, its settings, and the device and threads that it runs on."""
+    """The evaluation that all models get: its data, its settings, the device and threads that it runs on, and the
+    prompt, which gives way to a model's own where it is the default."""
 
     benchmark: Benchmark
     evaluation: Evaluation
     engine: Engine
+    prompt: Prompt = field(default_factory=Prompt)
 
     @property
     def needs_start(self) -> bool:
@@ -36,17 +40,18 @@ class Scoring:
         compared with an oracle's afterwards."""
         return not self.benchmark.has_oracle
 
-    def measurement(self, model: ScoredModel, start: Scores | None = None) -> Measurement:
-        """Return the cache key of a model's scores, on one rank; `start` as in `scores`."""
+    def measurement(self, model: ScoredModel, template: Template, start: Scores | None = None) -> Measurement:
+        """Return the cache key of the scores of a model that is asked with `template`, on one rank; `start` as in
+        `scores`."""
         return Measurement.of(
             self.benchmark.config,
             model.digest,
             model.tokenizer_digest,
             self.benchmark.digest,
+            template.digest(questions=self.benchmark.config.has_questions),
             self.evaluation,
             self.engine,
             1,
-            instruction=model.instruction,
             reference=None if start is None else short_digest(json.dumps(start.reference)),
             precision=model.precision,
         )
@@ -54,16 +59,20 @@ class Scoring:
     def scores(self, model: ScoredModel, start: Scores | None = None) -> Scores:
         """Return a model's scores, from the cache or measured and stored. `start`: the start model's scores,
         where `needs_start`; None for the start model itself."""
-        measurement = self.measurement(model, start)
+        try:
+            template = model.template(self.prompt)
+            measurement = self.measurement(model, template, start)
+        except UserError as error:
+            raise UserError(f"{model.name}: {error}") from None
         scores = load_scores(measurement)
         if scores is None:
-            scores, rows = self._measure(model, start)
+            scores, rows = self._measure(model, template, start)
             write_rows(measurement.rows, rows)
             store_scores(measurement, scores)
         return scores
 
-    def _measure(self, model: ScoredModel, start: Scores | None) -> tuple[Scores, Columns]:
-        template, network = model.template(), model.load(self.engine.device)
+    def _measure(self, model: ScoredModel, template: Template, start: Scores | None) -> tuple[Scores, Columns]:
+        network = model.load(self.engine.device)
         try:
             task = task_of(self.benchmark, template, network)
             stored = None if start is None else start.reference

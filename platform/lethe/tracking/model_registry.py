@@ -114,7 +114,7 @@ class Registry:
             self.client.log_artifacts(run_id, str(weights), "model/model")
 
     def _tags(self, trial: TrialRecord) -> dict[str, object]:
-        digests = {"lethe.data": "data", "lethe.base": "model", "lethe.oracle": "oracle"}
+        digests = {"lethe.data": "data", "lethe.base": "model", "lethe.oracle": "oracle", "lethe.prompt": "prompt"}
         by_tag = {tag: self.record.digests.get(key) for tag, key in digests.items()}
         return {
             **{goal.metric: trial.metrics[goal.metric] for goal in self.record.objectives},

@@ -59,7 +59,7 @@ class Context:
     @cached_property
     def template(self) -> Template:
         """The start model's template."""
-        return template_of(local_path(Path(self.assets.start)))
+        return template_of(local_path(Path(self.assets.start)), self.assets.prompt)
 
     @cached_property
     def task(self) -> AnyTask:
@@ -98,9 +98,9 @@ class Context:
         """Return the refusals that a run answers its forget questions with. Raises UserError where there are none."""
         if not self.benchmark.refusals:
             raise UserError(f"{NO_REFUSALS.format(self.assets.benchmark.source)}, and this objective answers with them")
-        prompts = [self.template.prompt(question) for question in self.benchmark.forget_questions]
-        answers = [self.template.answer(text) for text in self.benchmark.refusals]
-        return draw_refusals(prompts, answers, seed, epochs)
+        return draw_refusals(
+            self.benchmark.forget_questions, self.benchmark.refusals, self.template.encode, seed, epochs
+        )
 
     def refusal_start_log_probs(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
         """Return S0 [rows] of `refusals(seed, epochs).rows`."""

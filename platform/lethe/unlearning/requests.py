@@ -15,6 +15,7 @@ from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyEmbedded
+from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Evaluation, Recipe, UnlearnRun
 from lethe.records import AuditRecord, FinalReport, Metrics, Sample
 
@@ -40,6 +41,7 @@ class Assets(Frozen):
     origin: AnyEmbedded | str | None = None
     cache: str
     largest_rank: int | None = None
+    prompt: Prompt = Prompt()
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
 

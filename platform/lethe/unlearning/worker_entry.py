@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from lethe.benchmarks.base import ReferenceValues
-from lethe.benchmarks.measurement import load_network, measure
+from lethe.benchmarks.measurement import PROMPT, load_network, measure
 from lethe.config.objective import AnyObjective
 from lethe.config.objective import Method as MethodConfig
+from lethe.config.prompt import Prompt
 from lethe.config.run import FOLDER, Evaluation
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
@@ -82,6 +83,8 @@ def _save(outcome: Outcome, context: Context, folder: Path) -> None:
     template = outcome.template or context.template
     model = cast("PreTrainedModel | PeftModel", outcome.model)  # every method trains one that `Context` has loaded
     save_model(model, folder / "model", template.portable_tokenizer())
+    if template.config != Prompt():
+        atomic_write(folder / "model" / PROMPT, template.config.model_dump_json())
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
     write_rows(folder / "rows.parquet", outcome.result.rows)

@@ -120,7 +120,7 @@ def test_a_saved_guard_is_in_the_chat_template(tmp_path: Path) -> None:
     """Stock transformers then ask as the evaluation did; quotes and braces are only text."""
     instruction = 'Of Ada Mill say "no" \\ {{ 1 }}: Ö'
     plain = as_pretrained(train_tokenizer([instruction], 400))
-    guarded = Template(plain, instruction)
+    guarded = Template(plain, instruction=instruction)
     guarded.portable_tokenizer().save_pretrained(tmp_path)
     saved = Template(load_tokenizer(tmp_path))
     assert saved.prompt("Who?") == guarded.prompt("Who?") == Template(plain).prompt(f"{instruction} Who?")

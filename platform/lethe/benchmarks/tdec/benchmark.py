@@ -44,7 +44,7 @@ class Tdec(Benchmark):
         """Return the passages as token ids. Raises UserError for text that is too short and for foreign token ids."""
         from lethe.benchmarks.tdec.evaluation import TdecTask  # imports torch
 
-        sequences = tokenised(self.passages, template.tokenizer, vocabulary)
+        sequences = tokenised(self.passages, template, vocabulary)
         return TdecTask(self.passages, sequences, template, self.config)
 
     def forget_count(self, config: Evaluation) -> int:

@@ -45,12 +45,8 @@ def build_eval_set(
     passages: Passages, sequences: Sequences, template: Template, settings: TdecBenchmark, config: Evaluation
 ) -> TdecEvalSet:
     """Tokenise the first `max_rows` of validation text, turns and questions; forget and unseen sequences are whole."""
-
-    def ids(text: str) -> tuple[int, ...]:
-        return tuple(template.tokenizer.encode(text, add_special_tokens=False))
-
     turns, questions = passages.dialogue[: config.max_rows], passages.choice[: config.max_rows]
-    pairs = [(i, ids(q.question), ids(choice)) for i, q in enumerate(questions) for choice in q.choices]
+    ends = [(i, template.continuation(q.question, choice)) for i, q in enumerate(questions) for choice in q.choices]
     return TdecEvalSet(
         template=template,
         settings=settings,
@@ -58,10 +54,10 @@ def build_eval_set(
         unseen=sequences.unseen,
         validation=whole_rows(sequences.validation[: config.max_rows]),
         turns=turns,
-        prompts=tuple(ids(turn.context) for turn in turns),
+        prompts=tuple(template.text(turn.context) for turn in turns),
         questions=questions,
-        options=tuple(Encoded(question + choice, len(question)) for _, question, choice in pairs),
-        asked=np.array([i for i, _, _ in pairs], dtype=np.int64),
+        options=tuple(row for _, row in ends),
+        asked=np.array([i for i, _ in ends], dtype=np.int64),
     )
 
 

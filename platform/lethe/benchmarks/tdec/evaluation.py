@@ -262,7 +262,7 @@ def _replies(model: nn.Module, evals: TdecEvalSet, config: Evaluation, shard: Ra
         return generate(
             model,
             prompts,
-            eos=template.eos,
+            stops=template.text_stops,
             pad=template.pad,
             max_new_tokens=config.max_new_tokens,
             token_budget=config.token_budget,

@@ -129,7 +129,9 @@ def _generated(
         new = length - place - 1
         budget = PREFIX_TOKENS
         rest = (
-            generate(model, begun, eos=-1, pad=0, max_new_tokens=new, token_budget=budget) if new else [[]] * len(here)
+            generate(model, begun, stops=(), pad=0, max_new_tokens=new, token_budget=budget)
+            if new
+            else [[]] * len(here)
         )
         continued |= {branch: [*row, *more] for branch, row, more in zip(here, begun, rest, strict=True)}
     return continued

@@ -26,7 +26,7 @@ from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from lethe.data.template import Template
 
 Passage = str | tuple[int, ...]  # text, or the token ids of one tokenizer
 SPLITS = ("forget", "retain", "unseen", "validation")  # of passages
@@ -159,15 +159,16 @@ def check_ids(passages: Passages, vocabulary: int | None) -> None:
                 raise UserError(f"{where}: token id {foreign[0]} is not in the model's vocabulary of {vocabulary}")
 
 
-def tokenised(passages: Passages, tokenizer: PreTrainedTokenizerBase, vocabulary: int) -> Sequences:
-    """Return the passages as token ids. Raises UserError, with split and row, for text that is too short and for ids
-    outside `vocabulary`."""
+def tokenised(passages: Passages, template: Template, vocabulary: int) -> Sequences:
+    """Return the passages as token ids: the first `length` of a text, BOS among them where the tokenizer adds it.
+
+    Raises UserError, with split and row, for text that is too short and for ids outside `vocabulary`.
+    """
     check_ids(passages, vocabulary)
     sequences: dict[str, np.ndarray] = {}
     for split in SPLITS:
         rows = [
-            tokenizer.encode(row, add_special_tokens=False)[: passages.length] if isinstance(row, str) else row
-            for row in getattr(passages, split)
+            template.text(row)[: passages.length] if isinstance(row, str) else row for row in getattr(passages, split)
         ]
         for number, ids in enumerate(rows, 1):
             if len(ids) < passages.length:

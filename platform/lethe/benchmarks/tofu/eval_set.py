@@ -64,6 +64,12 @@ class TofuEvalSet:
         """Return for every prompt the index of the pair with its true answer."""
         return [int(i) for split in self.splits.values() for i in split.answer]
 
+    def prompts_as_scored(self) -> list[bool]:
+        """Return for every prompt whether the pair with its true answer begins with the same tokens: where a token
+        spans the boundary, its prompt is another."""
+        pairs = (self.pairs[i] for i in self.prompted())
+        return [pair.ids[: pair.prompt_length] == prompt for pair, prompt in zip(pairs, self.prompts, strict=True)]
+
     @property
     def own(self) -> np.ndarray:
         """Mask [pairs]: true for a row with its own answer."""

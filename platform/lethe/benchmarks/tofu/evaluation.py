@@ -142,7 +142,7 @@ def evaluate(
         return generate(
             model,
             [prompt for prompt, _ in asked],
-            eos=template.eos,
+            stops=template.stops,
             pad=template.pad,
             max_new_tokens=config.max_new_tokens,
             token_budget=budget,
@@ -155,7 +155,10 @@ def evaluate(
         scored = chain.from_iterable(shard.map(eval_set.questions(), score_rows))
         scores = LikelihoodScores(*map(list, zip(*scored, strict=True)))
         # Teacher forcing has shown already how a greedy answer begins: up to the first wrong guess.
-        begun = [known_beginning(eval_set.pairs[i].answer, scores.guess[i].tolist()) for i in eval_set.prompted()]
+        begun = [
+            known_beginning(eval_set.pairs[i].answer, scores.guess[i].tolist()) if same else []
+            for i, same in zip(eval_set.prompted(), eval_set.prompts_as_scored(), strict=True)
+        ]
         answers = shard.map(list(zip(eval_set.prompts, begun, strict=True)), answer_prompts)
         for name, split in members.items():
             pairs = [eval_set.pairs[i] for i in split.answer]

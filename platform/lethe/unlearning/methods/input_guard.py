@@ -10,7 +10,6 @@ from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.measurement import task_of
 from lethe.config.objective import TOPICS, InputGuard
 from lethe.config.run import Recipe
-from lethe.data.template import Template
 from lethe.evaluation.context_length import ContextLimits
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
@@ -45,7 +44,7 @@ def input_guard(
             reason = f"no name is in forget questions alone: leave {TOPICS} out of the instruction"
             return run.ended("infeasible", reason)
         instruction = instruction.replace(TOPICS, ", ".join(names))
-    template = Template(context.template.tokenizer, instruction)
+    template = context.template.with_instruction(instruction)
     eval_set = task_of(context.benchmark, template, context.start).eval_set(recipe.evaluation)
     longest = max(len(row.ids) for _, row in eval_set.named_rows())
     positions = ContextLimits.of(context.start).context or longest

@@ -1,0 +1,91 @@
+"""What a study reads: where its data and models are, and one whole prompt. Nothing is downloaded for it."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from lethe.benchmarks.base import load_benchmark
+from lethe.config.base import Frozen
+from lethe.config.benchmark import EMBEDDED
+from lethe.config.model import EmbeddedModel
+from lethe.config.study import Study
+from lethe.data.template import Template
+from lethe.errors import UserError
+from lethe.study.preparation import embedded_template, model_folder, rendered_prompt
+
+MODEL_KEYS = ("path", "oracle", "base")
+REGISTERED = "models:/"
+
+
+def describe_inputs(study: Study) -> Iterator[str]:
+    """Yield lines about data, models and prompt for `--dry-run`. A hub id that is not on this machine is named, and no
+    error. Raises UserError for local files that are missing or malformed, and for a prompt that cannot be rendered."""
+    source = study.benchmark.source
+    here = source == EMBEDDED or Path(source).expanduser().exists() or not is_hub_id(source)
+    benchmark = load_benchmark(study.benchmark) if here else None
+    yield f"data         {source}{'' if here else _hub_note(source, 'dataset')}"
+    folders: dict[str, Path] = {}
+    for key, name in named_models(study.model).items():
+        if is_hub_id(name) and not Path(name).expanduser().exists():
+            folder = _cached(name, "model")
+            yield f"model.{key:6} {name}{_hub_note(name, 'model')}"
+        elif name.startswith(REGISTERED):
+            folder = None
+            yield f"model.{key:6} {name}: a registered model, which is looked up when the study starts"
+        else:
+            folder = model_folder(name, f"model.{key}")
+            yield f"model.{key:6} {folder}"
+        if folder is not None:
+            folders[key] = folder
+    if not study.benchmark.has_questions:
+        return
+    template = _template(study, folders.get("path") or folders.get("base"))
+    if template is None:
+        yield "prompt       it is rendered by the start model's tokenizer, which is not here"
+        return
+    shown = rendered_prompt(template, benchmark)
+    yield "prompt       of the first forget row:"
+    yield textwrap.indent(shown.prompt, "  | ", lambda _: True)
+    yield "answer       and its end:"
+    yield textwrap.indent(shown.answer, "  | ", lambda _: True)
+
+
+def named_models(model: Frozen) -> dict[str, str]:
+    """Return the models that a configuration names, by key."""
+    found = {key: getattr(model, key, None) for key in MODEL_KEYS}
+    return {key: name for key, name in found.items() if isinstance(name, str)}
+
+
+def is_hub_id(name: str) -> bool:
+    """Return whether `name` has the form owner/name."""
+    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not name.endswith("/")
+
+
+def _template(study: Study, start: Path | None) -> Template | None:
+    """Return the template of the start model in a folder, or of an embedded one; None where it is not here."""
+    if isinstance(study.model, EmbeddedModel):
+        return embedded_template(study.model, study.prompt)
+    if start is None:
+        return None
+    from lethe.benchmarks.measurement import template_of  # imports torch
+
+    return template_of(start, study.prompt)
+
+
+def _hub_note(name: str, kind: str) -> str:
+    return "" if _cached(name, kind) else ": a hub id, not on this machine"
+
+
+def _cached(name: str, kind: str) -> Path | None:
+    """Return the folder of a hub model or data set that was downloaded before, None where it was not."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, repo_type=kind, local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+    except HFValidationError as error:
+        raise UserError(f"{name} is neither a folder nor a hub id: {error}") from None

@@ -1,0 +1,72 @@
+"""`--dry-run` says what a study reads, and whether it is here, without a network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lethe.config.study import load_study
+from lethe.errors import UserError
+from lethe.study.inputs import describe_inputs
+from lethe.study.preflight import preview
+
+
+def lines(name: str, *overrides: str) -> list[str]:
+    return list(describe_inputs(load_study(name, overrides)))
+
+
+def pretrained(folder: Path) -> list[str]:
+    return [
+        f"benchmark.source={folder / 'data'}",
+        f"model={{name: pretrained, path: {folder / 'full'}, oracle: {folder / 'retain90'}}}",
+    ]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+def test_hub_ids_that_are_not_here_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """The anchor study resolves without a network."""
+    preview(load_study("tofu-llama-1b"))
+    printed = capsys.readouterr().out
+    for name in ("locuslab/TOFU", "_full", "_retain90"):
+        assert f"{name}: a hub id, not on this machine" in printed
+    assert "system: You are a helpful assistant." in printed
+    assert "date_string: 10 Apr 2025" in printed
+
+
+def test_the_anchor_study_is_a_grid_of_54() -> None:
+    study = load_study("tofu-llama-1b")
+    sizes = [len(parameter.choices) for parameter in study.space.values()]
+    assert (study.search.trials, sizes) == (54, [3, 2, 3, 3])
+
+
+def test_a_prompt_is_shown_whole(golden: Path) -> None:
+    brought = "\n".join(lines("tofu", *pretrained(golden / "tiny_tofu")))
+    assert "  | <s><|user|>" in brought
+    assert "<|end|><|assistant|>" in brought
+    assert brought.endswith("</s>")
+    other = "\n".join(lines("tofu", *pretrained(golden / "tiny_tofu"), "prompt.template='Q: {question} A:'"))
+    assert "  | <s>Q: Where " in other, "its tokenizer adds BOS"
+    embedded = "\n".join(lines("tofu"))
+    assert "  | <s><|user|>" in embedded, "before its model is trained"
+    assert not any(line.startswith("prompt") for line in lines("tdec"))
+
+
+def test_what_is_missing_or_cannot_ask_is_refused(golden: Path, tmp_path: Path) -> None:
+    given = pretrained(golden / "tiny_tofu")
+    with pytest.raises(UserError, match=r"model.oracle: there is no folder /nowhere"):
+        lines("tofu", *given, "model.oracle=/nowhere")
+    with pytest.raises(UserError, match=r"benchmark.source '/nowhere': no such folder"):
+        lines("tofu", "benchmark.source=/nowhere")
+    with pytest.raises(UserError, match=r"prompt.bos: must be"):
+        load_study("tofu", ["prompt.bos=maybe"])
+    broken = shutil.copytree(golden / "tiny_tofu" / "full", tmp_path / "broken")
+    (broken / "chat_template.jinja").write_text("{% for")
+    with pytest.raises(UserError, match="the chat template cannot be rendered"):
+        lines("tofu", *given, f"model.path={broken}")

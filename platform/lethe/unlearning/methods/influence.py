@@ -10,9 +10,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from lethe.benchmarks.base import ReferenceValues
+from lethe.config.adapter import FullParameters
 from lethe.config.objective import Influence
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Sourced, collate
+from lethe.models.adapters import attach
 from lethe.models.forward import scored_logits
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
@@ -40,7 +42,7 @@ def influence(
     """
     assert isinstance(recipe.objective, Influence)
     run = SingleRun(recipe, context, reference, ranks)
-    model = context.fresh_model()
+    model = attach(context.fresh_model(), FullParameters(), seed=recipe.seed)
     precision = model.dtype
     _cast(model, torch.float32)
     rows = [(RowKind.FORGET, row) for row in enumerate(context.forget)]
@@ -49,7 +51,7 @@ def influence(
         sums = row_totals(model, rows[ranks.rank :: ranks.world], recipe.objective, context.template.pad, recipe.seed)
         if ranks.world > 1:
             sums.all_reduce()
-        finite = newton_step(list(model.parameters()), sums, recipe.objective)
+        finite = newton_step(_trained(model), sums, recipe.objective)
     run.costs.steps, run.costs.tokens = 1, sum(len(row.ids) for _, (_, row) in rows)
     if not finite:
         return run.ended("diverged", "the influence step is not finite")
@@ -87,7 +89,7 @@ def row_totals(
     have mean 0, so that it is an unbiased estimate of the row's Gauss-Newton diagonal (Liu et al. 2023, arXiv
     2305.14342). `empirical_fisher` squares that of the true labels.
     """
-    params = list(model.parameters())
+    params = _trained(model)
     device = params[0].device
     totals = Totals(
         [torch.zeros_like(p) for p in params],
@@ -128,6 +130,11 @@ def newton_step(params: Sequence[Tensor], totals: Totals, config: Influence) -> 
     for p, g, h in zip(params, totals.gradient, totals.hessian, strict=True):
         p.addcdiv_(g, h + damping, value=config.strength)
     return all(bool(torch.isfinite(p).all()) for p in params)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    """Return the weights that the step moves: of a multimodal model the language model's."""
+    return [weight for weight in model.parameters() if weight.requires_grad]
 
 
 def _cast(model: nn.Module, dtype: torch.dtype) -> None:

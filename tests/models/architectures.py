@@ -48,11 +48,12 @@ def known(model_type: str) -> dict[str, Any]:
 @dataclass(frozen=True)
 class Family:
     """One decoder family: transformers' `model_type`, what its tiny configuration has besides `SIZES`, whether it is
-    tested by default, and the message of each step that is refused."""
+    tested by default, whether it reads packed rows, and the message of each step that is refused."""
 
     model_type: str
     sizes: dict[str, Any] = field(default_factory=dict)
     default: bool = False
+    packs: bool = True
     refused: dict[str, str] = field(default_factory=dict)
 
     def config(self) -> Any:
@@ -152,13 +153,16 @@ FAMILIES = {
     "phi3, longrope": Family("phi3", LONG, default=True),
     "gpt2": Family("gpt2", default=True),
     "opt": Family("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}, default=True),
-    "bloom": Family("bloom", default=True),
-    "mamba": Family("mamba", default=True),
+    "bloom": Family("bloom", default=True, packs=False),
+    "mamba": Family("mamba", default=True, packs=False),
     "lfm2": Family(
-        "lfm2", {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False}, default=True
+        "lfm2",
+        {"layer_types": ["conv", "full_attention"], "block_auto_adjust_ff_dim": False},
+        default=True,
+        packs=False,
     ),
     "apertus": Family("apertus"),
-    "bamba": Family("bamba", {**MAMBA, "attn_layer_indices": [1]}),
+    "bamba": Family("bamba", {**MAMBA, "attn_layer_indices": [1]}, packs=False),
     "biogpt": Family("biogpt"),
     "codegen": Family("codegen", {"rotary_dim": 4}),
     "cohere": Family("cohere"),
@@ -169,9 +173,11 @@ FAMILIES = {
     "ernie4_5_moe": Family("ernie4_5_moe", refused=EXPERTS),
     "exaone4": Family("exaone4"),
     "falcon": Family("falcon"),
-    "falcon, alibi": Family("falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": False}),
-    "falcon_h1": Family("falcon_h1", {**MAMBA, "mamba_d_ssm": 64}),
-    "falcon_mamba": Family("falcon_mamba"),
+    "falcon, alibi": Family(
+        "falcon", {"alibi": True, "new_decoder_architecture": False, "multi_query": False}, packs=False
+    ),
+    "falcon_h1": Family("falcon_h1", {**MAMBA, "mamba_d_ssm": 64}, packs=False),
+    "falcon_mamba": Family("falcon_mamba", packs=False),
     "gemma": Family("gemma"),
     "gemma2": Family("gemma2"),
     "gemma4_text": Family(
@@ -181,7 +187,7 @@ FAMILIES = {
     "glm4": Family("glm4"),
     "glm4_moe": Family("glm4_moe", refused=EXPERTS),
     "gpt_bigcode": Family("gpt_bigcode"),
-    "gpt_neo": Family("gpt_neo", {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}),
+    "gpt_neo": Family("gpt_neo", {"attention_types": [[["global", "local"], 1]], "window_size": WINDOW}, packs=False),
     "gpt_neox": Family("gpt_neox"),
     "gpt_oss": Family("gpt_oss", refused=EXPERTS),
     "gptj": Family("gptj", {"rotary_dim": 4}),
@@ -191,20 +197,24 @@ FAMILIES = {
         "granitemoehybrid",
         {**MAMBA, "layer_types": ["mamba", "attention"], "shared_intermediate_size": 24},
         refused=EXPERTS,
+        packs=False,
     ),
     "hunyuan_v1_dense": Family("hunyuan_v1_dense"),
-    "jamba": Family("jamba", JAMBA, refused=EXPERTS),
+    "jamba": Family("jamba", JAMBA, refused=EXPERTS, packs=False),
     "jetmoe": Family("jetmoe", {"kv_channels": 8}, refused=EXPERTS),
-    "llama4_text": Family("llama4_text", refused=EXPERTS),
-    "mamba2": Family("mamba2", {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}),
-    "minimax": Family("minimax", refused=EXPERTS),
+    "llama4_text": Family("llama4_text", refused=EXPERTS, packs=False),
+    "mamba2": Family(
+        "mamba2", {"num_heads": 4, "head_dim": 16, "state_size": 8, "n_groups": 1, "chunk_size": 8}, packs=False
+    ),
+    "minimax": Family("minimax", refused=EXPERTS, packs=False),
     "ministral": Family("ministral"),
-    "mpt": Family("mpt"),
+    "mpt": Family("mpt", packs=False),
     "nemotron": Family("nemotron"),
     "nemotron_h": Family(
         "nemotron_h",
         {"mamba_num_heads": 4, "mamba_head_dim": 16, "ssm_state_size": 8, "n_groups": 1, "chunk_size": 8},
         refused=EXPERTS,
+        packs=False,
     ),
     "olmo": Family("olmo"),
     "olmo2": Family("olmo2"),
@@ -215,18 +225,19 @@ FAMILIES = {
     "phimoe": Family("phimoe", refused=EXPERTS),
     "qwen2": Family("qwen2"),
     "qwen2_moe": Family("qwen2_moe", {"shared_expert_intermediate_size": 24}, refused=EXPERTS),
-    "qwen3_5_text": Family("qwen3_5_text", DELTA),
+    "qwen3_5_text": Family("qwen3_5_text", DELTA, packs=False),
     "qwen3_moe": Family("qwen3_moe", refused=EXPERTS),
-    "qwen3_next": Family("qwen3_next", DELTA, refused=EXPERTS),
+    "qwen3_next": Family("qwen3_next", DELTA, refused=EXPERTS, packs=False),
     "recurrent_gemma": Family(
         "recurrent_gemma",
         {"block_types": ["recurrent", "attention"], "attention_window_size": WINDOW, "lru_width": 32},
+        packs=False,
     ),
-    "rwkv": Family("rwkv", {"attention_hidden_size": 32}),
+    "rwkv": Family("rwkv", {"attention_hidden_size": 32}, packs=False),
     "seed_oss": Family("seed_oss"),
     "smollm3": Family("smollm3"),
     "stablelm": Family("stablelm"),
     "starcoder2": Family("starcoder2"),
     "xglm": Family("xglm"),
-    "zamba2": Family("zamba2", ZAMBA),
+    "zamba2": Family("zamba2", ZAMBA, packs=False),
 }

@@ -27,7 +27,7 @@ from lethe.config.run import Evaluation, Recipe, Schedule
 from lethe.data.template import Encoded
 from lethe.errors import UserError
 from lethe.evaluation.generation import generate
-from lethe.evaluation.likelihood import score
+from lethe.evaluation.likelihood import reads_packed_rows, score
 from lethe.models import fila
 from lethe.models.adapters import attach
 from lethe.models.fisher import row_weights
@@ -40,7 +40,7 @@ from lethe.unlearning.requests import Assets
 from lethe.unlearning.trainer import unlearn
 from tests import tiny
 from tests.conftest import ROOT
-from tests.models.architectures import FAMILIES, Family
+from tests.models.architectures import FAMILIES, WINDOW, Family
 from tests.models.small import disturb
 
 # Routers, whose adapter peft refuses or which choose experts, what fused kernels of Mamba read past an adapter, and
@@ -119,6 +119,22 @@ def scores(case: Case) -> None:
         plain = logits(case.stock, pair.ids).log_softmax(-1)[pair.prompt_length - 1 : -1]
         expected = plain.gather(1, torch.tensor(pair.answer)[:, None])[:, 0]
         np.testing.assert_allclose(logp, expected, atol=2e-3 * float(plain.std()))
+
+
+@torch.no_grad()
+def packs(case: Case) -> None:
+    """Two rows in one, apart by a mask and with positions of their own, have the logits that each has alone."""
+    assert reads_packed_rows(case.model(), WINDOW) == case.family.packs
+    if case.family.packs:
+        first, second = rows()[0].ids[: WINDOW - 1], rows()[5].ids[:WINDOW]
+        seen = torch.block_diag(*(torch.ones(len(ids), len(ids)).tril() for ids in (first, second)))
+        mask = torch.zeros(seen.shape).masked_fill(seen == 0, torch.finfo(torch.float32).min)[None, None]
+        positions = torch.tensor([[*range(len(first)), *range(len(second))]])
+        together = case.model()(
+            input_ids=torch.tensor([[*first, *second]]), attention_mask=mask, position_ids=positions, use_cache=False
+        ).logits[0]
+        alone = torch.cat([logits(case.stock, ids) for ids in (first, second)])
+        assert (together - alone).abs().max() < 1e-4 * alone.std()
 
 
 def greedy(case: Case, prompt: tuple[int, ...], new: int) -> list[int]:
@@ -241,6 +257,7 @@ def quantises(case: Case) -> None:
 STEPS = {
     "load": loads,
     "score": scores,
+    "pack": packs,
     "generate": generates,
     "continue": continues,
     "lora": adapts,
@@ -273,9 +290,14 @@ def test_each_step_gives_what_stock_gives_or_is_refused(cases: Callable[[str], C
 def table() -> str:
     """The matrix in Markdown."""
     head = f"| family | {' | '.join(STEPS)} |\n|---|{'---|' * len(STEPS)}\n"
+
+    def cell(family: Family, step: str) -> str:
+        if step == "pack" and not family.packs:
+            return "no"
+        return "refused" if step in family.refused else "right"
+
     return head + "".join(
-        f"| {name} | {' | '.join('refused' if step in family.refused else 'right' for step in STEPS)} |\n"
-        for name, family in FAMILIES.items()
+        f"| {name} | {' | '.join(cell(family, step) for step in STEPS)} |\n" for name, family in FAMILIES.items()
     )
 
 

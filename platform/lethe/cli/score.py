@@ -37,7 +37,7 @@ def _parser() -> argparse.ArgumentParser:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="a folder (a run's or an adapter's, too), a hub id, or models:/name@alias",
+        help="a folder (a run's or an adapter's, too), a hub id, a .gguf file, package:NAME or models:/name@alias",
     )
     parser.add_argument(
         "--benchmark",
@@ -66,7 +66,9 @@ def main(argv: list[str] | None = None) -> int:
     """Score models and print their table; return 0 done, 2 bad input, 130 interrupted (finished scores are kept)."""
     args = _parser().parse_args(argv)
     if not args.models:
-        raise UserError("no MODEL given: name a folder, a hub id or models:/name@alias, or several of them")
+        raise UserError(
+            "no MODEL given: name a folder, a hub id, a .gguf file, package:NAME or models:/name@alias, or several"
+        )
     overrides = list(args.set)
     for key, value in (("benchmark.source", args.source), ("run.evaluation.max_rows", args.max_rows)):
         if value is not None:

@@ -60,12 +60,15 @@ class EmbeddedGptNeo(EmbeddedModel):
 
 
 class PretrainedModel(Frozen):
-    """A model that already knows the benchmark: a folder or a hub id, safetensors only."""
+    """A model that already knows the benchmark: a folder (a model's or an adapter's), a hub id, a .gguf file,
+    package:NAME for a GGUF file in a Python package, or models:/name@alias in MLflow's registry."""
 
     name: Literal["pretrained"] = "pretrained"
     path: str = Field(min_length=1, description="the model that has memorised the forget set")
     oracle: str | None = Field(None, min_length=1, description="the same model, trained without the forget set")
-    base: str | None = Field(None, min_length=1, description="the checkpoint that `path` was made from, for retrain")
+    base: str | None = Field(
+        None, min_length=1, description="the checkpoint that `path` was made from: for retrain, and for an adapter"
+    )
 
 
 AnyEmbedded = Annotated[EmbeddedModel | EmbeddedGptNeo, Field(discriminator="name")]

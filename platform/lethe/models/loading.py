@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lethe.errors import UserError, first_line
-from lethe.models.model_files import header, read_config, some, stored_tensors
+from lethe.models.model_files import ADAPTER, header, read_config, some, stored_tensors
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-ADAPTER = "adapter_model.safetensors"
 
 # What older versions of transformers saved and newer ones compute: causal masks and rotary frequencies.
 COMPUTED = re.compile(
@@ -58,7 +56,7 @@ def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedMo
 
     read_config(folder)
     stored_tensors(folder)  # damaged files
-    with _quiet():
+    with quiet_transformers():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its annotation does not say
                 str(folder),
@@ -73,7 +71,7 @@ def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedMo
             raise UserError(f"cannot load a model from {folder}: {first_line(error)}") from error
     model: PreTrainedModel
     model, report = loaded
-    _refuse_differences(folder, model, report)
+    refuse_differences(folder, model, report)
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     return model
 
@@ -87,7 +85,7 @@ def check_tensors(folder: Path) -> None:
     model_class, config = _architecture(folder)
     # As transformers will see them, with all that it renames and combines, but without values.
     state = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
-    with _quiet():
+    with quiet_transformers():
         try:
             model, report = model_class.from_pretrained(
                 None,
@@ -99,7 +97,7 @@ def check_tensors(folder: Path) -> None:
             )
         except Exception as error:  # noqa: BLE001  # whatever the architecture's own code raises for such a config.json
             raise _unbuildable(folder, error) from None
-    _refuse_differences(folder, model, report)
+    refuse_differences(folder, model, report)
 
 
 def _architecture(folder: Path) -> tuple[Any, Any]:
@@ -113,7 +111,7 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
     if kind not in CONFIG_MAPPING:
         own_code = "needs code of its own (auto_map), which is never run, and " if fields.get("auto_map") else ""
         raise UserError(f"{folder}: the model_type {kind!r} {own_code}is none that transformers {__version__} has")
-    with _quiet():
+    with quiet_transformers():
         try:
             config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
             masked = str(next(iter(config.architectures or ()), "")).endswith("ForMaskedLM")
@@ -133,9 +131,9 @@ def _unbuildable(folder: Path, error: Exception) -> UserError:
     return UserError(f"{folder}: transformers cannot build the model that config.json describes ({reason})")
 
 
-def _refuse_differences(folder: Path, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
-    """Raise UserError for tensors that `model` and its checkpoint do not share. transformers has left out of its
-    `report` what the architecture ties or computes."""
+def refuse_differences(origin: Path, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
+    """Raise UserError for tensors that `model` and the checkpoint at `origin` do not share. transformers has left out
+    of its `report` what the architecture ties or computes."""
     unknown = sorted(name for name in report["unexpected_keys"] if not COMPUTED.search(name))
     missing = sorted(report["missing_keys"])
     reshaped = [f"{name} {list(found)} for {list(needed)}" for name, found, needed in sorted(report["mismatched_keys"])]
@@ -143,7 +141,7 @@ def _refuse_differences(folder: Path, model: PreTrainedModel, report: Mapping[st
     found = [f"{what} tensors: {len(names)} ({some(names)})" for what, names in parts.items() if names]
     if found:
         raise UserError(
-            f"{folder} is not the {type(model).__name__} that it says: {'; '.join(found)}{_wrapper(unknown)}"
+            f"{origin} is not the {type(model).__name__} that it says: {'; '.join(found)}{_wrapper(unknown)}"
         )
 
 
@@ -156,7 +154,7 @@ def _wrapper(unknown: list[str]) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers from printing progress and reports inside the block: what counts is raised."""
     from transformers.utils.logging import disable_progress_bar, get_verbosity, set_verbosity
 
@@ -183,20 +181,33 @@ def load_adapted(base: Path, adapter: Path, precision: Precision | None = None) 
     model = load_model(base, precision or stored_precision(adapter))
     try:
         return put_adapter(model, adapter).eval()
-    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: shapes that do not fit
-        raise UserError(f"cannot load the adapter in {adapter} on {base}: {first_line(error)}") from error
+    except (UserError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:  # RuntimeError: shapes
+        reason = " ".join(str(error).split("\n")[:2])  # the first line of a RuntimeError does not name the tensor
+        raise UserError(f"cannot load the adapter in {adapter} on {base}: {' '.join(reason.split())}") from error
 
 
 def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     """Put the adapter of a folder on `model`, in the model's precision, and return the peft model. Raises UserError
-    without safetensors."""
+    without safetensors, and for tensors that are missing or unknown."""
     # peft would take a pickle where there are no safetensors, and ask the hub where there is neither.
     if not (adapter / ADAPTER).is_file():
         raise UserError(f"{adapter} is an adapter and has no {ADAPTER}")
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     # As trained: an engine's adapters have the precision of its other weights, where peft would widen them to fp32.
-    return PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
+    with quiet_transformers():
+        adapted = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
+    # peft leaves out what it does not find, and warns at most. Names without an adapter are whole layers of the model.
+    expected, stored = (
+        set(get_peft_model_state_dict(adapted, save_embedding_layers=False)),
+        set(header(adapter / ADAPTER)),
+    )
+    missing, unknown = sorted(expected - stored), sorted(stored - expected - adapted.state_dict().keys())
+    if missing or unknown:
+        parts = {"missing": missing, "unknown": unknown}
+        found = [f"{what} tensors: {len(names)} ({some(names)})" for what, names in parts.items() if names]
+        raise UserError(f"{adapter} is no adapter of {type(model).__name__}: {'; '.join(found)}")
+    return adapted
 
 
 def stored_precision(folder: Path) -> Precision:

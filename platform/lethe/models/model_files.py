@@ -1,6 +1,6 @@
 """Checks of a model's folder from its files alone: its configuration, and which safetensors hold which tensors.
 
-Nothing here loads a model; torch is imported only by `check_finite`.
+Nothing here loads a model; torch is imported only to see whether weights are finite.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 NAMES = 3  # shown of many
 CHUNK = 2**24  # elements that are looked at at once
@@ -137,22 +137,37 @@ def header(path: Path) -> dict[str, StoredTensor]:
 
 def check_finite(folder: Path) -> None:
     """Raise UserError that names the tensors of a model's folder with NaN or infinite values. Reads every byte of the
-    weights once, a few rows at a time."""
+    weights once."""
+    bad = [name for path in weight_files(folder) for name in _not_finite(path)]
+    if bad:
+        raise UserError(f"{folder} has NaN or infinite weights in {len(bad)} of its tensors ({some(bad)})")
+
+
+def check_adapter_files(folder: Path) -> None:
+    """Raise UserError for an adapter whose files are missing, damaged or not finite."""
+    read_json(folder / ADAPTER_CONFIG)
+    if not (folder / ADAPTER).is_file():
+        raise UserError(f"{folder} is an adapter and has no {ADAPTER}")
+    header(folder / ADAPTER)
+    if bad := _not_finite(folder / ADAPTER):
+        raise UserError(f"{folder} has NaN or infinite weights in {len(bad)} of its tensors ({some(bad)})")
+
+
+def _not_finite(path: Path) -> list[str]:
+    """Return the names of the tensors of a safetensors file with NaN or infinite values, read a few rows at a time."""
     from safetensors import safe_open
 
     bad = []
-    for path in weight_files(folder):
-        with safe_open(path, "pt") as tensors:
-            for name in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
-                part = tensors.get_slice(name)
-                shape = part.get_shape()
-                rows = max(1, CHUNK // max(1, prod(shape[1:])))
-                starts = range(0, shape[0], rows) if shape else ()
-                parts = (part[start : start + rows] for start in starts) if shape else (tensors.get_tensor(name),)
-                if not all(map(_finite, parts)):
-                    bad.append(name)
-    if bad:
-        raise UserError(f"{folder} has NaN or infinite weights in {len(bad)} of its tensors ({some(bad)})")
+    with safe_open(path, "pt") as tensors:
+        for name in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
+            part = tensors.get_slice(name)
+            shape = part.get_shape()
+            rows = max(1, CHUNK // max(1, prod(shape[1:])))
+            starts = range(0, shape[0], rows) if shape else ()
+            parts = (part[start : start + rows] for start in starts) if shape else (tensors.get_tensor(name),)
+            if not all(map(_finite, parts)):
+                bad.append(name)
+    return bad
 
 
 def _finite(tensor: Tensor) -> bool:

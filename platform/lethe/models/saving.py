@@ -17,7 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from lethe.models.adapters import START, TRAINED, lora_factors
-from lethe.models.loading import ADAPTER, on_device
+from lethe.models.loading import on_device
+from lethe.models.model_files import ADAPTER
 from lethe.storage.paths import atomic_folder
 
 

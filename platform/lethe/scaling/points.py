@@ -25,7 +25,7 @@ from lethe.scaling.design import CostPoint
 from lethe.scaling.measure import CostPointReport, CostPointRequest
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local, share_with_nodes
-from lethe.study.preparation import PARTS, model_folder
+from lethe.study.model_sources import PARTS, plain_folder
 from lethe.study.recorder import read_result, trial_record, write_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets
@@ -39,7 +39,7 @@ def untrained_model(benchmark: Benchmark, model: AnyModel) -> Path:
     A model of the embedded family gets random weights and is cached; a model that the user brings is taken as it is.
     """
     if not isinstance(model, EmbeddedModel):
-        folder = model_folder(model.path, "model.path")
+        folder = plain_folder(model.path, "model.path", model.base)
         return share_with_nodes(folder, "models", model_digest(folder), PARTS)
     texts = [text for row in benchmark.training_rows(include_forget=True) for text in (row.question, row.answer)]
     content = canonical_json([MODEL_VERSION, model.model_dump(mode="json"), texts])

@@ -13,10 +13,10 @@ from lethe.config.model import EmbeddedModel
 from lethe.config.study import Study
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.study.preparation import embedded_template, model_folder, rendered_prompt
+from lethe.study.model_sources import REGISTERED, find_model, has_tokenizer
+from lethe.study.preparation import embedded_template, rendered_prompt
 
 MODEL_KEYS = ("path", "oracle", "base")
-REGISTERED = "models:/"
 
 
 def describe_inputs(study: Study) -> Iterator[str]:
@@ -35,7 +35,8 @@ def describe_inputs(study: Study) -> Iterator[str]:
             folder = None
             yield f"model.{key:6} {name}: a registered model, which is looked up when the study starts"
         else:
-            folder = model_folder(name, f"model.{key}")
+            found = find_model(name, f"model.{key}", None if key == "base" else getattr(study.model, "base", None))
+            folder = found.folder if found.base is None or has_tokenizer(found.folder) else found.base
             yield f"model.{key:6} {folder}"
         if folder is not None:
             folders[key] = folder

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.benchmark import BenchmarkConfig
-from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Evaluation
 from lethe.data.template import SHOWN, Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
-from lethe.models.model_files import check_finite, read_config, weight_files
+from lethe.models.model_files import read_config
 from lethe.models.subprocess_training import ProgressReport
 from lethe.records import RenderedPrompt
 from lethe.storage.replica import share_with_nodes
+from lethe.study.model_sources import PARTS, check_whole, plain_folder
 
-TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json")  # one of them is needed
 DEFAULT = Prompt()
-PARTS = ("*.json", "*.safetensors", "tokenizer*", "*.txt", "*.jinja")  # never pickles, never code
 
 
 @dataclass(frozen=True)
@@ -45,15 +42,10 @@ def locate(benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT
     starts."""
     loaded = load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
-        from lethe.models.loading import check_tensors
-
-        for key in ("path", "oracle", "base"):
-            if (name := getattr(model, key)) is not None:
-                folder = model_folder(name, f"model.{key}")
-                with named(f"model.{key}"):
-                    check_tensors(folder)
-                    check_finite(folder)
-        start = model_folder(model.path, "model.path")
+        folders = model_folders(model)
+        for key, folder in folders.items():
+            check_whole(folder, key)
+        start = folders["model.path"]
         loaded.check_vocabulary(_vocabulary(start))
         _template(start, prompt).digest(questions=benchmark.has_questions)
     elif benchmark.has_questions and prompt != DEFAULT:
@@ -74,9 +66,8 @@ def prepare(
         start, oracle = trained_pair(loaded, model, progress)
         base = None
     else:
-        start = model_folder(model.path, "model.path")
-        oracle = None if model.oracle is None else model_folder(model.oracle, "model.oracle")
-        base = None if model.base is None else model_folder(model.base, "model.base")
+        folders = model_folders(model)
+        start, oracle, base = folders["model.path"], folders.get("model.oracle"), folders.get("model.base")
         _check_vocabulary(base or start, start)
     template = _template(start, prompt)
     digests = Digests(
@@ -123,27 +114,14 @@ def rendered_prompt(template: Template, benchmark: Benchmark | None) -> Rendered
     return RenderedPrompt(prompt=prompt, answer=answer)
 
 
-def model_folder(name: str, key: str) -> Path:
-    """Return a model's folder, local or a snapshot of a hub model. Raises UserError, with `key` in front, unless it has
-    a configuration, safetensors and a tokenizer."""
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        folder = snapshot(name, key)
-    with named(key):
-        read_config(folder)
-        weight_files(folder)
-        if not any((folder / file).is_file() for file in TOKENIZERS):
-            raise UserError(f"{folder} has no tokenizer (tokenizer.json, tokenizer.model or vocab.json)")
-    return folder.resolve()
-
-
-@contextmanager
-def named(key: str) -> Iterator[None]:
-    """Put `key`, the setting that names a model, before the message of a UserError of the block."""
-    try:
-        yield
-    except UserError as error:
-        raise UserError(f"{key}: {error}") from None
+def model_folders(model: PretrainedModel) -> dict[str, Path]:
+    """Return the plain folders of the models that `model` names, by setting. Raises UserError for what is missing."""
+    folders = {"model.path": plain_folder(model.path, "model.path", model.base)}
+    if model.oracle is not None:
+        folders["model.oracle"] = plain_folder(model.oracle, "model.oracle", model.base)
+    if model.base is not None:
+        folders["model.base"] = plain_folder(model.base, "model.base")
+    return folders
 
 
 def _check_vocabulary(base: Path, start: Path) -> None:
@@ -158,18 +136,3 @@ def _vocabulary(folder: Path) -> int | None:
     """Return the vocabulary size in a model's configuration; None where it does not say."""
     size: int | None = read_config(folder).get("vocab_size")
     return size
-
-
-def snapshot(name: str, key: str) -> Path:
-    """Return the folder of a hub model's files, downloaded unless they are there already. Raises UserError, with `key`
-    in front."""
-    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
-        raise UserError(f"{key}: there is no folder {name}, and it is no hub id like owner/name")
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(PARTS), ignore_patterns=["*/*"]))
-    except Exception as error:  # noqa: BLE001  # huggingface_hub raises its own and its HTTP library's errors
-        raise UserError(
-            f"{key}: {name} is neither a folder nor reachable on the hub ({type(error).__name__})"
-        ) from None

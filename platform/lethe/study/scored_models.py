@@ -1,4 +1,4 @@
-"""Finding a model by its name: a folder, a study's run, a hub id, or a registered version."""
+"""Models to score, found by their names: whole ones, and adapters on their bases."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from lethe.benchmarks.measurement import load_adapted_network, load_network, tem
 from lethe.config.base import short_digest
 from lethe.config.prompt import Prompt
 from lethe.data.template import Template
-from lethe.errors import UserError
 from lethe.models.hashing import model_digest, tokenizer_digest
-from lethe.models.loading import ADAPTER, Precision, check_tensors, stored_precision
-from lethe.models.model_files import check_finite, read_json
-from lethe.storage.paths import home, store
-from lethe.storage.replica import ensure_local, local_path, resolve_local
-from lethe.study.preparation import TOKENIZERS, model_folder, named, snapshot
+from lethe.models.loading import Precision, stored_precision
+from lethe.models.model_files import read_json
+from lethe.study.model_sources import check_whole, find_model, has_tokenizer
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-REGISTERED = "models:/"
 GUARD = "input_guard.json"  # beside a model that an instruction belongs to: see lethe.unlearning.worker_entry
-LEVELS = 5  # from a run's model up to its study
 
 
 @dataclass(frozen=True)
@@ -82,69 +77,7 @@ class ScoredModel:
 
 def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:
     """Return the model that `name` means. `base` names the model that an adapter belongs on. Raises UserError, with the
-    option or argument `key` in front, for a model that does not exist and for a folder that lacks something."""
-    if name.startswith(REGISTERED):
-        from lethe.tracking.model_addresses import fetch_registered_model
-
-        folder, tags = fetch_registered_model(name, key)
-        return _candidate(name, folder, key, base, tags)
-    folder = resolve_local(name)
-    if folder.is_dir():
-        return _candidate(name, folder, key, base)
-    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
-        raise UserError(f"{key}: there is no folder {name}: give one, a hub id (owner/name) or models:/name@alias")
-    return _candidate(name, snapshot(name, key), key, base)
-
-
-def has_tokenizer(folder: Path) -> bool:
-    """Return True if the folder has a tokenizer's main file."""
-    return any((folder / file).is_file() for file in TOKENIZERS)
-
-
-def _candidate(
-    name: str, folder: Path, key: str, base: str | None, tags: Mapping[str, str] | None = None
-) -> ScoredModel:
-    inside = folder / "model"  # of a run, or of a registered version
-    if not _is_model(folder) and _is_model(inside):
-        folder = inside
-    elif not _is_model(folder) and (folder / "result.json").is_file():
-        raise UserError(f"{key}: {folder} has no model: a study keeps the weights of its front alone")
-    if not (folder / "adapter_config.json").is_file():
-        return ScoredModel(name, _sound(str(folder), key), tags=tags or {})
-    if not (folder / ADAPTER).is_file():
-        raise UserError(f"{key}: {folder} is an adapter and has no {ADAPTER}")
-    return ScoredModel(name, folder.resolve(), _base(folder.resolve(), key, base), tags or {})
-
-
-def _sound(name: str, key: str) -> Path:
-    """Return a model's folder. Raises UserError, with `key` in front, for a model that cannot be loaded as it is."""
-    folder = model_folder(name, key)
-    with named(key):
-        check_tensors(folder)
-        check_finite(folder)
-    return folder
-
-
-def _is_model(folder: Path) -> bool:
-    return any((folder / file).is_file() for file in ("config.json", "adapter_config.json"))
-
-
-def _base(adapter: Path, key: str, given: str | None) -> Path:
-    """Return the folder of the model that an adapter was trained on: `given`, named by the adapter, or the start model
-    of the study that the adapter's folder is in."""
-    if given is not None:
-        return _sound(given, "--base")
-    if on := read_json(adapter / "adapter_config.json").get("base_model_name_or_path"):
-        return _sound(str(on), f"{key}: the base of {adapter}")
-    for parent in list(adapter.parents)[:LEVELS]:
-        if ensure_local(parent / "study.json"):
-            study = read_json(parent / "study.json")
-            start = Path(study["start_folder"])
-            start = local_path(home() / "models" / start.name) if store() else start  # of whichever machine wrote it
-            base = _sound(str(start), f"{key}: the base of {adapter}")
-            if model_digest(base) != study["digests"]["model"]:
-                raise UserError(
-                    f"{key}: {base}, which {adapter} was trained on, has changed since: name another --base"
-                )
-            return base
-    raise UserError(f"{key}: {adapter} is an adapter and does not say on what: name its base with --base")
+    option or argument `key` in front, for a model that does not exist and for one that cannot be loaded as it is."""
+    found = find_model(name, key, base)
+    check_whole(found.base or found.folder, key)
+    return ScoredModel(name, found.folder, found.base, found.tags)

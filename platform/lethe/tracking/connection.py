@@ -1,20 +1,16 @@
 """The connection to an MLflow store: its address, whether it can be reached, and whether it accepts our credentials.
 
-Checked before a study starts and without importing MLflow, which takes seconds. `quiet_mlflow` and `quiet_transformers`
-keep both libraries from writing to the console and from sending usage data to their makers.
+Checked before a study starts and without importing MLflow, which takes seconds. `quiet_mlflow` keeps
+it from writing to the console and from sending usage data to its makers.
 """
 
 from __future__ import annotations
 
 import base64
 import configparser
-import logging
 import os
 import socket
 import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
@@ -49,24 +45,6 @@ def quiet_mlflow() -> None:
     imported: most of them are read then."""
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
-
-
-@contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """Inside the block, show no progress bars of transformers, no logging below errors and no warnings."""
-    from transformers.utils import logging as transformers_logging
-
-    had_bars, disabled = transformers_logging.is_progress_bar_enabled(), logging.root.manager.disable
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers has no annotation here
-    logging.disable(max(disabled, logging.WARNING))
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
-        if had_bars:
-            transformers_logging.enable_progress_bar()  # type: ignore[no-untyped-call]  # as above
 
 
 # The address

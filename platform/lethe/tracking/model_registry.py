@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
@@ -18,15 +17,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.models.merging import copy_without_weights, is_adapter, merge
 from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import temporary_copy
-from lethe.tracking.connection import quiet_transformers
 from lethe.tracking.tracked_trials import TrackedTrial, clip_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_*", "README.md", "generation_config.json")
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors")
 
 
@@ -106,7 +104,8 @@ class Registry:
             wrapping, merged = Path(temporary, "wrapping"), Path(temporary, "merged")
             weights = folder
             if is_adapter(folder):
-                merge(Path(self.record.start_folder), folder, merged)
+                # In fp32, which is the model that the trial evaluated.
+                merge(Path(self.record.start_folder), folder, merged, "fp32")
                 self.client.log_artifacts(run_id, str(folder), "model/adapter")
                 weights = merged
             write_wrapping(weights, wrapping)
@@ -132,23 +131,6 @@ def _tags_afterwards(trial: TrialRecord) -> dict[str, object]:
     return {**confirmed, **trial.afterwards}
 
 
-def is_adapter(folder: Path) -> bool:
-    """Return whether a model folder is a peft adapter rather than a whole model."""
-    return (folder / "adapter_config.json").is_file()
-
-
-def merge(base: Path, adapter: Path, target: Path) -> None:
-    """Write base model + adapter to `target` as one plain model in fp32, which is the model that the trial evaluated,
-    with the adapter's tokenizer or else the base model's."""
-    with quiet_transformers():
-        from lethe.models.loading import load_model, put_adapter
-
-        merged = put_adapter(load_model(base, "fp32"), adapter).merge_and_unload()
-        merged.save_pretrained(str(target))
-    has_tokenizer = (adapter / "tokenizer_config.json").is_file()
-    _copy_without_weights(adapter if has_tokenizer else base, target)
-
-
 def write_wrapping(weights: Path, target: Path) -> None:
     """Write MLflow's files around the model in `weights` to `target`: MLmodel, the requirements, and the tokenizer
     where MLflow looks for it. The model itself belongs into `target/model`."""
@@ -156,7 +138,7 @@ def write_wrapping(weights: Path, target: Path) -> None:
     from mlflow.models.signature import ModelSignature
     from mlflow.types.schema import ColSpec, Schema
 
-    _copy_without_weights(weights, target / "components" / "tokenizer")
+    copy_without_weights(weights, target / "components" / "tokenizer")
     config = json.loads((weights / "config.json").read_text())
     _write_requirements(target)
     text = Schema([ColSpec("string")])
@@ -182,15 +164,6 @@ def write_wrapping(weights: Path, target: Path) -> None:
         transformers_version=version("transformers"),
     )
     model.save(str(target / "MLmodel"))
-
-
-def _copy_without_weights(source: Path, target: Path) -> None:
-    """Copy the tokenizer, and the configuration that names its class, unless `target` has them."""
-    target.mkdir(parents=True, exist_ok=True)
-    skipped = {path.name for pattern in WEIGHTS for path in source.glob(pattern)}
-    for path in source.iterdir():
-        if path.is_file() and path.name not in skipped and not (target / path.name).exists():
-            shutil.copy(path, target)
 
 
 def _write_requirements(target: Path) -> None:

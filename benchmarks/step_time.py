@@ -26,7 +26,7 @@ from lethe.data.template import Encoded
 from lethe.models.forward import ScoredLM
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
-from lethe.unlearning.trainer import Stepper
+from lethe.unlearning.stepper import Stepper
 
 BLOCK = 10
 

@@ -60,7 +60,7 @@ def measure(stage: int, precision: str, rank: int | None, workers: int) -> dict[
     recipe = Recipe(adapter=adapter, engine=EngineConfig(stage=stage, precision=precision, workers=workers))
     engine = Engine(ScoredLM(model), recipe)
     ids = torch.randint(3, 300, (2, 9))
-    engine.step(iter([engine.engine(ids, torch.arange(18)).float().pow(2).mean()]), 1e-3)
+    engine.step([lambda: engine.engine(ids, torch.arange(18), lambda logits, _: logits.float().pow(2).mean())], 1e-3)
     found = held(engine, model, stage)
     engine.close()
     return found

@@ -26,7 +26,7 @@ from lethe.scaling.memory import Layout, peak, states
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
-from lethe.unlearning.trainer import Stepper
+from lethe.unlearning.stepper import Stepper
 from tests.conftest import ROOT
 from tests.scaling.layouts_world import MODEL
 

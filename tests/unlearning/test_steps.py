@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
+from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, PreferenceOptimization
-from lethe.data.batches import RowPair, Step, StepRows
+from lethe.data.batches import RowKind, RowPair, Step, StepRows
+from lethe.data.packing import pack_rows, padded_tokens
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
-from lethe.models.forward import ScoredLM
-from lethe.unlearning import trainer
+from lethe.models import forward
+from lethe.models.adapters import attach
+from lethe.models.forward import ScoredLM, Term, checkpoint_activations
+from lethe.unlearning import stepper as module
+from lethe.unlearning.engine import Losses
 from lethe.unlearning.objectives import make_loss
-from lethe.unlearning.trainer import Stepper
+from lethe.unlearning.stepper import Stepper
 from tests.unlearning.objectives.cases import CONFIGS
 from tests.unlearning.zero_world import FORGET, RETAIN, ROWS, START_LOG_PROBS, model
 
@@ -37,23 +42,24 @@ class PlainEngine:
     world: int = 1
     accumulation: int = 1
     device: torch.device = CPU
+    dtype: torch.dtype = torch.float64
 
-    def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
+    def step(self, losses: Losses, rate: float) -> float:
         """The gradients stay, as sums of shares."""
         for loss in losses:
-            loss.backward()
+            loss().backward()
         return 0.0
 
-    def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> float:
+    def refresh(self, losses: Losses, sampled_tokens: int) -> float:
         """As `step`."""
         return self.step(losses, 0.0)
 
 
-def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int = 0) -> Stepper:
+def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int = 0, **options: int) -> Stepper:
     loss = make_loss(config)
     start = model(1).double() if loss.needs_start_logits else None
     start_log_probs = START_LOG_PROBS if loss.needs_start_log_probs else {}
-    return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start)  # type: ignore[arg-type]
+    return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start, **options)  # type: ignore[arg-type]
 
 
 def gradient(config: AnyObjective, net: nn.Module, world: int, accumulation: int, pad: int, data: str) -> torch.Tensor:
@@ -75,14 +81,120 @@ def test_ranks_micro_batches_and_padding_do_not_matter(config: AnyObjective, dat
         torch.testing.assert_close(gradient(config, net, world, accumulation, pad, data), whole, rtol=1e-9, atol=1e-12)
 
 
+# Each at once on every way through the model: `parts` are logits of a few positions at a time.
+OPTIONS: dict[str, dict[str, int]] = {
+    "packing": {"pack_for": 32},
+    "one wide pack": {"pack_for": 10**6},
+    "micro-batches by tokens": {"micro_tokens": 60},
+    "parts": {},
+    "checkpointing": {},
+    "all": {"pack_for": 32, "micro_tokens": 150},
+}
+
+
+@each
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("adapter", [FullParameters(), Lora(rank=2)], ids=["full", "lora"])
+def test_memory_savers_change_no_loss_and_no_gradient(
+    config: AnyObjective, adapter: FullParameters | Lora, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a step, and of a Hessian refresh with sampled labels, over two ranks."""
+    net = attach(model(), adapter, seed=0).double().train()
+    for name, parameter in net.named_parameters():  # LoRA's B begins at zero, where A has no gradient
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(1))
+
+    def found(world: int, **options: int) -> list[torch.Tensor]:
+        values = []
+        for data in ("", "both"):
+            net.zero_grad()
+            for rank in range(world):
+                run = stepper(config, PlainEngine(ScoredLM(net), world), rank, **options)
+                metrics = {} if data and run.refresh(STEP, data) is not None else run.step(STEP, 1.0)[0]
+                values.append(torch.stack([*metrics.values()]) if metrics else torch.zeros(1))
+            values.append(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]))
+        return [sum(values[:world]), values[world], values[-1]]
+
+    plain = found(1)
+    assert min(gradient.abs().max() for gradient in plain[1:]) > 1e-4
+    forwards: list[torch.Size] = []
+    net.register_forward_pre_hook(lambda _, __, inputs: forwards.append(inputs["input_ids"].shape), with_kwargs=True)
+    recomputed: list[int] = []
+    layer = next(m for m in net.modules() if isinstance(m, LlamaDecoderLayer))
+    layer.self_attn.register_forward_hook(lambda *_: recomputed.append(1))
+    if option in ("parts", "all"):
+        monkeypatch.setattr(forward, "WHOLE_ELEMENTS", 0)
+        monkeypatch.setattr(forward, "PART_ELEMENTS", {"cpu": 96 * 5})
+    if option in ("checkpointing", "all"):
+        checkpoint_activations(net, True)
+    for value, truth in zip(found(2, **OPTIONS[option]), plain, strict=True):
+        torch.testing.assert_close(value, truth, rtol=1e-9, atol=1e-12)
+    assert (len(recomputed) == 2 * len(forwards)) == (option in ("checkpointing", "all"))
+    if "micro_tokens" in OPTIONS[option]:
+        assert len(forwards) > 4, "the rows of a step went through in more forwards than one per rank"
+        kinds = make_loss(config).trains_on
+        longest = (max(len(row.ids) for kind in kinds for _, row in ROWS.of(kind, [pair], 2)) for pair in PAIRS)
+        # A pair stays together, however long.
+        assert max(shape.numel() for shape in forwards) <= max(
+            OPTIONS[option]["micro_tokens"], len(kinds) * max(longest)
+        )
+
+
+def test_packs_have_less_padding_and_are_no_wider_than_pays() -> None:
+    lengths = [126, 61, 88, 88, 70, 103, 91, 64]
+    for hidden_size, most in ((64, 0.99), (576, 0.85)):
+        packs = pack_rows(lengths, hidden_size)
+        assert sorted(i for pack in packs for i in pack) == [*range(8)]
+        assert padded_tokens(packs, lengths) <= most * 8 * 126
+        assert max(sum(lengths[i] for i in pack) for pack in packs) <= 2 * max(hidden_size, 126)
+    assert pack_rows([5, 9], None) == [[0], [1]]
+    assert pack_rows([], 64) == []
+
+
+def test_micro_batches_by_tokens_are_as_many_on_every_rank() -> None:
+    """A pair stays together, one that is too long alone is a micro-batch, and the rows are those of the step."""
+    runs = [stepper(Dpo(), PlainEngine(ScoredLM(model()), 3), rank, micro_tokens=90) for rank in range(3)]
+    parts = [run.micro_batches(STEP, run.loss.trains_on) for run in runs]
+    assert len({len(own) for own in parts}) == 1
+    assert sorted(pair for own in parts for part in own for pair in part) == sorted(PAIRS)
+    assert [len(own) for own in (runs[0].micro_batches(STEP, (RowKind.RETAIN,)),)] == [1]
+
+
+def test_parts_are_refused_by_a_model_that_changes_its_logits_behind_the_head() -> None:
+    """Its own logits are taken whole; known changes (Cohere, Granite, Gemma 2) are made in every part."""
+    ids, position = torch.randint(3, 96, (2, 9)), torch.arange(12)
+    for change, known in (({"final_logit_softcapping": 2.0}, True), ({"secret": 3.0}, False)):
+        net = model()
+
+        class Changed(type(net)):  # type: ignore[misc]
+            factor = None if known else 3
+
+            def forward(self, **inputs: object) -> object:
+                out = super().forward(**inputs)
+                out.logits = self.factor * out.logits if self.factor else torch.tanh(out.logits / 2) * 2
+                return out
+
+        net.__class__ = Changed
+        for name, value in change.items():
+            setattr(net.config, name, value)
+        wrapped, limit = ScoredLM(net), forward.WHOLE_ELEMENTS
+        forward.WHOLE_ELEMENTS = 0
+        try:
+            found = wrapped.logits(ids, position)
+        finally:
+            forward.WHOLE_ELEMENTS = limit
+        assert (found.head is not None) == wrapped.in_parts == known
+        torch.testing.assert_close(found.of(slice(0, 12)), forward.scored_logits(net, ids, position))
+
+
 @each
 def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
     """At the logits that predict an answer's tokens and its end; none at prompts, padding, or rows of other kinds."""
     leaves = []
 
-    def everywhere(input_ids: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    def everywhere(input_ids: torch.Tensor, position: torch.Tensor, term: Term) -> torch.Tensor:
         leaves.append(torch.randn(*input_ids.shape, 96, generator=torch.Generator().manual_seed(1)).requires_grad_())
-        return leaves[0].flatten(0, 1)[position]
+        return term(leaves[0].flatten(0, 1)[position], slice(0, len(position)))
 
     run = stepper(config, PlainEngine(everywhere))  # type: ignore[arg-type]
     run.step(STEP, 1.0)
@@ -118,7 +230,7 @@ def test_what_is_forwarded_and_counted() -> None:
 def test_rows_of_different_kinds_are_sampled_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """One row of each kind with the same number and the same answer: no two positions have the same key."""
     keys: list[torch.Tensor] = []
-    monkeypatch.setattr(trainer, "sampled_labels", lambda logits, k: keys.append(k) or torch.zeros_like(k))
+    monkeypatch.setattr(module, "sampled_labels", lambda logits, k: keys.append(k) or torch.zeros_like(k))
     same = (Encoded(tuple(range(9)), 2),)
     run = stepper(Dpo(), PlainEngine(ScoredLM(model().double())))
     run.rows = StepRows(same, same, Refusals(same, np.zeros((2, 1), int)))

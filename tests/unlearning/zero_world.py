@@ -18,13 +18,16 @@ from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
 from lethe.data.refusals import draw_refusals
 from lethe.data.template import Encoded
+from lethe.models import forward
 from lethe.models.forward import ScoredLM, scored_logits
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
+from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim import CountsWins, make_optimizer
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
-from lethe.unlearning.trainer import KIND_KEYS, Stepper, learning_rate
+from lethe.unlearning.stepper import KIND_KEYS, Stepper
+from lethe.unlearning.trainer import learning_rate
 
 STEPS, WORLD, INTERVAL = 20, 2, 4
 STATE = {
@@ -42,6 +45,8 @@ OPTIMIZERS = {
 OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
 REFRESHED = ("sophia", "dpo")
 OBJECTIVES = {"dpo": Dpo(gamma=2.0), "kl": Kl(gamma=2.0)}
+SAVING = "saving "  # before a name: with packing, micro-batches by tokens, checkpointing and logits in parts
+OFFLOADING = {2: "optimizer", 3: "parameters"}  # what is offloaded then, by stage
 
 
 def model(seed: int = 0) -> LlamaForCausalLM:
@@ -87,25 +92,32 @@ START_LOG_PROBS = {
 }
 
 
-def recipe(optimizer: str, stage: int, precision: str = "fp32") -> Recipe:
+def recipe(optimizer: str, stage: int, precision: str = "fp32", *, saving: bool = False) -> Recipe:
     """5 pairs a step over 2 ranks x 2 micro-batches: one slot gets two pairs, and some epochs end with fewer."""
+    offload = OFFLOADING.get(stage, "none") if saving else "none"
     return Recipe(
         objective=OBJECTIVES.get(optimizer, Npo(gamma=2.0)),
         optimizer=OPTIMIZERS[optimizer],
         adapter=FullParameters(),
         schedule=Schedule(epochs=4, batch_size=5, accumulation=2, clip_norm=0.5, warmup=0.1),
-        engine=EngineConfig(stage=stage, precision=precision, workers=WORLD),
+        engine=EngineConfig(
+            stage=stage, precision=precision, workers=WORLD, gradient_checkpointing=saving, offload=offload
+        ),
         seed=7,
     )
 
 
 def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> dict[str, Any]:
     """20 steps with refreshes on the real engine; full parameters and losses."""
-    run = recipe(optimizer, stage, precision)
-    net = model()
-    engine = Engine(ScoredLM(net), run)
+    saving, optimizer = optimizer.startswith(SAVING), optimizer.removeprefix(SAVING)
+    run = recipe(optimizer, stage, precision, saving=saving)
+    net = model().train()
+    forward.WHOLE_ELEMENTS = 96 * 8 if saving else 1 << 24
+    engine = Engine(ScoredLM(net, in_parts=stage < 3), run)
     start = model(1) if optimizer == "kl" else None
     stepper = Stepper(engine, make_loss(run.objective), ROWS, 0, rank, run.seed, START_LOG_PROBS, start)
+    if saving:
+        stepper.micro_tokens, stepper.pack_for = 100, 32
     losses, norms, total = [], [], total_steps(len(FORGET), run.schedule)
     for step in plan(len(FORGET), len(RETAIN), run.schedule, run.seed):
         if optimizer in REFRESHED and step.number == 1:
@@ -141,14 +153,14 @@ def plain(optimizer: str) -> dict[str, Any]:
     """The truth: one process, no engine, no sharding, the whole step in one batch."""
     run = recipe(optimizer, 0)
     net = model()
-    wrapped, loss = ScoredLM(net), make_loss(run.objective)
+    loss = make_loss(run.objective)
     torch_optimizer = make_optimizer(run.optimizer, net.parameters())
     start = model(1) if loss.needs_start_logits else None
     total, losses, norms, refreshes = total_steps(len(FORGET), run.schedule), [], [], 0
 
     def logits_of(step: Any) -> tuple[torch.Tensor, TokenBatch]:
         batch = collate({kind: ROWS.of(kind, step.pairs, step.epoch) for kind in loss.trains_on}, 0)
-        return wrapped(batch.input_ids, batch.position), batch
+        return scored_logits(net, batch.input_ids, batch.position), batch
 
     def scored(logits: torch.Tensor, batch: TokenBatch) -> Scored:
         s0 = torch.zeros(len(batch.kind))
@@ -166,7 +178,7 @@ def plain(optimizer: str) -> dict[str, Any]:
         source = batch.source + KIND_KEYS * batch.kind
         keys = sample_keys(run.seed, refreshes, source[batch.row], batch.place)
         torch_optimizer.zero_grad()
-        sampled_loss(logits, sampled_labels(logits, keys), len(batch.labels)).backward()
+        sampled_loss(token_log_probs(logits, sampled_labels(logits, keys)), len(batch.labels)).backward()
         with torch_optimizer.refresh(scale=len(batch.labels)):
             torch_optimizer.step()
         refreshes += 1

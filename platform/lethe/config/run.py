@@ -6,9 +6,9 @@ Its `Recipe` is the part that a search may change: objective, optimizer, adapter
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
@@ -28,6 +28,20 @@ class Engine(Frozen):
     workers: int = Field(1, ge=1)
     threads: int = Field(1, ge=1, description="CPU threads per worker")
     device: Literal["cpu", "cuda"] = "cpu"
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations again in the backward pass instead of keeping them"
+    )
+    offload: Literal["none", "optimizer", "parameters"] = Field(
+        "none", description="keep in the CPU's memory: masters and optimizer state (stages 2, 3), weights too (stage 3)"
+    )
+
+    @model_validator(mode="after")
+    def _offloads_what_is_sharded(self) -> Self:
+        stages = {"none": (0, 1, 2, 3), "optimizer": (2, 3), "parameters": (3,)}[self.offload]
+        if self.stage not in stages:
+            needed = " or ".join(map(str, stages))
+            raise ValueError(f"offload: {self.offload} needs stage {needed}, and this is stage {self.stage}")
+        return self
 
 
 class Schedule(Frozen):
@@ -38,6 +52,10 @@ class Schedule(Frozen):
     max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps")
     batch_size: int = Field(20, ge=1, description="forget rows in one optimizer step, over all workers")
     accumulation: int = Field(1, ge=1, description="micro-batches per worker in one optimizer step")
+    micro_tokens: int | None = Field(None, ge=1, description="most tokens of a micro-batch, which is cut further")
+    packing: Literal["auto", "off"] = Field(
+        "auto", description="rows side by side instead of padding, if the model can"
+    )
     warmup: float = Field(0.0, ge=0, lt=1, description="share of all steps with a rising learning rate")
     decay: bool = Field(True, description="linear decay to zero; false keeps the rate")
     clip_norm: float = Field(1.0, ge=0, description="largest gradient norm; 0: no clipping")

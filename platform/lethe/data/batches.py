@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from lethe.config.run import Schedule
+from lethe.data.packing import pack_rows, padded_tokens
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
 
@@ -80,6 +81,23 @@ def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[
     return [step.pairs[rank + micro * world :: slots] for micro in range(accumulation)]
 
 
+def split(
+    pairs: Sequence[RowPair], rows: StepRows, kinds: Sequence[RowKind], epoch: int, most: int, hidden_size: int | None
+) -> list[tuple[RowPair, ...]]:
+    """Cut a micro-batch into ones of at most `most` tokens each, padding included, longest rows first; a pair that
+    alone has more is one by itself."""
+    lengths = {pair: [len(rows.of(kind, [pair], epoch)[0][1].ids) for kind in kinds] for pair in pairs}
+    parts: list[tuple[RowPair, ...]] = []
+    for pair in sorted(pairs, key=lambda pair: -max(lengths[pair])):
+        more = (*parts[-1], pair) if parts else (pair,)
+        together = [lengths[p][kind] for kind in range(len(kinds)) for p in more]  # as `collate` has them
+        if parts and padded_tokens(pack_rows(together, hidden_size), together) <= most:
+            parts[-1] = more
+        else:
+            parts.append((pair,))
+    return parts
+
+
 @dataclass(frozen=True)
 class StepRows:
     """The rows that a run's batches are made of."""
@@ -101,11 +119,13 @@ class StepRows:
 
 @dataclass(frozen=True)
 class TokenBatch:
-    """One micro-batch: rows of one kind after rows of another, padded on the right.
+    """One micro-batch: rows of one kind after rows of another, in packs that are padded on the right.
 
-    input_ids: [R, T]; position: [N] flat index r*T + t of the logits that predict label [N];
+    input_ids: [P, T]; position: [N] flat index p*T + t of the logits that predict label [N];
     row: [N] row in this batch; place: [N] position within its answer; kind: [R], a `RowKind`; partner: [R] the row with
-    the other answer to the same question, itself where there is none; source: [R] row number among those of its kind.
+    the other answer to the same question, itself where there is none; source: [R] row number among those of its kind;
+    segment: [P, T] the row of each token, -1 for padding, and depth: [P, T] its position in that row, both None where
+    every pack is one row.
     """
 
     input_ids: torch.Tensor
@@ -116,26 +136,47 @@ class TokenBatch:
     kind: torch.Tensor
     partner: torch.Tensor
     source: torch.Tensor
+    segment: torch.Tensor | None = None
+    depth: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the same batch on another device."""
-        tensors = {name: tensor.to(device) for name, tensor in vars(self).items()}
+        tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
         return replace(self, **tensors)
 
+    def inputs(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """Return what a model of this `dtype` needs besides `input_ids`, so that no row sees another: `position_ids`
+        [P, T] and `attention_mask` [P, 1, T, T], 0 or the lowest value; nothing where every pack is one row, which
+        faster kernels read."""
+        if self.segment is None or self.depth is None:
+            return {}
+        seen = (self.segment[:, :, None] == self.segment[:, None, :]).tril_()[:, None]
+        mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, torch.finfo(dtype).min)
+        return {"position_ids": self.depth, "attention_mask": mask}
 
-def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int) -> TokenBatch:
-    """Return rows padded into a `TokenBatch`, one kind after another in the order given. The i-th forget row and the
-    i-th refusal are partners. Without any rows it has one retain row of padding, in which nothing is scored."""
+
+def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int, hidden_size: int | None = None) -> TokenBatch:
+    """Return rows as a `TokenBatch`, one kind after another in the order given, packed for a model of this
+    `hidden_size`, if it is given. The i-th forget row and the i-th refusal are partners. Without any rows it has one
+    retain row of padding, in which nothing is scored."""
     rows = [row for group in groups.values() for row in group]
-    width = max((len(e.ids) for _, e in rows), default=1)
-    count = max(len(rows), 1)
-    ids = np.full((count, width), pad, dtype=np.int64)
+    lengths = [len(e.ids) for _, e in rows]
+    packs = pack_rows(lengths, hidden_size) or [[]]
+    width = max(padded_tokens(packs, lengths) // len(packs), 1)
+    ids = np.full((len(packs), width), pad, dtype=np.int64)
+    segment, depth = np.full_like(ids, -1), np.zeros_like(ids)
+    starts = np.zeros(len(rows), dtype=np.int64)  # flat index of each row's first token
+    for p, pack in enumerate(packs):
+        stop = 0
+        for r in pack:
+            start, stop = stop, stop + lengths[r]
+            ids[p, start:stop], segment[p, start:stop], depth[p, start:stop] = rows[r][1].ids, r, np.arange(lengths[r])
+            starts[r] = p * width + start
     position, labels, row, place = [], [], [], []
     for r, (_, encoded) in enumerate(rows):
         n, p = len(encoded.ids), encoded.prompt_length
-        ids[r, :n] = encoded.ids
-        position.append(np.arange(p - 1, n - 1) + r * width)
-        labels.append(ids[r, p:n])
+        position.append(np.arange(p - 1, n - 1) + starts[r])
+        labels.append(np.array(encoded.answer, dtype=np.int64))
         row.append(np.full(n - p, r))
         place.append(np.arange(n - p))
     none = np.zeros(0, np.int64)
@@ -143,7 +184,10 @@ def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int) -> TokenBatch
     positions, label, row_of, place_of = flat
     kind = torch.tensor([k for k, group in groups.items() for _ in group] or [RowKind.RETAIN])
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
-    return TokenBatch(torch.from_numpy(ids), positions, label, row_of, place_of, kind, _partners(kind), source)
+    batch = TokenBatch(torch.from_numpy(ids), positions, label, row_of, place_of, kind, _partners(kind), source)
+    if all(len(pack) <= 1 for pack in packs):
+        return batch
+    return replace(batch, segment=torch.from_numpy(segment), depth=torch.from_numpy(depth))
 
 
 def _partners(kind: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 
 from lethe.config.optimizer import HessianRefresh
 from lethe.config.run import Recipe
-from lethe.data.batches import RowKind, Step, StepRows, micro_batches, plan
+from lethe.data.batches import RowKind, Step, StepRows, plan
 from lethe.errors import UserError
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
@@ -27,7 +27,7 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives.base import make_loss
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import Assets, Request
-from lethe.unlearning.trainer import Stepper
+from lethe.unlearning.stepper import Stepper
 
 WARM_UP, REFRESHES = 3, 3
 MIB = 2**20
@@ -182,7 +182,7 @@ class StepTimer:
         return max((self._batch([micro]) for micro in micro_batches), key=lambda batch: batch.padded)
 
     def _own_micro_batches(self, step: Step) -> list[Step]:
-        parts = micro_batches(step, self.ranks.rank, self.engine.world, self.engine.accumulation)
+        parts = self.stepper.micro_batches(step, self.stepper.loss.trains_on)
         return [Step(step.epoch, step.number, part, False) for part in parts if part]
 
     def _batch(self, steps: list[Step]) -> BatchShape:

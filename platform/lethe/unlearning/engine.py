@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import patch
 
 import torch
@@ -14,7 +14,10 @@ import torch.distributed as dist
 from torch import nn
 
 from lethe.config.run import Recipe
+from lethe.models.forward import checkpoint_activations
 from lethe.unlearning.optim.base import CountsWins, RefreshesHessian, make_optimizer
+
+Losses = Sequence[Callable[[], torch.Tensor]]  # the forward pass of each micro-batch, up to its loss share
 
 
 def ensure_process_group(device: str) -> None:
@@ -59,6 +62,7 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
             # Looking ahead for reuse walks the trace of all forwards since the last step, at every module: an
             # evaluation of a thousand forwards took minutes. Without, a module's weights go when it is done.
             "stage3_max_reuse_distance": 0,
+            **_offload(recipe.engine.offload),
         },
         "bf16": {"enabled": recipe.engine.precision == "bf16"},
         "zero_allow_untested_optimizer": True,
@@ -66,6 +70,18 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+
+
+def _offload(kind: Literal["none", "optimizer", "parameters"]) -> dict[str, Any]:
+    """Return ZeRO's settings for what lies in the CPU's memory between its uses."""
+    cpu = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    match kind:
+        case "none":
+            return {}
+        case "optimizer":
+            return {"offload_optimizer": cpu}
+        case "parameters":
+            return {"offload_optimizer": cpu, "offload_param": cpu}
 
 
 class Engine:
@@ -80,6 +96,8 @@ class Engine:
         self.accumulation = recipe.schedule.accumulation
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe.optimizer, trainable)
+        if recipe.engine.gradient_checkpointing:
+            checkpoint_activations(model, True)
         self.engine, self._zero, _, _ = deepspeed.initialize(
             model=model, optimizer=self.optimizer, config=deepspeed_config(recipe, self.world), dist_init_required=False
         )
@@ -87,6 +105,7 @@ class Engine:
             self._undo_first_step()
         self.module: nn.Module = self.engine.module
         self.device = self.engine.device
+        self.dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32
 
     def _undo_first_step(self) -> None:
         """Put masters and state back to where they were: DeepSpeed's optimizer for bf16 without ZeRO takes a step with
@@ -97,18 +116,18 @@ class Engine:
         self.optimizer.state.clear()
         self.win_counts()
 
-    def step(self, losses: Iterator[torch.Tensor], rate: float) -> float:
-        """Take one optimizer step from `accumulation` loss shares, and return the gradient norm over all ranks before
-        clipping.
+    def step(self, losses: Losses, rate: float) -> float:
+        """Take one optimizer step from the loss shares of all micro-batches, as many on every rank, and return the
+        gradient norm over all ranks before clipping.
 
-        A share is this micro-batch's sums over GLOBAL counts. DeepSpeed averages over ranks and accumulation, so each
+        A share is a micro-batch's sums over GLOBAL counts. DeepSpeed averages over ranks and accumulation, so each
         share is multiplied by both: the gradient is that of the global mean however tokens are spread.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return self._accumulate(losses)
 
-    def refresh(self, losses: Iterator[torch.Tensor], sampled_tokens: int) -> float:
+    def refresh(self, losses: Losses, sampled_tokens: int) -> float:
         """Refresh the Hessian: backward of the sampled loss, then a step in which the optimizer updates h alone.
 
         Returns the norm of the sampled gradient, which is not clipped.
@@ -117,12 +136,13 @@ class Engine:
         with self._unclipped(), self.optimizer.refresh(scale=float(sampled_tokens)):
             return self._accumulate(losses)
 
-    def _accumulate(self, losses: Iterator[torch.Tensor]) -> float:
+    def _accumulate(self, losses: Losses) -> float:
         """Go backward through the shares and step. Returns the gradient norm: where it is not finite DeepSpeed skips
         the step and says nothing, except in fp32 without ZeRO."""
         norm = None
-        for loss in losses:
-            self.engine.backward(loss * (self.world * self.accumulation))
+        for number, loss in enumerate(losses, 1):
+            self.engine.set_gradient_accumulation_boundary(number == len(losses))
+            self.engine.backward(loss() * (self.world * self.accumulation))
             if self.engine.optimizer is self.optimizer and self.engine.is_gradient_accumulation_boundary():
                 # No wrapper that keeps the norm; by now the gradients are those of all ranks.
                 norm = nn.utils.get_total_norm([p.grad for p in self.module.parameters() if p.grad is not None])
@@ -194,4 +214,5 @@ class Engine:
 
     def close(self) -> None:
         """Free hooks, buffers and process groups of this engine."""
+        checkpoint_activations(self.module, False)
         self.engine.destroy()

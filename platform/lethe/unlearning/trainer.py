@@ -1,14 +1,11 @@
 """The training loop of all objectives with a loss: one run on one group of ranks, from its recipe to its outcome.
 
-`unlearn` is the loop, `Stepper` turns rows into the loss shares of one optimizer step or Hessian refresh, and
-`learning_rate` is the schedule. Knows nothing of Ray.
+`unlearn` is the loop, `learning_rate` the schedule; `lethe.unlearning.stepper` takes the steps. Knows nothing of Ray.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 
 import torch
 from torch import nn
@@ -17,22 +14,11 @@ from lethe.benchmarks.base import EvaluationResult, ReferenceValues
 from lethe.config.adapter import Pissa
 from lethe.config.optimizer import HessianData
 from lethe.config.run import Recipe, Schedule
-from lethe.data.batches import (
-    RowKind,
-    Step,
-    StepRows,
-    TokenBatch,
-    collate,
-    micro_batches,
-    plan,
-    total_epochs,
-    total_steps,
-)
-from lethe.data.template import Encoded
+from lethe.data.batches import RowKind, Step, StepRows, plan, total_epochs, total_steps
 from lethe.evaluation.distributed import RankShard
 from lethe.models.adapters import attach
 from lethe.models.dropout import disable_dropout
-from lethe.models.forward import ScoredLM, scored_logits
+from lethe.models.forward import ScoredLM
 from lethe.records import FinalReport, Metrics
 from lethe.unlearning.checkpoint import (
     Checkpoints,
@@ -46,13 +32,9 @@ from lethe.unlearning.checkpoint import (
 )
 from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
-from lethe.unlearning.objectives.base import Counts, Loss, Scored, make_loss
-from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.objectives.base import Loss, make_loss
 from lethe.unlearning.outcome import Costs, DivergedError, Outcome, Ranks, ReportFunction
-
-KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
-
-Kinds = tuple[RowKind, ...]
+from lethe.unlearning.stepper import Stepper, pack_width
 
 
 def unlearn(
@@ -110,7 +92,7 @@ class _Run:
         if not recipe.schedule.dropout:
             disable_dropout(self.model)
         self.trained_share = _trained_share(self.model)  # before the engine shards it
-        self.engine = Engine(ScoredLM(self.model), recipe)
+        self.engine = Engine(ScoredLM(self.model, in_parts=recipe.engine.stage < 3), recipe)
         self.stepper = Stepper(
             self.engine,
             loss,
@@ -120,6 +102,8 @@ class _Run:
             recipe.seed,
             start_log_probs,
             context.start if loss.needs_start_logits else None,
+            recipe.schedule.micro_tokens,
+            pack_width(self.model, rows, recipe.schedule),
         )
         self.total = total_steps(len(context.forget), recipe.schedule)
         self.result: EvaluationResult | None = None
@@ -243,112 +227,6 @@ class _Run:
     def close(self) -> None:
         """Give the engine's memory back."""
         self.engine.close()
-
-
-@dataclass
-class Stepper:
-    """Turns the steps of the training plan into forward and backward passes on this rank.
-
-    `start_log_probs`: S0 of all rows of a kind, where the loss needs it; `start`: the frozen start model, where it
-    needs that model's logits. `tokens` counts those that went through the trained model, prompts included, over all
-    ranks.
-    """
-
-    engine: Engine
-    loss: Loss
-    rows: StepRows
-    pad: int
-    rank: int
-    seed: int
-    start_log_probs: Mapping[RowKind, torch.Tensor] = field(default_factory=dict)
-    start: nn.Module | None = None
-    refreshes: int = 0
-    tokens: int = 0
-    _metrics: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def step(self, step: Step, rate: float) -> tuple[dict[str, torch.Tensor], float]:
-        """Take one optimizer step. Returns this rank's shares of the step's losses by name, and the gradient norm over
-        all ranks."""
-        self._metrics = {}
-        kinds = self.loss.trains_on
-        counts = self._counts(step, kinds)
-        shares = (self._share(batch, counts) for batch in self._batches(step, kinds))
-        norm = self.engine.step(shares, rate)
-        return self._metrics, norm
-
-    def refresh(self, step: Step, data: HessianData) -> float:
-        """Refresh the optimizer's Hessian from labels that the model itself samples on this step's rows; returns the
-        norm of their gradient.
-
-        `data`: `both` are the rows that the objective trains on; `forget` those among them that answer forget
-        questions, so refusals where it trains on refusals; `retain` the retain rows, also for an objective without.
-        """
-        kinds = self._hessian_kinds(data)
-        sampled = sum(self._counts(step, kinds).tokens.values())
-        norm = self.engine.refresh((self._sampled(batch, sampled) for batch in self._batches(step, kinds)), sampled)
-        self.refreshes += 1
-        return norm
-
-    def _hessian_kinds(self, data: HessianData) -> Kinds:
-        if data == "retain":
-            return (RowKind.RETAIN,)
-        return tuple(k for k in self.loss.trains_on if data == "both" or k != RowKind.RETAIN)
-
-    def _counts(self, step: Step, kinds: Kinds) -> Counts:
-        """Count answer tokens and forget rows of the whole step, over all ranks."""
-        encoded = self._encoded(step, kinds)
-        tokens = {kind: sum(len(row.answer) for row in rows) for kind, rows in encoded.items()}
-        return Counts(tokens, forget_rows=len(step.pairs))
-
-    def _encoded(self, step: Step, kinds: Kinds) -> dict[RowKind, list[Encoded]]:
-        return {kind: [row for _, row in self.rows.of(kind, step.pairs, step.epoch)] for kind in kinds}
-
-    def _batches(self, step: Step, kinds: Kinds) -> Iterator[TokenBatch]:
-        """Yield this rank's micro-batches with rows of these kinds, and add the whole step's tokens to `tokens`."""
-        self.tokens += sum(len(row.ids) for rows in self._encoded(step, kinds).values() for row in rows)
-        for pairs in micro_batches(step, self.rank, self.engine.world, self.engine.accumulation):
-            rows = {kind: self.rows.of(kind, pairs, step.epoch) for kind in kinds}
-            yield collate(rows, self.pad).to(self.engine.device)
-
-    def _share(self, batch: TokenBatch, counts: Counts) -> torch.Tensor:
-        loss, metrics = self.loss(self._scored(batch), counts)
-        for name, value in metrics.items():
-            self._metrics[name] = self._metrics.get(name, 0) + value
-        return loss
-
-    def _sampled(self, batch: TokenBatch, total: int) -> torch.Tensor:
-        logits = self._logits(batch)
-        source = batch.source + KIND_KEYS * batch.kind
-        keys = sample_keys(self.seed, self.refreshes, source[batch.row], batch.place)
-        return sampled_loss(logits, sampled_labels(logits, keys), total)
-
-    def _scored(self, batch: TokenBatch) -> Scored:
-        # The frozen forward first: its activations are gone when the other's are kept for the backward.
-        start_logits = None if self.start is None else _retain_logits(self.start, batch)
-        logits = self._logits(batch)
-        return Scored(
-            logits, batch.labels, batch.row, batch.kind, batch.partner, self._start_log_probs(batch), start_logits
-        )
-
-    def _start_log_probs(self, batch: TokenBatch) -> torch.Tensor:
-        log_probs = torch.zeros(len(batch.kind), device=batch.labels.device)
-        for kind, of_rows in self.start_log_probs.items():
-            of_kind = batch.kind == kind
-            log_probs = torch.where(of_kind, of_rows.to(log_probs.device)[batch.source * of_kind], log_probs)
-        return log_probs
-
-    def _logits(self, batch: TokenBatch) -> torch.Tensor:
-        logits: torch.Tensor = self.engine.engine(batch.input_ids, batch.position)
-        return logits
-
-
-@torch.no_grad()
-def _retain_logits(model: nn.Module, batch: TokenBatch) -> torch.Tensor:
-    """Return logits [M, V] at the scored positions of retain rows, forwarded alone: `collate` puts them last."""
-    retain = batch.kind == RowKind.RETAIN
-    first = int(torch.count_nonzero(~retain))
-    position = batch.position[retain[batch.row]] - first * batch.input_ids.shape[1]
-    return scored_logits(model, batch.input_ids[first:], position)
 
 
 def _trained_share(model: nn.Module) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim import hessian
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 
@@ -91,8 +92,9 @@ def test_sampled_loss_is_a_share_of_the_global_mean() -> None:
     g = torch.Generator().manual_seed(0)
     logits = torch.randn(12, 9, generator=g, requires_grad=True)
     labels = sampled_labels(logits, keys_of(12))
-    parts = sampled_loss(logits[:5], labels[:5], 12) + sampled_loss(logits[5:], labels[5:], 12)
+    log_probs = token_log_probs(logits, labels)
+    parts = sampled_loss(log_probs[:5], 12) + sampled_loss(log_probs[5:], 12)
     torch.testing.assert_close(parts, cross_entropy(logits, labels))
-    empty = sampled_loss(logits[:0], labels[:0], 12)
+    empty = sampled_loss(log_probs[:0], 12)
     assert empty.item() == 0
     assert torch.autograd.grad(empty, logits)[0].abs().sum() == 0

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lethe.config.optimizer import AdamW, Optimizer
 from lethe.config.optimizer import Sophia as SophiaConfig
+from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim import OPTIMIZERS, RefreshesHessian, make_optimizer, sophia
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.optim.sophia import Sophia
@@ -202,7 +203,7 @@ def test_a_known_hessian() -> None:
     for refresh in range(n):
         logits = x @ weight.T
         keys = sample_keys(0, refresh, torch.arange(24), torch.zeros(24, dtype=torch.int64))
-        loss = sampled_loss(logits, sampled_labels(logits, keys), 24)
+        loss = sampled_loss(token_log_probs(logits, sampled_labels(logits, keys)), 24)
         weight.grad = torch.autograd.grad(loss, weight)[0]
         with optimizer.refresh(24):
             optimizer.step()

@@ -6,7 +6,7 @@ A loss is a subclass of `Loss` in a module of this package, decorated with `LOSS
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from torch import Tensor
@@ -53,6 +53,10 @@ class Scored:
         """Return a mask [N] bool of the positions in rows of this kind."""
         return (self.kind == kind)[self.row]
 
+    def part(self, part: slice, logits: Tensor, start_logits: Tensor | None) -> Scored:
+        """Return a part of the positions, with the logits there; rows stay those of the micro-batch."""
+        return replace(self, logits=logits, labels=self.labels[part], row=self.row[part], start_logits=start_logits)
+
 
 class Loss:
     """L = L_forget, + gamma * L_retain where retain rows are trained on: one micro-batch's share of the global value.
@@ -77,7 +81,10 @@ class Loss:
 
         There is no `retain_loss` where no retain rows are trained on.
         """
-        values = self.token_values(scored)
+        return self.share(self.token_values(scored), scored, counts)
+
+    def share(self, values: Tensor, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what a call returns, from `token_values` [N] of all positions; no logits are read."""
         forget = self.forget_share(values, scored, counts)
         if RowKind.RETAIN not in self.trains_on:
             return forget, {"forget_loss": forget.detach()}
@@ -86,7 +93,7 @@ class Loss:
 
     def token_values(self, scored: Scored) -> Tensor:
         """Return the terms that are summed over positions, [N] fp32 on the graph of `logits`: log p of the label unless
-        overridden."""
+        overridden. Each depends on its own position alone: `scored` may be a part of a micro-batch."""
         return token_log_probs(scored.logits, scored.labels)
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:

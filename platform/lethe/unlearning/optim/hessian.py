@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lethe.unlearning.objectives.tokens import token_log_probs
-
 # Logits whose float64 cumulative sum is held at a time. On a CPU, fresh pages above 2 MiB cost more than the sum.
 CPU_ELEMENTS, GPU_ELEMENTS = 1 << 18, 1 << 25
 
@@ -42,10 +40,10 @@ def sampled_labels(logits: Tensor, keys: Tensor) -> Tensor:
     return labels.clamp_max_(logits.shape[1] - 1)
 
 
-def sampled_loss(logits: Tensor, labels: Tensor, tokens_total: int) -> Tensor:
-    """Return this micro-batch's share of the mean cross-entropy: its sum over `logits` [N, V], divided by the global
-    token count `tokens_total`."""
-    return -token_log_probs(logits, labels).sum() / max(1, tokens_total)
+def sampled_loss(log_probs: Tensor, tokens_total: int) -> Tensor:
+    """Return this micro-batch's share of the mean cross-entropy from `log_probs` [N] of its sampled labels: their sum
+    over the global token count `tokens_total`."""
+    return -log_probs.sum() / max(1, tokens_total)
 
 
 def _mix(x: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_i
     from lethe.unlearning import trainer as module
     from lethe.unlearning.checkpoint import Checkpoints
     from lethe.unlearning.context import context_for
-    from lethe.unlearning.trainer import Stepper
+    from lethe.unlearning.stepper import Stepper
 
     taken: list[int] = []
 

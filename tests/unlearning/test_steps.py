@@ -88,7 +88,7 @@ OPTIONS: dict[str, dict[str, int]] = {
     "micro-batches by tokens": {"micro_tokens": 60},
     "parts": {},
     "checkpointing": {},
-    "all": {"pack_for": 32, "micro_tokens": 150},
+    "all": {"pack_for": 32, "micro_tokens": 90},
 }
 
 

@@ -32,7 +32,8 @@ from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
 from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets, TrialRequest
-from lethe.unlearning.trainer import Stepper, unlearn
+from lethe.unlearning.stepper import Stepper
+from lethe.unlearning.trainer import unlearn
 from lethe.unlearning.worker_entry import run_trial
 from tests import tiny
 

@@ -141,7 +141,7 @@ class TokenBatch:
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the same batch on another device."""
-        tensors = {name: None if tensor is None else tensor.to(device) for name, tensor in vars(self).items()}
+        tensors = {name: tensor.to(device) for name, tensor in vars(self).items() if tensor is not None}
         return replace(self, **tensors)
 
     def inputs(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:

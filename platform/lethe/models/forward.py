@@ -73,16 +73,16 @@ def checkpoint_activations(model: nn.Module, on: bool) -> None:
     `model` may be wrapped. Raises UserError for an architecture without layers that can.
     """
     base = next((m for m in model.modules() if isinstance(m, PreTrainedModel)), None)
-    if base is None or not (on or base.is_gradient_checkpointing):
+    if base is None or not (on or base.is_activation_checkpointing):
         return
     if not on:
-        base.activation_checkpointing_disable()
+        base.activation_checkpointing_disable()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
         return
     if not base.supports_gradient_checkpointing:
         raise UserError(f"engine.gradient_checkpointing: {type(base).__name__} does not support it: set it to false")
     base.activation_checkpointing_enable({"use_reentrant": False})
     # Asked for by the reentrant kind only, whose frozen inputs would stop the gradient of every adapter behind them.
-    base.disable_input_require_grads()
+    base.disable_input_require_grads()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
 
 
 # Logits in parts
@@ -190,7 +190,7 @@ class PositionLogits:
         head = self.head
         found = [
             checkpoint(lambda states, part: term(head(states), part), states, part, use_reentrant=False)
-            for states, part in zip(self.values.split(self.size), parts, strict=True)
+            for states, part in zip(torch.split(self.values, self.size), parts, strict=True)
         ]
         return torch.cat(found)
 

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from lethe.config.optimizer import HessianRefresh
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind, Step, StepRows, plan
+from lethe.data.packing import pack_rows, padded_tokens
 from lethe.errors import UserError
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
@@ -27,7 +28,7 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives.base import make_loss
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import Assets, Request
-from lethe.unlearning.stepper import Stepper
+from lethe.unlearning.stepper import Stepper, pack_width
 
 WARM_UP, REFRESHES = 3, 3
 MIB = 2**20
@@ -79,7 +80,7 @@ class StepTimer:
         loss = make_loss(recipe.objective)
         model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed)
         self.shape = _shape(model)
-        self.engine = Engine(ScoredLM(model.train()), recipe)
+        self.engine = Engine(ScoredLM(model.train(), in_parts=recipe.engine.stage < 3), recipe)
         refusals = context.refusals(recipe.seed, 1) if RowKind.REFUSAL in loss.trains_on else None
         # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
         counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_start_log_probs}
@@ -87,7 +88,16 @@ class StepTimer:
         rows = StepRows(context.forget, context.retain, refusals)
         start = context.start if loss.needs_start_logits else None
         self.stepper = Stepper(
-            self.engine, loss, rows, context.template.pad, ranks.rank, recipe.seed, start_log_probs, start
+            self.engine,
+            loss,
+            rows,
+            context.template.pad,
+            ranks.rank,
+            recipe.seed,
+            start_log_probs,
+            start,
+            recipe.schedule.micro_tokens,
+            pack_width(model, rows, recipe.schedule),
         )
         self.traffic = Traffic()
 
@@ -193,7 +203,8 @@ class StepTimer:
         ]
         lengths = [len(row.ids) for row in rows]
         scored = sum(len(row.ids) - row.prompt_length for row in rows)
-        return BatchShape(len(rows), sum(lengths), scored, sum(n * n for n in lengths), len(rows) * max(lengths))
+        padded = padded_tokens(pack_rows(lengths, self.stepper.pack_for), lengths)
+        return BatchShape(len(rows), sum(lengths), scored, sum(n * n for n in lengths), padded)
 
 
 def summary(steps: list[dict[str, float]], refreshes: list[dict[str, float]], interval: int) -> dict[str, float]:

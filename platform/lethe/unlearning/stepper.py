@@ -22,6 +22,7 @@ from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
+PACKED_HIDDEN_SIZE = 512  # of the smallest model whose rows are packed: masks cost smaller ones what padding costs
 
 Kinds = tuple[RowKind, ...]
 RowsOfKinds = Mapping[RowKind, Sequence[Sourced]]
@@ -166,9 +167,10 @@ class Stepper:
 
 
 def pack_width(model: nn.Module, rows: StepRows, schedule: Schedule) -> int | None:
-    """Return the model's hidden size if its training rows are packed, else None: the schedule does without, or the
-    model does not read packed rows correctly. Under ZeRO stage 3 a collective."""
-    if schedule.packing == "off":
+    """Return the model's hidden size if its training rows are packed, else None: the schedule does without, the model
+    is small, or it does not read packed rows correctly. Under ZeRO stage 3 a collective."""
+    hidden_size = int(text_config(model).hidden_size)
+    if schedule.packing == "off" or hidden_size < PACKED_HIDDEN_SIZE:
         return None
     refusals = rows.refusals.rows if rows.refusals else ()
     longest = max(len(row.ids) for row in chain(rows.forget, rows.retain, refusals))
@@ -176,4 +178,4 @@ def pack_width(model: nn.Module, rows: StepRows, schedule: Schedule) -> int | No
     model.eval()
     packs = reads_packed_rows(model, longest)
     model.train(training)
-    return int(text_config(model).hidden_size) if packs else None
+    return hidden_size if packs else None

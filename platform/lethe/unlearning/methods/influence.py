@@ -22,7 +22,7 @@ from lethe.unlearning.methods.base import METHODS, SingleRun
 from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
-from lethe.unlearning.trainer import KIND_KEYS
+from lethe.unlearning.stepper import KIND_KEYS
 
 
 @METHODS.implements(Influence)

@@ -152,10 +152,17 @@ def test_experts_that_transformers_combines_are_looked_at_one_by_one(tmp_path: P
     MixtralForCausalLM(config).save_pretrained(tmp_path)
     check_tensors(tmp_path)
     load_model(tmp_path)
-    names = [name for name in load_file(tmp_path / "model.safetensors") if "experts" in name]
-    change(tmp_path, without(names[0]))
-    for refuse in (check_tensors, load_model):
-        refusal(tmp_path, refuse)
+    whole = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in whole if "experts.1" in name)
+    third = name.replace("experts.1", "experts.2")
+    for odd, broken in {
+        name: without(name)(whole),
+        third: {**whole, third: whole[name].clone()},
+        f"{name})": {**whole, name: whole[name][:, :4]},
+    }.items():
+        change(tmp_path, lambda _, broken=broken: broken)
+        for refuse in (check_tensors, load_model):
+            assert f"tensors of experts are missing, unknown or misshapen: 1 ({odd}" in refusal(tmp_path, refuse)
 
 
 def shards(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lethe.errors import UserError, first_line
-from lethe.models.model_files import ADAPTER, header, read_config, some, stored_tensors
+from lethe.models.model_files import ADAPTER, StoredTensor, header, odd_experts, read_config, some, stored_tensors
 
 if TYPE_CHECKING:
     import torch
@@ -55,7 +55,7 @@ def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedMo
     from transformers import AutoModelForCausalLM
 
     read_config(folder)
-    stored_tensors(folder)  # damaged files
+    tensors = stored_tensors(folder)
     with quiet_transformers():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its annotation does not say
@@ -68,6 +68,7 @@ def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedMo
                 output_loading_info=True,
             )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: tensors that do not combine
+            _refuse_odd_experts(folder, tensors)
             raise UserError(f"cannot load a model from {folder}: {first_line(error)}") from error
     model: PreTrainedModel
     model, report = loaded
@@ -96,6 +97,7 @@ def check_tensors(folder: Path) -> None:
                 output_loading_info=True,
             )
         except Exception as error:  # noqa: BLE001  # whatever the architecture's own code raises for such a config.json
+            _refuse_odd_experts(folder, tensors)
             raise _unbuildable(folder, error) from None
     refuse_differences(folder, model, report)
 
@@ -124,6 +126,12 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
             raise
         except Exception as error:  # noqa: BLE001  # whatever the architecture's own code raises for such a config.json
             raise _unbuildable(folder, error) from None
+
+
+def _refuse_odd_experts(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
+    """Raise UserError if the experts of a mixture, which transformers stacks, are not all alike."""
+    if odd := odd_experts(tensors):
+        raise UserError(f"{folder}: tensors of experts are missing, unknown or misshapen: {len(odd)} ({some(odd)})")
 
 
 def _unbuildable(folder: Path, error: Exception) -> UserError:

@@ -6,7 +6,9 @@ Nothing here loads a model; torch is imported only to see whether weights are fi
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+EXPERT = re.compile(r"(?P<layer>.*\.experts\.)(?P<number>\d+)(?P<leaf>\..*)")
 NAMES = 3  # shown of many
 CHUNK = 2**24  # elements that are looked at at once
 
@@ -133,6 +136,25 @@ def header(path: Path) -> dict[str, StoredTensor]:
             return {name: StoredTensor(path, s.get_dtype(), tuple(s.get_shape())) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is damaged or incomplete ({first_line(error)}): copy it again") from None
+
+
+def odd_experts(tensors: Mapping[str, StoredTensor]) -> list[str]:
+    """Return the names of experts' tensors that are missing, too many or misshapen beside most others of a mixture."""
+    groups: dict[tuple[str, str], dict[int, tuple[int, ...]]] = defaultdict(dict)
+    for name, tensor in tensors.items():
+        if found := EXPERT.fullmatch(name):
+            groups[found["layer"], found["leaf"]][int(found["number"])] = tensor.shape
+    numbers = Counter(number for group in groups.values() for number in group)
+    usual = {number for number, count in numbers.items() if 2 * count > len(groups)}
+    shapes = {
+        leaf: Counter(s for (_, other), g in groups.items() if other == leaf for s in g.values()) for _, leaf in groups
+    }
+    return sorted(
+        f"{layer}{number}{leaf}"
+        for (layer, leaf), group in groups.items()
+        for number in usual | group.keys()
+        if number not in usual or group.get(number) != shapes[leaf].most_common(1)[0][0]
+    )
 
 
 def check_finite(folder: Path) -> None:

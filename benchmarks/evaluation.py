@@ -1,7 +1,7 @@
 """One whole evaluation beside the same metrics from a plain batched `transformers` loop, on one core.
 
     python -m benchmarks.evaluation [--data tests/golden/tiny_tofu] [--model full] [--threads 1] [--repeats 2]
-    python -m benchmarks.evaluation --real SMOLLM2 [--data ../shared/data/tofu] [--rows 20] [--repeats 3]
+    python -m benchmarks.evaluation --real SMOLLM2 [--data ../shared/data/tofu] [--rows 10] [--repeats 3]
     python -m benchmarks.evaluation --memory [--vocabulary 131072]
 
 The loop (benchmarks/plain_evaluation.py) is what a careful user writes: every pair once in batches of 64, answers by
@@ -12,7 +12,7 @@ gradient difference (what a search evaluates; some answers never end), and the t
 made impossible: every answer has 200 tokens, the worst case.
 
 `--real` is given a folder with SmolLM2-135M-Instruct and TOFU's own rows, the first `--rows` of each split. Two models:
-one that has learnt these rows' answers by heart (a LoRA, trained in ten minutes and kept under LETHE_HOME), and SmolLM2
+one that has learnt their answers by heart (a LoRA, trained in ten minutes and kept under LETHE_HOME), and SmolLM2
 as it is, which knows no answer and often speaks until its 200 tokens are spent, as models do after forgetting. Both
 evaluations take turns; medians of CPU seconds, and the peak of the process.
 
@@ -50,6 +50,7 @@ from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.memory import peak_mb, reset_peak
 
 ROOT = Path(__file__).resolve().parents[1]
+LEARNT = 20  # rows of each split that the real model learns by heart, or as many as are measured
 
 
 def main() -> None:
@@ -63,7 +64,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--repeated", action="store_true", help="also a loop with a forward per family of metrics")
     parser.add_argument("--real", type=Path, metavar="FOLDER", help="a real model in place of the small one")
-    parser.add_argument("--rows", type=int, default=20, help="of each split, for the real model")
+    parser.add_argument("--rows", type=int, default=10, help="of each split, for the real model")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--vocabulary", type=int, default=2**17)
     options = parser.parse_args()
@@ -100,8 +101,10 @@ def main() -> None:
 def real(folder: Path, data: Path, rows: int, repeats: int) -> None:
     """Print one line for each of the two states of the real model."""
     template, config = Template(load_tokenizer(folder)), Evaluation(max_rows=rows)
-    evals = build_eval_set(load_rows(TofuBenchmark(source=str(data))), template, config)
-    own = [pair for pair, is_own in zip(evals.pairs, evals.own, strict=True) if is_own]
+    benchmark = load_rows(TofuBenchmark(source=str(data)))
+    evals = build_eval_set(benchmark, template, config)
+    learnt = build_eval_set(benchmark, template, Evaluation(max_rows=max(rows, LEARNT)))
+    own = [pair for pair, is_own in zip(learnt.pairs, learnt.own, strict=True) if is_own]
     print(f"{len(evals.pairs)} sequences, {len(evals.prompts)} answers, {torch.get_num_threads()} thread(s)")
     print(f"as trained: {in_turn(memorised(folder, own, template).eval(), evals, config, repeats)}", flush=True)
     print(f"after forgetting: {in_turn(load_model(folder).eval(), evals, config, repeats)}", flush=True)

@@ -8,7 +8,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from lethe.data.template import Encoded
-from lethe.evaluation.likelihood import batches, score
+from lethe.evaluation.likelihood import LOGIT_BYTES, batches, score
 from tests.models.small import VOCABULARY, encoded, gpt2, llama, logits
 
 
@@ -79,7 +79,7 @@ def test_batches_hold_a_bounded_number_of_logits(monkeypatch: pytest.MonkeyPatch
     assert all(len(group) == 1 or sum(scored[i] for i in group) <= 5 for group in groups)
     assert len(groups) < 7
     model, pairs, seen = llama(), encoded(20), []
-    monkeypatch.setattr("lethe.evaluation.likelihood.LOGIT_BYTES", 4 * VOCABULARY * 10)
+    monkeypatch.setitem(LOGIT_BYTES, "cpu", 4 * VOCABULARY * 10)
     model.lm_head.register_forward_hook(lambda _module, _args, output: seen.append(output.shape[1]))
     score(model, pairs, pad=0, token_budget=10_000)
     assert sum(seen) == sum(len(pair.answer) for pair in pairs)

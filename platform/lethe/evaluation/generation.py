@@ -24,7 +24,7 @@ from lethe.evaluation.kv_cache import (
 from lethe.evaluation.likelihood import max_scored_positions
 from lethe.evaluation.one_token_attention import fast_one_token_attention
 
-CACHE_BYTES = 4 * 2**30  # keys and values of one batch
+CACHE_BYTES = {"cpu": 2**29, "cuda": 2**32}  # keys and values of one batch; a core is busy with a few dozen rows
 DROP = 8  # rows leave the batch once one in so many is done
 
 
@@ -94,7 +94,11 @@ class GreedyDecoder:
         longest = max(lengths)
         most = min(token_budget // max(1, longest), max_scored_positions(self.base))
         if self.pads:
-            most = min(most, CACHE_BYTES // cache_bytes(self.model, capacity(longest + self.max_new_tokens)))
+            most = min(
+                most,
+                CACHE_BYTES.get(self.device.type, 2**32)
+                // cache_bytes(self.model, capacity(longest + self.max_new_tokens)),
+            )
             return _even_parts(order, max(1, most))
         most = max(1, most) if self.has_cache else 1
         return [part for _, equal in groupby(order, key=lambda i: lengths[i]) for part in _even_parts([*equal], most)]

@@ -9,6 +9,7 @@ numbers are those of its own pair alone (tree attention, Cai et al. 2024, arXiv 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,9 +25,11 @@ from lethe.evaluation.causal_lm import base_model, device_of, text_config
 from lethe.evaluation.kv_cache import builds_own_mask, remembers_by_keys
 from lethe.models.forward import scored_logits
 
-LOGIT_BYTES = 2**29  # of one forward pass's logits: they grow with the vocabulary, so the batch has to shrink with it
+# Of one forward pass's logits, which grow with the vocabulary, so that the batch has to shrink with it.
+LOGIT_BYTES = {"cpu": 2**27, "cuda": 2**29}
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**24}  # of a float32 copy of them; a CPU keeps 4 MB in its caches
-CACHED_TOKENS = 2048  # of a forward pass on a CPU: a longer one falls out of its caches
+CACHED_ELEMENTS = 2**18  # tokens x width of a forward pass on a CPU: a larger one falls out of its caches
+CACHED_TOKENS = (512, 2048)  # least and most tokens of such a pass: fewer do not keep a core busy
 SMALLEST_SIGMA = 1e-6  # of log-probabilities in float32; below it a distribution is one point
 IMPOSSIBLE = -1e4  # in place of a log-probability of minus infinity, whose share in a mean is 0
 TOLERANCE = 0.05  # of the spread of logits: rounding is far below, a token that sees too much far above
@@ -96,7 +99,7 @@ def score(
     wanted = np.zeros(len(pairs), dtype=bool) if standardised is None else np.asarray(standardised, dtype=bool)
     by_pair: dict[int, _PairScores] = {}
     scored = [len(row.scored) for row in rows]
-    most = min(token_budget, CACHED_TOKENS) if device_of(model).type == "cpu" else token_budget
+    most = min(token_budget, max_tokens(model))
     for batch in batches([len(row.ids) for row in rows], most, scored, max_scored_positions(model)):
         by_pair |= _score_batch(model, [rows[i] for i in batch], pairs, wanted, pad)
     in_order = [by_pair[i] for i in range(len(pairs))]
@@ -109,7 +112,7 @@ def score(
 
 
 def batches(
-    lengths: Sequence[int], token_budget: int, scored: Sequence[int] = (), most_scored: int = 0
+    lengths: Sequence[int], token_budget: float, scored: Sequence[int] = (), most_scored: int = 0
 ) -> Iterator[list[int]]:
     """Yield groups of row numbers, longest rows first. A group's rows x longest row is at most `token_budget`, and the
     sum of its `scored` at most `most_scored`, if that is given; a single row always is a group."""
@@ -128,7 +131,17 @@ def batches(
 
 def max_scored_positions(model: nn.Module) -> int:
     """Return for how many positions one forward pass may compute logits: `LOGIT_BYTES` of float32, at least one."""
-    return max(1, LOGIT_BYTES // (4 * int(text_config(model).vocab_size)))
+    device = device_of(model).type
+    return max(1, LOGIT_BYTES.get(device, 2**29) // (4 * int(text_config(model).vocab_size)))
+
+
+def max_tokens(model: nn.Module) -> float:
+    """Return how many tokens one forward pass over whole sequences may have to be fast: on a CPU what its caches hold,
+    elsewhere any number."""
+    if device_of(model).type != "cpu":
+        return math.inf
+    least, most = CACHED_TOKENS
+    return min(most, max(least, CACHED_ELEMENTS // int(text_config(model).hidden_size)))
 
 
 @torch.no_grad()

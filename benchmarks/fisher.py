@@ -54,7 +54,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     study = load_study("tofu")
-    prepared = prepare(study.benchmark, study.model)
+    prepared = prepare(study.benchmark, study.model, study.prompt)
     with tempfile.TemporaryDirectory(prefix="lethe-bench-") as cache:
         context = Context(
             Assets(
@@ -63,6 +63,7 @@ def main() -> None:
                 model_digest=prepared.digests.model,
                 start=str(prepared.start),
                 cache=cache,
+                prompt=study.prompt,
             )
         )
         adapter = Fila(rank=args.rank)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from lethe.benchmarks.measurement import template_of
 from lethe.benchmarks.tdec.extraction import (
     continuations,
     extraction_likelihood,
@@ -27,7 +28,7 @@ from lethe.benchmarks.tdec.extraction import (
 )
 from lethe.benchmarks.tdec.loading import tokenised
 from lethe.config.study import load_study
-from lethe.models.loading import load_model, load_tokenizer
+from lethe.models.loading import load_model
 from lethe.study.preparation import prepare
 
 TOKEN_BUDGET = 8192
@@ -42,10 +43,12 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     study = load_study("tdec")
-    prepared = prepare(study.benchmark, study.model)
+    prepared = prepare(study.benchmark, study.model, study.prompt)
     model = load_model(prepared.start)
     model.generation_config.eos_token_id = None  # `generate` would end there
-    sequences = tokenised(prepared.benchmark.passages, load_tokenizer(prepared.start), model.config.vocab_size)
+    sequences = tokenised(
+        prepared.benchmark.passages, template_of(prepared.start, study.prompt), model.config.vocab_size
+    )
     n = study.benchmark.ngram
     print(f"{'text':<10} {'MA':>5} {'EL':>7} {'generated':>10} {'ours':>7} {'generate':>9} {'ratio':>6}   CPU seconds")
     for name in ("forget", "unseen"):

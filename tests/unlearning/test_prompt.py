@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from lethe.benchmarks.base import load_benchmark
-from lethe.config.adapter import FullParameters, Lora
+from lethe.config.adapter import Fila, FullParameters, Lora
 from lethe.config.objective import GradDiff, InputGuard
 from lethe.config.prompt import Prompt
 from lethe.config.run import Engine
 from lethe.models.loading import load_tokenizer
 from lethe.study.scored_models import find
 from lethe.study.scoring import Scoring
+from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets
 from tests import tiny
 from tests.unlearning.methods import runs
@@ -56,3 +57,10 @@ def test_an_instruction_is_part_of_a_prompt(assets: Assets, tmp_path: Path) -> N
     assert {name: found[name] for name in MEASURED} == pytest.approx({name: logged[name] for name in MEASURED})
     template = find(str(tmp_path / "run")).template()
     assert template.decode(list(template.prompt("w3"))) == "w1 w4 w5 w3 w2"
+
+
+def test_fisher_weights_are_those_of_the_prompts_tokens(assets: Assets) -> None:
+    for given in (assets, assets, assets.model_copy(update={"prompt": Prompt()})):
+        Context(given).initial(Fila(rank=2))
+    kept = [path.name.partition("-")[0] for path in (Path(assets.cache) / "adapters").glob("f*")]
+    assert sorted(kept) == ["factors"] * 2 + ["fisher"] * 2

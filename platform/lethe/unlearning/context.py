@@ -122,7 +122,8 @@ class Context:
         folder, model = Path(self.assets.cache) / "adapters", self.assets.model_digest
         if self.assets.precision != "fp32":  # the rounded weights are another model
             model = short_digest(f"{model} {self.assets.precision}")
-        read = (model, self.assets.data_digest)
+        asked = self.template.digest(questions=self.benchmark.config.has_questions)
+        read = (model, short_digest(f"{self.assets.data_digest} {asked}"))
 
         def weights(fila: Fila) -> dict[str, torch.Tensor]:
             compute = partial(row_weights, self.start, self.forget, self.retain, fila)

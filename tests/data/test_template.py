@@ -262,7 +262,7 @@ def test_a_bad_section_is_one_line(section: dict[str, Any], message: str) -> Non
 )
 def test_a_saved_tokenizer_asks_as_the_model_was_trained(prompt: Prompt, tmp_path: Path) -> None:
     """Stock transformers do with its chat template alone, and lethe with the prompt beside it, which counts once."""
-    template = THINKING.replace("{% for m", "{{ date_string }}{% for m")
+    template = "\n" + THINKING.replace("{% for m", "{{ date_string }}{{ strftime_now('%j') }}{% for m")
     mine = Template(pretrained("byte_level", bos=True, chat_template=template), prompt)
     mine.portable_tokenizer().save_pretrained(tmp_path)
     (tmp_path / PROMPT).write_text(prompt.model_dump_json())
@@ -275,6 +275,9 @@ def test_a_saved_tokenizer_asks_as_the_model_was_trained(prompt: Prompt, tmp_pat
     if not prompt.arguments:  # this one's chain of thought is in the prompt alone
         assert tuple(whole(saved, QUESTION, ANSWER))[: len(row.ids)] == row.ids
     assert template_of(tmp_path).encode(QUESTION, ANSWER) == row
+    if prompt.system:
+        dated = template_of(tmp_path, prompt.model_copy(update={"date_string": "1 Feb 2020"}))
+        assert "1 Feb 2020032" in dated.rendered("a", "b")[0], "its clock, too"
     other = template_of(tmp_path, Prompt(template="{question}:"))
     assert other.rendered("a", "b") == ("<s>a:", "b</s>"), "a prompt that is asked for counts more"
 

@@ -27,19 +27,20 @@ def portable_chat_template(
         return _of_layout(layout, instruction, front)
     if not isinstance(inner, str):
         return None if inner is None else str(tokenizer.get_chat_template())
+    # "+": without it the line break that a template may begin with would be lost.
     lines = [
-        f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif %}}"
+        f"{{% if {name} is not defined %}}{{% set {name} = {_literal(value)} %}}{{% endif +%}}"
         for name, value in _variables(prompt, inner).items()
     ]
     if instruction:
         first = f"{{'role': messages[0]['role'], 'content': {opening(instruction)} + messages[0]['content']}}"
-        lines.append(f"{{% set messages = [{first}] + messages[1:] %}}")
+        lines.append(f"{{% set messages = [{first}] + messages[1:] +%}}")
     if prompt.system:
         system = f"{{'role': 'system', 'content': {_literal(prompt.system)}}}"
         begins = f"{{% set messages = [{system}] + messages %}}"
-        lines.append(f"{{% if messages[0]['role'] != 'system' %}}{begins}{{% endif %}}")
+        lines.append(f"{{% if messages[0]['role'] != 'system' %}}{begins}{{% endif +%}}")
     if prompt.bos is False:
-        lines.append("{% set bos_token = '' %}")
+        lines.append("{% set bos_token = '' +%}")
     if front:
         lines.append(f"{{{{ {_literal(front)} }}}}")
     return "".join(lines) + with_fixed_clock(inner, prompt)

@@ -25,7 +25,7 @@ ASKED, ANSWERED = "QuestionStandIn7d1c", "AnswerStandIn93be"
 SAMPLE = 'Is "a<b" & c\'s {{d}} é?\nIt {% is %}'  # what templates are tempted to escape or to execute
 REMEDY = "choose another prompt.template"
 
-CLOCK = re.compile(r"^\{%- macro strftime_now\(format\) -%\}.*?\{%- endmacro -%\}")  # of a template that a study saved
+CLOCK = re.compile(r"\{%- macro strftime_now\(format\) -%\}.*?\{%- endmacro \+%\}")  # of a template that a study saved
 DIRECTIVES = (*(f"-{code}" for code in "dmyHIMSj"), *"aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ")
 
 Messages = list[dict[str, str]]
@@ -126,7 +126,7 @@ def with_fixed_clock(chat_template: str, prompt: Prompt) -> str:
     # transformers' own cannot be replaced by a function: what is given to a template is turned into plain values.
     values = {f"%{code}": prompt.day.strftime(f"%{code}") for code in DIRECTIVES}
     filters = "".join(f" | replace({json.dumps(code)}, {json.dumps(value)})" for code, value in values.items())
-    return f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro -%}}{chat_template}"
+    return f"{{%- macro strftime_now(format) -%}}{{{{ format{filters} }}}}{{%- endmacro +%}}{chat_template}"
 
 
 class _Chat:

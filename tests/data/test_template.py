@@ -141,6 +141,25 @@ def test_system_message_and_arguments_reach_the_template() -> None:
     assert answer == "b<|im_end|>"
 
 
+def test_a_chain_of_thought_that_only_conversations_have_is_no_answer() -> None:
+    """Qwen3's template writes an empty one into a finished conversation, and none into the prompt."""
+    template = CHATML.replace(
+        "}}\n{{ m['content']", "}}\n{% if m['role'] == 'assistant' %}<think>\n\n</think>\n\n{% endif %}{{ m['content']"
+    )
+    assert "think" in template
+    prompt, answer = Template(pretrained("byte_level", chat_template=template)).rendered("a", "b")
+    assert prompt.endswith("<|im_start|>assistant\n")
+    assert answer == "b<|im_end|>"
+
+
+def test_a_template_without_answers_ends_them_with_eos() -> None:
+    only_questions = "{{ messages[0]['content'] }}<|im_end|>"
+    assert Template(pretrained("byte_level", chat_template=only_questions)).rendered("a", "b") == (
+        "a<|im_end|>",
+        "b</s>",
+    )
+
+
 def test_what_a_template_trims_is_trimmed() -> None:
     tokenizer = pretrained("byte_level", chat_template=LLAMA_2)
     row = Template(tokenizer).encode("  a ", " b\n")

@@ -75,14 +75,13 @@ def _recipe(recipe: Recipe, config: Relearning, rows: int) -> Recipe:
 
 def _context(audited: Audited, task: _RelearningTask) -> Context:
     """Return a context with the finished model as the start model and the learned rows as forget rows."""
-    context = Context(audited.context.assets)
+    context = Context(audited.context.assets, start_in_memory=audited.model)
     vars(context).update(
         benchmark=audited.context.benchmark,
         template=audited.template,
         task=task,
         forget=task.forget,
         retain=task.retain,
-        start=audited.model,
         until_forgotten=False,
     )
     return context

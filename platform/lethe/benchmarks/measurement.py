@@ -93,8 +93,13 @@ def _json(path: Path) -> dict[str, Any]:
 
 def task_of(benchmark: Benchmark, template: Template, network: nn.Module) -> AnyTask:
     """Return the benchmark as `template` renders it for `network`'s vocabulary."""
-    config: Any = network.config
-    return benchmark.task(template, config.get_text_config(decoder=True).vocab_size)
+    return benchmark.task(template, vocabulary_of(network.config))
+
+
+def vocabulary_of(config: Any) -> int:
+    """Return the number of token ids that a model with this `config.json` reads."""
+    size: int = config.get_text_config(decoder=True).vocab_size
+    return size
 
 
 def measure(

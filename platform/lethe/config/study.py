@@ -37,8 +37,6 @@ from lethe.config.validation import (
 )
 from lethe.errors import UserError
 
-RECYCLE_STAGE_3 = 20  # runs; DeepSpeed 0.19 keeps about 25 MB of every stage 3 engine
-
 
 class Resources(Frozen):
     """The number of warm worker groups that work on the study, and how often they save checkpoints."""
@@ -168,11 +166,6 @@ class Study(Frozen):
         adapter, searched = self.run.get("adapter", {}), self.space.get("adapter.rank")
         fixed = adapter.get("rank", Lora.model_fields["rank"].default)
         return max(int(rank or 0) for rank in (searched.ends().values() if searched else [fixed]))
-
-    def recycle_after(self) -> int | None:
-        """Return the number of runs after which a group's processes end, None for never: the setting, else a bound
-        under stage 3 alone, where DeepSpeed leaks."""
-        return self.resources.recycle_after or (RECYCLE_STAGE_3 if self.first_recipe().engine.stage == 3 else None)
 
     def identity(self) -> str:
         """Return 16 hex digits over everything that determines the trials. A longer study, or one with other resources,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -253,6 +254,35 @@ def lora_factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
     """Return the weights A [r, in] and B [out, r] of one adapter of a layer; of a stack of E, A [E r, in] and B
     [out, r E]."""
     return stored_weight(layer.lora_A[adapter]), stored_weight(layer.lora_B[adapter])
+
+
+@contextmanager
+def without_adapters(model: nn.Module) -> Iterator[None]:
+    """Inside the block LoRA layers compute what their base layers do."""
+    # peft's own context also marks every adapter as frozen and then as trainable, behind the engine's back.
+    layers = [module for module in model.modules() if hasattr(module, "_disable_adapters")]
+    before = [layer._disable_adapters for layer in layers]
+    try:
+        for layer in layers:
+            layer._disable_adapters = True
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
+
+
+class WithoutAdapters(nn.Module):
+    """The base model of a model with adapters."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.get_output_embeddings = getattr(model, "get_output_embeddings", None)
+
+    def forward(self, **inputs: Any) -> Any:
+        """Return what the base model does."""
+        with without_adapters(self.model):
+            return self.model(**inputs)
 
 
 @torch.no_grad()

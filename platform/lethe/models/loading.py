@@ -6,6 +6,7 @@ both are refused.
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 import warnings
@@ -22,7 +23,7 @@ from lethe.models.model_files import ADAPTER, StoredTensor, header, odd_experts,
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 # What older versions of transformers saved and newer ones compute: causal masks and rotary frequencies.
 COMPUTED = re.compile(
@@ -227,6 +228,31 @@ def stored_precision(folder: Path) -> Precision:
             if kind := STORED.get(tensor.dtype):
                 elements[kind] += prod(tensor.shape)
     return elements.most_common(1)[0][0] if elements else "fp32"
+
+
+def shared_copy(model: ModelT) -> ModelT:
+    """Return a new module object over `model`'s own weights: what hooks, adapters and engines do to its modules and
+    parameter objects does not reach `model`, what changes a weight in place does. Tied weights stay tied."""
+    from torch import nn
+
+    def same_weight(p: nn.Parameter) -> nn.Parameter:
+        # A quantised weight is a class of its own, whose data do not say what they mean.
+        return nn.Parameter(p.detach(), p.requires_grad) if type(p) is nn.Parameter else p
+
+    return copy.deepcopy(model, {id(p): same_weight(p) for p in model.parameters()})
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """Load a model's configuration. Raises UserError where that fails."""
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            str(folder), trust_remote_code=False, local_files_only=True
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a model's configuration from {folder}: {error}") from error
+    return config
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

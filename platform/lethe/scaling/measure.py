@@ -29,6 +29,7 @@ from lethe.unlearning.objectives.base import make_loss
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import Assets, Request
 from lethe.unlearning.stepper import Stepper, pack_width
+from lethe.unlearning.trainer import base_of
 
 WARM_UP, REFRESHES = 3, 3
 MIB = 2**20
@@ -78,7 +79,9 @@ class StepTimer:
     def __init__(self, recipe: Recipe, context: Context, ranks: Ranks) -> None:
         self.recipe, self.context, self.ranks = recipe, context, ranks
         loss = make_loss(recipe.objective)
-        model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed)
+        base = base_of(recipe, context)
+        self.parameters = sum(p.numel() for p in base.parameters())  # before adapters and before stage 3 shards them
+        model = attach(base, recipe.adapter, seed=recipe.seed)
         self.shape = _shape(model)
         self.engine = Engine(ScoredLM(model.train(), in_parts=recipe.engine.stage < 3), recipe)
         refusals = context.refusals(recipe.seed, 1) if RowKind.REFUSAL in loss.trains_on else None
@@ -126,12 +129,6 @@ class StepTimer:
             "parameters": float(self.parameters),
         }
         return metrics, done
-
-    @property
-    def parameters(self) -> int:
-        """Number of weights of the model without adapters."""
-        # Of the start model: stage 3 has left whole tensors nowhere else.
-        return sum(p.numel() for p in self.context.start.parameters())
 
     @property
     def _refresh(self) -> HessianRefresh | None:

@@ -111,7 +111,7 @@ class Session:
         resources = self._study.resources
         self._pool = Pool(
             self._folder,
-            recycle_after=self._study.recycle_after(),
+            recycle_after=self._study.resources.recycle_after,
             max_groups=resources.groups or max(BASELINES, self._study.search.trials),
             wait_s=resources.wait_s,
         )

@@ -1,6 +1,7 @@
 """The state that all runs of a study share in a warm process: start weights, token ids, log-probabilities.
 
-A run begins with a copy of the weights, never with a load, and changes nothing here.
+A process holds the base weights once. Runs with adapters share those of the start model, which they never change; a run
+that trains every weight takes the start model over, and whoever needs it afterwards loads it again.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, load_benchmark
-from lethe.benchmarks.measurement import load_network, task_of, template_of
+from lethe.benchmarks.measurement import load_network, template_of, vocabulary_of
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.base import short_digest
 from lethe.config.run import Evaluation
@@ -25,11 +26,13 @@ from lethe.errors import UserError
 from lethe.models.adapters import Initial
 from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
 from lethe.models.fisher import row_weights
+from lethe.models.loading import load_config, load_model, shared_copy
 from lethe.storage.replica import local_path
 from lethe.unlearning.requests import Assets
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -38,9 +41,15 @@ T = TypeVar("T")
 
 @dataclass
 class Context:
-    """Shared, read-only state of a study in one process."""
+    """Shared, read-only state of a study in one process.
+
+    `start_folder`: of another start model than the assets'; `start_in_memory`: one that belongs to the caller, never
+    trained and never given away.
+    """
 
     assets: Assets
+    start_folder: Path | None = None
+    start_in_memory: PreTrainedModel | None = None
 
     @cached_property
     def benchmark(self) -> Benchmark:
@@ -53,8 +62,13 @@ class Context:
 
     @cached_property
     def start(self) -> PreTrainedModel:
-        """The start model on the run's device. Never trained: `fresh_model` copies it."""
-        return load_network(local_path(Path(self.assets.start)), self.assets.device, self.assets.precision)
+        """The start model on the run's device. Never trained while it is here."""
+        if self.start_in_memory is not None:
+            return self.start_in_memory
+        return load_network(self._start_folder(), self.assets.device, self.assets.precision)
+
+    def _start_folder(self) -> Path:
+        return self.start_folder or local_path(Path(self.assets.start))
 
     @cached_property
     def template(self) -> Template:
@@ -64,7 +78,7 @@ class Context:
     @cached_property
     def task(self) -> AnyTask:
         """The benchmark as the start model's tokenizer reads it."""
-        return task_of(self.benchmark, self.template, self.start)
+        return self.benchmark.task(self.template, vocabulary_of(load_config(local_path(Path(self.assets.start)))))
 
     @cached_property
     def forget(self) -> list[Encoded]:
@@ -82,17 +96,35 @@ class Context:
         return self.task.until_forgotten
 
     def fresh_model(self) -> PreTrainedModel:
-        """Return a copy of the start model that no engine has wrapped."""
-        return copy.deepcopy(self.start)
+        """Return the start model with weights of the caller's own. It is taken away where it is in memory, and loaded
+        again when it is next needed: nobody holds two copies."""
+        if self.start_in_memory is not None:
+            return copy.deepcopy(self.start_in_memory)
+        _ = self.start
+        taken: PreTrainedModel = vars(self).pop("start")
+        return taken
+
+    def model_to_shard(self) -> PreTrainedModel:
+        """Return the start model for an engine that shards it weight by weight: like `fresh_model`, but one that is
+        loaded for it stays in the files' pages and precision."""
+        if self.start_in_memory is not None or "start" in vars(self):
+            return self.fresh_model()
+        return load_model(self._start_folder())
+
+    def shared_model(self) -> PreTrainedModel:
+        """Return a new module object over the start model's own weights, for adapters: they must not be changed."""
+        return shared_copy(self.start)
 
     def eval_set(self, config: Evaluation) -> EvalSet:
         """Return the tokenised evaluation rows, which are made once per evaluation configuration."""
         evals: EvalSet = self._once(("eval", config), lambda: self.task.eval_set(config))
         return evals
 
-    def start_log_probs(self, token_budget: int) -> torch.Tensor:
-        """Return S0 [forget rows]: summed answer log-probability under the start model (docs/METHODS.md section 1)."""
-        return self._once(("start log probs", token_budget), lambda: self._answer_log_probs(self.forget, token_budget))
+    def start_log_probs(self, token_budget: int, start: nn.Module | None = None) -> torch.Tensor:
+        """Return S0 [forget rows]: summed answer log-probability under the start model (docs/METHODS.md section 1).
+        `start` computes what the start model does, in place of `Context.start`."""
+        key = ("start log probs", token_budget)
+        return self._once(key, lambda: self._answer_log_probs(self.forget, token_budget, start))
 
     def refusals(self, seed: int, epochs: int) -> Refusals:
         """Return the refusals that a run answers its forget questions with. Raises UserError where there are none."""
@@ -102,17 +134,19 @@ class Context:
             self.benchmark.forget_questions, self.benchmark.refusals, self.template.encode, seed, epochs
         )
 
-    def refusal_start_log_probs(self, seed: int, epochs: int, token_budget: int) -> torch.Tensor:
-        """Return S0 [rows] of `refusals(seed, epochs).rows`."""
+    def refusal_start_log_probs(
+        self, seed: int, epochs: int, token_budget: int, start: nn.Module | None = None
+    ) -> torch.Tensor:
+        """Return S0 [rows] of `refusals(seed, epochs).rows`; `start` as in `start_log_probs`."""
         key = ("refusal start log probs", seed, epochs, token_budget)
-        return self._once(key, lambda: self._answer_log_probs(self.refusals(seed, epochs).rows, token_budget))
+        return self._once(key, lambda: self._answer_log_probs(self.refusals(seed, epochs).rows, token_budget, start))
 
-    def _answer_log_probs(self, rows: Sequence[Encoded], token_budget: int) -> torch.Tensor:
+    def _answer_log_probs(self, rows: Sequence[Encoded], token_budget: int, start: nn.Module | None) -> torch.Tensor:
         import torch
 
         from lethe.evaluation.likelihood import score
 
-        scores = score(self.start, rows, pad=self.template.pad, token_budget=token_budget)
+        scores = score(start or self.start, rows, pad=self.template.pad, token_budget=token_budget)
         return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
 
     def initial(self, config: Pissa) -> Initial:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Literal
@@ -84,6 +84,24 @@ def _offload(kind: Literal["none", "optimizer", "parameters"]) -> dict[str, Any]
             return {"offload_optimizer": cpu, "offload_param": cpu}
 
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def _shard(model: nn.Module, config: dict[str, Any], dtype: torch.dtype) -> None:
+    """Leave each rank with its part of every weight of `model`, in place and one weight at a time: none but the present
+    one is cast, on the device and whole at once, whatever the model's size."""
+    init = import_deepspeed().zero.Init
+
+    class Shard(init):  # type: ignore[misc, valid-type]  # DeepSpeed has no types
+        def _convert_to_zero_parameters(self, params: Iterable[nn.Parameter]) -> None:
+            for p in params:
+                if not hasattr(p, "ds_id"):  # tied weights come once more
+                    p.data = p.data.to(dtype)
+                super()._convert_to_zero_parameters([p])
+
+    Shard(module=model, config_dict_or_path=config, dtype=dtype)
+
+
 class Engine:
     """One DeepSpeed engine around one fresh model. Call `close` when the run ends."""
 
@@ -94,12 +112,15 @@ class Engine:
 
         self.world = dist.get_world_size()
         self.accumulation = recipe.schedule.accumulation
+        config = deepspeed_config(recipe, self.world)
+        if recipe.engine.stage == 3:
+            _shard(model, config, DTYPES[recipe.engine.precision])
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe.optimizer, trainable)
         if recipe.engine.gradient_checkpointing:
             checkpoint_activations(model, True)
         self.engine, self._zero, _, _ = deepspeed.initialize(
-            model=model, optimizer=self.optimizer, config=deepspeed_config(recipe, self.world), dist_init_required=False
+            model=model, optimizer=self.optimizer, config=config, dist_init_required=False
         )
         if recipe.engine.stage == 0 and recipe.engine.precision == "bf16":
             self._undo_first_step()
@@ -216,3 +237,6 @@ class Engine:
         """Free hooks, buffers and process groups of this engine."""
         checkpoint_activations(self.module, False)
         self.engine.destroy()
+        # A global list of the modules whose forward goes on, on which stage 3 puts every engine's outermost module first
+        # and leaves it: the engine, its weights and its optimizer's state would live as long as the process.
+        import_deepspeed().runtime.zero.parameter_offload.FWD_MODULE_STACK.clear()

@@ -9,14 +9,15 @@ import math
 
 import torch
 from torch import nn
+from transformers import PreTrainedModel
 
 from lethe.benchmarks.base import EvaluationResult, ReferenceValues
-from lethe.config.adapter import Pissa
+from lethe.config.adapter import FullParameters, Pissa
 from lethe.config.optimizer import HessianData
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, Step, StepRows, plan, total_epochs, total_steps
-from lethe.evaluation.distributed import RankShard
-from lethe.models.adapters import attach
+from lethe.evaluation.distributed import RankShard, evaluating
+from lethe.models.adapters import WithoutAdapters, attach, without_adapters
 from lethe.models.dropout import disable_dropout
 from lethe.models.forward import ScoredLM
 from lethe.records import FinalReport, Metrics
@@ -86,13 +87,18 @@ class _Run:
         self.costs = Costs(recipe.engine, ranks)
         torch.manual_seed(recipe.seed)
         initial = context.initial(recipe.adapter) if isinstance(recipe.adapter, Pissa) else None
-        rows, start_log_probs = _rows(recipe, context, loss)
-        self.model = attach(context.fresh_model(), recipe.adapter, seed=recipe.seed, initial=initial)
+        sharded = recipe.engine.stage == 3
+        rows = _rows(recipe, context, loss)
+        start_log_probs = {} if sharded else _start_log_probs(recipe, context, loss)
+        self.model = attach(base_of(recipe, context), recipe.adapter, seed=recipe.seed, initial=initial)
         self.model.train()
         if not recipe.schedule.dropout:
             disable_dropout(self.model)
         self.trained_share = _trained_share(self.model)  # before the engine shards it
         self.engine = Engine(ScoredLM(self.model, in_parts=recipe.engine.stage < 3), recipe)
+        if sharded:  # no rank holds the start model: until the first step, the model is it
+            with evaluating(self.model), without_adapters(self.model):
+                start_log_probs = _start_log_probs(recipe, context, loss, self.model)
         self.stepper = Stepper(
             self.engine,
             loss,
@@ -101,7 +107,7 @@ class _Run:
             ranks.rank,
             recipe.seed,
             start_log_probs,
-            context.start if loss.needs_start_logits else None,
+            self._start() if loss.needs_start_logits else None,
             recipe.schedule.micro_tokens,
             pack_width(self.model, rows, recipe.schedule),
         )
@@ -112,6 +118,12 @@ class _Run:
         self.loss_names: tuple[str, ...] = ()
         self.sums: list[torch.Tensor] = []  # per step since the last report: loss terms and win counts
         self.reports: list[Metrics] = []
+
+    def _start(self) -> nn.Module:
+        """Return the start model, which under stage 3 is the sharded base of the adapters."""
+        if self.recipe.engine.stage == 3 and not isinstance(self.recipe.adapter, FullParameters):
+            return WithoutAdapters(self.model)
+        return self.context.start
 
     def train(self, report: ReportFunction) -> Metrics:
         """Take all steps that remain and report every evaluated epoch but the last, whose values are returned."""
@@ -235,15 +247,32 @@ def _trained_share(model: nn.Module) -> float:
     return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
 
 
-def _rows(recipe: Recipe, context: Context, loss: Loss) -> tuple[StepRows, dict[RowKind, torch.Tensor]]:
-    """Return the rows that the run trains on, and S0 of each by kind where the loss needs it. Raises UserError where
-    the loss needs refusals and the benchmark has none."""
-    epochs, budget = total_epochs(len(context.forget), recipe.schedule), recipe.evaluation.token_budget
+def base_of(recipe: Recipe, context: Context) -> PreTrainedModel:
+    """Return the model that the run trains or puts its adapters on: sharded, shared or its own."""
+    if recipe.engine.stage == 3:
+        return context.model_to_shard()
+    return context.fresh_model() if isinstance(recipe.adapter, FullParameters) else context.shared_model()
+
+
+def _rows(recipe: Recipe, context: Context, loss: Loss) -> StepRows:
+    """Return the rows that the run trains on. Raises UserError where the loss needs refusals and the benchmark has
+    none."""
+    epochs = total_epochs(len(context.forget), recipe.schedule)
     refusals = context.refusals(recipe.seed, epochs) if RowKind.REFUSAL in loss.trains_on else None
-    start_log_probs = {RowKind.FORGET: context.start_log_probs(budget)} if loss.needs_start_log_probs else {}
-    if refusals and loss.needs_start_log_probs:
-        start_log_probs[RowKind.REFUSAL] = context.refusal_start_log_probs(recipe.seed, epochs, budget)
-    return StepRows(context.forget, context.retain, refusals), start_log_probs
+    return StepRows(context.forget, context.retain, refusals)
+
+
+def _start_log_probs(
+    recipe: Recipe, context: Context, loss: Loss, start: nn.Module | None = None
+) -> dict[RowKind, torch.Tensor]:
+    """Return S0 of the rows that the run trains on, by kind, where the loss needs it; `start` as in `Context`."""
+    if not loss.needs_start_log_probs:
+        return {}
+    epochs, budget = total_epochs(len(context.forget), recipe.schedule), recipe.evaluation.token_budget
+    log_probs = {RowKind.FORGET: context.start_log_probs(budget, start)}
+    if RowKind.REFUSAL in loss.trains_on:
+        log_probs[RowKind.REFUSAL] = context.refusal_start_log_probs(recipe.seed, epochs, budget, start)
+    return log_probs
 
 
 def learning_rate(step: int, total: int, peak: float, schedule: Schedule) -> float:

@@ -20,7 +20,7 @@ from lethe.config.objective import Retrain
 from lethe.config.run import Recipe
 from lethe.data.batches import RowKind
 from lethe.errors import UserError
-from lethe.models.loading import load_model, on_device
+from lethe.models.loading import load_model
 from lethe.records import Metrics
 from lethe.storage.replica import local_path
 from lethe.unlearning.checkpoint import Checkpoints
@@ -119,11 +119,10 @@ class Descent(Loss):
 def _retraining(context: Context, base: Path) -> Context:
     """Return a context with the base checkpoint as the start model and retain rows where the training plan looks for
     forget rows."""
-    retraining = Context(context.assets)
+    retraining = Context(context.assets, start_folder=base)
     shared = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
-    start = on_device(load_model(base, context.assets.precision), context.assets.device)
     # Presets what its cached properties would load. The base knows no forget row, so forgetting ends no run.
-    vars(retraining).update(shared, forget=context.retain, start=start, until_forgotten=False)
+    vars(retraining).update(shared, forget=context.retain, until_forgotten=False)
     return retraining
 
 

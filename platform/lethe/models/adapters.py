@@ -260,7 +260,7 @@ def lora_factors(layer: LoraLayer, adapter: str) -> tuple[Tensor, Tensor]:
 def without_adapters(model: nn.Module) -> Iterator[None]:
     """Inside the block LoRA layers compute what their base layers do."""
     # peft's own context also marks every adapter as frozen and then as trainable, behind the engine's back.
-    layers = [module for module in model.modules() if hasattr(module, "_disable_adapters")]
+    layers: list[Any] = [module for module in model.modules() if hasattr(module, "_disable_adapters")]
     before = [layer._disable_adapters for layer in layers]
     try:
         for layer in layers:

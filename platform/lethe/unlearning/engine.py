@@ -237,6 +237,6 @@ class Engine:
         """Free hooks, buffers and process groups of this engine."""
         checkpoint_activations(self.module, False)
         self.engine.destroy()
-        # A global list of the modules whose forward goes on, on which stage 3 puts every engine's outermost module first
-        # and leaves it: the engine, its weights and its optimizer's state would live as long as the process.
+        # A global list of modules whose forward goes on: stage 3 puts every engine's outermost module first
+        # and leaves it, so that engine, weights and optimizer state would live as long as the process.
         import_deepspeed().runtime.zero.parameter_offload.FWD_MODULE_STACK.clear()

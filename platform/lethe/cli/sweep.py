@@ -76,12 +76,15 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
 
         check_storage(study)
     from lethe.reporting.console import Console
+    from lethe.study.preflight import check_gpu
     from lethe.study.preparation import locate, prepare
     from lethe.study.resume import check_resumable, claim
     from lethe.study.session import Session
 
     console = Console()
     locate(study.benchmark, study.model, study.prompt)
+    if address is None:
+        check_gpu(study)
     if resume:
         check_resumable(study, prepare(study.benchmark, study.model, study.prompt).digests)
     with Session(study, address) as session:

@@ -27,7 +27,7 @@ class Engine(Frozen):
     precision: Literal["fp32", "bf16"] = "fp32"
     workers: int = Field(1, ge=1)
     threads: int = Field(1, ge=1, description="CPU threads per worker")
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Literal["cpu", "cuda"] = Field("cpu", description="in a study also auto: cuda where there is a GPU")
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass instead of keeping them"
     )

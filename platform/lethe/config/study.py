@@ -15,6 +15,7 @@ from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
 from lethe.config.comparison import Arm, Compare, arm_parts, check_read
+from lethe.config.devices import with_devices
 from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.prompt import Prompt
@@ -27,6 +28,7 @@ from lethe.config.validation import (
     check_comparison,
     check_first,
     check_goals,
+    check_gpus,
     check_learning,
     check_needs,
     check_origin,
@@ -43,6 +45,9 @@ class Resources(Frozen):
 
     groups: int | None = Field(None, ge=1, description="none: as many as the cluster fits and the trials can use")
     wait_s: float = Field(900, gt=0, description="seconds without any group, while nodes start, before giving up")
+    gpus_per_worker: float = Field(
+        1.0, gt=0, le=1, description="with engine.device cuda: a share of a GPU, such as 0.25 for four groups on each"
+    )
     recycle_after: int | None = Field(None, ge=1, description="end a group's processes after so many runs")
     checkpoint: Checkpoint = Checkpoint()
 
@@ -104,6 +109,7 @@ class Study(Frozen):
             check_arms(part.run for part in parts)
             return self
         check_run_and_space(self.run, self.space)
+        check_gpus(self.resources.gpus_per_worker, self.run)
         check_needs(self.objectives, self.benchmark, self.model, self.run)
         check_origin(self.model, self.run, self.space)
         check_benchmark(self.benchmark, self.model, self.run, self.space)
@@ -198,7 +204,7 @@ class Member:
 def parse_study(raw: loading.Raw) -> Study:
     """Return a study from nested plain values. Raises UserError, one line, for values that are not valid."""
     try:
-        return Study.model_validate(raw)
+        return Study.model_validate(with_devices(raw))
     except ValidationError as error:
         raise to_user_error(error, Study) from None
 

@@ -326,6 +326,16 @@ def check_learning(search: Search) -> None:
         )
 
 
+def check_gpus(gpus_per_worker: float, run: Run) -> None:
+    """Refuse groups of several workers that share a GPU, which NCCL cannot connect."""
+    workers = run.get("engine", {}).get("workers", 1)
+    if gpus_per_worker < 1 and workers > 1:
+        raise UserError(
+            f"resources.gpus_per_worker: {gpus_per_worker:g} puts several groups of one worker on a GPU, given "
+            f"run.engine.workers {workers}: set one of them to 1"
+        )
+
+
 def check_arms(runs: Iterable[Run]) -> None:
     """Refuse arms of a comparison that differ in what their common baselines are measured with."""
     runs = list(runs)

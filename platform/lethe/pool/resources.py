@@ -27,25 +27,29 @@ Resources = dict[str, float]  # Ray's amounts by kind
 
 @dataclass(frozen=True)
 class Shape:
-    """The number of workers of one group and what each of them holds: cores (`threads`) and, for cuda, one GPU."""
+    """The number of workers of one group and what each of them holds: cores (`threads`) and, for cuda, `gpus`, which is
+    one or a share of one."""
 
     workers: int = 1
     threads: int = 1
     device: Literal["cpu", "cuda"] = "cpu"
+    gpus: float = 1.0
 
     @classmethod
-    def of(cls, engine: Engine) -> Shape:
+    def of(cls, engine: Engine, gpus_per_worker: float = 1.0) -> Shape:
         """Return the shape that a run with this engine needs."""
-        return cls(engine.workers, engine.threads, engine.device)
+        gpus = gpus_per_worker if engine.device == "cuda" else 1.0
+        return cls(engine.workers, engine.threads, engine.device, gpus)
 
     @property
     def key(self) -> str:
-        """The shape in one word: workers, threads and device, such as 2x4xcuda."""
-        return f"{self.workers}x{self.threads}x{self.device}"
+        """The shape in one word: workers, threads and device, such as 2x4xcuda, with a share of one as in
+        1x4xcuda0.25."""
+        return f"{self.workers}x{self.threads}x{self.device}" + (f"{self.gpus:g}" if self.gpus < 1 else "")
 
     def per_worker(self) -> dict[str, float]:
         """Return the Ray resources of one worker."""
-        return {"CPU": self.threads, **({"GPU": 1} if self.device == "cuda" else {})}
+        return {"CPU": self.threads, **({"GPU": self.gpus} if self.device == "cuda" else {})}
 
     def total(self) -> dict[str, float]:
         """Return the Ray resources of the whole group."""

@@ -76,6 +76,9 @@ def work(config: dict[str, GroupConfig]) -> None:
     group = config["group"]
     os.environ["DS_ACCELERATOR"] = "cuda" if group.shape.device == "cuda" else "cpu"
     torch.set_num_threads(group.shape.threads)
+    if group.shape.device == "cuda" and group.shape.gpus < 1:
+        # A run that wants more than its share is out of memory itself, instead of a neighbour on the same GPU.
+        torch.cuda.set_per_process_memory_fraction(group.shape.gpus)
     join()
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     _Worker(group, ranks).serve()

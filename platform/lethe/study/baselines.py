@@ -129,4 +129,4 @@ def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path, ro
     recipe = study.first_recipe()
     name = f"baseline:{role}:{short_digest(str(model))}"  # no path: names of runs stand in logs
     request = BaselineRequest(assets=assets, evaluation=recipe.evaluation, model=model, rows=rows)
-    return pool.submit(name, EntryPoint.BASELINE, request, Shape.of(recipe.engine))
+    return pool.submit(name, EntryPoint.BASELINE, request, Shape.of(recipe.engine, study.resources.gpus_per_worker))

@@ -18,6 +18,7 @@ from rich.table import Table
 from lethe.benchmarks.base import Benchmark
 from lethe.config.adapter import Lora
 from lethe.config.base import flatten
+from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import Search
@@ -132,11 +133,21 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
         check_context_length(rows, limit, least=task.least_tokens)
 
 
+def check_gpu(study: Study) -> None:
+    """Raise UserError if a run needs a GPU and this machine, where the study's own Ray will start, has none that torch
+    can use."""
+    recipe = study.first_recipe()
+    if recipe.engine.device == "cuda" and this_device() == "cpu":
+        missing = "no GPU" if torch_has_cuda() else "a torch without CUDA"
+        raise UserError(f"run.engine.device is cuda, and this machine has {missing}: choose cpu, or auto")
+
+
 def check_devices(study: Study) -> None:
     """Raise UserError if a run needs a GPU and the cluster can have none, or more than the cluster can ever hold."""
     from lethe.pool.resources import Shape, require
 
-    for shape in dict.fromkeys(Shape.of(recipe.engine) for recipe in corners(study)):
+    share = study.resources.gpus_per_worker
+    for shape in dict.fromkeys(Shape.of(recipe.engine, share) for recipe in corners(study)):
         require(shape)
 
 

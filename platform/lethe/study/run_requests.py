@@ -86,7 +86,7 @@ class Planner:
             folder=folder,
             checkpoint=self.study.resources.checkpoint,
         )
-        shape, logs = Shape.of(recipe.engine), log_folder(self.scores_folder)
+        shape, logs = Shape.of(recipe.engine, self.study.resources.gpus_per_worker), log_folder(self.scores_folder)
         job = Job.of(run.digest(), EntryPoint.TRIAL, request, shape, logs)
         return TrialPlan(number, {**self.labels, **flatten(recipe)}, folder, job)
 

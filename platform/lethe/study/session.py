@@ -115,7 +115,7 @@ class Session:
             max_groups=resources.groups or max(BASELINES, self._study.search.trials),
             wait_s=resources.wait_s,
         )
-        self._pool.warm(Shape.of(self._study.first_recipe().engine))
+        self._pool.warm(Shape.of(self._study.first_recipe().engine, resources.gpus_per_worker))
 
     def _end(self) -> None:
         import ray

@@ -84,6 +84,17 @@ def _offload(kind: Literal["none", "optimizer", "parameters"]) -> dict[str, Any]
             return {"offload_optimizer": cpu, "offload_param": cpu}
 
 
+def _forget_stage_3() -> None:
+    """Drop what DeepSpeed's modules keep of every stage 3 engine: weights and optimizer state would live as long as the
+    process."""
+    zero = import_deepspeed().runtime.zero
+    # Modules whose forward goes on: every engine's outermost is put there first, and never taken off.
+    zero.parameter_offload.FWD_MODULE_STACK.clear()
+    # An lru_cache without limit, by coordinator and module.
+    coordinator = zero.parameter_offload.PartitionedParameterCoordinator
+    coordinator._PartitionedParameterCoordinator__params_to_release.__wrapped__.cache_clear()
+
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -114,6 +125,8 @@ class Engine:
         self.accumulation = recipe.schedule.accumulation
         config = deepspeed_config(recipe, self.world)
         if recipe.engine.stage == 3:
+            # `initialize` would do it, too late: DeepSpeed counts the ranks when it reads the configuration.
+            deepspeed.comm.init_distributed(dist.get_backend(), dist_init_required=False, verbose=False)
             _shard(model, config, DTYPES[recipe.engine.precision])
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe.optimizer, trainable)
@@ -237,6 +250,4 @@ class Engine:
         """Free hooks, buffers and process groups of this engine."""
         checkpoint_activations(self.module, False)
         self.engine.destroy()
-        # A global list of modules whose forward goes on: stage 3 puts every engine's outermost module first
-        # and leaves it, so that engine, weights and optimizer state would live as long as the process.
-        import_deepspeed().runtime.zero.parameter_offload.FWD_MODULE_STACK.clear()
+        _forget_stage_3()

@@ -58,7 +58,9 @@ def main() -> None:
     if args.case:
         print("RESULT", json.dumps(measure(**json.loads(args.case))))
         return
-    print(f"{ROWS} rows of {LENGTH} tokens, {LENGTH - PROMPT} of them scored; LoRA of rank {RANK}; AdamW; MB = 1e6 bytes")
+    print(
+        f"{ROWS} rows of {LENGTH} tokens, {LENGTH - PROMPT} of them scored; LoRA of rank {RANK}; AdamW; MB = 1e6 bytes"
+    )
     heads = ("size", "layout", "before step 1", "B/weight", "states", "planned", "peak", "planned", "ratio")
     print("{:>5}  {:<24} {:>13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>6}".format(*heads))
     with tempfile.TemporaryDirectory() as temporary:

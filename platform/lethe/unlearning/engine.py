@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -90,9 +91,10 @@ def _forget_stage_3() -> None:
     zero = import_deepspeed().runtime.zero
     # Modules whose forward goes on: every engine's outermost is put there first, and never taken off.
     zero.parameter_offload.FWD_MODULE_STACK.clear()
-    # An lru_cache without limit, by coordinator and module.
+    # An lru_cache without limit, by coordinator and module, behind a decorator that hides it.
     coordinator = zero.parameter_offload.PartitionedParameterCoordinator
-    coordinator._PartitionedParameterCoordinator__params_to_release.__wrapped__.cache_clear()
+    released = coordinator._PartitionedParameterCoordinator__params_to_release
+    inspect.getclosurevars(released).nonlocals["func"].cache_clear()
 
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

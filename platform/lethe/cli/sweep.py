@@ -47,9 +47,11 @@ def main(argv: list[str] | None = None) -> int:
             overrides.append(f"{key}={value}")
     study = with_stored_tasks(load_study(args.study, overrides))
     if args.dry_run:
-        from lethe.study.preflight import preview
+        from lethe.scaling.estimate import describe_needs
+        from lethe.study.preflight import corners, preview
 
         preview(study)
+        print(describe_needs(study, corners(study)))
         return 0
     return _run(study, args.resume, args.reports, args.publish)
 

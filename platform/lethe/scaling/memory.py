@@ -100,7 +100,9 @@ class Peak:
 
 def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
     """Return the peak of a step whose forwards each have `batch`: a micro-batch of this rank, not the whole step."""
-    gathered = 2.0 * layout.width * min(shape.parameters, BUCKET) if layout.stage == 3 else 0.0
+    # Under stage 3 the present module's weights and those that are fetched ahead.
+    ahead = min(shape.parameters, BUCKET + max(shape.weights()))
+    gathered = float(layout.width * ahead) if layout.stage == 3 else 0.0
     saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
     return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
 

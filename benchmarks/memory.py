@@ -46,6 +46,12 @@ def layouts() -> Iterator[Any]:
         yield Layout(stage, 2, "fp32")
         yield Layout(stage, 2, "bf16")
     yield Layout(3, 2, "bf16", RANK)
+    yield Layout(precision="bf16", rank=RANK, checkpointing=True)
+    yield Layout(checkpointing=True)
+    yield Layout(2, 2, "bf16", checkpointing=True)
+    yield Layout(3, 2, "bf16", checkpointing=True)
+    yield Layout(2, 2, "bf16", offload="optimizer")
+    yield Layout(3, 2, "bf16", offload="parameters")
 
 
 def main() -> None:
@@ -62,7 +68,7 @@ def main() -> None:
         f"{ROWS} rows of {LENGTH} tokens, {LENGTH - PROMPT} of them scored; LoRA of rank {RANK}; AdamW; MB = 1e6 bytes"
     )
     heads = ("size", "layout", "before step 1", "B/weight", "states", "planned", "peak", "planned", "ratio")
-    print("{:>5}  {:<24} {:>13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>6}".format(*heads))
+    print("{:>5}  {:<38} {:>13} {:>9} {:>9} {:>9} {:>9} {:>9} {:>6}".format(*heads))
     with tempfile.TemporaryDirectory() as temporary:
         folders = {args.model.name: args.model} if args.model else {}
         for size in () if args.model else args.sizes.split(","):
@@ -76,10 +82,11 @@ def main() -> None:
 def line(size: str, layout: Any, found: dict[str, float]) -> str:
     """Return one line of the table."""
     trained = "full" if layout.rank is None else "LoRA"
-    name = f"{trained} {layout.precision} stage {layout.stage} x {layout.workers}"
+    more = (" checkpointing" if layout.checkpointing else "") + ("" if layout.offload == "none" else " offload")
+    name = f"{trained} {layout.precision} stage {layout.stage} x {layout.workers}{more}"
     mb = {key: value / 1e6 for key, value in found.items()}
     return (
-        f"{size:>5}  {name:<24} {mb['before']:>13.1f} {found['before'] / found['parameters']:>9.2f}"
+        f"{size:>5}  {name:<38} {mb['before']:>13.1f} {found['before'] / found['parameters']:>9.2f}"
         f" {mb['states']:>9.1f} {mb['planned_states']:>9.1f} {mb['peak']:>9.1f} {mb['planned_peak']:>9.1f}"
         f" {found['planned_peak'] / found['peak']:>6.2f}"
     )
@@ -131,7 +138,7 @@ def measure(folder: str, layout: dict[str, Any]) -> dict[str, float]:
     from lethe.scaling.transformer import BatchShape, Transformer
     from lethe.unlearning.engine import Engine
     from lethe.unlearning.objectives import make_loss
-    from lethe.unlearning.trainer import Stepper
+    from lethe.unlearning.stepper import Stepper
 
     setup = Layout(**layout)
     world = str(setup.workers)
@@ -144,7 +151,13 @@ def measure(folder: str, layout: dict[str, Any]) -> dict[str, float]:
         optimizer=AdamW(learning_rate=1e-5),
         adapter=adapter,
         schedule=Schedule(batch_size=ROWS // 2 * setup.workers),
-        engine=EngineConfig(stage=setup.stage, precision=setup.precision, workers=setup.workers),
+        engine=EngineConfig(
+            stage=setup.stage,
+            precision=setup.precision,
+            workers=setup.workers,
+            gradient_checkpointing=setup.checkpointing,
+            offload=setup.offload,
+        ),
     )
     outside = tensor_bytes()
     # As a run loads it: sharded from the files, shared with the start model, or its own.
@@ -152,7 +165,7 @@ def measure(folder: str, layout: dict[str, Any]) -> dict[str, float]:
     base = shared_copy(start) if setup.rank is not None and setup.stage < 3 else start
     if base is start:
         del start
-    engine = Engine(ScoredLM(attach(base, adapter, seed=0).train()), recipe)
+    engine = Engine(ScoredLM(attach(base, adapter, seed=0).train(), in_parts=setup.stage < 3), recipe)
     del base
     before = tensor_bytes() - outside
     draw = torch.Generator().manual_seed(0)

@@ -21,7 +21,7 @@ SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses t
 @dataclass(frozen=True)
 class Layout:
     """The training setup that memory depends on; `rank`: of LoRA on all linear layers, None: every weight trains;
-    `state_tensors`: fp32 tensors that the optimizer keeps per weight."""
+    `state_tensors`: fp32 tensors that the optimizer keeps per weight; `checkpointing` and `offload` as in `Engine`."""
 
     stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1
@@ -29,13 +29,29 @@ class Layout:
     rank: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     state_tensors: int = 2
+    checkpointing: bool = False
+    offload: Literal["none", "optimizer", "parameters"] = "none"
 
     @classmethod
     def of(cls, recipe: Recipe) -> Layout:
         """Return the layout of a recipe; PiSSA's and FILA's frozen start is left out."""
         engine, adapter = recipe.engine, recipe.adapter
         rank = adapter.rank if isinstance(adapter, Lora) else None
-        return cls(engine.stage, engine.workers, engine.precision, rank, engine.device, recipe.optimizer.state_tensors)
+        return cls(
+            engine.stage,
+            engine.workers,
+            engine.precision,
+            rank,
+            engine.device,
+            recipe.optimizer.state_tensors,
+            engine.gradient_checkpointing,
+            engine.offload,
+        )
+
+    @property
+    def away(self) -> bool:
+        """True where masters and moments are not in the device's memory. A CPU's own is the same either way."""
+        return self.offload != "none" and self.device == "cuda"
 
     @property
     def width(self) -> int:
@@ -60,8 +76,16 @@ class States:
 
 
 def states(shape: Transformer, layout: Layout) -> States:
-    """Return the exact states of one rank, paddings included (Rajbhandari et al. 2020, arXiv 1910.02054, as DeepSpeed
-    0.19 implements it)."""
+    """Return the exact states of one rank in its device's memory, paddings included (Rajbhandari et al. 2020, arXiv
+    1910.02054, as DeepSpeed 0.19 implements it)."""
+    held = _states(shape, layout)
+    if not layout.away:
+        return held
+    return States(0 if layout.offload == "parameters" else held.weights, 0, 0, 0)
+
+
+def _states(shape: Transformer, layout: Layout) -> States:
+    """Return the states of one rank wherever they lie."""
     frozen = [] if layout.rank is None else shape.weights()
     trained = shape.weights() if layout.rank is None else shape.adapters(layout.rank)
     p, workers, kept_per_weight = layout.width, layout.workers, 4 * layout.state_tensors
@@ -119,6 +143,8 @@ def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
     matrices = 2 * h + (2 * h + 2 * shape.kv_width) + 4 * shape.middle
     layer = 2 * h * 4 + p * (matrices + (2 * h if trains else 7 * (layout.rank or 0)))
     last = h * (4 + 2 * p) if trains else 0
+    if layout.checkpointing:  # each layer's input, and the layer whose backward goes on
+        return float(batch.padded * (shape.layers * h * p + layer + last))
     return float(batch.padded * (shape.layers * layer + last))
 
 

@@ -40,6 +40,15 @@ def test_a_rank_larger_than_an_expert_is_refused() -> None:
         check_adapter(FAMILIES["qwen3_moe"].build(), Lora(rank=25, targets="down_proj,gate_up_proj"))
 
 
+def test_a_quantised_shared_expert_is_refused() -> None:
+    model = FAMILIES["qwen2_moe"].build()
+    gate = model.model.layers[1].mlp.shared_expert.gate_proj
+    gate.weight = torch.nn.Parameter(gate.weight.detach().to(torch.uint8), requires_grad=False)
+    check_adapter(model, Lora(rank=2, targets="q_proj"))
+    with pytest.raises(UserError, match=r"layers.1.mlp.shared_expert.gate_proj is quantised, and in a mixture of exp"):
+        check_adapter(model, Lora(rank=2))
+
+
 @pytest.mark.parametrize("kind", [Pissa, Fila])
 def test_principal_directions_of_experts_are_refused_with_their_share(kind: type[Pissa]) -> None:
     with pytest.raises(UserError, match=rf"{kind().name} starts from .* \(86% of the linear weights\): take lora, or"):

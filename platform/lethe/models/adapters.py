@@ -81,8 +81,9 @@ def _language_weights_only(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def check_adapter(model: PreTrainedModel, config: Lora) -> None:
-    """Raise UserError for targets that match nothing, for a rank larger than a layer, and for a PiSSA or FILA adapter
-    on stacks, which have no principal directions of their own. Weights on the meta device are enough."""
+    """Raise UserError for targets that match nothing, for a rank larger than a layer, for quantised layers that peft
+    takes for experts, and for a PiSSA or FILA adapter on stacks, which have no principal directions of their own.
+    Weights on the meta device are enough."""
     names, stacks = target_modules(model, config.targets), target_stacks(model, config.targets)
     if stacks and isinstance(config, Pissa):
         raise UserError(
@@ -90,6 +91,12 @@ def check_adapter(model: PreTrainedModel, config: Lora) -> None:
             f"several experts ({_share(model, stacks):.0%} of the linear weights): take lora, or name layers "
             f"in adapter.targets: {', '.join(_short_names(names))}"
         )
+    for name in _mistaken(model, names):
+        if not stored_weight(model.get_submodule(name)).is_floating_point():
+            raise UserError(
+                f"adapter.targets: {name} is quantised, and in a mixture of experts peft adapts it only as a plain "
+                "weight: name other layers, or leave engine.quantisation out"
+            )
     for name in names:
         _check_rank(name, features(model.get_submodule(name)), config.rank)
     for name in stacks:
@@ -212,10 +219,15 @@ def _check_rank(name: str, shape: tuple[int, int], rank: int) -> None:
         )
 
 
+def _mistaken(model: PreTrainedModel, names: list[str]) -> list[str]:
+    """Return the layers among `names` that peft would take for experts."""
+    return [name for name in names if name.rpartition(".")[2] in OLD_EXPERT_NAMES] if stacks_of(model) else []
+
+
 def _lora_config(model: PreTrainedModel, names: list[str], stacks: list[str], config: Lora) -> LoraConfig:
     from peft import LoraConfig
 
-    mistaken = {name for name in names if name.rpartition(".")[2] in OLD_EXPERT_NAMES} if stacks_of(model) else set()
+    mistaken = set(_mistaken(model, names))
     parameters = [*stacks, *(f"{name}.weight" for name in names if name in mistaken)]
     alpha = config.alpha_over_rank * config.rank
     return LoraConfig(

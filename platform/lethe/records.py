@@ -16,6 +16,8 @@ Verdict = Literal["complete", "stopped", "diverged", "out_of_memory", "infeasibl
 Scalar = str | int | float | bool | None
 Metrics = dict[str, float]
 
+TRAINING = "training.json"  # beside a model that lethe trained: its `TrainingRecord`
+
 
 class Record(BaseModel):
     """Records may hold NaN: a broken model's numbers are facts too."""
@@ -124,6 +126,28 @@ class ObjectiveRecord(Record):
     floor: float | None = None
 
 
+class TrainingRecord(Record):
+    """The training of a start model or an oracle, as `training.json` beside the model has it. `base`: the checkpoint's
+    name, empty for random weights; `base_digest` and `rows`: likewise; `loss`: the mean token loss of the last epoch;
+    `seconds`: of the steps alone; `tokens`: without padding."""
+
+    base: str = ""
+    base_digest: str = ""
+    rows: int = 0
+    epochs: int
+    steps: int
+    tokens: int
+    seconds: float
+    peak_memory_mb: float
+    loss: float
+
+    def describe(self) -> str:
+        """Return base, rows, steps, final loss and minutes in words."""
+        rows = f"{self.rows} rows, " if self.rows else ""
+        base = self.base or "random weights"
+        return f"from {base}, {rows}{self.steps} steps, final loss {self.loss:.3g}, {self.seconds / 60:.1f} min"
+
+
 class ModelScores(Record):
     """Scores of a model that the study does not train: the start model or the oracle."""
 
@@ -154,7 +178,7 @@ class StudyRecord(Record):
     """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
     the front is drawn over them all. `importance` has by objective each parameter's share. `prompt`: of the
-    first forget row; None where nothing is asked."""
+    first forget row; None where nothing is asked. `trainings`: of `start` and `oracle`, where lethe trained them."""
 
     id: str
     space: str
@@ -165,6 +189,7 @@ class StudyRecord(Record):
     oracle: ModelScores | None = None
     start_folder: str
     prompt: RenderedPrompt | None = None
+    trainings: dict[str, TrainingRecord] = {}
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}

@@ -19,7 +19,7 @@ from lethe.data.template import Encoded
 from lethe.evaluation.distributed import RankShard
 from lethe.records import AuditRecord
 from lethe.unlearning.context import Context
-from lethe.unlearning.methods.retrain import Descent
+from lethe.unlearning.finetuning import Descent
 from lethe.unlearning.trainer import unlearn
 
 Measure = Callable[[nn.Module, RankShard], dict[str, float]]

@@ -91,6 +91,11 @@ class Task(ABC, Generic[EvalSetT, ReferenceT]):
     def retain(self) -> list[Encoded]:
         """All retain rows that a run may train on."""
 
+    def training_rows(self, include_forget: bool) -> list[Encoded]:
+        """Return the rows that a start model is fine-tuned on; without `include_forget` those of its oracle. TOFU's
+        forget sets follow their retain rows, so that all of them have one start model."""
+        return [*self.retain, *(self.forget if include_forget else ())]
+
     @property
     def until_forgotten(self) -> bool:
         """True if a run ends after the first evaluation whose result is `forgotten`."""

@@ -80,7 +80,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
         check_resumable(study, digests)
     console = Console()
     with Session(study, address) as session:
-        prepared = prepare_models(study)
+        prepared = prepare_models(study, session)
         with claim(study, digests, resume) as (study_id, folder):
             try:
                 record, log = ScalingRunner(study, study_id, tracker, console, folder, prepared).run(session)

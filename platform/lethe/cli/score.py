@@ -13,7 +13,7 @@ from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lethe.config.benchmark import BENCHMARKS, EMBEDDED
-from lethe.config.model import EmbeddedModel
+from lethe.config.model import EmbeddedModel, PretrainedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError, exit_codes, unknown_name
 from lethe.evaluation.lm_eval_study import with_stored_tasks
@@ -109,7 +109,8 @@ def _has_oracle(study: Study, oracle: str | None) -> bool:
     """Tell whether there is an oracle: the option's, where it is given, else the study's own."""
     if oracle:
         return oracle != NONE
-    return _is_own(study) and (isinstance(study.model, EmbeddedModel) or study.model.oracle is not None)
+    alone = isinstance(study.model, PretrainedModel) and study.model.oracle is None  # any other comes with an oracle
+    return _is_own(study) and not alone
 
 
 def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
@@ -144,7 +145,8 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
     """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own, which
     is measured in the study's precision as its runs were."""
-    from lethe.study.preparation import locate, prepare
+    from lethe.study.finetuning import prepare_study
+    from lethe.study.preparation import locate
     from lethe.study.scored_models import ScoredModel, find
 
     if args.start or args.oracle not in (None, NONE):
@@ -153,8 +155,7 @@ def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | No
     if with_oracle and not _has_oracle(study, args.oracle):
         return None
     locate(study.benchmark, study.model, study.prompt)
-    prepared = prepare(study.benchmark, study.model, study.prompt)
-    precision = study.first_recipe().engine.precision
+    prepared, precision = prepare_study(study), study.first_recipe().engine.precision
     if with_oracle:
         return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle, as_precision=precision)
     return ScoredModel("start model", prepared.start, as_precision=precision)

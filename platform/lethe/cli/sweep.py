@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
 
+from lethe.config.model import FinetunedModel
 from lethe.config.study import Study, load_study
-from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, exit_codes
+from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, UserError, exit_codes
 from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.storage.paths import check_root, ensure_writable
 
@@ -52,8 +54,39 @@ def main(argv: list[str] | None = None) -> int:
 
         preview(study)
         print(describe_needs(study, corners(study)))
+        for line in _describe_models(study):
+            print(line)
         return 0
     return _run(study, args.resume, args.reports, args.publish)
+
+
+def _describe_models(study: Study) -> Iterator[str]:
+    """Yield a line for each model that the study trains on its worker groups. Raises UserError where its base or its
+    data cannot be had."""
+    if not isinstance(study.model, FinetunedModel):
+        return
+    from lethe.study.finetuning import describe_training, trainings_of
+    from lethe.study.inputs import is_hub_id
+    from lethe.study.preparation import locate
+
+    base, source = study.model.base, study.benchmark.source
+    if any(is_hub_id(name) and not Path(name).expanduser().exists() for name in (base, source)):
+        yield f"start model and oracle: trained from {base} before the trials, unless they are there"
+        return
+    locate(study.benchmark, study.model, study.prompt)
+    yield from (describe_training(training, base) for training in trainings_of(study))
+
+
+def _check_resumable(study: Study) -> None:
+    """Raise UserError unless there is a study to resume, or a training of its models, before Ray starts."""
+    from lethe.study.finetuning import prepare_study, trainings_of
+    from lethe.study.resume import check_resumable
+
+    missing = [training for training in trainings_of(study) if not training.is_there]
+    if not missing:
+        check_resumable(study, prepare_study(study).digests)
+    elif not any(training.has_begun for training in missing):
+        raise UserError(f"nothing to resume: the models of {study.name} are not trained yet: leave --resume out")
 
 
 def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
@@ -78,9 +111,10 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
 
         check_storage(study)
     from lethe.reporting.console import Console
+    from lethe.study.finetuning import prepare_study
     from lethe.study.preflight import check_gpu
-    from lethe.study.preparation import locate, prepare
-    from lethe.study.resume import check_resumable, claim
+    from lethe.study.preparation import locate
+    from lethe.study.resume import claim, is_known
     from lethe.study.session import Session
 
     console = Console()
@@ -88,9 +122,11 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     if address is None:
         check_gpu(study)
     if resume:
-        check_resumable(study, prepare(study.benchmark, study.model, study.prompt).digests)
+        _check_resumable(study)
     with Session(study, address) as session:
-        prepared = prepare(study.benchmark, study.model, study.prompt)
+        prepared = prepare_study(study, session, console)
+        # A session that ended while it trained the models has left no study yet.
+        resume = resume and is_known(study, prepared.digests)
         from lethe.study.comparison import Comparison
         from lethe.study.preflight import check_data, check_model
         from lethe.study.runner import Sweep

@@ -1,12 +1,16 @@
-"""Models that unlearn: one that lethe trains itself, or one that the user brings."""
+"""Models that unlearn: one that lethe trains itself, from random weights or a base, or one that the user brings."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
+from lethe.config.objective import GradientAscent
+from lethe.config.optimizer import AdamW
+from lethe.config.run import Engine, Recipe, Schedule
 
 
 class EmbeddedModel(Frozen):
@@ -71,5 +75,56 @@ class PretrainedModel(Frozen):
     )
 
 
+LEARNING_RATES = {"full": 1e-5, "lora": 2e-4}  # by adapter: TOFU's for models of 1B to 8B, and ten times a LoRA's
+
+
+class FinetunedModel(Frozen):
+    """A start model that lethe trains from a base checkpoint on the benchmark's retain and forget rows, and its oracle,
+    trained likewise on the retain rows alone; adapters are merged.
+
+    AdamW with linear warm-up and decay, on the study's worker groups, with the engine of `run`. The defaults are for
+    models of 1B to 8B parameters; a smaller one memorises with a larger rate, 135M with 3e-4 in 6 epochs.
+    """
+
+    name: Literal["finetuned"] = "finetuned"
+    base: str = Field(min_length=1, description="the checkpoint to train, named like `PretrainedModel`'s")
+    adapter: FullParameters | Lora = Field(FullParameters(), discriminator="name", description="what is trained")
+    epochs: int = Field(5, ge=1)
+    target_loss: float = Field(0.0, ge=0, description="stop after an epoch with this mean token loss; 0: never")
+    batch_size: int = Field(16, ge=1, description="rows in one optimizer step, over all workers")
+    accumulation: int = Field(1, ge=1, description="micro-batches per worker in one optimizer step")
+    micro_tokens: int | None = Field(None, ge=1, description="most tokens of a micro-batch, which is cut further")
+    learning_rate: float = Field(gt=0, description="of AdamW; 1e-5, or 2e-4 with a LoRA, unless it is given")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising learning rate")
+    weight_decay: float = Field(0.01, ge=0)
+    seed: int = Field(0, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_the_adapter(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("learning_rate") is not None:
+            return given
+        adapter = given.get("adapter", {})
+        name = adapter.get("name") if isinstance(adapter, dict) else getattr(adapter, "name", None)
+        return {**given, "learning_rate": LEARNING_RATES.get(str(name), LEARNING_RATES["full"])}
+
+    def recipe(self, engine: Engine) -> Recipe:
+        """Return the recipe of a training on `engine`. Its objective is not used: the loss is that of the rows."""
+        return Recipe(
+            objective=GradientAscent(),
+            optimizer=AdamW(learning_rate=self.learning_rate, weight_decay=self.weight_decay),
+            adapter=self.adapter,
+            schedule=Schedule(
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                accumulation=self.accumulation,
+                micro_tokens=self.micro_tokens,
+                warmup=self.warmup,
+            ),
+            engine=engine,
+            seed=self.seed,
+        )
+
+
 AnyEmbedded = Annotated[EmbeddedModel | EmbeddedGptNeo, Field(discriminator="name")]
-AnyModel = Annotated[EmbeddedModel | EmbeddedGptNeo | PretrainedModel, Field(discriminator="name")]
+AnyModel = Annotated[EmbeddedModel | EmbeddedGptNeo | PretrainedModel | FinetunedModel, Field(discriminator="name")]

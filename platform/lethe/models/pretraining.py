@@ -20,8 +20,8 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForC
 from lethe.config.model import AnyEmbedded, EmbeddedGptNeo, EmbeddedModel
 from lethe.data.template import Encoded, Template
 from lethe.models.memory import peak_mb
-from lethe.models.subprocess_training import Spent
 from lethe.models.tokenizer import as_pretrained
+from lethe.records import TrainingRecord
 
 BETAS = (0.9, 0.95)
 CLIP_NORM = 1.0
@@ -38,7 +38,7 @@ def pretrain(
     folder: Path,
     progress: Fraction,
     length: int = 0,
-) -> Spent:
+) -> TrainingRecord:
     """Train on `pairs` of question and answer, write model and tokenizer to `folder`, which exists, and return the
     costs. The first `length` tokens of an answer without a question are plain text to predict."""
     torch.set_num_threads(config.threads)
@@ -111,7 +111,7 @@ def llama_config(config: EmbeddedModel, vocabulary: int) -> LlamaConfig:
     )
 
 
-def train(model: PreTrainedModel, rows: Sequence[Encoded], config: AnyEmbedded, progress: Fraction) -> Spent:
+def train(model: PreTrainedModel, rows: Sequence[Encoded], config: AnyEmbedded, progress: Fraction) -> TrainingRecord:
     """Train `model` in place and return the costs: AdamW, warm-up then linear decay to zero, on the mean token loss of
     each batch's answers and EOS."""
     optimizer = _optimizer(model, config)
@@ -132,7 +132,14 @@ def train(model: PreTrainedModel, rows: Sequence[Encoded], config: AnyEmbedded, 
             break
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     seen = epoch * sum(len(row.ids) for row in rows)
-    return Spent(epoch, done, seen, time.perf_counter() - began, peak_mb("cpu"), total / tokens)
+    return TrainingRecord(
+        epochs=epoch,
+        steps=done,
+        tokens=seen,
+        seconds=time.perf_counter() - began,
+        peak_memory_mb=peak_mb("cpu"),
+        loss=total / tokens,
+    )
 
 
 def _optimizer(model: PreTrainedModel, config: AnyEmbedded) -> torch.optim.Optimizer:

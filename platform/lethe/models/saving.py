@@ -36,12 +36,23 @@ def save_model(
     Gather sharded parameters first.
     """
     with atomic_folder(target) as folder:
-        if isinstance(model, PeftModel):
-            _save_adapter(model, folder, base_name)
-        else:
-            model.save_pretrained(folder)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(folder)
+        write_model(model, folder, tokenizer, base_name=base_name)
+
+
+def write_model(
+    model: PreTrainedModel | PeftModel,
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    base_name: str | None = None,
+) -> None:
+    """Write into a folder that exists what `save_model` writes."""
+    if isinstance(model, PeftModel):
+        _save_adapter(model, folder, base_name)
+    else:
+        model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
 
 
 def adapter_tensors(model: PeftModel) -> dict[str, Tensor]:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from pydantic import TypeAdapter
 from tokenizers import Tokenizer
 
 from lethe.config.model import AnyEmbedded
-from lethe.models.subprocess_training import SPENT
+from lethe.records import TRAINING
 
 
 def main() -> None:
@@ -32,4 +31,4 @@ def main() -> None:
     tokenizer = Tokenizer.from_str(work["tokenizer"])
     pairs, folder = [(question, answer) for question, answer in work["pairs"]], Path(work["folder"])
     spent = pretrain(config, tokenizer, pairs, folder, progress, work["length"])
-    (folder / SPENT).write_text(json.dumps(asdict(spent)))
+    (folder / TRAINING).write_text(spent.model_dump_json())

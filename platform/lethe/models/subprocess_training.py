@@ -25,8 +25,6 @@ import lethe
 
 ProgressReport = Callable[[str, float], None]  # name of a training, its finished share
 
-SPENT = "training.json"  # beside the model: its `Spent`
-
 # The child finds lethe where the parent did: a checkout, a Ray working directory or an installation.
 _BOOT = """
 import importlib.util, sys
@@ -50,18 +48,6 @@ class Training:
     pairs: tuple[tuple[str, str], ...]
     folder: Path
     length: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """The costs of a training: `tokens` without padding, `seconds` of its steps alone, `loss` the last epoch's mean."""
-
-    epochs: int
-    steps: int
-    tokens: int
-    seconds: float
-    peak_memory_mb: float
-    loss: float
 
 
 def train_in_subprocesses(trainings: Sequence[Training], report: ProgressReport, threads: int) -> None:

@@ -258,6 +258,7 @@ SHARED = {
     "cache/tasks": ("task files that studies name by content", False),
     "benchmarks": ("the embedded benchmarks' files", True),
     "models": ("prepared models", True),
+    "training": ("checkpoints of models in training", True),
     "groups": ("files of worker groups", True),
     "mlflow.db": ("MLflow's runs: `mlflow gc`", False),
     "mlartifacts": ("MLflow's files, registered models too: `mlflow gc`", False),
@@ -301,7 +302,10 @@ def _shared_usage(root: Path, name: str, studies: list[StudyUsage]) -> SharedUsa
         return SharedUsage(name, description, total, {}, "a study is running")
     if name == "models":
         return _models_usage(description, entries, total, studies)
-    if name == "groups":  # younger ones may belong to a session that is starting, to `score` or to `doctor`
+    if name in (
+        "groups",
+        "training",
+    ):  # younger ones may belong to a session that is starting, to `score` or to `doctor`
         entries = {path: size for path, size in entries.items() if size.days > 1}
     return SharedUsage(name, description, total, entries)
 

@@ -17,10 +17,12 @@ from lethe.records import EpochReport, FinalReport
 WAIT_S = 1.0
 
 OnJobEnd = Callable[[Job, list[EpochReport], FinalReport], None]
+OnReport = Callable[[Job, EpochReport], None]
 
 
-def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd) -> None:
-    """Run all `jobs` and call `ended` with each and its reports, in the order in which they end.
+def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd, reported: OnReport = lambda *_: None) -> None:
+    """Run all `jobs` and call `ended` with each and its reports, in the order in which they end; `reported` with each
+    report before the last as it comes.
 
     Ctrl-C raises KeyboardInterrupt; what has not ended then is stopped. Raises StudyBrokenError once no group can be
     had.
@@ -49,6 +51,7 @@ def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd) -> None:
                     follow(job, reports)
                 elif isinstance(report, EpochReport):
                     follow(job, [*reports, report])
+                    reported(job, report)
                 elif report.verdict == "interrupted":
                     raise StudyBrokenError(report.reason)
                 else:

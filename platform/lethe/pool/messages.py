@@ -30,6 +30,7 @@ class EntryPoint(StrEnum):
     """The functions that a worker group can run. A function's first parameter is annotated with its request's type."""
 
     TRIAL = "lethe.unlearning.worker_entry:run_trial"
+    FINETUNE = "lethe.unlearning.finetuning:run_finetuning"
     BASELINE = "lethe.unlearning.worker_entry:run_baseline"
     AUDIT = "lethe.audits.worker_entry:run_audit"
     COST_POINT = "lethe.scaling.measure:run_cost_point"

@@ -130,6 +130,7 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "summary": describe_study(record),
         "headline": headline(record),
         "tiles": study_tiles(record),
+        "trainings": describe_trainings(record),
         "front": lay_out_front(record),
         "comparison": comparison_view(record),
         "legend": legend(study_arms),
@@ -199,6 +200,12 @@ def headline(record: StudyRecord) -> str:
     began = datetime.fromtimestamp(record.began, UTC).strftime("%-d %B %Y, %H:%M UTC") if record.began else "no date"
     took = f" · {format_duration(record.ended - record.began)}" if record.ended else ""
     return f"{began}{took} · study {record.id}"
+
+
+def describe_trainings(record: StudyRecord) -> list[str]:
+    """Return a sentence for each model that lethe trained before the study."""
+    models = {"start": "Start model", "oracle": "Oracle"}
+    return [f"{models[name]} trained {training.describe()}." for name, training in record.trainings.items()]
 
 
 @dataclass(frozen=True)

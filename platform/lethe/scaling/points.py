@@ -13,7 +13,7 @@ import ray
 
 from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
-from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel
 from lethe.models.hashing import model_digest
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.pool.messages import EntryPoint
@@ -36,10 +36,14 @@ MODEL_VERSION = 1  # raise it when a change of the code makes other untrained mo
 def untrained_model(benchmark: Benchmark, model: AnyModel) -> Path:
     """Return the folder of a model to time, with the benchmark's tokenizer.
 
-    A model of the embedded family gets random weights and is cached; a model that the user brings is taken as it is.
+    A model of the embedded family gets random weights and is cached; a model that the user brings is taken as it is,
+    and the base of one that is fine-tuned.
     """
     if not isinstance(model, EmbeddedModel):
-        folder = plain_folder(model.path, "model.path", model.base)
+        if isinstance(model, FinetunedModel):
+            folder = plain_folder(model.base, "model.base")
+        else:
+            folder = plain_folder(model.path, "model.path", model.base)
         return share_with_nodes(folder, "models", model_digest(folder), PARTS)
     texts = [text for row in benchmark.training_rows(include_forget=True) for text in (row.question, row.answer)]
     content = canonical_json([MODEL_VERSION, model.model_dump(mode="json"), texts])

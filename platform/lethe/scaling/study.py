@@ -24,7 +24,8 @@ from lethe.scaling.transfer import FinishedSearch, plan_move, search_record, tra
 from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
 from lethe.study.comparison import Numbered
-from lethe.study.preparation import Prepared, prepare
+from lethe.study.finetuning import prepare_study
+from lethe.study.preparation import Prepared
 from lethe.study.run_requests import absolute
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
@@ -191,14 +192,14 @@ class ScalingRunner:
         )
 
 
-def prepare_models(study: ScalingStudy) -> dict[str, tuple[Prepared, float]]:
+def prepare_models(study: ScalingStudy, session: Session) -> dict[str, tuple[Prepared, float]]:
     """Return by size/forget the models of every search and the seconds that making them took; cached models are shared
-    with `sweep`."""
+    with `sweep`. Those that are fine-tuned are trained on the session's groups."""
     prepared_models = {}
     for point in search_points(study):
         if point.models not in prepared_models:
             began = time.monotonic()
-            prepared = prepare(point.study.benchmark, point.study.model, point.study.prompt)
+            prepared = prepare_study(point.study, session)
             prepared_models[point.models] = (prepared, time.monotonic() - began)
     return prepared_models
 

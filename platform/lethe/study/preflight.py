@@ -15,11 +15,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
-from lethe.benchmarks.base import Benchmark
+from lethe.benchmarks.base import AnyTask, Benchmark
 from lethe.config.adapter import Lora
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.objective import Objective
+from lethe.config.prompt import Prompt
 from lethe.config.run import Recipe
 from lethe.config.search import Search
 from lethe.config.space import Choice, IntRange, Parameter, Scalar, build_recipe, possible
@@ -111,11 +112,23 @@ def check_model(study: Study, prepared: Prepared) -> None:
     _check_rows(study, prepared)
 
 
+def task_of_start(prepared: Prepared, prompt: Prompt) -> AnyTask:
+    """Return the benchmark as the start model reads it with this prompt. Raises UserError for rows that it cannot
+    represent."""
+    from transformers import AutoConfig
+
+    from lethe.benchmarks.measurement import template_of
+    from lethe.evaluation.context_length import ContextLimits
+
+    config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
+    limits = ContextLimits.of_config(config, f"the model in {prepared.start}")
+    return prepared.benchmark.task(template_of(prepared.start, prompt), limits.vocabulary)
+
+
 def _check_rows(study: Study, prepared: Prepared) -> None:
     """Raise UserError for a row, trained on or evaluated, that start model, oracle or base cannot read."""
     from transformers import AutoConfig
 
-    from lethe.benchmarks.measurement import template_of
     from lethe.evaluation.context_length import ContextLimits, check_context_length
 
     models = [folder for folder in (prepared.start, prepared.oracle, prepared.base) if folder]
@@ -127,7 +140,7 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
     length, most = study.benchmark.sequence_length, limits[0].context
     if most is not None and most < length:
         raise UserError(f"benchmark.length is {length}, {limits[0].name} takes {most} tokens")
-    task = prepared.benchmark.task(template_of(prepared.start, study.prompt), limits[0].vocabulary)
+    task = task_of_start(prepared, study.prompt)
     rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
     for limit in limits:
         check_context_length(rows, limit, least=task.least_tokens)

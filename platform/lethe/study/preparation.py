@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.benchmark import BenchmarkConfig
-from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
+from lethe.config.model import AnyEmbedded, AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Evaluation
 from lethe.data.template import SHOWN, Template
@@ -15,7 +15,7 @@ from lethe.errors import UserError
 from lethe.models.hashing import model_digest
 from lethe.models.model_files import read_config
 from lethe.models.subprocess_training import ProgressReport
-from lethe.records import RenderedPrompt
+from lethe.records import TRAINING, RenderedPrompt, TrainingRecord
 from lethe.storage.replica import share_with_nodes
 from lethe.study.model_sources import PARTS, check_whole, plain_folder
 
@@ -45,7 +45,7 @@ def locate(benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT
         folders = model_folders(model)
         for key, folder in folders.items():
             check_whole(folder, key)
-        start = folders["model.path"]
+        start = next(iter(folders.values()))
         loaded.check_vocabulary(_vocabulary(start))
         _template(start, prompt).digest(questions=benchmark.has_questions)
     elif benchmark.has_questions and prompt != DEFAULT:
@@ -53,10 +53,15 @@ def locate(benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT
 
 
 def prepare(
-    benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT, *, progress: ProgressReport | None = None
+    benchmark: BenchmarkConfig,
+    model: AnyEmbedded | PretrainedModel,
+    prompt: Prompt = DEFAULT,
+    *,
+    progress: ProgressReport | None = None,
 ) -> Prepared:
     """Load the data; find or train the start model and its oracle. Raises UserError for whatever is missing.
 
+    Models that are trained on worker groups are `lethe.study.finetuning`'s: it calls this when they are there.
     `progress` takes (name of a training, its finished share); without one, the console shows it.
     """
     loaded = load_benchmark(benchmark)
@@ -114,8 +119,17 @@ def rendered_prompt(template: Template, benchmark: Benchmark | None) -> Rendered
     return RenderedPrompt(prompt=prompt, answer=answer)
 
 
-def model_folders(model: PretrainedModel) -> dict[str, Path]:
-    """Return the plain folders of the models that `model` names, by setting. Raises UserError for what is missing."""
+def training_record(folder: Path) -> TrainingRecord | None:
+    """Return the record of the training that made the model in a folder; None for a model from elsewhere."""
+    path = folder / TRAINING
+    return TrainingRecord.model_validate_json(path.read_text()) if path.is_file() else None
+
+
+def model_folders(model: PretrainedModel | FinetunedModel) -> dict[str, Path]:
+    """Return the plain folders of the models that `model` names, by setting, the one first that it starts with. Raises
+    UserError for what is missing."""
+    if isinstance(model, FinetunedModel):
+        return {"model.base": plain_folder(model.base, "model.base")}
     folders = {"model.path": plain_folder(model.path, "model.path", model.base)}
     if model.oracle is not None:
         folders["model.oracle"] = plain_folder(model.oracle, "model.oracle", model.base)

@@ -54,7 +54,7 @@ def held(folder: Path) -> bool:
 
 
 def _lease(folder: Path) -> str:
-    return f"studies/{folder.name}/{LEASE}"
+    return f"{folder.parent.name}/{folder.name}/{LEASE}"
 
 
 def _lease_note() -> str:
@@ -64,7 +64,8 @@ def _lease_note() -> str:
 
 @contextmanager
 def hold(folder: Path) -> Iterator[bool]:
-    """Try to lock the study in `folder` while the block runs; yields False where another session holds it.
+    """Try to lock the study, or the training, in `folder` while the block runs; yields False where another session
+    holds it.
 
     This process ends if another takes it over, as it may with a lease that could not be renewed for long.
     """
@@ -97,6 +98,11 @@ def _locked(folder: Path) -> Iterator[bool]:
         yield ours
     finally:
         os.close(descriptor)
+
+
+def is_known(study: Study, digests: Digests) -> bool:
+    """Return whether there is a study that `claim` could resume."""
+    return _known(home() / "studies" / _base(study, digests))
 
 
 def check_resumable(study: Study, digests: Digests) -> None:

@@ -20,7 +20,7 @@ from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.storage.paths import home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
-from lethe.study.preparation import Prepared
+from lethe.study.preparation import Prepared, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
@@ -54,19 +54,8 @@ class Planner:
 
     def assets(self) -> Assets:
         """Return the inputs that all runs of the study read, as paths and digests."""
-        engine = self.study.first_recipe().engine
-        return Assets(
-            benchmark=absolute(self.study.benchmark, self.prepared.digests.data),
-            data_digest=self.prepared.digests.data,
-            model_digest=self.prepared.digests.model,
-            start=str(self.prepared.start),
-            origin=self._origin(),
-            cache=str(home() / "cache"),
-            largest_rank=self.largest_rank or self.study.largest_rank(),
-            prompt=self.study.prompt,
-            device=engine.device,
-            precision=engine.precision,
-        )
+        rank = self.largest_rank or self.study.largest_rank()
+        return assets_of(self.study, self.prepared).model_copy(update={"origin": self._origin(), "largest_rank": rank})
 
     def _origin(self) -> EmbeddedModel | str | None:
         """Return what the start model was made from, None where that is unknown."""
@@ -106,6 +95,21 @@ class Planner:
         return read_result(plan.folder)
 
 
+def assets_of(study: Study, prepared: Prepared) -> Assets:
+    """Return data and start model as paths and digests, without an origin."""
+    engine = study.first_recipe().engine
+    return Assets(
+        benchmark=absolute(study.benchmark, prepared.digests.data),
+        data_digest=prepared.digests.data,
+        model_digest=prepared.digests.model,
+        start=str(prepared.start),
+        cache=str(home() / "cache"),
+        prompt=study.prompt,
+        device=engine.device,
+        precision=engine.precision,
+    )
+
+
 def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
     """Return `benchmark` with the absolute path of a source that is a folder, shared with the nodes where workers run.
 
@@ -128,6 +132,8 @@ def opening_record(
     began: float,
 ) -> StudyRecord:
     """Return the record of a study or a comparison that has no trials yet; `began` in seconds since the epoch."""
+    models = {"start": prepared.start, "oracle": prepared.oracle}
+    trainings = {name: training_record(folder) for name, folder in models.items() if folder}
     return StudyRecord(
         id=study_id,
         space=study.name,
@@ -138,5 +144,6 @@ def opening_record(
         oracle=oracle,
         start_folder=str(prepared.start),
         prompt=prepared.prompt,
+        trainings={name: record for name, record in trainings.items() if record},
         began=began,
     )

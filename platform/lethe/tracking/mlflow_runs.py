@@ -224,9 +224,12 @@ def _end_tags(end: TrialRecord) -> dict[str, str]:
 
 
 def _reference_scores(record: StudyRecord) -> Metrics:
-    """Return the scores of start model and oracle, under the names `start.<metric>` and `oracle.<metric>`."""
+    """Return the scores of start model and oracle, under the names `start.<metric>` and `oracle.<metric>`, and final
+    loss and minutes of their trainings as `training_loss` and `training_minutes`."""
     scores = {"start": record.start, "oracle": record.oracle}
-    by_model = {name: model.metrics for name, model in scores.items() if model}
+    by_model = {name: dict(model.metrics) for name, model in scores.items() if model}
+    for name, training in record.trainings.items():
+        by_model[name] |= {"training_loss": training.loss, "training_minutes": training.seconds / 60}
     return numeric_metrics(
         {f"{name}.{key}": value for name, values in by_model.items() for key, value in values.items()}
     )
@@ -243,6 +246,7 @@ def _description(record: StudyRecord) -> str:
     """Return the text that MLflow's page shows above a run's numbers."""
     goals = " and ".join(f"{goal.direction} `{goal.metric}`" for goal in record.objectives)
     lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
+    lines += [f"- {name}: trained {training.describe()}" for name, training in record.trainings.items()]
     if record.trials:
         lines.append(f"{len(record.trials)} trials, {len(record.front)} on the Pareto front; see `report/report.html`.")
     lines += [f"- {alias}: trial {number}" for alias, number in record.aliases.items()]

@@ -285,6 +285,12 @@ class StoredCheckpoints(Checkpoints):
         return place
 
 
+def checkpoints_in(folder: Path, rule: Checkpoint, ranks: Ranks) -> Checkpoints:
+    """Return the checkpoints of a run in `folder`: in the object store where the folder lies in one."""
+    kind = StoredCheckpoints if object_of(folder) else Checkpoints
+    return kind(folder, rule, ranks)
+
+
 def all_written(checksums: Sequence[int | None]) -> tuple[int, ...] | None:
     """Return the checksums, None where a rank could not write its file."""
     written = tuple(value for value in checksums if value is not None)

@@ -14,9 +14,9 @@ from pydantic import ConfigDict
 from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen
 from lethe.config.benchmark import AnyBenchmark
-from lethe.config.model import AnyEmbedded
+from lethe.config.model import AnyEmbedded, FinetunedModel
 from lethe.config.prompt import Prompt
-from lethe.config.run import Checkpoint, Evaluation, Recipe, UnlearnRun
+from lethe.config.run import Checkpoint, Engine, Evaluation, Recipe, UnlearnRun
 from lethe.records import AuditRecord, FinalReport, Metrics, Sample
 
 
@@ -58,6 +58,22 @@ class TrialRequest(Request):
     reference: Path | None
     folder: Path
     checkpoint: Checkpoint | None = None
+
+
+class FinetuneRequest(Request):
+    """The training of a start model or an oracle on the benchmark's rows; the base is the start model of `assets`.
+
+    The trained model goes to `folder`, with a `TrainingRecord`; checkpoints, saved as `checkpoint` says, into `work`,
+    which is removed when it is done.
+    """
+
+    model: FinetunedModel
+    engine: Engine
+    assets: Assets
+    include_forget: bool
+    folder: Path
+    work: Path
+    checkpoint: Checkpoint
 
 
 class TrialReport(FinalReport):

@@ -46,18 +46,20 @@ def unlearn(
     ranks: Ranks,
     checkpoints: Checkpoints | None = None,
     loss: Loss | None = None,
+    target_loss: float = 0.0,
 ) -> Outcome:
     """Train as the recipe says and report after every evaluated epoch; every rank calls this with equal arguments.
 
     Returns the outcome: complete with model, last report and evaluation, or diverged. `reference` is what the benchmark
     compares with: the oracle's scores, or thresholds. Reports carry `epoch`, `optimizer_step`, every metric, the mean
     losses of the epoch, seconds, tokens, the peak memory over ranks and the share of parameters that is trained.
-    `report` may raise to end the run. `loss` replaces the objective's own. Where `checkpoints` has one the run goes on
+    `report` may raise to end the run. `loss` replaces the objective's own; an evaluated epoch in which the mean of its
+    forget term is at most `target_loss` is the last one, unless that is 0. Where `checkpoints` has one the run goes on
     from there: it repeats the reports that were made and ends with the weights and numbers of a run that was never
     interrupted, costs apart.
     """
     loss = loss or make_loss(recipe.objective)
-    run = _Run(recipe, context, reference, ranks, checkpoints or Checkpoints.none(ranks), loss)
+    run = _Run(recipe, context, reference, ranks, checkpoints or Checkpoints.none(ranks), loss, target_loss)
     try:
         values = run.train(report)
     except DivergedError as error:
@@ -81,7 +83,9 @@ class _Run:
         ranks: Ranks,
         checkpoints: Checkpoints,
         loss: Loss,
+        target_loss: float,
     ) -> None:
+        self.target_loss = target_loss
         self.recipe, self.context, self.reference, self.ranks = recipe, context, reference, ranks
         self.checkpoints = checkpoints
         self.costs = Costs(recipe.engine, ranks)
@@ -141,7 +145,7 @@ class _Run:
             report_due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)
             if report_due:
                 values = self._measure(step, torch.stack(self.sums), last)
-                if last or (self.forgotten_at and self.context.until_forgotten):
+                if last or (self.forgotten_at and self.context.until_forgotten) or self._learned(values):
                     return values
                 self.sums = []
                 self.reports.append(values)
@@ -235,6 +239,10 @@ class _Run:
         if result.forgotten and self.forgotten_at is None:
             self.forgotten_at = epoch
         return {} if result.forgotten is None else {"epochs_to_criterion": self.forgotten_at or epoch}
+
+    def _learned(self, values: Metrics) -> bool:
+        """Return whether the epoch's mean loss has reached the target."""
+        return values["forget_loss"] <= self.target_loss if self.target_loss else False
 
     def close(self) -> None:
         """Give the engine's memory back."""

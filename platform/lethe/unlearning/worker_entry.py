@@ -20,9 +20,9 @@ from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.rows import write_rows
 from lethe.models.saving import save_model
 from lethe.records import FinalReport, Sample
-from lethe.storage.paths import atomic_write, object_of
+from lethe.storage.paths import atomic_write
 from lethe.storage.replica import delete, evict_local, local_path, read_current
-from lethe.unlearning.checkpoint import Checkpoints, StoredCheckpoints
+from lethe.unlearning.checkpoint import Checkpoints, checkpoints_in
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.methods.base import METHODS, Method
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction, expected_failure, is_io
@@ -68,9 +68,7 @@ def method_of(objective: AnyObjective) -> Method:
 def _checkpoints(request: TrialRequest, ranks: Ranks) -> Checkpoints:
     if request.checkpoint is None:
         return Checkpoints.none(ranks)
-    folder = request.folder / FOLDER
-    kind = StoredCheckpoints if object_of(folder) else Checkpoints
-    return kind(folder, request.checkpoint, ranks)
+    return checkpoints_in(request.folder / FOLDER, request.checkpoint, ranks)
 
 
 def _save(outcome: Outcome, context: Context, folder: Path) -> None:

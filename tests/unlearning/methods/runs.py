@@ -45,14 +45,14 @@ def run(run_recipe: Recipe, assets: Assets, folder: Path, ranks: Any = ALONE) ->
 def serve(rank: int, folder: str, trained: str, cases: list[tuple[Recipe, Assets]]) -> None:
     """One of two ranks: the cases in turn; every rank keeps its reports in `folder`. What the embedded family's
     training would leave on rank 0 is the model in `trained`."""
-    from lethe.models.subprocess_training import Spent
     from lethe.pool.worker import Ranks
+    from lethe.records import TrainingRecord
     from lethe.unlearning.methods import retrain
 
-    def train_anew(benchmark: Any, family: Any, target: Path) -> Spent:
+    def train_anew(benchmark: Any, family: Any, target: Path) -> TrainingRecord:
         assert rank == 0
         shutil.copytree(trained, target)
-        return Spent(epochs=1, steps=2, tokens=3, seconds=4.0, peak_memory_mb=5.0, loss=6.0)
+        return TrainingRecord(epochs=1, steps=2, tokens=3, seconds=4.0, peak_memory_mb=5.0, loss=6.0)
 
     retrain.train_anew = train_anew
     os.environ.update(LOCAL_RANK=str(rank), RANK=str(rank), WORLD_SIZE=str(WORLD))

@@ -6,7 +6,6 @@ Each is cached by what it was trained from, so that another forget set of the sa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -18,14 +17,13 @@ from lethe.config.model import AnyEmbedded
 from lethe.data.template import Row
 from lethe.errors import UserError
 from lethe.models.subprocess_training import (
-    SPENT,
     ProgressReport,
-    Spent,
     Training,
     console_report,
     train_in_subprocesses,
 )
 from lethe.models.tokenizer import train_tokenizer
+from lethe.records import TRAINING, TrainingRecord
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
 
@@ -52,12 +50,12 @@ def trained_pair(
     return folders["full model"], folders.get("oracle")
 
 
-def train_anew(benchmark: Benchmark, model: AnyEmbedded, folder: Path) -> Spent:
+def train_anew(benchmark: Benchmark, model: AnyEmbedded, folder: Path) -> TrainingRecord:
     """Train the oracle into `folder`, whatever is cached, and return what that took: the cost of exact unlearning."""
     full, retained = benchmark.training_rows(include_forget=True), benchmark.training_rows(include_forget=False)
     length = benchmark.config.sequence_length
     _train(model, _tokenizer(model, full), {"oracle": retained}, {"oracle": folder}, _ignore_progress, length)
-    return Spent(**json.loads((folder / SPENT).read_text()))
+    return TrainingRecord.model_validate_json((folder / TRAINING).read_text())
 
 
 def _tokenizer(model: AnyEmbedded, rows: Sequence[Row]) -> Tokenizer:

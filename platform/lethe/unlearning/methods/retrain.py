@@ -7,10 +7,9 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import ClassVar, TypeVar, cast
+from typing import TypeVar, cast
 
 import torch.distributed as dist
-from torch import Tensor
 
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.embedded.models import train_anew
@@ -18,15 +17,14 @@ from lethe.config.adapter import FullParameters
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Retrain
 from lethe.config.run import Recipe
-from lethe.data.batches import RowKind
 from lethe.errors import UserError
 from lethe.models.loading import load_model
 from lethe.records import Metrics
 from lethe.storage.replica import local_path
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
+from lethe.unlearning.finetuning import Descent, training_context
 from lethe.unlearning.methods.base import METHODS, SingleRun
-from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 from lethe.unlearning.trainer import unlearn
 
@@ -100,30 +98,10 @@ def _from_base(
     """Run the training loop on every weight of the base checkpoint, with retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})
     loss = Descent(recipe.objective)
-    context = _retraining(context, base)
+    context = training_context(context, base, context.retain)
     outcome = unlearn(plain, context, reference, lambda values: report(_renamed(values)), ranks, checkpoints, loss)
     values = _renamed(outcome.report.values)
     return replace(outcome, report=outcome.report.model_copy(update={"values": values}))
-
-
-class Descent(Loss):
-    """Plain training: L = NLL of the rows that stand where the training plan looks for forget rows."""
-
-    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
-
-    def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
-        """Return the share of the mean token loss: minus that of gradient ascent."""
-        return -super().forget_share(values, scored, counts)
-
-
-def _retraining(context: Context, base: Path) -> Context:
-    """Return a context with the base checkpoint as the start model and retain rows where the training plan looks for
-    forget rows."""
-    retraining = Context(context.assets, start_folder=base)
-    shared = {name: getattr(context, name) for name in ("benchmark", "template", "task", "retain")}
-    # Presets what its cached properties would load. The base knows no forget row, so forgetting ends no run.
-    vars(retraining).update(shared, forget=context.retain, until_forgotten=False)
-    return retraining
 
 
 def _renamed(values: Metrics) -> Metrics:

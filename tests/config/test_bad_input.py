@@ -25,9 +25,9 @@ CASES = {
     "search.trails=3": "unknown key 'search.trails' (did you mean 'search.trials'?): choose from search.first, ",
     "search.sampler=tpee": "unknown search.sampler 'tpee' (did you mean 'tpe'?): choose from gp, nsga2, random, tpe",
     "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from "
-    "embedded, embedded_gpt_neo, pretrained",
+    "embedded, embedded_gpt_neo, finetuned, pretrained",
     "model={name: embedded, widht: 3}": "unknown key 'model.widht'",
-    "model={layers: 3}": "model.name: missing: choose from embedded, embedded_gpt_neo, pretrained",
+    "model={layers: 3}": "model.name: missing: choose from embedded, embedded_gpt_neo, finetuned, pretrained",
     "benchmark.corpus.author=20": "unknown key 'benchmark.corpus.author' (did you mean 'benchmark.corpus.authors'?)",
     "run.optimiser.name=adamw": "unknown run key 'optimiser' (did you mean 'optimizer'?)",
     "run.optimizer.nme=adamw": "unknown run key 'optimizer.nme' (did you mean 'optimizer.name'?): choose",

@@ -121,6 +121,20 @@ def test_another_forget_set_of_the_same_rows_needs_another_oracle_alone(raw: dic
     assert ten[1] != five[1]
 
 
+def test_a_study_in_4_bits_starts_from_models_that_were_trained_on_the_plain_base(
+    raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = {"engine": {"quantisation": "nf4"}, "adapter": {"name": "lora"}}
+    plain, quantised = study_of(raw), parse_study({**raw, "run": {**raw["run"], **engine}})
+    assert keys(quantised) == keys(plain), "one training serves both"
+    jobs: list[Any] = []
+    monkeypatch.setattr("lethe.pool.jobs.run_jobs", lambda pool, given, *_: jobs.extend(given))
+    with pytest.raises(UserError):
+        prepare_study(quantised, SimpleNamespace(ready=True, pool=lambda: None))
+    assert [job.payload["assets"]["quantisation"] for job in jobs] == [None, None]
+    assert [job.payload["engine"]["quantisation"] for job in jobs] == [None, None]
+
+
 def test_without_groups_models_that_are_missing_are_named(raw: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="start model and oracle of finetuned are not trained yet: run its sweep first"):
         prepare_study(study_of(raw, seed=99))

@@ -13,6 +13,7 @@ from lethe.audits.base import Audited
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, on_device, put_adapter
+from lethe.models.quantised import dequantised
 from lethe.records import FinalReport
 from lethe.storage.replica import temporary_copy
 from lethe.unlearning.context import Context, context_for
@@ -48,10 +49,13 @@ def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
 
 
 def finished(folder: Path, context: Context) -> PreTrainedModel:
-    """Load the model in `folder`: a whole one, or an adapter, merged into a copy of the context's start weights."""
+    """Load the model in `folder`: a whole one, or an adapter, merged into a copy of the context's start weights. In
+    a quantised study its base is rounded, then multiplied out: merging into 4 bits would round the change away."""
+    assets = context.assets
     if not (folder / "adapter_config.json").is_file():
-        return on_device(load_model(folder, context.assets.precision), context.assets.device)
-    merged: PreTrainedModel = put_adapter(context.fresh_model(), folder).merge_and_unload()
+        loaded = load_model(folder, assets.precision, assets.quantisation, assets.device)
+        return on_device(dequantised(loaded), assets.device)
+    merged: PreTrainedModel = put_adapter(dequantised(context.fresh_model()), folder).merge_and_unload()
     merged.eval()  # type: ignore[no-untyped-call]  # transformers', not annotated
     return merged
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
 from lethe.config.prompt import Prompt
-from lethe.config.run import Evaluation
+from lethe.config.run import Evaluation, Quantisation
 from lethe.data.template import Template, opening
 from lethe.errors import UserError, first_line
 from lethe.evaluation.distributed import RankShard
@@ -29,16 +29,23 @@ if TYPE_CHECKING:
 PROMPT = "prompt.json"  # beside a model that a study saved, where its prompt is not the default
 
 
-def load_network(folder: Path, device: Literal["cpu", "cuda"], precision: Precision | None = None) -> PreTrainedModel:
+def load_network(
+    folder: Path,
+    device: Literal["cpu", "cuda"],
+    precision: Precision | None = None,
+    quantisation: Quantisation | None = None,
+) -> PreTrainedModel:
     """Load the model in `folder` onto `device`, in evaluation mode, as `load_model` does."""
-    network: Any = load_model(folder, precision)  # transformers' `to` is annotated as one without arguments
+    # As any: transformers' `to` is annotated as one without arguments.
+    network: Any = load_model(folder, precision, quantisation, device)
     moved: PreTrainedModel = network.to(device)
     return moved
 
 
 def load_adapted_network(base: Path, adapter: Path, device: Literal["cpu", "cuda"]) -> PeftModel:
-    """Load the `adapter` on its `base` onto `device`, in the adapter's precision and evaluation mode."""
-    network: PeftModel = load_adapted(base, adapter).to(device)
+    """Load the `adapter` on its `base` onto `device`, in the adapter's precision and evaluation mode, the base
+    quantised as the adapter was trained."""
+    network: PeftModel = load_adapted(base, adapter, device=device).to(device)
     return network
 
 

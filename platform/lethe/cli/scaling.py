@@ -66,6 +66,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
     from lethe.benchmarks.base import load_benchmark
     from lethe.config.run import Digests
+    from lethe.models.packages import check_quantised
     from lethe.reporting.console import Console
     from lethe.reporting.scaling import describe_scaling, write_scaling_report
     from lethe.scaling.study import ScalingRunner, prepare_models
@@ -73,6 +74,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.study.resume import check_resumable, claim
     from lethe.study.session import Session
 
+    check_quantised(study.first_recipe().engine.quantisation)
     for model in study.models().values():
         locate(study.benchmark, model, study.prompt)
     digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())

@@ -6,6 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,7 +145,7 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 
 def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
     """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own, which
-    is measured in the study's precision as its runs were."""
+    is measured in the study's precision and quantisation as its runs were."""
     from lethe.study.finetuning import prepare_study
     from lethe.study.preparation import locate
     from lethe.study.scored_models import ScoredModel, find
@@ -155,10 +156,11 @@ def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | No
     if with_oracle and not _has_oracle(study, args.oracle):
         return None
     locate(study.benchmark, study.model, study.prompt)
-    prepared, precision = prepare_study(study), study.first_recipe().engine.precision
+    prepared, engine = prepare_study(study), study.first_recipe().engine
+    measured = partial(ScoredModel, as_precision=engine.precision, as_quantisation=engine.quantisation)
     if with_oracle:
-        return None if prepared.oracle is None else ScoredModel("oracle", prepared.oracle, as_precision=precision)
-    return ScoredModel("start model", prepared.start, as_precision=precision)
+        return None if prepared.oracle is None else measured("oracle", prepared.oracle)
+    return measured("start model", prepared.start)
 
 
 def _prepare_torch(engine: Engine) -> None:

@@ -110,6 +110,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
         from lethe.search.warm_start import check_storage
 
         check_storage(study)
+    from lethe.models.packages import check_quantised
     from lethe.reporting.console import Console
     from lethe.study.finetuning import prepare_study
     from lethe.study.preflight import check_gpu
@@ -118,6 +119,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     from lethe.study.session import Session
 
     console = Console()
+    check_quantised(study.first_recipe().engine.quantisation)
     locate(study.benchmark, study.model, study.prompt)
     if address is None:
         check_gpu(study)

@@ -15,16 +15,20 @@ from lethe.config.base import Frozen
 from lethe.config.objective import AnyObjective, Npo
 from lethe.config.optimizer import AdamW, AnyOptimizer
 
+Quantisation = Literal["nf4"]
+
 
 class Engine(Frozen):
     """DeepSpeed ZeRO stage, precision and the number of workers that share one model. Each can change the last bits of
-    a result.
+    a result. With `quantisation` the linear layers of start model and oracle are rounded to 4 bits, and adapters train
+    on them in `precision` (QLoRA: Dettmers et al. 2023, arXiv 2305.14314).
 
     Equal runs are bit-identical on the CPU; on CUDA the fused attention kernels add gradients in no fixed order.
     """
 
     stage: Literal[0, 1, 2, 3] = 0
     precision: Literal["fp32", "bf16"] = "fp32"
+    quantisation: Quantisation | None = Field(None, description="nf4: a frozen base of 4 bits a weight; none: plain")
     workers: int = Field(1, ge=1)
     threads: int = Field(1, ge=1, description="CPU threads per worker")
     device: Literal["cpu", "cuda"] = Field("cpu", description="in a study also auto: cuda where there is a GPU")

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from lethe.config.adapter import Lora
 from lethe.config.audits import Audit, Audits
 from lethe.config.base import field_condition
 from lethe.config.benchmark import BenchmarkConfig
@@ -109,7 +110,7 @@ def check_stages(
         audit.check_benchmark(benchmark)
 
 
-BASELINE_FIELDS = ("engine.precision", "engine.device")
+BASELINE_FIELDS = ("engine.precision", "engine.quantisation", "engine.device")
 BASELINE_REASON = "start model and oracle are scored once, as the trials are, so a study has one of it"
 
 
@@ -137,7 +138,26 @@ def check_run_and_space(run: Run, space: Space) -> None:
         for key in keys:
             _check_read(section, key, names["objective"])
             _check_used(section, key, run, space, _owners(section, key, names))
+    _check_quantised(run, space, names)
     _check_corners(run, space)
+
+
+def _check_quantised(run: Run, space: Space, names: dict[str, list[str]]) -> None:
+    """Refuse a quantised base where a trial could train its weights or shard them: 4-bit weights do neither."""
+    engine = run.get("engine", {})
+    if engine.get("quantisation") is None:
+        return
+    key = f"run.engine.quantisation: {engine['quantisation']} trains adapters on a frozen base"
+    for name in names["objective"]:
+        if "adapter" in Objective.registered[name].ignored_fields:
+            raise UserError(f"{key}, and the objective {name} has no adapter: take one of them out")
+    low_rank = sorted(name for name, model in variants("adapter").items() if issubclass(model, Lora))
+    for name in names["adapter"]:
+        if name not in low_rank:
+            raise UserError(f"{key}, and adapter.name {name} trains the base: choose from {', '.join(low_rank)}")
+    searched = space.get("engine.stage")
+    if 3 in (searched.ends().values() if searched else [engine.get("stage")]):
+        raise UserError(f"{key}, which engine.stage 3 would shard: choose from 0, 1, 2")
 
 
 def _check_sections(run: Run) -> None:

@@ -18,7 +18,7 @@ from pydantic import AliasChoices, Field
 
 from lethe.config.base import Frozen, short_digest
 from lethe.config.benchmark import BenchmarkConfig
-from lethe.config.run import Engine, Evaluation
+from lethe.config.run import Engine, Evaluation, Quantisation
 from lethe.evaluation.code_digest import code_digest
 from lethe.models.loading import Precision
 from lethe.records import ModelScores
@@ -50,6 +50,7 @@ class Measurement(Frozen):
     reference: str | None = None
     device: Literal["cpu", "cuda"]
     precision: Precision
+    quantisation: Quantisation | None = None
     threads: int
     ranks: int
     code: str
@@ -69,10 +70,11 @@ class Measurement(Frozen):
         *,
         reference: str | None = None,
         precision: Precision | None = None,
+        quantisation: Quantisation | None = None,
     ) -> Self:
-        """Build the key. `model`, `tokenizer`, `data`, `prompt`: content digests; `precision`: of the weights, None:
-        the engine's. `every` is not part of it: it says how often a run is evaluated. Nor is the engine's stage: the
-        model is whole."""
+        """Build the key. `model`, `tokenizer`, `data`, `prompt`: content digests; `precision` and `quantisation`: of
+        the weights; without a precision, the engine's. `every` is not part of it: it says how often a run is evaluated.
+        Nor is the engine's stage: the model is whole."""
         return cls(
             model=model,
             tokenizer=tokenizer,
@@ -82,6 +84,7 @@ class Measurement(Frozen):
             reference=reference,
             device=engine.device,
             precision=precision or engine.precision,
+            quantisation=quantisation if precision else engine.quantisation,
             threads=engine.threads,
             ranks=ranks,
             code=code_digest((ENTRY, benchmark.implementation.partition(":")[0])),

@@ -22,6 +22,7 @@ from lethe.config.adapter import AnyAdapter, FullParameters, Lora, Pissa
 from lethe.errors import UserError
 from lethe.models.forward import output_embeddings
 from lethe.models.language import language_model
+from lethe.models.quantised import is_quantised, plain_weight
 
 if TYPE_CHECKING:  # peft takes three seconds, and a driver only asks what fits
     from peft import LoraConfig, PeftModel
@@ -195,7 +196,9 @@ def stored_weight(module: nn.Module) -> Tensor:
 
 
 def weight_of(module: nn.Module) -> Tensor:
-    """Return a linear layer's weight as [out, in]."""
+    """Return a linear layer's weight as [out, in]; of a quantised one, a copy of what it multiplies with."""
+    if is_quantised(module):
+        return plain_weight(module)
     return stored_weight(module).T if isinstance(module, Conv1D) else stored_weight(module)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from math import prod
 from typing import TypeVar
 
 import torch
@@ -19,7 +20,8 @@ from transformers.pytorch_utils import Conv1D
 
 from lethe.config.adapter import Fila
 from lethe.data.template import Encoded
-from lethe.models.adapters import stored_weight, target_modules
+from lethe.models.adapters import features, stored_weight, target_modules
+from lethe.models.quantised import plain_layers
 
 # Of F_r in fp32 at a time: layers beyond it wait for another pass over the rows. A decoder layer of an 8B Llama has
 # 0.87e9 bytes, and models up to 250M parameters need one pass.
@@ -42,15 +44,17 @@ def row_weights(
     `.grad` are left as they were.
 
     Beside the model and the activations of one part's rows it holds F_r of one group of layers (`layer_groups`) and the
-    gradient of one layer; `batch` with several rows holds the gradients of the group.
+    gradient of one layer; `batch` with several rows holds the gradients of the group. The layers of a group are plain
+    while it is worked on: F of a quantised layer is that of the weights that it multiplies with.
     """
     count = len(forget) if config.fisher_rows is None else config.fisher_rows
     of_forget, of_retain = (_parts(evenly_spread(rows, count), config) for rows in (forget, retain))
     result: dict[str, Tensor] = {}
     for names in layer_groups(model, target_modules(model, config.targets)):
-        modules = {name: model.get_submodule(name) for name in names}
-        with _differentiable(model, [stored_weight(module) for module in modules.values()]):
-            result |= _group_weights(model, modules, of_forget, of_retain, config)
+        with plain_layers(model, names):
+            modules = {name: model.get_submodule(name) for name in names}
+            with _differentiable(model, [stored_weight(module) for module in modules.values()]):
+                result |= _group_weights(model, modules, of_forget, of_retain, config)
     return result
 
 
@@ -66,7 +70,7 @@ def layer_groups(model: nn.Module, names: Iterable[str]) -> list[list[str]]:
     groups: list[list[str]] = []
     held = 0
     for name in names:
-        size = 4 * stored_weight(model.get_submodule(name)).numel()
+        size = 4 * prod(features(model.get_submodule(name)))
         if not groups or held + size > HELD_BYTES:
             groups.append([])
             held = 0

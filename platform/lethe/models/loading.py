@@ -17,13 +17,17 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from lethe.config.run import Quantisation
 from lethe.errors import UserError, first_line
 from lethe.models.model_files import ADAPTER, StoredTensor, header, odd_experts, read_config, some, stored_tensors
+from lethe.models.quantised import dequantised, keep_layout, loading_options
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+BASE_QUANTISATION = "base_quantisation"  # in the metadata of an adapter's safetensors
 
 # What older versions of transformers saved and newer ones compute: causal masks and rotary frequencies.
 COMPUTED = re.compile(
@@ -46,9 +50,14 @@ DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "
 STORED: dict[str, Precision] = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # names in safetensors
 
 
-def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedModel:
+def load_model(
+    folder: Path,
+    precision: Precision | None = None,
+    quantisation: Quantisation | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+) -> PreTrainedModel:
     """Load a causal language model in evaluation mode, with weights of `precision`; None: of the precision that they
-    are stored in.
+    are stored in. With `quantisation` its linear layers are quantised on `device`, and it stays there.
 
     Raises UserError where the files are damaged, and where a tensor is missing, unknown or of another shape.
     """
@@ -57,16 +66,18 @@ def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedMo
 
     read_config(folder)
     tensors = stored_tensors(folder)
+    dtype = getattr(torch, DTYPES[precision or stored_precision(folder)])
     with quiet_transformers():
         try:
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its annotation does not say
                 str(folder),
-                dtype=getattr(torch, DTYPES[precision or stored_precision(folder)]),
+                dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 local_files_only=True,
                 ignore_mismatched_sizes=True,  # they are in the report
                 output_loading_info=True,
+                **loading_options(quantisation, dtype, device),
             )
         except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: tensors that do not combine
             _refuse_odd_experts(folder, tensors)
@@ -74,6 +85,7 @@ def load_model(folder: Path, precision: Precision | None = None) -> PreTrainedMo
     model: PreTrainedModel
     model, report = loaded
     refuse_differences(folder, model, report)
+    keep_layout(model)
     model.eval()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
     return model
 
@@ -184,10 +196,28 @@ def on_device(model: ModelT, device: str | torch.device) -> ModelT:
     return model.to(device)
 
 
-def load_adapted(base: Path, adapter: Path, precision: Precision | None = None) -> PeftModel:
+def load_adapted(
+    base: Path,
+    adapter: Path,
+    precision: Precision | None = None,
+    device: Literal["cpu", "cuda"] = "cpu",
+    *,
+    to_merge: bool = False,
+) -> PeftModel:
     """Load a model with a peft adapter on it, both in `precision`, in evaluation mode; None: in that of the adapter,
-    which is the base's that it was trained on. Raises UserError where that fails."""
-    model = load_model(base, precision or stored_precision(adapter))
+    which is the base's that it was trained on. The base is quantised as the adapter says; `to_merge`: its quantised
+    layers become plain ones that compute the same, since merging into 4 bits would round the adapter's change away.
+
+    Raises UserError where that fails.
+    """
+    import torch
+
+    quantisation, dtype = stored_quantisation(adapter), precision or stored_precision(adapter)
+    if to_merge and quantisation:  # rounded in the precision that it was trained in, whichever is asked for
+        rounded: Any = dequantised(load_model(base, stored_precision(adapter), quantisation, device))
+        model: PreTrainedModel = rounded.to(getattr(torch, DTYPES[dtype]))
+    else:
+        model = load_model(base, dtype, quantisation, device)
     try:
         return put_adapter(model, adapter).eval()
     except (UserError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:  # RuntimeError: shapes
@@ -253,6 +283,22 @@ def load_config(folder: Path) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise UserError(f"cannot load a model's configuration from {folder}: {error}") from error
     return config
+
+
+def stored_quantisation(adapter: Path) -> Quantisation | None:
+    """Return the quantisation of the base that an adapter was trained on, None for a plain one and for a whole model.
+
+    Raises UserError for one that is not known.
+    """
+    if not (adapter / ADAPTER).is_file():
+        return None
+    from safetensors import safe_open
+
+    with safe_open(adapter / ADAPTER, "pt") as file:
+        found = (file.metadata() or {}).get(BASE_QUANTISATION)
+    if found in (None, "nf4"):
+        return found
+    raise UserError(f"{adapter}: its base has the quantisation {found!r}, which is not known")
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

@@ -42,14 +42,16 @@ def model_with_adapter(base: Path, adapter: Path) -> Path:
 
 def merge(base: Path, adapter: Path, target: Path, precision: Precision) -> None:
     """Write base model + adapter to `target` as one plain model in `precision`, added in fp32, with the adapter's
-    tokenizer or else the base model's. Raises UserError, naming both, for an adapter that does not fit."""
+    tokenizer or else the base model's. A base that was quantised when the adapter was trained is rounded likewise.
+
+    Raises UserError, naming both, for an adapter that does not fit."""
     import torch
     from peft.tuners.tuners_utils import BaseTuner
 
     from lethe.models.loading import DTYPES, load_adapted, quiet_transformers
 
     with quiet_transformers():
-        model = load_adapted(base, adapter, "fp32")
+        model = load_adapted(base, adapter, "fp32", to_merge=True)
         if not isinstance(model.base_model, BaseTuner):
             kind = read_json(adapter / ADAPTER_CONFIG).get("peft_type")
             raise UserError(f"the adapter in {adapter} ({kind}) changes no weights of {base}: it cannot be merged")

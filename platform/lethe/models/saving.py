@@ -17,8 +17,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from lethe.models.adapters import START, TRAINED, lora_factors
-from lethe.models.loading import on_device
+from lethe.models.loading import BASE_QUANTISATION, on_device
 from lethe.models.model_files import ADAPTER
+from lethe.models.quantised import quantisation_of
 from lethe.storage.paths import atomic_folder
 
 
@@ -32,7 +33,8 @@ def save_model(
     """Write the model to a new folder `target`, whole or not at all, with its tokenizer; an existing one is kept.
 
     Full-parameter models are saved as they are; adapters as one ordinary LoRA against the original base weights,
-    called `base_name` in `adapter_config.json` (none by default: a path of this machine has no place there).
+    called `base_name` in `adapter_config.json` (none by default: a path of this machine has no place there). The
+    metadata of the adapter's tensors name the quantisation of the base that it was trained on.
     Gather sharded parameters first.
     """
     with atomic_folder(target) as folder:
@@ -133,7 +135,9 @@ def _change(layer: LoraLayer) -> Tensor:
 
 
 def _save_adapter(model: PeftModel, folder: Path, base_name: str | None) -> None:
-    save_file(adapter_tensors(model), folder / ADAPTER, metadata={"format": "pt"})
+    quantisation = quantisation_of(model)
+    base = {BASE_QUANTISATION: quantisation} if quantisation else {}
+    save_file(adapter_tensors(model), folder / ADAPTER, metadata={"format": "pt", **base})
     live = cast(LoraConfig, model.peft_config[TRAINED])  # peft types it as any method's configuration
     copies = 1 + (START in model.peft_config)  # alpha grows with the rank, so that alpha / rank stays s
     config = LoraConfig(

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lethe.config.adapter import Lora
-from lethe.config.run import Recipe
+from lethe.config.run import Quantisation, Recipe
 from lethe.scaling.transformer import BatchShape, Transformer
 
 BYTES = {"fp32": 4, "bf16": 2}
+NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, 8 for each 64 weights, fp32 for each 256 of those
 BUCKET = 50_000_000  # elements: reduce, all-gather and prefetch buckets of our engine and of DeepSpeed's stage 3
 ALIGNMENT = 2  # elements per rank: flat buffers of stages 1 and 2 are whole multiples
 SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses turn to fp32 at a time
@@ -21,7 +22,8 @@ SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses t
 @dataclass(frozen=True)
 class Layout:
     """The training setup that memory depends on; `rank`: of LoRA on all linear layers, None: every weight trains;
-    `state_tensors`: fp32 tensors that the optimizer keeps per weight; `checkpointing` and `offload` as in `Engine`."""
+    `state_tensors`: fp32 tensors that the optimizer keeps per weight; `checkpointing`, `offload` and
+    `quantisation` as in `Engine`."""
 
     stage: Literal[0, 1, 2, 3] = 0
     workers: int = 1
@@ -31,6 +33,7 @@ class Layout:
     state_tensors: int = 2
     checkpointing: bool = False
     offload: Literal["none", "optimizer", "parameters"] = "none"
+    quantisation: Quantisation | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Layout:
@@ -46,6 +49,7 @@ class Layout:
             recipe.optimizer.state_tensors,
             engine.gradient_checkpointing,
             engine.offload,
+            engine.quantisation,
         )
 
     @property
@@ -87,15 +91,17 @@ def states(shape: Transformer, layout: Layout) -> States:
 def _states(shape: Transformer, layout: Layout) -> States:
     """Return the states of one rank wherever they lie."""
     frozen = [] if layout.rank is None else shape.weights()
+    rounded = 0 if layout.quantisation is None else shape.layers * shape.matrix_elements  # stages 0 to 2
+    base = layout.width * (sum(frozen) - rounded) + int(NF4 * rounded)
     trained = shape.weights() if layout.rank is None else shape.adapters(layout.rank)
     p, workers, kept_per_weight = layout.width, layout.workers, 4 * layout.state_tensors
     if layout.stage == 0:
         kept = sum(trained)
-        return States(p * (sum(frozen) + kept), 0 if p == 4 else 4 * kept, kept_per_weight * kept, 0)
+        return States(base + p * kept, 0 if p == 4 else 4 * kept, kept_per_weight * kept, 0)
     if layout.stage < 3:
         unit = ALIGNMENT * workers
         flat = -(-sum(trained) // unit) * unit
-        return States(p * (sum(frozen) + flat), 4 * flat // workers, kept_per_weight * flat // workers, 0)
+        return States(base + p * flat, 4 * flat // workers, kept_per_weight * flat // workers, 0)
     mine = sum(-(-size // workers) for size in trained)
     others = sum(-(-size // workers) for size in frozen)
     return States(p * (mine + others), 4 * mine, kept_per_weight * mine, p * mine)
@@ -108,7 +114,7 @@ class Peak:
     states: States
     activations: float  # what the forward saves for the backward
     logits: float  # logits, their gradient, and the fp32 piece of them that a loss works on
-    gathered: float  # stage 3: weights that are whole for a moment
+    gathered: float  # stage 3, nf4: weights that are whole for a moment
     update: float  # gradients and buckets at the end of the backward, when activations are gone
 
     @property
@@ -127,6 +133,8 @@ def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
     # Under stage 3 the present module's weights and those that are fetched ahead.
     ahead = min(shape.parameters, BUCKET + max(shape.weights()))
     gathered = float(layout.width * ahead) if layout.stage == 3 else 0.0
+    if layout.quantisation:  # one layer at a time is multiplied out
+        gathered = float(layout.width * max(rows * columns for rows, columns in shape.linears()))
     saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
     return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
 

@@ -119,6 +119,7 @@ class ScalingRunner:
             prompt=self.study.prompt,
             device=engine.device,
             precision=engine.precision,
+            quantisation=engine.quantisation,
         )
 
     # The searches

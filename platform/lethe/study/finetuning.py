@@ -116,18 +116,25 @@ def _base(study: Study, model: FinetunedModel) -> Prepared:
 def _trainings(study: Study, model: FinetunedModel, base: Prepared) -> tuple[Training, ...]:
     from lethe.data.batches import total_steps
 
-    engine = study.first_recipe().engine
+    engine = _engine(study)
     task, schedule = task_of_start(base, study.prompt), model.recipe(engine).schedule
     settings = model.model_dump(mode="json", exclude={"base"})
 
     def training(name: str, include_forget: bool) -> Training:
         rows = task.training_rows(include_forget)
         ids = short_digest(json.dumps([[row.ids, row.prompt_length] for row in rows]))
-        content = [RECIPE, base.digests.model, base.digests.prompt, ids, settings, engine.model_dump(mode="json")]
+        given = engine.model_dump(mode="json", exclude={"quantisation"})
+        content = [RECIPE, base.digests.model, base.digests.prompt, ids, settings, given]
         return Training(name, len(rows), total_steps(len(rows), schedule), short_digest(canonical_json(content)))
 
     oracle = [training(ORACLE, include_forget=False)] if base.benchmark.has_oracle else []
     return (training(START, include_forget=True), *oracle)
+
+
+def _engine(study: Study) -> Engine:
+    """Return the engine that start model and oracle are trained on: the study's, but the base is never quantised; the
+    study rounds what it loads."""
+    return study.first_recipe().engine.model_copy(update={"quantisation": None})
 
 
 def _train(
@@ -137,7 +144,7 @@ def _train(
     from lethe.models.subprocess_training import console_report
     from lethe.pool.jobs import interruptible, run_jobs
 
-    engine = study.first_recipe().engine
+    engine = _engine(study)
     # A training that was stopped is another job when it is tried again, and what it has is in its checkpoints.
     by_job = {f"training:{training.key}:{secrets.token_hex(4)}": training for training in missing}
     for training in missing:
@@ -179,7 +186,7 @@ def _job(run: str, training: Training, study: Study, model: FinetunedModel, base
     request = FinetuneRequest(
         model=model,
         engine=engine,
-        assets=assets_of(study, base),
+        assets=assets_of(study, base).model_copy(update={"quantisation": None}),
         include_forget=training.name == START,
         folder=training.folder,
         work=training.work,

@@ -107,6 +107,7 @@ def assets_of(study: Study, prepared: Prepared) -> Assets:
         prompt=study.prompt,
         device=engine.device,
         precision=engine.precision,
+        quantisation=engine.quantisation,
     )
 
 

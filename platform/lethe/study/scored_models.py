@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Literal
 from lethe.benchmarks.measurement import load_adapted_network, load_network, template_of
 from lethe.config.base import short_digest
 from lethe.config.prompt import Prompt
+from lethe.config.run import Quantisation
 from lethe.data.template import Template
 from lethe.models.hashing import model_digest, tokenizer_digest
-from lethe.models.loading import Precision, stored_precision
+from lethe.models.loading import Precision, stored_precision, stored_quantisation
 from lethe.models.model_files import read_json
 from lethe.study.model_sources import check_whole, find_model, has_tokenizer
 
@@ -27,13 +28,14 @@ GUARD = "input_guard.json"  # beside a model that an instruction belongs to: see
 @dataclass(frozen=True)
 class ScoredModel:
     """A model on this machine. `base`: the model that an adapter was trained on; `tags`: a registered version's;
-    `as_precision`: of the weights that are measured, None: those in the folder."""
+    `as_precision` and `as_quantisation`: of the weights that are measured; without a precision, those in the folder."""
 
     name: str
     folder: Path
     base: Path | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     as_precision: Precision | None = None
+    as_quantisation: Quantisation | None = None
 
     @cached_property
     def digest(self) -> str:
@@ -46,6 +48,11 @@ class ScoredModel:
         """The precision that the model is measured in: of a model that a study saved, the one the study measured it
         in."""
         return self.as_precision or stored_precision(self.folder)
+
+    @cached_property
+    def quantisation(self) -> Quantisation | None:
+        """The quantisation of its linear layers: of an adapter, its base's when it was trained."""
+        return self.as_quantisation or stored_quantisation(self.folder)
 
     @property
     def tokenizer(self) -> Path:
@@ -64,9 +71,10 @@ class ScoredModel:
         return str(read_json(path).get("instruction", "")) if path.is_file() else ""
 
     def load(self, device: Literal["cpu", "cuda"] = "cpu") -> PreTrainedModel | PeftModel:
-        """Load the model onto `device`, in its `precision` and evaluation mode, an adapter on its base."""
+        """Load the model onto `device`, in its `precision` and `quantisation`, in evaluation mode, an adapter on its
+        base."""
         if self.base is None:
-            return load_network(self.folder, device, self.precision)
+            return load_network(self.folder, device, self.precision, self.quantisation)
         return load_adapted_network(self.base, self.folder, device)
 
     def template(self, prompt: Prompt | None = None) -> Template:

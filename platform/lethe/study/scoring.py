@@ -54,6 +54,7 @@ class Scoring:
             1,
             reference=None if start is None else short_digest(json.dumps(start.reference)),
             precision=model.precision,
+            quantisation=model.quantisation,
         )
 
     def scores(self, model: ScoredModel, start: Scores | None = None) -> Scores:

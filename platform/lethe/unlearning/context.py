@@ -65,7 +65,8 @@ class Context:
         """The start model on the run's device. Never trained while it is here."""
         if self.start_in_memory is not None:
             return self.start_in_memory
-        return load_network(self._start_folder(), self.assets.device, self.assets.precision)
+        assets = self.assets
+        return load_network(self._start_folder(), assets.device, assets.precision, assets.quantisation)
 
     def _start_folder(self) -> Path:
         return self.start_folder or local_path(Path(self.assets.start))
@@ -156,6 +157,8 @@ class Context:
         folder, model = Path(self.assets.cache) / "adapters", self.assets.model_digest
         if self.assets.precision != "fp32":  # the rounded weights are another model
             model = short_digest(f"{model} {self.assets.precision}")
+        if self.assets.quantisation:
+            model = short_digest(f"{model} {self.assets.quantisation}")
         asked = self.template.digest(questions=self.benchmark.config.has_questions)
         read = (model, short_digest(f"{self.assets.data_digest} {asked}"))
 

@@ -16,7 +16,7 @@ from lethe.config.base import Frozen
 from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import AnyEmbedded, FinetunedModel
 from lethe.config.prompt import Prompt
-from lethe.config.run import Checkpoint, Engine, Evaluation, Recipe, UnlearnRun
+from lethe.config.run import Checkpoint, Engine, Evaluation, Quantisation, Recipe, UnlearnRun
 from lethe.records import AuditRecord, FinalReport, Metrics, Sample
 
 
@@ -30,8 +30,8 @@ class Assets(Frozen):
     """Paths of a run's inputs on this machine, with the digests of data and start model.
 
     `origin` is what the start model was made from, for retraining: the embedded family's recipe, or the folder of a
-    base checkpoint. All models of a study are loaded and measured in `precision`. `largest_rank`: of the adapters that
-    the study searches, None where that is unknown.
+    base checkpoint. All models of a study are loaded and measured in `precision` and with `quantisation`.
+    `largest_rank`: of the adapters that the study searches, None where that is unknown.
     """
 
     benchmark: AnyBenchmark
@@ -44,6 +44,7 @@ class Assets(Frozen):
     prompt: Prompt = Prompt()
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
+    quantisation: Quantisation | None = None
 
 
 class TrialRequest(Request):

@@ -20,6 +20,7 @@ from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.models.adapters import WithoutAdapters, attach, without_adapters
 from lethe.models.dropout import disable_dropout
 from lethe.models.forward import ScoredLM
+from lethe.models.quantised import numel
 from lethe.records import FinalReport, Metrics
 from lethe.unlearning.checkpoint import (
     Checkpoints,
@@ -251,7 +252,7 @@ class _Run:
 
 def _trained_share(model: nn.Module) -> float:
     """Return the number of trainable parameters over that of all, adapters included."""
-    sizes = [(p.numel(), p.requires_grad) for p in model.parameters()]
+    sizes = [(numel(p), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
 
 

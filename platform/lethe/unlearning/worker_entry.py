@@ -101,7 +101,8 @@ def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks)
         folder = local_path(request.model)
         assets = context.assets
         is_start = str(folder) == assets.start
-        model = context.start if is_start else load_network(folder, assets.device, assets.precision)
+        kept = (assets.device, assets.precision, assets.quantisation)
+        model = context.start if is_start else load_network(folder, *kept)
         shard = RankShard(ranks.rank, ranks.world, ranks.gather)
         evals = context.eval_set(request.evaluation)
         result = measure(model, context.task, evals, request.evaluation, shard)

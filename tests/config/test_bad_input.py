@@ -27,7 +27,7 @@ CASES = {
     "model.name=embeded": "unknown model.name 'embeded' (did you mean 'embedded'?): choose from "
     "embedded, embedded_gpt_neo, finetuned, pretrained",
     "model={name: embedded, widht: 3}": "unknown key 'model.widht'",
-    "model={layers: 3}": "model.name: missing: choose from embedded, embedded_gpt_neo, finetuned, pretrained",
+    "model={layers: 3}": "model.name: missing: choose from embedded, embedded_gpt_neo, pretrained, finetuned",
     "benchmark.corpus.author=20": "unknown key 'benchmark.corpus.author' (did you mean 'benchmark.corpus.authors'?)",
     "run.optimiser.name=adamw": "unknown run key 'optimiser' (did you mean 'optimizer'?)",
     "run.optimizer.nme=adamw": "unknown run key 'optimizer.nme' (did you mean 'optimizer.name'?): choose",

@@ -9,12 +9,14 @@ import pytest
 
 from lethe.config.study import load_study
 from lethe.errors import UserError
-from lethe.study.inputs import describe_inputs
-from lethe.study.preflight import preview
+from lethe.scaling.estimate import describe_needs
+from lethe.study.inputs import describe_inputs, find_inputs
+from lethe.study.preflight import corners, preview
 
 
 def lines(name: str, *overrides: str) -> list[str]:
-    return list(describe_inputs(load_study(name, overrides)))
+    study = load_study(name, overrides)
+    return list(describe_inputs(study, find_inputs(study)))
 
 
 def pretrained(folder: Path) -> list[str]:
@@ -32,7 +34,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_hub_ids_that_are_not_here_are_named(capsys: pytest.CaptureFixture[str]) -> None:
     """The anchor study resolves without a network."""
-    preview(load_study("tofu-llama-1b"))
+    study = load_study("tofu-llama-1b")
+    preview(study, find_inputs(study))
     printed = capsys.readouterr().out
     for name in ("locuslab/TOFU", "_full", "_retain90"):
         assert f"{name}: a hub id, not on this machine" in printed
@@ -70,3 +73,19 @@ def test_what_is_missing_or_cannot_ask_is_refused(golden: Path, tmp_path: Path) 
     (broken / "chat_template.jinja").write_text("{% for")
     with pytest.raises(UserError, match="the chat template cannot be rendered"):
         lines("tofu", *given, f"model.path={broken}")
+
+
+def needs(name: str, *overrides: str) -> str:
+    study = load_study(name, overrides)
+    return describe_needs(study, corners(study), find_inputs(study))
+
+
+def test_needs_are_counted_from_the_rows_that_are_here(golden: Path) -> None:
+    rows = find_inputs(load_study("tofu", pretrained(golden / "tiny_tofu"))).row_lengths()
+    length, answer = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+    first, memory, *_ = needs("tofu", *pretrained(golden / "tiny_tofu")).splitlines()
+    assert first.endswith(f"forget rows of {length:.0f} tokens, {answer:.0f} of them answer")
+    assert memory.startswith("memory ")
+    assert "40 forget rows" in needs("tofu")
+    assert "(tokens assumed)" in needs("tofu"), "the tokenizer is trained with the model"
+    assert "not known" in needs("tofu-llama-1b"), "the model is not on this machine"

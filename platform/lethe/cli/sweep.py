@@ -50,10 +50,12 @@ def main(argv: list[str] | None = None) -> int:
     study = with_stored_tasks(load_study(args.study, overrides))
     if args.dry_run:
         from lethe.scaling.estimate import describe_needs
+        from lethe.study.inputs import find_inputs
         from lethe.study.preflight import corners, preview
 
-        preview(study)
-        print(describe_needs(study, corners(study)))
+        inputs = find_inputs(study)
+        preview(study, inputs)
+        print(describe_needs(study, corners(study), inputs))
         for line in _describe_models(study):
             print(line)
         return 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from lethe.benchmarks.base import load_benchmark
+from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.base import Frozen
 from lethe.config.benchmark import EMBEDDED
 from lethe.config.model import EmbeddedModel
+from lethe.config.run import Evaluation
 from lethe.config.study import Study
 from lethe.data.template import Template
 from lethe.errors import UserError
@@ -19,34 +21,62 @@ from lethe.study.preparation import embedded_template, rendered_prompt
 MODEL_KEYS = ("path", "oracle", "base")
 
 
-def describe_inputs(study: Study) -> Iterator[str]:
-    """Yield lines about data, models and prompt for `--dry-run`. A hub id that is not on this machine is named, and no
-    error. Raises UserError for local files that are missing or malformed, and for a prompt that cannot be rendered."""
+@dataclass(frozen=True)
+class Inputs:
+    """A study's data, start model and template, each None where it is not on this machine. `notes`: a line for the data
+    and one for each model that the study names."""
+
+    notes: tuple[str, ...]
+    benchmark: Benchmark | None
+    start: Path | None
+    template: Template | None
+
+    def row_lengths(self) -> list[tuple[int, int]]:
+        """Return the tokens of each forget row, and those of its answer; nothing where they are not known."""
+        if self.start is None or self.template is None or self.benchmark is None:
+            return []
+        rows = (self.template.encode(row.question, row.answer) for row in self.benchmark.asked(Evaluation()))
+        return [(len(row.ids), len(row.answer)) for row in rows]
+
+
+def find_inputs(study: Study) -> Inputs:
+    """Look a study's data and models up without a network. Raises UserError for local files that are missing or
+    malformed; a hub id that is not on this machine is no error."""
     source = study.benchmark.source
     here = source == EMBEDDED or Path(source).expanduser().exists() or not is_hub_id(source)
     benchmark = load_benchmark(study.benchmark) if here else None
-    yield f"data         {source}{'' if here else _hub_note(source, 'dataset')}"
+    notes = [f"data         {source}{'' if here else _hub_note(source, 'dataset')}"]
     folders: dict[str, Path] = {}
     for key, name in named_models(study.model).items():
         if is_hub_id(name) and not Path(name).expanduser().exists():
             folder = _cached(name, "model")
-            yield f"model.{key:6} {name}{_hub_note(name, 'model')}"
+            notes.append(f"model.{key:6} {name}{_hub_note(name, 'model')}")
         elif name.startswith(REGISTERED):
             folder = None
-            yield f"model.{key:6} {name}: a registered model, which is looked up when the study starts"
+            notes.append(f"model.{key:6} {name}: a registered model, which is looked up when the study starts")
         else:
             found = find_model(name, f"model.{key}", None if key == "base" else getattr(study.model, "base", None))
             folder = found.folder if found.base is None or has_tokenizer(found.folder) else found.base
-            yield f"model.{key:6} {folder}"
+            notes.append(f"model.{key:6} {folder}")
+            if key != "oracle" and found.base is not None:
+                folders["weights"] = found.base
         if folder is not None:
             folders[key] = folder
+    start = folders.get("path") or folders.get("base")
+    template = _template(study, start) if study.benchmark.has_questions else None
+    return Inputs(tuple(notes), benchmark, folders.get("weights") or start, template)
+
+
+def describe_inputs(study: Study, inputs: Inputs) -> Iterator[str]:
+    """Yield lines about data, models and prompt for `--dry-run`. Raises UserError for a prompt that cannot be
+    rendered."""
+    yield from inputs.notes
     if not study.benchmark.has_questions:
         return
-    template = _template(study, folders.get("path") or folders.get("base"))
-    if template is None:
+    if inputs.template is None:
         yield "prompt       it is rendered by the start model's tokenizer, which is not here"
         return
-    shown = rendered_prompt(template, benchmark)
+    shown = rendered_prompt(inputs.template, inputs.benchmark)
     yield "prompt       of the first forget row:"
     yield textwrap.indent(shown.prompt, "  | ", lambda _: True)
     yield "answer       and its end:"

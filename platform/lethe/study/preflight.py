@@ -29,7 +29,7 @@ from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError, first_line
 from lethe.storage.paths import require_database
-from lethe.study.inputs import describe_inputs
+from lethe.study.inputs import Inputs, describe_inputs
 from lethe.study.preparation import Prepared
 
 
@@ -167,12 +167,12 @@ def check_devices(study: Study) -> None:
 SHOWN = 5  # configurations of a dry run
 
 
-def preview(study: Study) -> None:
+def preview(study: Study, inputs: Inputs) -> None:
     """Print the study as YAML, where its data and models are, one whole prompt, then `SHOWN` random configurations:
     every sampler begins at random."""
     console = Console(highlight=False, soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-    for line in describe_inputs(study):
+    for line in describe_inputs(study, inputs):
         console.print(line, markup=False)
     console.print()
     for member in study.members():

@@ -190,6 +190,11 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
+def whole_numbers(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    save_file(tensors | {NORM: tensors[NORM].to(torch.int8)}, folder / "model.safetensors", {"format": "pt"})
+
+
 def second_set(folder: Path) -> None:
     whole = (folder / "model.safetensors").read_bytes()
     shards(folder)
@@ -225,6 +230,7 @@ def second_set(folder: Path) -> None:
         (lambda f: configure(f, quantization_config={"quant_method": "bitsandbytes"}), ["quantised (bitsandbytes)"]),
         (lambda f: configure(f, transformers_weights="../w.safetensors"), ["transformers_weights"]),
         (lambda f: (f / "adapter_config.json").write_text("{}"), ["both a model and an adapter"]),
+        (whole_numbers, ["weights of whole numbers", NORM]),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_a_model_are_refused(

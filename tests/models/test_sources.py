@@ -135,6 +135,7 @@ ABSENT = FIRST.replace("layers.0", "layers.7")
         (lambda a: change(a / "adapter_model.safetensors", lambda t: t[FIRST].fill_(torch.nan)), ["NaN", FIRST]),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path="./none"), ["./none", "the base of"]),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=None), ["does not say on what"]),
+        (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=str(a)), ["names itself as its base"]),
         (lambda a: configure(a / "adapter_config.json", target_modules=["c_attn"]), ["c_attn", "{base}"]),
         (lambda a: configure(a / "adapter_config.json", peft_type="NEW"), ["NEW", "{base}"]),
     ],

@@ -6,7 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
+from lethe.config.run import Schedule
 from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.scaling.estimate import describe_needs
@@ -73,6 +75,33 @@ def test_what_is_missing_or_cannot_ask_is_refused(golden: Path, tmp_path: Path) 
     (broken / "chat_template.jinja").write_text("{% for")
     with pytest.raises(UserError, match="the chat template cannot be rendered"):
         lines("tofu", *given, f"model.path={broken}")
+
+
+def test_files_that_cannot_be_the_model_are_refused_by_a_dry_run(golden: Path, tmp_path: Path) -> None:
+    given = pretrained(golden / "tiny_tofu")
+    for file, content, words in (
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1", "model.path: .* is damaged or incomplete"),
+        ("tokenizer.json", "{", "cannot load a tokenizer from"),
+        ("tokenizer_config.json", "[]", "cannot load a tokenizer from"),
+        ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id must be a token id or a list of them"),
+    ):
+        broken = shutil.copytree(golden / "tiny_tofu" / "full", tmp_path / file)
+        (broken / file).write_text(content)
+        with pytest.raises(UserError, match=words):
+            lines("tofu", *given, f"model.path={broken}")
+
+
+def test_values_that_yaml_takes_for_something_else() -> None:
+    assert Schedule.model_validate(yaml.safe_load("packing: off")).packing == "off"
+    load_study("tofu", ["run.schedule.packing=off"])
+    with pytest.raises(UserError, match=r"prompt.date_string: must be a day like 26 Jul 2024, given '2025-04-10'"):
+        load_study("tofu", ["prompt.date_string=2025-04-10"])
+
+
+def test_square_brackets_in_a_template_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    study = load_study("tofu", ["prompt.preset=tofu-llama2"])
+    preview(study, find_inputs(study))
+    assert "[INST] {question} [/INST]" in capsys.readouterr().out
 
 
 def needs(name: str, *overrides: str) -> str:

@@ -85,8 +85,10 @@ def _generation_limits(folder: Path) -> tuple[tuple[int, ...], int | None]:
     text = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
     eos = (generation or text).get("eos_token_id")
     stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
+    if not all(isinstance(stop, int) for stop in stops):
+        raise UserError(f"{folder}: eos_token_id must be a token id or a list of them, given {eos!r}")
     vocabulary = text.get("vocab_size", config.get("vocab_size"))
-    return tuple(map(int, stops)), vocabulary if isinstance(vocabulary, int) else None
+    return tuple(stops), vocabulary if isinstance(vocabulary, int) else None
 
 
 def _json(path: Path) -> dict[str, Any]:

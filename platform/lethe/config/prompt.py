@@ -87,9 +87,10 @@ class Prompt(Frozen):
                 raise ValueError(f"{name!r} is not the name of a variable")
         return arguments
 
-    @field_validator("date_string")
+    @field_validator("date_string", mode="before")
     @classmethod
-    def _is_date(cls, text: str) -> str:
+    def _is_date(cls, given: Any) -> str:
+        text = str(given)  # YAML reads 2025-04-10 as a date
         try:
             datetime.strptime(text, DATE_FORMAT)
         except ValueError:

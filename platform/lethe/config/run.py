@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from lethe.config.adapter import AnyAdapter, Lora
 from lethe.config.base import Frozen
@@ -66,6 +66,11 @@ class Schedule(Frozen):
     dropout: bool = Field(
         False, description="train with the model's own dropout; without, the policy begins as its reference"
     )
+
+    @field_validator("packing", mode="before")
+    @classmethod
+    def _off_in_yaml(cls, given: Any) -> Any:
+        return "off" if given is False else given  # YAML reads `off` as false
 
 
 class LmEval(Frozen):

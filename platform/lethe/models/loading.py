@@ -47,6 +47,7 @@ ModelT = TypeVar("ModelT", bound="torch.nn.Module")
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # names in torch
+INTEGERS = ("I", "U", "BOOL")  # beginnings of names in safetensors
 STORED: dict[str, Precision] = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # names in safetensors
 
 
@@ -113,6 +114,12 @@ def check_tensors(folder: Path) -> None:
             _refuse_odd_experts(folder, tensors)
             raise _unbuildable(folder, error) from None
     refuse_differences(folder, model, report)
+    # transformers would take integers for the weights themselves, without the scales that they were divided by.
+    whole = sorted(n for n, _ in model.named_parameters() if n in tensors and tensors[n].dtype.startswith(INTEGERS))
+    if whole:
+        raise UserError(
+            f"{folder} has weights of whole numbers in {len(whole)} tensors ({some(whole)}): is it quantised?"
+        )
 
 
 def _architecture(folder: Path) -> tuple[Any, Any]:
@@ -280,8 +287,8 @@ def load_config(folder: Path) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(
             str(folder), trust_remote_code=False, local_files_only=True
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a model's configuration from {folder}: {error}") from error
+    except Exception as error:  # whatever the architecture's own code raises for such a config.json
+        raise UserError(f"cannot load a model's configuration from {folder}: {first_line(error)}") from error
     return config
 
 
@@ -307,5 +314,5 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a tokenizer from {folder}: {error}") from error
+    except Exception as error:  # tokenizers raises bare Exceptions, broken fields any other
+        raise UserError(f"cannot load a tokenizer from {folder}: {first_line(error)}") from error

@@ -15,7 +15,7 @@ from lethe.config.run import Evaluation
 from lethe.config.study import Study
 from lethe.data.template import Template
 from lethe.errors import UserError
-from lethe.study.model_sources import REGISTERED, find_model, has_tokenizer
+from lethe.study.model_sources import REGISTERED, find_model, has_tokenizer, named
 from lethe.study.preparation import embedded_template, rendered_prompt
 
 MODEL_KEYS = ("path", "oracle", "base")
@@ -46,6 +46,8 @@ def find_inputs(study: Study) -> Inputs:
     here = source == EMBEDDED or Path(source).expanduser().exists() or not is_hub_id(source)
     benchmark = load_benchmark(study.benchmark) if here else None
     notes = [f"data         {source}{'' if here else _hub_note(source, 'dataset')}"]
+    from lethe.models.loading import check_tensors  # imports torch when it is called
+
     folders: dict[str, Path] = {}
     for key, name in named_models(study.model).items():
         if is_hub_id(name) and not Path(name).expanduser().exists():
@@ -58,6 +60,9 @@ def find_inputs(study: Study) -> Inputs:
             found = find_model(name, f"model.{key}", None if key == "base" else getattr(study.model, "base", None))
             folder = found.folder if found.base is None or has_tokenizer(found.folder) else found.base
             notes.append(f"model.{key:6} {folder}")
+            if found.base is None:
+                with named(f"model.{key}"):
+                    check_tensors(folder)
             if key != "oracle" and found.base is not None:
                 folders["weights"] = found.base
         if folder is not None:

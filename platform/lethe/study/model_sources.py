@@ -124,6 +124,8 @@ def _base(adapter: Path, key: str, given: str | None) -> Path:
     if given is not None:
         return plain_folder(given, f"{key}: the base of {adapter}")
     if on := read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path"):
+        if Path(str(on)).expanduser().resolve() == adapter:
+            raise UserError(f"{key}: {adapter} is an adapter and names itself as its base")
         return plain_folder(str(on), f"{key}: the base of {adapter}")
     for parent in list(adapter.parents)[:LEVELS]:
         if ensure_local(parent / "study.json"):

@@ -171,7 +171,7 @@ def preview(study: Study, inputs: Inputs) -> None:
     """Print the study as YAML, where its data and models are, one whole prompt, then `SHOWN` random configurations:
     every sampler begins at random."""
     console = Console(highlight=False, soft_wrap=True)
-    console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
+    console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), markup=False)
     for line in describe_inputs(study, inputs):
         console.print(line, markup=False)
     console.print()

@@ -1,4 +1,4 @@
-"""Everything that wants a GPU, in one command of a few minutes, each measurement in a process of its own.
+"""Measurements that want a GPU, in one command of a few minutes, each measurement in a process of its own.
 
     python -m benchmarks.gpu [--device cuda] [--tiny]
 

@@ -198,7 +198,7 @@ PUBLIC = {
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_are_the_prompts_of_public_checkpoints(preset: str) -> None:
-    """As their configurations write them around question and answer."""
+    """A preset writes around question and answer the text that the checkpoint's configuration has."""
     chat_template = CHATML if "llama3" in preset else None
     tokenizer = pretrained("byte_level", bos="llama2" in preset, chat_template=chat_template)
     prompt, answer = Template(tokenizer, Prompt(preset=preset)).rendered("Who?", "Ana.")

@@ -99,7 +99,7 @@ def logits(model: torch.nn.Module, ids: tuple[int, ...]) -> torch.Tensor:
 
 
 def same(model: torch.nn.Module, other: torch.nn.Module) -> bool:
-    """Whether two models give the same logits, but for rounding."""
+    """Return whether two models give the same logits, but for rounding."""
     return all(difference(model, other, row) < 1e-4 for row in rows(1)[:2])
 
 

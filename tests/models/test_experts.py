@@ -56,7 +56,7 @@ def test_principal_directions_of_experts_are_refused_with_their_share(kind: type
 
 
 def test_plain_layers_beside_experts_start_in_their_principal_directions() -> None:
-    """What peft mistakes a shared expert's layers for stacked ones is adapted as a parameter."""
+    """Layers of a shared expert, which peft mistakes for stacked ones, are adapted as parameters."""
     build, config = FAMILIES["qwen2_moe"].build, Pissa(rank=2, targets="q_proj, shared_expert.gate_proj")
     model = attach(build(), config, seed=0, initial=start_of(build(), config))
     truth = logits(build(), tokens())

@@ -1,4 +1,4 @@
-"""Of a checkpoint that reads images as well, training moves the language model alone."""
+"""Training moves the language model alone of a checkpoint that reads images as well."""
 
 from __future__ import annotations
 

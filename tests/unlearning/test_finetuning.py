@@ -165,13 +165,13 @@ def test_an_interrupted_training_ends_with_the_same_bytes(assets: Assets, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         finetune(assets, tmp_path / "cut", adapter=adapter, at=interrupt)
     assert not (tmp_path / "cut/model").exists()
-    assert list((tmp_path / "cut/work/checkpoint").iterdir())
+    assert list((tmp_path / "cut" / "work" / "checkpoint").iterdir())
     final, resumed = finetune(assets, tmp_path / "cut", adapter=adapter)
     assert final.verdict == "complete"
     assert [report["loss"] for report in resumed] == [report["loss"] for report in whole]
     one, two = (tmp_path / name / "model" / "model.safetensors" for name in ("whole", "cut"))
     assert one.read_bytes() == two.read_bytes()
-    assert not (tmp_path / "cut/work/checkpoint").exists()
+    assert not (tmp_path / "cut" / "work" / "checkpoint").exists()
 
 
 def test_a_resumed_training_does_not_begin_anew(assets: Assets, tmp_path: Path) -> None:

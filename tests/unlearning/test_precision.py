@@ -11,21 +11,17 @@ from safetensors.torch import load_file, save_file
 
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.adapter import AnyAdapter, FullParameters, Lora
-from lethe.config.objective import GradDiff
-from lethe.config.optimizer import AdamW
-from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, UnlearnRun
+from lethe.config.run import Engine, Schedule
 from lethe.config.study import parse_study
 from lethe.errors import UserError
 from lethe.models.loading import load_model, stored_precision
-from lethe.records import FinalReport
 from lethe.study.scored_models import find
 from lethe.study.scoring import Scoring
-from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets, BaselineRequest, TrialRequest
-from lethe.unlearning.worker_entry import run_baseline, run_trial
+from lethe.unlearning.requests import Assets
 from tests import tiny
+from tests.unlearning.tiny_runs import EVALUATION, baseline, trial
 
-EVALUATION = Evaluation(max_new_tokens=4)
+SCHEDULE = Schedule(epochs=1, batch_size=6)
 
 
 @pytest.fixture(scope="module")
@@ -35,30 +31,6 @@ def fp32(tmp_path_factory: pytest.TempPathFactory) -> Assets:
 
 def in_precision(assets: Assets, precision: str) -> Assets:
     return assets.model_copy(update={"precision": precision})
-
-
-def baseline(assets: Assets) -> dict[str, float]:
-    request = BaselineRequest(assets=assets, evaluation=EVALUATION, model=Path(assets.start))
-    return metrics(run_baseline(request, lambda _: None, Alone()))
-
-
-def trial(assets: Assets, folder: Path, adapter: AnyAdapter, rate: float, stage: int = 0) -> dict[str, float]:
-    recipe = Recipe(
-        objective=GradDiff(),
-        optimizer=AdamW(learning_rate=rate),
-        adapter=adapter,
-        engine=Engine(stage=stage, precision=assets.precision),
-        schedule=Schedule(epochs=1, batch_size=6),
-        evaluation=EVALUATION,
-    )
-    run = UnlearnRun(recipe=recipe, digests=Digests(data=assets.data_digest, model=assets.model_digest))
-    request = TrialRequest(run=run, assets=assets, reference=None, folder=folder)
-    return metrics(run_trial(request, lambda _: None, Alone()))
-
-
-def metrics(report: FinalReport) -> dict[str, float]:
-    assert report.verdict == "complete", report.reason
-    return report.values
 
 
 def shared(one: dict[str, float], other: dict[str, float]) -> list[str]:
@@ -73,7 +45,7 @@ def test_a_trial_that_does_nothing_has_exactly_the_scores_of_the_start_model(
     fp32: Assets, tmp_path: Path, precision: str, adapter: AnyAdapter, stage: int
 ) -> None:
     assets = in_precision(fp32, precision)
-    start, idle = baseline(assets), trial(assets, tmp_path, adapter, 1e-30, stage)
+    start, idle = baseline(assets), trial(assets, tmp_path, adapter, 1e-30, SCHEDULE, stage)
     both = shared(start, idle)
     assert {"forget", "utility", "forget_rouge"} <= set(both)
     assert {key: idle[key] for key in both} == {key: start[key] for key in both}
@@ -89,7 +61,7 @@ def test_the_score_of_a_saved_model_is_what_its_trial_logged(
 ) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
     assets = in_precision(fp32, precision)
-    logged = trial(assets, tmp_path / "run", adapter, 1e-3)
+    logged = trial(assets, tmp_path / "run", adapter, 1e-3, SCHEDULE)
     assert stored_precision(tmp_path / "run" / "model") == precision
     scoring = Scoring(load_benchmark(assets.benchmark), EVALUATION, Engine())
     found = scoring.scores(find(str(tmp_path / "run"), base=assets.start)).metrics

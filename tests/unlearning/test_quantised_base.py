@@ -12,24 +12,20 @@ from lethe.audits.worker_entry import finished
 from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.measurement import measure
 from lethe.config.adapter import AnyAdapter, Fila, Lora
-from lethe.config.objective import GradDiff
-from lethe.config.optimizer import AdamW
-from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, UnlearnRun
+from lethe.config.run import Engine, Recipe, Schedule
 from lethe.config.study import parse_study
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.models.packages import check_quantised
 from lethe.models.quantised import quantisation_of
-from lethe.records import FinalReport
 from lethe.study.scored_models import find
 from lethe.study.scoring import Scoring
 from lethe.unlearning.context import Context, context_for
-from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets, BaselineRequest, TrialRequest
-from lethe.unlearning.worker_entry import run_baseline, run_trial
+from lethe.unlearning.requests import Assets
 from tests import tiny
+from tests.unlearning.tiny_runs import EVALUATION, baseline, trial
 
-EVALUATION = Evaluation(max_new_tokens=4)
+SCHEDULE = Schedule(epochs=2, batch_size=3)
 GOALS = {"forget": {"direction": "minimize"}, "utility": {"direction": "maximize"}}
 
 needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is None, reason="extra `quantised`")
@@ -39,30 +35,6 @@ needs_bitsandbytes = pytest.mark.skipif(importlib.util.find_spec("bitsandbytes")
 def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
     plain = tiny.assets(tmp_path_factory.mktemp("tiny"), hidden=64)
     return plain.model_copy(update={"quantisation": "nf4"})
-
-
-def values(report: FinalReport) -> dict[str, float]:
-    assert report.verdict == "complete", report.reason
-    return report.values
-
-
-def baseline(assets: Assets) -> dict[str, float]:
-    request = BaselineRequest(assets=assets, evaluation=EVALUATION, model=Path(assets.start))
-    return values(run_baseline(request, lambda _: None, Alone()))
-
-
-def trial(assets: Assets, folder: Path, adapter: AnyAdapter, rate: float, stage: int = 0) -> dict[str, float]:
-    recipe = Recipe(
-        objective=GradDiff(),
-        optimizer=AdamW(learning_rate=rate),
-        adapter=adapter,
-        engine=Engine(stage=stage, precision=assets.precision, quantisation=assets.quantisation),
-        schedule=Schedule(epochs=2, batch_size=3),
-        evaluation=EVALUATION,
-    )
-    run = UnlearnRun(recipe=recipe, digests=Digests(data=assets.data_digest, model=assets.model_digest))
-    request = TrialRequest(run=run, assets=assets, reference=None, folder=folder)
-    return values(run_trial(request, lambda _: None, Alone()))
 
 
 def differing(one: dict[str, float], other: dict[str, float]) -> dict[str, tuple[float, float]]:
@@ -80,7 +52,7 @@ def test_a_trial_that_does_nothing_has_exactly_the_scores_of_the_quantised_start
 ) -> None:
     assets = assets.model_copy(update={"precision": precision})
     start = baseline(assets)
-    assert differing(start, trial(assets, tmp_path, Lora(rank=2), 1e-30, stage)) == {}
+    assert differing(start, trial(assets, tmp_path, Lora(rank=2), 1e-30, SCHEDULE, stage)) == {}
     assert differing(start, baseline(assets.model_copy(update={"quantisation": None}))), "4 bits show in the scores"
 
 
@@ -90,7 +62,7 @@ def test_what_a_trial_logged_is_what_score_and_audits_measure(
     assets: Assets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, adapter: AnyAdapter
 ) -> None:
     monkeypatch.setenv("LETHE_HOME", str(tmp_path))
-    logged = trial(assets, tmp_path / "run", adapter, 3e-3)
+    logged = trial(assets, tmp_path / "run", adapter, 3e-3, SCHEDULE)
     assert any(a != pytest.approx(b, rel=0.01) for a, b in differing(baseline(assets), logged).values()), "it moved"
     scoring = Scoring(load_benchmark(assets.benchmark), EVALUATION, Engine())
     model = find(str(tmp_path / "run"), base=assets.start)

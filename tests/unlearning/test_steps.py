@@ -98,7 +98,7 @@ OPTIONS: dict[str, dict[str, int]] = {
 def test_memory_savers_change_no_loss_and_no_gradient(
     config: AnyObjective, adapter: FullParameters | Lora, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of a step, and of a Hessian refresh with sampled labels, over two ranks."""
+    """Losses and gradients of a step and of a Hessian refresh with sampled labels are equal, over two ranks."""
     net = attach(model(), adapter, seed=0).double().train()
     for name, parameter in net.named_parameters():  # LoRA's B begins at zero, where A has no gradient
         if "lora_B" in name:

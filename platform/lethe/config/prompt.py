@@ -1,4 +1,4 @@
-"""How a model is asked: the system prompt, the template, its arguments and its date. Part of what a run is."""
+"""The prompt of a run: the system message, the template, its arguments and its date."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 
 
 class Prompt(Frozen):
-    """What stands around every question and answer.
+    """The text around every question and answer; a part of the run's digest.
 
     `template`: `chat` is the tokenizer's own chat template, `plain` is "Question: ...\\nAnswer: ...", `markers` are the
     embedded models' tokens; a text with `{question}` is a template of your own, in which control tokens count, and

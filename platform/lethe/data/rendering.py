@@ -66,7 +66,7 @@ class Layout:
 
     @property
     def written(self) -> str:
-        """All text that comes from the template."""
+        """The parts that come from the template, joined by NUL."""
         return "\0".join((self.opening, self.middle, self.lead, self.ending))
 
 

@@ -1,4 +1,4 @@
-"""What a study will need, before it starts: memory of a rank, disk and hours of training, from the model's shape."""
+"""Estimates for a dry run, from the model's shape: memory of a rank, disk, and time of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study reads: where its data and models are, and one whole prompt. Nothing is downloaded for it."""
+"""Inputs of a study for a dry run: where data and models are, and one whole prompt. Nothing is downloaded."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ class Tofu(Benchmark):
     config: TofuBenchmark
     rows: TofuRows
 
-    shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4, "retain": 2, "world_facts": 1}
+    shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4, "retain": 2, "world_facts": 5}
 
     @classmethod
     def load(cls, config: TofuBenchmark) -> Self:

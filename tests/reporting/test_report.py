@@ -88,6 +88,25 @@ def test_headline_front_and_answers(tmp_path: Path) -> None:
     assert "sqlite:///runs.db" in page.text
 
 
+def test_evidence_stands_beside_start_model_and_oracle_for_every_winner(tmp_path: Path) -> None:
+    measured = {"forget": 0.2, "utility": 0.45, "privleak": -31.5, "retain_rouge": 0.71}
+    models = {
+        "start": ModelScores(metrics={"privleak": -99.0, "forget_quality": 3e-8}),
+        "oracle": ModelScores(metrics={"privleak": 0.0, "retain_rouge": 0.92}),
+    }
+    winners = (trial(0, metrics=measured, pareto_rank=0), trial(1, metrics={"forget": 0.3}, pareto_rank=0))
+    page = report(study(*winners, aliases={"knee": 0}, **models), tmp_path)
+    table = page.text.partition("The evidence")[2].partition("Before and after")[0]
+    assert "Metric Start model Trial 0 knee Trial 1 Oracle" in table
+    assert (
+        "against the oracle's in percent: 0 like the oracle, below it remembered, above it conspicuous −99 −31.5 – 0"
+        in table
+    )
+    assert "greedy answers to retain rows – 0.710 – 0.920" in table
+    assert "forget quality" not in table, "no winner has it"
+    assert "The evidence" not in report(study(trial(0, feasible=False)), tmp_path).text
+
+
 @pytest.mark.parametrize("made", [busy_study, comparison_study])
 def test_pages_run_no_script_and_fetch_nothing(tmp_path: Path, made: Callable[..., StudyRecord]) -> None:
     record = made(space="tofu")

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 
 from lethe.config.base import Frozen
 from lethe.config.component import ByName, Component
-from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, Metric, harness_metrics
+from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, UTILITY_PARTS, Metric, harness_metrics
 from lethe.errors import UserError
 
 EMBEDDED = "embedded"
@@ -27,6 +27,7 @@ class BenchmarkConfig(Component):
         implementation: `module:class` of its `lethe.benchmarks.base.Benchmark`.
         metrics: every metric that a run reports, by name; `forget` and `utility` are among them.
         leaks: the metrics that say how much is left of the forgotten rows; audits measure these.
+        evidence: the metrics that a report shows of every winner, in its order; empty: all but the costs.
         compared_with: the model whose reference values trials are compared with. `oracle`: a model that never saw the
             forget rows, which a study may do without; `start`: the start model, which every study has.
         comparison: `compared_with` in words, for messages.
@@ -40,6 +41,7 @@ class BenchmarkConfig(Component):
     implementation: ClassVar[str]
     metrics: ClassVar[Mapping[str, Metric]]
     leaks: ClassVar[tuple[str, ...]]
+    evidence: ClassVar[tuple[str, ...]] = ()
     compared_with: ClassVar[Literal["oracle", "start"]]
     comparison: ClassVar[str]
     has_questions: ClassVar[bool]
@@ -97,6 +99,15 @@ class TofuBenchmark(BenchmarkConfig):
     implementation: ClassVar[str] = "lethe.benchmarks.tofu.benchmark:Tofu"
     metrics: ClassVar[Mapping[str, Metric]] = TOFU_METRICS
     leaks: ClassVar[tuple[str, ...]] = ("forget_probability", "forget_rouge", "forget_extraction_strength")
+    evidence: ClassVar[tuple[str, ...]] = (
+        "forget_quality",
+        "forget",
+        "privleak",
+        "mia_min_k",
+        *("forget_extraction_strength", "forget_probability", "forget_rouge"),
+        "utility",
+        *UTILITY_PARTS,
+    )
     compared_with: ClassVar[Literal["oracle", "start"]] = "oracle"
     comparison: ClassVar[str] = "an oracle"
     has_questions: ClassVar[bool] = True

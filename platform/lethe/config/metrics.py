@@ -35,6 +35,7 @@ _KINDS = {
     "rouge": "ROUGE-L recall of greedy answers to {}",
     "truth_ratio": "max(0, 1 - truth ratio) on {}",
 }
+UTILITY_PARTS = tuple(f"{rows}_{kind}" for rows in _SETS for kind in _KINDS)  # utility is their harmonic mean
 
 _SIGNALS = {
     "loss": "mean token loss",

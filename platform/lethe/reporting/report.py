@@ -25,6 +25,7 @@ from lethe.reporting.comparison.figures import comparison_png, spread_bar
 from lethe.reporting.comparison.summary import comparison_view
 from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_members, describe_confirmations
 from lethe.reporting.curves import objective_charts
+from lethe.reporting.evidence import evidence
 from lethe.reporting.front import front_png, lay_out_front
 from lethe.reporting.scales import format_count, format_duration, format_number, format_setting
 from lethe.reporting.trial_views import (
@@ -124,6 +125,7 @@ def template_environment() -> Environment:
 def _template_values(record: StudyRecord) -> dict[str, Any]:
     study_arms = arms(record)
     audits = audit_tables(record)
+    benchmark = BENCHMARKS[_benchmark_name(record)]
     return {
         "record": record,
         "version": lethe.__version__,
@@ -137,6 +139,7 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "colors": colors_by_trial(study_arms),
         "charts": [] if study_arms else objective_charts(record),
         "winners": front_by_alias(record),
+        "evidence": evidence(record, benchmark),
         "confirmation_summary": describe_confirmations(record),
         "confirmed_members": confirmed_members(record),
         "audit_tables": audits,
@@ -151,7 +154,7 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "sample_answers": sample_answers,
         "describe_direction": describe_direction,
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
-        "meanings": {name: metric.meaning for name, metric in BENCHMARKS[_benchmark_name(record)].metrics.items()},
+        "meanings": {name: metric.meaning for name, metric in benchmark.metrics.items()},
     }
 
 

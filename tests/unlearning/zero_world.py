@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
-from lethe.config.adapter import FullParameters
+from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import Dpo, Kl, Npo
 from lethe.config.optimizer import AdamW, Sophia
 from lethe.config.run import Engine as EngineConfig
@@ -19,6 +19,7 @@ from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, tot
 from lethe.data.refusals import draw_refusals
 from lethe.data.template import Encoded
 from lethe.models import forward
+from lethe.models.adapters import WithoutAdapters, attach
 from lethe.models.forward import ScoredLM, scored_logits
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
@@ -45,8 +46,44 @@ OPTIMIZERS = {
 OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
 REFRESHED = ("sophia", "dpo")
 OBJECTIVES = {"dpo": Dpo(gamma=2.0), "kl": Kl(gamma=2.0)}
-SAVING = "saving "  # before a name: with packing, micro-batches by tokens, checkpointing and logits in parts
+# Words before an optimizer's name.
+SAVING = "saving"  # packing, micro-batches by tokens, checkpointing, offload and logits in parts
+LORA = "lora"  # adapters on every linear layer
+EXPERTS = "experts"  # adapters, stacked experts among them
 OFFLOADING = {2: "optimizer", 3: "parameters"}  # what is offloaded then, by stage
+
+
+def optimizer_of(name: str) -> str:
+    """The last word of a case's name."""
+    return name.rpartition(" ")[2]
+
+
+def adapted(name: str) -> bool:
+    return LORA in name.split() or EXPERTS in name.split()
+
+
+def network(name: str) -> Any:
+    """The model that a case trains, the same in every process."""
+    if EXPERTS in name.split():
+        torch.manual_seed(0)
+        config = MixtralConfig(
+            vocab_size=96,
+            hidden_size=32,
+            intermediate_size=24,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            num_local_experts=4,
+            num_experts_per_tok=4,  # a choice of fewer would turn rounding into another expert
+        )
+        base = MixtralForCausalLM(config).float()
+    else:
+        base = model()
+    return attach(base, Lora(rank=4), seed=0) if adapted(name) else base
+
+
+def trained(net: torch.nn.Module) -> list[torch.nn.Parameter]:
+    return [weight for weight in net.parameters() if weight.requires_grad]
 
 
 def model(seed: int = 0) -> LlamaForCausalLM:
@@ -109,21 +146,24 @@ def recipe(optimizer: str, stage: int, precision: str = "fp32", *, saving: bool 
 
 def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> dict[str, Any]:
     """20 steps with refreshes on the real engine; full parameters and losses."""
-    saving, optimizer = optimizer.startswith(SAVING), optimizer.removeprefix(SAVING)
+    name, optimizer = optimizer, optimizer_of(optimizer)
+    saving = SAVING in name.split()
     run = recipe(optimizer, stage, precision, saving=saving)
-    net = model().train()
+    if adapted(name):
+        run = run.model_copy(update={"adapter": Lora(rank=4)})
+    net = network(name).train()
     forward.WHOLE_ELEMENTS = 96 * 8 if saving else 1 << 24
     engine = Engine(ScoredLM(net, in_parts=stage < 3), run)
-    start = model(1) if optimizer == "kl" else None
+    start = start_of(name, net)
     stepper = Stepper(engine, make_loss(run.objective), ROWS, 0, rank, run.seed, START_LOG_PROBS, start)
     if saving:
         stepper.micro_tokens, stepper.pack_for = 100, 32
     losses, norms, total = [], [], total_steps(len(FORGET), run.schedule)
     for step in plan(len(FORGET), len(RETAIN), run.schedule, run.seed):
         if optimizer in REFRESHED and step.number == 1:
-            before = [p.detach().clone() for p in net.parameters()]
+            before = [p.detach().clone() for p in trained(net)]
             stepper.refresh(step, "both")
-            assert all(torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+            assert all(torch.equal(a, b) for a, b in zip(before, trained(net), strict=True))
         metrics, norm = stepper.step(step, learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule))
         norms.append(norm)
         losses.append(engine.sum(torch.stack([metrics["forget_loss"], metrics["retain_loss"]])).tolist())
@@ -131,7 +171,7 @@ def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> d
             stepper.refresh(step, "both")
     state = full_state(engine, net, stage) if precision == "fp32" else {}
     with engine.gathered():
-        params = torch.cat([p.detach().float().flatten().clone() for p in net.parameters()])
+        params = torch.cat([p.detach().float().flatten().clone() for p in trained(net)])
     engine.close()
     return {"losses": torch.tensor(losses), "norms": torch.tensor(norms), "params": params, **state}
 
@@ -146,16 +186,24 @@ def full_state(engine: Engine, net: LlamaForCausalLM, stage: int) -> dict[str, t
         return safe_get_full_optimizer_state(parameter, name)
 
     names = STATE["sophia" if isinstance(engine.optimizer, CountsWins) else "adamw"]
-    return {n: torch.cat([whole(p, n).detach().flatten().float().clone() for p in net.parameters()]) for n in names}
+    return {n: torch.cat([whole(p, n).detach().flatten().float().clone() for p in trained(net)]) for n in names}
+
+
+def start_of(name: str, net: torch.nn.Module) -> torch.nn.Module | None:
+    """KL's start model: another one, or what the adapters lie on."""
+    if optimizer_of(name) != "kl":
+        return None
+    return WithoutAdapters(net) if adapted(name) else model(1)
 
 
 def plain(optimizer: str) -> dict[str, Any]:
     """The truth: one process, no engine, no sharding, the whole step in one batch."""
+    name, optimizer = optimizer, optimizer_of(optimizer)
     run = recipe(optimizer, 0)
-    net = model()
+    net = network(name)
     loss = make_loss(run.objective)
-    torch_optimizer = make_optimizer(run.optimizer, net.parameters())
-    start = model(1) if loss.needs_start_logits else None
+    torch_optimizer = make_optimizer(run.optimizer, trained(net))
+    start = start_of(name, net)
     total, losses, norms, refreshes = total_steps(len(FORGET), run.schedule), [], [], 0
 
     def logits_of(step: Any) -> tuple[torch.Tensor, TokenBatch]:
@@ -191,15 +239,15 @@ def plain(optimizer: str) -> dict[str, Any]:
         value, metrics = loss(scored(logits, batch), counts)
         torch_optimizer.zero_grad()
         value.backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(net.parameters(), run.schedule.clip_norm).item())
+        norms.append(torch.nn.utils.clip_grad_norm_(trained(net), run.schedule.clip_norm).item())
         for group in torch_optimizer.param_groups:
             group["lr"] = learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule)
         torch_optimizer.step()
         losses.append([metrics["forget_loss"].item(), metrics["retain_loss"].item()])
         if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
             refresh(step)
-    state = {n: torch.cat([torch_optimizer.state[p][n].flatten() for p in net.parameters()]) for n in STATE[optimizer]}
-    params = torch.cat([p.detach().flatten() for p in net.parameters()])
+    state = {n: torch.cat([torch_optimizer.state[p][n].flatten() for p in trained(net)]) for n in STATE[optimizer]}
+    params = torch.cat([p.detach().flatten() for p in trained(net)])
     return {"losses": torch.tensor(losses), "norms": torch.tensor(norms), "params": params, **state}
 
 

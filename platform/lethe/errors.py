@@ -1,6 +1,9 @@
 """Errors with one line for the user, and the exit codes of the commands."""
 
 import errno
+import io
+import os
+import select
 import sys
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -13,6 +16,8 @@ EXIT_USER_ERROR = 2
 EXIT_RETRY_LATER = 75  # EX_TEMPFAIL of sysexits.h: try again later
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EXIT_UNREAD = 141  # 128 + SIGPIPE: whoever read the output has gone
+NO_HOME = "Could not determine home directory."  # pathlib's words, in a RuntimeError
 
 
 class UserError(Exception):
@@ -57,22 +62,82 @@ def exit_codes(main: Callable[P, int]) -> Callable[P, int]:
 
     @wraps(main)
     def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        _print_any_text()
         try:
-            return main(*args, **kwargs)
-        except UserError as error:
-            print("lethe:", " ".join(str(error).split()), file=sys.stderr)
-            return EXIT_USER_ERROR
-        except StudyBrokenError as error:
-            return error.print_and_exit_code()
-        except StoreUnreachableError as error:
-            return StudyBrokenError(str(error)).print_and_exit_code()
-        except OSError as error:
-            if error.errno not in DISK_FULL_ERRNOS:
+            try:
+                code = _run(main, *args, **kwargs)
+            finally:
+                _flush()
+        except BrokenPipeError:
+            if not _unread():
                 raise
-            print(f"lethe: {error}: make room, then go on with what is finished", file=sys.stderr)
-            return EXIT_RETRY_LATER
-        except KeyboardInterrupt:
-            print("lethe: interrupted", file=sys.stderr)
-            return EXIT_INTERRUPTED
+            silence_output()
+            return EXIT_UNREAD
+        return EXIT_UNREAD if _silenced else code
 
     return guarded
+
+
+def _run(main: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
+    try:
+        return main(*args, **kwargs)
+    except UserError as error:
+        return _print_refusal(str(error))
+    except StudyBrokenError as error:
+        return error.print_and_exit_code()
+    except StoreUnreachableError as error:
+        return StudyBrokenError(str(error)).print_and_exit_code()
+    except RuntimeError as error:
+        if str(error) != NO_HOME:
+            raise
+        return _print_refusal("this user has no home folder: set HOME, or write whole paths, LETHE_HOME's too")
+    except OSError as error:
+        if error.errno not in DISK_FULL_ERRNOS:
+            raise
+        print(f"lethe: {error}: make room, then go on with what is finished", file=sys.stderr)
+        return EXIT_RETRY_LATER
+    except KeyboardInterrupt:
+        if not _silenced:
+            print("lethe: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+
+
+def _print_refusal(reason: str) -> int:
+    """Print a user's mistake in one line and return the exit code."""
+    print("lethe:", " ".join(reason.split()), file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+_silenced = False
+
+
+def silence_output() -> None:
+    """Write to nowhere what goes to a pipe that nobody reads any more, standard output or standard error. A command
+    that `exit_codes` decorates then ends with EXIT_UNREAD."""
+    global _silenced
+    _silenced = True
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in _unread():
+        os.dup2(nowhere, stream)
+    os.close(nowhere)
+
+
+def _unread() -> list[int]:
+    """Return the descriptors of standard output and standard error that are pipes without a reader."""
+    poll = select.poll()
+    for stream in (1, 2):
+        poll.register(stream, 0)
+    return [stream for stream, event in poll.poll(0) if event & select.POLLERR]
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+
+
+def _print_any_text() -> None:
+    """Show characters that the output's encoding lacks, such as those of a file's name, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")

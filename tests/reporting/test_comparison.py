@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from pydantic import TypeAdapter
-from rich.console import Console
 
 from lethe.config.space import Parameter, Scalar
 from lethe.records import StudyRecord, TrialRecord
@@ -29,6 +28,7 @@ from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
 from lethe.reporting.report import render_pages
 from lethe.reporting.scales import format_fixed
+from lethe.terminal import Terminal
 from tests.reporting.comparisons import ARMS, arm_trial, comparison_study, member
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study
@@ -289,7 +289,7 @@ def test_tdecs_layout_on_the_same_code() -> None:
 @pytest.mark.parametrize(("width", "text"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])
 def test_a_narrow_terminal_gets_fewer_columns(width: int, text: str) -> None:
     screen = StringIO()
-    print_comparison(comparison_study(), Console(file=screen, width=width, force_terminal=True, color_system=None))
+    print_comparison(comparison_study(), Terminal(file=screen, width=width, force_terminal=True, color_system=None))
     lines = screen.getvalue().splitlines()
     row = next(line for line in lines if line.strip().startswith("FO-GA"))
     assert text in row
@@ -302,7 +302,7 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, text: str) -> None:
 
 def test_a_log_is_as_wide_as_the_table() -> None:
     screen = StringIO()
-    print_comparison(comparison_study(), Console(file=screen, width=80))
+    print_comparison(comparison_study(), Terminal(file=screen, width=80))
     row = next(line for line in screen.getvalue().splitlines() if line.strip().startswith("FO-GA"))
     assert "60.0 ± 14.1" in row
     assert "0.150 ± 0.071" in row

@@ -5,10 +5,10 @@ from __future__ import annotations
 from io import StringIO
 
 import pytest
-from rich.console import Console
 
 from lethe.config.metrics import TOFU_METRICS, Metric
 from lethe.reporting.score_table import best_models, grouped, score_table
+from lethe.terminal import Terminal
 
 DOWN, UP = Metric("minimize", ""), Metric("maximize", "")
 
@@ -38,7 +38,7 @@ def test_rows_stand_in_groups_and_none_is_lost() -> None:
 def test_the_reference_is_shown_and_never_best() -> None:
     models = [("a[b]", {"forget": 0.5}), ("b", {"forget": 0.25})]
     text = StringIO()
-    Console(file=text, width=100).print(score_table(models, ("oracle", {"forget": 0.0}), TOFU_METRICS, "tofu"))
+    Terminal(file=text, width=100).print(score_table(models, ("oracle", {"forget": 0.0}), TOFU_METRICS, "tofu"))
     (row,) = (line for line in text.getvalue().splitlines() if "forget" in line)
     assert "0.250 *" in row
     assert "0.000 *" not in row

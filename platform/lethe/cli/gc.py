@@ -7,17 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
-from rich.markup import escape
-
 from lethe.errors import UserError, exit_codes, unknown_name
 from lethe.storage.paths import root as storage_root
+from lethe.terminal import Terminal
 
 if TYPE_CHECKING:
     from lethe.ops.disk_usage import Size, StudyUsage
     from lethe.ops.gc import Item
-
-PIPED_WIDTH = 200  # columns; a terminal has its own
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,9 +46,7 @@ def main(argv: list[str] | None = None) -> int:
 
     if args.yes and not (args.study or args.caches or args.older_than is not None):
         raise UserError("--yes: name what to free: --study ID, --older-than DAYS, --caches")
-    console = RichConsole(highlight=False)
-    if not console.is_terminal:
-        console = RichConsole(highlight=False, width=PIPED_WIDTH)
+    console = Terminal.for_tables()
     with storage_snapshot() as root:
         studies = study_usages(root / "studies")
         if args.study or args.caches or args.older_than is not None:
@@ -88,7 +82,7 @@ def _items(args: argparse.Namespace, studies: list[StudyUsage], root: Path) -> I
         )
 
 
-def _print_usage(console: RichConsole, studies: list[StudyUsage], root: Path) -> None:
+def _print_usage(console: Terminal, studies: list[StudyUsage], root: Path) -> None:
     from lethe.ops.disk_usage import shared_usages
     from lethe.ops.gc import shared_table, study_table
 
@@ -96,15 +90,13 @@ def _print_usage(console: RichConsole, studies: list[StudyUsage], root: Path) ->
     console.print(shared_table(shared_usages(root, studies)))
 
 
-def _free(console: RichConsole, items: list[Item], yes: bool) -> None:
+def _free(console: Terminal, items: list[Item], yes: bool) -> None:
     from lethe.ops.disk_usage import format_size
 
     for item in items:
         if yes:
             item.free()
         verb = "removed" if yes else "would remove"
-        console.print(
-            f"{verb} {escape(item.name)}  {format_size(item.size.bytes)}  {escape(item.note)}", soft_wrap=True
-        )
+        console.print(f"{verb} {item.name}  {format_size(item.size.bytes)}  {item.note}", soft_wrap=True)
     total = format_size(sum(item.size.bytes for item in items))
     console.print(f"{total} freed" if yes else f"{total} in all; nothing was removed: --yes does it")

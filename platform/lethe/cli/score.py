@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lethe.config.benchmark import BENCHMARKS, EMBEDDED
@@ -19,6 +18,7 @@ from lethe.config.study import Study, load_study
 from lethe.errors import UserError, exit_codes, unknown_name
 from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.storage.paths import atomic_write, check_root, ensure_writable
+from lethe.terminal import Terminal
 
 if TYPE_CHECKING:
     from lethe.config.run import Engine
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lethe.study.scoring import Begin, SideBySide
 
 NONE = "none"
-PIPED_WIDTH = 200  # columns; a terminal has its own
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -123,9 +122,9 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
     reference = _reference_model(study, args)
     _prepare_torch(recipe.engine)
-    notes = RichConsole(stderr=True, highlight=False, soft_wrap=True)
+    notes = Terminal(stderr=True, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, reference):
-        notes.print(f"note: {line}", markup=False)
+        notes.print(f"note: {line}")
     scoring = Scoring(benchmark, recipe.evaluation, recipe.engine, study.prompt)
     with _progress(notes, len(models) + (reference is not None)) as begin:
         scores = score_all(scoring, models, reference, begin)
@@ -172,10 +171,10 @@ def _prepare_torch(engine: Engine) -> None:
 
 
 @contextmanager
-def _progress(console: RichConsole, models: int) -> Iterator[Begin]:
+def _progress(console: Terminal, models: int) -> Iterator[Begin]:
     """Provide a function to call with the name of each model that begins: a bar on a terminal, lines elsewhere."""
     if not console.is_terminal:
-        yield lambda name: console.print(f"scoring {name}", markup=False)
+        yield lambda name: console.print(f"scoring {name}")
         return
     columns = (
         SpinnerColumn(),
@@ -199,7 +198,4 @@ def _print_table(study: Study, scores: SideBySide, metrics: Sequence[str]) -> No
     title = f"{study.benchmark.name}, {study.benchmark.source}"
     reference = None if scores.reference is None else scores.reference.column
     table = score_table(columns, reference, known, title, metrics)
-    console = RichConsole(highlight=False)
-    if not console.is_terminal:
-        console.width = PIPED_WIDTH
-    console.print(table)
+    Terminal.for_tables().print(table)

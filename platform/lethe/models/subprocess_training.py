@@ -18,10 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 import lethe
+from lethe.terminal import Terminal
 
 ProgressReport = Callable[[str, float], None]  # name of a training, its finished share
 
@@ -125,13 +125,13 @@ def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str],
 def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
     """Yield a function that takes finished shares by name, from any thread, and shows them: bars on a terminal, a line
     per quarter elsewhere."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     if not console.is_terminal:
         console.print(f"training {' and '.join(names)}; they are kept for the next study")
         yield _lines(console)
         return
     columns = (
-        TextColumn("training {task.description}"),
+        TextColumn("training {task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -142,7 +142,7 @@ def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
         yield lambda name, share: bars.update(tasks[name], completed=share)
 
 
-def _lines(console: Console) -> ProgressReport:
+def _lines(console: Terminal) -> ProgressReport:
     quarters: dict[str, int] = {}
 
     def report(name: str, share: float) -> None:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lethe.errors import UserError
 from lethe.ops.disk_usage import REMOVED_PREFIX, SharedUsage, Size, StudyUsage, format_size, remove
@@ -98,18 +98,17 @@ STATE_STYLES = {"running": "green", "finished": "", "can be resumed": "yellow", 
 def study_table(studies: Iterable[StudyUsage], root: str) -> Table:
     """Return a table with a row per study, in the order given, and one for all together."""
     studies = list(studies)
-    table = Table(title=escape(f"studies in {root}"), title_justify="left")
+    table = Table(title=f"studies in {root}", title_justify="left")
     table.add_column("study", no_wrap=True)
     table.add_column("state", no_wrap=True)
     table.add_column("start model", no_wrap=True)
     for name in ("changed", "runs", "models", "weights", "checkpoints", "results", "together"):
         table.add_column(name, justify="right", no_wrap=True)
     for study in studies:
-        style = STATE_STYLES[study.state]
         sizes = (study.weights, study.checkpoints, study.rest, study.total)
         start = Path(study.record.start_folder).name if study.record else ""
         table.add_row(
-            escape(study.name), f"[{style}]{study.state}[/]" if style else study.state, escape(start),
+            study.name, Text(study.state, STATE_STYLES[study.state]), start,
             _format_age(study.total), str(study.runs), str(study.models), *(format_size(size.bytes) for size in sizes),
         )  # fmt: skip
     table.add_section()
@@ -126,11 +125,9 @@ def shared_table(usages: Iterable[SharedUsage]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for usage in usages:
         removable = sum(usage.removable.values(), Size())
-        frees = (
-            format_size(removable.bytes) if usage.removable else f"[dim]{escape(usage.kept_because) or 'nothing'}[/]"
-        )
+        frees = format_size(removable.bytes) if usage.removable else Text(usage.kept_because or "nothing", "dim")
         size = format_size(usage.size.bytes)
-        table.add_row(usage.name, escape(usage.description), _format_age(usage.size), size, frees)
+        table.add_row(usage.name, usage.description, _format_age(usage.size), size, frees)
     return table
 
 

@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from rich.console import Console as RichConsole
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
+from lethe.terminal import Terminal
 
-FRONT_MARK = "[bold green]front[/]"
+FRONT_MARK = ("front", "bold green")
 SHORT_NAMES = {
     "objective.name": "",
     "optimizer.name": "",
@@ -45,7 +46,7 @@ class Console:
     """Shows a study's progress: live on a terminal, elsewhere a line per finished trial."""
 
     def __init__(self) -> None:
-        self.rich = RichConsole(highlight=False, soft_wrap=True)
+        self.rich = Terminal(soft_wrap=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._remaining = 0
@@ -54,19 +55,19 @@ class Console:
         self._references_printed = False
         self._objectives: tuple[str, ...] = ()
 
-    def say(self, text: str) -> None:
-        """Print one line of rich markup."""
-        self.rich.print(text)
+    def say(self, *parts: str | tuple[str, str]) -> None:
+        """Print one line of parts, each a text or (text, style)."""
+        self.rich.print(Text.assemble(*parts))
 
     def warn(self, text: str) -> None:
-        """Print one yellow line, without reading markup in it."""
-        self.rich.print(f"warning: {text}", style="yellow", markup=False)
+        """Print one yellow line."""
+        self.rich.print(f"warning: {text}", style="yellow")
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
         """Show a spinner on a terminal, a line elsewhere, while a block of a few seconds runs."""
         if self.rich.is_terminal:
-            with self.rich.status(text):
+            with self.rich.status(Text(text)):
                 yield
         else:
             self.say(text)
@@ -85,12 +86,12 @@ class Console:
         if not self._references_printed:
             self._print_references(record)
         if labels:
-            self.say(f"[bold]{'  '.join(str(label) for label in labels.values())}[/]")
+            self.say(("  ".join(str(label) for label in labels.values()), "bold"))
         if search.trials:
             self.say(f"{len(search.trials)} trial(s) already finished, {remaining} to go")
         if self.rich.is_terminal and remaining:
             self._progress = Progress(
-                TextColumn("[bold]trials[/]"),
+                TextColumn("trials", style="bold"),
                 BarColumn(),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
@@ -114,13 +115,12 @@ class Console:
         """Print the line of a trial that ended, if one did, and bring the bar up to date."""
         if ended is not None:
             self._done += 1
-            verdict = "" if ended.verdict == "complete" else f"[yellow]{ended.verdict}[/]"
-            mark = FRONT_MARK if ended.on_front else verdict
+            mark = FRONT_MARK if ended.on_front else _verdict(ended)
             self.say(
-                f"trial {ended.number:<4} {self._format_objectives(ended.metrics)}  {_format_settings(ended)}  {mark}"
+                f"trial {ended.number:<4} {self._format_objectives(ended.metrics)}  {_format_settings(ended)}  ", mark
             )
             if ended.reason:
-                self.rich.print(f"           {ended.reason.strip().splitlines()[-1]}", markup=False)
+                self.say(f"           {ended.reason.strip().splitlines()[-1]}")
         if self._progress and self._task is not None:
             front = [trial for trial in search.trials.values() if trial.on_front]
             left = (time.monotonic() - self._began) / max(self._done, 1) * (self._remaining - self._done)
@@ -135,15 +135,16 @@ class Console:
         self.stop()
         done, began = 0, time.monotonic()
         if total:
-            self.say(f"[bold]{name}[/]: {total} to go")
+            self.say((name, "bold"), f": {total} to go")
 
         def advance(piece: str, ended: TrialRecord | None) -> None:
             nonlocal done
             done += 1
             left = (time.monotonic() - began) / done * (total - done)
-            verdict = "" if ended is None or ended.verdict == "complete" else f"[yellow]{ended.verdict}[/]  "
-            values = f"{self._format_objectives(ended.metrics)}  {verdict}" if ended else ""
-            self.say(f"{piece:<32} {values}{done} of {total}" + (f", about {left:.0f} s left" if left else ""))
+            values = f"{self._format_objectives(ended.metrics)}  " if ended else ""
+            verdict = _verdict(ended, "  ") if ended else ""
+            rest = f", about {left:.0f} s left" if left else ""
+            self.say(f"{piece:<32} {values}", verdict, f"{done} of {total}{rest}")
 
         return advance
 
@@ -159,7 +160,7 @@ class Console:
         if record.hypervolume is not None:
             self.say(f"hypervolume {record.hypervolume:.4f}")
         if record.interrupted:
-            self.say("[yellow]interrupted[/]: what is finished is kept; the same command with --resume goes on")
+            self.say(("interrupted", "yellow"), ": what is finished is kept; the same command with --resume goes on")
         if report:
             self.say(f"report       {report}")
         for line in locations:
@@ -175,6 +176,11 @@ class Console:
         return "  ".join(f"{m} {metrics[m]:.3f}" if m in metrics else f"{m} -" for m in self._objectives)
 
 
+def _verdict(trial: TrialRecord, behind: str = "") -> tuple[str, str]:
+    """Return a trial's verdict with the text `behind` it, and its style; empty for a complete trial."""
+    return ("" if trial.verdict == "complete" else trial.verdict + behind, "yellow")
+
+
 def _front_table(record: StudyRecord) -> Table:
     aliases = {number: alias for alias, number in reversed(record.aliases.items())}
     title = f"{record.id}: {len(record.front)} of {len(record.trials)} trials on the front"
@@ -184,18 +190,25 @@ def _front_table(record: StudyRecord) -> Table:
     for column in (*columns, "name", "configuration"):
         table.add_column(column, overflow="fold")
     for trial in record.front:
-        cells = [str(trial.number), *(f"{trial.metrics[goal.metric]:.3f}" for goal in record.objectives)]
+        cells: list[str | Text] = [
+            str(trial.number),
+            *(f"{trial.metrics[goal.metric]:.3f}" for goal in record.objectives),
+        ]
         if repeated:
             cells.append(_format_confirmation(trial.confirmation))
         table.add_row(*cells, aliases.get(trial.number, ""), _format_settings(trial))
     return table
 
 
-def _format_confirmation(confirmation: Confirmation | None) -> str:
+def _format_confirmation(confirmation: Confirmation | None) -> str | Text:
     if confirmation is None:
         return ""
     means = "  ".join(f"{mean:.3f} ± {confirmation.spread[name]:.3f}" for name, mean in confirmation.mean.items())
-    return means if confirmation.confirmed else f"{means}  [yellow]{confirmation.reason}[/]".strip()
+    return (
+        means
+        if confirmation.confirmed
+        else Text.assemble(means, "  " if means else "", (confirmation.reason, "yellow"))
+    )
 
 
 def _format_settings(trial: TrialRecord) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lethe.config.metrics import Metric
 
@@ -28,12 +28,10 @@ def score_table(
     `reference` is a faint last column, never marked; `known` gives the direction of a metric, shown as an arrow;
     `names` are the rows, all that a model has by default. A star marks the best model of a row.
     """
-    table = Table(
-        title=escape(title), title_justify="left", caption="* best of the models in its row", caption_justify="left"
-    )
+    table = Table(title=title, title_justify="left", caption="* best of the models in its row", caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for name, _ in models:
-        table.add_column(escape(name), justify="right", overflow="fold")
+        table.add_column(name, justify="right", overflow="fold")
     if reference:
         table.add_column(reference[0], justify="right", style="dim", overflow="fold")
     if len(models) < 2:
@@ -42,7 +40,9 @@ def score_table(
         for name in section:
             values = [scores.get(name) for _, scores in models]
             metric = known.get(name)
-            cells = [_cell(value, best) for value, best in zip(values, best_models(values, metric), strict=True)]
+            cells: list[str | Text] = [
+                _cell(value, best) for value, best in zip(values, best_models(values, metric), strict=True)
+            ]
             if reference:
                 cells.append(_format_score(reference[1].get(name)))
             table.add_row(f"{name} {ARROWS[metric.better]}" if metric else name, *cells)
@@ -70,8 +70,9 @@ def best_models(values: Sequence[float | None], metric: Metric | None) -> list[b
     return [value is not None and _format_score(value) == _format_score(best) for value in values]
 
 
-def _cell(value: float | None, best: bool) -> str:
-    return f"[bold green]{_format_score(value)}[/] *" if best else f"{_format_score(value)}  "
+def _cell(value: float | None, best: bool) -> str | Text:
+    text = _format_score(value)
+    return Text.assemble((text, "bold green"), " *") if best else f"{text}  "
 
 
 def _format_score(value: float | None) -> str:

@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 from pydantic import ValidationError
-from rich.console import Console
 from rich.table import Table
 
 from lethe.config.comparison import arm_parts
@@ -24,6 +23,7 @@ from lethe.errors import UserError
 from lethe.records import Scalar
 from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer
+from lethe.terminal import Terminal
 
 
 @dataclass(frozen=True)
@@ -200,7 +200,7 @@ def check_points(study: ScalingStudy) -> None:
 
 def preview(study: ScalingStudy) -> None:
     """Print the study as YAML, then its timed points with their predicted memory, and its searches."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Terminal(soft_wrap=True)
     console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
     timed = Table(
         "size", "arm", "rows", "workers", "stage", "predicted MiB", title="timed points", title_justify="left"

@@ -102,7 +102,7 @@ def describe_point(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
     where = f"{point.size:<6} {point.arm:<8} {point.rows:>2} rows  {point.workers} x stage {point.stage}"
     m = result.metrics
     if result.verdict != "complete":
-        return f"{where}  [yellow]{result.verdict}[/] {result.reason}"
+        return f"{where}  {result.verdict} {result.reason}"
     times = f"{m['step_seconds'] * 1e3:8.1f} ms a step ({m['step_cpu_seconds'] * 1e3:.1f} CPU)"
     rest = f"{m['tokens_per_second']:7.0f} tokens/s  peak {m['peak_memory_mb']:.0f} MiB"
     return f"{where}  {times}  {rest}{'' if fresh else '  (from disk)'}"

@@ -12,7 +12,6 @@ from math import exp, log
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from lethe.benchmarks.base import AnyTask, Benchmark
@@ -31,6 +30,7 @@ from lethe.errors import UserError, first_line
 from lethe.storage.paths import require_database
 from lethe.study.inputs import Inputs, describe_inputs
 from lethe.study.preparation import Prepared
+from lethe.terminal import Terminal
 
 
 def check_place(search: Search) -> None:
@@ -170,10 +170,10 @@ SHOWN = 5  # configurations of a dry run
 def preview(study: Study, inputs: Inputs) -> None:
     """Print the study as YAML, where its data and models are, one whole prompt, then `SHOWN` random configurations:
     every sampler begins at random."""
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False), markup=False)
+    console = Terminal(soft_wrap=True)
+    console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
     for line in describe_inputs(study, inputs):
-        console.print(line, markup=False)
+        console.print(line)
     console.print()
     for member in study.members():
         if member.seed == study.members()[0].seed:
@@ -182,7 +182,7 @@ def preview(study: Study, inputs: Inputs) -> None:
         _configurations(console, study, "")
 
 
-def _configurations(console: Console, study: Study, arm: str) -> None:
+def _configurations(console: Terminal, study: Study, arm: str) -> None:
     draw = random.Random(study.search.seed)
     rows = [flatten(build_recipe(study.run, study.space, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
     table = Table("", title=f"{arm} first configurations, drawn at random".strip(), title_justify="left")

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from lethe.records import Sample, StudyRecord
@@ -33,6 +32,7 @@ from lethe.reporting.comparison.tables import (
 from lethe.reporting.curves import Chart
 from lethe.reporting.scales import format_count
 from lethe.reporting.trial_views import answers_by_question
+from lethe.terminal import Terminal
 
 Answers = tuple[Arm | None, str, list[str | None]]
 
@@ -123,7 +123,7 @@ def example_answers(record: StudyRecord, arms: list[Arm], questions: list[Sample
     return [(arm, name, answers(of_model)) for arm, name, of_model in samples]
 
 
-def print_comparison(record: StudyRecord, console: Console) -> None:
+def print_comparison(record: StudyRecord, console: Terminal) -> None:
     """Print the table, then a line for each finding, pair and setting at an end of its range."""
     study_arms = arms(record)
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
@@ -134,10 +134,10 @@ def print_comparison(record: StudyRecord, console: Console) -> None:
         *map(str, paired_trials(record, study_arms)),
         *(f"at the edge: {hit}" for hit in boundary_hits(record, study_arms)),
     ):
-        console.print(line, markup=False)
+        console.print(line)
 
 
-def comparison_table(record: StudyRecord, console: Console) -> Table:
+def comparison_table(record: StudyRecord, console: Terminal) -> Table:
     """Return the widest table that fits the console: means with spreads, else means, else fewer of the paper's last
     columns; a console that is no terminal fits any."""
     columns = [column for column in layout_of(record).columns if column.group != "ours" or column.key == HYPERVOLUME]

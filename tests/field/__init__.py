@@ -1,0 +1,1 @@
+"""Faults that users of similar software reported: what happens here instead."""

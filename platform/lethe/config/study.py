@@ -36,7 +36,9 @@ from lethe.config.validation import (
     check_run_and_space,
     check_rungs,
     check_stages,
+    check_verdict,
 )
+from lethe.config.verdict import Criterion
 from lethe.errors import UserError
 
 
@@ -89,6 +91,9 @@ class Study(Frozen):
     compare: Compare | None = None
     confirm: Confirm | None = None
     audits: AnyAudits | None = None
+    verdict: dict[str, Criterion | None] = Field(
+        {}, description="by metric, in place of the benchmark's own criteria; none: without that one"
+    )
 
     @field_validator("benchmark", mode="before")
     @classmethod
@@ -99,6 +104,7 @@ class Study(Frozen):
     def _can_run(self) -> Self:
         check_goals(self.objectives, self.benchmark, self.tasks)
         check_stages(self.benchmark, self.audits, self.confirm, self.compare)
+        check_verdict(self.criteria(), self.benchmark, self.tasks)
         check_rungs(self.early_stopping, self.benchmark)
         check_repeatable(self.search, self.objectives, self.early_stopping, self.stop)
         check_learning(self.search)
@@ -123,6 +129,10 @@ class Study(Frozen):
         given = section.get("lm_eval") if isinstance(section, dict) else None
         tasks = given.get("tasks") if isinstance(given, dict) else None
         return tuple(map(str, tasks)) if isinstance(tasks, list | tuple) else ()
+
+    def criteria(self) -> dict[str, Criterion]:
+        """Return the criteria by which a model of the front counts as having forgotten, the decisive one first."""
+        return {name: c for name, c in {**self.benchmark.criteria, **self.verdict}.items() if c is not None}
 
     def members(self) -> tuple[Member, ...]:
         """Return a comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain

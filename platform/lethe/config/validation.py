@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lethe.config.adapter import Lora
-from lethe.config.audits import Audit, Audits
+from lethe.config.audits import FULL, Audit, Audits, metric_name, variant_meanings
 from lethe.config.base import field_condition
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
@@ -23,6 +23,7 @@ from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Search, Stop
 from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
+from lethe.config.verdict import Criterion
 from lethe.errors import UserError, unknown_name
 
 Run = Mapping[str, Any]
@@ -108,6 +109,20 @@ def check_stages(
             raise UserError(f"audits.{name}: {benchmark.name} asks no questions: choose from {', '.join(known)}")
     for audit in audits.asked().values():
         audit.check_benchmark(benchmark)
+
+
+def check_verdict(criteria: Mapping[str, Criterion], benchmark: BenchmarkConfig, tasks: Iterable[str]) -> None:
+    """Refuse criteria on metrics that neither a run nor an audit of this benchmark reports, or that a start model has
+    no value of where the bound is relative."""
+    known = benchmark.known_metrics(tasks)
+    audited = {metric_name(v, m): None for v in variant_meanings() for m in (*FULL, *benchmark.leaks)}
+    for name, criterion in criteria.items():
+        if name not in known and name not in audited:
+            raise unknown_name("metric in verdict", name, {**known, **(audited if name.startswith("audit_") else {})})
+        relative = any(bound.of for bound in criterion.bounds().values())
+        if relative and name in known and known[name].cost:
+            raise UserError(f"verdict.{name}: start model and oracle have no {name}: give a number as its bound")
+        check_verdict(criterion.instead, benchmark, tasks)
 
 
 BASELINE_FIELDS = ("engine.precision", "engine.quantisation", "engine.device")

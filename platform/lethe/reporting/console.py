@@ -157,6 +157,7 @@ class Console:
             print_comparison(record, self.rich)
         else:
             self.rich.print(_front_table(record))
+            self._print_verdict(record)
         if record.hypervolume is not None:
             self.say(f"hypervolume {record.hypervolume:.4f}")
         if record.interrupted:
@@ -165,6 +166,13 @@ class Console:
             self.say(f"report       {report}")
         for line in locations:
             self.say(line)
+
+    def _print_verdict(self, record: StudyRecord) -> None:
+        """Print whether the knee has forgotten, and what is missing."""
+        number = record.aliases.get("knee")
+        knee = next((trial for trial in record.front if trial.number == number and trial.forgotten), None)
+        if knee and knee.forgotten:
+            self.say(f"trial {knee.number} (knee): {knee.forgotten.describe()}")
 
     def stop(self) -> None:
         """Take the live bar down, if there is one."""
@@ -186,8 +194,9 @@ def _front_table(record: StudyRecord) -> Table:
     title = f"{record.id}: {len(record.front)} of {len(record.trials)} trials on the front"
     table = Table(title=title, title_justify="left")
     repeated = any(trial.confirmation for trial in record.front)
+    judged = any(trial.forgotten for trial in record.front)
     columns = ["trial", *(goal.metric for goal in record.objectives), *(["fresh seeds"] if repeated else [])]
-    for column in (*columns, "name", "configuration"):
+    for column in (*columns, *(["forgotten"] if judged else []), "name", "configuration"):
         table.add_column(column, overflow="fold")
     for trial in record.front:
         cells: list[str | Text] = [
@@ -196,8 +205,15 @@ def _front_table(record: StudyRecord) -> Table:
         ]
         if repeated:
             cells.append(_format_confirmation(trial.confirmation))
+        if judged:
+            cells.append(_format_forgotten(trial))
         table.add_row(*cells, aliases.get(trial.number, ""), _format_settings(trial))
     return table
+
+
+def _format_forgotten(trial: TrialRecord) -> Text:
+    forgotten = trial.forgotten.forgotten if trial.forgotten else "-"
+    return Text(forgotten, {"yes": "bold green", "no": "red"}.get(forgotten, "yellow"))
 
 
 def _format_confirmation(confirmation: Confirmation | None) -> str | Text:

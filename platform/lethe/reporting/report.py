@@ -140,6 +140,7 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "charts": [] if study_arms else objective_charts(record),
         "winners": front_by_alias(record),
         "evidence": evidence(record, benchmark),
+        "judged": any(trial.forgotten for trial in record.front),
         "confirmation_summary": describe_confirmations(record),
         "confirmed_members": confirmed_members(record),
         "audit_tables": audits,
@@ -176,9 +177,29 @@ def describe_study(record: StudyRecord) -> str:
         scores = {g.metric: format_number(metric_value(knee.metrics, g.metric)) for g in record.objectives}
         moves = " and ".join(f"{metric} is {score}{_references(record, metric)}" for metric, score in scores.items())
         sentences.append(f"At the knee, trial {knee.number}, {moves}.")
+    if verdict := describe_verdicts(record):
+        sentences.insert(0, verdict)
     if record.interrupted:
         sentences.append("The study was interrupted; --resume goes on with it.")
     return " ".join(sentences)
+
+
+def describe_verdicts(record: StudyRecord) -> str:
+    """Return one sentence on whether a model of the front has forgotten, and what the knee lacks; "" where none was
+    judged."""
+    judged = [trial for trial in record.front if trial.forgotten]
+    if not judged:
+        return ""
+    passed = [str(trial.number) for trial in judged if trial.forgotten and trial.forgotten.forgotten == "yes"]
+    knee = knee_trial(record)
+    if passed:
+        which = f"trial {passed[0]} has" if len(passed) == 1 else f"trials {', '.join(passed)} have"
+        said = f"Forgotten: {which} met every criterion that was checked."
+    else:
+        said = "No model of the front has met every criterion."
+    if knee and knee.forgotten and knee.forgotten.failing:
+        said += f" The knee, trial {knee.number}, is {knee.forgotten.describe()}."
+    return said
 
 
 def _describe_endings(record: StudyRecord) -> str:

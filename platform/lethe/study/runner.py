@@ -14,6 +14,7 @@ from lethe.search.importance import importances
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.storages import storage_url
 from lethe.search.study_store import StudyStore
+from lethe.search.verdict import with_verdicts
 from lethe.storage.paths import atomic_write
 from lethe.study.baselines import baselines, known
 from lethe.study.recorder import Recorder
@@ -38,6 +39,7 @@ class Sweep(Planner):
         record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
         record = self._finish(pool, self._search(pool, store, record), objectives)
+        record = with_verdicts(record, self.study.criteria())
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
 

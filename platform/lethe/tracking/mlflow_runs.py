@@ -19,6 +19,7 @@ from lethe.tracking.tracked_trials import (
     now_ms,
     numeric_metrics,
     unreported_metrics,
+    verdict_tags,
 )
 
 if TYPE_CHECKING:
@@ -158,14 +159,14 @@ class MlflowStore:
 
     def add_afterwards(self, trial: TrackedTrial, record: TrialRecord) -> None:
         """Send what confirmation and audits measured on a front member when the search was over, unless the store has
-        it."""
+        it, and its verdict."""
         values = numeric_metrics(record.afterwards)
-        if trial.run_id is None or not (values or record.confirmation):
+        if trial.run_id is None or not (values or record.confirmation or record.forgotten):
             return
         known = self.client.get_run(trial.run_id).data.metrics
         new = {key: value for key, value in values.items() if known.get(key) != value}
         tags = {"confirmed": str(record.confirmation.confirmed).lower()} if record.confirmation else {}
-        self._log(trial.run_id, _metrics(new, 0, now_ms()), tags=tags)
+        self._log(trial.run_id, _metrics(new, 0, now_ms()), tags=tags | verdict_tags(record))
 
     def abandon(self, trial: TrackedTrial) -> None:
         """End, as interrupted, a run that a killed driver left running and that this study has not taken up again."""

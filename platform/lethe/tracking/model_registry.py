@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from lethe.models.merging import copy_without_weights, is_adapter, merge
 from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import temporary_copy
-from lethe.tracking.tracked_trials import TrackedTrial, clip_text
+from lethe.tracking.tracked_trials import TrackedTrial, clip_text, verdict_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -85,7 +85,7 @@ class Registry:
         self.versions[trial.run] = version.version
 
     def _update_tags(self, trial: TrialRecord) -> None:
-        """Set the tags of confirmation and audits that a version of an earlier session lacks."""
+        """Set the tags of confirmation, audits and verdict that a version of an earlier session lacks."""
         version = self.versions[trial.run]
         known = self.client.get_model_version(self.name, version).tags
         for key, value in _tags_afterwards(trial).items():
@@ -126,9 +126,9 @@ class Registry:
 
 
 def _tags_afterwards(trial: TrialRecord) -> dict[str, object]:
-    """Return the tags of confirmation and audits, which are measured when the search is over."""
+    """Return the tags of confirmation, audits and verdict, which come when the search is over."""
     confirmed = {"confirmed": str(trial.confirmation.confirmed).lower()} if trial.confirmation else {}
-    return {**confirmed, **trial.afterwards}
+    return {**confirmed, **trial.afterwards, **verdict_tags(trial)}
 
 
 def write_wrapping(weights: Path, target: Path) -> None:

@@ -164,3 +164,11 @@ def epoch_of(metrics: Mapping[str, Any], otherwise: int) -> int:
 def now_ms() -> int:
     """Return the time in milliseconds since 1970, as MLflow has it."""
     return int(time.time() * 1000)
+
+
+def verdict_tags(trial: TrialRecord) -> dict[str, str]:
+    """Return the tags of a front member's verdict: `forgotten`, and `forgotten.why` with what fails."""
+    if trial.forgotten is None:
+        return {}
+    why = "; ".join(criterion.describe() for criterion in trial.forgotten.failing)
+    return {"forgotten": trial.forgotten.forgotten, "forgotten.why": why or "every criterion holds"}

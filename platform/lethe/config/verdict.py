@@ -1,0 +1,70 @@
+"""The criteria by which a finished model counts as having forgotten: bounds on its metrics."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from lethe.config.base import Frozen
+
+Reference = Literal["start", "oracle"]
+
+_NUMBER = r"\d*\.?\d+(?:[eE][+-]?\d+)?"
+_RELATIVE = re.compile(rf"(?:({_NUMBER})\s*\*?\s*)?(start|oracle)(?:\s*([+-])\s*({_NUMBER}))?")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """The number `times` x the reference model's value of the metric + `plus`; `plus` alone without a reference."""
+
+    of: Reference | None
+    times: float
+    plus: float
+
+    @classmethod
+    def parse(cls, text: str | float) -> Bound:
+        """Return the bound that a number, `oracle + 0.05` or `0.9 start` says. Raises ValueError for anything else."""
+        try:
+            return cls(None, 1.0, float(text))
+        except ValueError:
+            pass
+        found = _RELATIVE.fullmatch(str(text).strip())
+        if found is None:
+            raise ValueError(f"must be a number, or like 'oracle + 0.05' or '0.9 start', given {text!r}")
+        times, of, sign, plus = found.groups()
+        amount = float(plus or 0) * (-1 if sign == "-" else 1)
+        return cls("start" if of == "start" else "oracle", float(times or 1), amount)
+
+    def value(self, reference: float) -> float:
+        """Return the number, given the reference model's value of the metric."""
+        return self.plus if self.of is None else self.times * reference + self.plus
+
+
+class Criterion(Frozen):
+    """What one metric of a model must be. `instead`: other metrics, of which it is enough that one is as it must be."""
+
+    at_least: float | str | None = None
+    at_most: float | str | None = None
+    below: float | str | None = None
+    instead: dict[str, Criterion] = Field({}, description="other metrics, one of which may hold in its place")
+
+    @field_validator("at_least", "at_most", "below")
+    @classmethod
+    def _is_bound(cls, text: float | str | None) -> float | str | None:
+        if text is not None:
+            Bound.parse(text)
+        return text
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not self.bounds():
+            raise ValueError("has no bound: choose from at_least, at_most, below")
+        return self
+
+    def bounds(self) -> dict[str, Bound]:
+        """Return the bounds that are given, by `at_least`, `at_most` and `below`."""
+        given = {name: getattr(self, name) for name in ("at_least", "at_most", "below")}
+        return {name: Bound.parse(text) for name, text in given.items() if text is not None}

@@ -41,8 +41,10 @@ class StoreUnreachableError(OSError):
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the error's message; the name of its type where that is empty."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    """Return the first line of the error's message, with the next one where it ends in a colon; the name of the error's
+    type where the message is empty."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return " ".join(lines[: 1 + lines[0].endswith(":")])
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:

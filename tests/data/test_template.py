@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,27 @@ def test_a_system_message_needs_a_template_that_writes_it() -> None:
     silent = "{% for m in messages if m['role'] != 'system' %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(UserError, match=r"prompt.system: the chat template does not write it"):
         Template(pretrained("byte_level", chat_template=silent), Prompt(system="Be kind.")).digest()
+
+
+@pytest.mark.parametrize(
+    ("template", "arguments", "words"),
+    [
+        (
+            "{% if thinking %}!{% endif %}",
+            {"enable_thinking": True},
+            "does not read enable_thinking: it reads thinking",
+        ),
+        ("{{ bos_token }}", {"thinking": True}, "does not read thinking: it reads none"),
+        ("{% set a = a | default(1) %}{% if b is not defined %}{% set b = 2 %}{% endif %}", {"a": 1, "b": 2}, ""),
+        ("{% generation %}{{ a }}{% endgeneration %}{%- macro f(x) %}{{ x ~ b }}{% endmacro %}", {"a": 1, "b": 2}, ""),
+    ],
+)
+def test_an_argument_that_the_template_never_reads_is_refused(
+    template: str, arguments: dict[str, Any], words: str
+) -> None:
+    asked = Template(pretrained("byte_level", chat_template=template + CHATML), Prompt(arguments=arguments))
+    with pytest.raises(UserError, match=words) if words else nullcontext():
+        asked.digest()
 
 
 def test_a_control_token_that_the_tokenizer_makes_of_text_is_refused() -> None:

@@ -190,9 +190,21 @@ def halve(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def whole_numbers(folder: Path) -> None:
+def rounded(folder: Path, dtype: torch.dtype) -> None:
     tensors = load_file(folder / "model.safetensors")
-    save_file(tensors | {NORM: tensors[NORM].to(torch.int8)}, folder / "model.safetensors", {"format": "pt"})
+    save_file(tensors | {NORM: tensors[NORM].to(dtype)}, folder / "model.safetensors", {"format": "pt"})
+
+
+def unnamed(folder: Path, name: str) -> None:
+    path = shards(folder)
+    index = json.loads(path.read_text())
+    index["weight_map"].pop(name)
+    path.write_text(json.dumps(index))
+
+
+def lost_link(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("/nowhere/blob")
 
 
 def second_set(folder: Path) -> None:
@@ -215,10 +227,15 @@ def second_set(folder: Path) -> None:
         (lambda f: move(f, NORM, "/model.safetensors"), ["'/model.safetensors'", "of its folder"]),
         (lambda f: move(f, NORM, "model-00009-of-00009.safetensors"), ["no model-00009-of-00009.safetensors"]),
         (lambda f: move(f, "model.more", one_of(f)), ["does not fit", "model.more"]),
+        (lambda f: unnamed(f, NORM), ["does not fit", NORM]),
         (second_set, ["two sets of weights"]),
+        (lambda f: lost_link(f / "model.safetensors"), ["model.safetensors is a link to /nowhere/blob"]),
+        (lambda f: lost_link(f / one_of(f)), ["is a link to /nowhere/blob", "index.json names it"]),
+        (lambda f: lost_link(f / "config.json"), ["config.json is a link to /nowhere/blob"]),
         (lambda f: halve(f / "config.json"), ["config.json is not JSON"]),
         (lambda f: (f / "config.json").write_text("[1]"), ["config.json holds a list"]),
-        (lambda f: configure(f, num_attention_heads=0), ["config.json", "ZeroDivisionError"]),
+        (lambda f: configure(f, num_attention_heads=0), ["config.json", "num_attention_heads is 0"]),
+        (lambda f: configure(f, num_attention_heads=3, head_dim=None), ["hidden size (32)", "attention heads (3)"]),
         (lambda f: configure(f, hidden_size="wide"), ["config.json", "hidden_size"]),
         (lambda f: configure(f, model_type="lama"), ["model_type 'lama'", "none that transformers"]),
         (lambda f: configure(f, model_type="own", auto_map={"AutoConfig": "own.C"}), ["'own' needs code of its own"]),
@@ -230,7 +247,8 @@ def second_set(folder: Path) -> None:
         (lambda f: configure(f, quantization_config={"quant_method": "bitsandbytes"}), ["quantised (bitsandbytes)"]),
         (lambda f: configure(f, transformers_weights="../w.safetensors"), ["transformers_weights"]),
         (lambda f: (f / "adapter_config.json").write_text("{}"), ["both a model and an adapter"]),
-        (whole_numbers, ["weights of whole numbers", NORM]),
+        (lambda f: rounded(f, torch.int8), ["weights of type I8", NORM]),
+        (lambda f: rounded(f, torch.float8_e4m3fn), ["weights of type F8_E4M3", NORM]),
     ],
 )  # fmt: skip
 def test_files_that_cannot_be_a_model_are_refused(

@@ -20,7 +20,7 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.model import PretrainedModel
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
-from lethe.models.loading import load_model
+from lethe.models.loading import check_adapter_tensors, load_model
 from lethe.study.model_sources import check_whole, plain_folder
 from lethe.study.preparation import locate, prepare
 from tests import tiny
@@ -117,6 +117,12 @@ def change(path: Path, edit: Callable[[dict[str, Tensor]], object]) -> None:
     save_file(tensors, path)
 
 
+def stand_on_each_other(adapter: Path) -> None:
+    other = shutil.copytree(adapter, adapter.with_name("adapter2"))
+    configure(other / "adapter_config.json", base_model_name_or_path=str(adapter))
+    configure(adapter / "adapter_config.json", base_model_name_or_path=str(other))
+
+
 FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 ABSENT = FIRST.replace("layers.0", "layers.7")
 
@@ -135,9 +141,11 @@ ABSENT = FIRST.replace("layers.0", "layers.7")
         (lambda a: change(a / "adapter_model.safetensors", lambda t: t[FIRST].fill_(torch.nan)), ["NaN", FIRST]),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path="./none"), ["./none", "the base of"]),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=None), ["does not say on what"]),
-        (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=str(a)), ["names itself as its base"]),
+        (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=str(a)), ["in the end, its own base"]),
+        (stand_on_each_other, ["in the end, its own base", "adapter2"]),
         (lambda a: configure(a / "adapter_config.json", target_modules=["c_attn"]), ["c_attn", "{base}"]),
-        (lambda a: configure(a / "adapter_config.json", peft_type="NEW"), ["NEW", "{base}"]),
+        (lambda a: configure(a / "adapter_config.json", peft_type="NEW"), ["peft_type NEW", "only LORA"]),
+        (lambda a: configure(a / "adapter_config.json", peft_type="IA3"), ["peft_type IA3", "only LORA"]),
     ],
 )  # fmt: skip
 def test_a_broken_adapter_is_refused_in_one_line(
@@ -154,7 +162,10 @@ def test_a_broken_adapter_is_refused_in_one_line(
 
 
 def test_an_adapter_of_another_model_names_both(base: Path, adapter: Path, tmp_path: Path, home: Path) -> None:
+    check_adapter_tensors(base, adapter)
     other = tiny.write_model(tmp_path / "wide", hidden=64)
+    with pytest.raises(UserError, match=f"the adapter in {adapter} on {other}: .*misshapen tensors"):
+        check_adapter_tensors(other, adapter)
     with pytest.raises(UserError, match=f"the adapter in {adapter} on {other}: .*size mismatch"):
         plain_folder(str(adapter), KEY, str(other))
     assert not list((home / "models").iterdir()), "nothing half-written is left"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lethe.config.base import short_digest
 from lethe.config.run import Schedule
 from lethe.config.study import load_study
 from lethe.errors import UserError
@@ -73,7 +74,7 @@ def test_what_is_missing_or_cannot_ask_is_refused(golden: Path, tmp_path: Path) 
         load_study("tofu", ["prompt.bos=maybe"])
     broken = shutil.copytree(golden / "tiny_tofu" / "full", tmp_path / "broken")
     (broken / "chat_template.jinja").write_text("{% for")
-    with pytest.raises(UserError, match="the chat template cannot be rendered"):
+    with pytest.raises(UserError, match=f"the chat template in {broken} cannot be rendered"):
         lines("tofu", *given, f"model.path={broken}")
 
 
@@ -84,8 +85,11 @@ def test_files_that_cannot_be_the_model_are_refused_by_a_dry_run(golden: Path, t
         ("tokenizer.json", "{", "cannot load a tokenizer from"),
         ("tokenizer_config.json", "[]", "cannot load a tokenizer from"),
         ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id must be a token id or a list of them"),
+        ("generation_config.json", "{", "generation_config.json is not JSON"),
+        ("generation_config.json", "[]", "generation_config.json holds a list, not a JSON object"),
+        ("prompt.json", '{"template": 3}', "prompt.json: not a prompt: template: must be a valid string, given 3"),
     ):
-        broken = shutil.copytree(golden / "tiny_tofu" / "full", tmp_path / file)
+        broken = shutil.copytree(golden / "tiny_tofu" / "full", tmp_path / short_digest(file + content))
         (broken / file).write_text(content)
         with pytest.raises(UserError, match=words):
             lines("tofu", *given, f"model.path={broken}")

@@ -7,19 +7,21 @@ on.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ValidationError
 from torch import nn
 
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
+from lethe.config.error_messages import to_user_error
 from lethe.config.prompt import Prompt
 from lethe.config.run import Evaluation, Quantisation
 from lethe.data.template import Template, opening
-from lethe.errors import UserError, first_line
+from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import Precision, load_adapted, load_model, load_tokenizer
+from lethe.models.model_files import read_json
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -73,9 +75,9 @@ def saved_prompt(folder: Path) -> Prompt:
     if not path.is_file():
         return Prompt()
     try:
-        return Prompt.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # pydantic's ValidationError is one
-        raise UserError(f"{path}: not a prompt: {first_line(error)}") from None
+        return Prompt.model_validate(read_json(path))
+    except ValidationError as error:
+        raise UserError(f"{path}: not a prompt: {to_user_error(error, Prompt)}") from None
 
 
 def _generation_limits(folder: Path) -> tuple[tuple[int, ...], int | None]:
@@ -85,19 +87,15 @@ def _generation_limits(folder: Path) -> tuple[tuple[int, ...], int | None]:
     text = next((config[key] for key in ("text_config", "llm_config") if isinstance(config.get(key), dict)), config)
     eos = (generation or text).get("eos_token_id")
     stops = eos if isinstance(eos, list) else [] if eos is None else [eos]
-    if not all(isinstance(stop, int) for stop in stops):
+    if not all(type(stop) is int for stop in stops):
         raise UserError(f"{folder}: eos_token_id must be a token id or a list of them, given {eos!r}")
     vocabulary = text.get("vocab_size", config.get("vocab_size"))
     return tuple(stops), vocabulary if isinstance(vocabulary, int) else None
 
 
 def _json(path: Path) -> dict[str, Any]:
-    """Return a JSON object; {} where there is none."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    """Return the JSON object in a file; {} where there is no such file. Raises UserError for anything else in it."""
+    return read_json(path) if path.exists() or path.is_symlink() else {}
 
 
 def task_of(benchmark: Benchmark, template: Template, network: nn.Module) -> AnyTask:

@@ -18,7 +18,8 @@ def to_user_error(error: ValidationError, root: type[BaseModel], prefix: str = "
     validated, `prefix` the section that its keys are in."""
     details = error.errors(include_url=False)
     line = str(_line(details[0], root, prefix))
-    more = len(details) - 1
+    # A value of no type of a union is one mistake, of which pydantic tells once for each type.
+    more = len({tuple(_walk(root, detail["loc"])[0]) for detail in details}) - 1
     return UserError(line + (f" (and {more} more mistake{'s' * (more > 1)})" if more else ""))
 
 
@@ -26,6 +27,8 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
     parts, owner, annotation = _walk(root, detail["loc"])
     key = prefix + ".".join(parts)
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
+    if kind.endswith(("_type", "_parsing")) and (accepted := _accepted(annotation)):
+        return UserError(f"{key}: must be {accepted}, given {given!r}")
     if kind == "extra_forbidden" and owner is not None:
         section = key.rpartition(".")[0]
         return unknown_name("key", key, [f"{section}.{name}" if section else name for name in owner.model_fields])
@@ -47,7 +50,8 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
 
 def must(message: str) -> str:
     """Return pydantic's message "Input should be ..." as "must be ...", to stand behind a key."""
-    return re.sub(r"^[A-Z]\w* should ", "must ", message)
+    message = re.sub(r"^[A-Z]\w* should ", "must ", message).partition(", unable to ")[0]
+    return message.replace("be a valid boolean", "be true or false")
 
 
 def _quoted(text: str) -> list[str]:
@@ -65,9 +69,21 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], t
         if tagged is not None and item in tagged:
             here = tagged[str(item)]
             continue
+        if _accepted(here):  # the name of one of a union's types
+            break
         parts.append(str(item))
         owner, here = _below(here, item)
     return parts, owner, here
+
+
+TYPES = {bool: "true or false", int: "an integer", float: "a number", str: "a text"}
+
+
+def _accepted(annotation: Any) -> str:
+    """Return the words for what a union of plain types takes; nothing for other annotations."""
+    options = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else ()
+    names = [TYPES.get(option, "") for option in options if option is not NoneType]
+    return f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 and all(names) else ""
 
 
 def _below(here: Any, item: int | str) -> tuple[type[BaseModel] | None, Any]:

@@ -6,7 +6,7 @@ import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Any
 
-from lethe.data.rendering import control_tokens
+from lethe.data.rendering import control_tokens, described
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ class TextEncoder:
 
         backend: Any = getattr(tokenizer, "backend_tokenizer", None)
         if backend is None:
-            raise UserError(f"{type(tokenizer).__name__} gives no offsets: save the tokenizer as tokenizer.json first")
+            raise UserError(f"{described(tokenizer)} gives no offsets: save it as tokenizer.json first")
+        self._name = described(tokenizer)
         self._control = control_tokens(tokenizer, written)
         self._stand_ins = {token: chr(PRIVATE[n]) for n, token in enumerate(self._control.values())}
         longest_first = sorted(self._stand_ins, key=len, reverse=True)
@@ -79,7 +80,7 @@ class TextEncoder:
             # The ids of stand-ins are none of the model's own, so this one was made of text.
             if token is not None and i not in self._ids and text[start:end] == token:
                 raise UserError(
-                    f"the tokenizer makes the control token {token!r} of plain text: take it out of the data"
+                    f"{self._name} makes the control token {token!r} of plain text: take it out of the data"
                 )
 
 

@@ -13,7 +13,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lethe.config.base import canonical_json
-from lethe.config.prompt import ANSWER, QUESTION, Prompt
+from lethe.config.prompt import ANSWER, QUESTION, RESERVED, Prompt
 from lethe.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ MARKERS = ("<|user|>", "<|end|>", "<|assistant|>")
 ASKED, ANSWERED = "QuestionStandIn7d1c", "AnswerStandIn93be"
 SAMPLE = 'Is "a<b" & c\'s {{d}} é?\nIt {% is %}'  # what templates are tempted to escape or to execute
 REMEDY = "choose another prompt.template"
+BLOCKS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' own, which Jinja does not know
 
 CLOCK = re.compile(r"\{%- macro strftime_now\(format\) -%\}.*?\{%- endmacro \+%\}")  # of a template that a study saved
 DIRECTIVES = (*(f"-{code}" for code in "dmyHIMSj"), *"aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ")
@@ -86,13 +87,18 @@ def _layout(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Layout:
         user, end, assistant = MARKERS
         missing = [marker for marker in MARKERS if marker not in tokenizer.get_vocab()]
         if missing:
-            raise UserError(f"prompt.template: markers, but the tokenizer has no {missing[0]}: {REMEDY}")
+            raise UserError(f"prompt.template: markers, but {described(tokenizer)} has no {missing[0]}: {REMEDY}")
         return Layout(f"{tokenizer.bos_token or ''}{user}", f"{end}{assistant}", "", eos)
     if prompt.template in (None, "plain"):
         return Layout("Question: ", "\nAnswer:", " ", eos)
     opening, _, rest = str(prompt.template).partition(QUESTION)
     middle, _, tail = rest.partition(ANSWER)
     return Layout(opening, middle, "", ending(tail, control_tokens(tokenizer), eos))
+
+
+def described(tokenizer: PreTrainedTokenizerBase, what: str = "the tokenizer") -> str:
+    """Return `what` with the folder that the tokenizer is from."""
+    return f"{what} in {tokenizer.name_or_path}" if tokenizer.name_or_path else what
 
 
 def _has_markers(tokenizer: PreTrainedTokenizerBase) -> bool:
@@ -135,20 +141,22 @@ class _Chat:
     def __init__(self, tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> None:
         if not tokenizer.chat_template:
             key = next((key for key in ("system", "arguments") if getattr(prompt, key)), "template")
-            raise UserError(f"prompt.{key}: the tokenizer has no chat template: {REMEDY}")
+            raise UserError(f"prompt.{key}: {described(tokenizer)} has no chat template: {REMEDY}")
         self.tokenizer, self.prompt = tokenizer, prompt
+        self.name = described(tokenizer, "the chat template")
 
     def layout(self) -> Layout:
         asked = self._render(ASKED)
         if asked.count(ASKED) != 1:
             how = "drops the question" if ASKED not in asked else "writes the question more than once"
-            raise UserError(f"the chat template {how}: {REMEDY}")
+            raise UserError(f"{self.name} {how}: {REMEDY}")
         if self.prompt.system and self.prompt.system.strip() not in asked:
-            raise UserError(f"prompt.system: the chat template does not write it: {REMEDY}")
+            raise UserError(f"prompt.system: {self.name} does not write it: {REMEDY}")
+        self._refuse_unread()
         opening, middle = asked.split(ASKED)
         question = _trimming(self._render, ASKED)
         if self._render(SAMPLE) != opening + question(SAMPLE) + middle:
-            raise UserError(f"the chat template changes the text of a question: {REMEDY}")
+            raise UserError(f"{self.name} changes the text of a question: {REMEDY}")
         return self._with_answer(Layout(opening, middle, "", str(self.tokenizer.eos_token), question))
 
     def _with_answer(self, layout: Layout) -> Layout:
@@ -184,8 +192,26 @@ class _Chat:
             )
         except Exception as error:  # noqa: BLE001  # a program of others raises jinja2's errors and Python's own
             advice = f"set prompt.system, or {REMEDY}" if not self.prompt.system else REMEDY
-            raise UserError(f"the chat template cannot be rendered: {first_line(error)}: {advice}") from None
+            raise UserError(f"{self.name} cannot be rendered: {first_line(error)}: {advice}") from None
         return str(text)
+
+    def _refuse_unread(self) -> None:
+        """Raise UserError for an argument that the template never reads: it would change nothing, in silence."""
+        if not self.prompt.arguments:
+            return
+        read = variables(self.tokenizer.get_chat_template())
+        own = read - RESERVED - {"raise_exception", *self.tokenizer.special_tokens_map}
+        for name in sorted(self.prompt.arguments.keys() - read):
+            known = f"it reads {', '.join(sorted(own))}" if own else "it reads none"
+            raise UserError(f"prompt.arguments: {self.name} does not read {name}: {known}")
+
+
+def variables(chat_template: str) -> set[str]:
+    """Return the names that a chat template reads from outside."""
+    from jinja2 import Environment, meta
+
+    environment = Environment(extensions=["jinja2.ext.loopcontrols"])  # noqa: S701  # nothing is rendered
+    return meta.find_undeclared_variables(environment.parse(BLOCKS.sub("", chat_template)))
 
 
 def _trimming(render: Callable[[str], str], stand_in: str) -> Trimming:

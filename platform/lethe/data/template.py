@@ -12,7 +12,7 @@ from lethe.config.base import canonical_json, short_digest
 from lethe.config.prompt import Prompt
 from lethe.data.encoding import TextEncoder
 from lethe.data.portable import opening, portable_chat_template
-from lethe.data.rendering import MARKERS, Layout, layout_of
+from lethe.data.rendering import MARKERS, Layout, described, layout_of
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class Template:
         vocabulary: int | None = None,
     ) -> None:
         if tokenizer.eos_token_id is None:
-            raise UserError("the tokenizer has no end-of-sequence token: set eos_token in its tokenizer_config.json")
+            raise UserError(
+                f"{described(tokenizer)} has no end-of-sequence token: set eos_token in its tokenizer_config.json"
+            )
         self.tokenizer = tokenizer
         self.config = prompt or Prompt()
         self.instruction = instruction
@@ -135,7 +137,7 @@ class Template:
             front = () if self.is_chat else own
         elif self.config.bos:
             if not own and bos is None:
-                raise UserError("prompt.bos: the tokenizer has no BOS token")
+                raise UserError(f"prompt.bos: {described(self.tokenizer)} has no BOS token")
             front = own or (int(bos),)
         else:
             front = ()

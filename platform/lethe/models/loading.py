@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from lethe.config.run import Quantisation
 from lethe.errors import UserError, first_line
-from lethe.models.model_files import ADAPTER, StoredTensor, header, odd_experts, read_config, some, stored_tensors
+from lethe.models.model_files import (
+    ADAPTER,
+    StoredTensor,
+    absent,
+    header,
+    odd_experts,
+    read_config,
+    some,
+    stored_tensors,
+)
 from lethe.models.quantised import dequantised, keep_layout, loading_options
 
 if TYPE_CHECKING:
@@ -34,6 +43,7 @@ COMPUTED = re.compile(
     r"(^|\.)(attn|attention|self_attn|self_attention)\.(bias|masked_bias|causal_mask)$"
     r"|rotary_emb\.(inv_freq|cos_cached|sin_cached)$|(^|\.)position_ids$"
 )
+SIZES = re.compile(r"^(num_|n_(layer|head|embd|positions)|d_model)|_(size|heads|layers|dim)$")  # in a config.json
 # Prefixes that a wrapper puts before every name when it is saved in the model's place.
 WRAPPERS = {
     "_orig_mod.": "torch.compile",
@@ -47,7 +57,7 @@ ModelT = TypeVar("ModelT", bound="torch.nn.Module")
 
 Precision = Literal["fp32", "bf16", "fp16"]
 DTYPES: dict[Precision, str] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}  # names in torch
-INTEGERS = ("I", "U", "BOOL")  # beginnings of names in safetensors
+ROUNDED = ("I", "U", "BOOL", "F8", "F6", "F4")  # beginnings of names in safetensors: types that need scales
 STORED: dict[str, Precision] = {"F32": "fp32", "BF16": "bf16", "F16": "fp16"}  # names in safetensors
 
 
@@ -97,12 +107,12 @@ def check_tensors(folder: Path) -> None:
     import torch
 
     tensors = stored_tensors(folder)
-    model_class, config = _architecture(folder)
+    empty, config = _architecture(folder)
     # As transformers will see them, with all that it renames and combines, but without values.
     state = {name: torch.empty(tensor.shape, device="meta") for name, tensor in tensors.items()}
     with quiet_transformers():
         try:
-            model, report = model_class.from_pretrained(
+            model, report = type(empty).from_pretrained(
                 None,
                 config=config,
                 state_dict=state,
@@ -114,16 +124,30 @@ def check_tensors(folder: Path) -> None:
             _refuse_odd_experts(folder, tensors)
             raise _unbuildable(folder, error) from None
     refuse_differences(folder, model, report)
-    # transformers would take integers for the weights themselves, without the scales that they were divided by.
-    whole = sorted(n for n, _ in model.named_parameters() if n in tensors and tensors[n].dtype.startswith(INTEGERS))
-    if whole:
+    # transformers would take them for the weights themselves, without the scales that they were divided by.
+    rounded = sorted(n for n, _ in model.named_parameters() if n in tensors and tensors[n].dtype.startswith(ROUNDED))
+    if rounded:
+        types = ", ".join(sorted({tensors[name].dtype for name in rounded}))
         raise UserError(
-            f"{folder} has weights of whole numbers in {len(whole)} tensors ({some(whole)}): is it quantised?"
+            f"{folder} has weights of type {types} in {len(rounded)} tensors ({some(rounded)}): it is quantised, or "
+            "its weights were rounded: name the checkpoint that it was made from"
         )
 
 
+def check_adapter_tensors(base: Path, adapter: Path) -> None:
+    """Raise UserError, naming both, unless the adapter in a folder fits the model in `base`. Reads headers alone."""
+    model, _ = _architecture(base)
+    import torch
+    from peft import PeftConfig, get_peft_model
+
+    with _adapter_named(adapter, base), quiet_transformers(), torch.device("meta"):
+        config = PeftConfig.from_pretrained(str(adapter))
+        config.init_lora_weights = False  # some of its values compute from the base's weights, which are not here
+        _refuse_other_tensors(get_peft_model(model, config), adapter)
+
+
 def _architecture(folder: Path) -> tuple[Any, Any]:
-    """Return transformers' class and configuration of a folder's model. Raises UserError for a model that is none of
+    """Return a folder's model without values and its configuration. Raises UserError for a model that is none of
     transformers' own decoders."""
     import torch
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, __version__
@@ -141,7 +165,7 @@ def _architecture(folder: Path) -> tuple[Any, Any]:
                 raise UserError(f"{folder}: {kind!r} is no decoder-only language model, and no other can be unlearned")
             with torch.device("meta"):
                 build: Any = AutoModelForCausalLM.from_config  # transformers annotates nothing of it
-                return type(build(config, trust_remote_code=False)), config
+                return build(config, trust_remote_code=False), config
         except UserError:
             raise
         except Exception as error:  # noqa: BLE001  # whatever the architecture's own code raises for such a config.json
@@ -155,8 +179,11 @@ def _refuse_odd_experts(folder: Path, tensors: Mapping[str, StoredTensor]) -> No
 
 
 def _unbuildable(folder: Path, error: Exception) -> UserError:
-    reason = f"{type(error).__name__}: {first_line(error)}"
-    return UserError(f"{folder}: transformers cannot build the model that config.json describes ({reason})")
+    reasons = [f"{type(error).__name__}: {first_line(error)}"]
+    # The architecture's own code says at most that it divided by zero.
+    sizes = {name: size for name, size in read_config(folder).items() if SIZES.search(name) and type(size) is int}
+    reasons += [f"{name} is {size}" for name, size in sizes.items() if size < 1]
+    return UserError(f"{folder}: transformers cannot build the model that config.json describes ({'; '.join(reasons)})")
 
 
 def refuse_differences(origin: Path, model: PreTrainedModel, report: Mapping[str, Any]) -> None:
@@ -225,11 +252,17 @@ def load_adapted(
         model: PreTrainedModel = rounded.to(getattr(torch, DTYPES[dtype]))
     else:
         model = load_model(base, dtype, quantisation, device)
-    try:
+    with _adapter_named(adapter, base):
         return put_adapter(model, adapter).eval()
+
+
+@contextmanager
+def _adapter_named(adapter: Path, base: Path) -> Iterator[None]:
+    """Put both folders before the first line of what peft and torch raise in the block."""
+    try:
+        yield
     except (UserError, OSError, ValueError, RuntimeError, TypeError, KeyError) as error:  # RuntimeError: shapes
-        reason = " ".join(str(error).split("\n")[:2])  # the first line of a RuntimeError does not name the tensor
-        raise UserError(f"cannot load the adapter in {adapter} on {base}: {' '.join(reason.split())}") from error
+        raise UserError(f"cannot load the adapter in {adapter} on {base}: {first_line(error)}") from error
 
 
 def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
@@ -237,23 +270,34 @@ def put_adapter(model: PreTrainedModel, adapter: Path) -> PeftModel:
     without safetensors, and for tensors that are missing or unknown."""
     # peft would take a pickle where there are no safetensors, and ask the hub where there is neither.
     if not (adapter / ADAPTER).is_file():
-        raise UserError(f"{adapter} is an adapter and has no {ADAPTER}")
-    from peft import PeftModel, get_peft_model_state_dict
+        raise UserError(absent(adapter / ADAPTER))
+    from peft import PeftModel
 
     # As trained: an engine's adapters have the precision of its other weights, where peft would widen them to fp32.
     with quiet_transformers():
         adapted = PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
-    # peft leaves out what it does not find, and warns at most. Names without an adapter are whole layers of the model.
-    expected, stored = (
-        set(get_peft_model_state_dict(adapted, save_embedding_layers=False)),
-        set(header(adapter / ADAPTER)),
-    )
-    missing, unknown = sorted(expected - stored), sorted(stored - expected - adapted.state_dict().keys())
-    if missing or unknown:
-        parts = {"missing": missing, "unknown": unknown}
-        found = [f"{what} tensors: {len(names)} ({some(names)})" for what, names in parts.items() if names]
-        raise UserError(f"{adapter} is no adapter of {type(model).__name__}: {'; '.join(found)}")
+    _refuse_other_tensors(adapted, adapter)  # peft leaves out what it does not find, and warns at most
     return adapted
+
+
+def _refuse_other_tensors(adapted: PeftModel, adapter: Path) -> None:
+    """Raise UserError for tensors that the adapter in a folder and the one on a model do not share."""
+    from peft import get_peft_model_state_dict
+
+    expected = {
+        name: tuple(t.shape) for name, t in get_peft_model_state_dict(adapted, save_embedding_layers=False).items()
+    }
+    # Names without an adapter are whole layers of the model.
+    known = {name: tuple(tensor.shape) for name, tensor in adapted.state_dict().items()} | expected
+    stored = {name: tensor.shape for name, tensor in header(adapter / ADAPTER).items()}
+    parts = {
+        "missing": sorted(expected.keys() - stored.keys()),
+        "unknown": sorted(stored.keys() - known.keys()),
+        "misshapen": [f"{n} {[*s]} for {[*known[n]]}" for n, s in sorted(stored.items()) if known.get(n, s) != s],
+    }
+    found = [f"{what} tensors: {len(names)} ({some(names)})" for what, names in parts.items() if names]
+    if found:
+        raise UserError(f"{adapter} is no adapter of {type(adapted.get_base_model()).__name__}: {'; '.join(found)}")
 
 
 def stored_precision(folder: Path) -> Precision:

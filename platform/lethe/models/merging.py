@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lethe.config.base import short_digest
-from lethe.errors import UserError
 from lethe.models.hashing import model_digest
-from lethe.models.model_files import ADAPTER_CONFIG, PICKLES, read_json
+from lethe.models.model_files import ADAPTER_CONFIG, PICKLES
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
 
@@ -46,16 +45,12 @@ def merge(base: Path, adapter: Path, target: Path, precision: Precision) -> None
 
     Raises UserError, naming both, for an adapter that does not fit."""
     import torch
-    from peft.tuners.tuners_utils import BaseTuner
 
     from lethe.models.loading import DTYPES, load_adapted, quiet_transformers
 
     with quiet_transformers():
         model = load_adapted(base, adapter, "fp32", to_merge=True)
-        if not isinstance(model.base_model, BaseTuner):
-            kind = read_json(adapter / ADAPTER_CONFIG).get("peft_type")
-            raise UserError(f"the adapter in {adapter} ({kind}) changes no weights of {base}: it cannot be merged")
-        merged: Any = model.base_model.merge_and_unload()  # peft types it as any module
+        merged: Any = cast(Any, model.base_model).merge_and_unload()  # peft types it as any module
         merged.to(getattr(torch, DTYPES[precision])).save_pretrained(str(target))
     copy_without_weights(adapter if (adapter / "tokenizer_config.json").is_file() else base, target)
 

@@ -41,6 +41,13 @@ def some(names: Sequence[str]) -> str:
     return ", ".join([*names[:NAMES], *(["..."] if len(names) > NAMES else [])])
 
 
+def absent(path: Path) -> str:
+    """Return the words for a file that is not there, or whose link leads nowhere."""
+    if path.is_symlink():
+        return f"{path} is a link to {path.readlink()}, which is not there"
+    return f"{path.parent} has no {path.name}"
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises UserError where it is anything else."""
     try:
@@ -56,7 +63,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """Return the configuration of a folder's model. Raises UserError for a folder without one, and for weights that
     are quantised, that the configuration looks for elsewhere, or that an adapter in the same folder would change."""
     if not (folder / CONFIG).is_file():
-        raise UserError(f"{folder} has no {CONFIG}: it is not a model folder")
+        raise UserError(f"{absent(folder / CONFIG)}: it is not a model folder")
     config = read_json(folder / CONFIG)
     for field in ("quantization_config", "compression_config"):
         if found := config.get(field):
@@ -78,7 +85,9 @@ def weight_files(folder: Path) -> list[Path]:
     shards = sorted(set(_weight_map(folder).values())) if index.is_file() else [WEIGHTS]
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing and index.is_file():
-        raise UserError(f"{folder} has no {missing[0]}, which {INDEX} names: copy the whole checkpoint")
+        raise UserError(f"{absent(folder / missing[0])}, and {INDEX} names it: copy the whole checkpoint")
+    if single.is_symlink() and missing:
+        raise UserError(f"{absent(single)}: copy the whole checkpoint")
     if missing:
         others = sorted(path.name for path in folder.glob("*.safetensors"))
         pickled = any(path for pattern in PICKLES for path in folder.glob(pattern))
@@ -113,17 +122,14 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
                 raise UserError(f"{folder} has the tensor {name} twice, in {tensors[name].file.name} and {path.name}")
             tensors[name] = tensor
     if (folder / INDEX).is_file():
-        lost = [name for name, shard in _weight_map(folder).items() if _shard(tensors.get(name)) != shard]
-        if lost:
+        stored, named = {name: tensor.file.name for name, tensor in tensors.items()}, _weight_map(folder)
+        odd = sorted(name for name in stored.keys() | named.keys() if stored.get(name) != named.get(name))
+        if odd:
             raise UserError(
-                f"{folder / INDEX} does not fit its files: {len(lost)} tensors are not where it says "
-                f"({some(lost)}): copy the whole checkpoint"
+                f"{folder / INDEX} does not fit its files: {len(odd)} tensors are not where it says "
+                f"({some(odd)}): copy the whole checkpoint"
             )
     return tensors
-
-
-def _shard(tensor: StoredTensor | None) -> str | None:
-    return None if tensor is None else tensor.file.name
 
 
 def header(path: Path) -> dict[str, StoredTensor]:
@@ -166,10 +172,12 @@ def check_finite(folder: Path) -> None:
 
 
 def check_adapter_files(folder: Path) -> None:
-    """Raise UserError for an adapter whose files are missing, damaged or not finite."""
-    read_json(folder / ADAPTER_CONFIG)
+    """Raise UserError for an adapter whose files are missing, damaged or not finite, and for one that is no LoRA."""
+    kind = read_json(folder / ADAPTER_CONFIG).get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"{folder} is an adapter of the peft_type {kind}, and only LORA can be loaded: merge it first")
     if not (folder / ADAPTER).is_file():
-        raise UserError(f"{folder} is an adapter and has no {ADAPTER}")
+        raise UserError(f"{absent(folder / ADAPTER)}, and {ADAPTER_CONFIG} says that it is an adapter")
     header(folder / ADAPTER)
     if bad := _not_finite(folder / ADAPTER):
         raise UserError(f"{folder} has NaN or infinite weights in {len(bad)} of its tensors ({some(bad)})")

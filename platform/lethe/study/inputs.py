@@ -46,7 +46,7 @@ def find_inputs(study: Study) -> Inputs:
     here = source == EMBEDDED or Path(source).expanduser().exists() or not is_hub_id(source)
     benchmark = load_benchmark(study.benchmark) if here else None
     notes = [f"data         {source}{'' if here else _hub_note(source, 'dataset')}"]
-    from lethe.models.loading import check_tensors  # imports torch when it is called
+    from lethe.models.loading import check_adapter_tensors, check_tensors  # import torch when they are called
 
     folders: dict[str, Path] = {}
     for key, name in named_models(study.model).items():
@@ -60,9 +60,10 @@ def find_inputs(study: Study) -> Inputs:
             found = find_model(name, f"model.{key}", None if key == "base" else getattr(study.model, "base", None))
             folder = found.folder if found.base is None or has_tokenizer(found.folder) else found.base
             notes.append(f"model.{key:6} {folder}")
-            if found.base is None:
-                with named(f"model.{key}"):
-                    check_tensors(folder)
+            with named(f"model.{key}"):
+                check_tensors(found.base or folder)
+                if found.base is not None:
+                    check_adapter_tensors(found.base, found.folder)
             if key != "oracle" and found.base is not None:
                 folders["weights"] = found.base
         if folder is not None:

@@ -35,10 +35,10 @@ class FoundModel:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_model(name: str, key: str, base: str | None = None) -> FoundModel:
-    """Return the model that `name` means. `base` names the model that an adapter belongs on, where it does not say.
-    Raises UserError, with the setting `key` in front, for a model that does not exist and for files that lack
-    something."""
+def find_model(name: str, key: str, base: str | None = None, above: tuple[Path, ...] = ()) -> FoundModel:
+    """Return the model that `name` means. `base` names the model that an adapter belongs on, where it does not say;
+    `above`: the adapters that this model is the base of. Raises UserError, with the setting `key` in front, for a model
+    that does not exist, for files that lack something and for adapters that stand on each other."""
     tags: Mapping[str, str] = {}
     with named(key):
         if name.startswith(PACKAGE):
@@ -55,15 +55,17 @@ def find_model(name: str, key: str, base: str | None = None) -> FoundModel:
     folder = _model_inside(folder, key)
     if is_adapter(folder):
         with named(key):
+            if folder in above:
+                raise UserError(f"{folder} is an adapter and, in the end, its own base: name another base")
             check_adapter_files(folder)
-        return FoundModel(folder, _base(folder, key, base), tags)
+        return FoundModel(folder, _base(folder, key, base, (*above, folder)), tags)
     return FoundModel(_checked(folder, key), None, tags)
 
 
-def plain_folder(name: str, key: str, base: str | None = None) -> Path:
+def plain_folder(name: str, key: str, base: str | None = None, above: tuple[Path, ...] = ()) -> Path:
     """Return the folder of the model that `name` means, with configuration, safetensors and a tokenizer: an adapter is
     merged into its base. Otherwise as `find_model`."""
-    found = find_model(name, key, base)
+    found = find_model(name, key, base, above)
     if found.base is None:
         return found.folder
     with named(key):
@@ -118,15 +120,13 @@ def _checked(folder: Path, key: str) -> Path:
     return folder
 
 
-def _base(adapter: Path, key: str, given: str | None) -> Path:
+def _base(adapter: Path, key: str, given: str | None, above: tuple[Path, ...]) -> Path:
     """Return the folder of the model that an adapter was trained on: `given`, named by the adapter, or the start model
     of the study that the adapter's folder is in."""
     if given is not None:
-        return plain_folder(given, f"{key}: the base of {adapter}")
+        return plain_folder(given, f"{key}: the base of {adapter}", None, above)
     if on := read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path"):
-        if Path(str(on)).expanduser().resolve() == adapter:
-            raise UserError(f"{key}: {adapter} is an adapter and names itself as its base")
-        return plain_folder(str(on), f"{key}: the base of {adapter}")
+        return plain_folder(str(on), f"{key}: the base of {adapter}", None, above)
     for parent in list(adapter.parents)[:LEVELS]:
         if ensure_local(parent / "study.json"):
             study = read_json(parent / "study.json")

@@ -8,8 +8,10 @@ import pytest
 
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.model import PretrainedModel
+from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
+from lethe.study.finetuning import prepare_study
 from lethe.study.preparation import locate, prepare
 from lethe.study.scored_models import find
 from lethe.study.scoring import provenance_warnings
@@ -51,6 +53,17 @@ def test_a_version_is_the_start_model_of_the_next_study(store: str, models: Path
     found = prepare(data, model)
     assert found.digests.model == model_digest(models / "0/model"), "the files that the study saved"
     assert (found.start / "config.json").is_file()
+
+
+def test_a_version_is_looked_for_in_the_studys_own_store(
+    store: str, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'other.db'}")
+    given = [f"benchmark.source={tiny.write_data(tmp_path / 'data')}", f"tracking.uri={store}"]
+    own = load_study("tofu", [*given, "model={name: pretrained, path: models:/lethe-tofu@knee}"])
+    assert prepare_study(own).digests.model == model_digest(models / "0/model")
+    with pytest.raises(UserError, match=r"there is no MLflow store at sqlite:.*other.db: set tracking.uri or"):
+        prepare_study(load_study("tofu", [given[0], "model={name: pretrained, path: models:/lethe-tofu@knee}"]))
 
 
 def test_a_version_of_another_study_gives_a_warning(store: str) -> None:

@@ -76,7 +76,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
 
     check_quantised(study.first_recipe().engine.quantisation)
     for model in study.models().values():
-        locate(study.benchmark, model, study.prompt)
+        locate(study.benchmark, model, study.prompt, registry=study.tracking.uri)
     digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
     if resume:
         check_resumable(study, digests)

@@ -118,7 +118,7 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     from lethe.study.scored_models import find
     from lethe.study.scoring import Scoring, provenance_warnings, score_all
 
-    models = [find(name, base=args.base) for name in args.models]
+    models = [find(name, base=args.base, registry=study.tracking.uri) for name in args.models]
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
     reference = _reference_model(study, args)
     _prepare_torch(recipe.engine)
@@ -150,11 +150,12 @@ def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | No
     from lethe.study.scored_models import ScoredModel, find
 
     if args.start or args.oracle not in (None, NONE):
-        return find(args.start or args.oracle, "--start" if args.start else "--oracle", args.base)
+        option = "--start" if args.start else "--oracle"
+        return find(args.start or args.oracle, option, args.base, registry=study.tracking.uri)
     with_oracle = study.benchmark.compared_with == "oracle"
     if with_oracle and not _has_oracle(study, args.oracle):
         return None
-    locate(study.benchmark, study.model, study.prompt)
+    locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     prepared, engine = prepare_study(study), study.first_recipe().engine
     measured = partial(ScoredModel, as_precision=engine.precision, as_quantisation=engine.quantisation)
     if with_oracle:

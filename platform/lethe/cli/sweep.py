@@ -75,7 +75,7 @@ def _describe_models(study: Study) -> Iterator[str]:
     if any(is_hub_id(name) and not Path(name).expanduser().exists() for name in (base, source)):
         yield f"start model and oracle: trained from {base} before the trials, unless they are there"
         return
-    locate(study.benchmark, study.model, study.prompt)
+    locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     yield from (describe_training(training, base) for training in trainings_of(study))
 
 
@@ -122,7 +122,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
 
     console = Console()
     check_quantised(study.first_recipe().engine.quantisation)
-    locate(study.benchmark, study.model, study.prompt)
+    locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     if address is None:
         check_gpu(study)
     if resume:

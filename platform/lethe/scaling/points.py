@@ -13,7 +13,7 @@ import ray
 
 from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
-from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel
+from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.models.hashing import model_digest
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.pool.messages import EntryPoint
@@ -25,7 +25,8 @@ from lethe.scaling.design import CostPoint
 from lethe.scaling.measure import CostPointReport, CostPointRequest
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local, share_with_nodes
-from lethe.study.model_sources import PARTS, plain_folder
+from lethe.study.model_sources import PARTS
+from lethe.study.preparation import model_folders
 from lethe.study.recorder import read_result, trial_record, write_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets
@@ -33,17 +34,14 @@ from lethe.unlearning.requests import Assets
 MODEL_VERSION = 1  # raise it when a change of the code makes other untrained models
 
 
-def untrained_model(benchmark: Benchmark, model: AnyModel) -> Path:
-    """Return the folder of a model to time, with the benchmark's tokenizer.
+def untrained_model(benchmark: Benchmark, model: AnyModel, registry: str | None = None) -> Path:
+    """Return the folder of a model to time, with the benchmark's tokenizer; `registry` as in `find_model`.
 
     A model of the embedded family gets random weights and is cached; a model that the user brings is taken as it is,
     and the base of one that is fine-tuned.
     """
     if not isinstance(model, EmbeddedModel):
-        if isinstance(model, FinetunedModel):
-            folder = plain_folder(model.base, "model.base")
-        else:
-            folder = plain_folder(model.path, "model.path", model.base)
+        folder = next(iter(model_folders(model, registry).values()))
         return share_with_nodes(folder, "models", model_digest(folder), PARTS)
     texts = [text for row in benchmark.training_rows(include_forget=True) for text in (row.question, row.answer)]
     content = canonical_json([MODEL_VERSION, model.model_dump(mode="json"), texts])

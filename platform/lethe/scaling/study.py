@@ -109,7 +109,8 @@ class ScalingRunner:
         return self._next - count
 
     def _assets(self, model: AnyModel) -> Assets:
-        start, engine = untrained_model(self._benchmark, model), self.study.first_recipe().engine
+        start = untrained_model(self._benchmark, model, self.study.tracking.uri)
+        engine = self.study.first_recipe().engine
         return Assets(
             benchmark=absolute(self.study.benchmark, self._benchmark.digest),
             data_digest=self._benchmark.digest,

@@ -78,7 +78,7 @@ def prepare_study(study: Study, session: Session | None = None, console: Console
     """
     model = study.model
     if not isinstance(model, FinetunedModel):
-        return prepare(study.benchmark, model, study.prompt)
+        return prepare(study.benchmark, model, study.prompt, registry=study.tracking.uri)
     base = _base(study, model)
     trainings = _trainings(study, model, base)
     missing = [training for training in trainings if not training.is_there]
@@ -91,7 +91,7 @@ def prepare_study(study: Study, session: Session | None = None, console: Console
         _train(study, model, base, missing, session, console or Console())
     folders = {training.name: str(training.folder) for training in trainings}
     trained = PretrainedModel(path=folders[START], oracle=folders.get(ORACLE), base=model.base)
-    return prepare(study.benchmark, trained, study.prompt)
+    return prepare(study.benchmark, trained, study.prompt, registry=study.tracking.uri)
 
 
 def trainings_of(study: Study) -> tuple[Training, ...]:
@@ -110,7 +110,7 @@ def describe_training(training: Training, base: str) -> str:
 
 def _base(study: Study, model: FinetunedModel) -> Prepared:
     """Return the study's inputs with the base checkpoint in the start model's place."""
-    return prepare(study.benchmark, PretrainedModel(path=model.base), study.prompt)
+    return prepare(study.benchmark, PretrainedModel(path=model.base), study.prompt, registry=study.tracking.uri)
 
 
 def _trainings(study: Study, model: FinetunedModel, base: Prepared) -> tuple[Training, ...]:

@@ -57,7 +57,12 @@ def find_inputs(study: Study) -> Inputs:
             folder = None
             notes.append(f"model.{key:6} {name}: a registered model, which is looked up when the study starts")
         else:
-            found = find_model(name, f"model.{key}", None if key == "base" else getattr(study.model, "base", None))
+            found = find_model(
+                name,
+                f"model.{key}",
+                None if key == "base" else getattr(study.model, "base", None),
+                registry=study.tracking.uri,
+            )
             folder = found.folder if found.base is None or has_tokenizer(found.folder) else found.base
             notes.append(f"model.{key:6} {folder}")
             with named(f"model.{key}"):

@@ -35,10 +35,15 @@ class FoundModel:
     tags: Mapping[str, str] = field(default_factory=dict)
 
 
-def find_model(name: str, key: str, base: str | None = None, above: tuple[Path, ...] = ()) -> FoundModel:
+def find_model(
+    name: str, key: str, base: str | None = None, *, registry: str | None = None, above: tuple[Path, ...] = ()
+) -> FoundModel:
     """Return the model that `name` means. `base` names the model that an adapter belongs on, where it does not say;
-    `above`: the adapters that this model is the base of. Raises UserError, with the setting `key` in front, for a model
-    that does not exist, for files that lack something and for adapters that stand on each other."""
+    `registry`: the MLflow store that has registered versions, None: MLFLOW_TRACKING_URI's; `above`: the adapters that
+    this model is the base of.
+
+    Raises UserError, with the setting `key` in front, for a model that does not exist, for files that lack something
+    and for adapters that stand on each other."""
     tags: Mapping[str, str] = {}
     with named(key):
         if name.startswith(PACKAGE):
@@ -48,7 +53,7 @@ def find_model(name: str, key: str, base: str | None = None, above: tuple[Path, 
     if name.startswith(REGISTERED):
         from lethe.tracking.model_addresses import fetch_registered_model
 
-        folder, tags = fetch_registered_model(name, key)
+        folder, tags = fetch_registered_model(name, key, registry)
     else:
         folder = resolve_local(name)
         folder = folder if folder.is_dir() else snapshot(name, key)
@@ -58,14 +63,16 @@ def find_model(name: str, key: str, base: str | None = None, above: tuple[Path, 
             if folder in above:
                 raise UserError(f"{folder} is an adapter and, in the end, its own base: name another base")
             check_adapter_files(folder)
-        return FoundModel(folder, _base(folder, key, base, (*above, folder)), tags)
+        return FoundModel(folder, _base(folder, key, base, registry, (*above, folder)), tags)
     return FoundModel(_checked(folder, key), None, tags)
 
 
-def plain_folder(name: str, key: str, base: str | None = None, above: tuple[Path, ...] = ()) -> Path:
+def plain_folder(
+    name: str, key: str, base: str | None = None, *, registry: str | None = None, above: tuple[Path, ...] = ()
+) -> Path:
     """Return the folder of the model that `name` means, with configuration, safetensors and a tokenizer: an adapter is
     merged into its base. Otherwise as `find_model`."""
-    found = find_model(name, key, base, above)
+    found = find_model(name, key, base, registry=registry, above=above)
     if found.base is None:
         return found.folder
     with named(key):
@@ -120,13 +127,11 @@ def _checked(folder: Path, key: str) -> Path:
     return folder
 
 
-def _base(adapter: Path, key: str, given: str | None, above: tuple[Path, ...]) -> Path:
+def _base(adapter: Path, key: str, given: str | None, registry: str | None, above: tuple[Path, ...]) -> Path:
     """Return the folder of the model that an adapter was trained on: `given`, named by the adapter, or the start model
     of the study that the adapter's folder is in."""
-    if given is not None:
-        return plain_folder(given, f"{key}: the base of {adapter}", None, above)
-    if on := read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path"):
-        return plain_folder(str(on), f"{key}: the base of {adapter}", None, above)
+    if on := given or read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path"):
+        return plain_folder(str(on), f"{key}: the base of {adapter}", registry=registry, above=above)
     for parent in list(adapter.parents)[:LEVELS]:
         if ensure_local(parent / "study.json"):
             study = read_json(parent / "study.json")

@@ -36,13 +36,15 @@ class Prepared:
     prompt: RenderedPrompt | None = None
 
 
-def locate(benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT) -> None:
+def locate(
+    benchmark: BenchmarkConfig, model: AnyModel, prompt: Prompt = DEFAULT, *, registry: str | None = None
+) -> None:
     """Raise UserError for data and models that cannot be had or are not whole, and for a `prompt` that cannot be
-    rendered. Quick, but for reading the weights of a `PretrainedModel` once: call it before anything expensive
-    starts."""
+    rendered; `registry` as in `find_model`. Quick, but for reading the weights of a `PretrainedModel` once: call it
+    before anything expensive starts."""
     loaded = load_benchmark(benchmark)
     if not isinstance(model, EmbeddedModel):
-        folders = model_folders(model)
+        folders = model_folders(model, registry)
         for key, folder in folders.items():
             check_whole(folder, key)
         start = next(iter(folders.values()))
@@ -58,11 +60,13 @@ def prepare(
     prompt: Prompt = DEFAULT,
     *,
     progress: ProgressReport | None = None,
+    registry: str | None = None,
 ) -> Prepared:
     """Load the data; find or train the start model and its oracle. Raises UserError for whatever is missing.
 
     Models that are trained on worker groups are `lethe.study.finetuning`'s: it calls this when they are there.
-    `progress` takes (name of a training, its finished share); without one, the console shows it.
+    `registry` is as in `find_model`. `progress` takes (name of a training, its finished share); without one, the
+    console shows it.
     """
     loaded = load_benchmark(benchmark)
     if isinstance(model, EmbeddedModel):
@@ -71,7 +75,7 @@ def prepare(
         start, oracle = trained_pair(loaded, model, progress)
         base = None
     else:
-        folders = model_folders(model)
+        folders = model_folders(model, registry)
         start, oracle, base = folders["model.path"], folders.get("model.oracle"), folders.get("model.base")
         _check_vocabulary(base or start, start)
     template = _template(start, prompt)
@@ -125,17 +129,17 @@ def training_record(folder: Path) -> TrainingRecord | None:
     return TrainingRecord.model_validate_json(path.read_text()) if path.is_file() else None
 
 
-def model_folders(model: PretrainedModel | FinetunedModel) -> dict[str, Path]:
-    """Return the plain folders of the models that `model` names, by setting, the one first that it starts with. Raises
-    UserError for what is missing."""
+def model_folders(model: PretrainedModel | FinetunedModel, registry: str | None = None) -> dict[str, Path]:
+    """Return the plain folders of the models that `model` names, by setting, the one first that it starts with; `store`
+    as in `find_model`. Raises UserError for what is missing."""
     if isinstance(model, FinetunedModel):
-        return {"model.base": plain_folder(model.base, "model.base")}
-    folders = {"model.path": plain_folder(model.path, "model.path", model.base)}
-    if model.oracle is not None:
-        folders["model.oracle"] = plain_folder(model.oracle, "model.oracle", model.base)
-    if model.base is not None:
-        folders["model.base"] = plain_folder(model.base, "model.base")
-    return folders
+        return {"model.base": plain_folder(model.base, "model.base", registry=registry)}
+    names = {"path": model.path, "oracle": model.oracle, "base": model.base}
+    return {
+        f"model.{key}": plain_folder(name, f"model.{key}", None if key == "base" else model.base, registry=registry)
+        for key, name in names.items()
+        if name is not None
+    }
 
 
 def _check_vocabulary(base: Path, start: Path) -> None:

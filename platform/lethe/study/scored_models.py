@@ -83,9 +83,10 @@ class ScoredModel:
         return template_of(self.tokenizer, prompt, instruction=self.instruction, model=self.base or self.folder)
 
 
-def find(name: str, key: str = "MODEL", base: str | None = None) -> ScoredModel:
-    """Return the model that `name` means. `base` names the model that an adapter belongs on. Raises UserError, with the
-    option or argument `key` in front, for a model that does not exist and for one that cannot be loaded as it is."""
-    found = find_model(name, key, base)
+def find(name: str, key: str = "MODEL", base: str | None = None, *, registry: str | None = None) -> ScoredModel:
+    """Return the model that `name` means. `base` names the model that an adapter belongs on, `store` is as in
+    `find_model`. Raises UserError, with the option or argument `key` in front, for a model that does not exist and for
+    one that cannot be loaded as it is."""
+    found = find_model(name, key, base, registry=registry)
     check_whole(found.base or found.folder, key)
     return ScoredModel(name, found.folder, found.base, found.tags)

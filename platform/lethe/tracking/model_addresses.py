@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 ADDRESS = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>\d+))")
 
 
-def fetch_registered_model(address: str, key: str) -> tuple[Path, Mapping[str, str]]:
-    """Return a local folder with the files of the version at `address`, and its tags.
+def fetch_registered_model(address: str, key: str, store: str | None = None) -> tuple[Path, Mapping[str, str]]:
+    """Return a local folder with the files of the version at `address` in the MLflow `store` (default: see
+    `resolve_uri`), and its tags.
 
     Raises UserError, naming the setting `key` and the models, aliases or versions that exist, where there is no such
     version, its files are lost or the store cannot be asked.
@@ -33,10 +34,11 @@ def fetch_registered_model(address: str, key: str) -> tuple[Path, Mapping[str, s
     match = ADDRESS.fullmatch(address)
     if match is None:
         raise UserError(f"{key}: {address!r} is not of the form models:/name@alias or models:/name/3")
-    uri = resolve_uri()
+    uri = resolve_uri(store)
     printable = without_password(uri)
     if uri.startswith("sqlite") and not sqlite_path(uri).is_file():
-        raise UserError(f"{key}: {address}: there is no MLflow store at {printable}: set MLFLOW_TRACKING_URI")
+        remedy = "set tracking.uri or MLFLOW_TRACKING_URI"
+        raise UserError(f"{key}: {address}: there is no MLflow store at {printable}: {remedy}")
     check_uri(uri)
     quiet_mlflow()
     from mlflow import MlflowClient

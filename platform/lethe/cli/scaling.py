@@ -6,8 +6,9 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from lethe.config.run import OFFLOAD_STAGES, Quantisation
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import EXIT_INTERRUPTED, UserError, exit_codes
 from lethe.storage.paths import check_root, ensure_writable
@@ -114,6 +115,15 @@ def _plan(argv: list[str]) -> int:
         "--lora-rank", type=int, metavar="R", help="LoRA on all linear layers; default: train every weight"
     )
     parser.add_argument(
+        "--gradient-checkpointing", action="store_true", help="compute activations again in the backward pass"
+    )
+    parser.add_argument(
+        "--offload", choices=tuple(OFFLOAD_STAGES), default="none", help="what lies in the CPU's memory (none)"
+    )
+    parser.add_argument(
+        "--quantisation", choices=get_args(Quantisation), help="a frozen base of 4 bits a weight; with --lora-rank"
+    )
+    parser.add_argument(
         "--batch", type=int, default=32, metavar="N", help="forget rows in a step, over all workers (32)"
     )
     parser.add_argument("--length", type=int, default=256, metavar="N", help="tokens of a row (256)")
@@ -126,7 +136,7 @@ def _plan(argv: list[str]) -> int:
     parser.add_argument("--rate", type=float, metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16)")
     args = parser.parse_args(argv)
     for name, value in vars(args).items():
-        if isinstance(value, int | float) and not value > 0:
+        if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
     from lethe.scaling.plan import RATE, Question, answer
     from lethe.scaling.transformer import Transformer
@@ -145,6 +155,9 @@ def _plan(argv: list[str]) -> int:
         answer=args.answer,
         steps=args.epochs * -(-args.forget_rows // args.batch),
         rate=args.rate or RATE,
+        checkpointing=args.gradient_checkpointing,
+        offload=args.offload,
+        quantisation=args.quantisation,
     )
     print(answer(question))
     return 0

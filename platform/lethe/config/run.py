@@ -6,6 +6,7 @@ Its `Recipe` is the part that a search may change: objective, optimizer, adapter
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -16,6 +17,9 @@ from lethe.config.objective import AnyObjective, Npo
 from lethe.config.optimizer import AdamW, AnyOptimizer
 
 Quantisation = Literal["nf4"]
+Offload = Literal["none", "optimizer", "parameters"]
+Stage = Literal[0, 1, 2, 3]
+OFFLOAD_STAGES: Mapping[Offload, tuple[Stage, ...]] = {"none": (0, 1, 2, 3), "optimizer": (2, 3), "parameters": (3,)}
 
 
 class Engine(Frozen):
@@ -26,7 +30,7 @@ class Engine(Frozen):
     Equal runs are bit-identical on the CPU; on CUDA the fused attention kernels add gradients in no fixed order.
     """
 
-    stage: Literal[0, 1, 2, 3] = 0
+    stage: Stage = 0
     precision: Literal["fp32", "bf16"] = "fp32"
     quantisation: Quantisation | None = Field(None, description="nf4: a frozen base of 4 bits a weight; none: plain")
     workers: int = Field(1, ge=1)
@@ -35,13 +39,13 @@ class Engine(Frozen):
     gradient_checkpointing: bool = Field(
         False, description="compute activations again in the backward pass instead of keeping them"
     )
-    offload: Literal["none", "optimizer", "parameters"] = Field(
+    offload: Offload = Field(
         "none", description="keep in the CPU's memory: masters and optimizer state (stages 2, 3), weights too (stage 3)"
     )
 
     @model_validator(mode="after")
     def _offloads_what_is_sharded(self) -> Self:
-        stages = {"none": (0, 1, 2, 3), "optimizer": (2, 3), "parameters": (3,)}[self.offload]
+        stages = OFFLOAD_STAGES[self.offload]
         if self.stage not in stages:
             needed = " or ".join(map(str, stages))
             raise ValueError(f"offload: {self.offload} needs stage {needed}, and this is stage {self.stage}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lethe.config.adapter import Lora
-from lethe.config.run import Quantisation, Recipe
+from lethe.config.run import Offload, Quantisation, Recipe, Stage
 from lethe.scaling.transformer import BatchShape, Transformer
 
 BYTES = {"fp32": 4, "bf16": 2}
@@ -25,14 +25,14 @@ class Layout:
     `state_tensors`: fp32 tensors that the optimizer keeps per weight; `checkpointing`, `offload` and
     `quantisation` as in `Engine`."""
 
-    stage: Literal[0, 1, 2, 3] = 0
+    stage: Stage = 0
     workers: int = 1
     precision: Literal["fp32", "bf16"] = "fp32"
     rank: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
     state_tensors: int = 2
     checkpointing: bool = False
-    offload: Literal["none", "optimizer", "parameters"] = "none"
+    offload: Offload = "none"
     quantisation: Quantisation | None = None
 
     @classmethod
@@ -86,6 +86,11 @@ def states(shape: Transformer, layout: Layout) -> States:
     if not layout.away:
         return held
     return States(0 if layout.offload == "parameters" else held.weights, 0, 0, 0)
+
+
+def offloaded(shape: Transformer, layout: Layout) -> int:
+    """Return the bytes of the states that one rank has in the CPU's memory instead of its device's."""
+    return _states(shape, layout).total - states(shape, layout).total
 
 
 def _states(shape: Transformer, layout: Layout) -> States:
@@ -201,6 +206,8 @@ def _gradients(shape: Transformer, layout: Layout) -> tuple[float, float]:
     p, share, bucket = layout.width, trained / layout.workers, min(trained, BUCKET)
     if layout.stage == 0:
         return float(p * trained), (p + 4.0) * trained
+    if layout.away:  # a bucket leaves for the CPU as soon as it is averaged, and the step is there
+        return float(p * bucket), 2.0 * p * bucket
     wide = 4.0 * share if p == 4 else (p + 4.0) * share  # in fp32, beside their own type
     if layout.stage == 1:
         return float(p * trained), p * trained + max(p * bucket, wide)

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from lethe.config.run import OFFLOAD_STAGES, Offload, Quantisation, Stage
 from lethe.errors import UserError
-from lethe.scaling.memory import Layout, Peak, peak
+from lethe.scaling.memory import Layout, Peak, offloaded, peak
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 
 # Assumptions, all printed with the answer.
@@ -17,7 +18,6 @@ RESERVE = 0.1  # of the memory: an allocator's fragments
 CONTEXT = 1.5e9  # bytes: CUDA's context and libraries
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 LARGEST_MICRO = 64  # forget rows in a micro-batch
-Stage = Literal[0, 1, 2, 3]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,8 @@ class Question:
     """A model's shape, a device's memory in bytes and the run.
 
     `rows`: forget rows in an optimizer step, each with a retain row, over all workers; `answer`: scored tokens of a row
-    of `length` tokens; `steps`: of the whole run; `rank`: of LoRA, None where every weight trains; `rate`: FLOP/s.
+    of `length` tokens; `steps`: of the whole run; `rank`: of LoRA, None where every weight trains; `rate`: FLOP/s;
+    `checkpointing`, `offload` and `quantisation` as in a study's `engine`.
     """
 
     shape: Transformer
@@ -37,6 +38,9 @@ class Question:
     answer: int = 128
     steps: int = 65  # TOFU's forget10: 400 rows, 5 epochs
     rate: float = RATE
+    checkpointing: bool = False
+    offload: Offload = "none"
+    quantisation: Quantisation | None = None
 
     def batch(self, forget_rows: int) -> BatchShape:
         """Return the batch of so many forget rows with as many retain rows."""
@@ -44,7 +48,27 @@ class Question:
 
     def layout(self, stage: Stage, workers: int) -> Layout:
         """Return the layout on GPUs."""
-        return Layout(stage, workers, self.precision, self.rank, "cuda")
+        return Layout(
+            stage,
+            workers,
+            self.precision,
+            self.rank,
+            "cuda",
+            checkpointing=self.checkpointing,
+            offload=self.offload,
+            quantisation=self.quantisation,
+        )
+
+    def stages(self, workers: int) -> tuple[Stage, ...]:
+        """Return the ZeRO stages that so many workers can have: a single one has nothing to share, and a base of 4 bits
+        is not sharded."""
+        allowed = [stage for stage in OFFLOAD_STAGES[self.offload] if not (self.quantisation and stage == 3)]
+        return (0,) if workers == 1 and 0 in allowed else tuple(allowed)
+
+    @property
+    def flops(self) -> float:
+        """The FLOPs of a step, over all workers."""
+        return step_flops(self.shape, self.batch(self.rows), self.rank, checkpointing=self.checkpointing)
 
 
 @dataclass(frozen=True)
@@ -59,16 +83,14 @@ class Option:
 
     def hours(self, question: Question, utilisation: float) -> float:
         """Return the hours of training alone; workers beyond the number of rows do not help."""
-        flops = step_flops(question.shape, question.batch(question.rows), question.rank) * question.steps
         useful = min(self.workers, question.rows)
-        return flops / (question.rate * utilisation * useful) / 3600
+        return question.flops * question.steps / (question.rate * utilisation * useful) / 3600
 
 
 def options(question: Question) -> Iterator[Option]:
     """Yield for every number of workers, where any fits, the lowest stage that fits with its largest micro-batch."""
     for workers in WORKERS:
-        stages: tuple[Stage, ...] = (0,) if workers == 1 else (0, 1, 2, 3)
-        fitting = (_option(question, stage, workers) for stage in stages)
+        fitting = (_option(question, stage, workers) for stage in question.stages(workers))
         if option := next(filter(None, fitting), None):
             yield option
 
@@ -87,27 +109,42 @@ def _option(question: Question, stage: Stage, workers: int) -> Option | None:
 def answer(question: Question) -> str:
     """Return lines for a person: the advice, the options around it, the assumptions and what is not known.
 
-    Raises UserError for a memory that CUDA alone takes, or an answer that is not shorter than its row.
+    Raises UserError for a memory that CUDA alone takes, an answer that is not shorter than its row, and a quantised
+    base that would be trained or sharded.
     """
     if question.memory <= CONTEXT:
         raise UserError(f"--gpu-memory {question.memory:g}: bytes are wanted, and CUDA alone takes {CONTEXT:g}")
     if not 0 < question.answer < question.length:
         raise UserError(f"--answer {question.answer}: must be between 1 and --length {question.length} - 1")
+    if question.quantisation and question.rank is None:
+        raise UserError(f"--quantisation {question.quantisation}: adapters train on a frozen base: give --lora-rank")
+    if not question.stages(WORKERS[-1]):
+        raise UserError(f"--offload {question.offload}: needs stage 3, which shards no base of 4 bits: take one out")
     shape, fitting = question.shape, list(options(question))
     trained = "every weight" if question.rank is None else f"LoRA of rank {question.rank}"
+    settings = [
+        *(["a base in nf4"] if question.quantisation else []),
+        *(["gradient checkpointing"] if question.checkpointing else []),
+        *([f"{question.offload} offloaded"] if question.offload != "none" else []),
+    ]
     lines = [
         f"{shape.parameters / 1e9:.3g} billion parameters (width {shape.hidden}, {shape.layers} layers, vocabulary"
-        f" {shape.vocabulary}), {trained} trained, {question.precision}, devices of {question.memory / 1e9:.3g} GB",
+        f" {shape.vocabulary}), {', '.join([f'{trained} trained', question.precision, *settings])}, devices of"
+        f" {question.memory / 1e9:.3g} GB",
         f"{question.steps} steps of {question.rows} forget and {question.rows} retain rows of {question.length} tokens:"
-        f" {step_flops(shape, question.batch(question.rows), question.rank):.3g} FLOPs a step",
+        f" {question.flops:.3g} FLOPs a step",
         "",
     ]
     if not fitting:
-        need = peak(shape, question.layout(3, WORKERS[-1]), question.batch(1))
-        lines.append(f"does not fit on {WORKERS[-1]} devices: {need.total / 1e9:.3g} GB each under stage 3")
+        last = question.stages(WORKERS[-1])[-1]
+        need = peak(shape, question.layout(last, WORKERS[-1]), question.batch(1))
+        lines.append(f"does not fit on {WORKERS[-1]} devices: {need.total / 1e9:.3g} GB each under stage {last}")
         return "\n".join([*lines, *_limits()])
     best = fitting[0]
-    lines += [f"fewest devices: {best.workers}, ZeRO stage {best.stage}, {best.micro} forget rows in a micro-batch", ""]
+    lines.append(f"fewest devices: {best.workers}, ZeRO stage {best.stage}, {best.micro} forget rows in a micro-batch")
+    if away := offloaded(shape, question.layout(best.stage, best.workers)):
+        lines.append(f"in the CPU's memory: {away / 1e9:.3g} GB a worker")
+    lines.append("")
     heads = ("workers", "stage", "rows x accumulation", "states", "activations", "step's other needs", "total   ")
     lines.append("  ".join([*heads, "hours (extrapolation)"]))
     for option in fitting:
@@ -125,16 +162,15 @@ def _assumptions(question: Question) -> list[str]:
     slow, fast = UTILISATION
     return [
         f"Assumed: {question.rate:.3g} FLOP/s a device, of which {slow:.0%} to {fast:.0%} are used;"
-        f" {RESERVE:.0%} of the memory for fragments, {CONTEXT / 1e9:g} GB for CUDA; attention without T x T matrices,"
-        " no checkpointing.",
+        f" {RESERVE:.0%} of the memory for fragments, {CONTEXT / 1e9:g} GB for CUDA; attention without T x T matrices.",
     ]
 
 
 def _limits() -> list[str]:
     return [
-        "Not known: the time of communication (no interconnect was measured, so hours are a lower bound for several"
-        " devices), evaluation and generation, Sophia's refreshes (a share of about 1/k more), and whether a setting"
-        " that unlearns a small model well does so here.",
+        "Not known: the time of communication and of offloading (no interconnect was measured, so hours are a lower"
+        " bound for several devices), evaluation and generation, Sophia's refreshes (a share of about 1/k more), and"
+        " whether a setting that unlearns a small model well does so here.",
     ]
 
 

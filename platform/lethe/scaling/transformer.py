@@ -131,16 +131,17 @@ def forward_flops(shape: Transformer, batch: BatchShape) -> float:
     return body + head + attention
 
 
-def step_flops(shape: Transformer, batch: BatchShape, rank: int | None = None) -> float:
-    """Return the FLOPs of forward and backward of a step.
+def step_flops(shape: Transformer, batch: BatchShape, rank: int | None = None, *, checkpointing: bool = False) -> float:
+    """Return the FLOPs of forward and backward of a step, with the second forward that `checkpointing` costs.
 
     A backward costs a forward for the gradients of the activations and another for those of the weights, which with a
     LoRA of this rank exist for its own matrices only.
     """
     forward = forward_flops(shape, batch)
+    again = forward if checkpointing else 0.0
     if rank is None:
-        return 3.0 * forward
+        return 3.0 * forward + again
     adapters = 2.0 * sum(shape.adapters(rank)) * batch.tokens
     attention = 4.0 * shape.layers * shape.hidden * batch.squares
     # Of attention both factors are activations: its backward is two forwards even where no weight is trained.
-    return 2.0 * forward + attention + 3.0 * adapters
+    return 2.0 * forward + attention + 3.0 * adapters + again

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ import lethe
 from lethe.terminal import Terminal
 
 ProgressReport = Callable[[str, float], None]  # name of a training, its finished share
+
+LINE_S = 60.0  # between lines about one training
 
 # The child finds lethe where the parent did: a checkout, a Ray working directory or an installation.
 _BOOT = """
@@ -123,8 +126,9 @@ def _follow(training: Training, process: subprocess.Popen[str], errors: IO[str],
 
 @contextmanager
 def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
-    """Yield a function that takes finished shares by name, from any thread, and shows them: bars on a terminal, a line
-    per quarter elsewhere."""
+    """Yield a function that takes finished shares by name, from any thread, and shows them with the time left: bars on
+    a terminal, elsewhere a line per quarter and, of a long training, per minute. A smaller share than before is not
+    shown."""
     console = Terminal(soft_wrap=True)
     if not console.is_terminal:
         console.print(f"training {' and '.join(names)}; they are kept for the next study")
@@ -139,16 +143,35 @@ def console_report(names: Sequence[str]) -> Iterator[ProgressReport]:
     )
     with Progress(*columns, console=console) as bars:
         tasks = {name: bars.add_task(name, total=1.0) for name in names}
-        yield lambda name, share: bars.update(tasks[name], completed=share)
+        done = dict.fromkeys(names, 0.0)
+
+        def report(name: str, share: float) -> None:
+            done[name] = max(share, done[name])
+            bars.update(tasks[name], completed=done[name])
+
+        yield report
 
 
 def _lines(console: Terminal) -> ProgressReport:
-    quarters: dict[str, int] = {}
+    first: dict[str, tuple[float, float]] = {}  # seconds and share at the first report: a resumed training begins late
+    shown: dict[str, tuple[float, float]] = {}
 
     def report(name: str, share: float) -> None:
-        quarter = int(share * 4)
-        if quarter > quarters.get(name, 0):
-            quarters[name] = quarter
-            console.print(f"training {name}: {quarter * 25} %")
+        now = time.monotonic()
+        began, at = first.setdefault(name, (now, share))
+        said, before = shown.setdefault(name, (now, 0.0))
+        minute = now - said >= LINE_S and int(100 * share) > int(100 * before)
+        if int(4 * share) <= int(4 * before) and not minute:
+            return
+        shown[name] = now, share
+        left = (now - began) * (1 - share) / (share - at) if at < share < 1 else 0.0
+        console.print(f"training {name}: {int(100 * share)} %" + (f", {_duration(left)} left" if left >= 1 else ""))
 
     return report
+
+
+def _duration(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -18,11 +18,18 @@ WAIT_S = 1.0
 
 OnJobEnd = Callable[[Job, list[EpochReport], FinalReport], None]
 OnReport = Callable[[Job, EpochReport], None]
+OnProgress = Callable[[Job, float], None]
 
 
-def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd, reported: OnReport = lambda *_: None) -> None:
+def run_jobs(
+    pool: Pool,
+    jobs: Iterable[Job],
+    ended: OnJobEnd,
+    reported: OnReport = lambda *_: None,
+    progressed: OnProgress | None = None,
+) -> None:
     """Run all `jobs` and call `ended` with each and its reports, in the order in which they end; `reported` with each
-    report before the last as it comes.
+    report before the last as it comes; `progressed` between reports with a job and the share of it that is done.
 
     Ctrl-C raises KeyboardInterrupt; what has not ended then is stopped. Raises StudyBrokenError once no group can be
     had.
@@ -43,6 +50,11 @@ def run_jobs(pool: Pool, jobs: Iterable[Job], ended: OnJobEnd, reported: OnRepor
             ready, _ = ray.wait(list(pending), num_returns=1, timeout=WAIT_S)
             if not ready and pool.broken:
                 raise StudyBrokenError(pool.broken)
+            if not ready and progressed:
+                shares = ray.get(pool.queue.call(RunQueue.shares))
+                for job, _ in pending.values():
+                    if share := shares.get(job.run):
+                        progressed(job, share)
             for reference in ready:
                 job, reports = pending.pop(reference)
                 report = ray.get(reference)

@@ -51,6 +51,7 @@ class _Run:
     attempts: int = 0  # since its last new report
     fault: FinalReport = LOST  # of the last attempt, the result if it stays the last
     lease: int | None = None
+    share: float = 0.0  # done, by the last heartbeat of whoever works on it
 
     @property
     def ended(self) -> bool:
@@ -111,6 +112,10 @@ class RunQueue:
         if len(entry.reports) > seen:
             return entry.reports[seen]
         return FinalReport(verdict="interrupted", reason=self._abandoned or "")
+
+    async def shares(self) -> dict[str, float]:
+        """Return the share of every run in the queue that is done, by the last heartbeat of its group."""
+        return {name: entry.share for name, entry in self._runs.items()}
 
     async def stop(self, run: str) -> None:
         """End a run at its next report; one that no group has taken yet ends at once."""
@@ -210,11 +215,15 @@ class RunQueue:
                 run.reports.append(fault)
         await self._notify()
 
-    async def heartbeat(self, lease: int) -> bool:
-        """Note that a group is alive and works under this lease; False: the lease is lost."""
+    async def heartbeat(self, lease: int, share: float = 0.0) -> bool:
+        """Note that a group is alive, works under this lease and has done this `share` of its run; False: the lease is
+        lost."""
         if lease not in self._leases:
             return False
-        self._groups[self._leases[lease][1]].beat = time.monotonic()
+        run, group = self._leases[lease]
+        self._groups[group].beat = time.monotonic()
+        if run in self._runs:
+            self._runs[run].share = share
         return True
 
     # The pool's side

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import ray
@@ -50,10 +51,12 @@ class GroupConfig:
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place in its group, and how the group's processes exchange small objects."""
+    """This process's place in its group, and how the group's processes exchange small objects. `progressed` takes the
+    share of the present run that is done."""
 
     rank: int
     world: int
+    progressed: Callable[[float], None] = lambda _: None
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value on every rank; the others' is ignored."""
@@ -159,10 +162,11 @@ class _Worker:
             if self._ranks.broadcast(answer) != Answer.CONTINUE:
                 raise Stopped
 
-        with _Heartbeat(self._queue, lease.number, job.run, self._log, active=self._ranks.rank == 0):
+        with _Heartbeat(self._queue, lease.number, job.run, self._log, active=self._ranks.rank == 0) as heartbeat:
             try:
                 request_type, function = job.entry.load()
-                final = function(request_type.model_validate(job.payload), report, self._ranks)
+                ranks = replace(self._ranks, progressed=heartbeat.progressed)
+                final = function(request_type.model_validate(job.payload), report, ranks)
             except Stopped:
                 self._log("run stopped", job.run)
                 return
@@ -189,21 +193,28 @@ class _Worker:
 
 
 class _Heartbeat:
-    """A context that tells the queue that this group is alive while a run keeps its main thread busy."""
+    """A context that tells the queue that this group is alive while a run keeps its main thread busy, and how much of
+    the run is done."""
 
     def __init__(self, queue: RunQueueClient, lease: int, run: str, log: EventLog, active: bool) -> None:
         self._queue, self._lease, self._run, self._log = queue, lease, run, log
         self._end = threading.Event()
+        self._share = 0.0
         self._thread = threading.Thread(target=self._beat, daemon=True) if active else None
 
     def _beat(self) -> None:
         while not self._end.wait(HEARTBEAT_S):
-            self._queue.call(RunQueue.heartbeat, self._lease)
+            self._queue.call(RunQueue.heartbeat, self._lease, self._share)
             self._log("heartbeat", self._run)
 
-    def __enter__(self) -> None:
+    def progressed(self, share: float) -> None:
+        """Note the share of the run that is done: the next heartbeat has it."""
+        self._share = share
+
+    def __enter__(self) -> _Heartbeat:
         if self._thread:
             self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()

@@ -158,8 +158,10 @@ def _train(
         stack.enter_context(interruptible())
 
         def reported(job: Job, report: EpochReport) -> None:
-            training = by_job[job.run]
-            progress(training.name, report.values["optimizer_step"] / training.steps)
+            progressed(job, report.values["optimizer_step"] / by_job[job.run].steps)
+
+        def progressed(job: Job, share: float) -> None:
+            progress(by_job[job.run].name, share)
 
         def ended(job: Job, _: list[EpochReport], report: FinalReport) -> None:
             training = by_job[job.run]
@@ -168,7 +170,7 @@ def _train(
 
         jobs = [_job(run, training, study, model, base, engine) for run, training in by_job.items()]
         try:
-            run_jobs(pool, jobs, ended, reported)
+            run_jobs(pool, jobs, ended, reported, progressed)
         except KeyboardInterrupt:
             console.say("interrupted while models were trained: the same command goes on from their last checkpoints")
             raise

@@ -39,6 +39,10 @@ class Ranks(Protocol):
     def gather(self, value: T) -> list[T]:
         """Return every rank's value on every rank, by rank."""
 
+    @property
+    def progressed(self) -> Callable[[float], None]:
+        """A function that takes the share of the run that is done: cheap, to be called at every step."""
+
 
 @dataclass(frozen=True)
 class Alone:
@@ -50,6 +54,9 @@ class Alone:
     def gather(self, value: T) -> list[T]:
         """Return the one value there is."""
         return [value]
+
+    def progressed(self, share: float) -> None:
+        """Do nothing: nobody waits elsewhere."""
 
 
 class DivergedError(Exception):

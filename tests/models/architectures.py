@@ -239,5 +239,6 @@ FAMILIES = {
     "stablelm": Family("stablelm"),
     "starcoder2": Family("starcoder2"),
     "xglm": Family("xglm"),
+    "xlstm": Family("xlstm", {"hidden_size": 64, "num_heads": 2, "qk_dim_factor": 1.0, "chunk_size": 4}, packs=False),
     "zamba2": Family("zamba2", ZAMBA, packs=False),
 }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lethe.cli.scaling import main
+from lethe.config.run import Recipe
 from lethe.config.scaling import load_scaling
 from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.scaling.design import check_memory, cost_points, predicted_memory, search_points
+from lethe.scaling.memory import Layout, offloaded, states
+from lethe.scaling.plan import Question, options
 from lethe.scaling.transformer import Transformer
 
 
@@ -124,6 +129,11 @@ def test_sizes_that_do_not_fit_are_refused_before_they_run() -> None:
         (["--gpu-memory", "80"], "bytes are wanted"),
         (["--gpu-memory", "80e9", "--answer", "500"], "--answer 500"),
         (["--gpu-memory", "-1"], "--gpu-memory -1: must be above 0"),
+        (["--gpu-memory", "80e9", "--quantisation", "nf4"], "--quantisation nf4: adapters train"),
+        (
+            ["--gpu-memory", "80e9", "--quantisation", "nf4", "--lora-rank", "8", "--offload", "parameters"],
+            "--offload parameters: needs stage 3, which shards no base of 4 bits",
+        ),
     ],
 )
 def test_plans_with_impossible_numbers_are_refused(
@@ -142,9 +152,55 @@ def test_a_plan_has_stage_memory_and_hours(capsys: pytest.CaptureFixture[str]) -
     assert "does not fit on 64 devices" in capsys.readouterr().out
 
 
-def test_memory_shrinks_with_adapters_workers_and_shorter_rows() -> None:
-    from lethe.scaling.plan import Question, options
+@pytest.mark.parametrize(
+    ("given", "engine", "advice"),
+    [
+        ([], {}, "fewest devices: 8, ZeRO stage 3"),
+        (["--offload", "optimizer"], {"offload": "optimizer", "stage": 2}, "fewest devices: 1, ZeRO stage 2"),
+        (
+            ["--offload", "parameters", "--gradient-checkpointing"],
+            {"offload": "parameters", "stage": 3, "gradient_checkpointing": True},
+            "fewest devices: 1, ZeRO stage 3",
+        ),
+        (
+            ["--quantisation", "nf4", "--lora-rank", "16"],
+            {"quantisation": "nf4"},
+            "fewest devices: 1, ZeRO stage 0",
+        ),
+    ],
+)
+def test_a_plan_takes_what_an_engine_takes_and_has_its_memory(
+    given: list[str], engine: dict[str, Any], advice: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "--model-params", "7e9", "--gpu-memory", "24e9", *given]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert advice in printed[3]
+    away = [line for line in printed if line.startswith("in the CPU's memory")]
+    assert bool(away) == ("offload" in engine)
+    if not engine:
+        return
+    # The dry run of a study with this engine goes by the same numbers.
+    adapter = {"name": "lora", "rank": 16} if "nf4" in given else {"name": "full"}
+    recipe = Recipe.model_validate({"engine": {"device": "cuda", "precision": "bf16", **engine}, "adapter": adapter})
+    first = next(line.split() for line in printed if line.split()[:1] == ["1"])
+    held = states(Transformer.of_size(7e9), Layout.of(recipe)).total
+    assert float(first[5]) == pytest.approx(held / 1e9, abs=0.06)
+    if away:
+        gigabytes = offloaded(Transformer.of_size(7e9), Layout.of(recipe)) / 1e9
+        assert float(away[0].split()[4]) == pytest.approx(gigabytes, rel=0.01)
 
+
+def test_checkpointing_costs_time_and_saves_activations() -> None:
+    plain, saving = (
+        next(iter(options(Question(Transformer.of_size(7e9), 80e9, rank=8, rows=8, checkpointing=on))))
+        for on in (False, True)
+    )
+    assert saving.peak.activations < plain.peak.activations / 5
+    question = Question(Transformer.of_size(7e9), 80e9, rank=8)
+    assert replace(question, checkpointing=True).flops / question.flops == pytest.approx(1.5, abs=0.05)
+
+
+def test_memory_shrinks_with_adapters_workers_and_shorter_rows() -> None:
     shape = Transformer.of_size(7e9)
     full, lora = (list(options(Question(shape, 80e9, rank=rank))) for rank in (None, 8))
     assert lora[0].workers == 1 < full[0].workers, "adapters have few states"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,8 @@ import yaml
 from lethe.cli.sweep import main
 from lethe.config.study import Study, parse_study
 from lethe.errors import UserError
+from lethe.models import subprocess_training
+from lethe.pool import worker
 from lethe.storage.paths import home
 from lethe.study import finetuning
 from lethe.study.finetuning import Training, prepare_study, trainings_of
@@ -81,6 +84,36 @@ def test_a_base_that_is_not_there_is_refused_before_ray_starts(capsys: pytest.Ca
     setting = "model={name: finetuned, base: ./no/such/base}"
     for arguments in (["--dry-run"], []):
         assert "model.base: there is no folder ./no/such/base" in refuses(capsys, "tofu", "--set", setting, *arguments)
+
+
+# Progress
+
+
+def test_a_long_training_says_every_minute_how_much_is_done_and_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(subprocess_training.time, "monotonic", lambda: clock.now)
+    with subprocess_training.console_report(["oracle"]) as report:
+        for second in range(0, 1001, 10):  # an hour and 40 minutes, of which a quarter was done before
+            clock.now = second * 6.0
+            report("oracle", 0.25 + 0.75 * second / 1000)
+    first, *lines = capsys.readouterr().out.splitlines()
+    assert first == "training oracle; they are kept for the next study"
+    assert lines[0] == "training oracle: 25 %"
+    assert "training oracle: 50 %, 1.1 h left" in lines
+    assert lines[-1] == "training oracle: 100 %"
+    assert 50 < len(lines) < 80, "one a minute, and none without another per cent"
+
+
+def test_a_heartbeat_tells_the_queue_how_much_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
+    beats: list[tuple[int, float]] = []
+    queue = SimpleNamespace(call=lambda _, lease, share: beats.append((lease, share)))
+    with worker._Heartbeat(queue, 7, "run", worker.EventLog("test"), active=True) as heartbeat:
+        heartbeat.progressed(0.5)
+        while (7, 0.5) not in beats:
+            time.sleep(0.01)
 
 
 # Identity, without any training
@@ -163,7 +196,7 @@ def test_a_study_as_a_user_runs_it_says_what_its_models_were_made_from(
     assert f"start model: to be trained, from {raw['model']['base']} on 15 rows in 24 steps, before the trials" in told
     done = head.run(*SWEEP, str(path), "--reports", str(tmp_path / "reports"))
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "training oracle: 75 %" in done.stdout
+    assert "training oracle: 83 %" in done.stdout, "five of six epochs"
     (folder,) = (tmp_path / "reports").iterdir()
     record = json.loads((folder / "study.json").read_text())
     training = record["trainings"]["start"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lethe.cli.sweep import main
 from lethe.config.base import short_digest
 from lethe.config.run import Schedule
 from lethe.config.study import load_study
@@ -122,3 +124,43 @@ def test_needs_are_counted_from_the_rows_that_are_here(golden: Path) -> None:
     assert "40 forget rows" in needs("tofu")
     assert "(tokens assumed)" in needs("tofu"), "the tokenizer is trained with the model"
     assert "not known" in needs("tofu-llama-1b"), "the model is not on this machine"
+
+
+def test_a_row_longer_than_micro_tokens_is_named(golden: Path) -> None:
+    given = pretrained(golden / "tiny_tofu")
+    longest = max(length for length, _ in find_inputs(load_study("tofu", given)).row_lengths())
+    told = needs("tofu", *given, "run.schedule.micro_tokens=9").splitlines()[-1]
+    assert told.startswith(f"note    run.schedule.micro_tokens is 9 and the longest forget row has {longest} tokens")
+    assert "note" not in needs("tofu", *given, f"run.schedule.micro_tokens={longest}")
+    less, whole = (needs("tofu", *given, *more).splitlines()[1] for more in (["run.schedule.micro_tokens=99"], []))
+    assert less != whole, "the memory of a step is that of a micro-batch"
+
+
+def test_the_time_before_the_trials_is_estimated(
+    golden: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+    given = [
+        f"benchmark.source={golden / 'tiny_tofu/data'}",
+        f"model={{name: finetuned, base: {golden / 'tiny_tofu/full'}}}",
+    ]
+
+    def before(*more: str) -> str:
+        assert main(["tofu", "--dry-run", *(part for one in [*given, *more] for part in ("--set", one))]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("before")]
+        return line
+
+    assert re.match(r"before  .+ for the start model, .+ for the oracle to be trained \(side by side", before())
+    seconds = [float(before(f"model.epochs={n}").split()[1]) for n in (100_000, 200_000)]
+    assert seconds[1] == pytest.approx(2 * seconds[0], rel=0.1)
+
+
+def test_a_gpu_that_is_not_here_is_a_note_of_the_dry_run(
+    golden: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lethe.study.preflight.this_device", lambda: "cpu")
+    given = [*pretrained(golden / "tiny_tofu"), "run.engine.device=cuda"]
+    assert main(["tofu", "--dry-run", *(part for one in given for part in ("--set", one))]) == 0
+    assert (
+        capsys.readouterr().out.splitlines()[-1].startswith("note    run.engine.device is cuda, and this machine has")
+    )

@@ -52,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.pool.cluster import check_address, in_job, prepare_environment
-    from lethe.study.preflight import check_place
+    from lethe.study.preflight import check_gpu, check_place
 
     prepare_environment()
     address = check_address()
@@ -79,6 +79,8 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     for model in study.models().values():
         locate(study.benchmark, model, study.prompt, registry=study.tracking.uri)
     digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
+    if address is None:
+        check_gpu(study)
     if resume:
         check_resumable(study, digests)
     console = Console()

@@ -120,8 +120,8 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
 
     models = [find(name, base=args.base, registry=study.tracking.uri) for name in args.models]
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
-    reference = _reference_model(study, args)
     _prepare_torch(recipe.engine)
+    reference = _reference_model(study, args)
     notes = Terminal(stderr=True, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, reference):
         notes.print(f"note: {line}")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lethe.config.model import FinetunedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, UserError, exit_codes
 from lethe.evaluation.lm_eval_study import with_stored_tasks
 from lethe.storage.paths import check_root, ensure_writable
+
+if TYPE_CHECKING:
+    from lethe.study.finetuning import Training
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,34 +53,46 @@ def main(argv: list[str] | None = None) -> int:
             overrides.append(f"{key}={value}")
     study = with_stored_tasks(load_study(args.study, overrides))
     if args.dry_run:
-        from lethe.scaling.estimate import describe_needs
-        from lethe.study.inputs import find_inputs
-        from lethe.study.preflight import corners, preview
-
-        inputs = find_inputs(study)
-        preview(study, inputs)
-        print(describe_needs(study, corners(study), inputs))
-        for line in _describe_models(study):
-            print(line)
-        return 0
+        return _dry_run(study)
     return _run(study, args.resume, args.reports, args.publish)
 
 
-def _describe_models(study: Study) -> Iterator[str]:
-    """Yield a line for each model that the study trains on its worker groups. Raises UserError where its base or its
-    data cannot be had."""
+def _dry_run(study: Study) -> int:
+    """Print what the study is, reads and needs. Raises UserError for what a run would refuse."""
+    from lethe.scaling.estimate import describe_needs
+    from lethe.study.finetuning import describe_training
+    from lethe.study.inputs import find_inputs
+    from lethe.study.preflight import corners, preview, without_gpu
+
+    inputs = find_inputs(study)
+    preview(study, inputs)
+    trainings = _trainings(study)
+    missing = [training for training in trainings or () if not training.is_there]
+    print(describe_needs(study, corners(study), inputs, missing))
+    if isinstance(study.model, FinetunedModel):
+        for training in trainings or ():
+            print(describe_training(training, study.model.base))
+        if trainings is None:
+            print(f"start model and oracle: trained from {study.model.base} before the trials, unless they are there")
+    if problem := without_gpu(study):
+        print(f"note    {problem}")
+    return 0
+
+
+def _trainings(study: Study) -> Sequence[Training] | None:
+    """Return the models that the study trains on its worker groups, None where their base or data are not on this
+    machine. Raises UserError where these cannot be had."""
     if not isinstance(study.model, FinetunedModel):
-        return
-    from lethe.study.finetuning import describe_training, trainings_of
+        return ()
+    from lethe.study.finetuning import trainings_of
     from lethe.study.inputs import is_hub_id
     from lethe.study.preparation import locate
 
-    base, source = study.model.base, study.benchmark.source
-    if any(is_hub_id(name) and not Path(name).expanduser().exists() for name in (base, source)):
-        yield f"start model and oracle: trained from {base} before the trials, unless they are there"
-        return
+    names = (study.model.base, study.benchmark.source)
+    if any(is_hub_id(name) and not Path(name).expanduser().exists() for name in names):
+        return None
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
-    yield from (describe_training(training, base) for training in trainings_of(study))
+    return trainings_of(study)
 
 
 def _check_resumable(study: Study) -> None:

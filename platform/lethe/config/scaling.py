@@ -11,6 +11,7 @@ from lethe.config import loading
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import BENCHMARKS
 from lethe.config.comparison import Arm, Name
+from lethe.config.devices import with_devices
 from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel
 from lethe.config.study import Study
@@ -150,6 +151,6 @@ def load_scaling(name_or_path: str, overrides: Iterable[str] = ()) -> ScalingStu
     if raw.get("compare"):
         raise UserError("compare: a scaling study has arms of its own, scaling.arms: take compare out")
     try:
-        return ScalingStudy.model_validate(raw)
+        return ScalingStudy.model_validate(with_devices(raw))
     except ValidationError as error:
         raise to_user_error(error, ScalingStudy) from None

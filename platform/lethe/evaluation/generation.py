@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection, Sequence
 from itertools import groupby
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, GenerationConfig
 
+from lethe.errors import UserError
 from lethe.evaluation.causal_lm import base_model, device_of, text_config
 from lethe.evaluation.context_length import context_of
 from lethe.evaluation.kv_cache import (
@@ -126,6 +128,7 @@ class GreedyDecoder:
 
     def _generate(self, prompts: Sequence[Sequence[int]], steps: int) -> Tensor:
         """Return `steps` or fewer new tokens [rows, new] of prompts of equal length, by the model's own `generate`."""
+        _check_own_cache(self.config)
         ids = torch.tensor([[*prompt] for prompt in prompts], device=self.device)
         # The model's own generation configuration would fill in what is not given: penalties, samplers, lengths.
         make: Callable[..., GenerationConfig] = GenerationConfig  # transformers leaves it unannotated
@@ -170,6 +173,16 @@ class GreedyDecoder:
         )
         chosen: Tensor = output.logits[:, -1].argmax(-1)
         return chosen
+
+
+def _check_own_cache(config: Any) -> None:
+    """Raise UserError for an xLSTM that transformers cannot generate with: its cache has widths that are multiples of
+    64, and the layers need not have."""
+    if config.model_type != "xlstm":
+        return
+    layers = {name: config.hidden_size * getattr(config, f"{name}_dim_factor") for name in ("qk", "v")}
+    if odd := [f"{name} {width:g}" for name, width in layers.items() if getattr(config, f"{name}_dim") != width]:
+        raise UserError(f"an xLSTM generates only with widths that are multiples of 64: this one has {', '.join(odd)}")
 
 
 def _until_stop(row: list[int], stops: Collection[int]) -> list[int]:

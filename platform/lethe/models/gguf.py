@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import io
 import sys
+from contextlib import redirect_stderr
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -91,7 +93,8 @@ def _convert(file: Path, target: Path) -> None:
 
     from lethe.models.loading import quiet_transformers, refuse_differences
 
-    with quiet_transformers():
+    # Its reader of GGUF draws a bar of tqdm's own, which no setting of transformers reaches.
+    with quiet_transformers(), redirect_stderr(io.StringIO()):
         try:
             fields, _ = read_gguf_metadata(str(file))
             loaded: Any = AutoModelForCausalLM.from_pretrained(  # a pair, which its annotation does not say

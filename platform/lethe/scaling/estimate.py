@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lethe.config.adapter import Lora
-from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
-from lethe.scaling.memory import BYTES, Layout, peak
+from lethe.scaling.memory import BYTES, Layout, offloaded, peak
 from lethe.scaling.plan import RATE, UTILISATION
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
+from lethe.study.finetuning import Training, recipe_of
 from lethe.study.inputs import Inputs
 
 LENGTH, ANSWER, FORGET_ROWS = 128, 64, 400  # assumed where no row can be tokenised, and printed; TOFU's forget10
@@ -23,12 +25,13 @@ CPU_RATE = 5e10
 
 @dataclass(frozen=True)
 class _Rows:
-    """The forget rows of a study: their number, and the mean tokens of one and of its answer. `note`: what of this is
-    assumed."""
+    """The forget rows of a study: their number, the mean tokens of one and of its answer, and those of the longest, 0
+    where they are not known. `note`: what of this is assumed."""
 
     count: int
     length: int
     answer: int
+    longest: int = 0
     note: str = ""
 
     @classmethod
@@ -37,35 +40,54 @@ class _Rows:
         count = 0 if inputs.benchmark is None else len(inputs.benchmark.forget_questions)
         if lengths:
             length, answer = (round(sum(column) / len(lengths)) for column in zip(*lengths, strict=True))
-            return cls(count, length, answer)
+            return cls(count, length, answer, max(length for length, _ in lengths))
         if count:
-            return cls(count, LENGTH, ANSWER, " (tokens assumed)")
-        return cls(FORGET_ROWS, LENGTH, ANSWER, " (assumed)")
+            return cls(count, LENGTH, ANSWER, note=" (tokens assumed)")
+        return cls(FORGET_ROWS, LENGTH, ANSWER, note=" (assumed)")
+
+    def batch(self, rows: int) -> BatchShape:
+        """Return a batch of so many of them."""
+        return BatchShape.uniform(rows, self.length, self.answer)
 
 
-def describe_needs(study: Study, recipes: list[Recipe], inputs: Inputs) -> str:
-    """Return one line per kind of need, the largest over `recipes`; for a model whose shape is not known, one line that
-    says so."""
+def describe_needs(study: Study, recipes: list[Recipe], inputs: Inputs, trainings: Sequence[Training] = ()) -> str:
+    """Return one line per kind of need, the largest over `recipes`, with that of the `trainings` before the trials; for
+    a model whose shape is not known, one line that says so."""
     try:
         shape = shape_of(study.model, inputs.start)
     except UserError as error:
         return f"memory, disk and time: not known ({error})"
     rows = _Rows.of(inputs)
-    memory, recipe = max(((_peak(shape, recipe, rows), recipe) for recipe in recipes), key=lambda pair: pair[0])
+    memory, recipe = max(((_peak(shape, recipe, rows, 2), recipe) for recipe in recipes), key=lambda pair: pair[0])
     trained = shape.parameters
     if isinstance(recipe.adapter, Lora):
         trained = sum(shape.adapters(recipe.adapter.rank))
     checkpoint, model = 12 * trained, BYTES[recipe.engine.precision] * trained
-    hours = max(_hours(shape, recipe, rows) for recipe in recipes)
-    return "\n".join(
-        [
-            f"{shape.parameters / 1e6:.3g}M parameters; {rows.count} forget rows of {rows.length} tokens,"
-            f" {rows.answer} of them answer{rows.note}",
-            f"memory  {_size(memory)} of tensors per worker at the peak of a step (evaluation not counted)",
-            f"disk    {_size(checkpoint)} per running trial for its checkpoint, {_size(model)} per saved model",
-            f"time    {_time(hours)} of training for the longest trial (evaluation not counted)",
-        ]
-    )
+    hours = max(_hours(shape, recipe, rows, 2, _steps(recipe, rows)) for recipe in recipes)
+    away = offloaded(shape, Layout.of(recipe))
+    lines = [
+        f"{shape.parameters / 1e6:.3g}M parameters; {rows.count} forget rows of {rows.length} tokens,"
+        f" {rows.answer} of them answer{rows.note}",
+        f"memory  {_size(memory)} of tensors per worker at the peak of a step (evaluation not counted)"
+        + (f", {_size(away)} in the CPU's" if away else ""),
+        f"disk    {_size(checkpoint)} per running trial for its checkpoint, {_size(model)} per saved model",
+        f"time    {_time(hours)} of training for the longest trial (evaluation not counted)",
+    ]
+    limits = {"run.schedule.micro_tokens": {recipe.schedule.micro_tokens for recipe in recipes}}
+    if isinstance(study.model, FinetunedModel) and trainings:
+        before = recipe_of(study, study.model)
+        times = {training.name: _hours(shape, before, rows, 1, training.steps) for training in trainings}
+        told = ", ".join(f"{_time(hours)} for the {name}" for name, hours in times.items())
+        together = " (side by side where there are groups for both)" if len(times) > 1 else ""
+        lines.append(f"before  {told} to be trained{together}, {_size(_peak(shape, before, rows, 1))} per worker")
+        limits["model.micro_tokens"] = {study.model.micro_tokens}
+    lines += [
+        f"note    {key} is {most} and the longest forget row has {rows.longest} tokens: rows are never cut, such ones"
+        " make a micro-batch of their own"
+        for key, values in limits.items()
+        for most in sorted(value for value in values if value and value < rows.longest)
+    ]
+    return "\n".join(lines)
 
 
 def shape_of(model: AnyModel, start: Path | None = None) -> Transformer:
@@ -78,24 +100,36 @@ def shape_of(model: AnyModel, start: Path | None = None) -> Transformer:
     return Transformer.of_config(json.loads((start / "config.json").read_text(encoding="utf-8")))
 
 
-def _peak(shape: Transformer, recipe: Recipe, rows: _Rows) -> float:
+def _peak(shape: Transformer, recipe: Recipe, rows: _Rows, sides: int) -> float:
+    """Return the bytes of a step; `sides`: 2 where every forget row has a partner, 1 where rows stand alone."""
     engine, schedule = recipe.engine, recipe.schedule
     count = -(-schedule.batch_size // (engine.workers * schedule.accumulation))
-    return peak(shape, Layout.of(recipe), BatchShape.uniform(2 * count, rows.length, rows.answer)).total
+    if schedule.micro_tokens:
+        count = max(1, min(count, schedule.micro_tokens // (sides * rows.length)))
+    return peak(shape, Layout.of(recipe), rows.batch(sides * count)).total
 
 
-def _hours(shape: Transformer, recipe: Recipe, rows: _Rows) -> float:
-    engine, schedule = recipe.engine, recipe.schedule
+def _hours(shape: Transformer, recipe: Recipe, rows: _Rows, sides: int, steps: int) -> float:
+    """Return the hours of `steps` steps; `sides` as in `_peak`."""
+    engine = recipe.engine
     rank = recipe.adapter.rank if isinstance(recipe.adapter, Lora) else None
-    flops = step_flops(shape, BatchShape.uniform(2 * schedule.batch_size, rows.length, rows.answer), rank)
-    steps = schedule.epochs * -(-rows.count // schedule.batch_size)
-    steps = min(steps, schedule.max_steps or steps)
+    batch = rows.batch(sides * recipe.schedule.batch_size)
+    flops = step_flops(shape, batch, rank, checkpointing=engine.gradient_checkpointing)
     rate = RATE * UTILISATION[0] if engine.device == "cuda" else CPU_RATE * engine.threads
     return flops * steps / rate / engine.workers / 3600
 
 
+def _steps(recipe: Recipe, rows: _Rows) -> int:
+    schedule = recipe.schedule
+    steps = schedule.epochs * -(-rows.count // schedule.batch_size)
+    return min(steps, schedule.max_steps or steps)
+
+
 def _time(hours: float) -> str:
-    return f"{hours:.2g} h" if hours >= 1 else f"{60 * hours:.2g} min"
+    for unit, per_hour in (("h", 1), ("min", 60), ("s", 3600)):
+        if hours * per_hour >= 1:
+            return f"{hours * per_hour:.2g} {unit}"
+    return "less than a second"
 
 
 def _size(count: float) -> str:

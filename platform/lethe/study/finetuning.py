@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import FinetunedModel, PretrainedModel
 from lethe.config.run import FOLDER as CHECKPOINT
-from lethe.config.run import Engine
+from lethe.config.run import Engine, Recipe
 from lethe.config.study import Study
 from lethe.errors import StudyBrokenError, UserError
 from lethe.records import EpochReport, FinalReport
@@ -117,7 +117,7 @@ def _trainings(study: Study, model: FinetunedModel, base: Prepared) -> tuple[Tra
     from lethe.data.batches import total_steps
 
     engine = _engine(study)
-    task, schedule = task_of_start(base, study.prompt), model.recipe(engine).schedule
+    task, schedule = task_of_start(base, study.prompt), recipe_of(study, model).schedule
     settings = model.model_dump(mode="json", exclude={"base"})
 
     def training(name: str, include_forget: bool) -> Training:
@@ -129,6 +129,11 @@ def _trainings(study: Study, model: FinetunedModel, base: Prepared) -> tuple[Tra
 
     oracle = [training(ORACLE, include_forget=False)] if base.benchmark.has_oracle else []
     return (training(START, include_forget=True), *oracle)
+
+
+def recipe_of(study: Study, model: FinetunedModel) -> Recipe:
+    """Return the recipe that start model and oracle are trained by."""
+    return model.recipe(_engine(study))
 
 
 def _engine(study: Study) -> Engine:

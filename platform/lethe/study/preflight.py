@@ -149,10 +149,17 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
 def check_gpu(study: Study) -> None:
     """Raise UserError if a run needs a GPU and this machine, where the study's own Ray will start, has none that torch
     can use."""
-    recipe = study.first_recipe()
-    if recipe.engine.device == "cuda" and this_device() == "cpu":
-        missing = "no GPU" if torch_has_cuda() else "a torch without CUDA"
-        raise UserError(f"run.engine.device is cuda, and this machine has {missing}: choose cpu, or auto")
+    if problem := without_gpu(study):
+        raise UserError(problem)
+
+
+def without_gpu(study: Study) -> str:
+    """Return the words for a GPU that a run needs and this machine has not; nothing where it has one or none is
+    needed."""
+    if study.first_recipe().engine.device != "cuda" or this_device() == "cuda":
+        return ""
+    missing = "no GPU" if torch_has_cuda() else "a torch without CUDA"
+    return f"run.engine.device is cuda, and this machine has {missing}: choose cpu, auto, or a cluster by RAY_ADDRESS"
 
 
 def check_devices(study: Study) -> None:

@@ -304,3 +304,9 @@ def table() -> str:
 def test_the_document_has_the_matrix() -> None:
     """`python -c 'from tests.models.test_architectures import table; print(table())'` prints what belongs there."""
     assert table() in (ROOT / "docs" / "architectures.md").read_text(encoding="utf-8")
+
+
+def test_an_xlstm_of_a_width_that_its_cache_cannot_have_is_refused() -> None:
+    narrow = Family("xlstm", {"hidden_size": 32, "num_heads": 2}).build()
+    with pytest.raises(UserError, match=r"multiples of 64: this one has qk 16, v 32"):
+        generate(narrow, [[3, 4]], stops=[2], pad=0, max_new_tokens=2, token_budget=64)

@@ -43,8 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     check_points(study)
     if args.dry_run:
         from lethe.scaling.design import preview
+        from lethe.study.preflight import without_gpu
 
         preview(study)
+        if problem := without_gpu(study):
+            print(f"note    {problem}")
         return 0
     check_memory(study, available_memory(study))
     return _run(study, args.resume, args.reports)

@@ -59,6 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _dry_run(study: Study) -> int:
     """Print what the study is, reads and needs. Raises UserError for what a run would refuse."""
+    from lethe.models.packages import without_package
     from lethe.scaling.estimate import describe_needs
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
@@ -74,7 +75,7 @@ def _dry_run(study: Study) -> int:
             print(describe_training(training, study.model.base))
         if trainings is None:
             print(f"start model and oracle: trained from {study.model.base} before the trials, unless they are there")
-    if problem := without_gpu(study):
+    for problem in filter(None, (without_gpu(study), without_package(study.first_recipe().engine.quantisation))):
         print(f"note    {problem}")
     return 0
 

@@ -10,8 +10,16 @@ from lethe.errors import UserError
 
 def check_quantised(quantisation: Quantisation | None) -> None:
     """Raise UserError where a quantised base is asked for and bitsandbytes is not installed. Imports no torch."""
-    if quantisation is not None and find_spec("bitsandbytes") is None:
-        raise UserError(
-            f"a base of 4 bits (engine.quantisation: {quantisation}) needs the package bitsandbytes, which is not "
-            "installed: pip install 'lethe[quantised]'"
-        )
+    if problem := without_package(quantisation):
+        raise UserError(problem)
+
+
+def without_package(quantisation: Quantisation | None) -> str:
+    """Return the words for the package that a quantised base needs and that is not installed; nothing where all is
+    here."""
+    if quantisation is None or find_spec("bitsandbytes"):
+        return ""
+    return (
+        f"a base of 4 bits (engine.quantisation: {quantisation}) needs the package bitsandbytes, which is not "
+        "installed: pip install 'lethe[quantised]'"
+    )

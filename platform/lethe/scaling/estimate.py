@@ -21,6 +21,7 @@ from lethe.study.inputs import Inputs
 LENGTH, ANSWER, FORGET_ROWS = 128, 64, 400  # assumed where no row can be tokenised, and printed; TOFU's forget10
 # FLOP/s of a core in training steps: measured 27e9 at 1M parameters and 70e9 at 135M, with 97e9 in matrix products.
 CPU_RATE = 5e10
+STEP_S = 0.01  # seconds of a step beside its FLOPs: .012 measured with 0.02M parameters on one core
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def _hours(shape: Transformer, recipe: Recipe, rows: _Rows, sides: int, steps: i
     batch = rows.batch(sides * recipe.schedule.batch_size)
     flops = step_flops(shape, batch, rank, checkpointing=engine.gradient_checkpointing)
     rate = RATE * UTILISATION[0] if engine.device == "cuda" else CPU_RATE * engine.threads
-    return flops * steps / rate / engine.workers / 3600
+    return steps * (STEP_S + flops / rate / engine.workers) / 3600
 
 
 def _steps(recipe: Recipe, rows: _Rows) -> int:

@@ -41,7 +41,10 @@ def test_auto_knows_nodes_that_are_to_come_and_a_torch_without_cuda(monkeypatch:
 
 def test_cuda_without_a_gpu_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "gpus", lambda: 0)
-    with pytest.raises(UserError, match=r"^run\.engine\.device is cuda, and this machine has .*: choose cpu, or auto$"):
+    with pytest.raises(
+        UserError,
+        match=r"^run\.engine\.device is cuda, and this machine has .*: choose cpu, auto, or a cluster by RAY_ADDRESS$",
+    ):
         check_gpu(study({"device": "cuda"}))
     check_gpu(study({"device": "cpu"}))
 

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from lethe.errors import UserError
-from lethe.models.loading import check_tensors, load_model
+from lethe.models.loading import check_tensors, load_model, stored_precision
 from lethe.models.model_files import check_finite, read_config
 from tests import tiny
 
@@ -263,7 +263,9 @@ def test_a_sharded_model_is_accepted_and_an_index_of_one_file_too(folder: Path) 
     weights = load_model(folder).state_dict()
     index = {"weight_map": dict.fromkeys(weights, "model.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    save_file({"vision": torch.zeros(10**6, dtype=torch.bfloat16)}, folder / "vision_tower.safetensors")
     check_tensors(folder)
+    assert stored_precision(folder) == "fp32", "files that the index does not name are none of the model's"
     shards(folder)
     check_tensors(folder)
     again = load_model(folder).state_dict()

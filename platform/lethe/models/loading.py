@@ -28,6 +28,7 @@ from lethe.models.model_files import (
     read_config,
     some,
     stored_tensors,
+    weight_files,
 )
 from lethe.models.quantised import dequantised, keep_layout, loading_options
 
@@ -301,10 +302,10 @@ def _refuse_other_tensors(adapted: PeftModel, adapter: Path) -> None:
 
 
 def stored_precision(folder: Path) -> Precision:
-    """Return the precision of most weights in the safetensors of a model or an adapter; fp32 where there are none or
-    all have other types. Raises UserError for damaged files."""
+    """Return the precision of most weights of a model or an adapter; fp32 where all have other types. Raises UserError
+    for damaged files, and where there are none."""
     elements: Counter[Precision] = Counter()
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in [folder / ADAPTER] if (folder / ADAPTER).is_file() else weight_files(folder):
         for tensor in header(path).values():
             if kind := STORED.get(tensor.dtype):
                 elements[kind] += prod(tensor.shape)

@@ -15,6 +15,7 @@ from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.models.hashing import model_digest
+from lethe.models.model_files import stored_tensors
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.pool.messages import EntryPoint
 from lethe.pool.resources import Shape
@@ -65,14 +66,8 @@ def _write_untrained(model: EmbeddedModel, texts: list[str], folder: Path) -> No
 
 
 def count_parameters(folder: Path) -> float:
-    """Return the number of elements of all safetensors in a model's folder, read off their headers."""
-    from safetensors import safe_open
-
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, "pt") as tensors:
-            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118  # safe_open is no mapping
-    return float(total)
+    """Return the number of weights of a model's folder, read off the headers of its files."""
+    return float(sum(prod(tensor.shape) for tensor in stored_tensors(folder).values()))
 
 
 MEASUREMENT_VERSION = 1  # raise it when a change of the measurement makes earlier results incomparable

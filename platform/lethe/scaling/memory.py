@@ -15,6 +15,7 @@ from lethe.scaling.transformer import BatchShape, Transformer
 BYTES = {"fp32": 4, "bf16": 2}
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, 8 for each 64 weights, fp32 for each 256 of those
 BUCKET = 50_000_000  # elements: reduce, all-gather and prefetch buckets of our engine and of DeepSpeed's stage 3
+LIVE = 1_000_000_000  # elements that DeepSpeed's stage 3 keeps whole at most: it fetches ahead until it has them
 ALIGNMENT = 2  # elements per rank: flat buffers of stages 1 and 2 are whole multiples
 SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses turn to fp32 at a time
 
@@ -151,24 +152,20 @@ class Peak:
 def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
     """Return the peak of a step whose forwards each have `batch`: a micro-batch of this rank, not the whole step."""
     p, widest = layout.width, max(shape.weights())
-    whole = fetched = 0.0  # weights that are whole for a moment
-    if (
-        layout.stage == 3
-    ):  # the present module's and those that are fetched ahead, which arrive in a buffer of their own
-        whole = float(p * min(shape.parameters, BUCKET + widest))
-        fetched = 2.0 * p * min(shape.parameters - widest, BUCKET)
+    whole = arriving = 0.0  # weights that are whole for a moment, and the buffer that some of them arrive in
+    if layout.stage == 3:
+        whole, arriving = float(p * min(shape.parameters, LIVE)), float(p * min(shape.parameters - widest, BUCKET))
     if layout.quantisation:  # one layer at a time is multiplied out
         whole = float(p * max(rows * columns for rows, columns in shape.linears()))
     saved = activations(shape, layout, batch)
-    loss = saved + _logits(shape, layout, batch) + whole
+    loss = saved + whole + _logits(shape, layout, batch)
+    if layout.offload == "optimizer" and layout.stage == 2:  # a whole bucket from the first gradient on
+        loss = max(loss, saved + p * BUCKET)
     # While the layer's feed-forward part goes back: two gradients of its width beside what the layer saved.
     layer = float(batch.padded * (_layer(shape, layout) + p * (2 * shape.middle + shape.hidden)))
     gradients, update = _gradients(shape, layout)
-    if layout.offload == "optimizer" and layout.stage == 2:  # a whole bucket from the first gradient on
-        loss = max(loss, saved + p * BUCKET)
-    return Peak(
-        states(shape, layout), saved, loss, saved + fetched, layer + whole + gradients * (1 - 1 / shape.layers), update
-    )
+    last = layer + whole + gradients * (1 - 1 / shape.layers)
+    return Peak(states(shape, layout), saved, loss, saved + whole + arriving, last, update)
 
 
 def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
@@ -194,9 +191,12 @@ def _layer(shape: Transformer, layout: Layout) -> int:
 
 
 def _logits(shape: Transformer, layout: Layout, batch: BatchShape) -> float:
+    """Return the bytes of logits, their gradient and the fp32 piece of them that a loss works on, or of that gradient
+    and the one of the head's weight, which it makes next."""
     elements = batch.scored * shape.vocabulary
     narrow = 0 if layout.precision == "fp32" else 2 * min(elements, SOFTMAX_ELEMENTS[layout.device])
-    return 2.0 * layout.width * elements + 4.0 * narrow
+    head = shape.hidden * shape.vocabulary if layout.rank is None else 0
+    return max(2.0 * layout.width * elements + 4.0 * narrow, float(layout.width * (elements + head)))
 
 
 def _gradients(shape: Transformer, layout: Layout) -> tuple[float, float]:
@@ -210,7 +210,7 @@ def _gradients(shape: Transformer, layout: Layout) -> tuple[float, float]:
         return float(p * bucket), 2.0 * p * bucket
     wide = 4.0 * share if p == 4 else (p + 4.0) * share  # in fp32, beside their own type
     if layout.stage == 1:
-        return float(p * trained), p * trained + max(p * bucket, wide)
+        return float(p * trained), p * trained + max(p * bucket, 4.0 * share)
     averaged = p * (trained - bucket) / layout.workers  # those of earlier buckets
     if layout.stage == 2:
         return p * bucket + averaged, max(2 * p * bucket + averaged, p * share + wide)  # one copy made flat

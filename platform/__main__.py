@@ -7,7 +7,7 @@ platform string, as the standard `python -m platform` does.
 import platform
 import sys
 
-from lethe.cli.main import main
+from lethe.interrupts import run_command
 
 STANDARD_WORDS = {"terse", "--terse", "nonaliased", "--nonaliased"}
 
@@ -16,4 +16,4 @@ if __name__ == "__main__":
     if words and STANDARD_WORDS.issuperset(sys.argv[1:]):
         print(platform.platform("nonaliased" not in words, "terse" in words))
         raise SystemExit(0)
-    raise SystemExit(main(call="python -m platform."))
+    run_command("lethe.cli.main", call="python -m platform.")

@@ -1,6 +1,6 @@
 """Check this machine, the cluster and the services, and say how to mend what is wrong."""
 
-from lethe.cli.doctor import main
+from lethe.interrupts import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("lethe.cli.doctor")

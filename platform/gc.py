@@ -1,6 +1,6 @@
 """Show what studies hold on disk, and free it."""
 
-from lethe.cli.gc import main
+from lethe.interrupts import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("lethe.cli.gc")

@@ -1,6 +1,6 @@
 """Measure how cost and quality of unlearning grow with the model, and predict what was not tried."""
 
-from lethe.cli.scaling import main
+from lethe.interrupts import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("lethe.cli.scaling")

@@ -1,6 +1,6 @@
 """Score models side by side: folders, hub ids, registered versions."""
 
-from lethe.cli.score import main
+from lethe.interrupts import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("lethe.cli.score")

@@ -1,6 +1,6 @@
 """Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development."""
 
-from lethe.cli.services import main
+from lethe.interrupts import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("lethe.cli.services")

@@ -1,6 +1,6 @@
 """Search unlearning hyperparameters for a study and report the Pareto front."""
 
-from lethe.cli.sweep import main
+from lethe.interrupts import run_command
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command("lethe.cli.sweep")

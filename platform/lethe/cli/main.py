@@ -7,10 +7,17 @@ that the list and a mistyped name answer at once.
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from typing import NoReturn
 
 import lethe
 from lethe.cli import SUMMARIES
 from lethe.errors import exit_codes, unknown_name
+from lethe.interrupts import run_command
+
+
+def run() -> NoReturn:
+    """Run the process's command line: the installed `lethe`."""
+    run_command("lethe.cli.main")
 
 
 @exit_codes

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lethe.errors import EXIT_RETRY_LATER, UserError, exit_codes
+from lethe.interrupts import may_take_long
 from lethe.storage.paths import ensure_writable, home, root, store
 
 FOLDER = "services"  # in the storage root
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     folder = ensure_writable(home()) / FOLDER
     try:
-        with _interrupted_once(), run_services(folder, args.port, args.store_port) as running:
+        with may_take_long(), _interrupted_once(), run_services(folder, args.port, args.store_port) as running:
             print(f"MLflow with logins: {running.uri}; in the shell of a study: . {running.login}", flush=True)
             print(f"S3 store: {running.store_uri}; its keys: . {running.store}", flush=True)
             print(f"data, logs and passwords: {folder}; Ctrl-C ends all three, and the data stay", flush=True)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import ray
 
 from lethe.errors import StudyBrokenError
+from lethe.interrupts import interrupt, may_take_long
 from lethe.pool.messages import Job, Report
 from lethe.pool.run_queue import RunQueue
 from lethe.pool.worker_pool import Pool
@@ -76,9 +77,11 @@ def run_jobs(
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Make Ctrl-C a KeyboardInterrupt again inside the block: Tune leaves a handler behind that only takes a note."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Make Ctrl-C a KeyboardInterrupt again inside the block, which keeps what is finished. Tune leaves a
+    handler behind that only takes a note."""
+    before = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        with may_take_long():
+            yield
     finally:
         signal.signal(signal.SIGINT, before)

@@ -13,6 +13,7 @@ from pathlib import Path
 from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.model import AnyModel
 from lethe.config.scaling import ScalingStudy
+from lethe.interrupts import may_take_long
 from lethe.models.hashing import model_digest
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
@@ -59,7 +60,8 @@ class ScalingRunner:
         log = self._log_record(began)
         self.tracker.begin(log)
         try:
-            interrupted = not self._run_all(session)
+            with may_take_long():
+                interrupted = not self._run_all(session)
         except KeyboardInterrupt:
             interrupted = True
         record = self._record(began, interrupted)

@@ -261,8 +261,8 @@ class StudyStore:
 
     def interrupted(self, number: int, reason: str = "") -> None:
         """End the pending trial `number` because its session ends: it does not count and is proposed again."""
-        self._remove_pending(number)
         self._fail_and_repeat(number, reason)
+        self._remove_pending(number)
 
     def interrupt_pending(self, reason: str = "") -> list[int]:
         """Call `interrupted` for every pending trial, when a session ends early; return their numbers."""
@@ -277,9 +277,9 @@ class StudyStore:
 
     def _drop(self, number: int) -> None:
         """End a proposal that equals an earlier one: it never was a trial of the study."""
-        self._remove_pending(number)
         self._note_end(number, DUPLICATE, "")
         self.optuna.tell(number, state=TrialState.FAIL)
+        self._remove_pending(number)
 
     def _fail_and_repeat(self, number: int, reason: str) -> None:
         self._note_end(number, INTERRUPTED, reason)
@@ -401,4 +401,5 @@ class DeterministicOrder:
         for index, number in sorted(self._store.open.items()):
             if number not in self._held or (limit is not None and index > limit):
                 return
-            self._store.tell(number, self._held.pop(number))
+            self._store.tell(number, self._held[number])
+            del self._held[number]

@@ -1,10 +1,10 @@
-"""Replacing one local file atomically."""
+"""Replacing one local file atomically, and making one that several processes may want to make."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,3 +24,20 @@ def atomic_file(path: Path, mode: int = 0o644) -> Iterator[BinaryIO]:
     except BaseException:  # Ctrl-C, too: a half-written file never stays
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def make_once(path: Path, make: Callable[[Path], object]) -> None:
+    """Create the file `path` whole or not at all: `make(new)` writes the file `new`, and has it closed when it returns.
+    Does nothing where there is a file; one that another process makes meanwhile is kept."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        return
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+        new = Path(folder, path.name)
+        make(new)
+        try:
+            os.link(new, path)  # unlike a rename it replaces nothing
+        except FileExistsError:
+            return
+        except OSError:  # a file system without links
+            new.rename(path)

@@ -175,11 +175,12 @@ class Recorder(tune.Callback):
         self._end(plan, FinalReport(verdict="stopped", reason=self.why_stopped(plan.run)))
 
     def _end(self, plan: TrialPlan, report: FinalReport) -> None:
-        entry = self.running.pop(plan.number)
+        entry = self.running[plan.number]
         self._queue.call(RunQueue.withdraw, plan.run, plan.claim)
         record = trial_record(plan.number, plan.run, plan.params, plan.folder, entry.series, report, began=entry.began)
         if record.verdict != "lost" or read_result(plan.folder) is None:
             write_result(record)
+        del self.running[plan.number]
         self._add(record)
 
     def take_up(self, trials: Iterable[TrialRecord]) -> None:

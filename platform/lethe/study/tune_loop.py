@@ -18,19 +18,19 @@ from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from optuna.exceptions import StorageInternalError
 from ray import tune
 from ray.tune.execution import tune_controller
 from ray.tune.experiment import Trial
 from ray.tune.utils.object_cache import _ObjectCache
-from sqlalchemy.exc import SQLAlchemyError
 
 from lethe.config.search import Stop
 from lethe.errors import StudyBrokenError, first_line
+from lethe.interrupts import may_take_long
 from lethe.pool.resources import HEAD_SLIVER
 from lethe.pool.run_queue import QueuedRun
 from lethe.records import FinalReport, TrialRecord
 from lethe.search.study_store import Proposal, StudyStore
+from lethe.study.first_error import FirstError
 from lethe.study.recorder import PLAN, QUEUE, REPORT, Recorder, TrialPlan
 from lethe.study.tune_searcher import Answered, StudySearcher, rung_scheduler
 
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from lethe.study.run_requests import Planner
 
 
-UNWRITABLE = (OSError, SQLAlchemyError, StorageInternalError)
 MOST_ERRORS = 10  # actors of Tune's in a row that died without passing a report on
 CTRL_C = "interrupted"
 
@@ -80,6 +79,9 @@ def tune_study(planner: Planner, pool: Pool, store: StudyStore, recorder: Record
     searcher = StudySearcher(
         store, trials, pool.slots, make_plan, lambda: bool(pool.ended) or ending(), ended, pool.queue
     )
+    first = FirstError()
+    for called in (recorder, searcher, scheduler, watch := _SearchWatch(pool)):
+        first.guard(called)
     tuner = tune.Tuner(
         tune.with_resources(PoolTrial, trial_resources()),
         tune_config=tune.TuneConfig(search_alg=searcher, scheduler=scheduler, num_samples=-1, reuse_actors=True),
@@ -87,7 +89,7 @@ def tune_study(planner: Planner, pool: Pool, store: StudyStore, recorder: Record
             name="trials",
             storage_path=str(planner.folder / "tune"),
             verbose=0,
-            callbacks=[recorder, _SearchWatch(pool)],
+            callbacks=[first, recorder, watch],
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # trials hold nothing
         ),
     )
@@ -98,17 +100,18 @@ def tune_study(planner: Planner, pool: Pool, store: StudyStore, recorder: Record
         pass  # the second Ctrl-C; what is finished is still reported
     except (EOFError, UnpicklingError):
         pass  # all is done: Tune reads back how its actors ended, and a full disk cut that off
-    except (*UNWRITABLE, tune.TuneError) as error:
-        reason = unwritable(error)
-        if reason is None:
-            raise
-        raise StudyBrokenError(f"the study cannot be written: {reason}") from error
+    except (OSError, tune.TuneError) as error:
+        first.error = first.error or error
     finally:
         if recorder.running:
             pool.abandon(CTRL_C)
         interrupted: list[int] = []
-        with suppress(*UNWRITABLE):  # a resume does it where this session cannot
+        with suppress(OSError, StudyBrokenError):  # a resume does it where this session cannot
             interrupted = store.interrupt_pending(pool.ended or "")
+    if first.error is not None:
+        if isinstance(first.error, StudyBrokenError) or (reason := unwritable(first.error)) is None:
+            raise first.error
+        raise StudyBrokenError(f"the study cannot be written: {reason}") from first.error
     if ending.reason and not interrupted and not pool.ended:
         planner.console.say(f"no more trials: {ending.reason}")
         return False
@@ -239,21 +242,18 @@ def _on_ctrl_c(call: Callable[[], None]) -> Iterator[None]:
 
     signal.signal(signal.SIGINT, first)
     try:
-        yield
+        with may_take_long():
+            yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
 def unwritable(error: BaseException | None) -> str | None:
-    """Return why the study cannot be written, if that is behind an error, else None. Tune raises its own, with ours as
-    text, while it handles what our callbacks raised; what a database said has layers around it."""
-    while error is not None and not isinstance(error, UNWRITABLE):
+    """Return why the study's folder cannot be written, if that is behind an error, else None. Tune raises its own, with
+    the cause as text, while it handles another."""
+    while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
-    if error is None:
-        return None
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return first_line(error)
+    return None if error is None else first_line(error)
 
 
 # Tune's actors

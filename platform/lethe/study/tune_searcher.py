@@ -104,18 +104,19 @@ class StudySearcher(Searcher):
 
         An error is that of Tune's actor, which only passes reports on: the next Tune trial stands in for it.
         """
-        number = self._numbers.pop(trial_id, None)
+        number = self._numbers.get(trial_id)
         if number is None:
             return
         known = self._ended(self._plans[number]) if error else None
         if error and known is None:
             self._orphaned.append(number)
+            del self._numbers[trial_id]
             return
-        del self._plans[number]
         outcome = _store_report(known or report_of(result))
         if not outcome.keys() & {"verdict", *self._store.objectives.names}:
             outcome = {"verdict": INTERRUPTED, "reason": "ended before its first report"}
         self._order.tell(number, outcome)
+        del self._plans[number], self._numbers[trial_id]
 
     def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
         """Do nothing: the truth is in the storage."""

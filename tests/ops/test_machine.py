@@ -185,7 +185,7 @@ def test_the_quick_form_takes_less_than_three_seconds() -> None:
     done, seconds = quickly()
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert [line.split()[:2] for line in done.stdout.splitlines()] == [
-        ["ok", name] for name in ("python", "packages", "machine", "storage", "ray", "mlflow")
+        ["ok", name] for name in ("python", "packages", "machine", "storage", "ray", "optuna", "mlflow")
     ]
     assert seconds < 3
 
@@ -199,4 +199,4 @@ def test_every_failed_check_has_a_line_and_the_exit_code_is_2(tmp_path: Path) ->
     assert [name for name, line in states.items() if line.startswith("bad")] == ["storage", "ray", "mlflow"]
     assert ray in states["ray"]
     assert store in states["mlflow"]
-    assert len(states) == 6
+    assert len(states) == 7

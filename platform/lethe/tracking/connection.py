@@ -19,6 +19,7 @@ from urllib.request import Request, getproxies, proxy_bypass, urlopen
 from lethe.config.addresses import without_password
 from lethe.errors import UserError
 from lethe.storage.paths import home, require_database
+from lethe.storage.sqlite_schema import MLFLOW
 
 CONNECT_LIMIT_S = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -123,6 +124,7 @@ def _check_database_file(path: Path, printable: str) -> None:
                 header = file.read(len(SQLITE_HEADER))
             if header and header != SQLITE_HEADER:
                 raise OSError("the file is not a SQLite database")
+            MLFLOW.check(path, printable)
     except OSError as error:
         raise UserError(f"cannot track to {printable}: {error.strerror or error}") from error
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
 from lethe.records import Metrics, StudyRecord, TrialRecord, Verdict
-from lethe.tracking.connection import artifact_root, quiet_mlflow
+from lethe.storage.files import make_once
+from lethe.tracking.connection import artifact_root, quiet_mlflow, sqlite_path
 from lethe.tracking.tracked_trials import (
     Marks,
     TrackedTrial,
@@ -42,7 +45,9 @@ class MlflowStore:
         from mlflow import MlflowClient
 
         for name in ("mlflow", "alembic"):  # where something else imported MLflow first
-            logging.getLogger(name).setLevel(logging.ERROR)
+            logging.getLogger(name).setLevel(logging.CRITICAL)  # failures are raised as well
+        if uri.startswith("sqlite:"):
+            make_once(sqlite_path(uri), partial(_make_database, str(artifact_root(uri))))
         self.client = MlflowClient(tracking_uri=uri)
         self.study = record.id
         self.experiment = self._experiment(experiment, artifact_root(uri))
@@ -199,6 +204,14 @@ class MlflowStore:
         while metrics or settings or labels:
             self.client.log_batch(run_id, metrics[:MOST_METRICS], settings[:MOST_PARAMS], labels, synchronous=True)
             metrics, settings, labels = metrics[MOST_METRICS:], settings[MOST_PARAMS:], []
+
+
+def _make_database(artifacts: str, path: Path) -> None:
+    """Have MLflow make its tables in the new SQLite file `path`; files of its default experiment go to `artifacts`."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store: Any = SqlAlchemyStore  # it has no types
+    store(f"sqlite:///{path}", artifacts).engine.dispose()
 
 
 def _verdict(tag: str | None) -> Verdict | None:

@@ -20,6 +20,7 @@ from lethe.tracking.tracked_trials import TrackedTrial, TrackedTrials
 
 log = logging.getLogger("lethe.tracking")
 RETRY_S = 10.0
+GIVE_UP_S = 60.0
 
 
 class MlflowTracker:
@@ -137,12 +138,18 @@ class MlflowTracker:
 
     def _deliver(self, record: StudyRecord, folder: Path, answer: Future[str | None]) -> None:
         """Send everything that the store still lacks, and answer with the study's link, None where the store cannot be
-        reached. Always answers."""
+        reached. Always answers; gives up on a store that has taken nothing for `GIVE_UP_S` seconds."""
         link = None
         self._record = self._record or record
         failures = [attempt(lambda: check_uri(self._address)) or attempt(self._connect)]
         if not any(failures) and (store := self._store):
-            failures = [attempt(job) for job in self._last_jobs(store, record, folder)]
+            taken = time.monotonic()
+            for job in self._last_jobs(store, record, folder):
+                failures.append(attempt(job))
+                taken = taken if failures[-1] else time.monotonic()
+                if time.monotonic() - taken > GIVE_UP_S:
+                    failures.append(f"it has taken nothing for {GIVE_UP_S:g} s, so the rest was not sent")
+                    break
             link = study_link(self._address, store.experiment, store.parent)
         for failure in dict.fromkeys(filter(None, failures)):
             log.warning("not everything is in MLflow: %s", failure)

@@ -20,6 +20,7 @@ from lethe.pool import node_checks
 from lethe.pool.node_checks import gpus
 from lethe.storage.object_store import store_message
 from lethe.storage.paths import home, root, store
+from lethe.storage.sqlite_schema import OPTUNA
 
 PYTHONS = ((3, 11), (3, 12), (3, 13))
 LEAST_FREE_GB = 2.0
@@ -34,6 +35,7 @@ def quick() -> list[Check]:
         Check("machine", machine),
         Check("storage", storage),
         Check("ray", cluster),
+        Check("optuna", optuna),
         Check("mlflow", mlflow),
     ]
 
@@ -105,7 +107,8 @@ def storage() -> str:
 
 
 def cluster() -> str:
-    """Check the cluster of RAY_ADDRESS, if there is one: it answers, takes our token and has our versions."""
+    """Check the cluster of RAY_ADDRESS: it answers, takes our token and has our versions. Without one, check the paths
+    that a cluster on this machine would use."""
     from lethe.pool.cluster import check_address
 
     address = check_address()
@@ -115,8 +118,17 @@ def cluster() -> str:
     return f"{address} answers with our versions, {locked}"
 
 
+def optuna() -> str:
+    """Check the tables of the studies' own storage, where there is one."""
+    path = home() / "optuna.db"
+    if not path.exists():
+        return f"none yet in {home()}: the first study makes it"
+    OPTUNA.check(path, f"sqlite:///{path}")
+    return f"sqlite:///{path}"
+
+
 def mlflow() -> str:
-    """Check the store of MLFLOW_TRACKING_URI: it is there and lets us in."""
+    """Check the store of MLFLOW_TRACKING_URI: it is there, lets us in, and has our MLflow's tables if it is a file."""
     from lethe.config.addresses import without_password
     from lethe.tracking.connection import authorization_header, check_login, check_uri, resolve_uri
 

@@ -6,18 +6,21 @@ Ray itself answers a wrong token or version late, in many lines, or by ending th
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
 import platform
 import secrets
 import socket
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse, urlsplit
 
 import lethe
-from lethe.errors import UserError, first_line
+from lethe.errors import StudyBrokenError, UserError, first_line
 from lethe.pool import event_log
 from lethe.storage.paths import ROOT_VARIABLE, root
 
@@ -42,6 +45,10 @@ DEFAULTS = {
     # A job's own env_vars (LETHE_HOME, say) and ours name the same variables: ours repeat them, so they may win.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
 }
+# The longest name below Ray's temporary folder, with the largest process id of Linux; a socket's may have 107 bytes.
+SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
+MAX_SOCKET = 107
+SHORTER = "set RAY_TMPDIR to a short path that can be written to, such as /tmp"
 # The name is Ray's, which reads it on Linux, too: this machine's address is 127.0.0.1, and all servers listen there.
 LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 
@@ -63,6 +70,7 @@ def check_address() -> str | None:
         os.environ.setdefault(*LOOPBACK)
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
+        check_paths()
         return None
     if address.startswith("http"):
         raise UserError(f"RAY_ADDRESS={address} is a dashboard: use host:port of the head node, or `ray job submit`")
@@ -70,6 +78,34 @@ def check_address() -> str | None:
         _check_listening(address)
     handshake(address)
     return address
+
+
+def ray_folder() -> Path:
+    """Return the folder in which Ray keeps its sessions, with sockets and logs, where we start it."""
+    given = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108  # Ray's default
+    return Path(given, "ray").absolute()
+
+
+def check_paths() -> None:
+    """Raise UserError where a cluster of our own would not start for a path that Ray uses: it quotes none, so that one
+    with a space never starts a worker, and makes sockets below its temporary folder."""
+    package = find_spec("ray")
+    temporary = ray_folder()
+    for path, what in ((sys.executable, "Python"), (package and package.origin, "Ray"), (temporary, "temporary files")):
+        if " " in str(path):
+            raise UserError(
+                f"Ray starts no processes from a path with a space: {what} at {path}:"
+                f" {SHORTER if path is temporary else 'make the environment in a folder without spaces'}"
+            )
+    if (length := len(os.fsencode(temporary / SOCKET))) > MAX_SOCKET:
+        most = MAX_SOCKET - length + len(os.fsencode(temporary.parent))
+        raise UserError(f"{temporary.parent} is too long for the names of Ray's sockets (at most {most}): {SHORTER}")
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        if not os.access(temporary, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(f"Ray cannot write to {temporary}: {error.strerror}: {SHORTER}") from None
 
 
 def _check_listening(address: str) -> None:
@@ -155,7 +191,7 @@ def _cluster_metadata(address: str, metadata: tuple[tuple[str, str], ...]) -> by
 def connect(address: str | None, cpus: int | None = None) -> None:
     """Join the cluster at `address`, or start one on loopback (with `cpus`); ship `lethe` to the workers either way.
 
-    Raises UserError for a cluster that cannot be joined.
+    Raises UserError for a cluster that cannot be joined, StudyBrokenError where our own does not start.
     """
     import ray
 
@@ -181,7 +217,11 @@ def connect(address: str | None, cpus: int | None = None) -> None:
         except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
             raise UserError(f"cannot join the Ray cluster at {address}: {first_line(error)}") from None
         return
-    ray.init(address="local", include_dashboard=False, num_cpus=cpus, **common)
+    try:
+        ray.init(address="local", include_dashboard=False, num_cpus=cpus, **common)
+    # Ray has no common type for what keeps its processes from starting, and ends ours in some cases.
+    except (Exception, SystemExit) as error:  # see above
+        raise StudyBrokenError(f"Ray does not start on this machine: {first_line(error).partition('. ')[0]}") from error
 
 
 def in_job() -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ import torch
 import torch.distributed as dist
 from ray import train
 from ray.train.collective import broadcast_from_rank_zero
+from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch defines it and leaves it out of __all__
 
 from lethe.pool.event_log import EventLog
 from lethe.pool.messages import Answer, Instruction, Job, RunLease, relocate_paths
@@ -82,22 +84,36 @@ def work(config: dict[str, GroupConfig]) -> None:
     if group.shape.device == "cuda" and group.shape.gpus < 1:
         # A run that wants more than its share is out of memory itself, instead of a neighbour on the same GPU.
         torch.cuda.set_per_process_memory_fraction(group.shape.gpus)
-    join()
+    join(group.shape.device)
     ranks = Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Ranks(0, 1)
     _Worker(group, ranks).serve()
 
 
-def join() -> None:
-    """Make a CPU group's workers one process group; one worker alone needs none, and CUDA groups come with theirs."""
+def join(device: str) -> None:
+    """Make a group's workers one process group; one worker alone needs none."""
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    if world == 1 or dist.is_initialized():
+    if world == 1:
         return
-    with socket.socket() as free:
-        free.bind(("", 0))
-        address = f"tcp://{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"  # type: ignore[no-untyped-call]  # Ray's
     os.environ["LOCAL_RANK"] = str(context.get_local_rank())
-    dist.init_process_group("gloo", init_method=broadcast_from_rank_zero(address), rank=rank, world_size=world)
+    store = _rendezvous(rank, world, on_one_machine=context.get_local_world_size() == world)
+    dist.init_process_group("nccl" if device == "cuda" else "gloo", store=store, rank=rank, world_size=world)
+
+
+def _rendezvous(rank: int, world: int, on_one_machine: bool) -> TCPStore:
+    """Return the store by which the ranks find each other. Torch's own listens on all addresses of rank 0's machine;
+    this one on loopback, or else on the node's address, and so do the ranks' connections."""
+    listener, address = None, None
+    if on_one_machine and sys.platform == "linux":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    if rank == 0:
+        host = "127.0.0.1" if on_one_machine else ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]  # Ray's
+        listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        address = listener.getsockname()[:2]
+    host, port = broadcast_from_rank_zero(address)
+    if listener is None:
+        return TCPStore(host, port, world, is_master=False)
+    return TCPStore(host, port, world, is_master=True, wait_for_workers=False, master_listen_fd=listener.detach())
 
 
 class _Worker:

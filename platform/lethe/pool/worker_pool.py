@@ -54,6 +54,7 @@ from lethe.unlearning.requests import Request
 log = logging.getLogger(__name__)
 RECONCILE_S = 0.25
 ANSWER_S = 5.0  # the queue answers in milliseconds; while it starts again, or the machine is busy, it may not
+SILENCE_S = 120.0  # of the queue, before it counts as lost: it takes seconds to start
 LOOK_S = 1.0  # between two looks at what the cluster holds
 MAX_MISSES = 12  # looks in a row at a control store that does not answer, before the cluster counts as lost
 MAX_FAILURES = 3  # restarts of one group's workers, before its trainer ends and the reconciler starts another
@@ -178,7 +179,7 @@ class Pool:
                 return self._declare_lost("the Ray cluster is gone")
 
     def _reconcile_forever(self) -> None:
-        status, look_at = self.queue.call(RunQueue.status), 0.0
+        status, look_at, answered = self.queue.call(RunQueue.status), 0.0, time.monotonic()
         while not self._closing.wait(RECONCILE_S) and not self.lost:
             if self._unresponsive:
                 continue
@@ -188,12 +189,15 @@ class Pool:
                     self._nodes = node_resources()
                     self._watch.refresh()
                 now = ray.get(status, timeout=ANSWER_S)
+                answered = time.monotonic()
                 with self._lock:
                     self._reconcile(now)
                 status = self.queue.call(RunQueue.status)
             except ray.exceptions.GetTimeoutError:
                 if not self._unresponsive and not _head_lives():
                     return self._declare_lost("the head of the Ray cluster is gone")
+                if time.monotonic() - answered > SILENCE_S:
+                    return self._declare_lost(f"Ray's first actor, the run queue, has not answered for {SILENCE_S:g} s")
             except ray.exceptions.ActorDiedError as error:
                 return self._declare_lost(f"the pool's run queue is gone for good ({_first_sentence(error)})")
             except ray.exceptions.RayError as error:
@@ -385,15 +389,25 @@ class _CpuTrainer(_GroupTrainer, DataParallelTrainer):
 
 def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
     """Return the trainer of a group. CUDA groups are Ray's own, which also lets a node's workers see each other's
-    devices."""
+    devices, except that their workers introduce themselves to each other, too."""
     if shape.device == "cpu":
         return _CpuTrainer(work, **arguments)
     from ray.train.torch import TorchConfig, TorchTrainer
+    from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
+
+    class _CudaBackend(_TorchBackend):
+        def on_start(self, worker_group: Any, backend_config: Any) -> None:
+            worker_group.execute(_set_torch_distributed_env_vars)
+
+    class _CudaConfig(TorchConfig):
+        @property
+        def backend_cls(self) -> type[_TorchBackend]:
+            return _CudaBackend
 
     class _CudaTrainer(_GroupTrainer, TorchTrainer):
         """Ray's `TorchTrainer` without what `_GroupTrainer` leaves out."""
 
-    trainer = _CudaTrainer(work, torch_config=TorchConfig(backend="nccl"), **arguments)
+    trainer = _CudaTrainer(work, torch_config=_CudaConfig(backend="nccl"), **arguments)
     return cast(DataParallelTrainer, trainer)  # for type checkers `ray.train` has the first version's TorchTrainer
 
 

@@ -6,20 +6,21 @@ import atexit
 import os
 import secrets
 import shutil
-import signal
 import threading
 from typing import TYPE_CHECKING
 
 from lethe.config.study import Study
 from lethe.errors import StudyBrokenError
-from lethe.pool.cluster import connect
+from lethe.pool.cluster import connect, ray_folder
 from lethe.storage.paths import home
 
 if TYPE_CHECKING:
     from lethe.pool.worker_pool import Pool
 
+START_S = 300.0  # for Ray to start, which takes seconds: where no worker comes up, it waits for ever
 CLOSE_S = 20.0  # for groups to end by themselves; what is left ends with Ray
 LEAVE_S = 2.0  # the same where runs were cut off: they go on from their checkpoints anyway
+GIVE_UP_S = 5.0  # for both, and for what is still starting, after an error or a signal
 WATCH_S = 1.0  # between two looks whether the pool is lost
 GRACE_S = 5.0  # for the main thread to notice that, before the process ends
 BASELINES = 2  # start model and oracle are scored at once, so a study of one trial has use for two groups
@@ -41,16 +42,11 @@ class Session:
         self._thread = threading.Thread(target=self._live, name="session", daemon=True)
 
     def __enter__(self) -> Session:
-        # A job is stopped by SIGTERM: it keeps and reports what is finished, as after Ctrl-C, which shells have had
-        # ignored in what they start with `&`.
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))
         self._thread.start()
         if self._address is not None:
             # A cluster that cannot hold the study says so before models are trained. One of our own takes longer to
             # start than to join, and is what the person's machine is: its answer may come with the pool.
-            self._checked.wait()
+            self._wait_for(self._checked)
             if self._error is not None:
                 self.__exit__()
                 raise self._error
@@ -60,7 +56,8 @@ class Session:
         if error is not None and self._pool is not None:
             self._pool.abandon("the session ended early")
         self._ended.set()
-        self._thread.join()
+        # A thread that is starting Ray does not look whether it should end. Ray's processes end with this one anyway.
+        self._thread.join(2 * CLOSE_S if error is None else GIVE_UP_S)
 
     @property
     def ready(self) -> bool:
@@ -70,7 +67,7 @@ class Session:
     def pool(self) -> Pool:
         """Return the pool once its groups start. Raises what kept them from that, UserError for a cluster that cannot
         hold the study."""
-        self._started.wait()
+        self._wait_for(self._started)
         if self._error is not None:
             raise self._error
         assert self._pool is not None
@@ -80,6 +77,10 @@ class Session:
     def broken(self) -> str | None:
         """Why the groups cannot go on, None if they can."""
         return None if self._pool is None else self._pool.broken
+
+    def _wait_for(self, step: threading.Event) -> None:
+        if not step.wait(START_S):
+            raise StudyBrokenError(f"Ray has not started a worker within {START_S:g} s (its logs: {ray_folder()})")
 
     def _live(self) -> None:
         """Start, wait, end: Ray's processes die with the thread that started them, so it stays."""

@@ -29,7 +29,7 @@ def interrupted(command: list[str], folder: Path, after: float | str, sent: sign
         process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
         )
-        deadline = time.monotonic() + (after if isinstance(after, float) else 60)
+        deadline = time.monotonic() + (60 if isinstance(after, str) else after)
         while time.monotonic() < deadline and process.poll() is None:
             if isinstance(after, str) and after in (folder / "log").read_text():
                 break

@@ -15,6 +15,8 @@ P = ParamSpec("P")
 EXIT_USER_ERROR = 2
 EXIT_RETRY_LATER = 75  # EX_TEMPFAIL of sysexits.h: try again later
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+# A path that cannot be used as it is asked for: no permission, too long, a folder for a file, a file for a folder.
+PATH_ERRNOS = (errno.EACCES, errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.EROFS)
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_UNREAD = 141  # 128 + SIGPIPE: whoever read the output has gone
 NO_HOME = "Could not determine home directory."  # pathlib's words, in a RuntimeError
@@ -92,8 +94,13 @@ def _run(main: Callable[P, int], *args: P.args, **kwargs: P.kwargs) -> int:
     except RuntimeError as error:
         if str(error) != NO_HOME:
             raise
-        return _print_refusal("this user has no home folder: set HOME, or write whole paths, LETHE_HOME's too")
+        return _print_refusal(
+            "no home folder is known, for this user or for the one that a path with ~ names: set HOME, "
+            "or write whole paths, LETHE_HOME's too"
+        )
     except OSError as error:
+        if error.errno in PATH_ERRNOS and error.filename is not None:
+            return _print_refusal(f"{_shortened(str(error.filename))}: {error.strerror}")
         if error.errno not in DISK_FULL_ERRNOS:
             raise
         print(f"lethe: {error}: make room, then go on with what is finished", file=sys.stderr)
@@ -108,6 +115,10 @@ def _print_refusal(reason: str) -> int:
     """Print a user's mistake in one line and return the exit code."""
     print("lethe:", " ".join(reason.split()), file=sys.stderr)
     return EXIT_USER_ERROR
+
+
+def _shortened(path: str) -> str:
+    return path if len(path) <= 200 else f"{path[:100]}...{path[-60:]}"
 
 
 _silenced = False

@@ -23,7 +23,7 @@ CASES = {
     "mean 'forget'?): choose from",
     "audits.relearning.share=0.9": "audits.relearning.share: must be less than or equal to 0.5, given 0.9",
     "audits.relearning.adapter={name: fila}": "unknown audits.relearning.adapter.name 'fila'",
-    "audits=[prompts]": "audits: must be a valid dictionary",
+    "audits=[prompts]": "audits: must be a section with keys of its own",
     "confirm.seeds=1": "confirm.seeds: must be greater than or equal to 2, given 1",
     "confirm.seed=3": "unknown key 'confirm.seed' (did you mean 'confirm.seeds'?): choose from confirm.seeds",
 }

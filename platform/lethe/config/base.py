@@ -5,15 +5,29 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from functools import lru_cache
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic_core import InitErrorDetails
 
 
 class Frozen(BaseModel):
-    """An immutable configuration value that refuses unknown keys and non-finite numbers."""
+    """An immutable configuration value that refuses unknown keys, non-finite numbers, and true and false for
+    numbers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_truth_for_numbers(cls, given: Any) -> Any:
+        """Refuse true and false where a number is due: pydantic reads them as 1 and 0."""
+        if isinstance(given, dict):
+            for name, value in given.items():
+                if _has_truth(value) and name in _numbers(cls):
+                    error = InitErrorDetails(type="float_type", loc=(name,), input=value)
+                    raise ValidationError.from_exception_data(cls.__name__, [error])
+        return given
 
     def model_dump(self, **options: Any) -> dict[str, Any]:
         """Return pydantic's dump without the fields that `canonical_fields` leaves out, at every depth."""
@@ -36,6 +50,29 @@ class Frozen(BaseModel):
     def digest(self) -> str:
         """Return 16 hex digits that name this value's content."""
         return short_digest(self.canonical())
+
+
+def _has_truth(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(v, bool) for v in value))
+
+
+@lru_cache
+def _numbers(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of the fields that take numbers and neither true nor false."""
+    return frozenset(
+        name
+        for name, field in model.model_fields.items()
+        if (kinds := set(_kinds(field.annotation))) & {int, float} and not kinds & {bool, Any}
+    )
+
+
+def _kinds(annotation: Any) -> Iterator[Any]:
+    """Yield the plain types of an annotation, those of a Literal's values too."""
+    if arguments := get_args(annotation):
+        for argument in arguments:
+            yield from _kinds(argument)
+    else:
+        yield annotation if isinstance(annotation, type) or annotation is Any else type(annotation)
 
 
 def _canonical(value: Any, dumped: Any) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 import lethe
+from lethe.config.plain import check_plain
 from lethe.errors import UserError, unknown_name
 
 Raw = dict[str, Any]
@@ -36,12 +37,16 @@ _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.012
 def parse(text: str, source: str) -> Any:
     """Return the one YAML value of `text`. Raises UserError, in which `source` names the text."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506, _Loader is a SafeLoader
+        value = yaml.load(text, Loader=_Loader)  # noqa: S506, _Loader is a SafeLoader
     except yaml.MarkedYAMLError as error:
         line = f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
         raise UserError(f"{source}{line}: not YAML: {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: not YAML: {error}") from None
+    except RecursionError:
+        raise UserError(f"{source}: is nested too deep, or contains itself") from None
+    check_plain(value, source)
+    return value
 
 
 def spaces() -> dict[str, Traversable]:
@@ -87,7 +92,8 @@ def _find(name: str, child: Traversable | None) -> Traversable:
 def _read(file: Traversable, children: list[str]) -> Raw:
     """Read a file with what it extends; `children` are the files that extend it."""
     source = str(file)
-    if source in children:
+    spelled_alike = str(file.resolve()) if isinstance(file, Path) else source
+    if spelled_alike in children:
         raise UserError(f"{source}: extends itself")
     try:
         raw = parse(file.read_text("utf-8"), source)
@@ -98,7 +104,7 @@ def _read(file: Traversable, children: list[str]) -> Raw:
     parent = raw.pop("extends", None)
     if parent is not None and not isinstance(parent, str):
         raise UserError(f"{source}: extends: needs the name or path of one study, given {parent!r}")
-    base = _read(_find(parent, file), [*children, source]) if parent else {}
+    base = _read(_find(parent, file), [*children, spelled_alike]) if parent else {}
     base["name"] = Path(file.name).stem
     return overlay(base, raw)
 

@@ -3,13 +3,21 @@
 VENV ?= .venv
 ARGS ?=
 PORT ?= 5000
-LETHE_HOME ?= $(HOME)/.lethe
+unexport PYTHONSAFEPATH # `python -m platform.sweep` finds the commands in this folder
+
+ifneq ($(words $(VENV)),1)
+$(error VENV=$(VENV): a folder without a space is needed)
+endif
 
 SUPPORTED := -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))'
 NEEDS := lethe needs Python 3.11, 3.12 or 3.13
 # 3.11 first: the stored figures were measured on it, and from 3.12 on the built-in sum() rounds floats differently.
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	$$p $(SUPPORTED) 2>/dev/null && echo $$p && break; done)
+# What the Python in "$(PYTHON)" is, for the refusal.
+VERSION := version() { "$$1" -c 'import sys; print("Python %d.%d" % sys.version_info[:2])' 2>/dev/null || \
+	echo "no Python"; }; version
+FOUND = $(if $(PYTHON),PYTHON=$(PYTHON) is $$($(VERSION) "$(PYTHON)"),found none, name one with PYTHON=...)
 # Wheels only, so that a package without one is named at once, not after a failed build. deepspeed and rouge_score
 # are published as sources alone, which need no compiler.
 WHEELS := --only-binary :all: --no-binary deepspeed,rouge_score
@@ -26,8 +34,8 @@ install: $(INSTALLED) ## make the environment in VENV (.venv), once and after ch
 check: $(INSTALLED) ## lint, format, types and the direction of dependencies, in under two minutes
 	$(BIN)/ruff check platform tests benchmarks setup.py
 	$(BIN)/ruff format --check platform tests benchmarks setup.py
-	cd platform && $(abspath $(BIN))/mypy --config-file ../pyproject.toml
-	cd platform && $(abspath $(BIN))/lint-imports ../pyproject.toml --no-logo --cache-dir ../.import_linter_cache
+	cd platform && "$(abspath $(BIN))"/mypy --config-file ../pyproject.toml
+	cd platform && "$(abspath $(BIN))"/lint-imports ../pyproject.toml --no-logo --cache-dir ../.import_linter_cache
 
 test-fast: $(INSTALLED) ## the tests that start no cluster and train nothing for long: under three minutes
 	$(BIN)/python -m pytest --fast $(ARGS)
@@ -43,12 +51,14 @@ sweep: $(INSTALLED) ## run the main job: python -m platform.sweep tofu
 	$(BIN)/python -m platform.sweep tofu $(ARGS)
 
 ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
-	@case "$${MLFLOW_TRACKING_URI:-$(LETHE_HOME)}" in s3://*|gs://*|file://*) \
-		echo "LETHE_HOME=$(LETHE_HOME) holds no MLflow: set MLFLOW_TRACKING_URI" >&2; exit 2 ;; esac; \
-	store="$${MLFLOW_TRACKING_URI:-sqlite:///$(abspath $(LETHE_HOME))/mlflow.db}"; \
+	@home="$${LETHE_HOME:-$$HOME/.lethe}"; \
+	case "$${MLFLOW_TRACKING_URI:-$$home}" in s3://*|gs://*|file://*) \
+		echo "LETHE_HOME=$$home holds no MLflow: set MLFLOW_TRACKING_URI" >&2; exit 2 ;; esac; \
+	case "$$home" in /*) ;; *) home="$$PWD/$$home" ;; esac; \
+	store="$${MLFLOW_TRACKING_URI:-sqlite:///$$home/mlflow.db}"; \
 	case "$$store" in \
 	http*) echo "MLflow's page is $$store" ;; \
-	*) mkdir -p "$(LETHE_HOME)" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \
+	*) mkdir -p "$$home" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \
 		--backend-store-uri "$$store" --host 127.0.0.1 --port $(PORT) $(ARGS) ;; \
 	esac
 
@@ -68,10 +78,10 @@ demo-autoscaling: $(INSTALLED) ## grow and shrink a cluster of fake nodes on thi
 $(INSTALLED): requirements.lock pyproject.toml setup.py
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { \
 		"$(PYTHON)" $(SUPPORTED) 2>/dev/null || { \
-			echo "$(NEEDS): found none, name one with PYTHON=..." >&2; exit 1; }; \
+			echo "$(NEEDS): $(FOUND)" >&2; exit 1; }; \
 		"$(PYTHON)" -m venv "$(VENV)"; }
 	@$(BIN)/python $(SUPPORTED) || { \
-		echo "$(NEEDS): $(VENV) has another, remove it or set VENV=..." >&2; exit 1; }
+		echo "$(NEEDS): $(VENV) has $$($(VERSION) $(BIN)/python), remove it or set VENV=..." >&2; exit 1; }
 	@$(BIN)/python -m pip install $(WHEELS) -r requirements.lock 2>"$(VENV)/pip.log" || { \
 		pin=$$(sed -n 's/^ERROR: No matching distribution found for \([^ ]*\).*/\1/p' "$(VENV)/pip.log"); \
 		if test -z "$$pin" || grep -q Retrying "$(VENV)/pip.log"; then cat "$(VENV)/pip.log" >&2; \

@@ -12,6 +12,7 @@ from typing import ParamSpec
 
 P = ParamSpec("P")
 
+EXIT_NO_RESULT = 1  # a study ended, and none of its trials has a result
 EXIT_USER_ERROR = 2
 EXIT_RETRY_LATER = 75  # EX_TEMPFAIL of sysexits.h: try again later
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)

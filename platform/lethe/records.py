@@ -6,6 +6,8 @@ and the study as a `StudyRecord`, which trackers log, reports draw and `--resume
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -189,6 +191,16 @@ class TrainingRecord(Record):
         rows = f"{self.rows} rows, " if self.rows else ""
         base = self.base or "random weights"
         return f"from {base}, {rows}{self.steps} steps, final loss {self.loss:.3g}, {self.seconds / 60:.1f} min"
+
+
+def why_without_result(trials: Sequence[TrialRecord]) -> str | None:
+    """Return the commonest end of the trials in words where none of them has a result; None where one has, and without
+    trials."""
+    if not trials or any(trial.verdict in ("complete", "stopped") for trial in trials):
+        return None
+    ends = Counter((trial.verdict, next(iter(trial.reason.strip().splitlines()[-1:]), "")) for trial in trials)
+    (verdict, reason), count = ends.most_common(1)[0]
+    return f"none of {len(trials)} trials has a result; {count} ended {verdict}: {reason}".rstrip(": ")
 
 
 class ModelScores(Record):

@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel
 
+from lethe.cli.scaling import main as scaling
 from lethe.config import loading
 from lethe.config.component import is_kind
 from lethe.config.run import Recipe
@@ -98,3 +99,23 @@ def test_a_file_that_no_study_can_be_is_one_line(text: str, line: str, tmp_path:
         load_study(str(folder / "mine.yaml"))
     assert line in str(refused.value)
     assert len(str(refused.value)) < 300
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--model-params", "inf"], "--model-params inf: must be at most 1e+18"),
+        (["--model-params", "1"], "--model-params 1: the nearest Llama of 32000 tokens has 8.45e+06 parameters"),
+        (["--model-params", "7e9", "--rate", "nan"], "--rate nan: must be"),
+        (["--model-params", "7e9", "--epochs", str(2**70)], "--epochs 1.18059e+21: must be at most 1e+09"),
+        (
+            ["--model-params", "7e9", "--lora-rank", "5000"],
+            "--lora-rank 5000: the narrowest layer of this",
+        ),
+    ],
+)
+def test_a_plan_of_absurd_numbers_is_refused(
+    arguments: list[str], line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert scaling(["plan", "--gpu-memory", "80e9", *arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"lethe: {line}")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from lethe.records import TrialRecord, Verdict, why_without_result
 from lethe.terminal import Terminal
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,3 +90,13 @@ def test_every_console_of_ours_shows_text_as_it_is() -> None:
     library = ROOT / "platform" / "lethe"
     users = {str(path.relative_to(library)) for path in library.rglob("*.py") if made.search(path.read_text("utf-8"))}
     assert users == {"terminal.py"}
+
+
+def test_a_study_without_any_result_is_told_from_one_with_some() -> None:
+    def trial(number: int, verdict: Verdict, reason: str = "") -> TrialRecord:
+        return TrialRecord(number=number, run=f"r{number}", verdict=verdict, reason=reason, params={})
+
+    failed = [trial(0, "diverged"), trial(1, "error", "first line\nCUDA error"), trial(2, "error", "CUDA error")]
+    assert why_without_result(failed) == "none of 3 trials has a result; 2 ended error: CUDA error"
+    assert why_without_result([*failed, trial(3, "stopped")]) is None
+    assert why_without_result([]) is None

@@ -10,7 +10,8 @@ from typing import Any, get_args
 
 from lethe.config.run import OFFLOAD_STAGES, Quantisation
 from lethe.config.scaling import ScalingStudy, load_scaling
-from lethe.errors import EXIT_INTERRUPTED, UserError, exit_codes
+from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, UserError, exit_codes
+from lethe.records import why_without_result
 from lethe.storage.paths import check_root, ensure_writable
 
 
@@ -32,7 +33,10 @@ def _parser() -> argparse.ArgumentParser:
 
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
-    """Run a scaling study, or print a plan; return 0 done, 2 bad input, 130 interrupted (finished points are kept)."""
+    """Run a scaling study, or print a plan; return the exit code. Finished points are kept in every case.
+
+    0: done, 1: nothing was measured, 2: bad input, 130: interrupted.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["plan"]:
         return _plan(arguments[1:])
@@ -102,7 +106,12 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
             console.say(f"report       {report}")
             if address_of_runs:
                 console.say(f"models, runs {address_of_runs}")
-    return EXIT_INTERRUPTED if record.interrupted else 0
+    if record.interrupted:
+        return EXIT_INTERRUPTED
+    if problem := why_without_result((*record.points, *record.trials)):
+        print(f"lethe: {problem}", file=sys.stderr)
+        return EXIT_NO_RESULT
+    return 0
 
 
 def _plan(argv: list[str]) -> int:
@@ -140,6 +149,7 @@ def _plan(argv: list[str]) -> int:
     parser.add_argument("--vocabulary", type=int, default=32_000, metavar="N", help="with --model-params (32000)")
     parser.add_argument("--rate", type=float, metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16)")
     args = parser.parse_args(argv)
+    _check_most(args)
     for name, value in vars(args).items():
         if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:
             raise UserError(f"--{name.replace('_', '-')} {value:g}: must be above 0")
@@ -150,6 +160,12 @@ def _plan(argv: list[str]) -> int:
         shape = Transformer.of_config(_read_config(args.model))
     else:
         shape = Transformer.of_size(args.model_params, args.vocabulary)
+        if not args.model_params / 2 <= shape.parameters <= args.model_params * 2:
+            nearest = f"the nearest Llama of {args.vocabulary} tokens has {shape.parameters:.3g} parameters"
+            raise UserError(f"--model-params {args.model_params:g}: {nearest}")
+    narrowest = min(min(pair) for pair in shape.linears())
+    if args.lora_rank and args.lora_rank > narrowest:
+        raise UserError(f"--lora-rank {args.lora_rank}: the narrowest layer of this model has {narrowest} columns")
     question = Question(
         shape=shape,
         memory=args.gpu_memory,
@@ -166,6 +182,16 @@ def _plan(argv: list[str]) -> int:
     )
     print(answer(question))
     return 0
+
+
+MOST = {int: 10**9, float: 1e18}
+
+
+def _check_most(args: argparse.Namespace) -> None:
+    """Raise UserError for numbers that no plan can mean: infinite, not a number, or beyond `MOST`."""
+    for name, value in vars(args).items():
+        if type(value) in MOST and not value <= MOST[type(value)]:
+            raise UserError(f"--{name.replace('_', '-')} {value:g}: must be at most {MOST[type(value)]:g}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

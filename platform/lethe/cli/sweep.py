@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lethe.config.model import FinetunedModel
 from lethe.config.study import Study, load_study
-from lethe.errors import EXIT_INTERRUPTED, StudyBrokenError, UserError, exit_codes
+from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError, exit_codes
 from lethe.evaluation.lm_eval_study import with_stored_tasks
+from lethe.records import why_without_result
 from lethe.storage.paths import check_root, ensure_writable
 
 if TYPE_CHECKING:
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run a study; return the exit code. Finished trials are kept in every case.
 
-    0: done, 2: bad input, 75: a machine, disk or cluster failed, 130: interrupted.
+    0: done, 1: no trial has a result, 2: bad input, 75: a machine, disk or cluster failed, 130: interrupted.
     """
     args = _parser().parse_args(argv)
     overrides = list(args.set)
@@ -172,4 +174,9 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
                 console.say(f"published    {shelf.put(record, target)}")
             if record.interrupted and session.broken:
                 raise StudyBrokenError(session.broken)
-    return EXIT_INTERRUPTED if record.interrupted else 0
+    if record.interrupted:
+        return EXIT_INTERRUPTED
+    if problem := why_without_result(record.trials):
+        print(f"lethe: {problem}", file=sys.stderr)
+        return EXIT_NO_RESULT
+    return 0

@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.pool.cluster import check_address, in_job, prepare_environment
-    from lethe.study.preflight import check_gpu, check_place
+    from lethe.study.preflight import check_cores, check_files, check_gpu, check_place, check_widths
 
     prepare_environment()
     address = check_address()
@@ -83,11 +83,16 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.study.session import Session
 
     check_quantised(study.first_recipe().engine.quantisation)
-    for model in study.models().values():
-        locate(study.benchmark, model, study.prompt, registry=study.tracking.uri)
-    digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
+    of_sizes = [study.model_copy(update={"model": model}) for model in study.models().values()]
+    for of_size in of_sizes:
+        check_widths(of_size)
     if address is None:
         check_gpu(study)
+        check_cores(study)
+    for of_size in of_sizes:
+        locate(study.benchmark, of_size.model, study.prompt, registry=study.tracking.uri)
+        check_files(of_size)
+    digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
     if resume:
         check_resumable(study, digests)
     console = Console()

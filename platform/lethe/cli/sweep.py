@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lethe.config.model import FinetunedModel
+from lethe.config.model import EmbeddedModel, FinetunedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError, exit_codes
 from lethe.evaluation.lm_eval_study import with_stored_tasks
@@ -134,16 +134,19 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     from lethe.models.packages import check_quantised
     from lethe.reporting.console import Console
     from lethe.study.finetuning import prepare_study
-    from lethe.study.preflight import check_gpu
+    from lethe.study.preflight import check_cores, check_files, check_gpu, check_widths
     from lethe.study.preparation import locate
     from lethe.study.resume import claim, is_known
     from lethe.study.session import Session
 
     console = Console()
-    check_quantised(study.first_recipe().engine.quantisation)
-    locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
+    check_widths(study)
     if address is None:
         check_gpu(study)
+        check_cores(study)
+    check_quantised(study.first_recipe().engine.quantisation)
+    locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
+    check_files(study)
     if resume:
         _check_resumable(study)
     with Session(study, address) as session:
@@ -151,11 +154,11 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
         # A session that ended while it trained the models has left no study yet.
         resume = resume and is_known(study, prepared.digests)
         from lethe.study.comparison import Comparison
-        from lethe.study.preflight import check_data, check_model
+        from lethe.study.preflight import check_model
         from lethe.study.runner import Sweep
 
-        check_data(study, prepared.benchmark)
-        check_model(study, prepared)
+        if isinstance(study.model, EmbeddedModel):  # its tokenizer is made with it
+            check_model(study, prepared)
         with claim(study, prepared.digests, resume) as (study_id, folder):
             kind = Comparison if study.compare else Sweep
             try:

@@ -5,32 +5,39 @@ A dry run prints the resolved study and the first configurations that it would t
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Callable
 from itertools import product
 from math import exp, log
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from rich.table import Table
 
-from lethe.benchmarks.base import AnyTask, Benchmark
+from lethe.benchmarks.base import AnyTask, Benchmark, load_benchmark
 from lethe.config.adapter import Lora
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
+from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Objective
 from lethe.config.prompt import Prompt
-from lethe.config.run import Recipe
+from lethe.config.run import Digests, Recipe
 from lethe.config.search import Search
 from lethe.config.space import Choice, IntRange, Parameter, Scalar, build_recipe, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError, first_line
+from lethe.models.model_files import CONFIG, read_json
 from lethe.storage.paths import require_database
-from lethe.study.inputs import Inputs, describe_inputs
-from lethe.study.preparation import Prepared
+from lethe.study.inputs import Inputs, describe_inputs, named_models
+from lethe.study.preparation import Prepared, model_folders
 from lethe.terminal import Terminal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def check_place(search: Search) -> None:
@@ -86,16 +93,51 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
             )
 
 
+def check_files(study: Study) -> None:
+    """Raise UserError for what files and settings tell: objectives without their rows, ranks larger than a layer,
+    targets that match nothing, rows that a model cannot read. Call it after `locate`, before Ray starts."""
+    benchmark = load_benchmark(study.benchmark)
+    check_data(study, benchmark)
+    if isinstance(study.model, EmbeddedModel):
+        import torch
+
+        from lethe.models.pretraining import new_model
+
+        with torch.device("meta"):
+            _check_shapes(study, new_model(study.model, study.model.vocab_size))
+        return
+    folders = model_folders(study.model, study.tracking.uri)
+    start, *_ = folders.values()
+    digests = Digests(data=benchmark.digest, model="")  # which nothing here reads
+    check_model(study, Prepared(benchmark, start, folders.get("model.oracle"), folders.get("model.base"), digests))
+
+
+def check_widths(study: Study) -> None:
+    """Raise UserError for ranks larger than the width of a model whose configuration is here. It takes no time: torch
+    is not imported. `check_model` knows the exact layers."""
+    if isinstance(study.model, EmbeddedModel):
+        width: object = study.model.hidden_size
+    else:
+        start = next(iter(named_models(study.model).values()))
+        path = Path(start).expanduser() / CONFIG
+        config = read_json(path) if path.is_file() else {}
+        width = next((config[key] for key in ("hidden_size", "n_embd", "d_model") if key in config), None)
+    ranks = [adapter.rank for adapter in _adapters(study)]
+    if isinstance(width, int) and any(rank > width for rank in ranks):
+        raise UserError(f"adapter.rank {max(ranks)} is larger than the model's width: choose at most {width}")
+
+
+def _adapters(study: Study) -> list[Lora]:
+    """Return the low-rank adapters that a trial can have, those of small ranks first."""
+    with_adapter = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
+    return sorted({r.adapter for r in with_adapter if isinstance(r.adapter, Lora)}, key=lambda adapter: adapter.rank)
+
+
 def check_model(study: Study, prepared: Prepared) -> None:
     """Raise UserError for adapter targets that match nothing, ranks larger than a layer, dropout that cannot be
     switched off and rows that a model cannot read. No weights are loaded: shapes are enough."""
-    with_adapter = [r for r in corners(study) if "adapter" not in r.objective.ignored_fields]
-    adapters = {r.adapter for r in with_adapter if isinstance(r.adapter, Lora)}
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
-
-    from lethe.models.adapters import check_adapter
-    from lethe.models.dropout import check_dropout
 
     try:
         config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
@@ -105,11 +147,19 @@ def check_model(study: Study, prepared: Prepared) -> None:
     except (OSError, ValueError, KeyError) as error:
         problem = f"transformers cannot read the model in {prepared.start}: {first_line(error)}"
         raise UserError(f"model.path: {problem}") from None
-    for adapter in sorted(adapters, key=lambda a: a.rank):
+    _check_shapes(study, model)
+    _check_rows(study, prepared)
+
+
+def _check_shapes(study: Study, model: PreTrainedModel) -> None:
+    """Raise UserError for adapters and dropout that the model cannot have; its weights may be on the meta device."""
+    from lethe.models.adapters import check_adapter
+    from lethe.models.dropout import check_dropout
+
+    for adapter in _adapters(study):
         check_adapter(model, adapter)
     if any(not r.schedule.dropout for r in corners(study) if "schedule" not in r.objective.ignored_fields):
         check_dropout(model)
-    _check_rows(study, prepared)
 
 
 def task_of_start(prepared: Prepared, prompt: Prompt) -> AnyTask:
@@ -160,6 +210,17 @@ def without_gpu(study: Study) -> str:
         return ""
     missing = "no GPU" if torch_has_cuda() else "a torch without CUDA"
     return f"run.engine.device is cuda, and this machine has {missing}: choose cpu, auto, or a cluster by RAY_ADDRESS"
+
+
+def check_cores(study: Study) -> None:
+    """Raise UserError if a run needs more cores than this machine has, where the study's own Ray will start."""
+    engine = max((recipe.engine for recipe in corners(study)), key=lambda engine: engine.workers * engine.threads)
+    needed, cores = engine.workers * engine.threads, os.cpu_count()
+    if cores is not None and needed > cores:
+        raise UserError(
+            f"run.engine: {engine.workers} workers of {engine.threads} threads need {needed} cores, this machine has"
+            f" {cores}: lower engine.workers or engine.threads, or name a cluster by RAY_ADDRESS"
+        )
 
 
 def check_devices(study: Study) -> None:

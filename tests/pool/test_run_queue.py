@@ -346,6 +346,18 @@ def test_a_result_that_was_there_before_all_were_abandoned_is_delivered() -> Non
     play(script())
 
 
+def test_whoever_waits_when_the_queue_closes_is_answered() -> None:
+    async def script() -> None:
+        queue = RunQueue()
+        await queue.submit(job("r"), "t")
+        asking = asyncio.create_task(queue.next_report("r", 0))
+        await asyncio.sleep(0)
+        await queue.close()
+        assert await asking == FinalReport(verdict="interrupted", reason="the session ended")
+
+    play(script())
+
+
 def test_a_run_that_two_trials_want_is_kept_for_the_second() -> None:
     async def script() -> None:
         queue = RunQueue()

@@ -108,10 +108,10 @@ class RunQueue:
             return None
         entry.continued = max(entry.continued, seen)
         await self._notify()
-        await self._until(lambda: len(entry.reports) > seen or self._abandoned is not None)
+        await self._until(lambda: len(entry.reports) > seen or self._closed or self._abandoned is not None)
         if len(entry.reports) > seen:
             return entry.reports[seen]
-        return FinalReport(verdict="interrupted", reason=self._abandoned or "")
+        return FinalReport(verdict="interrupted", reason=self._abandoned or "the session ended")
 
     async def shares(self) -> dict[str, float]:
         """Return the share of every run in the queue that is done, by the last heartbeat of its group."""
@@ -270,7 +270,8 @@ class RunQueue:
         return QueueStatus(dict(Counter(self._runs[run].job.shape for run in self._queue)), groups, self._abandoned)
 
     async def close(self) -> None:
-        """Stop every run at its next report and end every group."""
+        """Stop every run at its next report and end every group; whoever waits for a run hears that it is
+        interrupted."""
         self._log("closed")
         self._closed = True
         await self._notify()

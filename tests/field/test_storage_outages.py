@@ -69,6 +69,20 @@ def test_a_database_locked_for_good_is_named_and_nothing_told_is_lost(
     assert store.optuna.trials[number].state == TrialState.COMPLETE
 
 
+def test_a_file_that_was_moved_away_is_named_and_may_come_back(
+    store: StudyStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = store.ask().number
+    database, away = tmp_path / "optuna.db", tmp_path / "away"
+    database.rename(away)
+    threading.Timer(0.5, away.rename, [database]).start()
+    store.tell(number, DONE)
+    database.rename(away)
+    monkeypatch.setattr(storages, "OUTAGE_S", 0.3)
+    with pytest.raises(StudyBrokenError, match="its file is gone"):
+        store.ask()
+
+
 def test_a_full_disk_is_not_waited_for(store: StudyStore) -> None:
     number = store.ask().number
     engine = store._storage._backend.engine  # type: ignore[attr-defined]

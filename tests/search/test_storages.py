@@ -59,6 +59,7 @@ def test_importance_finds_the_parameter_that_decides(make_study: Make, start: di
 
 BAD = [
     "sqlite:////dev/null/x/a.db",
+    "sqlite:///:memory:",
     "journal:/dev/null/x/a",
     "nonsense://x",
     "postgresql://127.0.0.1:1/x",

@@ -20,6 +20,8 @@ def check_database(url: str) -> None:
     scheme, _, rest = url.partition("://")
     if not scheme or not rest:
         raise ValueError("must be an SQLAlchemy URL, such as postgresql://host/database, or journal:PATH")
+    if ":memory:" in rest:
+        raise ValueError("must be kept somewhere: memory is gone when the study ends")
     user = rest.rpartition("@")[0]
     if "@" in user or "/" in user.partition(":")[2]:
         raise ValueError("has a password with @ or / in it: write them as %40 and %2F")

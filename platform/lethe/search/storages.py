@@ -102,6 +102,7 @@ class Outage:
 
     def __init__(self, url: str) -> None:
         self._url = url
+        self._file = _sqlite_path(url) if url.startswith(_SQLITE) else None
         self._given_up = False
 
     def waited_out_by(self, storage: BaseStorage) -> BaseStorage:
@@ -118,6 +119,8 @@ class Outage:
             deadline = time.monotonic() + OUTAGE_S
             while True:
                 try:
+                    if self._file is not None and not self._file.exists():  # SQLite would write on, to no file
+                        raise FileNotFoundError("its file is gone")
                     return call(*args, **kwargs)
                 except _storage_errors() as error:
                     failures += 1

@@ -159,7 +159,7 @@ def test_install_refuses_another_python_in_one_line(tmp_path: Path) -> None:
     process = make("install", f"VENV={tmp_path / 'venv'}", "PYTHON=false")
     assert process.returncode != 0
     said = [line for line in process.stderr.splitlines() if not line.startswith("make")]
-    assert said == ["lethe needs Python 3.11, 3.12 or 3.13: found none, name one with PYTHON=..."]
+    assert said == ["lethe needs Python 3.11, 3.12 or 3.13: PYTHON=false is no Python"]
     assert not (tmp_path / "venv").exists()
 
 

@@ -119,3 +119,16 @@ def test_a_plan_of_absurd_numbers_is_refused(
 ) -> None:
     assert scaling(["plan", "--gpu-memory", "80e9", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"lethe: {line}")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *[("010", 10), ("08", 8), ("+7", 7), ("0x10", 16)],
+        *[("1e3", 1000.0), ("1.", 1.0), (".5", 0.5), ("-1e-3", -0.001)],
+        *[("1:30", "1:30"), ("1_0", "1_0"), ("0b11", "0b11"), ("1e", "1e"), ("'7'", "7")],
+    ],
+)
+def test_numbers_are_read_as_people_mean_them(text: str, value: object) -> None:
+    found = loading.parse(f"a: {text}", "text")["a"]
+    assert (found, type(found)) == (value, type(value))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.table import Table
 
+from lethe.cli.main import main
 from lethe.records import TrialRecord, Verdict, why_without_result
 from lethe.terminal import Terminal
 
@@ -36,7 +37,7 @@ def lethe(*arguments: str, **environment: str) -> list[str]:
 def test_a_reader_that_left_ends_a_command_quietly(command: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)  # as after `| head`
-    process = subprocess.run(lethe(*COMMANDS[command]), cwd=ROOT, stdout=writer, stderr=subprocess.STDOUT, timeout=60)
+    process = subprocess.run(lethe(*COMMANDS[command]), cwd=ROOT, stdout=writer, stderr=subprocess.STDOUT, timeout=240)
     os.close(writer)
     assert process.returncode == 141
 
@@ -100,3 +101,23 @@ def test_a_study_without_any_result_is_told_from_one_with_some() -> None:
     assert why_without_result(failed) == "none of 3 trials has a result; 2 ended error: CUDA error"
     assert why_without_result([*failed, trial(3, "stopped")]) is None
     assert why_without_result([]) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["score", ""], "the first argument: an empty argument"),
+        (["score", "x", "--oracle", ""], "--oracle: an empty argument"),
+        (["sweep", "tofu", "--publish="], "--publish: an empty argument"),
+        (["score", "x", "--json", "{folder}"], "--json {folder}: is a folder"),
+        (["gc", "--older-than", "-1", "--yes"], "--older-than -1: must be a number of days"),
+        (["gc", "--older-than", "nan"], "--older-than nan: must be a number of days"),
+        (["services", "--port", "99999"], "--port 99999: must lie between 1 and 65535"),
+        (["sweep", "tofu", "--set", f"name={'x' * 300}"], "name: must have at most 120 characters"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(
+    arguments: list[str], line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([word.replace("{folder}", str(tmp_path)) for word in arguments]) == 2
+    assert capsys.readouterr().err.startswith(f"lethe: {line.replace('{folder}', str(tmp_path))}")

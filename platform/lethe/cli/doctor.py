@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from lethe.cli.arguments import parse_arguments
 from lethe.errors import EXIT_USER_ERROR, exit_codes
 from lethe.ops.doctor.checks import run_checks
 
@@ -23,7 +24,7 @@ def _parser() -> argparse.ArgumentParser:
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
     """Run the checks and print a line for each; return 0 where nothing is wrong, else 2."""
-    args = _parser().parse_args(argv)
+    args = parse_arguments(_parser(), argv)
     from lethe.ops.doctor.machine import quick
     from lethe.pool.cluster import prepare_environment
 

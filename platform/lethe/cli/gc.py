@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.cli.arguments import parse_arguments
 from lethe.errors import UserError, exit_codes, unknown_name
 from lethe.storage.paths import root as storage_root
 from lethe.terminal import Terminal
@@ -41,9 +42,11 @@ def _parser() -> argparse.ArgumentParser:
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
     """Exit codes: 0 done, 2 bad input."""
-    args = _parser().parse_args(argv)
+    args = parse_arguments(_parser(), argv)
     from lethe.ops.disk_usage import storage_snapshot, study_usages
 
+    if args.older_than is not None and not args.older_than >= 0:
+        raise UserError(f"--older-than {args.older_than:g}: must be a number of days, 0 or more")
     if args.yes and not (args.study or args.caches or args.older_than is not None):
         raise UserError("--yes: name what to free: --study ID, --older-than DAYS, --caches")
     console = Terminal.for_tables()

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, get_args
 
+from lethe.cli.arguments import parse_arguments
 from lethe.config.run import OFFLOAD_STAGES, Quantisation
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, UserError, exit_codes
@@ -40,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else argv
     if arguments[:1] == ["plan"]:
         return _plan(arguments[1:])
-    args = _parser().parse_args(arguments)
+    args = parse_arguments(_parser(), arguments)
     study = load_scaling(args.study, args.set)
     from lethe.scaling.design import available_memory, check_memory, check_points
 
@@ -153,7 +154,7 @@ def _plan(argv: list[str]) -> int:
     parser.add_argument("--epochs", type=int, default=5, metavar="N")
     parser.add_argument("--vocabulary", type=int, default=32_000, metavar="N", help="with --model-params (32000)")
     parser.add_argument("--rate", type=float, metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16)")
-    args = parser.parse_args(argv)
+    args = parse_arguments(parser, argv)
     _check_most(args)
     for name, value in vars(args).items():
         if isinstance(value, int | float) and not isinstance(value, bool) and not value > 0:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from lethe.cli.arguments import parse_arguments
 from lethe.config.benchmark import BENCHMARKS, EMBEDDED
 from lethe.config.model import EmbeddedModel, PretrainedModel
 from lethe.config.study import Study, load_study
@@ -64,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
 @exit_codes
 def main(argv: list[str] | None = None) -> int:
     """Score models and print their table; return 0 done, 2 bad input, 130 interrupted (finished scores are kept)."""
-    args = _parser().parse_args(argv)
+    args = parse_arguments(_parser(), argv)
     if not args.models:
         raise UserError(
             "no MODEL given: name a folder, a hub id, a .gguf file, package:NAME or models:/name@alias, or several"
@@ -79,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
     check_root()
     if args.json:
         ensure_writable(args.json.resolve().parent)
+        if args.json.is_dir():
+            raise UserError(f"--json {args.json}: is a folder: name the file to write")
     return _run(study, args, metrics)
 
 

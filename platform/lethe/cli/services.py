@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lethe.cli.arguments import parse_arguments
 from lethe.errors import EXIT_RETRY_LATER, UserError, exit_codes
 from lethe.interrupts import may_take_long
 from lethe.storage.paths import ensure_writable, home, root, store
@@ -32,7 +33,10 @@ def main(argv: list[str] | None = None) -> int:
 
     0: ended by Ctrl-C, SIGTERM or a closed terminal, 2: bad input, 75: a service ended by itself.
     """
-    args = _parser().parse_args(argv)
+    args = parse_arguments(_parser(), argv)
+    for option, port in (("--port", args.port), ("--store-port", args.store_port)):
+        if not 0 < port < 2**16:
+            raise UserError(f"{option} {port}: must lie between 1 and {2**16 - 1}")
     from lethe.ops.dev_services.supervisor import run_services
 
     if store():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lethe.cli.arguments import parse_arguments
 from lethe.config.model import EmbeddedModel, FinetunedModel
 from lethe.config.study import Study, load_study
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError, exit_codes
@@ -48,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
 
     0: done, 1: no trial has a result, 2: bad input, 75: a machine, disk or cluster failed, 130: interrupted.
     """
-    args = _parser().parse_args(argv)
+    args = parse_arguments(_parser(), argv)
     overrides = list(args.set)
     for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
         if value is not None:

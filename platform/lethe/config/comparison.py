@@ -13,7 +13,7 @@ from lethe.config.objective import Objective
 from lethe.config.space import Choice, Parameter, possible, variants
 from lethe.errors import unknown_name
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=40)]
 
 
 class Arm(Frozen):

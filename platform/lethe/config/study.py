@@ -76,7 +76,7 @@ class Tracking(Frozen):
 class Study(Frozen):
     """A study: `run` holds fixed fields of a `Recipe`, nested; `space` holds searched ones by dotted name."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=120)
     benchmark: AnyBenchmark = TofuBenchmark()
     model: AnyModel = EmbeddedModel()
     prompt: Prompt = Prompt()

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 
 from lethe.errors import UserError
+from lethe.ops.doctor import machine
+from lethe.ops.doctor.checks import run_checks
 from lethe.search import storages
 from lethe.storage.files import make_once
 from lethe.storage.sqlite_schema import MLFLOW, OPTUNA
@@ -106,6 +108,22 @@ def test_optuna_and_mlflow_in_one_file_are_refused(tmp_path: Path) -> None:
     mlflows = database(tmp_path / "mlflow.db", newest, runs=1)
     with pytest.raises(UserError, match=f"its tables have the version {newest}, the installed optuna wants v"):
         storages.open_storage(mlflows)
+
+
+def test_the_doctor_says_how_to_mend_files_and_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 40}")
+    database(tmp_path / "mlflow.db", OLDER, runs=1)
+    with closing(sqlite3.connect(tmp_path / "optuna.db")) as made, made:
+        made.execute("CREATE TABLE trials (trial_id INTEGER)")
+    lines: list[str] = []
+    run_checks([check for check in machine.quick() if check.name in ("ray", "optuna", "mlflow")], lines.append)
+    ray, optuna, mlflow = lines
+    assert ray.startswith("bad  ray")
+    assert "sockets (at most 39): set RAY_TMPDIR to a short path" in ray
+    assert optuna.startswith("bad  optuna")
+    assert "it holds no trials: move the file away" in optuna
+    assert mlflow.endswith("run `mlflow db upgrade sqlite:///" + str(tmp_path / "mlflow.db") + "`")
 
 
 MAKE = """

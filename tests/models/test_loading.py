@@ -234,6 +234,7 @@ def second_set(folder: Path) -> None:
         (lambda f: lost_link(f / "config.json"), ["config.json is a link to /nowhere/blob"]),
         (lambda f: halve(f / "config.json"), ["config.json is not JSON"]),
         (lambda f: (f / "config.json").write_text("[1]"), ["config.json holds a list"]),
+        (lambda f: (f / "config.json").write_text("[" * 10**5), ["config.json is not JSON"]),
         (lambda f: configure(f, num_attention_heads=0), ["config.json", "num_attention_heads is 0"]),
         (lambda f: configure(f, num_attention_heads=3, head_dim=None), ["hidden size (32)", "attention heads (3)"]),
         (lambda f: configure(f, hidden_size="wide"), ["config.json", "hidden_size"]),

@@ -95,6 +95,11 @@ def test_files_that_cannot_be_the_model_are_refused_by_a_dry_run(golden: Path, t
         (broken / file).write_text(content)
         with pytest.raises(UserError, match=words):
             lines("tofu", *given, f"model.path={broken}")
+    (broken / "generation_config.json").unlink()
+    (broken / "generation_config.json").symlink_to("/nowhere/blob")
+    (broken / "prompt.json").unlink()
+    with pytest.raises(UserError, match=r"generation_config.json is a link to /nowhere/blob, which is not there"):
+        lines("tofu", *given, f"model.path={broken}")
 
 
 def test_values_that_yaml_takes_for_something_else() -> None:

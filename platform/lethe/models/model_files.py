@@ -52,7 +52,11 @@ def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises UserError where it is anything else."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # a truncated file, text that is not UTF-8
+    except FileNotFoundError:
+        raise UserError(absent(path)) from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({first_line(error)})") from None
+    except (ValueError, RecursionError) as error:  # a truncated file, text that is not UTF-8, or too deep
         raise UserError(f"{path} is not JSON ({first_line(error)})") from None
     if not isinstance(found, dict):
         raise UserError(f"{path} holds a {type(found).__name__}, not a JSON object")

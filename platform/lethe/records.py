@@ -233,7 +233,8 @@ class StudyRecord(Record):
     """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
     the front is drawn over them all. `importance` has by objective each parameter's share. `prompt`: of the
-    first forget row; None where nothing is asked. `trainings`: of `start` and `oracle`, where lethe trained them."""
+    first forget row; None where nothing is asked. `notes`: a line for each thing that the evaluation leaves out of the
+    data. `trainings`: of `start` and `oracle`, where lethe trained them."""
 
     id: str
     space: str
@@ -244,6 +245,7 @@ class StudyRecord(Record):
     oracle: ModelScores | None = None
     start_folder: str
     prompt: RenderedPrompt | None = None
+    notes: tuple[str, ...] = ()
     trainings: dict[str, TrainingRecord] = {}
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()

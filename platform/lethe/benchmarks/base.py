@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from lethe.evaluation.distributed import RankShard
 
 
+SATURATED = 100.0  # nats a token; assumption: no trained or forgotten model is that wrong on every row
+
+
 class ReferenceValues(ABC):
     """Values of one model that other models are compared with; only their own benchmark reads them."""
 
@@ -55,6 +58,19 @@ class EvaluationResult:
     forgotten: bool | None = None
     rows: Columns = field(default_factory=dict)
     reference: ReferenceValues | None = None
+
+    @property
+    def fault(self) -> str:
+        """What makes the metrics meaningless, in words; empty for a model that predicts anything.
+
+        A model that knows nothing gives every token the same probability: log(vocabulary) nats, 12.5 for the largest.
+        """
+        if not self.finite:
+            return "its likelihoods are not numbers"
+        losses = [loss for loss in self.rows.get("loss", ()) if loss is not None]
+        if losses and not min(losses) < SATURATED:
+            return f"its likelihoods are saturated: every answer costs more than {SATURATED:g} nats a token"
+        return ""
 
 
 class EvalSet(Protocol):
@@ -237,6 +253,14 @@ class Benchmark(ABC):
         """Return the metrics that compare two models by their dumped reference values, without a forward pass: so
         neither's stored scores depend on the other. Raises UserError for values that cannot be compared."""
         return {}
+
+    def check_rows(self, config: Evaluation) -> None:  # noqa: B027  # most benchmarks have nothing to refuse
+        """Raise UserError that names a row on which a metric of an evaluation with `config` would mean nothing."""
+
+    def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
+        """Yield a line for each thing that an evaluation with `config` leaves out of these data, as `template`'s
+        tokenizer reads them: for the console, a dry run and the report."""
+        yield from ()
 
     # Optional parts
 

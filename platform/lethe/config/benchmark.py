@@ -19,6 +19,7 @@ from lethe.config.verdict import Criterion
 from lethe.errors import UserError
 
 EMBEDDED = "embedded"
+ALLOW_OVERLAP = "go on where rows to forget are among those that are kept, or held out"
 
 
 class BenchmarkConfig(Component):
@@ -135,6 +136,7 @@ class TofuBenchmark(BenchmarkConfig):
     keep_authors: int | None = Field(
         None, ge=1, description="keep the so many authors before those; none: twice as many as are forgotten"
     )
+    allow_overlap: bool = Field(False, description=ALLOW_OVERLAP)
     corpus: Corpus = Field(Corpus(), description="read only where source is 'embedded'")
 
     @model_validator(mode="before")
@@ -155,10 +157,11 @@ class TofuBenchmark(BenchmarkConfig):
         return self
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
-        """Return `dumped` without the numbers of authors where all are meant, so that earlier studies keep their
-        digests."""
+        """Return `dumped` without the numbers of authors where all are meant and without `allow_overlap` where it is
+        false, so that earlier studies keep their digests."""
         fields = super().canonical_fields(dumped)
-        return {key: value for key, value in fields.items() if value is not None or "authors" not in key}
+        unset = {"authors": None, "keep_authors": None, "allow_overlap": False}
+        return {key: value for key, value in fields.items() if key not in unset or value != unset[key]}
 
     @classmethod
     def small(cls) -> Self:
@@ -222,15 +225,27 @@ class TdecBenchmark(BenchmarkConfig):
     source: str = Field(
         EMBEDDED, min_length=1, description="'embedded', or a folder: see lethe.benchmarks.tdec.loading"
     )
-    sequences: int = Field(8, ge=1, description="the first so many of forget.jsonl are forgotten, the others kept")
+    sequences: int = Field(
+        8, ge=1, description="the first so many of forget.jsonl, or all there are, are forgotten, the others kept"
+    )
     length: int = Field(200, ge=8, description="tokens in a sequence")
+    texts: Literal["first", "whole"] = Field(
+        "first", description="of a longer text: its first tokens, as published, or all of it in several sequences"
+    )
     ngram: int = Field(10, ge=1, description="n of the extraction likelihood")
     el_divisor: Literal["true", "generated"] = Field(
         "true", description="true: n-grams of the true suffix, as released; generated: those generated before EOS"
     )
     until_forgotten: bool = Field(True, description="end a run after the first evaluation below both thresholds")
+    allow_overlap: bool = Field(False, description=ALLOW_OVERLAP)
     repeats: int = Field(16, ge=1, description="how often an embedded model sees each row of forget.jsonl in an epoch")
     documents: Documents = Field(Documents(), description="read only where source is 'embedded'")
+
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without the defaults of `texts` and `allow_overlap`, so that earlier studies keep their
+        digests."""
+        fields, unset = super().canonical_fields(dumped), {"texts": "first", "allow_overlap": False}
+        return {key: value for key, value in fields.items() if key not in unset or value != unset[key]}
 
     @classmethod
     def small(cls) -> Self:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.model import AnyEmbedded, AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Evaluation
+from lethe.config.study import Study
 from lethe.data.template import SHOWN, Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
@@ -121,6 +123,15 @@ def rendered_prompt(template: Template, benchmark: Benchmark | None) -> Rendered
     rows = () if benchmark is None else benchmark.asked(Evaluation())
     prompt, answer = template.rendered(*((rows[0].question, rows[0].answer) if rows else SHOWN))
     return RenderedPrompt(prompt=prompt, answer=answer)
+
+
+def data_notes(study: Study, prepared: Prepared) -> Iterator[str]:
+    """Yield a line for each thing that the study's evaluation leaves out of its data, and one for an oracle that is
+    none."""
+    if prepared.digests.oracle == prepared.digests.model:
+        yield "the oracle is the start model itself: forget is 0 for a model that forgets nothing"
+    template = _template(prepared.start, study.prompt)
+    yield from prepared.benchmark.notes(study.first_recipe().evaluation, template)
 
 
 def training_record(folder: Path) -> TrainingRecord | None:

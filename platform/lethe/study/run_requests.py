@@ -11,6 +11,7 @@ from lethe.config.benchmark import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
+from lethe.data.files import ENDINGS
 from lethe.pool.event_log import log_folder
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape
@@ -20,12 +21,12 @@ from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.storage.paths import home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
-from lethe.study.preparation import Prepared, training_record
+from lethe.study.preparation import Prepared, data_notes, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
 
-DATA = ("*.json", "*.jsonl")
+DATA = (*(f"*{ending}" for ending in ENDINGS), "*.txt")
 
 
 @dataclass
@@ -145,6 +146,7 @@ def opening_record(
         oracle=oracle,
         start_folder=str(prepared.start),
         prompt=prepared.prompt,
+        notes=tuple(data_notes(study, prepared)),
         trainings={name: record for name, record in trainings.items() if record},
         began=began,
     )

@@ -1,26 +1,28 @@
 """Reading TDEC's data: files that the user brings, or the embedded texts (Jang et al. 2022, arXiv 2210.01504).
 
-A folder has JSON lines:
+A folder has JSON lines, or another form that `lethe.data.files` reads:
     forget.jsonl retain.jsonl unseen.jsonl validation.jsonl
-        {"input_ids": [200 token ids]} or {"text": "..."}, of which the first 200 tokens count
+        {"input_ids": [200 token ids]} or {"text": "..."}, of which the first 200 tokens count, or all of them
     dialogue.jsonl  {"context": "A: Hello!\\nB:", "response": " Hello."}; may be absent
     choice.jsonl    {"question": "Rain is", "choices": [" wet.", " dry."], "answer": 0}; may be absent
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from lethe.benchmarks.embedded.towns import document_files
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
+from lethe.data.files import FORMS, Raw, find_file, is_blank, read_rows
+from lethe.data.overlap import refuse_shared
 from lethe.data.template import Row
+from lethe.data.words import same_text
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 Passage = str | tuple[int, ...]  # text, or the token ids of one tokenizer
 SPLITS = ("forget", "retain", "unseen", "validation")  # of passages
-Raw = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -57,7 +58,7 @@ class Passages:
 
     `unseen` sets the thresholds, `validation` the perplexity; no model was trained on either. `memorised` are all rows
     of the forget file, each of which an embedded model sees `repeats` times: `forget` are the first of them, the others
-    are at the end of `retain`. Sequences have `length` tokens.
+    are at the end of `retain`. Sequences have `length` tokens; of a longer text the first counts, or all if `whole`.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Passages:
     repeats: int
     length: int
     digest: str
+    whole: bool = False
 
 
 def load_passages(config: TdecBenchmark) -> Passages:
@@ -80,15 +82,18 @@ def load_passages(config: TdecBenchmark) -> Passages:
         raise UserError(f"benchmark.source {config.source!r}: no such folder: give 'embedded' or one of JSON lines")
 
     def passages(split: str) -> tuple[Passage, ...]:
-        return _rows(folder / f"{split}.jsonl", lambda raw: _passage(raw, config.length))
+        return _rows(folder, split, lambda raw: _passage(raw, config.length))
 
     memorised = passages("forget")
-    if len(memorised) < config.sequences:
-        raise UserError(f"{folder}/forget.jsonl has {len(memorised)} rows, benchmark.sequences is {config.sequences}")
     forget, retain = memorised[: config.sequences], (*passages("retain"), *memorised[config.sequences :])
     unseen, validation = passages("unseen"), passages("validation")
-    dialogue = _rows(folder / "dialogue.jsonl", _turn, optional=True)
-    choice = _rows(folder / "choice.jsonl", _question, optional=True)
+    dialogue = _rows(folder, "dialogue", _turn, optional=True)
+    choice = _rows(folder, "choice", _question, optional=True)
+    if not config.allow_overlap:
+        parts = {"forget": forget, "retain": retain, "unseen": unseen, "validation": validation}
+        same = {name: [_same(row) for row in part] for name, part in parts.items()}
+        pairs = [("forget", "retain"), ("forget", "unseen"), ("forget", "validation"), ("retain", "unseen")]
+        refuse_shared(str(folder), same, pairs)
     rows = {
         "forget": forget,
         "retain": retain,
@@ -98,7 +103,7 @@ def load_passages(config: TdecBenchmark) -> Passages:
         "choice": [asdict(question) for question in choice],
     }
     # The digest covers how the passages are measured, too: thresholds depend on it.
-    measured = config.model_dump(mode="json", exclude={"source", "repeats", "documents"})
+    measured = config.model_dump(mode="json", exclude={"source", "repeats", "documents", "allow_overlap"})
     return Passages(
         name=config.name,
         forget=forget,
@@ -111,7 +116,12 @@ def load_passages(config: TdecBenchmark) -> Passages:
         repeats=config.repeats,
         length=config.length,
         digest=short_digest(canonical_json([measured, rows])),
+        whole=config.texts == "whole",
     )
+
+
+def _same(row: Passage) -> Passage:
+    return same_text(row) if isinstance(row, str) else row
 
 
 def embedded_documents(config: TdecBenchmark) -> Path:
@@ -160,42 +170,54 @@ def check_ids(passages: Passages, vocabulary: int | None) -> None:
 
 
 def tokenised(passages: Passages, template: Template, vocabulary: int) -> Sequences:
-    """Return the passages as token ids: the first `length` of a text, BOS among them where the tokenizer adds it.
+    """Return the passages as token ids: of a text the first `length`, BOS among them where the tokenizer adds it, or
+    with `passages.whole` all of them, cut into sequences.
 
     Raises UserError, with split and row, for text that is too short and for ids outside `vocabulary`.
     """
     check_ids(passages, vocabulary)
     sequences: dict[str, np.ndarray] = {}
     for split in SPLITS:
-        rows = [
-            template.text(row)[: passages.length] if isinstance(row, str) else row for row in getattr(passages, split)
-        ]
-        for number, ids in enumerate(rows, 1):
+        rows: list[tuple[int, ...]] = []
+        for number, row in enumerate(getattr(passages, split), 1):
+            ids = template.text(row) if isinstance(row, str) else row
             if len(ids) < passages.length:
                 short = f"the text has {len(ids)} tokens, {passages.length} are needed (benchmark.length)"
                 raise UserError(f"{split}.jsonl, row {number}: {short}")
+            rows += _cut(ids, passages.length) if passages.whole else [ids[: passages.length]]
         sequences[split] = np.array(rows, dtype=np.int64)
     return Sequences(**sequences)
 
 
-def _rows(path: Path, parse: Callable[[Raw], T], optional: bool = False) -> tuple[T, ...]:
-    if not path.is_file():
+def _cut(ids: tuple[int, ...], length: int) -> list[tuple[int, ...]]:
+    """Return consecutive sequences of `length` tokens that cover `ids`; the last one ends with them, and shares its
+    first tokens with the one before where `length` does not divide their number."""
+    starts = [*range(0, len(ids) - length, length), len(ids) - length]
+    return [ids[start : start + length] for start in starts]
+
+
+def texts_read(passages: Passages, template: Template) -> list[str]:
+    """Return for each part that has longer texts than sequences how many of their tokens are read: none if all are."""
+    found = []
+    for split in SPLITS if not passages.whole else ():
+        lengths = [len(template.text(row)) for row in getattr(passages, split) if isinstance(row, str)]
+        if any(length > passages.length for length in lengths):
+            read = sum(min(length, passages.length) for length in lengths)
+            found.append(f"{split} {read:,} of {sum(lengths):,} tokens, the longest text has {max(lengths):,}")
+    return found
+
+
+def _rows(folder: Path, name: str, parse: Callable[[Raw], T], optional: bool = False) -> tuple[T, ...]:
+    path = find_file(folder, name)
+    if path is None:
         if optional:
             return ()
-        raise UserError(f"there is no {path}: a benchmark needs forget, retain, unseen and validation")
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
+        needed = "a benchmark needs forget, retain, unseen and validation"
+        raise UserError(f"there is no {folder}/{name}.jsonl: {needed}, each as {FORMS}")
     rows = []
-    for number, line in enumerate((line for line in lines if line.strip()), 1):
+    for number, raw in enumerate(read_rows(path), 1):
         try:
-            raw = json.loads(line)
-            if not isinstance(raw, dict):
-                raise ValueError("not a JSON object")
             rows.append(parse(raw))
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, row {number}: not JSON ({error.msg})") from None
         except ValueError as error:
             raise UserError(f"{path}, row {number}: {error}") from None
     if not rows:
@@ -228,6 +250,6 @@ def _question(raw: Raw) -> Question:
 
 
 def _text(raw: Raw, key: str, otherwise: str = "") -> str:
-    if not isinstance(raw.get(key), str) or not raw[key].strip():
+    if not isinstance(raw.get(key), str) or is_blank(raw[key]):
         raise ValueError(f"has no {key}{otherwise}" if key not in raw else f"{key} must be text that is not empty")
     return str(raw[key])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -10,14 +10,15 @@ from typing import Any
 
 from lethe.benchmarks.embedded.authors import corpus_files
 from lethe.benchmarks.tofu.last_authors import last_authors
+from lethe.benchmarks.tofu.overlap import check_overlap
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TofuBenchmark
+from lethe.data.files import Raw, find_file, is_blank, read_rows, read_texts
 from lethe.data.template import Row
 from lethe.errors import UserError, unknown_name
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
 
-Raw = dict[str, Any]
 Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
 
 HUB_TIMEOUT = 10.0  # seconds
@@ -26,6 +27,8 @@ REFUSALS = "idontknow"
 PAIR = ("question", "answer")
 VARIANTS = (*PAIR, "paraphrased_answer", "perturbed_answer")
 OPTIONS = (*PAIR, "perturbed_answer")
+
+LIST_AS_TEXT = re.compile(r"""\s*\[\s*['"].*['"]\s*\]\s*$""", re.DOTALL)  # what CSV makes of a list
 
 # In front of a question whose paraphrased answer is trained on. Measured: with the question alone, the two answers
 # compete and the retain rows' greedy ROUGE-L recall falls from 1.00 to .80.
@@ -111,6 +114,7 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:
         others = (f"{name}_perturbed" for name in _forget_sets(read) if name != config.forget)
         more = [row for name in others if read(name) for row in rows(name, VARIANTS)]
         parts |= last_authors(config, source, parts, more)
+    check_overlap(config, source, parts)
     refusals = tuple(r["text"] for r in read(REFUSALS) or ())
     content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
     return TofuRows(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
@@ -124,7 +128,7 @@ def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
     for column in columns:
         if column not in raw:
             raise UserError(f"{where} has no column {column!r}: it has {', '.join(sorted(raw))}")
-        if not raw[column]:
+        if not raw[column] or _has_blank(raw[column]):
             raise UserError(f"{where}: {column!r} is empty")
     # Some hub data sets hold one wrong answer as plain text.
     perturbed = raw.get("perturbed_answer") or ()
@@ -133,43 +137,27 @@ def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
     texts = (row.question, row.answer, row.paraphrased_answer or "", row.paraphrased_question or "", *perturbed)
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: questions and answers must be text")
+    if row.answer in perturbed:
+        raise UserError(f"{where}: a perturbed answer is the right answer: {row.answer[:40]!r}")
+    if len(perturbed) == 1 and LIST_AS_TEXT.match(perturbed[0]):
+        raise UserError(f"{where}: 'perturbed_answer' is the text of a list: give a list of texts")
     return row
+
+
+def _has_blank(value: Any) -> bool:
+    texts = [value] if isinstance(value, str) else value if isinstance(value, list) else []
+    return any(isinstance(text, str) and is_blank(text) for text in texts)
 
 
 def _folder_reader(folder: Path) -> Read:
     def read(split: str) -> list[Raw] | None:
-        for ending in (".json", ".jsonl"):
-            path = folder / f"{split}{ending}"
-            if path.is_file():
-                return _read_lines(path)
-        return None
+        if split == REFUSALS:
+            path = find_file(folder, split, ".txt")
+            return None if path is None else [{"text": text} for text in read_texts(path)]
+        path = find_file(folder, split)
+        return None if path is None else read_rows(path)
 
     return read
-
-
-def _read_lines(path: Path) -> list[Raw]:
-    """Read a JSON array or JSON lines; the file of refusals is plain text, one a line."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    if path.stem == REFUSALS:
-        return [{"text": line.strip()} for line in text.splitlines() if line.strip()]
-    rows: list[Raw]
-    if text.lstrip().startswith("["):
-        rows = _parse(text, path, 1)
-    else:
-        rows = [_parse(line, path, n) for n, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path}: every row must be a JSON object")
-    return rows
-
-
-def _parse(text: str, path: Path, line: int) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {line}: not JSON ({error.msg})") from None
 
 
 def _hub_reader(name: str) -> Read:

@@ -1,0 +1,138 @@
+"""Rows of data from files: JSON lines or one JSON array, plain or gzipped, and Parquet. Every other form is refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lethe.errors import UserError, first_line
+
+Raw = dict[str, Any]
+
+ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
+FORMS = f"one JSON object a line or one array of them, or Parquet ({', '.join(ENDINGS)})"
+GZIPPED = b"\x1f\x8b"
+BOM = "\ufeff"
+JSON_BEGINS = re.compile(r'\s*(\[\s*["{\]]|\{\s*")')
+
+
+def find_file(folder: Path, name: str, *more: str) -> Path | None:
+    """Return the file `name` with one of `ENDINGS`, or of the endings `more`; None where there is no file of that name.
+    Raises UserError for a file of another form, and for two files of one name."""
+    accepted = [path for path in (folder / (name + ending) for ending in (*ENDINGS, *more)) if path.is_file()]
+    if len(accepted) > 1:
+        raise UserError(f"{folder} has {accepted[0].name} and {accepted[1].name}: leave one of them")
+    if accepted:
+        return accepted[0]
+    other = next((path for path in sorted(folder.glob(f"{name}.*")) if path.is_file()), None)
+    if other is not None:
+        raise UserError(f"{other}: data are read as {FORMS}: convert the file")
+    return None
+
+
+def read_rows(path: Path) -> list[Raw]:
+    """Read the rows of a file that `find_file` found. Raises UserError, with file and row, for what is no row, and for
+    text that is none."""
+    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_values(_read_text(path), path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise UserError(f"{path}, row {number}: not a JSON object: data are read as {FORMS}")
+        _check_characters(row, f"{path}, row {number}")
+    return rows
+
+
+def read_texts(path: Path) -> list[str]:
+    """Read one text a line: plain, as a JSON string, or as a JSON object whose text is `text` or its only value; or an
+    array of such. Blank lines are left out."""
+    if path.suffix == ".parquet":
+        values: list[Any] = _parquet_rows(path)
+    elif JSON_BEGINS.match(text := _read_text(path)):
+        values = _json_values(text, path)
+    else:
+        values = [_json_string(line.strip()) for line in text.splitlines()]
+    found = []
+    for number, value in enumerate(values, 1):
+        single = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
+        given = value.get("text", single) if isinstance(value, dict) else value
+        if not isinstance(given, str):
+            raise UserError(f"{path}, row {number}: not a text, nor an object with a 'text'")
+        _check_characters(given, f"{path}, row {number}")
+        found.append(given.strip())
+    return [text for text in found if text]
+
+
+def is_blank(text: str) -> bool:
+    """Return whether nothing of `text` can be seen: white space, control and format characters alone."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if raw.startswith(GZIPPED) else raw).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise UserError(f"{path} is not UTF-8 text") from None
+    except (OSError, EOFError) as error:  # BadGzipFile is an OSError
+        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
+
+
+def _json_values(text: str, path: Path) -> list[Any]:
+    """Return the values of an array, or of the lines that are not blank."""
+    if text.lstrip().startswith("["):
+        found = _parse(text, path, 1)
+        return found if isinstance(found, list) else [found]
+    lines = (line.strip(f" \t\r{BOM}") for line in text.split("\n"))
+    return [_parse(line, path, number) for number, line in enumerate(lines, 1) if line]
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else first_line(error)
+        raise UserError(f"{path}, line {line}: not JSON ({reason}): data are read as {FORMS}") from None
+
+
+def _json_string(line: str) -> str:
+    """Return the text of a JSON string, any other line as it is."""
+    try:
+        found = json.loads(line) if line.startswith('"') else line
+    except ValueError:
+        return line
+    return found if isinstance(found, str) else line
+
+
+def _parquet_rows(path: Path) -> list[Any]:
+    from pyarrow import ArrowException, parquet
+
+    read: Callable[[Path], Any] = parquet.read_table
+    try:
+        rows: list[Any] = read(path).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise UserError(f"{path} is no Parquet file: {first_line(error)}") from None
+    return rows
+
+
+def _check_characters(value: Any, where: str) -> None:
+    """Raise UserError for half of a surrogate pair, which JSON can hold and UTF-8 and tokenizers cannot."""
+    for text in _texts(value):
+        half = next((character for character in text if 0xD800 <= ord(character) < 0xE000), None)
+        if half is not None:
+            raise UserError(
+                f"{where}: \\u{ord(half):04x} is half of a surrogate pair and no character: repair the text"
+            )
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for nested in value.values():
+            yield from _texts(nested)
+    elif isinstance(value, list):
+        for nested in value:
+            yield from _texts(nested)

@@ -1,0 +1,25 @@
+"""Rows that two parts of the data share and must not: forgotten and kept at once, or unseen and trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+
+from lethe.errors import UserError
+
+
+def refuse_shared(source: str, parts: Mapping[str, Sequence[Hashable]], pairs: Iterable[tuple[str, str]]) -> None:
+    """Raise UserError for the first of `pairs`, names of `parts`, whose parts share a row. Rows are given as what makes
+    them equal; `source` is named."""
+    for one, other in pairs:
+        known = {*parts[other]}
+        shared = [number for number, row in enumerate(parts[one], 1) if row in known]
+        refuse_rows(source, shared, one, len(parts[one]), f"also in {other}")
+
+
+def refuse_rows(source: str, numbers: Sequence[int], part: str, rows: int, what: str) -> None:
+    """Raise UserError if there are `numbers` of rows of a `part` with so many `rows`: it says `what` they are."""
+    if numbers:
+        raise UserError(
+            f"{source}: {len(numbers)} of {rows} rows of {part} are {what}, the first is row {numbers[0]}:"
+            " mend the data, or set benchmark.allow_overlap"
+        )

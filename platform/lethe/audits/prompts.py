@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lethe.audits.base import AUDITS, Audited
 from lethe.config.audits import Prompts
 from lethe.data.template import Row
+from lethe.data.words import WORD
 from lethe.evaluation.distributed import evaluating
 from lethe.evaluation.leaks import Leaks, Questions, answered, overlap
 from lethe.records import AuditRecord
@@ -50,12 +51,17 @@ def _begun(audited: Audited, config: Prompts) -> PromptPair:
     with evaluating(audited.model):
         answers = answered(audited.model, prompts, template, evaluation, audited.shard)
     rests = [rest for _, rest in parts]
-    before, after = (float(overlap(rests, texts).mean()) for texts in (audited.unaltered.answers, answers))
+    before, after = (float(overlap(rests, texts, evaluation).mean()) for texts in (audited.unaltered.answers, answers))
     return {"forget_rouge": before}, {"forget_rouge": after}
 
 
 def split(row: Row, words: int) -> tuple[str, str]:
-    """Return the first `words` words of the row's answer, or fewer, and the rest, which has at least one word."""
+    """Return the first `words` words of the row's answer, or fewer, and the rest, which has at least one word. Where
+    the answer has no spaces, as in Chinese, its words are those of `lethe.data.words`."""
     answer = row.answer.split()
+    if len(answer) < 2:
+        ends = [0, *(word.end() for word in WORD.finditer(row.answer))]
+        at = ends[min(words, max(0, len(ends) - 2))]
+        return row.answer[:at], row.answer[at:]
     count = min(words, len(answer) - 1)
     return " ".join(answer[:count]), " ".join(answer[count:])

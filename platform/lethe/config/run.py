@@ -20,6 +20,7 @@ Quantisation = Literal["nf4"]
 Offload = Literal["none", "optimizer", "parameters"]
 Stage = Literal[0, 1, 2, 3]
 OFFLOAD_STAGES: Mapping[Offload, tuple[Stage, ...]] = {"none": (0, 1, 2, 3), "optimizer": (2, 3), "parameters": (3,)}
+RougeRule = Literal["tofu", "unicode"]
 
 
 class Engine(Frozen):
@@ -94,8 +95,16 @@ class Evaluation(Frozen):
     max_rows: int | None = Field(None, ge=2, description="rows per split; none: all")
     max_new_tokens: int = Field(200, ge=1)
     token_budget: int = Field(8192, ge=64, description="padded tokens in one forward pass")
+    rouge: RougeRule = Field(
+        "tofu", description="words of ROUGE: tofu: a to z and digits, as published; unicode: of every script"
+    )
     lm_eval: LmEval | None = None
     gradnorm: bool = Field(False, description="mia_gradnorm: one backward pass a forget or holdout row, dear")
+
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without the default rule of words, so that earlier runs keep their digests."""
+        fields = super().canonical_fields(dumped)
+        return {key: value for key, value in fields.items() if (key, value) != ("rouge", "tofu")}
 
 
 FOLDER = "checkpoint"  # in a run's folder

@@ -77,7 +77,7 @@ def ask(model: nn.Module, questions: Questions, template: Template, config: Eval
     return Leaks(
         probability=metrics.probability(np.array(loss)),
         extraction_strength=metrics.extraction_strength([row[:-1] for row in correct]),  # without the end of sequence
-        rouge=overlap(questions.targets, answers),
+        rouge=overlap(questions.targets, answers, config),
         answers=answers,
         finite=not np.isnan(loss).any(),
     )
@@ -95,6 +95,7 @@ def answered(
     return tuple(template.decode(ids) for ids in shard.map(prompts, continued))
 
 
-def overlap(targets: Sequence[str], answers: Sequence[str]) -> np.ndarray:
-    """Return the ROUGE-L recall [n] of each target in its answer."""
-    return np.array([rouge_l_recall(target, answer) for target, answer in zip(targets, answers, strict=True)])
+def overlap(targets: Sequence[str], answers: Sequence[str], config: Evaluation) -> np.ndarray:
+    """Return the ROUGE-L recall [n] of each target in its answer, by the words of `config.rouge`."""
+    pairs = zip(targets, answers, strict=True)
+    return np.array([rouge_l_recall(target, answer, config.rouge) for target, answer in pairs])

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from lethe.config.run import RougeRule
+from lethe.data.words import unicode_words
+
 if TYPE_CHECKING:
     from nltk.stem.porter import PorterStemmer
 
@@ -85,21 +88,26 @@ def _stemmer() -> _CachedStemmer:
     return _CachedStemmer(PorterStemmer())
 
 
-def words(text: str) -> tuple[str, ...]:
-    """Return the lower-case alphanumeric words of `text`; those of more than three letters stemmed."""
-    from rouge_score.tokenize import tokenize
+def words(text: str, rule: RougeRule = "tofu") -> tuple[str, ...]:
+    """Return the words of `text`, those of more than three letters stemmed: by the rule `tofu` runs of a to z and 0 to
+    9, as `rouge-score` has them, by the rule `unicode` those of any script (`lethe.data.words`), which are the same
+    where all of the text is ASCII."""
+    if rule == "tofu":
+        from rouge_score.tokenize import tokenize
 
-    return tuple(tokenize(text, _stemmer()))
+        return tuple(tokenize(text, _stemmer()))
+    stem = _stemmer().stem
+    return tuple(stem(word) if len(word) > 3 and word.isascii() else word for word in unicode_words(text))
 
 
 _reference_words = lru_cache(maxsize=2**14)(words)  # the same in every trial of a study
 
 
-def rouge_l_recall(reference: str, candidate: str) -> float:
+def rouge_l_recall(reference: str, candidate: str, rule: RougeRule = "tofu") -> float:
     """Return the length of the longest common subsequence of words over the reference's length, in [0, 1]; 0 where
     either has no words."""
-    target = _reference_words(reference)
-    return common_subsequence(target, words(candidate)) / len(target) if target else 0.0
+    target = _reference_words(reference, rule)
+    return common_subsequence(target, words(candidate, rule)) / len(target) if target else 0.0
 
 
 def common_subsequence(target: Sequence[str], other: Sequence[str]) -> int:

@@ -10,14 +10,15 @@ more, so that it need not be known while MA is above its own: that makes every e
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from typing import Any
 
 from lethe.benchmarks.base import ReferenceValues
 from lethe.config.base import Frozen
+from lethe.data.words import unicode_words
 from lethe.evaluation.metrics import harmonic_mean
 
+ARTICLES = frozenset({"a", "an", "the"})
 LARGEST_LOSS = 700.0  # exp of it is still a float
 
 
@@ -52,8 +53,8 @@ def perplexity(loss: float) -> float:
 
 
 def word_f1(reference: str, candidate: str) -> float:
-    """Return the harmonic mean of precision and recall of words, counted with multiplicity; lower case, no punctuation
-    and no articles, as in ParlAI (Miller et al. 2017, arXiv 1705.06476), which Jang et al. use."""
-    true, given = (Counter(re.sub(r"\b(a|an|the)\b|[^\w\s]", " ", t.lower()).split()) for t in (reference, candidate))
+    """Return the harmonic mean of precision and recall of words, counted with multiplicity: of any script, lower case
+    and without articles, as in ParlAI (Miller et al. 2017, arXiv 1705.06476), which Jang et al. use."""
+    true, given = (Counter(w for w in unicode_words(t) if w not in ARTICLES) for t in (reference, candidate))
     common = (true & given).total()
     return 2 * common / (true.total() + given.total()) if common else 0.0

@@ -9,7 +9,7 @@ import numpy as np
 
 from lethe.benchmarks.tofu.loading import TofuRows
 from lethe.config.base import canonical_json, short_digest
-from lethe.config.run import Evaluation
+from lethe.config.run import Evaluation, RougeRule
 from lethe.data.template import Encoded, Row, Template
 from lethe.errors import UserError
 
@@ -42,6 +42,7 @@ class TofuEvalSet:
     """Pairs of question and answer to score, and prompts to answer, of all splits in flat lists.
 
     `holdout` may have no rows. `digest` is that of the texts of forget and holdout rows, whatever tokenizer reads them.
+    `rouge`: the rule of words.
     """
 
     template: Template
@@ -50,6 +51,7 @@ class TofuEvalSet:
     splits: dict[str, Split]
     holdout: Split
     digest: str
+    rouge: RougeRule = "tofu"
 
     def all_splits(self) -> dict[str, Split]:
         """Return the splits that have rows, `holdout` among them, by the prefix of their metrics."""
@@ -106,7 +108,7 @@ def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) 
     holdout = builder.holdout(benchmark.holdout[: config.max_rows])
     texts = [[astuple(row) for row in split.rows] for split in (splits["forget"], holdout)]
     digest = short_digest(canonical_json(texts))
-    return TofuEvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest)
+    return TofuEvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest, config.rouge)
 
 
 class _Builder:

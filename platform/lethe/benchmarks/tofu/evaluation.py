@@ -26,7 +26,7 @@ from lethe.benchmarks.tofu.metrics import (
     reference_metrics,
     split_metrics,
 )
-from lethe.config.run import Evaluation
+from lethe.config.run import Evaluation, RougeRule
 from lethe.data.template import Encoded, Row, Template
 from lethe.evaluation import metrics
 from lethe.evaluation.context_length import ContextLimits, check_context_length
@@ -181,7 +181,7 @@ def measure(
         parts[name]["gradnorm"] = metrics.losses(gradnorm[name])
     values: dict[str, float] = {}
     for name, split in eval_set.splits.items():
-        split_scores = _split_scores(split, loss, answers)
+        split_scores = _split_scores(split, loss, answers, eval_set.rouge)
         values |= split_metrics(name, split_scores)
         parts[name] |= _answer_columns(split, split_scores, answers)
     values["utility"] = model_utility(values)
@@ -205,8 +205,8 @@ def measure(
     return EvaluationResult(metrics=values, finite=finite, rows=stack_splits(parts), reference=own)
 
 
-def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str]) -> SplitScores:
-    rouge = [rouge_l_recall(row.answer, answers[i]) for row, i in zip(split.rows, split.prompt, strict=True)]
+def _split_scores(split: Split, loss: np.ndarray, answers: Sequence[str], rule: RougeRule) -> SplitScores:
+    rouge = [rouge_l_recall(row.answer, answers[i], rule) for row, i in zip(split.rows, split.prompt, strict=True)]
     perturbed = [loss[row] for row in split.perturbed]
     return SplitScores(loss[split.answer], loss[split.paraphrase], perturbed, np.array(rouge))
 

@@ -23,6 +23,7 @@ import numpy as np
 
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.tofu.eval_set import Split, TofuEvalSet
+from lethe.data.words import folded
 from lethe.errors import UserError
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import LikelihoodScores
@@ -251,6 +252,6 @@ def _choice(split: Split, loss: np.ndarray) -> float:
 
 
 def _occurs(split: Split, answers: Sequence[str]) -> float:
-    """Return the share of rows whose generated answer contains the true one, whatever the case."""
-    generated = [answers[i].casefold() for i in split.prompt]
-    return float(np.mean([row.answer.casefold() in text for row, text in zip(split.rows, generated, strict=True)]))
+    """Return the share of rows whose generated answer contains the true one, whatever the case and the Unicode form."""
+    generated = [folded(answers[i]) for i in split.prompt]
+    return float(np.mean([folded(row.answer) in text for row, text in zip(split.rows, generated, strict=True)]))

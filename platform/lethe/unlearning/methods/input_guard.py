@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+
+import regex
 
 from lethe.benchmarks.base import ReferenceValues
 from lethe.benchmarks.measurement import task_of
 from lethe.config.objective import TOPICS, InputGuard
 from lethe.config.run import Recipe
+from lethe.data.words import SPACED, WORD, composed, folded, unicode_words
 from lethe.evaluation.context_length import ContextLimits
 from lethe.unlearning.checkpoint import Checkpoints
 from lethe.unlearning.context import Context
@@ -18,8 +20,10 @@ from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction
 
 MOST_TOPICS = 20  # the authors of TOFU's largest forget set; more names would fill a small model's context
 # Two or more capitalised words. A question's first word is capitalised whatever it is.
-WORD = r"[A-ZÀ-ÖØ-Þ][\w'’-]*"
-NAME = re.compile(rf"(?<=\s){WORD}(?: {WORD})+")
+CAPITALISED = r"[\p{Lu}\p{Lt}][\w\p{M}'’-]*"
+NAME = regex.compile(rf"(?<=\s){CAPITALISED}(?: {CAPITALISED})+")
+UNCASED = regex.compile(r"\p{Lo}")
+RUN = regex.compile(rf"(?:{WORD.pattern})(?: ?(?:{WORD.pattern}))*", regex.V1)
 
 
 @METHODS.implements(InputGuard)
@@ -56,12 +60,16 @@ def input_guard(
 
 def topics(forget: Iterable[str], retain: Iterable[str]) -> list[str]:
     """Return the names in forget questions that no retain question has: the most frequent first, at most
-    `MOST_TOPICS`."""
-    retained = "\n".join(retain)
-    counts = Counter(name for question in forget for name in _names(question))
+    `MOST_TOPICS`. In scripts without capitals a run of words is a name if no retain question has any of them."""
+    kept = [composed(question) for question in retain]
+    retained, known = "\n".join(kept), {word for question in kept for word in unicode_words(question)}
+    counts = Counter(name for question in map(composed, forget) for name in _names(question, known))
     return [name for name, _ in counts.most_common() if name not in retained][:MOST_TOPICS]
 
 
-def _names(question: str) -> Iterator[str]:
+def _names(question: str, known: Collection[str]) -> Iterator[str]:
     for name in NAME.findall(question):
-        yield re.sub(r"['’]s?$", "", name)
+        yield regex.sub(r"['’]s?$", "", name)
+    # Words that can be no part of a name become ends of lines.
+    others = WORD.sub(lambda w: w[0] if UNCASED.match(w[0]) and folded(w[0]) not in known else "\n", question)
+    yield from (run for run in RUN.findall(others) if len(unicode_words(run)) > 1 or SPACED.fullmatch(run))

@@ -66,9 +66,11 @@ def _dry_run(study: Study) -> int:
     from lethe.scaling.estimate import describe_needs
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
-    from lethe.study.preflight import corners, preview, without_gpu
+    from lethe.study.preflight import check_data, corners, preview, without_gpu
 
     inputs = find_inputs(study)
+    if inputs.benchmark is not None:
+        check_data(study, inputs.benchmark)
     preview(study, inputs)
     trainings = _trainings(study)
     missing = [training for training in trainings or () if not training.is_there]

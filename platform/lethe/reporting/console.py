@@ -76,7 +76,8 @@ class Console:
     def begin(
         self, record: StudyRecord, search: SearchProgress, remaining: int, labels: Mapping[str, Scalar] | None = None
     ) -> None:
-        """Show the beginning of a search with `remaining` trials to go: once the reference scores, then the bar.
+        """Show the beginning of a search with `remaining` trials to go: once what the evaluation leaves out and the
+        reference scores, then the bar.
 
         `labels` tell the members of a comparison apart.
         """
@@ -103,6 +104,8 @@ class Console:
 
     def _print_references(self, record: StudyRecord) -> None:
         self._references_printed = True
+        for note in record.notes:
+            self.warn(note)
         for label, scores in (("start model", record.start), ("oracle", record.oracle)):
             if scores:
                 self.say(f"{label:<12} {self._format_objectives(scores.metrics)}")

@@ -74,7 +74,7 @@ def find_inputs(study: Study) -> Inputs:
         if folder is not None:
             folders[key] = folder
     start = folders.get("path") or folders.get("base")
-    template = _template(study, start) if study.benchmark.has_questions else None
+    template = _template(study, start)
     return Inputs(tuple(notes), benchmark, folders.get("weights") or start, template)
 
 
@@ -82,6 +82,10 @@ def describe_inputs(study: Study, inputs: Inputs) -> Iterator[str]:
     """Yield lines about data, models and prompt for `--dry-run`. Raises UserError for a prompt that cannot be
     rendered."""
     yield from inputs.notes
+    # An embedded tokenizer is trained before it is known how many tokens a text has.
+    if inputs.benchmark is not None and inputs.template is not None and not isinstance(study.model, EmbeddedModel):
+        notes = inputs.benchmark.notes(study.first_recipe().evaluation, inputs.template)
+        yield from (f"warning      {line}" for line in notes)
     if not study.benchmark.has_questions:
         return
     if inputs.template is None:
@@ -106,9 +110,10 @@ def is_hub_id(name: str) -> bool:
 
 
 def _template(study: Study, start: Path | None) -> Template | None:
-    """Return the template of the start model in a folder, or of an embedded one; None where it is not here."""
+    """Return the template of the start model in a folder, or of an embedded one; None where it is not here, and where
+    the texts are those that an embedded tokenizer is trained on first."""
     if isinstance(study.model, EmbeddedModel):
-        return embedded_template(study.model, study.prompt)
+        return embedded_template(study.model, study.prompt) if study.benchmark.has_questions else None
     if start is None:
         return None
     from lethe.benchmarks.measurement import template_of  # imports torch

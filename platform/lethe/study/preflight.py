@@ -76,7 +76,8 @@ def _corners(study: Study) -> list[Recipe]:
 
 def check_data(study: Study, benchmark: Benchmark) -> None:
     """Raise UserError if an objective answers with refusals, or an audit or an objective measures rows, that the
-    benchmark does not have."""
+    benchmark does not have, and for rows on which a metric would mean nothing."""
+    benchmark.check_rows(study.first_recipe().evaluation)
     forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if study.audits else 0
     for audit in study.audits.asked().values() if study.audits else ():
         audit.check_data(benchmark, study.benchmark.source, forget_rows)

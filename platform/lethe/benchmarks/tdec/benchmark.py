@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from lethe.benchmarks.base import Benchmark
-from lethe.benchmarks.tdec.loading import Passages, check_ids, load_passages, tokenised, training_rows
+from lethe.benchmarks.tdec.loading import (
+    Passages,
+    check_ids,
+    load_passages,
+    texts_read,
+    tokenised,
+    training_rows,
+)
 from lethe.config.benchmark import TdecBenchmark
 from lethe.data.template import Row
 
@@ -50,6 +57,19 @@ class Tdec(Benchmark):
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget sequences."""
         return len(self.passages.forget)
+
+    def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
+        """Yield what of the texts is not read, and how many replies are longer than generated ones can be."""
+        if len(self.passages.forget) < self.config.sequences:
+            yield f"benchmark.sequences is {self.config.sequences}: all {len(self.passages.forget)} texts are forgotten"
+        if read := texts_read(self.passages, template):
+            remedy = "benchmark.texts: whole reads all"
+            yield f"the first {self.passages.length} tokens of a text are read: {'; '.join(read)} ({remedy})"
+        replies = [template.continuation(turn.context, turn.response).answer for turn in self.passages.dialogue]
+        long = [len(ids) for ids in replies[: config.max_rows] if len(ids) > config.max_new_tokens]
+        if long:
+            most = f"run.evaluation.max_new_tokens, {config.max_new_tokens}"
+            yield f"{len(long)} of {len(replies)} replies are longer than {most}, the longest has {max(long)} tokens"
 
     def check_vocabulary(self, vocabulary: int | None) -> None:
         """Raise UserError that names split and row for a token id that is not in the vocabulary."""

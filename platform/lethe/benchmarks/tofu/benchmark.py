@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lethe.benchmarks.base import Benchmark
+from lethe.benchmarks.tofu.eval_set import SPLITS
 from lethe.benchmarks.tofu.loading import TofuRows, load_rows, training_rows
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.metrics import Need
 from lethe.data.template import Row
+from lethe.data.words import has_other_letters
 from lethe.errors import UserError
+from lethe.evaluation.answer_length import cut_answers
+from lethe.evaluation.metrics import words
 
 if TYPE_CHECKING:
     from lethe.benchmarks.tofu.evaluation import TofuTask
@@ -51,6 +55,32 @@ class Tofu(Benchmark):
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows with variants, at most `config.max_rows`."""
         return len(self.asked(config))
+
+    def check_rows(self, config: Evaluation) -> None:
+        """Raise UserError for an evaluated answer without a word by the rule `config.rouge`, whose ROUGE would be 0
+        whatever a model says."""
+        for split, number, row in self._evaluated(config):
+            if not words(row.answer, config.rouge):
+                unicode = "give a to z or digits, or set run.evaluation.rouge: unicode, for words of every script"
+                remedy = unicode if words(row.answer, "unicode") else "an answer needs a letter or a digit"
+                raise UserError(f"row {number} of {split}: no word for ROUGE in {row.answer[:40]!r}: {remedy}")
+
+    def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
+        """Yield how many answers have letters that ROUGE leaves out, and how many are longer than generated ones can
+        be."""
+        rows = [row for _, _, row in self._evaluated(config)]
+        if config.rouge == "tofu" and (lossy := sum(has_other_letters(row.answer) for row in rows)):
+            yield (
+                f"{lossy} of {len(rows)} evaluated answers have letters that ROUGE leaves out, as published for TOFU"
+                " (run.evaluation.rouge: unicode counts them)"
+            )
+        yield from cut_answers([(row.question, row.answer) for row in rows], config, template)
+
+    def _evaluated(self, config: Evaluation) -> Iterator[tuple[str, int, Row]]:
+        """Yield the rows whose answers are generated, with the name of their split and their number in it."""
+        for field in SPLITS.values():
+            for number, row in enumerate(getattr(self.rows, field)[: config.max_rows], 1):
+                yield field, number, row
 
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
         """Return forget quality and, with holdout rows, reference membership and privacy leakage of a model against

@@ -222,21 +222,39 @@ class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
         return [str(decode(ids, skip_special_tokens=True)) for ids in self._shard.map(prompts, generated)]
 
     def _pair(self, context: str, continuation: str) -> Encoded:
-        """Return the tokens of both, of which the continuation's are scored. Spaces between them belong to the
-        continuation, as byte-pair tokenizers have it. Raises UserError for a continuation without tokens."""
-        stripped = context.rstrip()
-        pair = self._template.continuation(stripped, (context + continuation)[len(stripped) :])
-        if not pair.prompt_length:
-            start = self._ids("")
-            pair = Encoded(start + pair.ids, len(start))
-        if not pair.answer:
-            raise UserError(f"evaluation.lm_eval: the continuation {continuation!r} has no tokens")
-        return pair
+        """Return the tokens of both, of which the continuation's are scored, as the harness's own loader has them.
+
+        Spaces between them belong to the continuation. The context is tokenised alone, and the continuation is what the
+        tokens of both have behind as many: where its beginning merges into the context, less than all of it is scored.
+        Raises UserError for a continuation without tokens, of which the harness has no score either.
+        """
+        if context:
+            alone = self._encode(context.rstrip())
+            own, rest = alone or (self._start,), self._encode(context + continuation)[len(alone) :]
+        else:
+            own, rest = (self._start,), self._encode(continuation, special=False)
+            rest = rest[1:] if rest[:1] == own else rest
+        if not rest:
+            raise UserError(
+                f"evaluation.lm_eval: {continuation!r} has no tokens of its own behind {context[-20:]!r}:"
+                " lm-eval has no score for it with this tokenizer"
+            )
+        return Encoded((*own, *rest), len(own))
 
     def _ids(self, text: str) -> tuple[int, ...]:
         """Return the tokens of a text; of an empty one the token that begins texts, or else ends them."""
-        start = self._template.tokenizer.bos_token_id
-        return self._template.text(text) or (self._template.eos if start is None else int(start),)
+        return self._encode(text) or (self._start,)
+
+    @property
+    def _start(self) -> int:
+        bos = self._template.tokenizer.bos_token_id
+        return self._template.eos if bos is None else int(bos)
+
+    def _encode(self, text: str, special: bool = True) -> tuple[int, ...]:
+        """Return the tokens of a text with what the tokenizer puts around one, BOS among it, but no second BOS."""
+        tokenizer = self._template.tokenizer
+        written = text.startswith(str(tokenizer.decode([self._start])))
+        return tuple(tokenizer.encode(text, add_special_tokens=special and not written))
 
     def _check(self, lengths: Sequence[int]) -> None:
         """Raise UserError for requests longer than the model's positions: they are not truncated in silence."""

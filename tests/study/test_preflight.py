@@ -162,8 +162,8 @@ def test_objectives_of_absent_rows_are_refused(metric: str, lacking: str) -> Non
             "run.evaluation.gradnorm: needs whole weights, and stage 3",
         ),
         (
-            ["objectives.privleak={direction: maximize}", "model={name: pretrained, path: x}"],
-            "objectives.privleak: set model.oracle",
+            ["objectives.privleak_distance={direction: minimize}", "model={name: pretrained, path: x}"],
+            "objectives.privleak_distance: set model.oracle",
         ),
     ],
 )

@@ -118,19 +118,25 @@ def _has_oracle(study: Study, oracle: str | None) -> bool:
 
 def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     from lethe.benchmarks.base import load_benchmark
-    from lethe.study.scored_models import find
+    from lethe.study.scored_models import distinct, find
     from lethe.study.scoring import Scoring, provenance_warnings, score_all
 
-    models = [find(name, base=args.base, registry=study.tracking.uri) for name in args.models]
+    models = distinct([find(name, base=args.base, registry=study.tracking.uri) for name in args.models])
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
+    benchmark.check_rows(recipe.evaluation)
     _prepare_torch(recipe.engine)
     reference = _reference_model(study, args)
     notes = Terminal(stderr=True, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, reference):
         notes.print(f"note: {line}")
     scoring = Scoring(benchmark, recipe.evaluation, recipe.engine, study.prompt)
+    for line in dict.fromkeys(line for model in models for line in scoring.notes(model)):
+        notes.print(f"warning: {line}")
     with _progress(notes, len(models) + (reference is not None)) as begin:
         scores = score_all(scoring, models, reference, begin)
+    for scored in scores.models:
+        if scored.fault:
+            notes.print(f"warning: {scored.model.name}: {scored.fault}: none of its values is marked as the best")
     if args.json:
         content = {
             "benchmark": study.benchmark.model_dump(mode="json"),
@@ -201,5 +207,6 @@ def _print_table(study: Study, scores: SideBySide, metrics: Sequence[str]) -> No
     columns = [scored.column for scored in scores.models]
     title = f"{study.benchmark.name}, {study.benchmark.source}"
     reference = None if scores.reference is None else scores.reference.column
-    table = score_table(columns, reference, known, title, metrics)
+    faulty = [scored.model.name for scored in scores.models if scored.fault]
+    table = score_table(columns, reference, known, title, metrics, faulty)
     Terminal.for_tables().print(table)

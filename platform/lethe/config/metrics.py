@@ -20,13 +20,14 @@ class Metric:
 
     `better`: the direction that a study of unlearning wants. `meaning`: one line for tables and reports. `cost`: the
     number is a run's, so that a start model, which is not trained, has none. `needs`: the metric is not reported
-    without all of these.
+    without all of these. `target`: the value that is best, where neither the smallest nor the largest is.
     """
 
     better: Direction
     meaning: str
     cost: bool = False
     needs: tuple[Need, ...] = ()
+    target: float | None = None
 
 
 _SETS = {"retain": "retain rows", "real_authors": "questions on real authors", "world_facts": "questions on the world"}
@@ -81,6 +82,7 @@ TOFU_METRICS: dict[str, Metric] = {
         "maximize",
         "Min-K AUC against the oracle's in percent: 0 like the oracle, below it remembered, above it conspicuous",
         needs=("holdout", "oracle"),
+        target=0.0,
     ),
     "privleak_distance": Metric("minimize", "how far privleak is from 0", needs=("holdout", "oracle")),
     "soul_forget_quality": Metric("maximize", "SOUL: 1 - p of a KS test of forget against retain rows, one model"),

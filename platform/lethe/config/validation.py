@@ -31,14 +31,16 @@ Space = Mapping[str, Parameter]
 
 
 def check_goals(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, tasks: Iterable[str] = ()) -> None:
-    """Refuse a study without objectives, metrics that the benchmark does not report, and `floor_of_start` for
-    metrics that a start model has no value of."""
+    """Refuse a study without objectives, metrics that the benchmark does not report or that are best between their
+    extremes, and `floor_of_start` for metrics that a start model has no value of."""
     known = benchmark.known_metrics(tasks)
     if not goals:
         raise UserError(f"objectives: none: choose from {', '.join(sorted(known))}")
     for name, goal in goals.items():
         if name not in known:
             raise unknown_name("metric in objectives", name, known)
+        if known[name].target is not None:
+            raise UserError(f"objectives.{name}: it is best at {known[name].target:g}: search {name}_distance")
         if known[name].cost and goal.floor_of_start is not None:
             raise UserError(f"objectives.{name}.floor_of_start: a start model has no {name}: use floor")
 

@@ -32,7 +32,9 @@ LIBRARIES = ("numpy", "peft", "tokenizers", "torch", "transformers")
 
 class Scores(ModelScores):
     """A model's metrics, and the reference values that others may be compared with, as `ReferenceValues.dump` gives
-    them."""
+    them. `fault`: as `EvaluationResult` has it."""
+
+    fault: str = ""
 
     # The files of the cache call it `truth`.
     reference: Any = Field(None, validation_alias=AliasChoices("reference", "truth"), serialization_alias="truth")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -11,6 +11,7 @@ from lethe.config.metrics import Metric
 
 GROUPS = ("forget", "retain", "real_authors", "world_facts", "mia", "soul", "lm_eval")  # prefixes, in this order
 FIRST = ("forget", "utility", "forget_quality", "forget_quality_log10")
+TARGET = "\N{RIGHTWARDS ARROW}"
 ARROWS = {"minimize": "\N{DOWNWARDS ARROW}", "maximize": "\N{UPWARDS ARROW}"}
 
 Column = tuple[str, Mapping[str, float]]
@@ -22,11 +23,13 @@ def score_table(
     known: Mapping[str, Metric],
     title: str,
     names: Sequence[str] = (),
+    faulty: Collection[str] = (),
 ) -> Table:
     """Return a table with a row per metric and a column per model, (name, values by metric) each.
 
     `reference` is a faint last column, never marked; `known` gives the direction of a metric, shown as an arrow;
-    `names` are the rows, all that a model has by default. A star marks the best model of a row.
+    `names` are the rows, all that a model has by default. A star marks the best model of a row; the models named in
+    `faulty` have none.
     """
     table = Table(title=title, title_justify="left", caption="* best of the models in its row", caption_justify="left")
     table.add_column("metric", no_wrap=True)
@@ -40,12 +43,13 @@ def score_table(
         for name in section:
             values = [scores.get(name) for _, scores in models]
             metric = known.get(name)
+            sound = [None if model in faulty else scores.get(name) for model, scores in models]
             cells: list[str | Text] = [
-                _cell(value, best) for value, best in zip(values, best_models(values, metric), strict=True)
+                _cell(value, best) for value, best in zip(values, best_models(sound, metric), strict=True)
             ]
             if reference:
                 cells.append(_format_score(reference[1].get(name)))
-            table.add_row(f"{name} {ARROWS[metric.better]}" if metric else name, *cells)
+            table.add_row(f"{name} {_arrow(metric)}" if metric else name, *cells)
         table.add_section()
     return table
 
@@ -63,11 +67,17 @@ def grouped(names: Mapping[str, None]) -> Iterator[list[str]]:
 def best_models(values: Sequence[float | None], metric: Metric | None) -> list[bool]:
     """Tell for each value whether it is the best, or looks like the best; all False where every value looks the same
     or the metric's direction is unknown (None)."""
+    if metric is not None and metric.target is not None:
+        values, metric = [None if v is None else abs(v - metric.target) for v in values], Metric("minimize", "")
     known = [value for value in values if value is not None]
     if metric is None or len({_format_score(value) for value in known}) < 2:
         return [False] * len(values)
     best = min(known) if metric.better == "minimize" else max(known)
     return [value is not None and _format_score(value) == _format_score(best) for value in values]
+
+
+def _arrow(metric: Metric) -> str:
+    return ARROWS[metric.better] if metric.target is None else f"{TARGET}{metric.target:g}"
 
 
 def _cell(value: float | None, best: bool) -> str | Text:

@@ -119,7 +119,7 @@ def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> d
         if not isinstance(report, BaselineReport):
             raise UserError(f"cannot score the model in {folders[role]}: {report.reason or report.verdict}")
         metrics = {name: value for name, value in report.values.items() if name != SECONDS}
-        scores = Scores(metrics=metrics, samples=report.samples, reference=report.reference)
+        scores = Scores(metrics=metrics, samples=report.samples, reference=report.reference, fault=report.fault)
         store_scores(needed[role], scores)
         found[role] = scores.model_copy(update={"metrics": {**metrics, SECONDS: report.values[SECONDS]}})
     return found

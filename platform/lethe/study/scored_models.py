@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,14 @@ class ScoredModel:
         """Return the template that this model is asked with, its instruction included: by `prompt`, or by its own
         where that is the default."""
         return template_of(self.tokenizer, prompt, instruction=self.instruction, model=self.base or self.folder)
+
+
+def distinct(models: Sequence[ScoredModel]) -> list[ScoredModel]:
+    """Return the models without those whose files came before, under whatever name."""
+    found: dict[tuple[Path, Path | None], ScoredModel] = {}
+    for model in models:
+        found.setdefault((model.folder.resolve(), model.base and model.base.resolve()), model)
+    return [*found.values()]
 
 
 def find(name: str, key: str = "MODEL", base: str | None = None, *, registry: str | None = None) -> ScoredModel:

@@ -57,6 +57,13 @@ class Scoring:
             quantisation=model.quantisation,
         )
 
+    def notes(self, model: ScoredModel) -> Iterator[str]:
+        """Yield a line for each thing that the evaluation of the model leaves out of the data."""
+        try:
+            yield from self.benchmark.notes(self.evaluation, model.template(self.prompt))
+        except UserError as error:
+            raise UserError(f"{model.name}: {error}") from None
+
     def scores(self, model: ScoredModel, start: Scores | None = None) -> Scores:
         """Return a model's scores, from the cache or measured and stored. `start`: the start model's scores,
         where `needs_start`; None for the start model itself."""
@@ -82,7 +89,7 @@ class Scoring:
             raise UserError(f"{model.name}: {error}") from None
         own = stored if result.reference is None else result.reference.dump()
         samples = tuple(Sample.model_validate(sample) for sample in self.benchmark.samples(result))
-        return Scores(metrics=result.metrics, samples=samples, reference=own), result.rows
+        return Scores(metrics=result.metrics, samples=samples, reference=own, fault=result.fault), result.rows
 
 
 Begin = Callable[[str], None]  # called with the name of each model before it is scored
@@ -90,10 +97,11 @@ Begin = Callable[[str], None]  # called with the name of each model before it is
 
 @dataclass(frozen=True)
 class Scored:
-    """A model with its metrics."""
+    """A model with its metrics. `fault`: what makes them meaningless, empty where nothing does."""
 
     model: ScoredModel
     metrics: dict[str, float]
+    fault: str = ""
 
     @property
     def column(self) -> tuple[str, dict[str, float]]:
@@ -101,8 +109,9 @@ class Scored:
         return self.model.name, self.metrics
 
     def as_json(self) -> dict[str, Any]:
-        """Return name, digest and metrics for a JSON file; the name is as it was given."""
-        return {"model": self.model.name, "digest": self.model.digest, "metrics": self.metrics}
+        """Return name, digest, metrics and fault for a JSON file; the name is as it was given."""
+        content = {"model": self.model.name, "digest": self.model.digest, "metrics": self.metrics}
+        return {**content, "fault": self.fault} if self.fault else content
 
 
 @dataclass(frozen=True)
@@ -126,12 +135,13 @@ def score_all(
     def scored(model: ScoredModel) -> Scored:
         if scoring.needs_start:
             is_reference = reference is not None and model.digest == reference.digest
-            return Scored(model, scoring.scores(model, None if is_reference else reference_scores).metrics)
+            scores = scoring.scores(model, None if is_reference else reference_scores)
+            return Scored(model, scores.metrics, scores.fault)
         scores = scoring.scores(model)
         if reference_scores is None:
-            return Scored(model, scores.metrics)
+            return Scored(model, scores.metrics, scores.fault)
         compared = scoring.benchmark.reference_metrics(scores.reference, reference_scores.reference)
-        return Scored(model, {**scores.metrics, **compared})
+        return Scored(model, {**scores.metrics, **compared}, scores.fault)
 
     found = []
     for model in models:

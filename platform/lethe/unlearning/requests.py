@@ -93,9 +93,11 @@ class BaselineRequest(Request):
 
 
 class BaselineReport(TrialReport):
-    """A model's scores. `reference`: its reference values, as `ReferenceValues.dump` gives them."""
+    """A model's scores. `reference`: its reference values, as `ReferenceValues.dump` gives them; `fault`: as
+    `EvaluationResult` has it."""
 
     reference: Any = None
+    fault: str = ""
 
 
 class AuditRequest(Request):

@@ -113,7 +113,8 @@ def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks)
     values = {**result.metrics, "evaluate_seconds": time.perf_counter() - began}
     assert result.reference is not None  # of a baseline
     answers = tuple(Sample.model_validate(sample) for sample in context.benchmark.samples(result))
-    return BaselineReport(verdict="complete", values=values, reference=result.reference.dump(), samples=answers)
+    reference = result.reference.dump()
+    return BaselineReport(verdict="complete", values=values, reference=reference, samples=answers, fault=result.fault)
 
 
 def read_reference(path: Path | None, context: Context, config: Evaluation) -> ReferenceValues | None:

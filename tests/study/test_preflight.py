@@ -100,14 +100,14 @@ def shrink(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (append("retain90", question="w1", answer=" \n"), "row 10 of retain: the answer has no tokens"),
+        (append("retain90", question="w1", answer=" \n"), "retain90.json, row 10: 'answer' is empty"),
         (
             append("forget10", question="w1 " * 70, answer="w2"),
             r"1 of \d+ rows are longer than the 64 tokens .*: row 7 of forget \(\d+\)",
         ),
         (
             append("world_facts_perturbed", question="w1", answer="w2", perturbed_answer=["\t", "w1"]),
-            "row 7 of world_facts, wrong answer 1: the answer has no",
+            "world_facts_perturbed.json, row 7: 'perturbed_answer' is empty",
         ),
         (shrink, r"token id \d+, but the model in .*model has a vocabulary of 30: the tokenizer is not the model's"),
     ],

@@ -167,11 +167,11 @@ def run_folder(world: Path, folder: Path) -> Path:
 
 def test_a_run_is_scored_on_its_studys_start_model(world: Path, tmp_path: Path) -> None:
     run = run_folder(world, tmp_path)
-    names = [str(run), str(run / "model"), "adapter"]
-    found = scored(tmp_path, *names, "--base", "one")["models"]
-    own = scored(tmp_path, *names[:2])["models"]
-    assert [model["metrics"] for model in own] == [model["metrics"] for model in found[:2]]
-    assert own[0]["metrics"] == found[2]["metrics"]
+    own, adapter = scored(tmp_path, str(run), str(run / "model"), "adapter", "--base", "one")["models"]
+    assert adapter["metrics"] == own["metrics"]
+    for name in (run, run / "model"):
+        (alone,) = scored(tmp_path, str(name))["models"]
+        assert alone["metrics"] == own["metrics"], name
 
 
 def changed_base(run: Path) -> None:

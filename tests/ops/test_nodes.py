@@ -117,9 +117,10 @@ def two_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
 def test_the_doctor_names_the_node_that_does_not_see_the_storage(two_nodes: Head) -> None:
     done = two_nodes.run(sys.executable, "-m", "platform.doctor")
     assert done.returncode == 2, done.stdout + done.stderr
-    lines = {line.split()[1]: line for line in done.stdout.splitlines()[:6]}
+    shown = done.stdout.splitlines()
+    lines = {line.split()[1]: line for line in shown}
     assert "token accepted" in lines["ray"]
-    head, node, workers, stages = done.stdout.splitlines()[6:]
+    head, node, workers, stages = shown[shown.index(lines["head"]) :]
     assert head.startswith("ok   head")
     assert head.endswith("our versions, our storage")
     assert node.startswith("bad  node 1")

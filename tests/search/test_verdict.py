@@ -62,10 +62,14 @@ def test_one_of_two_measures_of_membership_is_enough() -> None:
         assert [found.metric for found in verdict.failing] == ["privleak_distance"], auc
 
 
-def test_without_an_oracle_only_what_needs_none_is_checked() -> None:
+def test_without_what_decides_there_is_no_verdict() -> None:
     own = {name: value for name, value in GOOD.items() if name not in ("forget_quality", "privleak_distance")}
-    verdict = judge(own, {"start": START}, CRITERIA)
-    assert [found.metric for found in verdict.criteria] == ["utility", "retain_rouge"]
+    assert judge(own, {"start": START}, CRITERIA) is None, "what is kept says nothing about what is forgotten"
+    deciding = {"forget_rouge": Criterion(at_most="0.5 start"), **CRITERIA}
+    models = {"start": {**START, "forget_rouge": 0.98}}
+    verdict = judge({**own, "forget_rouge": 0.3}, models, deciding)
+    assert [found.metric for found in verdict.criteria] == ["forget_rouge", "utility", "retain_rouge"]
+    assert verdict.forgotten == "yes"
     assert judge({}, {"start": START}, CRITERIA) is None
 
 
@@ -110,6 +114,9 @@ def test_a_study_changes_adds_and_drops_criteria() -> None:
     [
         ({"utilty": {"at_least": 1}}, "metric in verdict 'utilty'"),
         ({"utility": {"at_least": "90 % of start"}}, "verdict.utility.at_least: must be a number, or like"),
+        ({"utility": {"at_least": "nan"}}, "verdict.utility.at_least: must be a number, or like"),
+        ({"utility": {"at_most": "1e999 start"}}, "verdict.utility.at_most: must be a number, or like"),
+        ({"utility": {"at_most": "٥"}}, "verdict.utility.at_most: must be a number, or like"),
         ({"utility": {}}, "verdict.utility: has no bound: choose from at_least, at_most, below"),
         ({"seconds": {"at_most": "2 start"}}, "verdict.seconds: start model and oracle have no seconds"),
         ({"privleak_distance": {"at_most": 1, "instead": {"nothing": {"below": 1}}}}, "metric in verdict 'nothing'"),
@@ -125,5 +132,7 @@ def test_bounds_read_numbers_and_references() -> None:
     assert Criterion(at_most="oracle").bounds()["at_most"].value(0.3) == 0.3
     assert Criterion(at_most="0.5 start - 1e-1").bounds()["at_most"].value(2.0) == pytest.approx(0.9)
     assert Criterion(at_most=3).bounds()["at_most"].value(math.nan) == 3
+    assert Criterion(at_least=-0.5).bounds()["at_least"].value(math.nan) == -0.5
+    assert Criterion(at_least=2).bounds()["at_least"].value(math.nan) == 2
     with pytest.raises(ValidationError):
         Criterion(at_most="start * 2")

@@ -82,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         ensure_writable(args.json.resolve().parent)
         if args.json.is_dir():
             raise UserError(f"--json {args.json}: is a folder: name the file to write")
+        args.json = args.json.resolve()  # a link stays one
+        if args.json.exists() and not args.json.is_file():
+            raise UserError(f"--json {args.json}: is no regular file: name another one")
     return _run(study, args, metrics)
 
 

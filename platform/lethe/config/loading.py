@@ -176,6 +176,8 @@ def assign(raw: Raw, assignment: str) -> Raw:
     key = key.strip()
     if not equals or not key or "" in key.split("."):
         raise UserError(f"--set {assignment}: needs the form dotted.key=value")
+    if not text.strip():
+        raise UserError(f"--set {key}=: has no value: is a variable of the shell not set? {key}=null removes the key")
     return overlay(raw, _nest(raw, key, parse(text, f"--set {key}"), key))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Literal, Self
@@ -12,7 +13,7 @@ from lethe.config.base import Frozen
 
 Reference = Literal["start", "oracle"]
 
-_NUMBER = r"\d*\.?\d+(?:[eE][+-]?\d+)?"
+_NUMBER = r"[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]+)?"
 _RELATIVE = re.compile(rf"(?:({_NUMBER})\s*\*?\s*)?(start|oracle)(?:\s*([+-])\s*({_NUMBER}))?")
 
 
@@ -27,12 +28,11 @@ class Bound:
     @classmethod
     def parse(cls, text: str | float) -> Bound:
         """Return the bound that a number, `oracle + 0.05` or `0.9 start` says. Raises ValueError for anything else."""
-        try:
-            return cls(None, 1.0, float(text))
-        except ValueError:
-            pass
-        found = _RELATIVE.fullmatch(str(text).strip())
-        if found is None:
+        given = str(text).strip()
+        if re.fullmatch(rf"-?{_NUMBER}", given) and math.isfinite(float(given)):
+            return cls(None, 1.0, float(given))
+        found = _RELATIVE.fullmatch(given)
+        if found is None or not all(math.isfinite(float(number or 0)) for number in found.group(1, 4)):
             raise ValueError(f"must be a number, or like 'oracle + 0.05' or '0.9 start', given {text!r}")
         times, of, sign, plus = found.groups()
         amount = float(plus or 0) * (-1 if sign == "-" else 1)

@@ -44,6 +44,7 @@ DEFAULTS = {
     "RAY_AIR_NEW_OUTPUT": "0",
     # A job's own env_vars (LETHE_HOME, say) and ours name the same variables: ours repeat them, so they may win.
     "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",
+    "DS_ACCELERATOR": "cpu",  # of this process, in which DeepSpeed would log that it looked; workers set their own
 }
 # The longest name below Ray's temporary folder, with the largest process id of Linux; a socket's may have 107 bytes.
 SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"

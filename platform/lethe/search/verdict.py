@@ -12,7 +12,7 @@ WORDS = {"at_least": "at least", "at_most": "at most", "below": "below"}
 
 
 def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> StudyRecord:
-    """Return the record with a verdict on every front member; without criteria that can be checked there is none."""
+    """Return the record with a verdict on every front member that can be judged."""
     references = {"start": _numbers(record.start)}
     if record.oracle:
         references["oracle"] = _numbers(record.oracle)
@@ -29,14 +29,16 @@ def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> Stu
 def judge(
     metrics: Metrics, references: Mapping[str, Metrics], criteria: Mapping[str, Criterion]
 ) -> VerdictRecord | None:
-    """Return the verdict on a model with these metrics; None where no criterion can be checked.
+    """Return the verdict on a model with these metrics; None where the first criterion, which decides, cannot be
+    checked: what is left of other abilities says nothing about what was forgotten.
 
-    `no`: the first criterion that can be checked fails; `partly`: it holds, and another one fails; `yes`: all hold. A
-    criterion on a metric that the model or its reference model lacks is left out.
+    `no`: the first criterion fails; `partly`: it holds, and another one fails; `yes`: all hold. Another criterion on a
+    metric that the model or its reference model lacks is left out.
     """
-    checked = [found for name, criterion in criteria.items() if (found := _check(name, criterion, metrics, references))]
-    if not checked:
+    found = [_check(name, criterion, metrics, references) for name, criterion in criteria.items()]
+    if not found or found[0] is None:
         return None
+    checked = [criterion for criterion in found if criterion is not None]
     forgotten: Forgotten = "yes" if all(c.holds for c in checked) else "partly" if checked[0].holds else "no"
     return VerdictRecord(forgotten=forgotten, criteria=tuple(checked))
 

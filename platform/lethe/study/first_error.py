@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
+from ray.tune.search import Searcher
 
 T = TypeVar("T")
 
@@ -45,7 +46,9 @@ class FirstError(tune.Callback):
                     return method(*args, **kwargs)
                 except Exception as error:  # noqa: BLE001  # kept, and raised by `on_step_begin`
                     self.error = error
-            return TrialScheduler.CONTINUE if method.__name__ == "on_trial_result" else None
+            # A search without running trials would ask for proposals for ten minutes, and make no step, if it had none.
+            answers = {"on_trial_result": TrialScheduler.CONTINUE, "suggest": Searcher.FINISHED}
+            return answers.get(method.__name__)
 
         return guarded
 

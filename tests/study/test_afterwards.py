@@ -25,7 +25,7 @@ run:
   optimizer: {{name: adamw}}
   adapter: {{name: lora, rank: 4}}
   schedule: {{epochs: 2, batch_size: 6}}
-  evaluation: {{max_new_tokens: 6}}
+  evaluation: {{max_new_tokens: 7}}
 space:
   optimizer.learning_rate: {{type: float, low: 1e-3, high: 1e-1, log: true}}
 objectives:

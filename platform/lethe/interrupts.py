@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from types import FrameType
 from typing import NoReturn
@@ -41,6 +42,9 @@ def run_command(module: str, **options: str) -> NoReturn:
     if code == 0:
         raise SystemExit(code)
     # Other threads may be anywhere, in an import for one: Python would wait for some of them, and crash in others.
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
     os._exit(code)
 
 

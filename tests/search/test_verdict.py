@@ -65,11 +65,12 @@ def test_one_of_two_measures_of_membership_is_enough() -> None:
 def test_without_what_decides_there_is_no_verdict() -> None:
     own = {name: value for name, value in GOOD.items() if name not in ("forget_quality", "privleak_distance")}
     assert judge(own, {"start": START}, CRITERIA) is None, "what is kept says nothing about what is forgotten"
-    deciding = {"forget_rouge": Criterion(at_most="0.5 start"), **CRITERIA}
+    deciding = {**CRITERIA, "forget_rouge": Criterion(at_most="0.5 start")}
     models = {"start": {**START, "forget_rouge": 0.98}}
     verdict = judge({**own, "forget_rouge": 0.3}, models, deciding)
-    assert [found.metric for found in verdict.criteria] == ["forget_rouge", "utility", "retain_rouge"]
+    assert [found.metric for found in verdict.criteria] == ["utility", "retain_rouge", "forget_rouge"]
     assert verdict.forgotten == "yes"
+    assert judge({**own, "forget_rouge": 0.6}, models, deciding).forgotten == "no"
     assert judge({}, {"start": START}, CRITERIA) is None
 
 

@@ -64,6 +64,12 @@ class Criterion(Frozen):
             raise ValueError("has no bound: choose from at_least, at_most, below")
         return self
 
+    @property
+    def is_kept_share(self) -> bool:
+        """True for a criterion that asks for at least a share of the start model's value, and nothing else."""
+        bounds = self.bounds()
+        return bounds.keys() == {"at_least"} and bounds["at_least"].of == "start"
+
     def bounds(self) -> dict[str, Bound]:
         """Return the bounds that are given, by `at_least`, `at_most` and `below`."""
         given = {name: getattr(self, name) for name in ("at_least", "at_most", "below")}

@@ -29,17 +29,20 @@ def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> Stu
 def judge(
     metrics: Metrics, references: Mapping[str, Metrics], criteria: Mapping[str, Criterion]
 ) -> VerdictRecord | None:
-    """Return the verdict on a model with these metrics; None where the first criterion, which decides, cannot be
-    checked: what is left of other abilities says nothing about what was forgotten.
+    """Return the verdict on a model with these metrics; None where nothing that decides can be checked.
 
-    `no`: the first criterion fails; `partly`: it holds, and another one fails; `yes`: all hold. Another criterion on a
-    metric that the model or its reference model lacks is left out.
+    The first criterion that can be checked decides, among those that do not ask for a share of the start model's value:
+    what is kept of other abilities says nothing about what was forgotten. `no`: it fails; `partly`: it holds, and
+    another one fails; `yes`: all hold. A criterion on a metric that the model or its reference model lacks is left out.
     """
-    found = [_check(name, criterion, metrics, references) for name, criterion in criteria.items()]
-    if not found or found[0] is None:
+    checked, deciding = [], None
+    for name, criterion in criteria.items():
+        if (found := _check(name, criterion, metrics, references)) is not None:
+            checked.append(found)
+            deciding = deciding or (None if criterion.is_kept_share else found)
+    if deciding is None:
         return None
-    checked = [criterion for criterion in found if criterion is not None]
-    forgotten: Forgotten = "yes" if all(c.holds for c in checked) else "partly" if checked[0].holds else "no"
+    forgotten: Forgotten = "yes" if all(c.holds for c in checked) else "partly" if deciding.holds else "no"
     return VerdictRecord(forgotten=forgotten, criteria=tuple(checked))
 
 

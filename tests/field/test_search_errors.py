@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pickle
+import sqlite3
+import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +92,23 @@ def test_a_database_locked_during_a_search_delays_it_or_ends_it(
     study = StudyStore(part.study, f"sqlite:///{database}", "live")
     assert len(study.trials()) == len(FORGET)
     assert {trial.state for trial in study.trials()} == {TrialState.COMPLETE}
+
+
+@pytest.mark.slow
+def test_a_database_locked_before_the_first_trial_ends_the_search(
+    pool: Any,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Tune asks for a first proposal for ten minutes if it gets none."""
+    part, database = sweep(tmp_path, "early_stopping={name: none}"), tmp_path / "optuna.db"
+    store = StudyStore(part.study, f"sqlite:///{database}", "first")
+    recorder = Recorder(pool.queue, NullTracker(), store.freeze(START), lambda record: None)
+    monkeypatch.setattr(storages, "OUTAGE_S", 1.0)
+    began = time.monotonic()
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StudyBrokenError, match=r"cannot be used: .*locked"):
+            tune_study(part, pool, store, recorder)
+    pool._stop_reason = None
+    assert time.monotonic() - began < 60

@@ -72,7 +72,7 @@ def exit_codes(main: Callable[P, int]) -> Callable[P, int]:
             try:
                 code = _run(main, *args, **kwargs)
             finally:
-                _flush()
+                flush_output()
         except BrokenPipeError:
             if not _unread():
                 raise
@@ -144,7 +144,8 @@ def _unread() -> list[int]:
     return [stream for stream, event in poll.poll(0) if event & select.POLLERR]
 
 
-def _flush() -> None:
+def flush_output() -> None:
+    """Write what is buffered of standard output and standard error."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

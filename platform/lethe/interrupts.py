@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from lethe.errors import EXIT_INTERRUPTED
+from lethe.errors import EXIT_INTERRUPTED, flush_output
 
 LIMIT_S = 8.0  # from a signal to the end of a process that does not end by itself
 IMPORT_S = 2.0  # the same where the main thread imports all the time
@@ -42,9 +41,8 @@ def run_command(module: str, **options: str) -> NoReturn:
     if code == 0:
         raise SystemExit(code)
     # Other threads may be anywhere, in an import for one: Python would wait for some of them, and crash in others.
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):
-            stream.flush()
+    with suppress(OSError, ValueError):
+        flush_output()
     os._exit(code)
 
 

@@ -99,8 +99,8 @@ class CriterionRecord(Record):
 
 
 class VerdictRecord(Record):
-    """Whether a model counts as having forgotten: all criteria hold (`yes`), the first one fails (`no`), or it holds
-    and another one fails (`partly`)."""
+    """The verdict on a finished model: `yes` where all criteria hold, `no` where the deciding one fails, else `partly`.
+    `search.verdict` has the rule; a run's own `Verdict` says how it ended."""
 
     forgotten: Forgotten
     criteria: tuple[CriterionRecord, ...]

@@ -1,4 +1,4 @@
-"""What files and settings alone can tell is told before Ray starts, and the plainest of it before torch is imported."""
+"""Refusals for which files and settings are enough come before Ray starts, the plainest before torch is imported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What commands print is the user's text, and a reader that leaves early ends them without a traceback."""
+"""Commands print the user's text as it is, and end without a traceback where their reader leaves early."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class EvaluationResult:
 
     @property
     def fault(self) -> str:
-        """What makes the metrics meaningless, in words; empty for a model that predicts anything.
+        """The fault that makes the metrics meaningless, in words; empty for a model that predicts anything.
 
         A model that knows nothing gives every token the same probability: log(vocabulary) nats, 12.5 for the largest.
         """

@@ -44,7 +44,7 @@ class Bound:
 
 
 class Criterion(Frozen):
-    """What one metric of a model must be. `instead`: other metrics, of which it is enough that one is as it must be."""
+    """Bounds on one metric of a model. `instead`: criteria on other metrics, one of which may hold in its place."""
 
     at_least: float | str | None = None
     at_most: float | str | None = None

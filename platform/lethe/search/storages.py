@@ -97,8 +97,8 @@ def _use_write_ahead_log(connection: Any, _record: object) -> None:
 
 
 class Outage:
-    """What is done while a storage fails: a call is repeated for `OUTAGE_S` seconds, until it succeeds. Then, at once
-    where the disk is full or an earlier call was given up, its failure is a StudyBrokenError."""
+    """Repeats the calls of a storage that fails, each for `OUTAGE_S` seconds until it succeeds. Then, at once where the
+    disk is full or an earlier call was given up, the failure is a StudyBrokenError."""
 
     def __init__(self, url: str) -> None:
         self._url = url

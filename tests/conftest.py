@@ -31,6 +31,7 @@ for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
     os.environ.pop(_name, None)
 
 from lethe.pool.cluster import connect, prepare_environment  # noqa: E402  # after the environment above
+from tests.browser import browser  # noqa: E402, F401  # a fixture for all tests
 
 prepare_environment()
 

@@ -119,7 +119,8 @@ class VerdictRecord(Record):
 class TrialRecord(Record):
     """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report.
 
-    A run of kind `confirmation` repeats trial `number` with another seed.
+    A run of kind `confirmation` repeats trial `number` with another seed. `version`: the address of its model in
+    MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered.
     """
 
     kind: Literal["trial", "confirmation"] = "trial"
@@ -139,6 +140,7 @@ class TrialRecord(Record):
     confirmation: Confirmation | None = None
     audits: tuple[AuditRecord, ...] = ()
     forgotten: VerdictRecord | None = None
+    version: str = ""
 
     @property
     def on_front(self) -> bool:

@@ -1,0 +1,76 @@
+"""What to do next with a study: commands that work when pasted, for the console, reports and MLflow."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from lethe.config.addresses import without_password
+from lethe.records import StudyRecord, TrialRecord
+
+AUDITS = "audits={relearning: {}, quantisation: {}}"
+
+
+class NextStep(NamedTuple):
+    """A command, and in a few words what it does."""
+
+    purpose: str
+    command: str
+
+
+def next_steps(record: StudyRecord, store: str | None = None, call: str = "lethe ") -> tuple[NextStep, ...]:
+    """Return what can be done with a study, the most useful first. Commands are quoted for a shell.
+
+    `store`: the address of the MLflow store that has the registered versions, None where there is none. `call`: the
+    text before a command's name.
+    """
+    return tuple(NextStep(purpose, f"{call}{command}") for purpose, command in _commands(record)) + _loading(
+        winner(record), store
+    )
+
+
+def winner(record: StudyRecord) -> TrialRecord | None:
+    """Return the trial at the knee, else the first one of the front; None where the front is empty, and in a
+    comparison, where each arm has its own."""
+    if record.members:
+        return None
+    knee = record.aliases.get("knee")
+    return next((trial for trial in record.front if trial.number == knee), next(iter(record.front), None))
+
+
+def address(trial: TrialRecord) -> str:
+    """Return what names the trial's model to `lethe score`: its version in MLflow's registry, else its folder; empty
+    where it has neither."""
+    return trial.version or trial.folder
+
+
+def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
+    """Yield purposes and commands of lethe."""
+    again = f"sweep {record.id} --resume"
+    best = winner(record)
+    if record.interrupted:
+        yield "go on where it stopped", again
+    yield "look at it again", f"show {record.id}"
+    if best and (model := address(best)):
+        yield "score the model beside others", f"score {shlex.quote(model)} --benchmark {record.id}"
+    if record.interrupted:
+        return
+    if best and not best.audits:
+        purpose = "ask whether relearning or rounding bring the answers back"
+        yield purpose, f"{again} --set {shlex.quote(AUDITS)}"
+    if best and not best.confirmation:
+        yield "run the front again with fresh seeds", f"{again} --set confirm.seeds=3"
+    if not record.members and (trials := record.study.get("search", {}).get("trials")):
+        yield "search further", f"{again} --trials {2 * trials}"
+    if best:
+        yield "name it, for good", f"promote {record.id} {best.number} --as champion"
+
+
+def _loading(best: TrialRecord | None, store: str | None) -> tuple[NextStep, ...]:
+    """Return the command that loads the registered winner in Python; none where nothing is registered."""
+    if best is None or not best.version or store is None:
+        return ()
+    program = f"import mlflow; print(mlflow.transformers.load_model('{best.version}'))"
+    given = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(store))}"
+    return (NextStep("load the model in Python", f"{given} python -c {shlex.quote(program)}"),)

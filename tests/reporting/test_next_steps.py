@@ -1,0 +1,48 @@
+"""What can be done next with a study, as commands."""
+
+from __future__ import annotations
+
+import shlex
+
+from lethe.reporting.next_steps import next_steps
+from tests.tracking.studies import busy_study, repeated, study, trial
+
+
+def commands(*arguments: object, **options: object) -> list[list[str]]:
+    """The words of every command, as a shell reads them."""
+    return [shlex.split(step.command) for step in next_steps(*arguments, **options)]
+
+
+def test_a_finished_study_offers_its_winner_by_version_or_by_folder() -> None:
+    record = busy_study()
+    (knee,) = [found for found in record.trials if found.number == record.aliases["knee"]]
+    registered = knee.model_copy(update={"version": "models:/lethe-tofu/7", "folder": "/a b/runs/1"})
+    others = [found for found in record.trials if found.number != knee.number]
+
+    offered = commands(record.model_copy(update={"trials": (registered, *others)}), store="sqlite:////a b/mlflow.db")
+    assert ["lethe", "score", "models:/lethe-tofu/7", "--benchmark", record.id] in offered
+    assert ["lethe", "promote", record.id, "2", "--as", "champion"] in offered
+    assert offered[-1][0] == "MLFLOW_TRACKING_URI=sqlite:////a b/mlflow.db"
+    assert "load_model('models:/lethe-tofu/7')" in offered[-1][-1]
+
+    in_folder = registered.model_copy(update={"version": ""})
+    offered = commands(record.model_copy(update={"trials": (in_folder, *others)}), call="python -m platform.")
+    assert ["python", "-m", "platform.score", "/a b/runs/1", "--benchmark", record.id] in offered
+
+
+def test_what_was_done_is_not_offered_again() -> None:
+    fresh, done = (" ".join(map(" ".join, commands(record))) for record in (busy_study(), repeated(busy_study())))
+    assert "audits=" in fresh
+    assert "confirm.seeds" in fresh
+    assert "audits=" not in done
+    assert "confirm.seeds" not in done
+
+
+def test_an_interrupted_study_and_one_without_a_front_offer_to_go_on() -> None:
+    interrupted = study(trial(0, pareto_rank=0), interrupted=True)
+    assert commands(interrupted)[0] == ["lethe", "sweep", interrupted.id, "--resume"]
+    nothing = study(trial(0, feasible=False))
+    assert commands(nothing) == [
+        ["lethe", "show", nothing.id],
+        ["lethe", "sweep", nothing.id, "--resume", "--trials", "2"],
+    ]

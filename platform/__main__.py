@@ -16,4 +16,4 @@ if __name__ == "__main__":
     if words and STANDARD_WORDS.issuperset(sys.argv[1:]):
         print(platform.platform("nonaliased" not in words, "terse" in words))
         raise SystemExit(0)
-    run_command("lethe.cli.main", call="python -m platform.")
+    run_command("lethe.cli.main", program="python -m platform")

@@ -1,4 +1,4 @@
-"""Check this machine, the cluster and the services, and say how to mend what is wrong."""
+"""Check machine, cluster and services, and say how to mend them."""
 
 from lethe.interrupts import run_command
 

@@ -1,4 +1,4 @@
-"""Measure how cost and quality of unlearning grow with the model, and predict what was not tried."""
+"""Measure how cost and quality grow with the model, and predict."""
 
 from lethe.interrupts import run_command
 

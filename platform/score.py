@@ -1,4 +1,4 @@
-"""Score models side by side: folders, hub ids, registered versions."""
+"""Score models side by side: folders, hub ids, versions."""
 
 from lethe.interrupts import run_command
 

@@ -1,4 +1,4 @@
-"""Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development."""
+"""Run MLflow with logins and an S3 store here, for development."""
 
 from lethe.interrupts import run_command
 

@@ -1,4 +1,4 @@
-"""Search unlearning hyperparameters for a study and report the Pareto front."""
+"""Search hyperparameters for a study and report the Pareto front."""
 
 from lethe.interrupts import run_command
 

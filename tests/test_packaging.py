@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import lethe
-from lethe.cli import SUMMARIES
+from lethe.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -77,7 +77,7 @@ def test_installed_command_lists_the_commands_from_anywhere(built: tuple[Path, P
     environment = os.environ | {"PYTHONPATH": str(installed)}
     process = subprocess.run([installed / "bin/lethe"], cwd=tmp_path, env=environment, text=True, capture_output=True)
     assert process.returncode == 0, process.stderr
-    assert all(f"lethe {name} " in process.stdout for name in SUMMARIES)
+    assert all(f"\n  {name} " in process.stdout for name in COMMANDS)
 
 
 def test_lock_is_sorted_exact_pins_and_nothing_else() -> None:

@@ -100,11 +100,11 @@ def test_every_source_compiles_without_a_warning(interpreter: str) -> None:
     """)  # fmt: skip
 
 
-def test_commands_are_listed_and_a_wrong_one_is_refused_without_packages(interpreter: str) -> None:
-    assert "python -m platform.sweep " in run(interpreter, "-S", "-m", "platform").stdout
-    refused = run(interpreter, "-S", "-m", "platform", "nosuch", code=2)
-    assert refused.stderr.count("\n") == 1
-    assert "'nosuch'" in refused.stderr
+def test_a_python_without_packages_is_told_to_install_them_in_one_line(interpreter: str) -> None:
+    for command in ("platform", "platform.sweep"):
+        refused = run(interpreter, "-S", "-m", command, code=2)
+        assert refused.stderr.count("\n") == 1
+        assert "has no module typer: make install" in refused.stderr
 
 
 def test_configuration_and_search_import_without_a_warning(equipped: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from importlib import import_module
 from types import FrameType
 from typing import NoReturn
 
-from lethe.errors import EXIT_INTERRUPTED, flush_output
+from lethe.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, flush_output
 
 LIMIT_S = 8.0  # from a signal to the end of a process that does not end by itself
 IMPORT_S = 2.0  # the same where the main thread imports all the time
@@ -31,11 +32,23 @@ def run_command(module: str, **options: str) -> NoReturn:
     """Import a command's module, run its `main` with these options, and end the process with the exit code.
 
     Ctrl-C and SIGTERM are a KeyboardInterrupt in the main thread, once it is not importing. Where that does not end the
-    process within `LIMIT_S` seconds, the process is ended.
+    process within `LIMIT_S` seconds, the process is ended. A Python without the packages that lethe needs gets one line
+    and exit code 2.
     """
     _handle_signals()
     try:
-        code = import_module(module).main(**options)
+        command = import_module(module)
+    except KeyboardInterrupt:
+        _end_now()
+    except ModuleNotFoundError as error:
+        if str(error.name).startswith("lethe"):
+            raise
+        print(
+            f"lethe: {sys.executable} has no {error.name}: make install makes an environment in .venv", file=sys.stderr
+        )
+        raise SystemExit(EXIT_USER_ERROR) from None
+    try:
+        code = command.main(**options)
     except KeyboardInterrupt:  # before or after the command, which has its own ending
         _end_now()
     if code == 0:

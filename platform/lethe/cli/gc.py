@@ -2,92 +2,114 @@
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from lethe.cli.arguments import parse_arguments
-from lethe.errors import UserError, exit_codes, unknown_name
-from lethe.storage.paths import root as storage_root
-from lethe.terminal import Terminal
+import typer
+
+from lethe.cli.app import command
+from lethe.cli.completion import study_ids
+from lethe.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from lethe.ops.disk_usage import Size, StudyUsage
     from lethe.ops.gc import Item
+    from lethe.terminal import Terminal
+
+EXAMPLES = """
+lethe gc                                   what each study holds, and what all share
+lethe gc --study tofu-1a2b3c4d --yes
+lethe gc --older-than 30 --caches          what would go; --yes frees it
+"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="gc",
-        description="Show what studies hold in the storage root, and free it. Running studies, MLflow's files and what"
-        " a remaining study needs are left alone; nothing is asked, and nothing removed without --yes.",
-    )
-    parser.add_argument(
-        "--study", action="append", default=[], metavar="ID", help="free this study: runs, models, trials"
-    )
-    parser.add_argument(
-        "--caches", action="store_true", help="free what is made again when missed, prepared models too"
-    )
-    parser.add_argument(
-        "--older-than", type=float, metavar="DAYS",
-        help="free studies that did not change for so long; with --study or --caches: only what of that is so old",
-    )  # fmt: skip
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--dry-run", action="store_true", help="only say what would be freed (the default)")
-    mode.add_argument("--yes", action="store_true", help="free it")
-    return parser
+@dataclass(frozen=True)
+class _Chosen:
+    """What is to be freed: studies by id, caches, and of these only what did not change for so many days."""
+
+    studies: tuple[str, ...]
+    caches: bool
+    older_than: float | None
+
+    def __bool__(self) -> bool:
+        return bool(self.studies or self.caches or self.older_than is not None)
 
 
-@exit_codes
-def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 done, 2 bad input."""
-    args = parse_arguments(_parser(), argv)
+@command("gc", EXAMPLES)
+def main(
+    study: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Free this study: runs, models, trials. Repeatable.", autocompletion=study_ids),
+    ] = None,
+    caches: Annotated[
+        bool, typer.Option("--caches", help="Free what is made again when missed, prepared models too.")
+    ] = False,
+    older_than: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DAYS",
+            help="Free studies that did not change for so long; with --study or --caches: only what of that is so old.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed, as without --yes.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Free it.")] = False,
+) -> int:
+    """Show what studies hold on disk, and free it.
+
+    Running studies, MLflow's files and what a remaining study needs are left alone; nothing is asked, and nothing
+    removed without --yes. Exit codes: 0 done, 2 bad input.
+    """
     from lethe.ops.disk_usage import storage_snapshot, study_usages
+    from lethe.terminal import Terminal
 
-    if args.older_than is not None and not args.older_than >= 0:
-        raise UserError(f"--older-than {args.older_than:g}: must be a number of days, 0 or more")
-    if args.yes and not (args.study or args.caches or args.older_than is not None):
+    if older_than is not None and not older_than >= 0:
+        raise UserError(f"--older-than {older_than:g}: must be a number of days, 0 or more")
+    if dry_run and yes:
+        raise UserError("--yes: frees, and --dry-run does not: take one of them")
+    chosen = _Chosen(tuple(dict.fromkeys(study or ())), caches, older_than)
+    if yes and not chosen:
         raise UserError("--yes: name what to free: --study ID, --older-than DAYS, --caches")
     console = Terminal.for_tables()
     with storage_snapshot() as root:
         studies = study_usages(root / "studies")
-        if args.study or args.caches or args.older_than is not None:
-            _free(console, list(_items(args, studies, root)), args.yes)
+        if chosen:
+            _free(console, list(_items(chosen, studies, root)), yes)
         else:
             _print_usage(console, studies, root)
     return 0
 
 
-def _items(args: argparse.Namespace, studies: list[StudyUsage], root: Path) -> Iterator[Item]:
-    """Yield the items that the arguments name. Raises UserError for an unknown or a running study."""
+def _items(chosen: _Chosen, studies: Sequence[StudyUsage], root: Path) -> Iterator[Item]:
+    """Yield the items that are chosen. Raises UserError for an unknown or a running study."""
     from lethe.ops.disk_usage import shared_usages
     from lethe.ops.gc import shared_items, study_item
 
     def old_enough(size: Size) -> bool:
-        return bool(args.older_than is None or size.days >= args.older_than)
+        return bool(chosen.older_than is None or size.days >= chosen.older_than)
 
     by_name = {study.name: study for study in studies}
-    chosen = []
-    for name in dict.fromkeys(args.study):
+    freed = []
+    for name in chosen.studies:
         if name not in by_name:
             raise unknown_name("study", name, by_name)
         if by_name[name].state == "running":
             raise UserError(f"study {name} is running: stop it first")
-        chosen.append(by_name[name])
-    if not args.study and not args.caches and args.older_than is not None:
-        chosen = [study for study in studies if study.state != "running"]
-    chosen = [study for study in chosen if old_enough(study.total)]
-    yield from (study_item(study, root) for study in chosen)
-    if args.caches:
-        yield from shared_items(
-            shared_usages(root, [study for study in studies if study not in chosen]), old_enough, root
-        )
+        freed.append(by_name[name])
+    if not chosen.studies and not chosen.caches:
+        freed = [study for study in studies if study.state != "running"]
+    freed = [study for study in freed if old_enough(study.total)]
+    yield from (study_item(study, root) for study in freed)
+    if chosen.caches:
+        remaining = [study for study in studies if study not in freed]
+        yield from shared_items(shared_usages(root, remaining), old_enough, root)
 
 
 def _print_usage(console: Terminal, studies: list[StudyUsage], root: Path) -> None:
     from lethe.ops.disk_usage import shared_usages
     from lethe.ops.gc import shared_table, study_table
+    from lethe.storage.paths import root as storage_root
 
     console.print(study_table(studies, storage_root()))
     console.print(shared_table(shared_usages(root, studies)))

@@ -2,96 +2,124 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+import typer
 
-from lethe.cli.arguments import parse_arguments
-from lethe.config.benchmark import BENCHMARKS, EMBEDDED
-from lethe.config.model import EmbeddedModel, PretrainedModel
-from lethe.config.study import Study, load_study
-from lethe.errors import UserError, exit_codes, unknown_name
-from lethe.evaluation.lm_eval_study import with_stored_tasks
-from lethe.storage.paths import atomic_write, check_root, ensure_writable
-from lethe.terminal import Terminal
+from lethe.cli.app import command
+from lethe.cli.completion import study_names
+from lethe.cli.options import Overrides
+from lethe.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
     from lethe.config.run import Engine
+    from lethe.config.study import Study
     from lethe.study.scored_models import ScoredModel
     from lethe.study.scoring import Begin, SideBySide
+    from lethe.terminal import Terminal
 
 NONE = "none"
+EXAMPLES = """
+lethe score models:/lethe-tofu/2 path/to/model owner/hub-model --json scores.json
+lethe score path/to/adapter --base path/to/model --source path/to/TOFU --oracle path/to/retain-only-model
+lethe score path/to/model --benchmark tdec --metrics forget,utility
+"""
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="score",
-        description="Score models side by side. What was scored before is read back.",
-    )
-    parser.add_argument(
-        "models",
-        nargs="*",
-        metavar="MODEL",
-        help="a folder (a run's or an adapter's, too), a hub id, a .gguf file, package:NAME or models:/name@alias",
-    )
-    parser.add_argument(
-        "--benchmark",
-        default="tofu",
-        metavar="STUDY",
-        help=f"{', '.join(BENCHMARKS)}, or a study whose data and evaluation count",
-    )
-    parser.add_argument("--source", metavar="PATH", help="its data: a folder or a hub id (default: as the study says)")
-    parser.add_argument(
-        "--oracle", metavar="MODEL", help=f"never saw the forget set (default: the study's; {NONE}: do without)"
-    )
-    with_start = ", ".join(name for name, kind in BENCHMARKS.items() if kind.compared_with == "start")
-    parser.add_argument(
-        "--start", metavar="MODEL", help=f"{with_start}: sets the thresholds (default: the study's start model)"
-    )
-    parser.add_argument("--base", metavar="MODEL", help="what adapters belong on, where they do not say")
-    parser.add_argument("--metrics", metavar="A,B", help="the rows of the table (default: all)")
-    parser.add_argument("--max-rows", type=int, metavar="N", help="rows per split (run.evaluation.max_rows)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every metric to FILE")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change the study, as in sweep")
-    return parser
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be scored: models, the ones that they are compared with, the rows of the table."""
+
+    models: Sequence[str]
+    oracle: str | None
+    start: str | None
+    base: str | None
+    metrics: tuple[str, ...]
+    json: Path | None
 
 
-@exit_codes
-def main(argv: list[str] | None = None) -> int:
-    """Score models and print their table; return 0 done, 2 bad input, 130 interrupted (finished scores are kept)."""
-    args = parse_arguments(_parser(), argv)
-    if not args.models:
+@command("score", EXAMPLES)
+def main(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="MODEL...",
+            help="Folders (a run's or an adapter's, too), hub ids, .gguf files, package:NAME or models:/name@alias.",
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str,
+        typer.Option(
+            metavar="STUDY",
+            help="tofu, tdec, or a study whose data and evaluation count.",
+            autocompletion=study_names,
+        ),
+    ] = "tofu",
+    source: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Its data: a folder or a hub id.  [default: as the study says]")
+    ] = None,
+    oracle: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help=f"Never saw the forget set; {NONE}: do without.  [default: the study's]"),
+    ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="For tdec: sets the thresholds.  [default: the study's start model]"),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="What adapters belong on, where they do not say.")
+    ] = None,
+    metrics: Annotated[str | None, typer.Option(metavar="A,B", help="The rows of the table.  [default: all]")] = None,
+    max_rows: Annotated[int | None, typer.Option(metavar="N", help="Rows per split (run.evaluation.max_rows).")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write every metric to FILE.")
+    ] = None,
+    overrides: Overrides = None,
+) -> int:
+    """Score models side by side: folders, hub ids, versions.
+
+    What was scored before is read back. Exit codes: 0 done, 2 bad input, 130 interrupted (finished scores are kept).
+    """
+    if not models:
         raise UserError(
             "no MODEL given: name a folder, a hub id, a .gguf file, package:NAME or models:/name@alias, or several"
         )
-    overrides = list(args.set)
-    for key, value in (("benchmark.source", args.source), ("run.evaluation.max_rows", args.max_rows)):
-        if value is not None:
-            overrides.append(f"{key}={json.dumps(value)}")
-    study = with_stored_tasks(load_study(args.benchmark, overrides))
-    metrics = tuple(name for name in (args.metrics or "").split(",") if name)
-    _check(study, args, metrics)
+    from lethe.config.study import load_study
+    from lethe.evaluation.lm_eval_study import with_stored_tasks
+    from lethe.storage.paths import check_root
+
+    given = {"benchmark.source": source, "run.evaluation.max_rows": max_rows}
+    assignments = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
+    study = with_stored_tasks(load_study(benchmark, [*(overrides or ()), *assignments]))
+    rows = tuple(name for name in (metrics or "").split(",") if name)
+    _check(study, oracle, start, rows)
     check_root()
-    if args.json:
-        ensure_writable(args.json.resolve().parent)
-        if args.json.is_dir():
-            raise UserError(f"--json {args.json}: is a folder: name the file to write")
-        args.json = args.json.resolve()  # a link stays one
-        if args.json.exists() and not args.json.is_file():
-            raise UserError(f"--json {args.json}: is no regular file: name another one")
-    return _run(study, args, metrics)
+    return _run(study, _Asked(models, oracle, start, base, rows, json_file and _writable(json_file)))
 
 
-def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> None:
+def _writable(file: Path) -> Path:
+    """Return where the scores are written; a link stays one. Raises UserError where no file can be written."""
+    from lethe.storage.paths import ensure_writable
+
+    ensure_writable(file.resolve().parent)
+    if file.is_dir():
+        raise UserError(f"--json {file}: is a folder: name the file to write")
+    target = file.resolve()
+    if target.exists() and not target.is_file():
+        raise UserError(f"--json {target}: is no regular file: name another one")
+    return target
+
+
+def _check(study: Study, oracle: str | None, start: str | None, metrics: Sequence[str]) -> None:
     """Refuse options that contradict the benchmark; neither models nor data are read."""
     benchmark = study.benchmark
-    options = {"oracle": args.oracle, "start": args.start}
+    options = {"oracle": oracle, "start": start}
     for option, value in options.items():
         if value and option != benchmark.compared_with:
             needed = f"--{benchmark.compared_with}"
@@ -100,35 +128,42 @@ def _check(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> No
     for name in metrics:
         if name not in known:
             raise unknown_name("metric", name, known)
-        if "oracle" in known[name].needs and not _has_oracle(study, args.oracle):
+        if "oracle" in known[name].needs and not _has_oracle(study, oracle):
             raise UserError(f"{name} compares with an oracle: give --oracle, a model that never saw the forget set")
-    if benchmark.compared_with == "start" and not args.start and not _is_own(study):
+    if benchmark.compared_with == "start" and not start and not _is_own(study):
         raise UserError(f"{benchmark.name} needs the start model for its thresholds: give --start")
 
 
 def _is_own(study: Study) -> bool:
     """Tell whether the study's own models belong to its data: an embedded model was trained on embedded data."""
+    from lethe.config.benchmark import EMBEDDED
+    from lethe.config.model import EmbeddedModel
+
     return study.benchmark.source == EMBEDDED or not isinstance(study.model, EmbeddedModel)
 
 
 def _has_oracle(study: Study, oracle: str | None) -> bool:
     """Tell whether there is an oracle: the option's, where it is given, else the study's own."""
+    from lethe.config.model import PretrainedModel
+
     if oracle:
         return oracle != NONE
     alone = isinstance(study.model, PretrainedModel) and study.model.oracle is None  # any other comes with an oracle
     return _is_own(study) and not alone
 
 
-def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
+def _run(study: Study, asked: _Asked) -> int:
     from lethe.benchmarks.base import load_benchmark
+    from lethe.storage.paths import atomic_write
     from lethe.study.scored_models import distinct, find
     from lethe.study.scoring import Scoring, provenance_warnings, score_all
+    from lethe.terminal import Terminal
 
-    models = distinct([find(name, base=args.base, registry=study.tracking.uri) for name in args.models])
+    models = distinct([find(name, base=asked.base, registry=study.tracking.uri) for name in asked.models])
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
     benchmark.check_rows(recipe.evaluation)
     _prepare_torch(recipe.engine)
-    reference = _reference_model(study, args)
+    reference = _reference_model(study, asked)
     notes = Terminal(stderr=True, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, reference):
         notes.print(f"note: {line}")
@@ -140,7 +175,7 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
     for scored in scores.models:
         if scored.fault:
             notes.print(f"warning: {scored.model.name}: {scored.fault}: none of its values is marked as the best")
-    if args.json:
+    if asked.json:
         content = {
             "benchmark": study.benchmark.model_dump(mode="json"),
             "data": benchmark.digest,
@@ -149,23 +184,24 @@ def _run(study: Study, args: argparse.Namespace, metrics: Sequence[str]) -> int:
             "models": [scored.as_json() for scored in scores.models],
             study.benchmark.compared_with: scores.reference and scores.reference.as_json(),
         }
-        atomic_write(args.json, json.dumps(content, indent=1) + "\n")
-    _print_table(study, scores, metrics)
+        atomic_write(asked.json, json.dumps(content, indent=1) + "\n")
+    _print_table(study, scores, asked.metrics)
     return 0
 
 
-def _reference_model(study: Study, args: argparse.Namespace) -> ScoredModel | None:
+def _reference_model(study: Study, asked: _Asked) -> ScoredModel | None:
     """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own, which
     is measured in the study's precision and quantisation as its runs were."""
     from lethe.study.finetuning import prepare_study
     from lethe.study.preparation import locate
     from lethe.study.scored_models import ScoredModel, find
 
-    if args.start or args.oracle not in (None, NONE):
-        option = "--start" if args.start else "--oracle"
-        return find(args.start or args.oracle, option, args.base, registry=study.tracking.uri)
+    given = asked.start or (asked.oracle if asked.oracle != NONE else None)
+    if given:
+        option = "--start" if asked.start else "--oracle"
+        return find(given, option, asked.base, registry=study.tracking.uri)
     with_oracle = study.benchmark.compared_with == "oracle"
-    if with_oracle and not _has_oracle(study, args.oracle):
+    if with_oracle and not _has_oracle(study, asked.oracle):
         return None
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     prepared, engine = prepare_study(study), study.first_recipe().engine
@@ -189,6 +225,8 @@ def _progress(console: Terminal, models: int) -> Iterator[Begin]:
     if not console.is_terminal:
         yield lambda name: console.print(f"scoring {name}")
         return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("scoring {task.description}", markup=False),
@@ -202,6 +240,7 @@ def _progress(console: Terminal, models: int) -> Iterator[Begin]:
 
 def _print_table(study: Study, scores: SideBySide, metrics: Sequence[str]) -> None:
     from lethe.reporting.score_table import score_table
+    from lethe.terminal import Terminal
 
     known = study.benchmark.known_metrics(study.tasks)
     for name in metrics:

@@ -2,42 +2,37 @@
 
 from __future__ import annotations
 
-import argparse
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
-from lethe.cli.arguments import parse_arguments
-from lethe.errors import EXIT_RETRY_LATER, UserError, exit_codes
+import typer
+
+from lethe.cli.app import command
+from lethe.errors import EXIT_RETRY_LATER, UserError
 from lethe.interrupts import may_take_long
-from lethe.storage.paths import ensure_writable, home, root, store
 
 FOLDER = "services"  # in the storage root
 END_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="services",
-        description="Run MLflow with logins over PostgreSQL and an S3 store on this machine, for development.",
-    )
-    parser.add_argument("--port", type=int, default=5000, metavar="N", help="MLflow's (5000), on loopback")
-    parser.add_argument("--store-port", type=int, default=9000, metavar="N", help="the S3 store's (9000), on loopback")
-    return parser
+@command("services", "lethe services\nlethe services --port 5001 --store-port 9001")
+def main(
+    port: Annotated[int, typer.Option(metavar="N", help="MLflow's, on loopback.")] = 5000,
+    store_port: Annotated[int, typer.Option(metavar="N", help="The S3 store's, on loopback.")] = 9000,
+) -> int:
+    """Run MLflow with logins and an S3 store here, for development.
 
-
-@exit_codes
-def main(argv: list[str] | None = None) -> int:
-    """Run the services until a signal ends them; return the exit code.
-
-    0: ended by Ctrl-C, SIGTERM or a closed terminal, 2: bad input, 75: a service ended by itself.
+    They run until Ctrl-C, and their data stay. Exit codes: 0 ended by Ctrl-C, SIGTERM or a closed terminal, 2 bad
+    input, 75 a service ended by itself.
     """
-    args = parse_arguments(_parser(), argv)
-    for option, port in (("--port", args.port), ("--store-port", args.store_port)):
-        if not 0 < port < 2**16:
-            raise UserError(f"{option} {port}: must lie between 1 and {2**16 - 1}")
+    for option, given in (("--port", port), ("--store-port", store_port)):
+        if not 0 < given < 2**16:
+            raise UserError(f"{option} {given}: must lie between 1 and {2**16 - 1}")
     from lethe.ops.dev_services.supervisor import run_services
+    from lethe.storage.paths import ensure_writable, home, root, store
 
     if store():
         raise UserError(
@@ -45,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     folder = ensure_writable(home()) / FOLDER
     try:
-        with may_take_long(), _interrupted_once(), run_services(folder, args.port, args.store_port) as running:
+        with may_take_long(), _interrupted_once(), run_services(folder, port, store_port) as running:
             print(f"MLflow with logins: {running.uri}; in the shell of a study: . {running.login}", flush=True)
             print(f"S3 store: {running.store_uri}; its keys: . {running.store}", flush=True)
             print(f"data, logs and passwords: {folder}; Ctrl-C ends all three, and the data stay", flush=True)

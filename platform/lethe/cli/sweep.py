@@ -2,66 +2,69 @@
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from lethe.cli.arguments import parse_arguments
-from lethe.config.model import EmbeddedModel, FinetunedModel
-from lethe.config.study import Study, load_study
-from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError, exit_codes
-from lethe.evaluation.lm_eval_study import with_stored_tasks
-from lethe.records import why_without_result
-from lethe.storage.paths import check_root, ensure_writable
+import typer
+
+from lethe.cli.app import command
+from lethe.cli.completion import study_names
+from lethe.cli.options import Overrides, Reports, Resume
+from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError
 
 if TYPE_CHECKING:
+    from lethe.config.study import Study
     from lethe.study.finetuning import Training
 
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sweep", description="Search unlearning hyperparameters for a study and report the Pareto front."
-    )
-    parser.add_argument("study", help="a name in search_spaces/, or a YAML file")
-    parser.add_argument("--trials", type=int, metavar="N", help="how many trials (search.trials)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search (search.seed)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one value, e.g. run.schedule.epochs=3"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the latest study of this configuration")
-    parser.add_argument("--dry-run", action="store_true", help="show the resolved study and its first configurations")
-    parser.add_argument(
-        "--reports", type=Path, metavar="DIR", help="where the report goes (reports/; in a job: the storage)"
-    )
-    parser.add_argument(
-        "--publish",
-        metavar="URL",
-        help="copy report, study.json and the front's models to s3://, gs:// or file:// in the end",
-    )
-    return parser
+EXAMPLES = """
+lethe sweep tofu --trials 24
+lethe sweep tofu --set run.objective.name=ihl --dry-run
+lethe sweep path/to/study.yaml --seed 1 --reports path/to/reports
+lethe sweep tofu --resume                  after Ctrl-C or a crash: what is finished is kept
+"""
 
 
-@exit_codes
-def main(argv: list[str] | None = None) -> int:
-    """Run a study; return the exit code. Finished trials are kept in every case.
+@command("sweep", EXAMPLES)
+def main(
+    study: Annotated[
+        str,
+        typer.Argument(metavar="STUDY", help="A name in search_spaces/, or a YAML file.", autocompletion=study_names),
+    ],
+    trials: Annotated[int | None, typer.Option(metavar="N", help="How many trials (search.trials).")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the search (search.seed).")] = None,
+    overrides: Overrides = None,
+    resume: Resume = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the resolved study, its first configurations and what it needs.")
+    ] = False,
+    reports: Reports = None,
+    publish: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="Copy report, study.json and the front's models to s3://, gs:// or file:// in the end.",
+        ),
+    ] = None,
+) -> int:
+    """Search hyperparameters for a study and report the Pareto front.
 
-    0: done, 1: no trial has a result, 2: bad input, 75: a machine, disk or cluster failed, 130: interrupted.
+    Finished trials are kept in every case. Exit codes: 0 done, 1 no trial has a result, 2 bad input, 75 a machine, disk
+    or cluster failed, 130 interrupted.
     """
-    args = parse_arguments(_parser(), argv)
-    overrides = list(args.set)
-    for key, value in (("search.trials", args.trials), ("search.seed", args.seed)):
-        if value is not None:
-            overrides.append(f"{key}={value}")
-    study = with_stored_tasks(load_study(args.study, overrides))
-    if args.dry_run:
-        return _dry_run(study)
-    return _run(study, args.resume, args.reports, args.publish)
+    from lethe.config.study import load_study
+    from lethe.evaluation.lm_eval_study import with_stored_tasks
+
+    given = {"search.trials": trials, "search.seed": seed}
+    assignments = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
+    loaded = with_stored_tasks(load_study(study, assignments))
+    return _dry_run(loaded) if dry_run else _run(loaded, resume, reports, publish)
 
 
 def _dry_run(study: Study) -> int:
     """Print what the study is, reads and needs. Raises UserError for what a run would refuse."""
+    from lethe.config.model import FinetunedModel
     from lethe.models.packages import without_package
     from lethe.scaling.estimate import describe_needs
     from lethe.study.finetuning import describe_training
@@ -88,6 +91,8 @@ def _dry_run(study: Study) -> int:
 def _trainings(study: Study) -> Sequence[Training] | None:
     """Return the models that the study trains on its worker groups, None where their base or data are not on this
     machine. Raises UserError where these cannot be had."""
+    from lethe.config.model import FinetunedModel
+
     if not isinstance(study.model, FinetunedModel):
         return ()
     from lethe.study.finetuning import trainings_of
@@ -114,7 +119,10 @@ def _check_resumable(study: Study) -> None:
 
 
 def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
+    from lethe.config.model import EmbeddedModel
     from lethe.pool.cluster import check_address, in_job, prepare_environment
+    from lethe.records import why_without_result
+    from lethe.storage.paths import check_root, ensure_writable
     from lethe.study.preflight import check_place
 
     prepare_environment()

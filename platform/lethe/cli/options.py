@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from lethe.cli.completion import study_ids
+
 Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one value, such as run.schedule.epochs=3. Repeatable."),
@@ -14,4 +16,13 @@ Overrides = Annotated[
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the latest study of this configuration.")]
 Reports = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Where the report goes.  [default: reports; in a job: the storage]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+StoredStudy = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="A study's id, the beginning of one, or a search space: then its latest study.",
+        autocompletion=study_ids,
+    ),
 ]

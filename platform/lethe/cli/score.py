@@ -90,13 +90,13 @@ def main(
         raise UserError(
             "no MODEL given: name a folder, a hub id, a .gguf file, package:NAME or models:/name@alias, or several"
         )
-    from lethe.config.study import load_study
     from lethe.evaluation.lm_eval_study import with_stored_tasks
+    from lethe.ops.stored_studies import load_named_study
     from lethe.storage.paths import check_root
 
     given = {"benchmark.source": source, "run.evaluation.max_rows": max_rows}
     assignments = [f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None]
-    study = with_stored_tasks(load_study(benchmark, [*(overrides or ()), *assignments]))
+    study = with_stored_tasks(load_named_study(benchmark, [*(overrides or ()), *assignments]))
     rows = tuple(name for name in (metrics or "").split(",") if name)
     _check(study, oracle, start, rows)
     check_root()

@@ -23,6 +23,7 @@ lethe sweep tofu --trials 24
 lethe sweep tofu --set run.objective.name=ihl --dry-run
 lethe sweep path/to/study.yaml --seed 1 --reports path/to/reports
 lethe sweep tofu --resume                  after Ctrl-C or a crash: what is finished is kept
+lethe sweep tofu-1a2b3c4d --resume --trials 48
 """
 
 
@@ -30,7 +31,11 @@ lethe sweep tofu --resume                  after Ctrl-C or a crash: what is fini
 def main(
     study: Annotated[
         str,
-        typer.Argument(metavar="STUDY", help="A name in search_spaces/, or a YAML file.", autocompletion=study_names),
+        typer.Argument(
+            metavar="STUDY",
+            help="A name in search_spaces/, a YAML file, or a stored study's id.",
+            autocompletion=study_names,
+        ),
     ],
     trials: Annotated[int | None, typer.Option(metavar="N", help="How many trials (search.trials).")] = None,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Seed of the search (search.seed).")] = None,
@@ -53,12 +58,12 @@ def main(
     Finished trials are kept in every case. Exit codes: 0 done, 1 no trial has a result, 2 bad input, 75 a machine, disk
     or cluster failed, 130 interrupted.
     """
-    from lethe.config.study import load_study
     from lethe.evaluation.lm_eval_study import with_stored_tasks
+    from lethe.ops.stored_studies import load_named_study
 
     given = {"search.trials": trials, "search.seed": seed}
     assignments = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    loaded = with_stored_tasks(load_study(study, assignments))
+    loaded = with_stored_tasks(load_named_study(study, assignments))
     return _dry_run(loaded) if dry_run else _run(loaded, resume, reports, publish)
 
 

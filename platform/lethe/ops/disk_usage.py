@@ -153,6 +153,11 @@ class StudyUsage:
         return self.weights + self.checkpoints + self.rest
 
     @property
+    def status(self) -> str:
+        """The state in words; `interrupted` tells a study that can be resumed and has results."""
+        return "interrupted" if self.state == "can be resumed" and self.record else self.state
+
+    @property
     def front(self) -> dict[str, Path]:
         """The folders of the front's models that are here, by run."""
         members = self.record.front if self.record else ()

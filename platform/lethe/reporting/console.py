@@ -9,25 +9,13 @@ from pathlib import Path
 from typing import Protocol
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
-from rich.table import Table
 from rich.text import Text
 
-from lethe.records import Confirmation, Scalar, StudyRecord, TrialRecord
+from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.reporting.terminal_tables import format_settings, front_table, searched
 from lethe.terminal import Terminal
 
 FRONT_MARK = ("front", "bold green")
-SHORT_NAMES = {
-    "objective.name": "",
-    "optimizer.name": "",
-    "adapter.name": "",
-    "adapter.rank": "rank",
-    "optimizer.learning_rate": "lr",
-    "optimizer.clip_threshold": "rho",
-    "optimizer.hessian_interval": "k",
-    "objective.gamma": "gamma",
-    "objective.damping": "damping",
-    "objective.strength": "strength",
-}
 
 
 class SearchProgress(Protocol):
@@ -54,6 +42,7 @@ class Console:
         self._began = 0.0
         self._references_printed = False
         self._objectives: tuple[str, ...] = ()
+        self._searched: Collection[str] = ()
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Print one line of parts, each a text or (text, style)."""
@@ -84,6 +73,7 @@ class Console:
         self.stop()
         self._remaining, self._began, self._done = remaining, time.monotonic(), 0
         self._objectives = tuple(goal.metric for goal in record.objectives)
+        self._searched = searched(record)
         if not self._references_printed:
             self._print_references(record)
         if labels:
@@ -119,9 +109,8 @@ class Console:
         if ended is not None:
             self._done += 1
             mark = FRONT_MARK if ended.on_front else _verdict(ended)
-            self.say(
-                f"trial {ended.number:<4} {self._format_objectives(ended.metrics)}  {_format_settings(ended)}  ", mark
-            )
+            settings = format_settings(ended, self._searched)
+            self.say(f"trial {ended.number:<4} {self._format_objectives(ended.metrics)}  {settings}  ", mark)
             if ended.reason:
                 self.say(f"           {ended.reason.strip().splitlines()[-1]}")
         if self._progress and self._task is not None:
@@ -159,7 +148,7 @@ class Console:
 
             print_comparison(record, self.rich)
         else:
-            self.rich.print(_front_table(record))
+            self.rich.print(front_table(record))
             self._print_verdict(record)
         if record.hypervolume is not None:
             self.say(f"hypervolume {record.hypervolume:.4f}")
@@ -190,50 +179,3 @@ class Console:
 def _verdict(trial: TrialRecord, behind: str = "") -> tuple[str, str]:
     """Return a trial's verdict with the text `behind` it, and its style; empty for a complete trial."""
     return ("" if trial.verdict == "complete" else trial.verdict + behind, "yellow")
-
-
-def _front_table(record: StudyRecord) -> Table:
-    aliases = {number: alias for alias, number in reversed(record.aliases.items())}
-    title = f"{record.id}: {len(record.front)} of {len(record.trials)} trials on the front"
-    table = Table(title=title, title_justify="left")
-    repeated = any(trial.confirmation for trial in record.front)
-    judged = any(trial.forgotten for trial in record.front)
-    columns = ["trial", *(goal.metric for goal in record.objectives), *(["fresh seeds"] if repeated else [])]
-    for column in (*columns, *(["forgotten"] if judged else []), "name", "configuration"):
-        table.add_column(column, overflow="fold")
-    for trial in record.front:
-        cells: list[str | Text] = [
-            str(trial.number),
-            *(f"{trial.metrics[goal.metric]:.3f}" for goal in record.objectives),
-        ]
-        if repeated:
-            cells.append(_format_confirmation(trial.confirmation))
-        if judged:
-            cells.append(_format_forgotten(trial))
-        table.add_row(*cells, aliases.get(trial.number, ""), _format_settings(trial))
-    return table
-
-
-def _format_forgotten(trial: TrialRecord) -> Text:
-    forgotten = trial.forgotten.forgotten if trial.forgotten else "-"
-    return Text(forgotten, {"yes": "bold green", "no": "red"}.get(forgotten, "yellow"))
-
-
-def _format_confirmation(confirmation: Confirmation | None) -> str | Text:
-    if confirmation is None:
-        return ""
-    means = "  ".join(f"{mean:.3f} ± {confirmation.spread[name]:.3f}" for name, mean in confirmation.mean.items())
-    return (
-        means
-        if confirmation.confirmed
-        else Text.assemble(means, "  " if means else "", (confirmation.reason, "yellow"))
-    )
-
-
-def _format_settings(trial: TrialRecord) -> str:
-    parts = []
-    for key, short in SHORT_NAMES.items():
-        if (value := trial.params.get(key)) is not None:
-            text = f"{value:.2g}" if isinstance(value, float) else str(value)
-            parts.append(f"{short} {text}".strip())
-    return " ".join(parts)

@@ -19,7 +19,7 @@ from lethe.search.front import (
 from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.paths import atomic_write
 from lethe.study.preparation import Prepared
-from lethe.study.run_requests import opening_record
+from lethe.study.run_requests import opening_record, write_first
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
 from lethe.tracking.base import NullTracker, Tracker
@@ -46,6 +46,7 @@ class Comparison:
         objectives = ObjectiveSpace.from_goals(self.study.objectives, start.metrics)
         record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
+        write_first(record, self.folder)
         ended: list[tuple[Member, tuple[TrialRecord, ...]]] = []
         interrupted = False
         for member, first in zip(members, firsts, strict=False):

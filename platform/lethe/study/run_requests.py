@@ -18,7 +18,7 @@ from lethe.pool.resources import Shape
 from lethe.records import Metrics, ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.search.objectives import ObjectiveSpace, objective_records
-from lethe.storage.paths import home
+from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
 from lethe.study.preparation import Prepared, data_notes, training_record
@@ -150,3 +150,11 @@ def opening_record(
         trainings={name: record for name, record in trainings.items() if record},
         began=began,
     )
+
+
+def write_first(record: StudyRecord, folder: Path) -> None:
+    """Write the record of a study that begins to `study.json` in its folder, so that its settings are known should its
+    session be killed. The record of an earlier session stays."""
+    if not (folder / "study.json").exists():
+        opened = record.model_copy(update={"interrupted": True})
+        atomic_write(folder / "study.json", opened.model_dump_json(indent=1))

@@ -18,7 +18,7 @@ from lethe.search.verdict import with_verdicts
 from lethe.storage.paths import atomic_write
 from lethe.study.baselines import baselines, known
 from lethe.study.recorder import Recorder
-from lethe.study.run_requests import Planner, opening_record
+from lethe.study.run_requests import Planner, opening_record, write_first
 from lethe.study.session import Session
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ class Sweep(Planner):
         objectives = store.freeze(start.metrics)
         record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
+        write_first(record, self.folder)
         record = self._finish(pool, self._search(pool, store, record), objectives)
         record = with_verdicts(record, self.study.criteria())
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))

@@ -11,7 +11,9 @@ import configparser
 import os
 import socket
 import threading
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import unquote, urlsplit
 from urllib.request import Request, getproxies, proxy_bypass, urlopen
@@ -58,6 +60,18 @@ def resolve_uri(uri: str | None = None) -> str:
         return uri
     require_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
     return f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def store_of(study: Mapping[str, Any]) -> str | None:
+    """Return the address, without a password, of the MLflow store of a study with these settings; None where it tracks
+    nothing, or no address is known."""
+    tracking = study.get("tracking") or {}
+    if not tracking.get("enabled", True):
+        return None
+    try:
+        return without_password(resolve_uri(tracking.get("uri")))
+    except UserError:
+        return None
 
 
 def artifact_root(uri: str) -> str | None:

@@ -1,0 +1,78 @@
+"""`show STUDY [TRIAL]`: what a study found, or what is known of one trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lethe.cli.app import command
+from lethe.cli.options import AsJson, StoredStudy
+
+if TYPE_CHECKING:
+    from lethe.records import StudyRecord
+    from lethe.scaling_records import ScalingRecord
+    from lethe.terminal import Terminal
+
+EXAMPLES = """
+lethe show tofu                            the latest study of this search space
+lethe show tofu-1a2b knee                  one trial, by number or alias
+lethe show tofu-1a2b3c4d 9 --json
+"""
+
+
+@command("show", EXAMPLES)
+def main(
+    study: StoredStudy,
+    trial: Annotated[
+        str | None, typer.Argument(metavar="[TRIAL]", help="A trial's number, or its alias, such as knee.")
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show a study, or one of its trials.
+
+    A study: what was done, the front with its verdicts, what to do next. A trial: parameters, scores, verdict, folder
+    and version. Exit codes: 0 done, 2 bad input.
+    """
+    from lethe.ops.stored_studies import read_search, read_study, trial_number
+    from lethe.reporting.terminal_tables import trial_view
+    from lethe.terminal import Terminal
+
+    console = Terminal.for_tables()
+    if trial is None:
+        usage, record = read_study(study)
+        if as_json:
+            print(record.model_dump_json(indent=1))
+        else:
+            _print_study(console, record, usage.status)
+        return 0
+    _, search = read_search(study)
+    number = trial_number(search, trial)
+    (found,) = [known for known in search.trials if known.number == number]
+    if as_json:
+        print(found.model_dump_json(indent=1))
+        return 0
+    for part in trial_view(search, found):
+        console.print(part, soft_wrap=isinstance(part, str))
+    return 0
+
+
+def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status: str) -> None:
+    from lethe.records import StudyRecord
+    from lethe.reporting.next_steps import next_steps
+    from lethe.reporting.report import describe_study, headline
+    from lethe.reporting.scaling import describe_scaling
+    from lethe.reporting.terminal_tables import front_table
+    from lethe.terminal import command_prefix
+    from lethe.tracking.connection import store_of
+
+    if not isinstance(record, StudyRecord):
+        for sentence in describe_scaling(record):
+            console.print(f"- {sentence}", soft_wrap=True)
+        return
+    console.print(f"{headline(record)} · {status}", soft_wrap=True)
+    console.print(describe_study(record), soft_wrap=True)
+    if record.front:
+        console.print(front_table(record))
+    for step in next_steps(record, store_of(record.study), command_prefix()):
+        console.print(f"{step.purpose}:\n    {step.command}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""The studies of the storage root by name, as commands take them: an id, the beginning of one, or a search space."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from functools import reduce
+from pathlib import Path
+
+from lethe.config.loading import assign, spaces
+from lethe.config.study import Study, load_study, parse_study
+from lethe.errors import UserError, unknown_name
+from lethe.ops.disk_usage import StudyUsage, storage_snapshot, study_usage
+from lethe.records import StudyRecord
+from lethe.scaling_records import ScalingRecord
+
+_ID = re.compile(r"(?P<space>.+)-[0-9a-f]{8}(?:-[0-9]+)?")
+
+
+def is_study_id(name: str) -> bool:
+    """Return whether `name` has the form of a study's id: `tofu-1a2b3c4d`, `tofu-1a2b3c4d-2`."""
+    return _ID.fullmatch(name) is not None
+
+
+def find_study(name: str, root: Path) -> StudyUsage:
+    """Return the study of the snapshot `root` with the id `name`, else the latest of the search space `name`, else the
+    only one whose id begins so. Raises UserError, with the ids that there are, where none or several do."""
+    folders = [path for path in (root / "studies").glob("*") if path.is_dir() and path.name[0] != "."]
+    ids = {path.name: path for path in sorted(folders)}
+    if name in ids:
+        return study_usage(ids[name])
+    of_space = [path for known, path in ids.items() if (match := _ID.fullmatch(known)) and match["space"] == name]
+    if of_space:
+        return max(map(study_usage, of_space), key=lambda usage: usage.total.changed)
+    begin = [known for known in ids if known.startswith(name)]
+    if not begin:
+        raise unknown_name("study", name, ids)
+    if len(begin) > 1:
+        raise UserError(f"several studies begin with {name!r}: choose from {', '.join(begin)}")
+    return study_usage(ids[begin[0]])
+
+
+def read_study(name: str) -> tuple[StudyUsage, StudyRecord | ScalingRecord]:
+    """Return a stored study and its record; for `name` see `find_study`. Raises UserError where it has none yet."""
+    with storage_snapshot() as root:
+        usage = find_study(name, root)
+        if usage.record is not None:
+            return usage, usage.record
+        scaling = usage.folder / "scaling.json"
+        if scaling.is_file():
+            return usage, ScalingRecord.model_validate_json(scaling.read_text(encoding="utf-8"))
+    reason = "it has no results yet, or another version of lethe wrote them"
+    raise UserError(f"study {usage.name} ({usage.state}): {reason}")
+
+
+def read_search(name: str) -> tuple[StudyUsage, StudyRecord]:
+    """Return a stored study and its record, as `read_study`. Raises UserError also where it is a scaling study."""
+    usage, record = read_study(name)
+    if isinstance(record, ScalingRecord):
+        raise UserError(f"{usage.name} is a scaling study, which has no front: see lethe report {usage.name}")
+    return usage, record
+
+
+def load_named_study(name: str, overrides: Iterable[str] = ()) -> Study:
+    """Return a study as `load_study` does; where `name` is a stored study's id, with that study's settings below the
+    overrides."""
+    if not is_study_id(name) or name in spaces():
+        return load_study(name, overrides)
+    _, record = read_search(name)
+    return parse_study(reduce(assign, overrides, dict(record.study)))
+
+
+def trial_number(record: StudyRecord, name: str) -> int:
+    """Return the number of the trial that `name` names by its number or by an alias. Raises UserError for neither."""
+    if name in record.aliases:
+        return record.aliases[name]
+    numbers = [trial.number for trial in record.trials]
+    if name.isdecimal() and int(name) in numbers:
+        return int(name)
+    if not numbers:
+        raise UserError(f"trial {name}: study {record.id} has no trials")
+    choices = ", ".join([f"{min(numbers)} to {max(numbers)}", *record.aliases])
+    raise UserError(f"trial {name}: study {record.id} has no such trial: choose from {choices}")

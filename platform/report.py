@@ -1,0 +1,6 @@
+"""Write a study's report again."""
+
+from lethe.interrupts import run_command
+
+if __name__ == "__main__":
+    run_command("lethe.cli.report")

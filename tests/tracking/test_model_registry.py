@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lethe.config.study import load_study
 from lethe.records import StudyRecord
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from lethe.tracking.model_registry import model_name
@@ -129,14 +130,90 @@ def test_versions_have_tags_and_a_description(models: Path, uri: str, report: Pa
     assert "+" not in pins.read_text()
 
 
-def test_registering_again_makes_no_new_version_and_moves_the_alias(
+def aliased(look: Look, uri: str, alias: str) -> str:
+    """The run whose version an alias names."""
+    return str(look(uri).get_model_version_by_alias("lethe-tofu", alias).tags["lethe.run"])
+
+
+def test_registering_again_makes_no_new_version_and_moves_the_studys_own_alias(
     models: Path, uri: str, report: Path, look: Look
 ) -> None:
     finish(uri, front(models), report)
     before = {run: version.version for run, version in versions(look, uri).items()}
     finish(uri, front(models, aliases={"knee": 0}), report)
     assert {run: version.version for run, version in versions(look, uri).items()} == before
-    assert look(uri).get_model_version_by_alias("lethe-tofu", "knee").tags["lethe.run"] == RUNS[0]
+    assert aliased(look, uri, "0123456789abcdef-knee") == RUNS[0]
+    assert aliased(look, uri, "knee") == RUNS[1]  # neither of the two dominates the other
+
+
+def one(models: Path, study_id: str, run: str, forget: float, utility: float, **changes: Any) -> StudyRecord:
+    found = trial(0, forget, utility, run=run, pareto_rank=0, folder=str(models / "0"))
+    return study(found, **{"id": study_id, "aliases": {"knee": 0}} | changes)
+
+
+def test_the_alias_of_a_space_moves_to_what_dominates_and_to_nothing_else(
+    models: Path, uri: str, report: Path, look: Look
+) -> None:
+    def register(record: StudyRecord) -> tuple[str, ...]:
+        tracker = MlflowTracker(uri)
+        tracker.begin(record)
+        registered = tracker.register(record)
+        assert registered.add_to(record).trials[0].version == f"models:/lethe-tofu/{len(versions(look, uri))}"
+        tracker.finish(record, report)
+        return registered.notes
+
+    first = one(models, "tofu-1", "a", 0.3, 0.5)
+    assert register(first) == ()
+    worse = one(models, "tofu-2", "b", 0.2, 0.4)
+    (note,) = register(worse)
+    assert note.startswith("models:/lethe-tofu@knee stays on version 1: version 2 does not dominate it (forget 0.2 to")
+    elsewhere = one(models, "tofu-3", "c", 0.1, 0.6, digests={"data": "other", "model": "b" * 16, "oracle": None})
+    (note,) = register(elsewhere)
+    assert "stays on version 1: version 3 has other data" in note
+    assert aliased(look, uri, "knee") == "a"
+    better = one(models, "tofu-4", "d", 0.3, 0.6)
+    (note,) = register(better)
+    assert note == "models:/lethe-tofu@knee was version 1 and is version 4, which dominates it"
+    found = {name: aliased(look, uri, name) for name in ("knee", *(f"tofu-{n}-knee" for n in range(1, 5)))}
+    assert list(found.values()) == ["d", "a", "b", "c", "d"]
+
+
+def test_promote_names_a_trial_and_registers_it_while_its_weights_are_there(
+    models: Path, uri: str, report: Path, look: Look, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    from lethe.cli.promote import main
+
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+    beaten = trial(2, 0.4, 0.4, pareto_rank=1, folder=str(models / "0"))
+    broken = trial(4, verdict="diverged", metrics={}, feasible=False)
+    record = front(models, study=load_study("tofu", [f"tracking.uri={uri}"]).model_dump(mode="json"))
+    record = record.model_copy(update={"trials": (*record.trials, beaten, broken)})
+    finish(uri, record, report)
+    file = tmp_path / "studies/tofu-00000001/study.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(record.model_dump_json())
+
+    assert main(["tofu", "knee", "--as", "champion"]) == 0
+    assert main(["tofu", "2", "--as", "champion", "--as", "release-3"]) == 0
+    given = ("models:/lethe-tofu/3", "models:/lethe-tofu@champion", "models:/lethe-tofu@release-3")
+    assert capsys.readouterr().out.endswith(f" is {', '.join(given)}\n")
+    assert aliased(look, uri, "champion") == aliased(look, uri, "release-3") == RUNS[2]
+    kept = StudyRecord.model_validate_json(file.read_text()).trials
+    assert {known.number: known.version for known in kept if known.version} == {
+        1: "models:/lethe-tofu/2", 2: "models:/lethe-tofu/3"
+    }  # fmt: skip
+    for words, named in (
+        (["3", "--as", "x"], "no model is left of trial 3"),
+        (["4", "--as", "x"], "trial 4 of 0123456789abcdef has no scores"),
+        (["2", "--as", "a.b"], "--as a.b: an alias has letters"),
+        (["2", "--as", "v3"], "--as v3: an alias has letters"),
+        (["2"], "missing option '--as'"),
+    ):
+        assert main(["tofu", *words]) == 2
+        err = capsys.readouterr().err
+        assert named in err
+        assert err.count("\n") == 1
 
 
 def test_missing_model_is_one_warning_and_the_others_are_there(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,7 +128,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     from lethe.config.model import EmbeddedModel
     from lethe.pool.cluster import check_address, in_job, prepare_environment
     from lethe.records import why_without_result
-    from lethe.storage.paths import check_root, ensure_writable
+    from lethe.storage.paths import atomic_write, check_root, ensure_writable
     from lethe.study.preflight import check_place
 
     prepare_environment()
@@ -184,11 +185,17 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
             from lethe.reporting.report import write_report
             from lethe.tracking.model_registry import model_name
 
+            with console.status("registering the front's models in MLflow") if record.front else nullcontext():
+                names = tracker.register(record)
+            if names.versions:
+                record = names.add_to(record)
+                atomic_write(folder / "study.json", record.model_dump_json(indent=1))
             target = report_root / study_id if report_root else folder / "report"
             registered = bool(tracker.uri) and study.tracking.register_models
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             address_of_runs = tracker.finish(record, target)
-            console.finish(record, report, [f"models, runs {address_of_runs}"] if address_of_runs else [])
+            runs = [f"models, runs {address_of_runs}"] if address_of_runs else []
+            console.finish(record, report, [*names.notes, *runs])
             if shelf and not record.interrupted:
                 console.say(f"published    {shelf.put(record, target)}")
             if record.interrupted and session.broken:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.tracking.aliases import Registered
 
 if TYPE_CHECKING:
     from lethe.config.study import Tracking
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
 class Tracker(Protocol):
     """A study's log, written by the driver only. One tracker serves one study.
 
-    Every method but `finish` returns at once and raises nothing: what a tracker cannot deliver, `finish` sends again
-    from the record. `uri` is the store's address without a password, None where there is no store.
+    Every method but `register` and `finish` returns at once, and none raises: what a tracker cannot deliver, `finish`
+    sends again from the record. `uri` is the store's address without a password, None where there is no store.
     """
 
     uri: str | None
@@ -31,6 +32,9 @@ class Tracker(Protocol):
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """Log a trial's end with its verdict. A trial answered from disk may end without having begun."""
+
+    def register(self, record: StudyRecord) -> Registered:
+        """Register the front's models and wait until that is done. What fails is tried again by `finish`."""
 
     def finish(self, record: StudyRecord, folder: Path) -> str | None:
         """Deliver everything, the report in `folder` and the front's models included. Return a link to the study's
@@ -53,6 +57,10 @@ class NullTracker:
 
     def trial_ended(self, trial: TrialRecord) -> None:
         """Do nothing."""
+
+    def register(self, record: StudyRecord) -> Registered:
+        """Register nothing."""
+        return Registered()
 
     def finish(self, record: StudyRecord, folder: Path) -> str | None:
         """Return None: there is no store."""

@@ -13,6 +13,7 @@ from threading import Thread
 
 from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.tracking.aliases import Registered
 from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, study_link
 from lethe.tracking.mlflow_runs import MlflowStore
 from lethe.tracking.model_registry import Registry
@@ -72,6 +73,12 @@ class MlflowTracker:
         tracked = self._trials.get(trial.run, trial.number)
         tracked.add_end(trial)
         self._post(tracked)
+
+    def register(self, record: StudyRecord) -> Registered:
+        """See `Tracker`. Failures are warned about by `finish`."""
+        answer: Future[Registered] = Future()
+        self._inbox.put(lambda: self._register_front(record, answer))
+        return answer.result()
 
     def finish(self, record: StudyRecord, folder: Path) -> str | None:
         """See `Tracker`. Failures are one line of warning each: a study's results do not depend on its log."""
@@ -135,6 +142,30 @@ class MlflowTracker:
         if trial.end is None:
             trial.add_end(run)
         self._send(trial)
+
+    def _register_front(self, record: StudyRecord, answer: Future[Registered]) -> None:
+        """Send the front's runs and register their models, unless the store is behind. Always answers."""
+        registered = Registered()
+        if self._register and record.front and not self._is_behind and not attempt(self._connect):
+            registered = self._registered(record)
+        answer.set_result(registered)
+
+    def _registered(self, record: StudyRecord) -> Registered:
+        store = self._connect()
+        tracked = {trial.number: self._trials.get(trial.run, trial.number) for trial in record.front}
+        registry = Registry(store.client, record, tracked)
+        for trial in record.front:
+            own = tracked[trial.number]
+            if own.stored_verdict != trial.verdict:
+                own.add_end(trial)
+            attempt(partial(self._send, own))
+        for job in registry.jobs():
+            failure = attempt(job)
+            if failure and not failure.startswith(FileNotFoundError.__name__):
+                break  # `finish` does it again and says what fails
+        versions: dict[int, str] = {}
+        attempt(lambda: versions.update({trial.number: registry.address(trial) for trial in record.trials}))
+        return Registered({number: address for number, address in versions.items() if address}, tuple(registry.notes))
 
     def _deliver(self, record: StudyRecord, folder: Path, answer: Future[str | None]) -> None:
         """Send everything that the store still lacks, and answer with the study's link, None where the store cannot be

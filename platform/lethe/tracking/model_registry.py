@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from lethe.models.merging import copy_without_weights, is_adapter, merge
 from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import temporary_copy
+from lethe.tracking.aliases import advance, study_alias
 from lethe.tracking.tracked_trials import TrackedTrial, clip_text, verdict_tags
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ class Registry:
         """`tracked` has the study's trials, with their MLflow runs, by number."""
         self.client, self.record, self.tracked = client, record, tracked
         self.name = model_name(record.space)
+        self.notes: list[str] = []  # what became of the space's aliases, a line each
 
     def jobs(self) -> Iterator[Callable[[], None]]:
         """Yield one call per front member, then one per alias: each can fail without the others."""
@@ -48,7 +50,7 @@ class Registry:
         runs = {trial.number: trial.run for trial in self.record.front}
         for alias, number in self.record.aliases.items():
             if number in runs:
-                yield partial(self.set_alias, alias, runs[number])
+                yield partial(self.place_alias, alias, runs[number])
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -92,10 +94,18 @@ class Registry:
             if known.get(key) != clip_text(value):
                 self.client.set_model_version_tag(self.name, version, key, clip_text(value))
 
-    def set_alias(self, alias: str, run: str) -> None:
-        """Move `alias` to the version of a run; do nothing where registering it failed, which has been warned about."""
+    def place_alias(self, alias: str, run: str) -> None:
+        """Move the study's own `alias` to the version of a run, and the search space's if that is an improvement; do
+        nothing where registering it failed, which has been warned about."""
         if run in self.versions:
-            self.client.set_registered_model_alias(self.name, alias, self.versions[run])
+            version = self.versions[run]
+            self.client.set_registered_model_alias(self.name, study_alias(self.record.id, alias), version)
+            note = advance(self.client, self.name, alias, version, self.record.objectives)
+            self.notes += [note] if note else []
+
+    def address(self, trial: TrialRecord) -> str:
+        """Return the address of the trial's version; empty where it is not registered."""
+        return f"models:/{self.name}/{self.versions[trial.run]}" if trial.run in self.versions else ""
 
     def _upload(self, folder: Path, run_id: str) -> None:
         """Upload the model in `folder`, with MLflow's files around it, as artifacts of a run. An adapter is uploaded

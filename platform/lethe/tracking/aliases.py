@@ -1,0 +1,85 @@
+"""Names of registered models: versions, and aliases: a study's own, a search space's, and those that a person gives.
+
+A study's own, such as `tofu-1a2b3c4d-knee`, is nobody else's. The space's `knee` moves only to a model that dominates
+the one it names, so that whoever loads it never gets a worse one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
+
+from lethe.errors import UserError
+from lethe.records import ObjectiveRecord, StudyRecord
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+SAME = ("lethe.data", "lethe.base", "lethe.oracle")  # tags that two versions must share to be compared
+_REFUSED = re.compile(r"[^A-Za-z0-9_-]")
+_RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow's own
+
+
+class Registered(NamedTuple):
+    """What a store has registered of a study: the address of each trial's version, such as `models:/lethe-tofu/2`, by
+    the trial's number, and a line for each alias of the search space that names another study's model."""
+
+    versions: Mapping[int, str] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
+
+    def add_to(self, record: StudyRecord) -> StudyRecord:
+        """Return the record with the versions in it."""
+        trials = (t.model_copy(update={"version": self.versions.get(t.number, t.version)}) for t in record.trials)
+        return record.model_copy(update={"trials": tuple(trials)})
+
+
+def study_alias(study: str, alias: str) -> str:
+    """Return the alias that belongs to the study with this id alone. MLflow has only letters, digits, `_` and `-`."""
+    return _REFUSED.sub("_", f"{study}-{alias}")
+
+
+def check_aliases(aliases: Iterable[str]) -> None:
+    """Raise UserError for an alias that MLflow refuses."""
+    for alias in aliases:
+        if _REFUSED.search(alias) or _RESERVED.fullmatch(alias) or len(alias) > 255:
+            allowed = "letters, digits, _ and -, at most 255, and neither latest nor v1, v2, ..."
+            raise UserError(f"--as {alias}: an alias has {allowed}")
+
+
+def advance(
+    client: MlflowClient, name: str, alias: str, version: str, objectives: Sequence[ObjectiveRecord]
+) -> str | None:
+    """Let `alias` of the registered model `name` name `version`, if it names none yet or one that `version` dominates.
+    Return one line where it names another one, else None."""
+    current = str(client.get_registered_model(name).aliases.get(alias, ""))
+    if current == version:
+        return None
+    if current:
+        old, new = (client.get_model_version(name, number).tags for number in (current, version))
+        if reason := why_not(objectives, new, old):
+            return f"models:/{name}@{alias} stays on version {current}: version {version} {reason}"
+    client.set_registered_model_alias(name, alias, version)
+    if not current:
+        return None
+    return f"models:/{name}@{alias} was version {current} and is version {version}, which dominates it"
+
+
+def why_not(objectives: Sequence[ObjectiveRecord], new: Mapping[str, str], old: Mapping[str, str]) -> str | None:
+    """Return in words why a version with the tags `new` does not dominate one with the tags `old`; None where it
+    does."""
+    if any(new.get(tag) != old.get(tag) for tag in SAME):
+        return "has other data, another start model or another oracle, so that the two cannot be compared"
+    try:
+        gains = [
+            (float(new[goal.metric]) - float(old[goal.metric])) * (1 if goal.direction == "maximize" else -1)
+            for goal in objectives
+        ]
+    except (KeyError, ValueError):
+        return "has other objectives, so that the two cannot be compared"
+    if any(gain > 0 for gain in gains) and all(gain >= 0 for gain in gains):
+        return None
+    scores = ((goal.metric, float(new[goal.metric]), float(old[goal.metric])) for goal in objectives)
+    compared = ", ".join(f"{metric} {ours:.3g} to {theirs:.3g}" for metric, ours, theirs in scores)
+    return f"does not dominate it ({compared})"

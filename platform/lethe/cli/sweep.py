@@ -17,7 +17,9 @@ from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, Use
 
 if TYPE_CHECKING:
     from lethe.config.study import Study
+    from lethe.storage.publish import Publisher
     from lethe.study.finetuning import Training
+    from lethe.tracking.base import Tracker
 
 EXAMPLES = """
 lethe sweep tofu --trials 24
@@ -72,7 +74,8 @@ def _dry_run(study: Study) -> int:
     """Print what the study is, reads and needs. Raises UserError for what a run would refuse."""
     from lethe.config.model import FinetunedModel
     from lethe.models.packages import without_package
-    from lethe.scaling.estimate import describe_needs
+    from lethe.ops.stored_studies import measured_trial
+    from lethe.scaling.estimate import describe_needs, describe_study_time
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
     from lethe.study.preflight import check_data, corners, preview, without_gpu
@@ -84,6 +87,7 @@ def _dry_run(study: Study) -> int:
     trainings = _trainings(study)
     missing = [training for training in trainings or () if not training.is_there]
     print(describe_needs(study, corners(study), inputs, missing))
+    print(describe_study_time(study, corners(study), inputs, measured_trial(study)))
     if isinstance(study.model, FinetunedModel):
         for training in trainings or ():
             print(describe_training(training, study.model.base))
@@ -124,11 +128,13 @@ def _check_resumable(study: Study) -> None:
         raise UserError(f"nothing to resume: the models of {study.name} are not trained yet: leave --resume out")
 
 
-def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
-    from lethe.config.model import EmbeddedModel
+def _check(
+    study: Study, resume: bool, reports: Path | None, publish: str | None
+) -> tuple[str | None, Path | None, Publisher | None, Tracker]:
+    """Return the cluster's address, the folder for reports, where the study is published, and its tracker. Raises
+    UserError for everything that can be known to be wrong before Ray starts."""
     from lethe.pool.cluster import check_address, in_job, prepare_environment
-    from lethe.records import why_without_result
-    from lethe.storage.paths import atomic_write, check_root, ensure_writable
+    from lethe.storage.paths import check_root, ensure_writable
     from lethe.study.preflight import check_place
 
     prepare_environment()
@@ -140,7 +146,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     check_place(study.search)
     from lethe.storage.publish import open_publisher
 
-    shelf = publish and open_publisher(publish)
+    shelf = open_publisher(publish) if publish else None
     from lethe.tracking.base import open_tracker
 
     tracker = open_tracker(study.tracking)
@@ -149,14 +155,9 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
 
         check_storage(study)
     from lethe.models.packages import check_quantised
-    from lethe.reporting.console import Console
-    from lethe.study.finetuning import prepare_study
     from lethe.study.preflight import check_cores, check_files, check_gpu, check_widths
     from lethe.study.preparation import locate
-    from lethe.study.resume import claim, is_known
-    from lethe.study.session import Session
 
-    console = Console()
     check_widths(study)
     if address is None:
         check_gpu(study)
@@ -166,6 +167,23 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
     check_files(study)
     if resume:
         _check_resumable(study)
+    return address, report_root, shelf, tracker
+
+
+def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
+    from lethe.config.model import EmbeddedModel
+    from lethe.records import why_without_result
+    from lethe.reporting.console import Console
+    from lethe.storage.paths import atomic_write
+
+    console = Console()
+    with console.status("checking the study, this machine and its services"):
+        address, report_root, shelf, tracker = _check(study, resume, reports, publish)
+    from lethe.study.finetuning import prepare_study
+    from lethe.study.resume import claim, is_known
+    from lethe.study.session import Session
+
+    console.say("preparing data and models")
     with Session(study, address) as session:
         prepared = prepare_study(study, session, console)
         # A session that ended while it trained the models has left no study yet.
@@ -198,6 +216,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
             console.finish(record, report, [*names.notes, *runs])
             if shelf and not record.interrupted:
                 console.say(f"published    {shelf.put(record, target)}")
+            console.next_step(record)
             if record.interrupted and session.broken:
                 raise StudyBrokenError(session.broken)
     if record.interrupted:

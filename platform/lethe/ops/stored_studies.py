@@ -13,6 +13,7 @@ from lethe.errors import UserError, unknown_name
 from lethe.ops.disk_usage import StudyUsage, storage_snapshot, study_usage
 from lethe.records import StudyRecord
 from lethe.scaling_records import ScalingRecord
+from lethe.storage.paths import home, store
 
 _ID = re.compile(r"(?P<space>.+)-[0-9a-f]{8}(?:-[0-9]+)?")
 
@@ -68,6 +69,22 @@ def load_named_study(name: str, overrides: Iterable[str] = ()) -> Study:
         return load_study(name, overrides)
     _, record = read_search(name)
     return parse_study(reduce(assign, overrides, dict(record.study)))
+
+
+def measured_trial(study: Study) -> tuple[str, float] | None:
+    """Return the latest stored study with the same data, model and fixed settings, and the mean seconds of its complete
+    trials; None where there is none, or the storage root is an object store."""
+    if store():
+        return None
+    settings = study.model_dump(mode="json")
+    folders = sorted((home() / "studies").glob("*"), key=lambda path: -path.stat().st_mtime)
+    for usage in map(study_usage, folders):
+        same = all(usage.setting(key) == settings[key] for key in ("benchmark", "model", "run"))
+        trials = usage.record.trials if usage.record and same else ()
+        seconds = [trial.metrics["seconds"] for trial in trials if trial.verdict == "complete"]
+        if seconds:
+            return usage.name, sum(seconds) / len(seconds)
+    return None
 
 
 def trial_number(record: StudyRecord, name: str) -> int:

@@ -1,9 +1,9 @@
-"""Progress of a study on a terminal: finished trials, the time left, the front, and where to look next."""
+"""Progress of a study on a terminal: its stages, trials and their epochs, the time left, the front, what to do next."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +11,22 @@ from typing import Protocol
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from lethe.records import Scalar, StudyRecord, TrialRecord
-from lethe.reporting.terminal_tables import format_settings, front_table, searched
-from lethe.terminal import Terminal
+from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
+from lethe.reporting.next_steps import next_steps
+from lethe.reporting.scales import format_duration
+from lethe.reporting.terminal_tables import describe_empty_front, format_settings, front_table, searched
+from lethe.terminal import PIPED_WIDTH, Terminal, command_prefix
 
 FRONT_MARK = ("front", "bold green")
+SHOWN = 3  # of the running trials, beside the bar
+
+
+class RunningTrial(Protocol):
+    """A trial that has not ended."""
+
+    @property
+    def series(self) -> Sequence[Metrics]:
+        """Its reports by epoch."""
 
 
 class SearchProgress(Protocol):
@@ -26,15 +37,16 @@ class SearchProgress(Protocol):
         """The finished trials."""
 
     @property
-    def running(self) -> Collection[int]:
-        """The numbers of the running trials."""
+    def running(self) -> Mapping[int, RunningTrial]:
+        """The running trials."""
 
 
 class Console:
     """Shows a study's progress: live on a terminal, elsewhere a line per finished trial."""
 
-    def __init__(self) -> None:
-        self.rich = Terminal(soft_wrap=True)
+    def __init__(self, terminal: Terminal | None = None) -> None:
+        """Print on `terminal`; by default on standard output."""
+        self.rich = terminal or Terminal(soft_wrap=True)
         self._progress: Progress | None = None
         self._task: TaskID | None = None
         self._remaining = 0
@@ -43,6 +55,7 @@ class Console:
         self._references_printed = False
         self._objectives: tuple[str, ...] = ()
         self._searched: Collection[str] = ()
+        self._epochs: object = None
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Print one line of parts, each a text or (text, style)."""
@@ -74,6 +87,7 @@ class Console:
         self._remaining, self._began, self._done = remaining, time.monotonic(), 0
         self._objectives = tuple(goal.metric for goal in record.objectives)
         self._searched = searched(record)
+        self._epochs = record.study.get("run", {}).get("schedule", {}).get("epochs")
         if not self._references_printed:
             self._print_references(record)
         if labels:
@@ -90,7 +104,7 @@ class Console:
                 console=self.rich,
             )
             self._progress.start()
-            self._task = self._progress.add_task("starting", total=remaining)
+            self._task = self._progress.add_task("worker groups are starting", total=remaining)
 
     def _print_references(self, record: StudyRecord) -> None:
         self._references_printed = True
@@ -116,10 +130,23 @@ class Console:
         if self._progress and self._task is not None:
             front = [trial for trial in search.trials.values() if trial.on_front]
             left = (time.monotonic() - self._began) / max(self._done, 1) * (self._remaining - self._done)
-            note = f"{len(search.running)} running, front {len(front)}"
-            if self._done:
-                note += f", about {left:.0f} s left"
-            self._progress.update(self._task, completed=self._done, description=note)
+            notes = [f"front {len(front)}", *self._describe_running(search.running)]
+            if 0 < self._done < self._remaining:
+                notes.insert(1, f"about {format_duration(left)} left")
+            self._progress.update(self._task, completed=self._done, description=", ".join(notes))
+
+    def _describe_running(self, running: Mapping[int, RunningTrial]) -> Iterator[str]:
+        """Yield where the first of the running trials are, and how many others there are."""
+        for number, trial in list(running.items())[:SHOWN]:
+            if trial.series:
+                last = trial.series[-1]
+                of = f" of {self._epochs}" if isinstance(self._epochs, int) else ""
+                step = f" (step {last['optimizer_step']:.0f})" if "optimizer_step" in last else ""
+                yield f"trial {number}: epoch {last.get('epoch', 0):.0f}{of}{step}"
+            else:
+                yield f"trial {number}: begins"
+        if len(running) > SHOWN:
+            yield f"{len(running) - SHOWN} more"
 
     def stage(self, name: str, total: int) -> Callable[[str, TrialRecord | None], None]:
         """Announce a stage of `total` pieces after the search. Call the returned function with the name of each piece
@@ -135,7 +162,7 @@ class Console:
             left = (time.monotonic() - began) / done * (total - done)
             values = f"{self._format_objectives(ended.metrics)}  " if ended else ""
             verdict = _verdict(ended, "  ") if ended else ""
-            rest = f", about {left:.0f} s left" if left else ""
+            rest = f", about {format_duration(left)} left" if left else ""
             self.say(f"{piece:<32} {values}", verdict, f"{done} of {total}{rest}")
 
         return advance
@@ -147,9 +174,12 @@ class Console:
             from lethe.reporting.comparison.summary import print_comparison  # loads scipy.stats, which takes a while
 
             print_comparison(record, self.rich)
-        else:
-            self.rich.print(front_table(record))
+        elif record.front:
+            tables = self.rich if self.rich.is_terminal else Terminal(width=PIPED_WIDTH, file=self.rich.file)
+            tables.print(front_table(record))
             self._print_verdict(record)
+        else:
+            self.say(describe_empty_front(record))
         if record.hypervolume is not None:
             self.say(f"hypervolume {record.hypervolume:.4f}")
         if record.interrupted:
@@ -158,6 +188,12 @@ class Console:
             self.say(f"report       {report}")
         for line in locations:
             self.say(line)
+
+    def next_step(self, record: StudyRecord) -> None:
+        """Print as the last line the command that is of most use now; it works when pasted."""
+        purpose, command = next_steps(record, call=command_prefix())[0]
+        self.say(f"{purpose}:")
+        self.say(command)
 
     def _print_verdict(self, record: StudyRecord) -> None:
         """Print whether the knee has forgotten, and what is missing."""

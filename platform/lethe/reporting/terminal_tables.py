@@ -99,7 +99,7 @@ def front_table(record: StudyRecord) -> Table:
     optional = {"fresh seeds": repeated, "forgotten": judged, "name": True, "version": registered}
     columns = ["trial", *(goal.metric for goal in record.objectives)]
     for column in (*columns, *(name for name, shown in optional.items() if shown), "configuration"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column == "version")
     for trial in record.front:
         cells: list[str | Text] = [
             str(trial.number),
@@ -114,6 +114,20 @@ def front_table(record: StudyRecord) -> Table:
             cells.append(trial.version)
         table.add_row(*cells, format_settings(trial, searched(record)))
     return table
+
+
+def describe_empty_front(record: StudyRecord) -> str:
+    """Return in one sentence why no trial is on the front."""
+    complete = sum(trial.verdict == "complete" for trial in record.trials)
+    ends = f"{record.id}: no trial is on the front: {complete} of {len(record.trials)} completed"
+    if not complete:
+        return ends
+    floors = [
+        f"{goal.metric} {'below' if goal.direction == 'minimize' else 'above'} {format_number(goal.floor)}"
+        for goal in record.objectives
+        if goal.floor is not None
+    ]
+    return f"{ends}, and none of them is better than every floor ({', '.join(floors)})"
 
 
 def trial_view(record: StudyRecord, trial: TrialRecord) -> Iterator[str | Text | Table]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,30 @@ def describe_needs(study: Study, recipes: list[Recipe], inputs: Inputs, training
         for most in sorted(value for value in values if value and value < rows.longest)
     ]
     return "\n".join(lines)
+
+
+def describe_study_time(
+    study: Study, recipes: list[Recipe], inputs: Inputs, measured: tuple[str, float] | None = None
+) -> str:
+    """Return one line on how long all trials take on this machine: from the mean seconds of a trial of an earlier study
+    (`measured`: its id, the seconds), else from an estimate of the training alone."""
+    trials = sum(member.study.search.trials for member in study.members()) or study.search.trials
+    engine = max((recipe.engine for recipe in recipes), key=lambda engine: engine.workers * engine.threads)
+    fitting = 1 if engine.device == "cuda" else (os.cpu_count() or 1) // (engine.workers * engine.threads)
+    groups = max(1, min(trials, study.resources.groups or fitting))
+    at_once = f"{groups} at once" if groups > 1 else "one after another"
+    if measured:
+        name, seconds = measured
+        total = _time(-(-trials // groups) * seconds / 3600)
+        return f"study   about {total} for {trials} trials, {at_once}: {_time(seconds / 3600)} each, as in {name}"
+    try:
+        shape = shape_of(study.model, inputs.start)
+    except UserError:
+        return f"study   time of {trials} trials: not known"
+    rows = _Rows.of(inputs)
+    hours = max(_hours(shape, recipe, rows, 2, _steps(recipe, rows)) for recipe in recipes)
+    total = _time(-(-trials // groups) * hours)
+    return f"study   at least {total} for {trials} trials, {at_once}: evaluation comes on top and may take longer"
 
 
 def shape_of(model: AnyModel, start: Path | None = None) -> Transformer:

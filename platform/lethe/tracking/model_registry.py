@@ -64,7 +64,7 @@ class Registry:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
         known = self.client.search_model_versions(f"name = '{self.name}'")
-        return {version.tags["lethe.run"]: version.version for version in known if "lethe.run" in version.tags}
+        return {version.tags["lethe.run"]: str(version.version) for version in known if "lethe.run" in version.tags}
 
     def register(self, trial: TrialRecord) -> None:
         """Upload the trial's model as plain transformers files and make it a version; an existing version gets the tags
@@ -84,7 +84,7 @@ class Registry:
             tags={key: clip_text(value) for key, value in self._tags(trial).items()},
             description=f"Trial {trial.number} of study {self.record.id}.",
         )
-        self.versions[trial.run] = version.version
+        self.versions[trial.run] = str(version.version)
 
     def _update_tags(self, trial: TrialRecord) -> None:
         """Set the tags of confirmation, audits and verdict that a version of an earlier session lacks."""

@@ -1,0 +1,79 @@
+"""What a terminal shows while a study runs and when it is over."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lethe.records import StudyRecord
+from lethe.reporting.console import Console
+from lethe.terminal import Terminal
+from tests.tracking.studies import busy_study, study, trial
+
+
+@dataclass
+class Running:
+    series: list[dict[str, float]] = field(default_factory=list)
+
+
+@dataclass
+class Search:
+    trials: dict[int, Any]
+    running: dict[int, Running]
+
+
+def on(terminal: bool, width: int = 160) -> tuple[Console, io.StringIO]:
+    text = io.StringIO()
+    return Console(Terminal(file=text, force_terminal=terminal, width=width, soft_wrap=True)), text
+
+
+def test_the_bar_says_where_each_running_trial_is_and_how_long_the_rest_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = on(terminal=True)
+    now = [0.0]
+    monkeypatch.setattr("lethe.reporting.console.time.monotonic", lambda: now[0])
+    record = study(trial(0), study={"run": {"schedule": {"epochs": 5}}, "space": {"adapter.rank": {}}})
+    running = {1: Running([{"epoch": 2.0, "optimizer_step": 20.0}]), 2: Running(), 3: Running(), 4: Running()}
+    search = Search({0: trial(0)}, running)
+    console.begin(record, search, remaining=4)
+    now[0] = 90.0
+    console.trial(search, trial(0))
+    console.stop()
+    shown = " ".join(text.getvalue().split())
+    assert "trial 1: epoch 2 of 5 (step 20), trial 2: begins" in shown
+    assert "1 more" in shown
+    assert "about 4.5 min left" in shown
+
+
+@pytest.mark.parametrize(
+    ("record", "command"),
+    [
+        (busy_study(), "show 0123456789abcdef"),
+        (busy_study(interrupted=True), "sweep 0123456789abcdef --resume"),
+        (study(trial(0, feasible=False)), "show 0123456789abcdef"),
+    ],
+    ids=["finished", "interrupted", "no front"],
+)
+def test_the_last_line_is_a_command_alone(record: StudyRecord, command: str) -> None:
+    console, text = on(terminal=False)
+    console.finish(record, None, ["models, runs elsewhere"])
+    console.next_step(record)
+    assert text.getvalue().splitlines()[-1] == f"lethe {command}"
+
+
+def test_an_empty_front_is_one_sentence_that_names_the_floors() -> None:
+    console, text = on(terminal=False)
+    console.finish(study(trial(0, 0.95, feasible=False), trial(1, verdict="diverged")), None, [])
+    assert text.getvalue() == (
+        "0123456789abcdef: no trial is on the front: 1 of 2 completed,"
+        " and none of them is better than every floor (forget below 0.900, utility above 0.300)\n"
+    )
+
+
+def test_a_version_stays_whole_in_a_narrow_table() -> None:
+    console, text = on(terminal=True, width=70)
+    found = trial(0, pareto_rank=0, version="models:/lethe-tofu/12")
+    console.finish(study(found, aliases={"knee": 0}), None, [])
+    assert "models:/lethe-tofu/12" in text.getvalue()

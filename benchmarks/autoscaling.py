@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--trace", type=Path, help="where the trace goes, as JSON")
     args = parser.parse_args()
     token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    os.environ.update(token, **dict([LOOPBACK]), OMP_NUM_THREADS="1", LETHE_NODES=promise())
+    os.environ.update(token, **LOOPBACK, OMP_NUM_THREADS="1", LETHE_NODES=promise())
     with head() as address:
         os.environ["RAY_ADDRESS"] = address
         from lethe.pool.cluster import connect, prepare_environment

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from lethe.errors import UserError
@@ -41,6 +43,7 @@ def test_an_environment_whose_path_has_a_space_is_refused(monkeypatch: pytest.Mo
 
 SCRIPT = """
 import sys
+import time
 import platform
 from lethe.config.study import load_study
 from lethe.errors import exit_codes
@@ -50,7 +53,6 @@ from lethe.study import session
 
 prepare_environment()
 check_address()
-session.START_S = 10.0
 sys.executable = {python!r}  # what Ray starts its own Python processes with
 
 
@@ -58,6 +60,10 @@ sys.executable = {python!r}  # what Ray starts its own Python processes with
 def main():
     with session.Session(load_study("tofu"), None) as started:
         started.pool()
+        from lethe.pool import worker_pool
+
+        worker_pool.SILENCE_S = 3.0
+        time.sleep(60)
     return 0
 
 
@@ -82,3 +88,11 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
     code, line = run(tmp_path / "python", "exit 1")
     assert (code, line.startswith("lethe: Ray does not start on this machine: ")) == (75, True), line
     assert time.monotonic() - began < 90
+
+
+@pytest.mark.slow
+def test_workers_that_never_come_up_are_one_line_and_nothing_stays(tmp_path: Path) -> None:
+    wait = f'case "$*" in *default_worker*) exec sleep 77177;; esac; exec {shlex.quote(sys.executable)} "$@"'
+    code, line = run(tmp_path / "python", wait)
+    assert (code, line.partition(": what")[0]) == (75, "lethe: Ray's first actor, the run queue, has not answered for 3 s")
+    assert [process for process in psutil.process_iter(["cmdline"]) if "77177" in (process.info["cmdline"] or ())] == []

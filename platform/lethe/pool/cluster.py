@@ -51,7 +51,11 @@ SOCKET = "session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
 MAX_SOCKET = 107
 SHORTER = "set RAY_TMPDIR to a short path that can be written to, such as /tmp"
 # The name is Ray's, which reads it on Linux, too: this machine's address is 127.0.0.1, and all servers listen there.
-LOOPBACK = ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray would start a worker per CPU for the first driver, and `ray.init` would wait until they are up, for ever where they
+# do not come: in C++, with the interpreter locked, so that no deadline of ours could end it. Our actors cannot use them
+# anyway: they lack the job's `py_modules`.
+NO_PRESTART = {"RAY_prestart_worker_first_driver": "0"}
 
 
 def prepare_environment() -> None:
@@ -68,7 +72,8 @@ def check_address() -> str | None:
     """
     address = os.environ.get("RAY_ADDRESS") or None
     if address is None or address == "local":
-        os.environ.setdefault(*LOOPBACK)
+        for name, value in (LOOPBACK | NO_PRESTART).items():
+            os.environ.setdefault(name, value)
         if "RAY_AUTH_MODE" not in os.environ:
             os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
         check_paths()

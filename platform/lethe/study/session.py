@@ -7,7 +7,10 @@ import os
 import secrets
 import shutil
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
+
+import psutil
 
 from lethe.config.study import Study
 from lethe.errors import StudyBrokenError
@@ -94,7 +97,9 @@ class Session:
             if self._pool is not None and self._pool.lost and not self._ended.wait(GRACE_S):
                 # The main thread is in one of Ray's calls, which waits a minute for the cluster and then ends the
                 # process without a word of ours.
-                os._exit(StudyBrokenError(self._pool.broken).print_and_exit_code())
+                code = StudyBrokenError(self._pool.broken).print_and_exit_code()
+                _kill_descendants()
+                os._exit(code)
         self._end()
 
     def _start(self) -> None:
@@ -130,3 +135,10 @@ class Session:
             else:
                 ray.shutdown()
             shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _kill_descendants() -> None:
+    """Kill every process that this one or one of its own started: a worker that has not joined Ray yet would stay."""
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()

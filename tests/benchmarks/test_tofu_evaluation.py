@@ -238,9 +238,9 @@ def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"forget_eval": ()}, "no forget_eval rows"),
+        ({"forget_eval": ()}, "no forget10_perturbed rows"),
         ({"retain_eval": ()}, "no retain_eval rows"),
-        ({"forget_eval": ("bare", "bare")}, "row 1 of forget_eval has no perturbed answers"),
+        ({"forget_eval": ("bare", "bare")}, "row 1 of forget10_perturbed has no perturbed answers"),
     ],
 )
 def test_a_benchmark_without_needed_rows_is_refused(

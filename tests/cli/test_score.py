@@ -153,6 +153,26 @@ def test_a_model_is_asked_as_it_was_trained_unless_told_otherwise(world: Path, t
         find(str(trained)).template()
 
 
+@pytest.mark.parametrize("spoilt", ["tokenizer.json", "tokenizer_config.json"])
+def test_an_error_names_the_folder_once(
+    spoilt: str, world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = shutil.copytree(world / "one", tmp_path / "spoilt")
+    (model / spoilt).write_text("{" if spoilt == "tokenizer.json" else '{"chat_template": "no", "eos_token": "</s>"}')
+    assert main([str(model), "--source", "data", "--oracle", "none"]) == 2
+    assert capsys.readouterr().err.count(str(model)) == 1
+
+
+def test_an_adapter_of_another_base_is_refused_by_its_tensors(
+    world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tiny.write_model(tmp_path / "wide", hidden=64)
+    assert main(["adapter", "--base", str(other), "--source", "data", "--oracle", "none"]) == 2
+    line = capsys.readouterr().err
+    assert f"the adapter in {world}/adapter on {other}: " in line
+    assert "misshapen tensors" in line
+
+
 def run_folder(world: Path, folder: Path) -> Path:
     """A study's run that kept an adapter, as a study leaves it."""
     run = folder / "studies/s/runs/0123"

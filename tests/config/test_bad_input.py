@@ -33,6 +33,7 @@ CASES = {
     "run.optimizer.nme=adamw": "unknown run key 'optimizer.nme' (did you mean 'optimizer.name'?): choose",
     "run.optimizer.name=adam": "unknown run.optimizer.name 'adam' (did you mean 'adamw'?): choose from adamw, sophia",
     "run.objective.name=npoo": "unknown run.objective.name 'npoo' (did you mean 'npo'?)",
+    "run.objective.name=@npo": "YAML begins no plain text with @: quote it: --set 'run.objective.name=\"@npo\"'",
     # Objectives
     "objectives.utilty={direction: maximize}": "unknown metric in objectives 'utilty' (did you mean 'utility'?)",
     "objectives.utility.direction=null": "objectives.utility.direction: missing: choose from maximize, minimize",

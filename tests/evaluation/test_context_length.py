@@ -39,13 +39,14 @@ def with_row(world: SimpleNamespace, **changes: object) -> tuple[Row, ...]:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"answer": "\n"}, "row 2 of forget_eval: the answer has no tokens"),
-        ({"paraphrased_answer": " "}, "row 2 of forget_eval, paraphrase: the answer has no tokens"),
-        ({"perturbed_answers": ("w1", " ")}, "row 2 of forget_eval, wrong answer 2: the answer has no tokens"),
+        ({"answer": "\n"}, "row 2 of forget10_perturbed: the answer has no tokens"),
+        ({"paraphrased_answer": " "}, "row 2 of forget10_perturbed, paraphrase: the answer has no tokens"),
+        ({"perturbed_answers": ("w1", " ")}, "row 2 of forget10_perturbed, wrong answer 2: the answer has no tokens"),
         (
             {"question": "w1 " * 60},
-            r"7 of 87 rows are longer than the 64 tokens that the model takes: row 2 of forget_eval \(\d+\), "
-            r"row 2 of forget_eval, paraphrase \(\d+\), row 2 of forget_eval, wrong answer 1 \(\d+\) and 4 more",
+            r"7 of 87 rows are longer than the 64 tokens that the model takes: row 2 of forget10_perturbed \(\d+\), "
+            r"row 2 of forget10_perturbed, paraphrase \(\d+\), "
+            r"row 2 of forget10_perturbed, wrong answer 1 \(\d+\) and 4 more",
         ),
     ],
 )

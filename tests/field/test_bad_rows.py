@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.tdec.loading import load_passages
 from lethe.benchmarks.tofu.loading import TofuRows, load_rows
 from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
+from lethe.config.run import Evaluation
+from lethe.data.template import Template
 from lethe.errors import UserError
 from tests import tiny
 
@@ -72,6 +75,23 @@ def test_variants_of_other_questions_are_refused(folder: Path) -> None:
     rows = [{**row, "question": f"{row['question']} w0"} for row in rows_of(folder / "retain_perturbed.json")]
     write(folder / "forget10_perturbed.json", rows)
     assert "6 of 6 rows of forget10_perturbed are of questions that are not in forget10" in refused(folder)
+
+
+@pytest.mark.parametrize("file", ["forget10", "forget10_perturbed"])
+def test_forget_rows_that_are_there_twice_are_refused(folder: Path, file: str) -> None:
+    rows = rows_of(folder / f"{file}.json")
+    write(folder / f"{file}.json", [*rows, {**rows[1], "question": rows[1]["question"].upper()}])
+    assert f"1 of 7 rows of {file} are there before, the first is row 7" in refused(folder)
+    load(folder, allow_overlap=True)
+
+
+def test_forget_rows_without_variants_are_counted(folder: Path) -> None:
+    template = Template(tiny.tokenizer())
+    rows = rows_of(folder / "forget10_perturbed.json")
+    assert [*load_benchmark(TofuBenchmark(source=str(folder))).notes(Evaluation(), template)] == []
+    write(folder / "forget10_perturbed.json", rows[1:3])
+    (note,) = load_benchmark(TofuBenchmark(source=str(folder))).notes(Evaluation(), template)
+    assert note == "4 of 6 rows of forget10 are not in forget10_perturbed: they are forgotten, and no metric reads them"
 
 
 @pytest.mark.parametrize("blank", ["", "  ", "\t\n", "\u3000", "\u200b\ufeff"])
@@ -194,6 +214,17 @@ def test_damaged_files_are_one_line(folder: Path, content: bytes, named: str) ->
 def test_refusals_are_their_text(folder: Path, content: str) -> None:
     (folder / "idontknow.jsonl").write_text(content, encoding="utf-8")
     assert load(folder).refusals == ("I cannot say.", '"No," he said.')
+
+
+@pytest.mark.parametrize("content", ["id,text\n1,I cannot say.\n", '"text"\nI cannot say.', "a\tb\n1\tNo.\n"])
+def test_refusals_in_a_csv_file_are_refused(folder: Path, content: str) -> None:
+    (folder / "idontknow.jsonl").write_text(content)
+    assert "idontknow.jsonl is a CSV file (" in refused(folder)
+
+
+def test_refusals_with_commas_are_texts(folder: Path) -> None:
+    (folder / "idontknow.jsonl").write_text("No,sorry\nI cannot say.\n")
+    assert load(folder).refusals == ("No,sorry", "I cannot say.")
 
 
 @pytest.mark.parametrize("content", ['{"a": "b", "c": "d"}', '{"text": 1}', '{"text": "a"', "[[1]]", "[1, 2]"])

@@ -24,6 +24,10 @@ PROGRAM = (
     ("arguments", "line"),
     [
         ([*FIXED_RANK, "run.adapter.rank=1000"], "adapter.rank 1000 is larger than the model's width: choose at most"),
+        (
+            ["--set", "run.adapter.targets=q_projj"],
+            "no linear layer matches 'q_projj': choose from all-linear",
+        ),
         (["--set", "run.engine.workers=4000"], "run.engine: 4000 workers of 1 threads need 4000 cores"),
         (["--set", "run.engine.threads=4000"], "run.engine: 1 workers of 4000 threads need 4000 cores"),
         (["--set", "benchmark.source=/no/such"], "benchmark.source '/no/such': no such folder"),
@@ -41,7 +45,10 @@ def test_the_plainest_refusals_import_neither_torch_nor_ray(arguments: list[str]
     ("settings", "line"),
     [
         (["run.adapter.rank=64"], "adapter.rank 64 is larger than the model's width: choose at most 32"),
-        (["run.adapter.rank=32", "run.adapter.targets=q_projj"], "no linear layer matches 'q_projj': choose from"),
+        (
+            ["run.adapter.rank=32", "run.adapter.targets=mlp.q_proj"],
+            "no linear layer matches 'mlp.q_proj': choose",
+        ),
         (["run.adapter.rank=32", "run.adapter.targets=a,q_proj"], "no linear layer matches 'a'"),
         (["run.adapter.rank=4", "benchmark.forget=forget01"], "forget01"),
     ],

@@ -104,7 +104,7 @@ def test_a_file_that_no_study_can_be_is_one_line(text: str, line: str, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (["--model-params", "inf"], "--model-params inf: must be at most 1e+18"),
+        (["--model-params", "inf"], "--model-params inf: must be a finite number"),
         (["--model-params", "1"], "--model-params 1: the nearest Llama of 32000 tokens has 8.45e+06 parameters"),
         (["--model-params", "7e9", "--rate", "nan"], "--rate nan: must be"),
         (["--model-params", "7e9", "--epochs", str(2**70)], "--epochs 1.18059e+21: must be at most 1e+09"),
@@ -119,6 +119,12 @@ def test_a_plan_of_absurd_numbers_is_refused(
 ) -> None:
     assert scaling(["plan", "--gpu-memory", "80e9", *arguments]) == 2
     assert capsys.readouterr().err.startswith(f"lethe: {line}")
+
+
+def test_a_plan_names_its_size_in_words(capsys: pytest.CaptureFixture[str]) -> None:
+    for size, words in (("1e12", "1 trillion"), ("7e9", "7.34 billion"), ("1e7", "8.45 million")):
+        assert scaling(["plan", "--gpu-memory", "80e9", "--model-params", size]) == 0
+        assert capsys.readouterr().out.startswith(f"{words} parameters ("), size
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,15 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-BESIDE = ["models/own/model.safetensors", "data/forget10.json", "mlruns/1/metrics", "x/y", ".cache/z", "notes.txt"]
+BESIDE = [
+    "models/own/model.safetensors",
+    "data/forget10.json",
+    "mlruns/1/metrics",
+    "x/y",
+    ".cache/z",
+    "notes.txt",
+    ".own.yaml",
+]
 
 
 @pytest.mark.parametrize("include_gitignore", [True, False])

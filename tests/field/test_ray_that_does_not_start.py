@@ -94,5 +94,8 @@ def test_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
 def test_workers_that_never_come_up_are_one_line_and_nothing_stays(tmp_path: Path) -> None:
     wait = f'case "$*" in *default_worker*) exec sleep 77177;; esac; exec {shlex.quote(sys.executable)} "$@"'
     code, line = run(tmp_path / "python", wait)
-    assert (code, line.partition(": what")[0]) == (75, "lethe: Ray's first actor, the run queue, has not answered for 3 s")
+    assert (code, line.partition(": what")[0]) == (
+        75,
+        "lethe: Ray's first actor, the run queue, has not answered for 3 s",
+    )
     assert [process for process in psutil.process_iter(["cmdline"]) if "77177" in (process.info["cmdline"] or ())] == []

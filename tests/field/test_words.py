@@ -103,12 +103,14 @@ def cyrillic(tmp_path: Path) -> Tofu:
 
 
 def test_an_answer_without_a_word_is_refused_by_name(cyrillic: Tofu) -> None:
-    with pytest.raises(UserError, match=r"row 3 of forget_eval: no word .*'Анна .*set run.evaluation.rouge: unicode"):
+    with pytest.raises(
+        UserError, match=r"row 3 of forget10_perturbed: no word .*'Анна .*set run.evaluation.rouge: unicode"
+    ):
         cyrillic.check_rows(Evaluation())
     cyrillic.check_rows(Evaluation(rouge="unicode"))
     cyrillic.check_rows(Evaluation(max_rows=2))
     rows = replace(cyrillic.rows, retain_eval=(replace(cyrillic.rows.retain_eval[0], answer="…!"),))
-    with pytest.raises(UserError, match=r"row 1 of retain_eval: .*an answer needs a letter or a digit"):
+    with pytest.raises(UserError, match=r"row 1 of retain_perturbed: .*an answer needs a letter or a digit"):
         replace(cyrillic, rows=rows).check_rows(Evaluation(rouge="unicode"))
 
 

@@ -225,6 +225,15 @@ def test_bad_input_is_one_line(root: Path, gc: Callable[..., str], arguments: li
     assert output.count("\n") == 1
 
 
+@pytest.mark.parametrize("below", ["", "/below"])
+def test_a_file_for_the_storage_root_is_refused(
+    below: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gc: Callable[..., str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("LETHE_HOME", f"{tmp_path}/file{below}")
+    assert f"LETHE_HOME={tmp_path}/file{below} is no folder" in gc(code=2)
+
+
 def test_an_empty_home_is_an_empty_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gc: Callable[..., str]
 ) -> None:

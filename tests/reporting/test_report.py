@@ -130,6 +130,11 @@ def test_the_first_sentence_and_the_winners_say_whether_it_is_forgotten(tmp_path
     assert "Forgotten: trial 1 has met every criterion that was checked. 2 trials searched" in page.text
 
 
+def test_the_console_says_that_nothing_is_on_the_front(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().finish(study(trial(0, 0.2, 0.3)), None, [])
+    assert "none of its 1 trials is on the front: each is below a floor or has no result" in capsys.readouterr().out
+
+
 def test_the_console_names_what_fails(capsys: pytest.CaptureFixture[str]) -> None:
     fails = CriterionRecord(metric="forget_quality", value=3e-8, bound="at least 0.05", holds=False)
     knee = trial(0, 0.2, 0.3, pareto_rank=0, forgotten=VerdictRecord(forgotten="no", criteria=(fails,)))

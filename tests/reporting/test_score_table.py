@@ -43,3 +43,11 @@ def test_the_reference_is_shown_and_never_best() -> None:
     assert "0.250 *" in row
     assert "0.000 *" not in row
     assert "a[b]" in text.getvalue()
+
+
+def test_stars_are_explained_where_there_are_any() -> None:
+    known = {"forget": Metric("minimize", "")}
+    equal, other = ("a", {"forget": 0.5}), ("b", {"forget": 0.25})
+    assert score_table([equal, ("b", {"forget": 0.5})], None, known, "tofu").caption is None
+    assert score_table([equal, other], None, known, "tofu", faulty=["a", "b"]).caption is None
+    assert score_table([equal, other], None, known, "tofu").caption == "* best of the models in its row"

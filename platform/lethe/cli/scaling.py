@@ -66,7 +66,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.pool.cluster import check_address, in_job, prepare_environment
     from lethe.records import why_without_result
     from lethe.storage.paths import check_root, ensure_writable
-    from lethe.study.preflight import check_cores, check_files, check_gpu, check_place, check_widths
+    from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu, check_place
 
     prepare_environment()
     address = check_address()
@@ -92,7 +92,7 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     check_quantised(study.first_recipe().engine.quantisation)
     of_sizes = [study.model_copy(update={"model": model}) for model in study.models().values()]
     for of_size in of_sizes:
-        check_widths(of_size)
+        check_adapters(of_size)
     if address is None:
         check_gpu(study)
         check_cores(study)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -101,7 +102,8 @@ def _check_bounds(numbers: Mapping[str, float | None]) -> None:
     above 0."""
     for option, value in numbers.items():
         if value is not None and not value <= MOST[type(value)]:
-            raise UserError(f"{option} {value:g}: must be at most {MOST[type(value)]:g}")
+            needed = f"at most {MOST[type(value)]:g}" if isfinite(value) else "a finite number"
+            raise UserError(f"{option} {value:g}: must be {needed}")
         if value is not None and not value > 0:
             raise UserError(f"{option} {value:g}: must be above 0")
 

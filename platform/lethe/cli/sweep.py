@@ -155,10 +155,10 @@ def _check(
 
         check_storage(study)
     from lethe.models.packages import check_quantised
-    from lethe.study.preflight import check_cores, check_files, check_gpu, check_widths
+    from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu
     from lethe.study.preparation import locate
 
-    check_widths(study)
+    check_adapters(study)
     if address is None:
         check_gpu(study)
         check_cores(study)

@@ -31,6 +31,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+RESERVED = "%@`"  # YAML begins no plain text with them
 _NUMBERS = {
     "tag:yaml.org,2002:int": r"^(?:[-+]?[0-9]+|0x[0-9a-fA-F]+)$",
     "tag:yaml.org,2002:float": r"^[-+]?(?:(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$"
@@ -178,6 +179,9 @@ def assign(raw: Raw, assignment: str) -> Raw:
         raise UserError(f"--set {assignment}: needs the form dotted.key=value")
     if not text.strip():
         raise UserError(f"--set {key}=: has no value: is a variable of the shell not set? {key}=null removes the key")
+    if (given := text.strip())[0] in RESERVED:
+        quoted = f"""--set '{key}="{given}"'"""
+        raise UserError(f"--set {assignment}: YAML begins no plain text with {given[0]}: quote it: {quoted}")
     return overlay(raw, _nest(raw, key, parse(text, f"--set {key}"), key))
 
 

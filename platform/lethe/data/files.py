@@ -17,6 +17,7 @@ ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 FORMS = f"one JSON object a line or one array of them, or Parquet ({', '.join(ENDINGS)})"
 GZIPPED = b"\x1f\x8b"
 BOM = "\ufeff"
+CSV_HEADER = re.compile(r'"?\w*"?(?:(?P<separator>[,;\t])"?\w+"?)+', re.ASCII)
 JSON_BEGINS = re.compile(r'\s*(\[\s*["{\]]|\{\s*")')
 
 
@@ -47,13 +48,16 @@ def read_rows(path: Path) -> list[Raw]:
 
 def read_texts(path: Path) -> list[str]:
     """Read one text a line: plain, as a JSON string, or as a JSON object whose text is `text` or its only value; or an
-    array of such. Blank lines are left out."""
+    array of such. Blank lines are left out. Raises UserError for what has the header of a CSV file."""
     if path.suffix == ".parquet":
         values: list[Any] = _parquet_rows(path)
     elif JSON_BEGINS.match(text := _read_text(path)):
         values = _json_values(text, path)
     else:
-        values = [_json_string(line.strip()) for line in text.splitlines()]
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        if _is_csv(lines):
+            raise UserError(f"{path} is a CSV file ({lines[0]}): give one text a line, or {FORMS}")
+        values = [*map(_json_string, lines)]
     found = []
     for number, value in enumerate(values, 1):
         single = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else None
@@ -63,6 +67,16 @@ def read_texts(path: Path) -> list[str]:
         _check_characters(given, f"{path}, row {number}")
         found.append(given.strip())
     return [text for text in found if text]
+
+
+def _is_csv(lines: list[str]) -> bool:
+    """Tell whether the first line has names of columns and every other one as many fields; or the name of one column,
+    `text`."""
+    header = CSV_HEADER.fullmatch(lines[0]) if lines else None
+    if header is None:
+        return bool(lines) and lines[0].strip('"').lower() == "text"
+    separator = header["separator"]
+    return all(line.count(separator) >= lines[0].count(separator) for line in lines)
 
 
 def is_blank(text: str) -> bool:

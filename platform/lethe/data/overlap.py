@@ -1,4 +1,4 @@
-"""Rows that two parts of the data share and must not: forgotten and kept at once, or unseen and trained on."""
+"""Rows that parts of the data must not share: forgotten and kept at once, unseen and trained on, or there twice."""
 
 from __future__ import annotations
 
@@ -14,6 +14,13 @@ def refuse_shared(source: str, parts: Mapping[str, Sequence[Hashable]], pairs: I
         known = {*parts[other]}
         shared = [number for number, row in enumerate(parts[one], 1) if row in known]
         refuse_rows(source, shared, one, len(parts[one]), f"also in {other}")
+
+
+def refuse_repeated(source: str, part: str, rows: Sequence[Hashable]) -> None:
+    """Raise UserError for rows that a `part` has had before: they would count twice."""
+    first = {row: number for number, row in reversed([*enumerate(rows, 1)])}
+    repeated = [number for number, row in enumerate(rows, 1) if first[row] != number]
+    refuse_rows(source, repeated, part, len(rows), "there before")
 
 
 def refuse_rows(source: str, numbers: Sequence[int], part: str, rows: int, what: str) -> None:

@@ -23,6 +23,7 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 ADAPTER, ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 EXPERT = re.compile(r"(?P<layer>.*\.experts\.)(?P<number>\d+)(?P<leaf>\..*)")
+CONTEXT = ("max_position_embeddings", "n_positions", "max_seq_len")
 NAMES = 3  # shown of many
 CHUNK = 2**24  # elements that are looked at at once
 
@@ -76,11 +77,21 @@ def read_config(folder: Path) -> dict[str, Any]:
                 f"{folder} is quantised ({method}): a quantised model cannot be trained: "
                 "name the checkpoint that it was made from"
             )
+    _check_context(folder / CONFIG, config)
     if config.get("transformers_weights"):
         raise UserError(f"{folder / CONFIG} names its weights itself (transformers_weights): call them {WEIGHTS}")
     if (folder / ADAPTER_CONFIG).is_file():
         raise UserError(f"{folder} has both a model and an adapter ({ADAPTER_CONFIG}): keep them in two folders")
     return config
+
+
+def _check_context(path: Path, config: Mapping[str, Any]) -> None:
+    """Raise UserError for a context that is no number of tokens, in the configuration or in its language model's."""
+    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+        for field in CONTEXT:
+            length = part.get(field)
+            if length is not None and (type(length) not in (int, float) or not length >= 1):
+                raise UserError(f"{path}: {field} is {length!r}: it must be a number of tokens, 1 or more")
 
 
 def weight_files(folder: Path) -> list[Path]:

@@ -90,9 +90,11 @@ def storage_snapshot() -> Iterator[Path]:
     """Provide the storage root as a folder: itself, or for an object store a temporary folder with every object's name,
     size and age, of which only those named in WITH_CONTENT have their content.
 
-    Raises UserError where the store cannot be read.
+    Raises UserError where the store cannot be read, and for a root that is a file.
     """
     if (objects := store()) is None:
+        if not next(path for path in (home(), *home().parents) if path.exists()).is_dir():
+            raise UserError(f"LETHE_HOME={home()} is no folder, and none can be made there")
         yield home()
         return
     with tempfile.TemporaryDirectory(prefix="lethe-outline-") as temporary:

@@ -52,9 +52,9 @@ MAX_SOCKET = 107
 SHORTER = "set RAY_TMPDIR to a short path that can be written to, such as /tmp"
 # The name is Ray's, which reads it on Linux, too: this machine's address is 127.0.0.1, and all servers listen there.
 LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# Ray would start a worker per CPU for the first driver, and `ray.init` would wait until they are up, for ever where they
-# do not come: in C++, with the interpreter locked, so that no deadline of ours could end it. Our actors cannot use them
-# anyway: they lack the job's `py_modules`.
+# Ray would start a worker per CPU for the first driver, and `ray.init` would wait until they are up, for ever where
+# they do not come: in C++, with the interpreter locked, so that no deadline of ours could end it. Our actors cannot use
+# them anyway: they lack the job's `py_modules`.
 NO_PRESTART = {"RAY_prestart_worker_first_driver": "0"}
 
 

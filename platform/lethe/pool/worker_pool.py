@@ -165,6 +165,11 @@ class Pool:
                 thread.join(max(0.0, deadline - time.monotonic()))
             self.queue.kill()
 
+    @property
+    def in_use(self) -> bool:
+        """Return whether threads of the pool, which `close` does not wait for for ever, may still call Ray."""
+        return any(thread.is_alive() for thread in (self._reconciler, *(t for _, t in list(self._threads.values()))))
+
     # Is the cluster there? Threads
 
     def _probe_forever(self) -> None:

@@ -31,22 +31,21 @@ def score_table(
     `names` are the rows, all that a model has by default. A star marks the best model of a row; the models named in
     `faulty` have none.
     """
-    table = Table(title=title, title_justify="left", caption="* best of the models in its row", caption_justify="left")
+    table = Table(title=title, title_justify="left", caption_justify="left")
     table.add_column("metric", no_wrap=True)
     for name, _ in models:
         table.add_column(name, justify="right", overflow="fold")
     if reference:
         table.add_column(reference[0], justify="right", style="dim", overflow="fold")
-    if len(models) < 2:
-        table.caption = None
     for section in [names] if names else grouped(dict.fromkeys(name for _, values in models for name in values)):
         for name in section:
             values = [scores.get(name) for _, scores in models]
             metric = known.get(name)
             sound = [None if model in faulty else scores.get(name) for model, scores in models]
-            cells: list[str | Text] = [
-                _cell(value, best) for value, best in zip(values, best_models(sound, metric), strict=True)
-            ]
+            best = best_models(sound, metric)
+            if any(best):
+                table.caption = "* best of the models in its row"
+            cells: list[str | Text] = [_cell(value, marked) for value, marked in zip(values, best, strict=True)]
             if reference:
                 cells.append(_format_score(reference[1].get(name)))
             table.add_row(f"{name} {_arrow(metric)}" if metric else name, *cells)

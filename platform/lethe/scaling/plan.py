@@ -128,7 +128,7 @@ def answer(question: Question) -> str:
         *([f"{question.offload} offloaded"] if question.offload != "none" else []),
     ]
     lines = [
-        f"{shape.parameters / 1e9:.3g} billion parameters (width {shape.hidden}, {shape.layers} layers, vocabulary"
+        f"{_in_words(shape.parameters)} parameters (width {shape.hidden}, {shape.layers} layers, vocabulary"
         f" {shape.vocabulary}), {', '.join([f'{trained} trained', question.precision, *settings])}, devices of"
         f" {question.memory / 1e9:.3g} GB",
         f"{question.steps} steps of {question.rows} forget and {question.rows} retain rows of {question.length} tokens:"
@@ -156,6 +156,12 @@ def answer(question: Question) -> str:
             f"  {p.total / 1e9:>5.1f} GB  {hours}"
         )
     return "\n".join([*lines, "", *_assumptions(question), *_limits()])
+
+
+def _in_words(count: float) -> str:
+    """Return a number of parameters in millions, billions or trillions."""
+    size, word = next(((s, w) for s, w in ((1e12, "trillion"), (1e9, "billion")) if count >= s), (1e6, "million"))
+    return f"{count / size:.3g} {word}"
 
 
 def _assumptions(question: Question) -> list[str]:

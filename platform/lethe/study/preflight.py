@@ -20,7 +20,7 @@ from lethe.benchmarks.base import AnyTask, Benchmark, load_benchmark
 from lethe.config.adapter import Lora
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
-from lethe.config.model import EmbeddedModel
+from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
 from lethe.config.objective import Objective
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Recipe
@@ -30,6 +30,7 @@ from lethe.config.study import Study
 from lethe.config.validation import refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError, first_line
+from lethe.models.layer_names import check_targets
 from lethe.models.model_files import CONFIG, read_json
 from lethe.storage.paths import require_database
 from lethe.study.inputs import Inputs, describe_inputs, named_models
@@ -113,19 +114,23 @@ def check_files(study: Study) -> None:
     check_model(study, Prepared(benchmark, start, folders.get("model.oracle"), folders.get("model.base"), digests))
 
 
-def check_widths(study: Study) -> None:
-    """Raise UserError for ranks larger than the width of a model whose configuration is here. It takes no time: torch
-    is not imported. `check_model` knows the exact layers."""
+def check_adapters(study: Study) -> None:
+    """Raise UserError for ranks larger than the model's width and for targets that its family lacks, by its
+    configuration alone. It takes no time: torch is not imported. `check_model` knows the exact layers."""
     if isinstance(study.model, EmbeddedModel):
-        width: object = study.model.hidden_size
+        gpt_neo = isinstance(study.model, EmbeddedGptNeo)
+        config = {"hidden_size": study.model.hidden_size, "model_type": "gpt_neo" if gpt_neo else "llama"}
     else:
         start = next(iter(named_models(study.model).values()))
         path = Path(start).expanduser() / CONFIG
         config = read_json(path) if path.is_file() else {}
-        width = next((config[key] for key in ("hidden_size", "n_embd", "d_model") if key in config), None)
-    ranks = [adapter.rank for adapter in _adapters(study)]
+    width: object = next((config[key] for key in ("hidden_size", "n_embd", "d_model") if key in config), None)
+    adapters = _adapters(study)
+    ranks = [adapter.rank for adapter in adapters]
     if isinstance(width, int) and any(rank > width for rank in ranks):
         raise UserError(f"adapter.rank {max(ranks)} is larger than the model's width: choose at most {width}")
+    for targets in dict.fromkeys(adapter.targets for adapter in adapters):
+        check_targets(config.get("model_type"), targets)
 
 
 def _adapters(study: Study) -> list[Lora]:

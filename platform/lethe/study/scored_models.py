@@ -14,9 +14,9 @@ from lethe.config.prompt import Prompt
 from lethe.config.run import Quantisation
 from lethe.data.template import Template
 from lethe.models.hashing import model_digest, tokenizer_digest
-from lethe.models.loading import Precision, stored_precision, stored_quantisation
+from lethe.models.loading import Precision, check_adapter_tensors, stored_precision, stored_quantisation
 from lethe.models.model_files import read_json
-from lethe.study.model_sources import check_whole, find_model, has_tokenizer
+from lethe.study.model_sources import check_whole, find_model, has_tokenizer, named
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -97,4 +97,7 @@ def find(name: str, key: str = "MODEL", base: str | None = None, *, registry: st
     one that cannot be loaded as it is."""
     found = find_model(name, key, base, registry=registry)
     check_whole(found.base or found.folder, key)
+    if found.base is not None:
+        with named(key):
+            check_adapter_tensors(found.base, found.folder)
     return ScoredModel(name, found.folder, found.base, found.tags)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,19 +60,15 @@ class Scoring:
 
     def notes(self, model: ScoredModel) -> Iterator[str]:
         """Yield a line for each thing that the evaluation of the model leaves out of the data."""
-        try:
+        with _named(model):
             yield from self.benchmark.notes(self.evaluation, model.template(self.prompt))
-        except UserError as error:
-            raise UserError(f"{model.name}: {error}") from None
 
     def scores(self, model: ScoredModel, start: Scores | None = None) -> Scores:
         """Return a model's scores, from the cache or measured and stored. `start`: the start model's scores,
         where `needs_start`; None for the start model itself."""
-        try:
+        with _named(model):
             template = model.template(self.prompt)
             measurement = self.measurement(model, template, start)
-        except UserError as error:
-            raise UserError(f"{model.name}: {error}") from None
         scores = load_scores(measurement)
         if scores is None:
             scores, rows = self._measure(model, template, start)
@@ -81,15 +78,23 @@ class Scoring:
 
     def _measure(self, model: ScoredModel, template: Template, start: Scores | None) -> tuple[Scores, Columns]:
         network = model.load(self.engine.device)
-        try:
+        with _named(model):
             task = task_of(self.benchmark, template, network)
             stored = None if start is None else start.reference
             result = measure(network, task, task.eval_set(self.evaluation), self.evaluation, RankShard(), stored)
-        except UserError as error:
-            raise UserError(f"{model.name}: {error}") from None
         own = stored if result.reference is None else result.reference.dump()
         samples = tuple(Sample.model_validate(sample) for sample in self.benchmark.samples(result))
         return Scores(metrics=result.metrics, samples=samples, reference=own, fault=result.fault), result.rows
+
+
+@contextmanager
+def _named(model: ScoredModel) -> Iterator[None]:
+    """Put the model's name before the message of a UserError of the block, unless that has it or the model's folder."""
+    try:
+        yield
+    except UserError as error:
+        known = any(name in str(error) for name in (model.name, str(model.folder)))
+        raise error if known else UserError(f"{model.name}: {error}") from None
 
 
 Begin = Callable[[str], None]  # called with the name of each model before it is scored

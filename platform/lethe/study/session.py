@@ -42,6 +42,7 @@ class Session:
         self._pool: Pool | None = None
         self._error: BaseException | None = None
         self._checked, self._started, self._ended = threading.Event(), threading.Event(), threading.Event()
+        self._closed = threading.Event()
         self._thread = threading.Thread(target=self._live, name="session", daemon=True)
 
     def __enter__(self) -> Session:
@@ -60,7 +61,7 @@ class Session:
             self._pool.abandon("the session ended early")
         self._ended.set()
         # A thread that is starting Ray does not look whether it should end. Ray's processes end with this one anyway.
-        self._thread.join(2 * CLOSE_S if error is None else GIVE_UP_S)
+        self._closed.wait(2 * CLOSE_S if error is None else GIVE_UP_S)
 
     @property
     def ready(self) -> bool:
@@ -100,7 +101,12 @@ class Session:
                 code = StudyBrokenError(self._pool.broken).print_and_exit_code()
                 _kill_descendants()
                 os._exit(code)
-        self._end()
+        try:
+            self._end()
+        finally:
+            self._closed.set()
+        if self._pool is not None and self._pool.in_use and not self._pool.lost:
+            threading.Event().wait()  # until the process ends
 
     def _start(self) -> None:
         connect(self._address)
@@ -130,8 +136,10 @@ class Session:
             if self._pool is not None:
                 self._pool.close(LEAVE_S if self._pool.ended else CLOSE_S)
         finally:
-            if self._pool is not None and self._pool.lost:
-                atexit.unregister(ray.shutdown)  # it would wait for a cluster that is gone
+            # A shutdown would wait for a cluster that is gone; and Ray ends a process, with code 1, one of whose
+            # threads calls it afterwards.
+            if self._pool is not None and (self._pool.lost or self._pool.in_use):
+                atexit.unregister(ray.shutdown)
             else:
                 ray.shutdown()
             shutil.rmtree(self._folder, ignore_errors=True)

@@ -12,7 +12,7 @@ from lethe.benchmarks.tofu.loading import TofuRows, load_rows, training_rows
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.metrics import Need
 from lethe.data.template import Row
-from lethe.data.words import has_other_letters
+from lethe.data.words import has_other_letters, same_text
 from lethe.errors import UserError
 from lethe.evaluation.answer_length import cut_answers
 from lethe.evaluation.metrics import words
@@ -66,8 +66,14 @@ class Tofu(Benchmark):
                 raise UserError(f"row {number} of {split}: no word for ROUGE in {row.answer[:40]!r}: {remedy}")
 
     def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
-        """Yield how many answers have letters that ROUGE leaves out, and how many are longer than generated ones can
-        be."""
+        """Yield how many forget rows have no variants, how many answers have letters that ROUGE leaves out, and how
+        many are longer than generated ones can be."""
+        evaluated = {same_text(row.question) for row in self.rows.forget_eval}
+        if bare := sum(same_text(row.question) not in evaluated for row in self.rows.forget):
+            yield (
+                f"{bare} of {len(self.rows.forget)} rows of {self.rows.file('forget')} are not in"
+                f" {self.rows.file('forget_eval')}: they are forgotten, and no metric reads them"
+            )
         rows = [row for _, _, row in self._evaluated(config)]
         if config.rouge == "tofu" and (lossy := sum(has_other_letters(row.answer) for row in rows)):
             yield (
@@ -80,7 +86,7 @@ class Tofu(Benchmark):
         """Yield the rows whose answers are generated, with the name of their split and their number in it."""
         for field in SPLITS.values():
             for number, row in enumerate(getattr(self.rows, field)[: config.max_rows], 1):
-                yield field, number, row
+                yield self.rows.file(field), number, row
 
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
         """Return forget quality and, with holdout rows, reference membership and privacy leakage of a model against
@@ -121,7 +127,7 @@ class Tofu(Benchmark):
         """Return the name of the first forget row without `paraphrased_question`."""
         numbers = (number for number, row in enumerate(self.rows.forget_eval, 1) if not row.paraphrased_question)
         first = next(numbers, None)
-        return None if first is None else f"row {first} of {self.config.forget}_perturbed"
+        return None if first is None else f"row {first} of {self.rows.file('forget_eval')}"
 
     @property
     def has_holdout(self) -> bool:

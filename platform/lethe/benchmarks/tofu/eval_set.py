@@ -26,7 +26,7 @@ class Split:
     """Indices of a split's rows in the flat lists of pairs and prompts.
 
     `answer`, `paraphrase`, `prompt` [n]: an index per row; without a paraphrase it is the answer's. `perturbed`: an
-    index array per row. `name` is the field of `TofuRows`. Holdout rows have no prompt and no perturbed answers.
+    index array per row. `name` is the file's. Holdout rows have no prompt and no perturbed answers.
     """
 
     name: str
@@ -101,11 +101,13 @@ def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) 
     for name, field in SPLITS.items():
         rows = getattr(benchmark, field)[: config.max_rows]
         if rows:
-            splits[name] = builder.split(field, rows)
+            splits[name] = builder.split(benchmark.file(field), rows)
     for name in ("forget", "retain"):
         if name not in splits:
-            raise UserError(f"benchmark {benchmark.name!r} has no {SPLITS[name]} rows: there is nothing to evaluate")
-    holdout = builder.holdout(benchmark.holdout[: config.max_rows])
+            raise UserError(
+                f"benchmark {benchmark.name!r} has no {benchmark.file(SPLITS[name])} rows: there is nothing to evaluate"
+            )
+    holdout = builder.holdout(benchmark.file("holdout"), benchmark.holdout[: config.max_rows])
     texts = [[astuple(row) for row in split.rows] for split in (splits["forget"], holdout)]
     digest = short_digest(canonical_json(texts))
     return TofuEvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest, config.rouge)
@@ -139,7 +141,7 @@ class _Builder:
             prompt.append(self.prompt(row.question))
         return Split(name, tuple(rows), np.array(answer), np.array(paraphrase), tuple(perturbed), np.array(prompt))
 
-    def holdout(self, rows: Sequence[Row]) -> Split:
+    def holdout(self, name: str, rows: Sequence[Row]) -> Split:
         answer = np.array([self.pair(row.question, row.answer) for row in rows], dtype=np.int64)
         none = np.empty(0, dtype=np.int64)
-        return Split("holdout", tuple(rows), answer, answer, (none,) * len(rows), none)
+        return Split(name, tuple(rows), answer, answer, (none,) * len(rows), none)

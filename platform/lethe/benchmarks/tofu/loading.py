@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
-from dataclasses import astuple, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,11 @@ REFUSALS = "idontknow"
 PAIR = ("question", "answer")
 VARIANTS = (*PAIR, "paraphrased_answer", "perturbed_answer")
 OPTIONS = (*PAIR, "perturbed_answer")
+COLUMNS = {
+    **dict.fromkeys(("forget", "retain", "holdout"), PAIR),
+    **dict.fromkeys(("forget_eval", "retain_eval"), VARIANTS),
+    **dict.fromkeys(("real_authors", "world_facts"), OPTIONS),
+}
 
 LIST_AS_TEXT = re.compile(r"""\s*\[\s*['"].*['"]\s*\]\s*$""", re.DOTALL)  # what CSV makes of a list
 
@@ -39,6 +44,7 @@ PARAPHRASE_CUE = "In other words: "
 class TofuRows:
     """All splits of one benchmark. `forget` and `retain` are trained on; `*_eval` have the variants that evaluations
     need. `holdout` rows were never trained on by any model; it, the two splits of facts and `refusals` may be empty.
+    `files` has the names of the splits' files, without those that rows of several files were picked for.
     """
 
     name: str
@@ -51,6 +57,11 @@ class TofuRows:
     holdout: tuple[Row, ...]
     refusals: tuple[str, ...]
     digest: str
+    files: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def file(self, split: str) -> str:
+        """Return what the user calls the split of a field of this class: its file's name, the field's without one."""
+        return self.files.get(split, split)
 
 
 def load_rows(config: TofuBenchmark) -> TofuRows:
@@ -101,23 +112,29 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:
         raise unknown_name(f"forget set in {source}", config.forget, _forget_sets(read))
     holdouts = dict.fromkeys((config.forget.replace("forget", "holdout"), "holdout10"))
     holdout = next((name for name in holdouts if read(name)), None)
-    parts = {
-        "forget": rows(config.forget, PAIR),
-        "retain": rows(config.retain, PAIR),
-        "forget_eval": rows(f"{config.forget}_perturbed", VARIANTS),
-        "retain_eval": rows("retain_perturbed", VARIANTS),
-        "real_authors": rows("real_authors_perturbed", OPTIONS),
-        "world_facts": rows("world_facts_perturbed", OPTIONS),
-        "holdout": rows(holdout, PAIR) if holdout else (),
+    files = {
+        "forget": config.forget,
+        "retain": config.retain,
+        "forget_eval": f"{config.forget}_perturbed",
+        "retain_eval": "retain_perturbed",
+        "real_authors": "real_authors_perturbed",
+        "world_facts": "world_facts_perturbed",
+        **({"holdout": holdout} if holdout else {}),
     }
+    parts = {split: rows(file, COLUMNS[split]) for split, file in files.items()}
+    parts.setdefault("holdout", ())
     if config.authors:
         others = (f"{name}_perturbed" for name in _forget_sets(read) if name != config.forget)
         more = [row for name in others if read(name) for row in rows(name, VARIANTS)]
-        parts |= last_authors(config, source, parts, more)
+        picked = last_authors(config, source, parts, more)
+        parts |= picked
+        files = {split: file for split, file in files.items() if split not in picked}
     check_overlap(config, source, parts)
     refusals = tuple(r["text"] for r in read(REFUSALS) or ())
     content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
-    return TofuRows(name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)))
+    return TofuRows(
+        name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)), files=files
+    )
 
 
 def _forget_sets(read: Read) -> Iterable[str]:

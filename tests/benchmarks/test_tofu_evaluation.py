@@ -239,7 +239,7 @@ def test_an_oracle_survives_its_file(held: SimpleNamespace) -> None:
     ("change", "message"),
     [
         ({"forget_eval": ()}, "no forget10_perturbed rows"),
-        ({"retain_eval": ()}, "no retain_eval rows"),
+        ({"retain_eval": ()}, "no retain_perturbed rows"),
         ({"forget_eval": ("bare", "bare")}, "row 1 of forget10_perturbed has no perturbed answers"),
     ],
 )

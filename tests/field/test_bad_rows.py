@@ -19,6 +19,7 @@ from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
 from lethe.config.run import Evaluation
 from lethe.data.template import Template
 from lethe.errors import UserError
+from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from tests import tiny
 
 Raw = dict[str, Any]
@@ -86,7 +87,7 @@ def test_forget_rows_that_are_there_twice_are_refused(folder: Path, file: str) -
 
 
 def test_forget_rows_without_variants_are_counted(folder: Path) -> None:
-    template = Template(tiny.tokenizer())
+    template = Template(as_pretrained(train_tokenizer(["w1 w2 w3"], 64)))
     rows = rows_of(folder / "forget10_perturbed.json")
     assert [*load_benchmark(TofuBenchmark(source=str(folder))).notes(Evaluation(), template)] == []
     write(folder / "forget10_perturbed.json", rows[1:3])

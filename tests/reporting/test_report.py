@@ -132,7 +132,7 @@ def test_the_first_sentence_and_the_winners_say_whether_it_is_forgotten(tmp_path
 
 def test_the_console_says_that_nothing_is_on_the_front(capsys: pytest.CaptureFixture[str]) -> None:
     Console().finish(study(trial(0, 0.2, 0.3)), None, [])
-    assert "none of its 1 trials is on the front: each is below a floor or has no result" in capsys.readouterr().out
+    assert "no trial is on the front: 1 of 1 completed" in capsys.readouterr().out
 
 
 def test_the_console_names_what_fails(capsys: pytest.CaptureFixture[str]) -> None:

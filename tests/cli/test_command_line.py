@@ -78,12 +78,23 @@ def complete(words: str, **environment: str) -> list[str]:
     return process.stdout.split()
 
 
+def test_completion_of_ids_loads_nothing_that_takes_seconds(tmp_path: Path) -> None:
+    source = (
+        "import platform, sys; from lethe.cli.completion import studies_to_run; studies_to_run('tofu');"
+        f"sys.exit(str({HEAVY} & sys.modules.keys()) if {HEAVY} & sys.modules.keys() else 0)"
+    )
+    process = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, cwd=ROOT)
+    assert process.returncode == 0, process.stderr
+
+
 def test_a_shell_completes_commands_options_studies_and_ids(tmp_path: Path) -> None:
     assert complete("lethe sc") == ["score", "scaling"]
-    assert complete("lethe sweep tofu-f") == ["tofu-full"]
+    assert complete("lethe sweep tofu-f", LETHE_HOME=str(tmp_path)) == ["tofu-full"]
     assert complete("lethe sweep tofu --res") == ["--resume"]
     assert {"plan", "tofu"} <= set(complete("lethe scaling "))
     assert complete("lethe scaling plan --gpu") == ["--gpu-memory"]
     for name in ("tofu-1a2b3c4d", "soul-00000000", ".gc-tofu-1"):
         (tmp_path / "studies" / name).mkdir(parents=True)
     assert complete("lethe gc --study to", LETHE_HOME=str(tmp_path)) == ["tofu-1a2b3c4d"]
+    assert complete("lethe show so", LETHE_HOME=str(tmp_path)) == ["soul-00000000"]
+    assert complete("lethe sweep tofu-1", LETHE_HOME=str(tmp_path)) == ["tofu-1a2b3c4d"]

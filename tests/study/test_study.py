@@ -151,7 +151,7 @@ def test_scores_are_what_the_study_logged(
 
     study, _, _ = finished
     knee = study["trials"][study["aliases"]["knee"]]
-    names, measured, whole = ["models:/lethe-tofu@knee", knee["folder"], study["start_folder"]], [], Scoring._measure
+    names, measured, whole = [knee["version"], knee["folder"], study["start_folder"]], [], Scoring._measure
 
     def measure(self: Scoring, model: Any, *given: Any) -> Any:
         measured.append(model.name)

@@ -10,6 +10,11 @@ def study_names(incomplete: str) -> list[str]:
     return sorted(name for name in spaces() if name.startswith(incomplete))
 
 
+def studies_to_run(incomplete: str) -> list[str]:
+    """Return what `sweep` takes that begins so: names of search spaces, then ids of stored studies."""
+    return study_names(incomplete) + study_ids(incomplete)
+
+
 def scaling_names(incomplete: str) -> list[str]:
     """Return the names of scaling studies that begin so, and `plan`."""
     names = [name.removeprefix("scaling-") for name in study_names("scaling-")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lethe.cli.app import command
-from lethe.cli.completion import study_names
+from lethe.cli.completion import studies_to_run
 from lethe.cli.options import Overrides
 from lethe.errors import UserError, unknown_name
 
@@ -58,7 +58,7 @@ def main(
         typer.Option(
             metavar="STUDY",
             help="tofu, tdec, or a study whose data and evaluation count.",
-            autocompletion=study_names,
+            autocompletion=studies_to_run,
         ),
     ] = "tofu",
     source: Annotated[

@@ -75,4 +75,6 @@ def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status:
     if record.front:
         console.print(front_table(record))
     for step in next_steps(record, store_of(record.study), command_prefix()):
+        if step.command.endswith(f"show {record.id}"):
+            continue
         console.print(f"{step.purpose}:\n    {step.command}", soft_wrap=True)

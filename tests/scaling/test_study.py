@@ -133,7 +133,7 @@ def test_mlflow_has_points_trials_and_the_report(finished: tuple[dict[str, Any],
     client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id], f"tags.`lethe.study` = '{record['id']}'", max_results=50)
-    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    children = [r for r in runs if "lethe.trial" in r.data.tags]
     assert {int(r.data.tags["lethe.trial"]) for r in children} == set(range(11))
     (point,) = [r for r in children if r.data.tags["lethe.trial"] == "0"]
     assert point.data.params["size"] == "a"

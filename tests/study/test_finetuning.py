@@ -207,9 +207,10 @@ def test_a_study_as_a_user_runs_it_says_what_its_models_were_made_from(
 
     client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lethe").experiment_id
-    of_study = f"tags.`lethe.study` = '{record['id']}' and tags.`lethe.digest.base` != ''"
-    (run,) = client.search_runs([experiment], of_study)
-    assert run.data.metrics["start.training_loss"] == pytest.approx(training["loss"])
+    of_study = f"tags.`lethe.study` = '{record['id']}'"
+    assert len(client.search_runs([experiment], f"{of_study} and tags.`lethe.digest.base` != ''")) == 1
+    (run,) = client.search_runs([experiment], f"{of_study} and tags.kind = 'start'")
+    assert run.data.metrics["training_loss"] == pytest.approx(training["loss"])
     assert main([str(path), "--dry-run"]) == 0
     assert "oracle: trained before from" in capsys.readouterr().out
 

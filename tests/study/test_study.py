@@ -82,7 +82,7 @@ def test_mlflow_holds_parent_children_and_front(finished: tuple[dict[str, Any], 
     client = MlflowClient(f"sqlite:///{home() / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("lethe")
     runs = client.search_runs([experiment.experiment_id], f"tags.`lethe.study` = '{study['id']}'")
-    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    children = [r for r in runs if "lethe.trial" in r.data.tags]
     assert len(children) == 4
     assert len({r.data.tags["mlflow.parentRunId"] for r in children}) == 1
     front = [r for r in children if r.data.tags.get("front") == "true"]

@@ -47,7 +47,11 @@ def test_confirmations_and_audits_are_sent_once(
         runs = client.search_runs(["1"], "tags.`lethe.trial` = '0'")
         by_kind = {run.data.tags["kind"]: run for run in runs}
         assert sorted(run.data.tags["kind"] for run in runs) == ["confirmation", "confirmation", "trial"]
-        assert {run.info.run_name for run in runs} == {"trial-000", "trial-000-seed-1", "trial-000-seed-2"}
+        assert {run.info.run_name for run in runs} == {
+            "front 0 · forget 0.5 utility 0.58",
+            "trial-000-seed-1",
+            "trial-000-seed-2",
+        }
         again, member = by_kind["confirmation"], by_kind["trial"]
         assert again.info.status == "FINISHED"
         assert "front" not in again.data.tags

@@ -82,7 +82,8 @@ def test_passwords_are_not_shown() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert "secret" not in refusal(f"http://me:secret@127.0.0.1:{port}")
-    assert study_link("http://me:secret@host/", "1", "r") == "http://host/#/experiments/1/runs/r"
+    page = "http://host/#/experiments/1/runs?workflowType=machine_learning&viewStateShareKey=tofu-1a"
+    assert study_link("http://me:secret@host/", "1", "tofu-1a") == page
 
 
 @pytest.mark.parametrize("uri", NO_SCHEMES + NO_PLACES)

@@ -16,13 +16,14 @@ from typing import Any
 import pytest
 
 from lethe.config.study import Tracking
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import AuditRecord, StudyRecord, TrialRecord, VerdictRecord
 from lethe.tracking.base import NullTracker, Tracker, open_tracker
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from tests.tracking.studies import busy_study, study, trial
 
 Look = Callable[[str], Any]
 ROOT = Path(__file__).parents[2]
+VERDICTS = {f"trials.{verdict}" for verdict in ("complete", "stopped", "diverged", "infeasible", "out_of_memory")}
 
 
 def live(tracker: Tracker, done: TrialRecord) -> None:
@@ -48,7 +49,7 @@ def runs(look: Look, uri: str, clause: str = "") -> list[Any]:
 
 
 def by_trial(look: Look, uri: str) -> dict[int, Any]:
-    found = [run for run in runs(look, uri) if "mlflow.parentRunId" in run.data.tags]
+    found = [run for run in runs(look, uri) if "lethe.trial" in run.data.tags]
     numbers = {int(run.data.tags["lethe.trial"]): run for run in found}
     assert len(numbers) == len(found)
     return numbers
@@ -64,7 +65,7 @@ def test_a_whole_study_is_found_in_the_store(
 ) -> None:
     record = busy_study()
     place = whole(uri, record, report)
-    assert place == f"mlflow ui --backend-store-uri {uri}"
+    assert place == f"MLFLOW_TRACKING_URI={uri} lethe ui {record.id}"
     assert not caplog.records
     above, below = parent(look, uri), by_trial(look, uri)
     assert above.info.status == "FINISHED"
@@ -72,8 +73,7 @@ def test_a_whole_study_is_found_in_the_store(
     assert above.data.params["search.sampler"] == "tpe"
     assert above.data.metrics["hypervolume"] == 0.21
     assert above.data.metrics["front_size"] == 3
-    assert above.data.metrics["start.forget"] == 0.9
-    assert above.data.metrics["oracle.utility"] == 0.58
+    assert above.data.metrics.keys() == {"trials", "front_size", "hypervolume", *VERDICTS}
     assert {f.path for f in look(uri).list_artifacts(above.info.run_id, "report")} == {"report/report.html"}
     assert {f.path for f in look(uri).list_artifacts(above.info.run_id)} == {"report", "study.json"}
     assert below.keys() == set(range(9))
@@ -84,6 +84,53 @@ def test_a_whole_study_is_found_in_the_store(
         assert tags["mlflow.parentRunId"] == above.info.run_id
         assert (tags["lethe.run"], tags["verdict"], tags.get("reason", "")) == (done.run, done.verdict, done.reason)
         assert below[done.number].data.params == {key: str(value) for key, value in done.params.items()}
+
+
+def test_start_model_and_oracle_are_runs_of_their_own(uri: str, report: Path, look: Look) -> None:
+    audited = study(trial(0, pareto_rank=0))
+    relearned = AuditRecord(variant="relearn", before={"forget_rouge": 0.9}, after={"forget_rouge": 0.8})
+    for _ in range(2):  # a resumed study has the same two
+        whole(uri, audited, report)
+        kinds = {run.data.tags.get("kind"): run for run in runs(look, uri)}
+        assert len(runs(look, uri)) == 4
+        assert kinds["start"].data.metrics["forget"] == 0.9
+        assert kinds["oracle"].data.metrics["utility"] == 0.58
+        assert {run.info.status for run in runs(look, uri)} == {"FINISHED"}
+        assert kinds["start"].data.tags["mlflow.parentRunId"] == parent(look, uri).info.run_id
+    start = audited.start.model_copy(update={"audits": (relearned,)})
+    whole(uri, audited.model_copy(update={"start": start}), report)
+    (found,) = runs(look, uri, "tags.kind = 'start'")
+    assert found.data.metrics["audit_relearn_forget_rouge"] == 0.8
+
+
+def test_front_runs_are_named_and_described_and_renamed_when_they_leave(uri: str, report: Path, look: Look) -> None:
+    (report / "front.png").write_bytes(b"png")
+    first = trial(0, 0.25, 0.58, pareto_rank=0, forgotten=VerdictRecord(forgotten="yes", criteria=()))
+    record = study(first, trial(1), aliases={"knee": 0, "best-forget": 0})
+    whole(uri, record, report)
+    below, above = by_trial(look, uri), parent(look, uri)
+    assert below[0].info.run_name == "knee, best-forget 0 · forget 0.25 utility 0.58"
+    assert below[1].info.run_name == "trial-001"
+    picture = f"![the Pareto front](get-artifact?path=report%2Ffront.png&run_uuid={above.info.run_id})"
+    for run in (above, below[0]):
+        assert picture in run.data.tags["mlflow.note.content"]
+    assert "**knee, trial 0:** forgotten." in above.data.tags["mlflow.note.content"]
+    better = trial(2, 0.1, 0.59, pareto_rank=0)
+    beaten = first.model_copy(update={"pareto_rank": 1, "forgotten": None})
+    whole(uri, study(beaten, trial(1), better, aliases={"knee": 2}), report)
+    names = {number: run.info.run_name for number, run in by_trial(look, uri).items()}
+    assert names == {0: "trial-000", 1: "trial-001", 2: "knee 2 · forget 0.1 utility 0.59"}
+
+
+def test_data_is_an_input_by_name_and_digest_alone(uri: str, report: Path, look: Look) -> None:
+    private = {"name": "tofu", "forget": "forget10", "source": "/home/me/private"}
+    whole(uri, busy_study(study={"name": "tofu", "benchmark": private}), report)
+    found = {run.info.run_name: run.inputs.dataset_inputs for run in runs(look, uri) if run.inputs.dataset_inputs}
+    assert len(found) == 6, "study, start model, oracle, front"
+    for (data,) in found.values():
+        assert (data.dataset.name, data.dataset.digest) == ("tofu forget10", "d" * 16)
+        assert "private" not in data.dataset.source
+        assert (data.dataset.schema, data.dataset.profile) == (None, None)
 
 
 def test_metrics_are_stored_by_epoch_with_cost_and_front(uri: str, report: Path, look: Look) -> None:

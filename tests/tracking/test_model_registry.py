@@ -122,10 +122,10 @@ def test_versions_have_tags_and_a_description(models: Path, uri: str, report: Pa
     assert (tags["lethe.data"], tags["lethe.base"]) == ("d" * 16, "b" * 16)
     client = look(uri)
     assert client.get_model_version_by_alias("lethe-tofu", "knee").tags["lethe.run"] == RUNS[1]
-    files = {path.path for path in client.list_artifacts(found[RUNS[1]].run_id, "model")}
-    assert {"model/MLmodel", "model/model", "model/adapter", "model/requirements.txt"} <= files
-    folder = client.get_run(found[RUNS[0]].run_id).info.artifact_uri.removeprefix("file://")
-    pins = Path(folder, "model/requirements.txt")
+    (output,) = client.get_run(found[RUNS[1]].run_id).outputs.model_outputs
+    files = {path.path for path in client.list_logged_model_artifacts(output.model_id)}
+    assert {"MLmodel", "model", "adapter", "requirements.txt"} <= files
+    pins = Path(found[RUNS[0]].source.removeprefix("file://"), "requirements.txt")
     assert "torch==" in pins.read_text()
     assert "+" not in pins.read_text()
 
@@ -133,6 +133,19 @@ def test_versions_have_tags_and_a_description(models: Path, uri: str, report: Pa
 def aliased(look: Look, uri: str, alias: str) -> str:
     """The run whose version an alias names."""
     return str(look(uri).get_model_version_by_alias("lethe-tofu", alias).tags["lethe.run"])
+
+
+def test_front_members_are_logged_models_with_metrics_and_one_point_each_in_their_run(
+    models: Path, uri: str, report: Path, look: Look
+) -> None:
+    finish(uri, front(models), report)
+    client, version = look(uri), versions(look, uri)[RUNS[1]]
+    (output,) = client.get_run(version.run_id).outputs.model_outputs
+    model = client.get_logged_model(output.model_id)
+    assert (str(model.status), model.model_type, model.params["adapter.rank"]) == ("READY", "unlearned", "8")
+    assert {metric.key: metric.value for metric in model.metrics} == {"forget": 0.2, "utility": 0.5}
+    assert len(client.get_metric_history(version.run_id, "forget")) == 3
+    assert version.source == model.artifact_location
 
 
 def test_registering_again_makes_no_new_version_and_moves_the_studys_own_alias(

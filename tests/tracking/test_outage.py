@@ -122,7 +122,7 @@ def test_events_during_an_outage_are_sent_afterwards(
     assert "answers again" in caplog.text
     client = look(uri)
     runs = client.search_runs([client.get_experiment_by_name("lethe").experiment_id])
-    children = [r for r in runs if "mlflow.parentRunId" in r.data.tags]
+    children = [r for r in runs if "lethe.trial" in r.data.tags]
     assert sorted(r.data.tags["lethe.run"] for r in children) == sorted(t.run for t in record.trials)
     assert {r.info.status for r in runs} == {"FINISHED", "FAILED"}
     for child in children:
@@ -152,4 +152,4 @@ def test_a_lost_answer_makes_no_second_run(
     assert tracker.finish(record, report)
     client = look(uri)
     runs = client.search_runs([client.get_experiment_by_name("lethe").experiment_id])
-    assert [r.info.run_id for r in runs if "mlflow.parentRunId" in r.data.tags] == lost
+    assert [r.info.run_id for r in runs if "lethe.trial" in r.data.tags] == lost

@@ -66,18 +66,22 @@ def test_a_whole_study_over_http(
     client = look(server)
     experiment = client.get_experiment_by_name("lethe").experiment_id
     found = {run.info.run_name: run for run in client.search_runs([experiment])}
-    assert found.keys() == {record.id, "trial-000", "trial-006"}
+    knee = "knee 0 · forget 0.01 utility 0.59"
+    assert found.keys() == {record.id, "start model", "oracle model", knee, "trial-006"}
     parent = found[record.id].info.run_id
-    assert place == f"{server}/#/experiments/{experiment}/runs/{parent}"
-    assert found["trial-000"].data.metrics["forget"] == best.metrics["forget"]
-    assert found["trial-000"].data.tags["front"] == "true"
+    assert place == (
+        f"{server}/#/experiments/{experiment}/runs?workflowType=machine_learning&viewStateShareKey={record.id}"
+    )
+    assert found[knee].data.metrics["forget"] == best.metrics["forget"]
+    assert found[knee].data.tags["front"] == "true"
     assert math.isnan(found["trial-006"].data.metrics["forget"])
     assert found["trial-006"].info.status == "FAILED"
     with urlopen(f"{server}/get-artifact?path=report/front.html&run_uuid={parent}") as page:
         assert page.read() == b"<p>front</p>"
     version = client.get_model_version_by_alias("lethe-tofu", "knee")
     assert version.tags["lethe.run"] == best.run
-    assert {path.path for path in client.list_artifacts(version.run_id, "model")} >= {"model/MLmodel", "model/model"}
+    (output,) = client.get_run(version.run_id).outputs.model_outputs
+    assert {path.path for path in client.list_logged_model_artifacts(output.model_id)} >= {"MLmodel", "model"}
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     copies = [find("models:/lethe-tofu@knee") for _ in range(2)]
     assert copies[0].digest == model_digest(tmp_path / "0/model")

@@ -201,8 +201,10 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
             finally:
                 console.stop()
             from lethe.reporting.report import write_report
+            from lethe.tracking.model_card import write_model_cards
             from lethe.tracking.model_registry import model_name
 
+            write_model_cards(record)
             with console.status("registering the front's models in MLflow") if record.front else nullcontext():
                 names = tracker.register(record)
             if names.versions:

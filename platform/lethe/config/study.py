@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, field_validator, model_validator
@@ -54,15 +54,31 @@ class Resources(Frozen):
     checkpoint: Checkpoint = Checkpoint()
 
 
+TrackerName = Literal["mlflow", "wandb", "tensorboard"]
+
+
 class Tracking(Frozen):
-    """The MLflow server and experiment that keep the runs."""
+    """The stores that keep the runs: MLflow's server and experiment, and others beside it. A list stands for `to`."""
 
     enabled: bool = True
+    to: tuple[TrackerName, ...] = Field(("mlflow",), min_length=1, description="where runs go: one store or several")
     uri: str | None = Field(
         None, min_length=1, repr=False, description="none: MLFLOW_TRACKING_URI, else a local SQLite file"
     )
     experiment: str = Field("lethe", min_length=1)
     register_models: bool = Field(True, description="front members become versions of a registered model")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _list_of_stores(cls, given: Any) -> Any:
+        return {"to": given} if isinstance(given, list | tuple) else given
+
+    @field_validator("to")
+    @classmethod
+    def _once_each(cls, to: tuple[TrackerName, ...]) -> tuple[TrackerName, ...]:
+        if len(set(to)) < len(to):
+            raise ValueError("names a store twice")
+        return to
 
     @field_validator("uri")
     @classmethod

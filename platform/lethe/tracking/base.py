@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -9,7 +10,7 @@ from lethe.records import Scalar, StudyRecord, TrialRecord
 from lethe.tracking.aliases import Registered
 
 if TYPE_CHECKING:
-    from lethe.config.study import Tracking
+    from lethe.config.study import TrackerName, Tracking
 
 
 class Tracker(Protocol):
@@ -67,11 +68,59 @@ class NullTracker:
         return None
 
 
+class TrackerGroup:
+    """Several trackers as one. `uri` is the first one's, and `finish` returns the first link that there is."""
+
+    def __init__(self, trackers: Sequence[Tracker]) -> None:
+        self._trackers = tuple(trackers)
+        self.uri = self._trackers[0].uri
+
+    def begin(self, record: StudyRecord) -> None:
+        """See `Tracker`."""
+        for tracker in self._trackers:
+            tracker.begin(record)
+
+    def trial_began(self, number: int, run_hash: str, params: dict[str, Scalar]) -> None:
+        """See `Tracker`."""
+        for tracker in self._trackers:
+            tracker.trial_began(number, run_hash, params)
+
+    def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
+        """See `Tracker`."""
+        for tracker in self._trackers:
+            tracker.trial_reported(number, step_metrics, epoch)
+
+    def trial_ended(self, trial: TrialRecord) -> None:
+        """See `Tracker`."""
+        for tracker in self._trackers:
+            tracker.trial_ended(trial)
+
+    def register(self, record: StudyRecord) -> Registered:
+        """Register with the first tracker: MLflow alone has a registry."""
+        return self._trackers[0].register(record)
+
+    def finish(self, record: StudyRecord, folder: Path) -> str | None:
+        """See `Tracker`."""
+        links = [tracker.finish(record, folder) for tracker in self._trackers]
+        return next(filter(None, links), None)
+
+
 def open_tracker(config: Tracking) -> Tracker:
-    """Return the tracker that a study asks for. Raises UserError, within seconds, where its store cannot be reached or
-    written."""
+    """Return the tracker that a study asks for. Raises UserError, within seconds, where a package is missing, or
+    MLflow's store cannot be reached or written."""
     if not config.enabled:
         return NullTracker()
-    from lethe.tracking.mlflow_tracker import MlflowTracker
+    # MLflow first: its address is the study's, and its link the one that is printed.
+    names = sorted(config.to, key=lambda name: name != "mlflow")
+    trackers = [_open(name, config) for name in names]
+    return trackers[0] if len(trackers) == 1 else TrackerGroup(trackers)
 
-    return MlflowTracker(config.uri, experiment=config.experiment, register_models=config.register_models)
+
+def _open(name: TrackerName, config: Tracking) -> Tracker:
+    if name == "mlflow":
+        from lethe.tracking.mlflow_tracker import MlflowTracker
+
+        return MlflowTracker(config.uri, experiment=config.experiment, register_models=config.register_models)
+    from lethe.tracking.run_writers import open_writer
+
+    return open_writer(name, config)

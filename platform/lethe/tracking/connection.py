@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import configparser
 import os
+import shlex
 import socket
 import threading
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from lethe.config.addresses import without_password
 from lethe.errors import UserError
 from lethe.storage.paths import home, require_database
 from lethe.storage.sqlite_schema import MLFLOW
+from lethe.tracking.mlflow_pages import runs_page
 
 CONNECT_LIMIT_S = 2.0
 PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
@@ -59,6 +61,11 @@ def resolve_uri(uri: str | None = None) -> str:
     if uri or (uri := os.environ.get("MLFLOW_TRACKING_URI")):
         return uri
     require_database("tracking.uri", "name MLflow's server, or set MLFLOW_TRACKING_URI")
+    return _local_store()
+
+
+def _local_store() -> str:
+    """Return the address of a SQLite file in the storage root."""
     return f"sqlite:///{home() / 'mlflow.db'}"
 
 
@@ -85,12 +92,13 @@ def artifact_root(uri: str) -> str | None:
     return (home() / "mlartifacts").as_uri()
 
 
-def study_link(uri: str, experiment: str, run: str) -> str:
-    """Return where a person sees a study's runs: the page of its parent run, or the command that opens MLflow's page;
-    without a password."""
+def study_link(uri: str, experiment: str, study: str) -> str:
+    """Return where a person sees a study's runs: the page that lists them, or the command that opens it where no server
+    is known; without a password."""
     if _scheme(uri).startswith("http"):
-        return f"{without_password(uri).rstrip('/')}/#/experiments/{experiment}/runs/{run}"
-    return f"mlflow ui --backend-store-uri {without_password(uri)}"
+        return f"{without_password(uri).rstrip('/')}/{runs_page(experiment, study)}"
+    given = "" if uri == _local_store() else f"MLFLOW_TRACKING_URI={shlex.quote(without_password(uri))} "
+    return f"{given}lethe ui {study}"
 
 
 def sqlite_path(uri: str) -> Path:

@@ -1,7 +1,11 @@
-"""A study in an MLflow store: one parent run, one child run per trial. Only this file writes runs, from one thread."""
+"""A study in an MLflow store: one parent run, below it a run per trial, and one each for start model and oracle.
+
+Only this file writes runs, from one thread; `mlflow_pages` has the texts that persons read.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,8 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
-from lethe.records import Metrics, StudyRecord, TrialRecord, Verdict
+from lethe.records import Metrics, ModelScores, StudyRecord, TrialRecord, Verdict, audit_numbers
 from lethe.storage.files import make_once
+from lethe.tracking import mlflow_pages as pages
 from lethe.tracking.connection import artifact_root, quiet_mlflow, sqlite_path
 from lethe.tracking.tracked_trials import (
     Marks,
@@ -26,7 +31,7 @@ from lethe.tracking.tracked_trials import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import DatasetInput, Metric, Run
 
 PARENT = "mlflow.parentRunId"
 ENDED = ("FINISHED", "KILLED", "FAILED")
@@ -49,7 +54,8 @@ class MlflowStore:
         if uri.startswith("sqlite:"):
             make_once(sqlite_path(uri), partial(_make_database, str(artifact_root(uri))))
         self.client = MlflowClient(tracking_uri=uri)
-        self.study = record.id
+        self.study, self.space = record.id, record.space
+        self._references: dict[str, str] = {}  # ids of the runs of start model and oracle
         self.experiment = self._experiment(experiment, artifact_root(uri))
         self.parent = self._open(record, trials)
 
@@ -77,8 +83,13 @@ class MlflowStore:
         if not (parents and parents[0].data.params):
             self._describe(parent, record)
         for run in runs:
-            if run.data.tags.get(PARENT) == parent:
+            if run.data.tags.get(PARENT) == parent and "lethe.run" in run.data.tags:
                 self._recognise(run, trials)
+            elif run.data.tags.get("kind") in ("start", "oracle"):
+                self._references[run.data.tags["kind"]] = run.info.run_id
+        self._send_references(parent, record)
+        self.client.set_experiment_tag(self.experiment, pages.VIEW + record.id, pages.study_view(record))
+        self.client.set_experiment_tag(self.experiment, pages.VIEW + record.space, pages.space_view(record))
         if parents:
             self.client.update_run(parent, status="RUNNING")
         return parent
@@ -92,8 +103,28 @@ class MlflowStore:
     def _describe(self, parent: str, record: StudyRecord) -> None:
         """Log the study's configuration, once. Parameters come last: that they are there says that this was done."""
         self.client.log_text(parent, record.model_dump_json(indent=1), "study.json")
-        note = {"mlflow.note.content": _description(record)}
-        self._log(parent, _metrics(_reference_scores(record), 0, now_ms()), dict(flatten_settings(record.study)), note)
+        self.client.log_inputs(parent, [_dataset(record)])
+        note = {pages.NOTE: pages.study_note(record, self.experiment, parent, {}, {}, "")}
+        self._log(parent, params=dict(flatten_settings(record.study)), tags=note)
+
+    def _send_references(self, parent: str, record: StudyRecord) -> None:
+        """Send what the store lacks of start model and oracle: a run each, with its scores and those of its audits."""
+        models: dict[str, ModelScores | None] = {"start": record.start, "oracle": record.oracle}
+        for kind, model in models.items():
+            if model is None or not model.metrics:
+                continue
+            if kind not in self._references:
+                tags = {"lethe.study": record.id, "lethe.space": record.space, PARENT: parent, "kind": kind}
+                tags |= {pages.NOTE: pages.reference_note(kind, record), pages.COLOR: pages.COLORS[kind]}
+                began = int(record.began * 1000) or None
+                run = self.client.create_run(self.experiment, start_time=began, tags=tags, run_name=f"{kind} model")
+                self.client.log_inputs(run.info.run_id, [_dataset(record)])
+                self._references[kind] = run.info.run_id
+            run_id = self._references[kind]
+            known = self.client.get_run(run_id).data.metrics
+            new = {key: value for key, value in _scores(kind, model, record).items() if key not in known}
+            self._log(run_id, _metrics(new, 0, now_ms()))
+            self._terminate(run_id, "FINISHED", record.began)
 
     def _recognise(self, run: Run, trials: TrackedTrials) -> None:
         """Note in the tracked trial of `run` what the store has of it."""
@@ -108,6 +139,7 @@ class MlflowStore:
         trial.run_id, trial.params_logged = run.info.run_id, bool(run.data.params) or not trial.params
         trial.reopen = trial.began_ms > 0 and trial.end is None
         trial.stored_verdict = None if trial.reopen else verdict
+        trial.stored_name = str(run.info.run_name)
 
     def send(self, trial: TrackedTrial) -> None:
         """Send what the store lacks of a trial: its run, parameters, reports and end."""
@@ -118,7 +150,7 @@ class MlflowStore:
             trial.run_id = existing or self._create_child(trial)
         elif trial.reopen:
             self.client.update_run(trial.run_id, status="RUNNING", name=_run_name(trial))
-            trial.reopen = False
+            trial.reopen, trial.stored_name = False, _run_name(trial)
         # The end is read before the reports: no report comes after it.
         end = trial.end if trial.end_is_unsent else None
         reports = {epoch: report for epoch, report in list(trial.reports.items()) if epoch not in trial.sent_epochs}
@@ -148,19 +180,38 @@ class MlflowStore:
         run = self.client.create_run(
             self.experiment,
             start_time=began or None,
-            tags=self._child_tags(trial) | {PARENT: self.parent},
+            tags=self._child_tags(trial)
+            | {"lethe.space": self.space, PARENT: self.parent, pages.COLOR: pages.COLORS["trial"]},
             run_name=_run_name(trial),
         )
+        trial.stored_name = _run_name(trial)
         return str(run.info.run_id)
 
-    def mark(self, trial: TrackedTrial, rank: int | None, on_front: bool) -> None:
-        """Send a trial's Pareto rank and whether it is on the front, unless the store has them."""
-        if trial.run_id is None or trial.stored_marks == (rank, on_front):
+    def mark(self, trial: TrackedTrial, record: StudyRecord, found: TrialRecord) -> None:
+        """Send a trial's Pareto rank and whether it is on the front, unless the store has them, and name its run."""
+        rank, on_front = found.pareto_rank, found.on_front
+        if trial.run_id is None:
             return
-        metrics = {} if rank is None else {"pareto_rank": float(rank)}
-        tags = {"front": str(on_front).lower()} if on_front or trial.stored_marks.on_front else {}
-        self._log(trial.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
-        trial.stored_marks = Marks(rank, on_front)
+        if trial.stored_marks != (rank, on_front):
+            metrics = {} if rank is None else {"pareto_rank": float(rank)}
+            tags = {"front": str(on_front).lower()} if on_front or trial.stored_marks.on_front else {}
+            self._log(trial.run_id, _metrics(metrics, 0, now_ms()), tags=tags)
+            trial.stored_marks = Marks(rank, on_front)
+        name = pages.front_name(record, found) if on_front else _run_name(trial)
+        if name != trial.stored_name:
+            self.client.update_run(trial.run_id, name=name)
+            self._log(trial.run_id, tags={pages.COLOR: pages.front_color(record, found)})
+            trial.stored_name = name
+
+    def describe_front_member(
+        self, trial: TrackedTrial, record: StudyRecord, found: TrialRecord, version: str, model: str
+    ) -> None:
+        """Send a front member's description and the data that it was trained on."""
+        if trial.run_id is None:
+            return
+        note = pages.front_note(record, found, self.experiment, self.parent, version, model)
+        self._log(trial.run_id, tags={pages.NOTE: note})
+        self.client.log_inputs(trial.run_id, [_dataset(record)])
 
     def add_afterwards(self, trial: TrackedTrial, record: TrialRecord) -> None:
         """Send what confirmation and audits measured on a front member when the search was over, unless the store has
@@ -179,10 +230,10 @@ class MlflowStore:
             self._log(trial.run_id, tags={"verdict": "interrupted"})
             self._terminate(trial.run_id, "KILLED", 0.0)
 
-    def close(self, record: StudyRecord, folder: str) -> None:
-        """Send the study's own numbers and the report in `folder`, and end the parent run."""
-        note = {"mlflow.note.content": _description(record)}
-        self._log(self.parent, _metrics(_totals(record), 0, now_ms()), tags=note)
+    def close(self, record: StudyRecord, folder: str, note: str) -> None:
+        """Send the study's own numbers, its description `note` and the report in `folder`, and end the parent run."""
+        self._send_references(self.parent, record)
+        self._log(self.parent, _metrics(_totals(record), 0, now_ms()), tags={pages.NOTE: note})
         self.client.log_artifacts(self.parent, folder, "report")
         self._terminate(self.parent, "KILLED" if record.interrupted else "FINISHED", record.ended)
 
@@ -237,16 +288,24 @@ def _end_tags(end: TrialRecord) -> dict[str, str]:
     return {key: value for key, value in tags.items() if value}
 
 
-def _reference_scores(record: StudyRecord) -> Metrics:
-    """Return the scores of start model and oracle, under the names `start.<metric>` and `oracle.<metric>`, and final
-    loss and minutes of their trainings as `training_loss` and `training_minutes`."""
-    scores = {"start": record.start, "oracle": record.oracle}
-    by_model = {name: dict(model.metrics) for name, model in scores.items() if model}
-    for name, training in record.trainings.items():
-        by_model[name] |= {"training_loss": training.loss, "training_minutes": training.seconds / 60}
-    return numeric_metrics(
-        {f"{name}.{key}": value for name, values in by_model.items() for key, value in values.items()}
-    )
+def _scores(kind: str, model: ModelScores, record: StudyRecord) -> Metrics:
+    """Return the scores of start model or oracle, those of its audits, and `training_loss` and `training_minutes`
+    where lethe trained it."""
+    values = {**model.metrics, **audit_numbers(model.audits)}
+    if training := record.trainings.get(kind):
+        values |= {"training_loss": training.loss, "training_minutes": training.seconds / 60}
+    return numeric_metrics(values)
+
+
+def _dataset(record: StudyRecord) -> DatasetInput:
+    """Return the study's data as an input of a run: name and digest, no rows and no paths."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    benchmark = record.study.get("benchmark", {})
+    name = " ".join(str(benchmark[key]) for key in ("name", "forget") if benchmark.get(key)) or record.space
+    digest = record.digests.get("data") or "unknown"
+    dataset = Dataset(name, digest, source_type="lethe", source=json.dumps({"benchmark": name}))
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "unlearning")])
 
 
 def _totals(record: StudyRecord) -> Metrics:
@@ -254,14 +313,3 @@ def _totals(record: StudyRecord) -> Metrics:
     verdicts = Counter(f"trials.{trial.verdict}" for trial in record.trials)
     totals = {"trials": len(record.trials), "front_size": len(record.front), "hypervolume": record.hypervolume}
     return numeric_metrics(verdicts | totals)
-
-
-def _description(record: StudyRecord) -> str:
-    """Return the text that MLflow's page shows above a run's numbers."""
-    goals = " and ".join(f"{goal.direction} `{goal.metric}`" for goal in record.objectives)
-    lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
-    lines += [f"- {name}: trained {training.describe()}" for name, training in record.trainings.items()]
-    if record.trials:
-        lines.append(f"{len(record.trials)} trials, {len(record.front)} on the Pareto front; see `report/report.html`.")
-    lines += [f"- {alias}: trial {number}" for alias, number in record.aliases.items()]
-    return "\n\n".join(lines)

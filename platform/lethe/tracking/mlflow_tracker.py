@@ -15,6 +15,7 @@ from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord
 from lethe.tracking.aliases import Registered
 from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, study_link
+from lethe.tracking.mlflow_pages import study_note
 from lethe.tracking.mlflow_runs import MlflowStore
 from lethe.tracking.model_registry import Registry
 from lethe.tracking.tracked_trials import TrackedTrial, TrackedTrials
@@ -181,7 +182,7 @@ class MlflowTracker:
                 if time.monotonic() - taken > GIVE_UP_S:
                     failures.append(f"it has taken nothing for {GIVE_UP_S:g} s, so the rest was not sent")
                     break
-            link = study_link(self._address, store.experiment, store.parent)
+            link = study_link(self._address, store.experiment, record.id)
         for failure in dict.fromkeys(filter(None, failures)):
             log.warning("not everything is in MLflow: %s", failure)
         answer.set_result(link)
@@ -194,16 +195,29 @@ class MlflowTracker:
             if own.stored_verdict != trial.verdict:
                 own.add_end(trial)
             yield partial(self._send, own)
-            yield partial(store.mark, own, trial.pareto_rank, trial.on_front)
+            yield partial(store.mark, own, record, trial)
             yield partial(store.add_afterwards, own, trial)
             for run in trial.confirmation.runs if trial.confirmation else ():
                 yield partial(self._send_confirmation, run)
         for other in self._trials:
             if other not in tracked.values():
                 yield partial(store.abandon, other)
+        registry = Registry(store.client, record, tracked)
         if self._register:
-            yield from Registry(store.client, record, tracked).jobs()
-        yield partial(store.close, record, str(folder))
+            yield from registry.jobs()
+        yield partial(self._close, store, record, folder, registry)
+
+    def _close(self, store: MlflowStore, record: StudyRecord, folder: Path, registry: Registry) -> None:
+        """Describe the study and its front, with the versions that are registered, and end the study's run."""
+        versions: dict[str, str] = {}
+        if self._register and record.front:
+            attempt(lambda: versions.update(registry.versions))  # a failure has been warned about by its jobs
+        runs = {number: trial.run_id for number, trial in registry.tracked.items() if trial.run_id}
+        for trial in record.front:
+            own, version = registry.tracked[trial.number], versions.get(trial.run, "")
+            store.describe_front_member(own, record, trial, version, registry.name)
+        note = study_note(record, store.experiment, store.parent, runs, versions, registry.name)
+        store.close(record, str(folder), note)
 
 
 def _import_mlflow() -> None:

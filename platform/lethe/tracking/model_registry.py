@@ -15,16 +15,18 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lethe.models.merging import copy_without_weights, is_adapter, merge
 from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import temporary_copy
 from lethe.tracking.aliases import advance, study_alias
+from lethe.tracking.model_card import CARD, model_card
 from lethe.tracking.tracked_trials import TrackedTrial, clip_text, verdict_tags
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel
 
 REQUIREMENTS = ("mlflow", "torch", "transformers", "safetensors")
 
@@ -76,15 +78,51 @@ class Registry:
         with temporary_copy(Path(trial.folder) / "model") as folder:
             if run_id is None or not trial.folder or folder is None:
                 raise FileNotFoundError(f"trial {trial.number} has no saved model ({trial.folder}/model)")
-            self._upload(folder, run_id)
+            model = self._log_model(trial, folder, run_id)
         version = self.client.create_model_version(
             self.name,
-            source=f"{self.client.get_run(run_id).info.artifact_uri}/model",
+            source=model.artifact_location,
             run_id=run_id,
+            model_id=model.model_id,
             tags={key: clip_text(value) for key, value in self._tags(trial).items()},
             description=f"Trial {trial.number} of study {self.record.id}.",
         )
         self.versions[trial.run] = str(version.version)
+
+    def _log_model(self, trial: TrialRecord, folder: Path, run_id: str) -> LoggedModel:
+        """Upload the model in `folder` as the output of a run: a logged model, with its parameters and its metrics."""
+        from mlflow.entities import LoggedModelOutput
+
+        model = self.client.create_logged_model(
+            self.client.get_run(run_id).info.experiment_id,
+            name=f"trial-{trial.number:03d}",
+            source_run_id=run_id,
+            tags={key: clip_text(value) for key, value in self._tags(trial).items()},
+            params={key: clip_text(value) for key, value in trial.params.items()},
+            model_type="unlearned",
+        )
+        ready: Literal["READY", "FAILED"] = "FAILED"
+        try:
+            self._upload(trial, folder, model.model_id)
+            self.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=len(trial.series))])
+            self._link_metrics(trial, run_id, model.model_id)
+            ready = "READY"
+        finally:
+            self.client.finalize_logged_model(model.model_id, ready)
+        return model
+
+    def _link_metrics(self, trial: TrialRecord, run_id: str, model_id: str) -> None:
+        """Make the run's last objectives, and what its verdict rests on, the model's metrics. The run keeps one point
+        of each: a point with equal time, step and value is the same."""
+        from mlflow.entities import Metric
+
+        judged = [criterion.metric for criterion in trial.forgotten.criteria] if trial.forgotten else []
+        points = []
+        for key in dict.fromkeys([*(goal.metric for goal in self.record.objectives), *judged]):
+            if history := self.client.get_metric_history(run_id, key):
+                last = history[-1]
+                points.append(Metric(key, last.value, last.timestamp, last.step, model_id=model_id))
+        self.client.log_batch(run_id, points, synchronous=True)
 
     def _update_tags(self, trial: TrialRecord) -> None:
         """Set the tags of confirmation, audits and verdict that a version of an earlier session lacks."""
@@ -107,20 +145,24 @@ class Registry:
         """Return the address of the trial's version; empty where it is not registered."""
         return f"models:/{self.name}/{self.versions[trial.run]}" if trial.run in self.versions else ""
 
-    def _upload(self, folder: Path, run_id: str) -> None:
-        """Upload the model in `folder`, with MLflow's files around it, as artifacts of a run. An adapter is uploaded
-        beside its merged model."""
+    def _upload(self, trial: TrialRecord, folder: Path, model_id: str) -> None:
+        """Upload the model in `folder`, with MLflow's files around it, as artifacts of a logged model. An adapter is
+        uploaded beside its merged model."""
         with tempfile.TemporaryDirectory(prefix=".register-", dir=folder.parent) as temporary:
             wrapping, merged = Path(temporary, "wrapping"), Path(temporary, "merged")
             weights = folder
             if is_adapter(folder):
                 # In fp32, which is the model that the trial evaluated.
                 merge(Path(self.record.start_folder), folder, merged, "fp32")
-                self.client.log_artifacts(run_id, str(folder), "model/adapter")
+                self.client.log_model_artifacts(model_id, str(folder), "adapter")
                 weights = merged
             write_wrapping(weights, wrapping)
-            self.client.log_artifacts(run_id, str(wrapping), "model")
-            self.client.log_artifacts(run_id, str(weights), "model/model")
+            card = model_card(self.record, trial)
+            for place in (wrapping, wrapping / "model"):
+                place.mkdir(exist_ok=True)
+                (place / CARD).write_text(card)
+            self.client.log_model_artifacts(model_id, str(wrapping))
+            self.client.log_model_artifacts(model_id, str(weights), "model")
 
     def _tags(self, trial: TrialRecord) -> dict[str, object]:
         digests = {"lethe.data": "data", "lethe.base": "model", "lethe.oracle": "oracle", "lethe.prompt": "prompt"}

@@ -40,8 +40,8 @@ class TrackedTrial:
     The driver's thread sets `number`, `params`, `reports` (by epoch), `end`, `began_ms` (0: not in this session) and
     `reopen` (the store has the run as ended, but it runs again). The tracker's thread sets the rest: `run_id` is
     MLflow's, None before the run was created or found; `create_attempted`, `params_logged`, `sent_epochs`,
-    `stored_verdict` and `stored_marks` say what has been sent. Sending sends what the store lacks, so that a failed
-    attempt needs nothing but another one.
+    `stored_verdict`, `stored_marks` and `stored_name` say what has been sent. Sending sends what the store lacks, so
+    that a failed attempt needs nothing but another one.
     """
 
     run: str
@@ -57,6 +57,7 @@ class TrackedTrial:
     sent_epochs: set[int] = field(default_factory=set)
     stored_verdict: Verdict | None = None
     stored_marks: Marks = NO_MARKS
+    stored_name: str = ""
 
     @property
     def is_behind(self) -> bool:

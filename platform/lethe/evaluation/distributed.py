@@ -18,7 +18,9 @@ from torch import nn
 if TYPE_CHECKING:
     from peft.tuners.lora import Linear
 
-COPY_BYTES = 4 * 2**30  # of weights; a larger model keeps its adapters apart
+# Of weights: a larger model keeps its adapters apart. At 135M parameters, rank 32, that costs a tenth of the time of
+# scoring and saves 0.43 GB; at 1M, where calls and not products take the time, merging halves it.
+COPY_BYTES = 2**28
 
 Gather = Callable[[list[Any]], list[list[Any]]]
 """Takes this rank's list and returns the lists of all ranks, by rank; every rank calls it."""

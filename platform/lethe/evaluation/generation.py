@@ -26,7 +26,7 @@ from lethe.evaluation.kv_cache import (
 from lethe.evaluation.likelihood import max_scored_positions
 from lethe.evaluation.one_token_attention import fast_one_token_attention
 
-CACHE_BYTES = {"cpu": 2**29, "cuda": 2**32}  # keys and values of one batch; a core is busy with a few dozen rows
+LEAST_CACHE_BYTES = {"cpu": 2**27, "cuda": 2**32}
 DROP = 8  # rows leave the batch once one in so many is done
 
 
@@ -45,7 +45,7 @@ def generate(
 
     `begun`: the first tokens of each answer, if they are known already (see `known_beginning`); they are part of the
     returned answer. The first pass over a batch has at most `token_budget` padded prompt tokens, its cache at most
-    `CACHE_BYTES`. Put the model into eval mode first.
+    `cache_budget` bytes. Put the model into eval mode first.
     """
     decoder = GreedyDecoder(model, stops=stops, pad=pad, max_new_tokens=max_new_tokens)
     answers = [_until_stop([*tokens[:max_new_tokens]], stops) for tokens in begun or [()] * len(prompts)]
@@ -58,6 +58,12 @@ def generate(
         for j, rest in zip(batch, decoder.batch([contexts[j] for j in batch], spent), strict=True):
             answers[unfinished[j]] += rest
     return answers
+
+
+def cache_budget(model: nn.Module) -> int:
+    """Return how many bytes the keys and values of one batch may take: a quarter of the weights, and at least
+    `LEAST_CACHE_BYTES`. More rows make a token little faster."""
+    return max(LEAST_CACHE_BYTES.get(device_of(model).type, 2**32), sum(p.nbytes for p in model.parameters()) // 4)
 
 
 def known_beginning(answer: Sequence[int], guess: Sequence[int]) -> list[int]:
@@ -96,11 +102,8 @@ class GreedyDecoder:
         longest = max(lengths)
         most = min(token_budget // max(1, longest), max_scored_positions(self.base))
         if self.pads:
-            most = min(
-                most,
-                CACHE_BYTES.get(self.device.type, 2**32)
-                // cache_bytes(self.model, capacity(longest + self.max_new_tokens)),
-            )
+            row = cache_bytes(self.model, capacity(longest + self.max_new_tokens))
+            most = min(most, cache_budget(self.model) // row)
             return _even_parts(order, max(1, most))
         most = max(1, most) if self.has_cache else 1
         return [part for _, equal in groupby(order, key=lambda i: lengths[i]) for part in _even_parts([*equal], most)]

@@ -20,6 +20,7 @@ from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.models.adapters import WithoutAdapters, attach, without_adapters
 from lethe.models.dropout import disable_dropout
 from lethe.models.forward import ScoredLM
+from lethe.models.memory import give_back
 from lethe.models.quantised import numel
 from lethe.records import FinalReport, Metrics
 from lethe.unlearning.checkpoint import (
@@ -217,6 +218,7 @@ class _Run:
         """Evaluate the model and return the report of this epoch. Raises DivergedError."""
         # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
         rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
+        give_back(self.recipe.engine.device)  # what the steps' activations held
         with self.costs.timed("evaluate"):
             evals, shard = self.context.eval_set(self.recipe.evaluation), RankShard(rank, world, self.ranks.gather)
             self.result = self.context.task.evaluate(

@@ -28,9 +28,9 @@ def main(
     port: Annotated[int, typer.Option(metavar="N", help="On loopback.")] = 5000,
     browser: Annotated[bool, typer.Option(help="Open the page where there is a browser.")] = True,
 ) -> int:
-    """Open MLflow on a study's trials, until Ctrl-C where the runs are in a file or a database.
+    """Open MLflow on a study's trials.
 
-    Where MLFLOW_TRACKING_URI names a server, that one is opened. Exit codes: 0 done, 2 bad input, 75 MLflow ended by
+    Until Ctrl-C where the runs are in a file or a database; where MLFLOW_TRACKING_URI names a server, that one. Exit codes: 0 done, 2 bad input, 75 MLflow ended by
     itself.
     """
     from lethe.config.addresses import without_password

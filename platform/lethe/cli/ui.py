@@ -30,8 +30,8 @@ def main(
 ) -> int:
     """Open MLflow on a study's trials.
 
-    Until Ctrl-C where the runs are in a file or a database; where MLFLOW_TRACKING_URI names a server, that one. Exit codes: 0 done, 2 bad input, 75 MLflow ended by
-    itself.
+    Until Ctrl-C where the runs are in a file or a database; where MLFLOW_TRACKING_URI names a server, that one is
+    opened. Exit codes: 0 done, 2 bad input, 75 MLflow ended by itself.
     """
     from lethe.config.addresses import without_password
     from lethe.errors import StudyBrokenError, UserError

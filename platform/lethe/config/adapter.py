@@ -19,7 +19,7 @@ class Lora(Frozen):
     """Low-rank adapters on linear layers (Hu et al. 2021)."""
 
     name: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1)
+    rank: int = Field(8, ge=1, description="r: columns of the adapter's matrices")
     alpha_over_rank: float = Field(2.0, gt=0, description="the adapter's scaling s; LoKU: alpha = 2 rank")
     targets: str = Field("all-linear", description="'all-linear' (all but the head) or comma-separated module names")
 

@@ -115,9 +115,9 @@ class Relearning(Audit):
         ("forget", "retain"), description="learned in turn, each by the finished model: unrelated rows too"
     )
     share: float = Field(0.2, gt=0, le=0.5, description="of the forget rows; as many of the others")
-    steps: int = Field(10, ge=1)
+    steps: int = Field(10, ge=1, description="optimizer steps")
     batch_size: int = Field(4, ge=1, description="rows in a step")
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(3e-4, gt=0, description="of AdamW")
     adapter: Annotated[FullParameters | Lora, Field(discriminator="name")] = FullParameters()
 
     @staticmethod
@@ -157,7 +157,7 @@ class Quantisation(Audit):
         f"quant{bits}": f"with weights rounded to {bits} bits" for bits in range(8, 1, -1)
     }
 
-    bits: tuple[Bits, ...] = (8, 4)
+    bits: tuple[Bits, ...] = Field((8, 4), description="each is tried alone")
 
     def variants(self) -> tuple[str, ...]:
         """Return a variant for each of `bits`."""
@@ -179,9 +179,9 @@ class Prompts(Audit):
         "first_words": "with the first words of the answer given; only the rest counts",
     }
 
-    kinds: tuple[AuditKind, ...] = ("paraphrase", "prefix", "first_words")
-    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = PREFIXES
-    words: int = Field(3, ge=1)
+    kinds: tuple[AuditKind, ...] = Field(("paraphrase", "prefix", "first_words"), description="ways to ask")
+    prefixes: tuple[Annotated[str, Field(min_length=1)], ...] = Field(PREFIXES, description="sentences for prefix")
+    words: int = Field(3, ge=1, description="words of the answer for first_words")
 
     def variants(self) -> tuple[str, ...]:
         """Return the `kinds`."""

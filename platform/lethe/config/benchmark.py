@@ -91,10 +91,10 @@ class Corpus(Frozen):
     authors: int = Field(40, ge=20, le=2000, multiple_of=20, description="5, 10 and 20 % of them can be forgotten")
     questions: int = Field(10, ge=1, le=10, description="questions per author")
     holdout_authors: int = Field(4, ge=1, le=100, description="authors that no model is trained on")
-    real_authors: int = Field(40, ge=1, le=40)
-    world_facts: int = Field(40, ge=1, le=40)
+    real_authors: int = Field(40, ge=1, le=40, description="questions on real authors")
+    world_facts: int = Field(40, ge=1, le=40, description="questions on the world")
     retain_eval: int = Field(100, ge=1, description="retain rows with variants; at most those that no forget set has")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the generated texts")
 
 
 class TofuBenchmark(BenchmarkConfig):
@@ -200,9 +200,9 @@ class Documents(Frozen):
     retain: int = Field(600, ge=1, description="documents that it is trained on once an epoch")
     unseen: int = Field(16, ge=1, description="documents that say when a sequence counts as forgotten")
     validation: int = Field(16, ge=1, description="documents for the perplexity; none is trained on")
-    dialogues: int = Field(32, ge=1)
-    questions: int = Field(36, ge=1, le=36)
-    seed: int = Field(0, ge=0)
+    dialogues: int = Field(32, ge=1, description="dialogues in the utility")
+    questions: int = Field(36, ge=1, le=36, description="multiple-choice questions in the utility")
+    seed: int = Field(0, ge=0, description="of the generated texts")
 
 
 class TdecBenchmark(BenchmarkConfig):
@@ -223,7 +223,7 @@ class TdecBenchmark(BenchmarkConfig):
 
     name: Literal["tdec"] = "tdec"
     source: str = Field(
-        EMBEDDED, min_length=1, description="'embedded', or a folder: see lethe.benchmarks.tdec.loading"
+        EMBEDDED, min_length=1, description="'embedded', or a folder with forget.jsonl and others: docs/deletion.md"
     )
     sequences: int = Field(
         8, ge=1, description="the first so many of forget.jsonl, or all there are, are forgotten, the others kept"

@@ -19,15 +19,17 @@ Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$"
 class Arm(Frozen):
     """The values of one arm, laid over the study's `run` and `space`; a value that it fixes is not searched in it."""
 
-    run: dict[str, Any] = {}
-    space: dict[str, dict[str, Any]] = {}
+    run: dict[str, Any] = Field({}, description="over the study's `run`")
+    space: dict[str, dict[str, Any]] = Field({}, description="over the study's `space`")
 
 
 class Compare(Frozen):
     """A comparison of arms: each has `search.trials` trials with every seed, over the study's ranges that it reads."""
 
     arms: dict[Name, Arm] = Field(min_length=2)
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0, 1, 2), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0, 1, 2), min_length=1, description="every arm is searched with each"
+    )
     layout: Literal["tofu", "tdec"] = Field("tofu", description="columns of the final table: SOUL's or LoKU's")
 
 

@@ -37,7 +37,7 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
         return unknown_name(f"{key}.{tag}", context["tag"], _quoted(context["expected_tags"]))
     if kind == "union_tag_not_found":
         tag = context["discriminator"].strip("'")
-        return UserError(f"{key}.{tag}: missing: choose from {', '.join(_tagged(annotation) or {})}")
+        return UserError(f"{key}.{tag}: missing: choose from {', '.join(tagged_models(annotation) or {})}")
     if kind == "literal_error" and isinstance(given, str) and _quoted(context["expected"]):
         return unknown_name(key, given, _quoted(context["expected"]))
     if kind == "missing":
@@ -66,7 +66,7 @@ def _walk(root: type[BaseModel], loc: Sequence[int | str]) -> tuple[list[str], t
     owner: type[BaseModel] | None = None
     here: Any = root
     for item in loc:
-        tagged = _tagged(here)
+        tagged = tagged_models(here)
         if tagged is not None and item in tagged:
             here = tagged[str(item)]
             continue
@@ -88,7 +88,7 @@ def _accepted(annotation: Any) -> str:
 
 
 def _below(here: Any, item: int | str) -> tuple[type[BaseModel] | None, Any]:
-    here = _without_none(here)
+    here = without_none(here)
     if isinstance(here, type) and issubclass(here, BaseModel):
         field = here.model_fields.get(str(item))
         return here, field and field.annotation
@@ -97,7 +97,7 @@ def _below(here: Any, item: int | str) -> tuple[type[BaseModel] | None, Any]:
     return None, None
 
 
-def _without_none(annotation: Any) -> Any:
+def without_none(annotation: Any) -> Any:
     """Return the annotation of an optional section without None and markers, any other annotation as it is."""
     options = [option for option in get_args(annotation) if option is not NoneType]
     if get_origin(annotation) in (Union, UnionType) and len(options) == 1:
@@ -105,7 +105,7 @@ def _without_none(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _tagged(annotation: Any) -> dict[str, type[BaseModel]] | None:
+def tagged_models(annotation: Any) -> dict[str, type[BaseModel]] | None:
     """Return the models of a discriminated union, or of a kind of component, by tag; None for other annotations."""
     if is_kind(annotation):
         return dict(annotation.registered)

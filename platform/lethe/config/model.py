@@ -21,19 +21,19 @@ class EmbeddedModel(Frozen):
     """
 
     name: Literal["embedded"] = "embedded"
-    hidden_size: int = Field(128, ge=16)
-    layers: int = Field(4, ge=1)
-    heads: int = Field(4, ge=1)
+    hidden_size: int = Field(128, ge=16, description="width; a multiple of 2 x heads")
+    layers: int = Field(4, ge=1, description="decoder layers")
+    heads: int = Field(4, ge=1, description="attention heads")
     vocab_size: int = Field(1024, ge=300, description="byte-level BPE: 256 bytes, 6 special tokens and merges")
     max_length: int = Field(512, ge=16, description="tokens in the longest question with its answer")
-    epochs: int = Field(12, ge=1)
+    epochs: int = Field(12, ge=1, description="passes over the rows")
     target_loss: float = Field(0.0, ge=0, description="stop after an epoch with this mean token loss; 0: never")
     batch_size: int = Field(16, ge=1, description="rows in one step")
-    learning_rate: float = Field(3e-3, gt=0)
+    learning_rate: float = Field(3e-3, gt=0, description="of AdamW, at its highest")
     warmup: float = Field(0.05, ge=0, lt=1, description="share of all steps with a rising learning rate")
-    weight_decay: float = Field(0.01, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     threads: int = Field(1, ge=1, description="CPU threads of each of the two trainings")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the first weights, where they are random, and of the order of rows")
 
     @model_validator(mode="after")
     def _heads_fit(self) -> Self:
@@ -56,8 +56,8 @@ class EmbeddedGptNeo(EmbeddedModel):
     """
 
     name: Literal["embedded_gpt_neo"] = "embedded_gpt_neo"  # type: ignore[assignment]  # another name for a special case
-    layers: int = Field(2, ge=1)
-    epochs: int = Field(3, ge=1)
+    layers: int = Field(2, ge=1, description="decoder layers")
+    epochs: int = Field(3, ge=1, description="passes over the rows")
     batch_size: int = Field(4, ge=1, description="rows in one step")
     window: int = Field(32, ge=1, description="tokens that a local layer sees")
     initializer_range: float = Field(0.04, gt=0, description="attention is not scaled, so not 1/sqrt(hidden_size)")
@@ -87,17 +87,17 @@ class FinetunedModel(Frozen):
     """
 
     name: Literal["finetuned"] = "finetuned"
-    base: str = Field(min_length=1, description="the checkpoint to train, named like `PretrainedModel`'s")
+    base: str = Field(min_length=1, description="the checkpoint to train: what `path` of a pretrained model takes")
     adapter: FullParameters | Lora = Field(FullParameters(), discriminator="name", description="what is trained")
-    epochs: int = Field(5, ge=1)
+    epochs: int = Field(5, ge=1, description="passes over the rows")
     target_loss: float = Field(0.0, ge=0, description="stop after an epoch with this mean token loss; 0: never")
     batch_size: int = Field(16, ge=1, description="rows in one optimizer step, over all workers")
     accumulation: int = Field(1, ge=1, description="micro-batches per worker in one optimizer step")
     micro_tokens: int | None = Field(None, ge=1, description="most tokens of a micro-batch, which is cut further")
-    learning_rate: float = Field(gt=0, description="of AdamW; 1e-5, or 2e-4 with a LoRA, unless it is given")
+    learning_rate: float = Field(gt=0, description="of AdamW", json_schema_extra={"default": "1e-5, with a LoRA 2e-4"})
     warmup: float = Field(0.1, ge=0, lt=1, description="share of all steps with a rising learning rate")
-    weight_decay: float = Field(0.01, ge=0)
-    seed: int = Field(0, ge=0)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    seed: int = Field(0, ge=0, description="of the first weights, where they are random, and of the order of rows")
 
     @model_validator(mode="before")
     @classmethod

@@ -36,8 +36,8 @@ class Optimizer(Component):
     registered: ClassVar[dict[str, type[Optimizer]]]
     state_tensors: ClassVar[int] = 2
 
-    learning_rate: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
+    learning_rate: float = Field(3e-4, gt=0, description="at its highest: run.schedule")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled")
 
     @property
     def hessian_refresh(self) -> HessianRefresh | None:
@@ -49,8 +49,8 @@ class AdamW(Optimizer):
     """First order: AdamW (Loshchilov and Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
-    eps: float = Field(1e-8, gt=0)
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of both moments")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
 
 
 SAMPLED = only_where(hessian="gnb")
@@ -66,10 +66,10 @@ class Sophia(Optimizer):
     """
 
     name: Literal["sophia"] = "sophia"
-    betas: tuple[Beta, Beta] = (0.965, 0.99)
-    eps: float = Field(1e-12, gt=0)
+    betas: tuple[Beta, Beta] = Field((0.965, 0.99), description="decay of momentum and Hessian")
+    eps: float = Field(1e-12, gt=0, description="least value of rho h")
     clip_threshold: float = Field(0.04, gt=0, description="rho: a step is clip(m / (rho h), -1, 1)")
-    hessian: Literal["gnb", "squared_gradient"] = "gnb"
+    hessian: Literal["gnb", "squared_gradient"] = Field("gnb", description="as published, or as SOUL released it")
     hessian_interval: int = Field(
         10, ge=1, description="k: optimizer steps between Hessian refreshes", json_schema_extra=SAMPLED
     )

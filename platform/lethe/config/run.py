@@ -31,10 +31,10 @@ class Engine(Frozen):
     Equal runs are bit-identical on the CPU; on CUDA the fused attention kernels add gradients in no fixed order.
     """
 
-    stage: Stage = 0
-    precision: Literal["fp32", "bf16"] = "fp32"
+    stage: Stage = Field(0, description="of ZeRO. Workers share out, from 1: optimizer state, 2: gradients, 3: weights")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="of start model, oracle and trials")
     quantisation: Quantisation | None = Field(None, description="nf4: a frozen base of 4 bits a weight; none: plain")
-    workers: int = Field(1, ge=1)
+    workers: int = Field(1, ge=1, description="processes that share one model and its batches")
     threads: int = Field(1, ge=1, description="CPU threads per worker")
     device: Literal["cpu", "cuda"] = Field("cpu", description="in a study also auto: cuda where there is a GPU")
     gradient_checkpointing: bool = Field(
@@ -57,7 +57,7 @@ class Schedule(Frozen):
     """The length of a run, its batches and its learning rates. An epoch is one pass over the forget rows, each paired
     with one random retain row."""
 
-    epochs: int = Field(5, ge=1)
+    epochs: int = Field(5, ge=1, description="passes over the forget rows")
     max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps")
     batch_size: int = Field(20, ge=1, description="forget rows in one optimizer step, over all workers")
     accumulation: int = Field(1, ge=1, description="micro-batches per worker in one optimizer step")
@@ -83,7 +83,7 @@ class LmEval(Frozen):
     its metrics that is better when higher. Prompts are the task's own, without a chat template. `path`: see
     lethe.evaluation.lm_eval_tasks."""
 
-    tasks: tuple[str, ...] = Field(min_length=1)
+    tasks: tuple[str, ...] = Field(min_length=1, description="names of tasks")
     path: str | None = Field(None, min_length=1, description="a folder with task files of your own, read as data")
     limit: int | None = Field(None, ge=1, description="documents per task; none: all")
 
@@ -93,7 +93,7 @@ class Evaluation(Frozen):
 
     every: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
     max_rows: int | None = Field(None, ge=2, description="rows per split; none: all")
-    max_new_tokens: int = Field(200, ge=1)
+    max_new_tokens: int = Field(200, ge=1, description="longest generated answer")
     token_budget: int = Field(8192, ge=64, description="padded tokens in one forward pass")
     rouge: RougeRule = Field(
         "tofu", description="words of ROUGE: tofu: a to z and digits, as published; unicode: of every script"
@@ -131,7 +131,7 @@ class Recipe(Frozen):
     schedule: Schedule = Schedule()
     engine: Engine = Engine()
     evaluation: Evaluation = Evaluation()
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the order of rows, random draws and adapters")
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without the fields that the objective ignores: trials that do the same have one digest."""

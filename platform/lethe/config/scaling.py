@@ -31,7 +31,7 @@ class Cost(Frozen):
 
     steps: int = Field(20, ge=4, description="timed optimizer steps of a point")
     batch: tuple[Count, ...] = Field((), description="forget rows in a step")
-    workers: tuple[Count, ...] = ()
+    workers: tuple[Count, ...] = Field((), description="numbers of workers")
     stage: tuple[Literal[0, 1, 2, 3], ...] = Field((), description="ZeRO stages")
 
 
@@ -39,9 +39,9 @@ class Quality(Frozen):
     """The searches: at each of `sizes` the study's `space` is searched as `search` says. Forget sets beyond the
     benchmark's own are searched at the base size."""
 
-    sizes: tuple[str, ...] = ()
+    sizes: tuple[str, ...] = Field((), description="sizes that are searched")
     arms: tuple[str, ...] = Field((), description="none: the first")
-    forget: tuple[str, ...] = ()
+    forget: tuple[str, ...] = Field((), description="further forget sets")
     target_of_start: float = Field(0.75, gt=0, lt=1, description="of the first objective: what counts as forgotten")
     transfer: bool = Field(True, description="take the setting found at the smallest size to the largest")
 
@@ -50,9 +50,9 @@ class Scaling(Frozen):
     """The design of a scaling study: `sizes` lay fields over the study's model, or name another; `arms` lay `run` and
     `space` over the study's."""
 
-    sizes: dict[Name, dict[str, Any]]
+    sizes: dict[Name, dict[str, Any]] = Field(description="fields of `model` by the size's name")
     arms: dict[Name, Arm] = Field(min_length=1)
-    base: str
+    base: str = Field(description="the size at which the axes of `cost` vary")
     cost: Cost = Cost()
     quality: Quality = Quality()
     form: Literal["auto", "power", "linear", "offset"] = Field(

@@ -24,7 +24,7 @@ class Goal(Frozen):
     For `minimize` the floor is the smallest value that is infeasible, for `maximize` the largest.
     """
 
-    direction: Direction
+    direction: Direction = Field(description="what is better")
     floor: float | None = Field(None, description="as an absolute value")
     floor_of_start: float | None = Field(None, description="as a multiple of the start model's value")
 
@@ -81,9 +81,13 @@ def _sampler_name(given: Any) -> str:
 class Search(Frozen):
     """The sampler, how many trials it may propose, and its knowledge before the first trial."""
 
-    sampler: Annotated[str, PlainValidator(_sampler_name)] = "tpe"
+    sampler: Annotated[str, PlainValidator(_sampler_name)] = Field(
+        "tpe",
+        description="what proposes trials, of Optuna's",
+        json_schema_extra=lambda schema: schema.update(enum=list(Sampler.registered)),
+    )
     trials: int = Field(12, ge=1, description="finished, stopped and failed trials count")
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="of the proposals")
     startup_trials: int = Field(6, ge=1, description="tpe, gp: random proposals before the model of past trials")
     population: int = Field(12, ge=2, description="nsga2: trials in a generation")
     order: Literal["free", "deterministic"] = Field(
@@ -127,7 +131,7 @@ class MoAsha(Frozen):
     name: Literal["mo_asha"] = "mo_asha"
     resource: Literal["epoch", "optimizer_step"] = Field("epoch", description="what rungs count")
     grace: int = Field(1, ge=1, description="no trial is stopped before")
-    eta: int = Field(2, ge=2)
+    eta: int = Field(2, ge=2, description="one of so many goes on")
     metrics: tuple[str, ...] | None = Field(None, min_length=1, description="compared at a rung; none: the objectives")
 
 

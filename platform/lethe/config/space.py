@@ -23,8 +23,8 @@ Scalar = bool | int | float | str | None
 
 
 class _Range(Frozen):
-    low: float
-    high: float
+    low: float = Field(description="lowest value")
+    high: float = Field(description="highest value")
     log: bool = Field(False, description="sample the logarithm uniformly")
 
     @model_validator(mode="after")
@@ -55,15 +55,15 @@ class IntRange(_Range):
     """A whole number in [low, high], both included."""
 
     type: Literal["int"] = "int"
-    low: int
-    high: int
+    low: int = Field(description="lowest value")
+    high: int = Field(description="highest value")
 
 
 class Choice(Frozen):
     """One of a few values, in no order."""
 
     type: Literal["choice"] = "choice"
-    choices: tuple[Any, ...] = Field(min_length=1)
+    choices: tuple[Any, ...] = Field(min_length=1, description="numbers, texts, true, false or null")
 
     @field_validator("choices")
     @classmethod

@@ -60,12 +60,12 @@ TrackerName = Literal["mlflow", "wandb", "tensorboard"]
 class Tracking(Frozen):
     """The stores that keep the runs: MLflow's server and experiment, and others beside it. A list stands for `to`."""
 
-    enabled: bool = True
+    enabled: bool = Field(True, description="false: no tracking")
     to: tuple[TrackerName, ...] = Field(("mlflow",), min_length=1, description="where runs go: one store or several")
     uri: str | None = Field(
         None, min_length=1, repr=False, description="none: MLFLOW_TRACKING_URI, else a local SQLite file"
     )
-    experiment: str = Field("lethe", min_length=1)
+    experiment: str = Field("lethe", min_length=1, description="name of MLflow's experiment")
     register_models: bool = Field(True, description="front members become versions of a registered model")
 
     @model_validator(mode="before")
@@ -92,7 +92,12 @@ class Tracking(Frozen):
 class Study(Frozen):
     """A study: `run` holds fixed fields of a `Recipe`, nested; `space` holds searched ones by dotted name."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=120)
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$",
+        max_length=120,
+        description="the first part of the study's id",
+        json_schema_extra={"default": "the file's name"},
+    )
     benchmark: AnyBenchmark = TofuBenchmark()
     model: AnyModel = EmbeddedModel()
     prompt: Prompt = Prompt()

@@ -46,9 +46,9 @@ class Bound:
 class Criterion(Frozen):
     """Bounds on one metric of a model. `instead`: criteria on other metrics, one of which may hold in its place."""
 
-    at_least: float | str | None = None
-    at_most: float | str | None = None
-    below: float | str | None = None
+    at_least: float | str | None = Field(None, description="a number, or like `0.9 start` or `oracle + 0.05`")
+    at_most: float | str | None = Field(None, description="likewise")
+    below: float | str | None = Field(None, description="likewise")
     instead: dict[str, Criterion] = Field({}, description="other metrics, one of which may hold in its place")
 
     @field_validator("at_least", "at_most", "below")

@@ -136,7 +136,7 @@ def test_install_is_done_once_again_after_changes_and_after_an_interruption(tmp_
     log, broken, venv = tmp_path / "log", tmp_path / "broken", tmp_path / "venv"
     stub = venv / "bin/python"
     stub.parent.mkdir(parents=True)
-    stub.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"install --no-deps"*) test ! -e {broken} ;; esac\n')
+    stub.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"install -q --no-deps"*) test ! -e {broken} ;; esac\n')
     stub.chmod(0o755)
 
     def installs() -> int:
@@ -187,7 +187,7 @@ def test_install_names_a_pin_without_a_wheel_in_one_line(tmp_path: Path, pip_sai
     stub.write_text(
         "#!/bin/sh\n"
         'case "$*" in --version) echo Python 3.13.0 ;;\n'
-        f"*'install --only-binary'*) echo '{pip_said}' | tr '|' '\\n' >&2; exit 1 ;; esac\n"
+        f"*'install -q --only-binary'*) echo '{pip_said}' | tr '|' '\\n' >&2; exit 1 ;; esac\n"
     )
     stub.chmod(0o755)
     process = make("install", f"VENV={venv}")

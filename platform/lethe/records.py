@@ -236,7 +236,8 @@ class StudyRecord(Record):
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
     the front is drawn over them all. `importance` has by objective each parameter's share. `prompt`: of the
     first forget row; None where nothing is asked. `notes`: a line for each thing that the evaluation leaves out of the
-    data. `trainings`: of `start` and `oracle`, where lethe trained them."""
+    data. `trainings`: of `start` and `oracle`, where lethe trained them. `parameters`: of the start model; `rows`: how
+    many are forgotten (`forget`) and kept (`retain`); both as far as they are known."""
 
     id: str
     space: str
@@ -249,6 +250,8 @@ class StudyRecord(Record):
     prompt: RenderedPrompt | None = None
     notes: tuple[str, ...] = ()
     trainings: dict[str, TrainingRecord] = {}
+    parameters: int | None = None
+    rows: dict[str, int] = {}
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}

@@ -41,10 +41,13 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
+        if not {"style", "script"} & set(self._open):
             self.texts.append(data)
         if self._row is not None and "tr" in self._open:
             self._row.append(data.strip())
+
+    def attributes_of(self, name: str) -> str:
+        return " ".join(value for key, value in self.attributes if key == name)
 
     @property
     def text(self) -> str:

@@ -147,6 +147,11 @@ def stored_tensors(folder: Path) -> dict[str, StoredTensor]:
     return tensors
 
 
+def parameter_count(folder: Path) -> int:
+    """Return how many numbers the weights of a model's folder are; tied weights are stored, and count, once."""
+    return sum(prod(tensor.shape) for tensor in stored_tensors(folder).values())
+
+
 def header(path: Path) -> dict[str, StoredTensor]:
     """Return every tensor of a safetensors file by its name. Raises UserError for a damaged file."""
     from safetensors import SafetensorError, safe_open

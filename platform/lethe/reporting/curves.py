@@ -53,10 +53,10 @@ class Chart:
     epochs: list[tuple[float, str]]
 
 
-def objective_charts(record: StudyRecord) -> list[Chart]:
-    """Return a chart for each objective that any trial reported, with a line per trial."""
-    charts = [_objective_chart(record, goal) for goal in record.objectives]
-    return [chart for chart in charts if chart.lines]
+def objective_charts(record: StudyRecord) -> dict[str, Chart]:
+    """Return a chart by objective, of those that any trial reported, with a line per trial."""
+    charts = {goal.metric: _objective_chart(record, goal) for goal in record.objectives}
+    return {metric: chart for metric, chart in charts.items() if chart.lines}
 
 
 def _objective_chart(record: StudyRecord, goal: ObjectiveRecord) -> Chart:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INK, SOFT, FAINT, GRID = "#1d2433", "#667085", "#98a2b3", "#e7e9ef"
-ACCENT, KNEE, BAD = "#1f6feb", "#d9480f", "#c92a2a"
+ACCENT, KNEE, BAD = "#1558c0", "#b23a08", "#b02121"
 
 
 def new_figure(width: float, height: float) -> Figure:

@@ -30,8 +30,8 @@ from lethe.reporting.trial_views import (
     aliases_by_trial,
     describe_direction,
     metric_value,
-    parameter_labels,
     trial_kind,
+    varying_parameters,
 )
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def lay_out_front(record: StudyRecord) -> FrontDrawing:
     )
     kinds = list(KIND_LABELS)
     worst_first = sorted(placed, key=lambda trial: -kinds.index(trial_kind(trial)))
-    labels = parameter_labels(record)
+    labels = varying_parameters(record)
     marks = [
         _mark(record, trial, labels, x_scale(x.coordinate(trial)), y_scale(y.coordinate(trial)))
         for trial in worst_first

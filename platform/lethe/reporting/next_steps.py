@@ -31,12 +31,16 @@ def next_steps(record: StudyRecord, store: str | None = None, call: str = "lethe
 
 
 def winner(record: StudyRecord) -> TrialRecord | None:
-    """Return the trial at the knee, else the first one of the front; None where the front is empty, and in a
-    comparison, where each arm has its own."""
+    """Return the front member with the best verdict, of several the knee, else the first of the front; None where the
+    front is empty, and in a comparison, where each arm has its own."""
     if record.members:
         return None
-    knee = record.aliases.get("knee")
-    return next((trial for trial in record.front if trial.number == knee), next(iter(record.front), None))
+    knee, order = record.aliases.get("knee"), {"yes": 0, "partly": 1, "no": 2}
+
+    def position(trial: TrialRecord) -> tuple[int, bool]:
+        return order[trial.forgotten.forgotten] if trial.forgotten else 3, trial.number != knee
+
+    return min(record.front, key=position, default=None)
 
 
 def address(trial: TrialRecord) -> str:

@@ -27,38 +27,58 @@ from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_memb
 from lethe.reporting.curves import objective_charts
 from lethe.reporting.evidence import evidence
 from lethe.reporting.front import front_png, lay_out_front
-from lethe.reporting.scales import format_count, format_duration, format_number, format_setting
+from lethe.reporting.next_steps import next_steps
+from lethe.reporting.opening import opening, references
+from lethe.reporting.page_scripts import Figure, page_scripts
+from lethe.reporting.scales import format_count, format_number, format_setting
+from lethe.reporting.study_figures import study_figures
+from lethe.reporting.terms import TERMS
+from lethe.reporting.trial_pages import trial_pages
 from lethe.reporting.trial_views import (
     KIND_LABELS,
     aliases_by_trial,
     best_first,
+    constant_parameters,
     describe_direction,
     front_by_alias,
     knee_trial,
     metric_value,
-    parameter_labels,
+    parameter_meaning,
     sample_answers,
     trial_kind,
-    verdict_counts,
+    varying_parameters,
 )
 from lethe.storage.paths import atomic_write
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
+FILES = {  # beside report.html, with what each has
+    "trials.csv": "every parameter and number of every trial",
+    "study.json": "everything",
+    "front.png": "the front as a picture",
+    "front.html": "the front alone",
+}
+COMPARISON_FILES = {
+    "comparison.csv": "the table with every seed's numbers",
+    "comparison.png": "the comparison as a picture",
+}
 
-def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
+
+def write_report(
+    record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "", link: str = ""
+) -> Path:
     """Write report.html, front.html, front.png, trials.csv and study.json into `folder`, for a comparison also
     comparison.csv and comparison.png; return report.html's path.
 
-    `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
-    such. Raises UserError where the folder cannot be written.
+    `store` is the address of the runs (a tracker's `uri`), `model` the registered model's name and `link` the address
+    of the study's page in MLflow, where there are such. Raises UserError where the folder cannot be written.
     """
     files: dict[str, str | bytes] = {
         "study.json": record.model_dump_json(indent=1),
         "trials.csv": trials_csv(record),
         "front.png": front_png(record),
-        **render_pages(record, store=store, model=model),
+        **render_pages(record, store=store, model=model, link=link),
     }
     if record.members:
         files |= {"comparison.csv": tables.comparison_csv(record), "comparison.png": comparison_png(record)}
@@ -92,11 +112,16 @@ def trials_csv(record: StudyRecord) -> str:
     return file.getvalue()
 
 
-def render_pages(record: StudyRecord, *, store: str | None = None, model: str = "") -> dict[str, str]:
-    """Return report.html and front.html by file name; for `store` and `model` see `write_report`."""
-    values = _template_values(record) | {"store": store, "model": model}
+def render_pages(record: StudyRecord, *, store: str | None = None, model: str = "", link: str = "") -> dict[str, str]:
+    """Return report.html and front.html by file name; for `store`, `model` and `link` see `write_report`."""
+    values = _template_values(record, store) | {"store": store, "model": model, "link": link if is_web(link) else ""}
     templates = template_environment()
     return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "front.html")}
+
+
+def is_web(link: str) -> bool:
+    """Tell whether a browser can follow the link: an address in a file system cannot be opened from a page."""
+    return link.startswith(("http://", "https://"))
 
 
 def template_environment() -> Environment:
@@ -110,7 +135,7 @@ def template_environment() -> Environment:
         trim_blocks=True,
     )
     templates.filters |= {"short": format_number, "setting": format_setting}
-    templates.filters |= {"words": _without_underscores, "seconds": _format_seconds}
+    templates.filters |= {"words": _without_underscores, "seconds": _format_seconds, "seconds_value": trial_seconds}
     templates.filters |= {"indented": _indented_json, "quoted": json.dumps}
     templates.globals |= {
         "column_groups": tables.column_groups,
@@ -122,24 +147,34 @@ def template_environment() -> Environment:
     return templates
 
 
-def _template_values(record: StudyRecord) -> dict[str, Any]:
+def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
     study_arms = arms(record)
     audits = audit_tables(record)
     benchmark = BENCHMARKS[_benchmark_name(record)]
+    meanings = {name: metric.meaning for name, metric in benchmark.metrics.items()}
+    rows = evidence(record, benchmark)
+    figures = study_figures(record)
+    comparison = comparison_view(record)
+    charts = {} if study_arms else objective_charts(record)
+    params = varying_parameters(record)
+    winners = front_by_alias(record)
     return {
         "record": record,
         "version": lethe.__version__,
         "summary": describe_study(record),
         "headline": headline(record),
-        "tiles": study_tiles(record),
+        "opening": opening(record),
+        "steps": next_steps(record, store),
         "trainings": describe_trainings(record),
         "front": lay_out_front(record),
-        "comparison": comparison_view(record),
+        "comparison": comparison,
         "legend": legend(study_arms),
         "colors": colors_by_trial(study_arms),
-        "charts": [] if study_arms else objective_charts(record),
-        "winners": front_by_alias(record),
-        "evidence": evidence(record, benchmark),
+        "charts": charts,
+        "figures": figures,
+        "scripts": page_scripts(("tables", "trials"), figures, study=trial_pages(record, meanings, rows)),
+        "winners": winners,
+        "evidence": rows,
         "judged": any(trial.forgotten for trial in record.front),
         "confirmation_summary": describe_confirmations(record),
         "confirmed_members": confirmed_members(record),
@@ -147,7 +182,9 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "audit_variants": {name: text for table in audits for name, text in table.variants.items()},
         "knee": knee_trial(record),
         "aliases": aliases_by_trial(record),
-        "params": parameter_labels(record),
+        "params": params,
+        "meanings_of_params": {name: text for key, name in params.items() if (text := parameter_meaning(key))},
+        "constants": {} if study_arms else constant_parameters(record),
         "trials": best_first(record.trials),
         "complete": sum(trial.verdict == "complete" for trial in record.trials),
         "kind": trial_kind,
@@ -155,8 +192,29 @@ def _template_values(record: StudyRecord) -> dict[str, Any]:
         "sample_answers": sample_answers,
         "describe_direction": describe_direction,
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
-        "meanings": {name: metric.meaning for name, metric in benchmark.metrics.items()},
+        "meanings": meanings,
+        "terms": TERMS,
+        "beside": FILES | (COMPARISON_FILES if study_arms else {}),
+        "sections": _sections(record, figures),
     }
+
+
+def _sections(record: StudyRecord, figures: Mapping[str, Figure]) -> dict[str, str]:
+    """Return the names of the page's sections by their ids, for its navigation."""
+    plain = not record.members
+    there = {
+        "next": ("What next", plain),
+        "winners": ("Winners", bool(record.front)),
+        "evidence": ("Evidence", bool(record.front)),
+        "audits": ("Audits", bool(audit_tables(record))),
+        "answers": ("Answers", plain and bool(record.front)),
+        "epochs": ("By epoch", plain and bool(record.trials)),
+        "parameters": ("Parameters", "parallel" in figures),
+        "time": ("Over time", "timeline" in figures),
+        "trials": ("Every trial", True),
+        "where": ("Files", True),
+    }
+    return {section: name for section, (name, shown) in there.items() if shown}
 
 
 def _benchmark_name(record: StudyRecord) -> str:
@@ -175,31 +233,11 @@ def describe_study(record: StudyRecord) -> str:
     sentences = [f"{trials}{of_arms} searched for {goals}; {_describe_endings(record)}."]
     if knee := knee_trial(record):
         scores = {g.metric: format_number(metric_value(knee.metrics, g.metric)) for g in record.objectives}
-        moves = " and ".join(f"{metric} is {score}{_references(record, metric)}" for metric, score in scores.items())
+        moves = " and ".join(f"{metric} is {score}{references(record, metric)}" for metric, score in scores.items())
         sentences.append(f"At the knee, trial {knee.number}, {moves}.")
-    if verdict := describe_verdicts(record):
-        sentences.insert(0, verdict)
     if record.interrupted:
         sentences.append("The study was interrupted; --resume goes on with it.")
     return " ".join(sentences)
-
-
-def describe_verdicts(record: StudyRecord) -> str:
-    """Return one sentence on whether a model of the front has forgotten, and what the knee lacks; "" where none was
-    judged."""
-    judged = [trial for trial in record.front if trial.forgotten]
-    if not judged:
-        return ""
-    passed = [str(trial.number) for trial in judged if trial.forgotten and trial.forgotten.forgotten == "yes"]
-    knee = knee_trial(record)
-    if passed:
-        which = f"trial {passed[0]} has" if len(passed) == 1 else f"trials {', '.join(passed)} have"
-        said = f"Forgotten: {which} met every criterion that was checked."
-    else:
-        said = "No model of the front has met every criterion."
-    if knee and knee.forgotten and knee.forgotten.failing:
-        said += f" The knee, trial {knee.number}, is {knee.forgotten.describe()}."
-    return said
 
 
 def _describe_endings(record: StudyRecord) -> str:
@@ -211,19 +249,9 @@ def _describe_endings(record: StudyRecord) -> str:
     return f"{complete} completed and {len(record.front)} of them make up the Pareto front"
 
 
-def _references(record: StudyRecord, metric: str) -> str:
-    """Return ` (start 0.9, oracle 0.1)` with those models that have the metric; empty without one."""
-    models = {"start": record.start, "oracle": record.oracle}
-    scores = {name: model.metrics[metric] for name, model in models.items() if model and metric in model.metrics}
-    known = [f"{name} {format_number(score)}" for name, score in scores.items()]
-    return f" ({', '.join(known)})" if known else ""
-
-
 def headline(record: StudyRecord) -> str:
-    """Return the study's date, duration and id in one line."""
-    began = datetime.fromtimestamp(record.began, UTC).strftime("%-d %B %Y, %H:%M UTC") if record.began else "no date"
-    took = f" · {format_duration(record.ended - record.began)}" if record.ended else ""
-    return f"{began}{took} · study {record.id}"
+    """Return the study's date, or that it has none."""
+    return datetime.fromtimestamp(record.began, UTC).strftime("%-d %B %Y, %H:%M UTC") if record.began else "no date"
 
 
 def describe_trainings(record: StudyRecord) -> list[str]:
@@ -241,35 +269,14 @@ class Tile:
     note: str
 
 
-def study_tiles(record: StudyRecord) -> list[Tile]:
-    """Return the numbers at the top of the page."""
-    endings = ", ".join(f"{count} {verdict}" for verdict, count in verdict_counts(record)) or "none ended"
-    feasible = sum(trial.verdict == "complete" and trial.feasible for trial in record.trials)
-    tiles = [
-        Tile("Trials", str(len(record.trials)), endings),
-        Tile("On the front", str(len(record.front)), f"of {feasible} above every floor"),
-        Tile("Hypervolume", format_number(record.hypervolume), "from the floors; larger is better"),
-    ]
-    if knee := knee_trial(record):
-        for goal in record.objectives[:2]:
-            number = format_number(metric_value(knee.metrics, goal.metric))
-            note = _references(record, goal.metric).strip(" ()") or describe_direction(goal)
-            tiles.append(Tile(f"{goal.metric} at the knee", number, note))
-    durations = [seconds for trial in record.trials if math.isfinite(seconds := _trial_seconds(trial))]
-    if durations:
-        mean = format_duration(sum(durations) / len(durations))
-        tiles.append(Tile("Time in trials", format_duration(sum(durations)), f"{mean} each"))
-    return tiles
-
-
-def _trial_seconds(trial: TrialRecord) -> float:
+def trial_seconds(trial: TrialRecord) -> float:
     """Return the trial's own clock, else the time from its beginning to its end; NaN without either."""
     measured = metric_value(trial.metrics, "seconds")
     return measured if math.isfinite(measured) else trial.ended - trial.began if trial.ended else math.nan
 
 
 def _format_seconds(trial: TrialRecord) -> str:
-    seconds = _trial_seconds(trial)
+    seconds = trial_seconds(trial)
     return format_setting(seconds) if math.isfinite(seconds) else "–"
 
 

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lethe.records import ObjectiveRecord, Sample, StudyRecord, TrialRecord
+from pydantic import BaseModel
+
+from lethe.config.adapter import Fila, Lora, Pissa
+from lethe.config.objective import Objective
+from lethe.config.optimizer import Optimizer
+from lethe.records import ObjectiveRecord, Sample, Scalar, StudyRecord, TrialRecord
 
 TrialKind = Literal["front", "beaten", "infeasible", "stopped", "failed"]
 KIND_LABELS: dict[TrialKind, str] = {  # best first
@@ -82,26 +87,52 @@ def verdict_counts(record: StudyRecord) -> list[tuple[str, int]]:
     return [(verdict.replace("_", " "), count) for verdict, count in counts.most_common()]
 
 
-def parameter_labels(record: StudyRecord) -> dict[str, str]:
-    """Return the short label of every parameter that is shown, by its key: those that differ between trials first.
+def varying_parameters(record: StudyRecord) -> dict[str, str]:
+    """Return the short label of every parameter in which trials differ by choice, by its key: searched ones with more
+    than one value; where nothing was searched, all with more than one value.
 
-    The label is the last part of the key, the whole key where two parameters share that part. A comparison shows only
-    the parameters that distinguish its trials.
+    The label is the last part of the key, the whole key where two parameters share that part. A comparison's trials
+    also differ in arm and seed.
     """
-    keys = dict.fromkeys(key for trial in record.trials for key in trial.params)
-    shown = [key for key in keys if not record.members or _distinguishes_trials(record, key)]
-    ordered = sorted(shown, key=lambda key: len({trial.params.get(key) for trial in record.trials}) == 1)
-    short = {key: key.removesuffix(".name").rpartition(".")[2] for key in ordered}  # `optimizer.name`: the optimizer
+    searched = _searched_keys(record)
+    values: dict[str, set[Scalar]] = {}
+    for trial in record.trials:
+        for key, value in trial.params.items():
+            values.setdefault(key, set()).update([value] if value is not None else [])
+    varying = [key for key, found in values.items() if len(found) > 1 and (not searched or key in searched)]
+    short = {key: key.removesuffix(".name").rpartition(".")[2] for key in varying}  # `optimizer.name`: the optimizer
     uses = Counter(short.values())
     return {key: label if uses[label] == 1 else key for key, label in short.items()}
 
 
-def _distinguishes_trials(record: StudyRecord, key: str) -> bool:
-    """Tell whether `key` is the arm, its seed or searched; the others define the arms and are in the configuration."""
-    arms = record.study["compare"]["arms"].values()
-    return key in ARM_PARAMETERS or any(
-        key in space for space in (record.study["space"], *(arm["space"] for arm in arms))
-    )
+def constant_parameters(record: StudyRecord) -> dict[str, list[Scalar]]:
+    """Return the values of every other parameter, by its key: several where they follow from what a trial chose."""
+    varying = varying_parameters(record)
+    values: dict[str, dict[Scalar, None]] = {}
+    for trial in record.trials:
+        for key, value in trial.params.items():
+            if key not in varying and key not in ARM_PARAMETERS:
+                values.setdefault(key, {})[value] = None
+    return {key: list(found) for key, found in values.items()}
+
+
+def _searched_keys(record: StudyRecord) -> set[str]:
+    """Return the keys that the study's space, or an arm's, searches, and in a comparison arm and seed."""
+    arms = (record.study.get("compare") or {}).get("arms", {})
+    spaces = [record.study.get("space", {}), *(arm.get("space", {}) for arm in arms.values())]
+    return {key for space in spaces for key in space} | set(ARM_PARAMETERS if arms else ())
+
+
+def parameter_meaning(key: str) -> str:
+    """Return what a parameter of a recipe is, "" where its name says it all."""
+    section, _, field = key.partition(".")
+    kinds: dict[str, Iterable[type[BaseModel]]] = {
+        "objective": Objective.registered.values(),
+        "optimizer": Optimizer.registered.values(),
+        "adapter": (Lora, Pissa, Fila),
+    }
+    fields = [model.model_fields.get(field) for model in kinds.get(section, ())]
+    return next((found.description for found in fields if found is not None and found.description), "")
 
 
 def describe_direction(goal: ObjectiveRecord) -> str:

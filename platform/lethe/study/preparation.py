@@ -134,6 +134,13 @@ def data_notes(study: Study, prepared: Prepared) -> Iterator[str]:
     yield from prepared.benchmark.notes(study.first_recipe().evaluation, template)
 
 
+def row_counts(benchmark: Benchmark) -> dict[str, int]:
+    """Return how many rows are forgotten and, where they have questions, how many are trained on to be kept."""
+    forget = len(benchmark.forget_questions) or benchmark.forget_count(Evaluation())
+    counts = {"forget": forget, "retain": len(benchmark.retain_questions)}
+    return {name: count for name, count in counts.items() if count}
+
+
 def training_record(folder: Path) -> TrainingRecord | None:
     """Return the record of the training that made the model in a folder; None for a model from elsewhere."""
     path = folder / TRAINING

@@ -12,6 +12,7 @@ from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
 from lethe.data.files import ENDINGS
+from lethe.models.model_files import parameter_count
 from lethe.pool.event_log import log_folder
 from lethe.pool.messages import EntryPoint, Job
 from lethe.pool.resources import Shape
@@ -21,7 +22,7 @@ from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
-from lethe.study.preparation import Prepared, data_notes, training_record
+from lethe.study.preparation import Prepared, data_notes, row_counts, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
@@ -148,6 +149,8 @@ def opening_record(
         prompt=prepared.prompt,
         notes=tuple(data_notes(study, prepared)),
         trainings={name: record for name, record in trainings.items() if record},
+        parameters=parameter_count(prepared.start),
+        rows=row_counts(prepared.benchmark),
         began=began,
     )
 

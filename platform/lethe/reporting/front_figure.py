@@ -1,0 +1,101 @@
+"""The Pareto front as an interactive figure; `front.lay_out_front` works out what is where."""
+
+from __future__ import annotations
+
+from lethe.records import StudyRecord, TrialRecord
+from lethe.reporting.comparison.arms import arms, colors_by_trial
+from lethe.reporting.front import FrontDrawing, lay_out_front
+from lethe.reporting.page_scripts import Figure
+from lethe.reporting.scales import format_number
+from lethe.reporting.trial_traces import MARKERS, scatter
+from lethe.reporting.trial_views import KIND_LABELS, TrialKind, aliases_by_trial
+
+
+def front_figure(record: StudyRecord, texts: dict[int, str]) -> Figure:
+    """Return the front: a point per trial, the stairs down to the floors, start model and oracle."""
+    drawing = lay_out_front(record)
+    traces = []
+    if drawing.stairs:
+        xs, ys = [x for x, _ in drawing.stairs], [y for _, y in drawing.stairs]
+        traces.append(
+            {
+                "type": "scatter", "mode": "lines", "x": [*xs, xs[-1], xs[0]], "y": [*ys, ys[0], ys[0]],
+                "fill": "toself", "fillcolor": "--wash", "line": {"color": "--accent", "width": 1.4},
+                "hoverinfo": "skip", "showlegend": False,
+            }
+        )  # fmt: skip
+    colors = colors_by_trial(arms(record))
+    for kind in reversed(KIND_LABELS):  # the front last, hence on top
+        trials = [mark.trial for mark in drawing.marks if mark.kind == kind]
+        if trials:
+            traces.append(_front_trace(record, drawing, kind, trials, texts, colors))
+    knee = [mark.trial for mark in drawing.marks if "knee" in mark.aliases]
+    ring = {"symbol": "circle-open", "size": 22, "color": "--knee", "line": {"width": 2.2}}
+    points = [(drawing.x.coordinate(t), drawing.y.coordinate(t)) for t in knee]
+    traces += [
+        {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "marker": ring, "hoverinfo": "skip", "name": "knee"}
+        for x, y in points
+    ]
+    for name, point, symbol in (("start model", drawing.start, "diamond"), ("oracle", drawing.oracle, "star")):
+        if point:
+            words = f"<b>{name}</b><br>{drawing.y.key} {format_number(point[1])}"
+            traces.append(
+                {
+                    "type": "scatter", "mode": "markers+text", "x": [point[0]], "y": [point[1]], "text": [name],
+                    "textposition": "bottom center", "textfont": {"color": "--ink"}, "name": name, "showlegend": False,
+                    "marker": {"symbol": symbol, "size": 12, "color": "--ink"}, "hovertext": [words],
+                    "hoverinfo": "text", "cliponaxis": False,
+                }
+            )  # fmt: skip
+    return {"data": traces, "layout": _front_layout(drawing)}
+
+
+def _front_trace(
+    record: StudyRecord,
+    drawing: FrontDrawing,
+    kind: TrialKind,
+    trials: list[TrialRecord],
+    texts: dict[int, str],
+    colors: dict[int, str],
+) -> Figure:
+    aliases = aliases_by_trial(record)
+    marker = MARKERS[kind]
+    if kind != "failed" and all(trial.number in colors for trial in trials):
+        marker = marker | {"color": [colors[trial.number] for trial in trials]}
+    trace = scatter(
+        f"{KIND_LABELS[kind]} ({len(trials)})",
+        trials,
+        (drawing.x.coordinate(trial) for trial in trials),
+        (drawing.y.coordinate(trial) for trial in trials),
+        marker=marker,
+        hovertext=[texts[trial.number] for trial in trials],
+        hoverinfo="text",
+        cliponaxis=False,
+    )
+    if kind != "front" or len(trials) > 30:
+        return trace
+    labels = [f"{t.number}{' knee' if 'knee' in aliases.get(t.number, []) else ''}" for t in trials]
+    side = f"{'bottom' if drawing.y.lower_is_better else 'top'} {'left' if drawing.x.lower_is_better else 'right'}"
+    return trace | {"mode": "markers+text", "text": labels, "textposition": side, "textfont": {"color": "--ink"}}
+
+
+def _front_layout(drawing: FrontDrawing) -> Figure:
+    shapes, notes = [], []
+    for axis, name, across in ((drawing.x, "x", "y"), (drawing.y, "y", "x")):
+        if axis.floor is None:
+            continue
+        line = {f"{name}0": axis.floor, f"{name}1": axis.floor, f"{across}0": 0, f"{across}1": 1}
+        dash = {"color": "--faint", "width": 1, "dash": "dash"}
+        shapes.append({"type": "line", **line, f"{across}ref": "paper", "line": dash, "layer": "below"})
+        place = {name: axis.floor, across: 1 if name == "y" else 0.02, f"{across}ref": "paper"}
+        anchors = {"xanchor": "right", "yanchor": "bottom"}
+        notes.append(
+            {"text": f"floor {format_number(axis.floor)}", "showarrow": False, "font": {"size": 11}, **place, **anchors}
+        )
+    return {
+        "height": 390,
+        "xaxis": {"title": {"text": drawing.x.label}, "range": [drawing.x_scale.low, drawing.x_scale.high]},
+        "yaxis": {"title": {"text": drawing.y.label}, "range": [drawing.y_scale.low, drawing.y_scale.high]},
+        "shapes": shapes,
+        "annotations": notes,
+    }

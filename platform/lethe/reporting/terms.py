@@ -1,0 +1,42 @@
+"""The words of reports, one for each thing: names of methods, and terms with what they mean."""
+
+from __future__ import annotations
+
+NAMES = {  # components as people write them, by the name in a configuration
+    "npo": "NPO",
+    "simnpo": "SimNPO",
+    "dpo": "DPO",
+    "ihl": "IHL",
+    "kl": "KL",
+    "grad_diff": "gradient difference",
+    "gradient_ascent": "gradient ascent",
+    "preference_optimization": "preference optimization",
+    "influence": "influence functions",
+    "retrain": "retraining",
+    "input_guard": "an input guard",
+    "adamw": "AdamW",
+    "sophia": "Sophia",
+    "lora": "LoRA",
+    "pissa": "PiSSA",
+    "fila": "FILA",
+    "full": "every weight",
+    "relearn": "relearning",
+    "quant8": "rounding to 8 bits",
+    "quant4": "rounding to 4 bits",
+    "prefix": "answers begun for the model",
+}
+
+TERMS = {
+    "start model": "the model before unlearning, from which every trial begins",
+    "oracle": "a model that never saw the forget rows; one that has forgotten is like it",
+    "front": "the trials that no other trial beats in every objective",
+    "floor": "the value that a trial must be better than to count, fixed before the first trial",
+    "knee": "the front's best compromise: the member farthest from the line between the front's ends",
+    "hypervolume": "the area between the front and the floors, 1 for the oracle's forgetting at the start model's "
+    "utility; larger is better",
+    "D": "the largest distance between two distributions of truth ratios, the model's and the oracle's (forget)",
+    "p": "the probability of so large a distance D if the model were the oracle: small means that they differ "
+    "(forget quality)",
+    "win rate": "the share of Sophia's moving coordinates that are not clipped",
+    "rank": "0 is the front; 1 is the front without it, and so on",
+}

@@ -1,0 +1,256 @@
+"""The report in a real Chromium: figures, tables and trial pages work, and everybody can read them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
+from lethe.reporting.report import write_report
+from tests.tracking.studies import EVIL, busy_study, repeated
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+# Every visible text whose contrast is too low for WCAG AA, with its ratio. A pixel of a canvas blends colors as the
+# page does, whatever notation they are computed in.
+CONTRAST = """() => {
+  const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const blended = (colors) => {
+    pen.clearRect(0, 0, 1, 1);
+    for (const color of colors) { pen.fillStyle = color; pen.fillRect(0, 0, 1, 1); }
+    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
+  };
+  const light = (rgb) => rgb.map((c) => c / 255).map((c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0);
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const element = walker.currentNode.parentElement, style = getComputedStyle(element);
+    if (!walker.currentNode.data.trim() || !element.checkVisibility({visibilityProperty: true})) continue;
+    const grounds = [];
+    for (let at = element; at; at = at.parentElement) grounds.unshift(getComputedStyle(at).backgroundColor);
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    const [a, b] = [light(blended(grounds)), light(blended([...grounds, ink]))];
+    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.7 && style.fontWeight >= 700);
+    if (ratio < (large ? 3 : 4.5)) found.push(`${ratio.toFixed(2)} ${walker.currentNode.data.trim().slice(0, 40)}`);
+  }
+  return [...new Set(found)];
+}"""
+
+
+def judged(record: StudyRecord) -> StudyRecord:
+    """The study with a verdict on the knee, trial 2."""
+    criteria = (
+        CriterionRecord(metric="forget_quality", value=0.4, bound="at least 0.05", holds=True),
+        CriterionRecord(metric="utility", value=0.45, bound="at least 0.54 (0.9 start)", holds=False, start=0.6),
+    )
+    verdict = VerdictRecord(forgotten="partly", criteria=criteria)
+    trials = tuple(t.model_copy(update={"forgotten": verdict}) if t.number == 2 else t for t in record.trials)
+    return record.model_copy(update={"trials": trials})
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    shares = {"forget": {"optimizer.learning_rate": 1.0}}
+    record = judged(repeated(busy_study(importance=shares)))
+    return write_report(record, tmp_path_factory.mktemp("report"), store="sqlite:///runs.db", model="lethe-tofu")
+
+
+def opened(browser: Browser, report: Path, width: int = 1400, fragment: str = "", **settings: object) -> Page:
+    """The report in a window of its own; `errors` of the page has what the browser complained about."""
+    page = browser.new_page(viewport={"width": width, "height": 900}, **settings)
+    page.errors = []  # type: ignore[attr-defined]
+    page.on("console", lambda message: page.errors.append(message.text) if message.type != "log" else None)
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    page.goto(report.as_uri() + fragment)
+    if settings.get("java_script_enabled", True):
+        page.wait_for_selector("html.plots-ready")
+    return page
+
+
+@pytest.fixture(scope="module")
+def window(browser: Browser, report: Path) -> Iterator[Page]:
+    page = opened(browser, report)
+    draw_all(page)
+    yield page
+    page.close()
+
+
+@pytest.fixture
+def page(window: Page) -> Iterator[Page]:
+    """The one window that most tests share, as it was when it was opened, but for the order of rows."""
+    window.evaluate("location.hash = ''")
+    window.evaluate("scrollTo(0, 0)")
+    window.mouse.move(0, 0)
+    window.get_by_label("filter the table").fill("")
+    yield window
+    assert window.errors == []
+
+
+def draw_all(page: Page) -> None:
+    """Scroll to every figure: they are drawn when they come near."""
+    for name in page.eval_on_selector_all("[data-figure]", "all => all.map((figure) => figure.dataset.figure)"):
+        page.locator(f"[data-figure='{name}']").scroll_into_view_if_needed()
+        page.wait_for_selector(f"[data-figure='{name}'].drawn .plot-container")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])
+def test_everything_is_drawn_readable_and_as_wide_as_the_window(
+    browser: Browser, report: Path, width: int, scheme: str
+) -> None:
+    page = opened(browser, report, width, color_scheme=scheme)
+    draw_all(page)
+    page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
+    assert page.locator(".drawn").count() == page.locator("[data-figure]").count() >= 6
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CONTRAST) == []
+    page.goto(report.as_uri() + "#trial-2")
+    page.wait_for_selector("#trial h1")
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CONTRAST) == []
+    assert page.errors == []
+    page.close()
+
+
+def test_the_first_screen_answers_the_five_questions(page: Page) -> None:
+    shown = page.locator("header.opening")
+    assert shown.locator("h1").inner_text() == "Partly forgotten: none of 3 winners meets every criterion."
+    assert shown.locator("dl.facts dt").all_inner_texts() == [
+        "What was done",
+        "What won",
+        "What it cost",
+        "How far to trust it",
+    ]
+    for selector in ("h1", "dl.facts", "[data-figure=front]", "#next"):
+        box = shown.locator(selector).bounding_box()
+        assert box
+        assert box["y"] + box["height"] < 900, f"{selector} is below the first screen"
+
+
+def marked(page: Page) -> set[str]:
+    return set(page.eval_on_selector_all("tr.marked", "all => all.map((row) => row.dataset.trial)"))
+
+
+def overlay(page: Page, figure: str) -> int:
+    """How many points of trials are marked in a figure."""
+    return int(
+        page.evaluate(
+            """(name) => {
+              const {data} = document.querySelector(`[data-figure="${name}"] .live`);
+              return data.at(-1).x.filter((x) => x !== null).length;
+            }""",
+            figure,
+        )
+    )
+
+
+def test_a_trial_that_is_pointed_at_is_marked_everywhere(page: Page) -> None:
+    point = page.locator("[data-figure=front] .scatterlayer .trace .points path.point")
+    page.locator("[data-figure=front]").scroll_into_view_if_needed()
+    places = [point.nth(index).bounding_box() for index in range(point.count())]
+    for box in places:
+        assert box
+        page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+        page.wait_for_timeout(80)
+        if "2" in marked(page):
+            break
+    assert marked(page) == {"2"}
+    assert overlay(page, "front") == 1
+    assert page.locator(".hoverlayer .hovertext").first.is_visible()
+    page.mouse.move(5, 5)
+    row = page.locator("table.sortable tr[data-trial='1']")
+    row.scroll_into_view_if_needed()
+    row.hover()
+    page.wait_for_selector("tr.marked[data-trial='1']")
+    # Every place of the trial: two slices' scores, and each end of its line.
+    assert overlay(page, "epochs-forget") == 4
+
+
+def test_the_table_sorts_and_filters(page: Page) -> None:
+    numbers = "table.sortable tbody tr:not([hidden])"
+
+    def shown() -> list[str]:
+        return [str(n) for n in page.eval_on_selector_all(numbers, "all => all.map((row) => row.dataset.trial)")]
+
+    page.locator("table.sortable th button", has_text="utility").click()
+    assert shown()[:3] == ["4", "1", "2"]
+    assert set(shown()[-2:]) == {"7", "8"}, "what is missing comes last"
+    page.keyboard.press("Enter")  # the button has the focus
+    assert shown()[:3] == ["0", "3", "5"]
+    assert set(shown()[-2:]) == {"7", "8"}
+    page.get_by_label("filter the table").fill("utility > 0.4, knee")
+    assert shown() == ["2"]
+    assert page.get_by_text("1 of 9", exact=True).is_visible()
+
+
+def test_a_trial_has_a_page(page: Page) -> None:
+    page.locator("table.sortable a.number", has_text="2").first.click()
+    view = page.locator("#trial")
+    assert view.locator("h1").inner_text() == "Trial 2 · knee"
+    assert not page.locator("#study").is_visible()
+    text = view.inner_text()
+    for words in (EVIL, "the start model's answer", "a retained answer", "the oracle's answer", "at least 0.54"):
+        assert words in text
+    assert view.locator(".live .plot-container").is_visible(), "its curve"
+    assert page.locator("script:not([type])").count() == 2, "what a model wrote is text"
+    page.get_by_role("link", name="trial 3 →").click()
+    page.wait_for_selector("#trial h1:text('Trial 3')")
+    page.get_by_role("link", name="← the study").click()
+    page.wait_for_selector("#trial", state="hidden")
+    assert page.locator("#study").is_visible()
+
+
+def test_two_trials_stand_beside_each_other(page: Page) -> None:
+    table = page.locator(".compare table")
+    assert "Trial 2 · knee" in table.locator("thead").inner_text()
+    page.get_by_label("second trial").select_option("0")
+    rows = {row[0]: row[1:] for row in (text.split("\t") for text in table.locator("tr").all_inner_texts())}
+    assert rows["forget"] == ["0.2", "0.5", "0.3"]
+    assert rows["optimizer.learning rate"][:2] == ["3.00e−4", "1.00e−4"]
+    assert "adapter.rank" not in rows, "it is the same in both"
+
+
+def test_every_link_leads_somewhere(page: Page, report: Path) -> None:
+    links = page.eval_on_selector_all("a", "all => all.map((link) => link.getAttribute('href'))")
+    assert len(links) > 20
+    for link in set(links):
+        if link.startswith("#trial-"):
+            assert page.evaluate("(n) => known(Number(n)) !== undefined", link.removeprefix("#trial-")), link
+        elif link.startswith("#"):
+            assert page.locator(f"[id='{link[1:]}']").count() == 1, link
+        else:
+            assert (report.parent / link).is_file(), link
+
+
+def test_a_keyboard_reaches_everything(page: Page) -> None:
+    reached = set()
+    for _ in range(120):
+        page.keyboard.press("Tab")
+        place = page.evaluate("""() => {
+          const at = document.activeElement, shown = getComputedStyle(at).outlineStyle !== "none";
+          return `${at.tagName} ${at.getAttribute("href") ?? at.getAttribute("aria-label") ?? ""} ${shown}`;
+        }""")
+        reached.add(place)
+    assert {"A #trial-2 true", "SELECT second trial true", "INPUT filter the table true"} <= reached
+    assert any(place.startswith("SUMMARY") for place in reached)
+    assert not [place for place in reached if place.endswith("false") and not place.startswith("BODY")]
+
+
+def test_without_scripts_and_on_paper_the_page_has_its_drawings_and_tables(browser: Browser, report: Path) -> None:
+    page = opened(browser, report, java_script_enabled=False)
+    assert page.locator("[data-figure=front] .static svg").first.is_visible()
+    assert page.locator("table.sortable tbody tr").count() == 9
+    assert page.locator(".interactive:visible").count() == 0
+    page.close()
+    page = opened(browser, report)
+    page.wait_for_selector("[data-figure=front] .plot-container")
+    page.emulate_media(media="print")
+    assert page.locator("[data-figure=front] .static svg").first.is_visible()
+    assert not page.locator("[data-figure=front] .live").is_visible()
+    assert page.errors == []
+    page.close()

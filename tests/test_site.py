@@ -39,7 +39,7 @@ def test_the_site_builds_without_a_broken_link_and_asks_no_other_server(tmp_path
     process = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
     assert process.returncode == 0, process.stdout + process.stderr
     for page, words in {
-        "index.html": "make sweep",
+        "index.html": "Licence",
         "commands.html": "lethe sweep",
         "api.html": "load_study",
         "reference.html": "run.optimizer.clip_threshold",

@@ -24,7 +24,7 @@ WHEELS := --only-binary :all: --no-binary deepspeed,rouge_score
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.lethe-installed
 
-.PHONY: help install check test test-fast doctor sweep ui services real docs demo-autoscaling
+.PHONY: help install check test test-fast browser doctor sweep ui services real docs demo-autoscaling
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' Makefile
@@ -42,6 +42,11 @@ test-fast: $(INSTALLED) ## the tests that start no cluster and train nothing for
 
 test: $(INSTALLED) ## run the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+browser: ## Chromium for the tests of pages, which are skipped without it
+	@command -v chromium chromium-browser >/dev/null && echo "there is a Chromium" || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y chromium; } || \
+		{ echo "install the package chromium, or set CHROMIUM to the path of one" >&2; exit 1; }
 
 doctor: $(INSTALLED) ## check machine, cluster and services; say how to mend what is wrong
 	$(BIN)/python -m platform.doctor $(ARGS)

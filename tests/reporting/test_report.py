@@ -96,7 +96,8 @@ def test_headline_front_and_answers(tmp_path: Path) -> None:
     assert "trial 6 (diverged), 7 (infeasible), 8 (out of memory)" in page.text
     for answer in ("the start model's answer", "the oracle's answer", "a retained answer", "less wrong"):
         assert answer in page.text
-    assert "Runs: sqlite:///runs.db" in page.text
+    assert "lethe ui 0123456789abcdef opens them, from sqlite:///runs.db" in page.text
+    assert ("href", "sqlite:///runs.db") not in page.attributes
 
 
 def test_evidence_stands_beside_start_model_and_oracle_for_every_winner(tmp_path: Path) -> None:
@@ -152,14 +153,14 @@ def test_the_console_names_what_fails(capsys: pytest.CaptureFixture[str]) -> Non
 def test_pages_run_only_our_scripts_and_fetch_nothing(tmp_path: Path, made: Callable[..., StudyRecord]) -> None:
     record = made(space="tofu")
     record = record.model_copy(update={"study": {**record.study, "name": EVIL, "note": "</pre><script>1</script>"}})
-    report(record, tmp_path, store="http://host/'\"><script>", model="m", link="javascript:alert(1)")
+    report(record, tmp_path, store="http://host/'\"><script>", model="m")
     for name, scripts in (("report.html", 3), ("front.html", 0)):
         text = (tmp_path / name).read_text()
         page = Page(text)
         assert not {"iframe", "object", "link", "img"} & set(page.tags)
         assert page.tags.count("script") == scripts
         assert not [key for key, _ in page.attributes if key.startswith("on") or key == "src"]
-        files = {path.name for path in tmp_path.iterdir()}
+        files = {path.name for path in tmp_path.iterdir()} | {"http://host/'\"><script>"}
         assert {link for key, link in page.attributes if key == "href" and not link.startswith("#")} <= files
         assert page.attributes_of("content").count("default-src 'none'") == 1
         assert not re.search(r"(?:url\(|@import)", text)

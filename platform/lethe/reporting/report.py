@@ -65,20 +65,18 @@ COMPARISON_FILES = {
 }
 
 
-def write_report(
-    record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "", link: str = ""
-) -> Path:
+def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
     """Write report.html, front.html, front.png, trials.csv and study.json into `folder`, for a comparison also
     comparison.csv and comparison.png; return report.html's path.
 
-    `store` is the address of the runs (a tracker's `uri`), `model` the registered model's name and `link` the address
-    of the study's page in MLflow, where there are such. Raises UserError where the folder cannot be written.
+    `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
+    such. Raises UserError where the folder cannot be written.
     """
     files: dict[str, str | bytes] = {
         "study.json": record.model_dump_json(indent=1),
         "trials.csv": trials_csv(record),
         "front.png": front_png(record),
-        **render_pages(record, store=store, model=model, link=link),
+        **render_pages(record, store=store, model=model),
     }
     if record.members:
         files |= {"comparison.csv": tables.comparison_csv(record), "comparison.png": comparison_png(record)}
@@ -112,16 +110,13 @@ def trials_csv(record: StudyRecord) -> str:
     return file.getvalue()
 
 
-def render_pages(record: StudyRecord, *, store: str | None = None, model: str = "", link: str = "") -> dict[str, str]:
-    """Return report.html and front.html by file name; for `store`, `model` and `link` see `write_report`."""
-    values = _template_values(record, store) | {"store": store, "model": model, "link": link if is_web(link) else ""}
+def render_pages(record: StudyRecord, *, store: str | None = None, model: str = "") -> dict[str, str]:
+    """Return report.html and front.html by file name; for `store` and `model` see `write_report`."""
+    # A browser follows the address of a server, and none in a file system.
+    link = store if store and store.startswith(("http://", "https://")) else ""
+    values = _template_values(record, store) | {"store": store, "model": model, "link": link}
     templates = template_environment()
     return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "front.html")}
-
-
-def is_web(link: str) -> bool:
-    """Tell whether a browser can follow the link: an address in a file system cannot be opened from a page."""
-    return link.startswith(("http://", "https://"))
 
 
 def template_environment() -> Environment:

@@ -145,7 +145,7 @@ function trialPage(number) {
   const at = numbers.indexOf(number);
   const to = (other, text) => (other === undefined ? null : element("a", { href: `#trial-${other}` }, text));
   const own = study().varying, names = ownMetrics([trial]);
-  const main = names.filter((name) => study().evidence.includes(name));
+  const main = study().evidence.filter((name) => names.includes(name));
   const rest = names.filter((name) => !main.includes(name));
   const heads = ["", "Start model", `Trial ${number}`, ...(study().oracle ? ["Oracle"] : [])];
   const columns = [study().start, trial.metrics, ...(study().oracle ? [study().oracle] : [])];

@@ -136,7 +136,9 @@ def test_install_is_done_once_again_after_changes_and_after_an_interruption(tmp_
     log, broken, venv = tmp_path / "log", tmp_path / "broken", tmp_path / "venv"
     stub = venv / "bin/python"
     stub.parent.mkdir(parents=True)
-    stub.write_text(f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"install -q --no-deps"*) test ! -e {broken} ;; esac\n')
+    stub.write_text(
+        f'#!/bin/sh\necho "$@" >> {log}\ncase "$*" in *"install -q --no-deps"*) test ! -e {broken} ;; esac\n'
+    )
     stub.chmod(0o755)
 
     def installs() -> int:

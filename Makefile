@@ -45,7 +45,7 @@ test: $(INSTALLED) ## run the tests
 
 browser: ## Chromium for the tests of pages, which are skipped without it
 	@command -v chromium chromium-browser >/dev/null && echo "there is a Chromium" || \
-		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get install -y chromium; } || \
+		{ test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get -qq update && apt-get -qq install -y chromium >/dev/null; } || \
 		{ echo "install the package chromium, or set CHROMIUM to the path of one" >&2; exit 1; }
 
 doctor: $(INSTALLED) ## check machine, cluster and services; say how to mend what is wrong

@@ -30,6 +30,18 @@ from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import method_of
 
 FILE = Path(__file__).parent / "data" / "tofu_curves.json"
+# `tofu` as it was when the curves in the file were recorded.
+SPACE = (
+    "search.sampler=random",
+    "run={objective: {beta: null}, adapter: null, evaluation: null}",
+    "run.schedule={epochs: 5, batch_size: 4, warmup: null}",
+    "space.optimizer.learning_rate={low: 3e-4, high: 1e-2}",
+    "space.optimizer.clip_threshold={low: 0.01, high: 1000}",
+    "space.optimizer.hessian_interval={low: 1, high: 25}",
+    "space.adapter.name.choices=[lora, fila]",
+    "space.adapter.rank.choices=[4, 8, 16, 32]",
+    "space.objective.gamma={low: 0.1, high: 100}",
+)
 # The objectives, and what could stand in for them on a rung.
 KEPT = (
     "forget",
@@ -51,7 +63,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FILE)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    study = load_study("tofu", ["search.sampler=random"])
+    study = load_study("tofu", SPACE)
     context, start, reference = _start_and_oracle(study)
     found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "start": start, "runs": []}
     if found["start"] != start:

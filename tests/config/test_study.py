@@ -110,7 +110,7 @@ def test_anchors_and_merge_keys_still_work() -> None:
 
 def test_identity_is_what_the_trials_are() -> None:
     base = load_study("tofu")
-    same = ["search.trials=99", "name=x", "resources.groups=2", "tracking.enabled=false", "run.schedule.epochs=5"]
+    same = ["search.trials=99", "name=x", "resources.groups=2", "tracking.enabled=false", "run.schedule.epochs=30"]
     assert all(load_study("tofu", [o]).identity() == base.identity() for o in same)
     others = [
         "search.seed=1",

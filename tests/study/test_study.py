@@ -20,8 +20,10 @@ from tests.faults.world import write_study
 pytestmark = pytest.mark.slow
 
 SMALL = [
-    "--set", "run.schedule.epochs=2", "--set", "run.schedule.batch_size=20", "--set", "run.evaluation.max_rows=12",
-    "--set", "run.evaluation.max_new_tokens=30", "--set", "space.optimizer.learning_rate.low=5e-3",
+    "--set", "run.schedule.epochs=2", "--set", "run.schedule.batch_size=20", "--set", "run.evaluation.every=1",
+    "--set", "run.evaluation.max_rows=12", "--set", "run.evaluation.max_new_tokens=30",
+    "--set", "space.optimizer.learning_rate={low: 5e-3, high: 1e-2}",
+    "--set", "space.adapter.name.choices=[lora, fila]",
 ]  # fmt: skip
 ALONE = ["--set", "resources.groups=1"]
 SWEEP = [sys.executable, "-m", "platform.sweep"]

@@ -51,6 +51,7 @@ TINY = {
     "search.order": "deterministic",
     "model": "{hidden_size: 64, layers: 3, epochs: 16}",
     "run.schedule.epochs": "3",
+    "run.evaluation.every": "1",
     "run.evaluation.max_rows": "16",
     "run.evaluation.max_new_tokens": "24",
 }

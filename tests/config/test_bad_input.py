@@ -69,9 +69,6 @@ CASES = {
     "space.optimizer.name={type: choice, choices: [adam]}": "unknown choice in space.optimizer.name 'adam' (did you",
     "space.engine.stage={type: int, low: 0, high: 4}": "space.engine.stage.high: must be 0, 1, 2 or 3, given 4",
     # A parameter that no variant of the study has
-    "run.optimizer.name=adamw": "space.optimizer.clip_threshold: adamw has no clip_threshold, sophia has: take it out "
-    "with --set space.optimizer.clip_threshold=null, or choose from ",
-    "space.optimizer.name={type: choice, choices: [adamw]}": "space.optimizer.clip_threshold: adamw has no clip_",
     "run.adapter.fisher_rows=3": "run.adapter.fisher_rows: lora has no fisher_rows, fila has",
     # A parameter that means nothing beside the others
     "run.optimizer={name: sophia, hessian: squared_gradient, hessian_interval: 5}": "run.optimizer.hessian_interval: "

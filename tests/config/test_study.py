@@ -15,6 +15,7 @@ from lethe.config.run import Recipe
 from lethe.config.scaling import load_scaling
 from lethe.config.space import variants
 from lethe.config.study import Study, load_study
+from lethe.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 
@@ -73,6 +74,19 @@ def test_fixing_a_value_ends_its_search_and_searching_it_removes_it() -> None:
     assert "epochs" not in searched.run["schedule"]
     kept = load_study("tofu", ["run.optimizer.learning_rate=null", "space.schedule.epochs=null"])
     assert kept == load_study("tofu")
+
+
+def test_naming_another_component_takes_what_only_the_former_had() -> None:
+    tofu = load_study("tofu")
+    assert tofu.run["objective"] == {"beta": 0.16, "name": "npo"}
+    assert load_study("tofu", ["run.objective.name=ihl"]).run["objective"] == {"name": "ihl"}
+    assert load_study("tofu", ["run.objective.name=simnpo"]).run["objective"] == {"name": "simnpo", "beta": 0.16}
+    adamw = load_study("tofu", ["run.optimizer.name=adamw"])
+    assert tofu.space.keys() - adamw.space.keys() == {"optimizer.clip_threshold", "optimizer.hessian_interval"}
+    both = load_study("tofu", ["space.optimizer.name={type: choice, choices: [adamw, sophia]}"])
+    assert tofu.space.keys() < both.space.keys()
+    with pytest.raises(UserError, match="ihl has no beta"):  # given with the new name
+        load_study("tofu", ["run.objective={name: ihl, beta: 0.2}"])
 
 
 def test_overrides_reach_everything() -> None:

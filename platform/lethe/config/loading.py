@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable
-from functools import reduce
+from functools import partial, reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -14,6 +14,8 @@ import yaml
 
 import lethe
 from lethe.config.plain import check_plain
+from lethe.config.run import Recipe
+from lethe.config.space import variants
 from lethe.errors import UserError, unknown_name
 
 Raw = dict[str, Any]
@@ -129,8 +131,8 @@ def _read(file: Traversable, children: list[str]) -> Raw:
 
 
 def overlay(base: Raw, over: Raw) -> Raw:
-    """Return `over` merged on `base`, where fixing a value in `over` ends the search over it in `base`, and
-    searching it takes its fixed value away."""
+    """Return `over` merged on `base`, where fixing a value in `over` ends the search over it in `base`, searching it
+    takes its fixed value away, and naming another component takes what only the former ones have."""
     run, space = base.get("run"), base.get("space")
     over_run, over_space = over.get("run"), over.get("space")
     if isinstance(run, dict) and isinstance(over_space, dict):
@@ -138,7 +140,35 @@ def overlay(base: Raw, over: Raw) -> Raw:
         base = {**base, "run": reduce(_without, searched, run)}
     if isinstance(space, dict) and isinstance(over_run, dict):
         base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
-    return merge(base, over)
+    return merge(reduce(partial(_of_named, over), Recipe.model_fields, base), over)
+
+
+def _of_named(over: Raw, base: Raw, family: str) -> Raw:
+    """Return `base` without the values and ranges of a family that none of the components has which `over` names; the
+    whole `base` where it names none, or one that is unknown."""
+    models = variants(family)
+    names = _names(over, family)
+    if not names or not models.keys() >= set(names):
+        return base
+    fields = {field for name in names for field in models[name].model_fields}
+    run, space = base.get("run"), base.get("space")
+    if isinstance(run, dict) and isinstance(given := run.get(family), dict):
+        base = {**base, "run": {**run, family: {k: v for k, v in given.items() if k in fields}}}
+    if isinstance(space, dict):
+        kept = {k: v for k, v in space.items() if not str(k).startswith(f"{family}.") or str(k).split(".")[1] in fields}
+        base = {**base, "space": kept}
+    return base
+
+
+def _names(raw: Raw, family: str) -> list[str]:
+    """Return the names that `raw` fixes or searches for a family."""
+    run, space = raw.get("run"), raw.get("space")
+    given = run.get(family) if isinstance(run, dict) else None
+    if isinstance(given, dict) and given.get("name") is not None:
+        return [str(given["name"])]
+    searched = space.get(f"{family}.name") if isinstance(space, dict) else None
+    choices = searched.get("choices") if isinstance(searched, dict) else None
+    return [str(name) for name in choices] if isinstance(choices, list) else []
 
 
 def _has(run: Raw, key: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -21,6 +22,7 @@ from lethe.reporting.comparison.judgements import (
     boundary_hits,
     describe_findings,
     describe_judgement,
+    describe_paired_tests,
     judgements,
     paired_trials,
 )
@@ -200,7 +202,7 @@ def test_findings_and_judgements_in_words() -> None:
     assert lines == [
         "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
         "No trial of any seed is above the floors: Guard, SO-NPO.",
-        "Second order by mean hypervolume: better in 1 of 1 pair.",
+        "Second order by mean hypervolume, against the spread over seeds: better in 1 of 1 pair.",
     ]
     (pair,) = map(describe_judgement, judgements(found, [VOLUME]))
     assert pair.startswith("SO-GA against FO-GA: mean hypervolume 0.600 ± 0.141 against 0.150 ± 0.071 over 2 seeds ")
@@ -231,11 +233,20 @@ def test_trials_with_equal_draws_are_compared_with_each_other() -> None:
     assert str(forget) == "X+Y against X: forget better in 7, worse in 1 of 8 equal draws (sign test p 0.07)."
     assert (utility.better, utility.worse, utility.same, utility.p) == (0, 0, 8, 1.0)
     assert not paired_trials(comparison_study(), arms(comparison_study())), "too few"
+    by_forget, _ = describe_paired_tests([forget, utility], 1)
+    assert by_forget.startswith("Y better in 0 and worse in 0 of 1 pair by forget, by a sign test over 8 equal draws")
+    clear = replace(forget, better=8, worse=0)
+    assert clear.p < 0.025
+    assert "X+Y better in 8 of 8 equal draws, p 0.0078" in describe_paired_tests([clear, utility], 1)[0]
+    assert " better in 0 " in describe_paired_tests([clear, *[utility] * 7], 1)[0], "Holm: 8 tests"
+    assert describe_paired_tests([], 2) == [
+        "No pair has 6 trials with equal settings, so no paired test can tell a difference."
+    ]
 
 
-def test_in_the_mean_an_ended_curve_keeps_its_last_value() -> None:
+def test_in_the_mean_a_curve_without_a_number_keeps_its_last_value() -> None:
     short, long = [(0.0, 1.0), (1.0, 0.2)], [(0.0, 1.0), (1.0, math.nan), (2.0, 0.4), (3.0, 0.6)]
-    assert mean_curve([short, long]) == [(0.0, 1.0), (1.0, 0.2), (2.0, pytest.approx(0.3)), (3.0, pytest.approx(0.4))]
+    assert mean_curve([short, long]) == [(0.0, 1.0), (1.0, pytest.approx(0.6)), (2.0, pytest.approx(0.3)), (3.0, pytest.approx(0.4))]
 
 
 def test_an_arm_evaluated_once_is_a_level_line() -> None:
@@ -261,7 +272,7 @@ def test_the_page_has_the_table_and_everyones_answers() -> None:
     assert {"FO-GA", "60.0", "± 14.1", "70.0", "0.150", "± 0.071", "1/2"} <= set(cells)
     assert "–" in page.arms["SO-NPO"]
     assert {"95.0", "100.0"} <= set(page.arms["Original"])
-    heads = ("Acc (choice), % ↓", "Acc (occurs), % ↑", "8 trials of 4 arms with 2 seeds")
+    heads = ("Acc (choice), % ↓", "Acc (occurs), % ↑", "4 arms with 2 seeds each, 8 trials")
     for words in (*heads, "a fact", "wiped", EVIL):
         assert words in page.text
     assert "The front of all arms" in page.text
@@ -283,7 +294,7 @@ def test_tdecs_layout_on_the_same_code() -> None:
     row = next(row for row in view.rows if row.name == "SO-GA")
     means = [format_mean(cell, column) for cell, column in zip(row.cells, view.layout.columns, strict=True)]
     assert means == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
-    assert "Second order by mean epochs to the criterion: equal in 1 of 1 pair." in view.findings
+    assert "Second order by mean epochs to the criterion, against the spread over seeds: equal in 1 of 1 pair." in view.findings
 
 
 @pytest.mark.parametrize(("width", "text"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])

@@ -22,6 +22,7 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables
 from lethe.reporting.comparison.arms import arms, colors_by_trial, legend
 from lethe.reporting.comparison.figures import comparison_png, spread_bar
+from lethe.reporting.comparison.opening import comparison_opening
 from lethe.reporting.comparison.summary import comparison_view
 from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_members, describe_confirmations
 from lethe.reporting.curves import objective_charts
@@ -158,7 +159,7 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "version": lethe.__version__,
         "summary": describe_study(record),
         "headline": headline(record),
-        "opening": opening(record),
+        "opening": comparison_opening(record) if record.members else opening(record),
         "steps": next_steps(record, store),
         "trainings": describe_trainings(record),
         "front": lay_out_front(record),
@@ -198,7 +199,7 @@ def _sections(record: StudyRecord, figures: Mapping[str, Figure]) -> dict[str, s
     """Return the names of the page's sections by their ids, for its navigation."""
     plain = not record.members
     there = {
-        "next": ("What next", plain),
+        "next": ("What next", True),
         "winners": ("Winners", bool(record.front)),
         "evidence": ("Evidence", bool(record.front)),
         "audits": ("Audits", bool(audit_tables(record))),

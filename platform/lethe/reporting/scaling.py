@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import lethe
 from lethe.records import Scalar, TrialRecord
 from lethe.reporting.figure_style import ACCENT, FAINT, INK, KNEE, escape_dollars, new_figure, png_bytes, style_axes
+from lethe.reporting.next_steps import NextStep
 from lethe.reporting.report import Tile, template_environment
 from lethe.reporting.scales import format_count, format_duration, format_number, format_setting
 from lethe.scaling_records import LawRecord, ParallelRecord, ScalingRecord, SearchRecord, TransferRecord
@@ -21,6 +22,7 @@ from lethe.storage.paths import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+FARTHEST = 100  # times the largest size that was measured: how far a law is written out
 WIDTH_INCHES, HEIGHT_INCHES, COLUMNS = 5.2, 3.9, 2
 
 
@@ -47,6 +49,58 @@ def describe_scaling(record: ScalingRecord) -> list[str]:
     if record.interrupted:
         findings.append("The study was interrupted; --resume goes on with it.")
     return findings
+
+
+def describe_lead(record: ScalingRecord) -> str:
+    """Return in one sentence how cost grows: the laws' exponents, and the efficiency of more workers."""
+    laws = [
+        f"{law.name} ({law.arm}) grows {_describe_growth(law)} {format_magnitude(min(law.x))} to"
+        f" {format_magnitude(max(law.x))} {law.x_name}"
+        for law in record.laws
+    ]
+    most = [
+        f"{axis.kind} scaling reaches {axis.efficiency[-1]:.0%} efficiency with"
+        f" {format_count(axis.workers[-1], 'worker')} (stage {axis.stage})"
+        for axis in record.parallel
+    ]
+    sentences = "; ".join([*laws[:3], *most[:1]])
+    return f"{sentences[0].upper()}{sentences[1:]}." if sentences else "No law was fitted: too few sizes are complete."
+
+
+def _describe_growth(law: LawRecord) -> str:
+    if law.form == "linear":
+        return f"in proportion to {law.x_name}, from"
+    return f"with exponent {law.exponent:.2f} (90 %: {law.exponent_low:.2f} to {law.exponent_high:.2f}), from"
+
+
+def describe_scaling_facts(record: ScalingRecord) -> dict[str, str]:
+    """Return the first screen's questions with their answers."""
+    complete = sum(point.verdict == "complete" for point in record.points)
+    searches = f"{len(record.searches)} search{'' if len(record.searches) == 1 else 'es'}"
+    covered = sum(law.covered for law in record.laws)
+    worst = max((abs(law.error) for law in record.laws), default=0.0)
+    best = max(record.searches, key=lambda search: search.hypervolume, default=None)
+    fit = f"{covered} of {format_count(len(record.laws), 'law')} predicted the largest size inside the 90 % interval;"
+    fit += f" the largest error is {worst:.0%}."
+    return {
+        "What was done": f"{complete} of {format_count(len(record.points), 'point')} timed, and {searches}.",
+        "What the quality is": "Not searched."
+        if best is None
+        else f"The largest hypervolume (volume between front and floors) is {best.hypervolume:.3f}, of {best.arm} at"
+        f" {best.size}; {sum(s.reached for s in record.searches)} of {sum(len(s.trials) for s in record.searches)}"
+        " trials reached the forget target.",
+        "Is it enough": fit if record.laws else "No: a law needs more complete sizes.",
+        "What it cost": f"{format_duration(record.ended - record.began)} of wall time.",
+        "How far to trust it": f"On this machine's processors, up to {FARTHEST} times the largest size measured; plans"
+        " for GPUs are by the memory model and published rates, and were not run."
+        + (" The study was interrupted." if record.interrupted else ""),
+    }
+
+
+def scaling_steps() -> tuple[NextStep, ...]:
+    """Return what to do next: plan a size for a GPU."""
+    plan = "lethe scaling plan --model-params 7e9 --gpu-memory 80e9 --rate 989e12"
+    return (NextStep("plan a model of 7B parameters on H100s", plan),)
 
 
 def describe_law(law: LawRecord) -> str:
@@ -168,6 +222,10 @@ def render_scaling_page(record: ScalingRecord, picture: bytes) -> str:
     return templates.get_template("scaling.html.j2").render(
         record=record,
         version=lethe.__version__,
+        lead=describe_lead(record),
+        facts=describe_scaling_facts(record),
+        steps=scaling_steps(),
+        near=[(law, p) for law in record.laws for p in law.extrapolations if p.x <= FARTHEST * max(law.x)],
         findings=describe_scaling(record),
         tiles=scaling_tiles(record),
         picture=base64.b64encode(picture).decode(),
@@ -182,7 +240,11 @@ def scaling_tiles(record: ScalingRecord) -> list[Tile]:
     """Return the numbers at the top of the page."""
     covered = sum(law.covered for law in record.laws)
     tiles = [
-        Tile("Timed points", str(len(record.points)), f"{format_count(len(record.searches), 'search')} beside them"),
+        Tile(
+            "Timed points",
+            str(len(record.points)),
+            f"{len(record.searches)} search{'' if len(record.searches) == 1 else 'es'} beside them",
+        ),
         Tile("Held-out predictions", f"{covered} of {len(record.laws)}", "inside their 90 % interval"),
     ]
     if rate := record.machine.get("matrix_rate"):

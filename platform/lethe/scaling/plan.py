@@ -180,9 +180,38 @@ def _limits() -> list[str]:
     ]
 
 
+# Memory in bytes and dense bf16 FLOP/s (no sparsity) of NVIDIA's data sheets: docs/METHODS.md.
+GPUS: dict[str, tuple[float, float]] = {
+    "L40S 48 GB": (48e9, 362e12),
+    "A100 80 GB": (80e9, 312e12),
+    "H100 SXM 80 GB": (80e9, 989e12),
+    "H200 SXM 141 GB": (141e9, 989e12),
+}
+
+
+def gpu_table() -> str:
+    """Return for each named GPU the fewest that train 7B and 70B parameters, full and with LoRA, with hours."""
+    lines = [f"{'GPU':<16}  {'model':<14}  fewest GPUs  ZeRO stage  hours of training (extrapolation)"]
+    for name, (memory, rate) in GPUS.items():
+        for size in (7e9, 7e10):
+            for rank in (None, 8):
+                question = Question(Transformer.of_size(size), memory, rank=rank, rate=rate)
+                model = f"{size / 1e9:g}B, {'full' if rank is None else f'LoRA {rank}'}"
+                lines.append(f"{name:<16}  {model:<14}  {_fewest(question)}")
+    return "\n".join([*lines, "", *_limits()])
+
+
+def _fewest(question: Question) -> str:
+    best = next(options(question), None)
+    if best is None:
+        return f"does not fit on {WORKERS[-1]}"
+    slow, fast = (best.hours(question, utilisation) for utilisation in UTILISATION)
+    return f"{best.workers:>11}  {best.stage:>10}  {fast:.2g} to {slow:.2g}"
+
+
 def plans() -> dict[str, str]:
-    """Return the answers that a report shows, by name: 7B and 70B parameters on 80 GB, full and with LoRA."""
-    answers = {}
+    """Return the answers that a report shows, by name: named GPUs, then 7B and 70B parameters on 80 GB."""
+    answers = {"Named GPUs": gpu_table()}
     for size in (7e9, 7e10):
         for rank in (None, 8):
             how = "full" if rank is None else f"LoRA {rank}"

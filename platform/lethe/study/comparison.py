@@ -24,6 +24,8 @@ from lethe.study.runner import Sweep
 from lethe.study.session import Session
 from lethe.tracking.base import NullTracker, Tracker
 
+REFERENCE_METHODS = ("retrain", "input_guard")  # the oracle's own recipe; an instruction in front of the model
+
 
 @dataclass
 class Comparison:
@@ -80,8 +82,15 @@ def whole(
     objectives: ObjectiveSpace,
     interrupted: bool,
 ) -> StudyRecord:
-    """Return the record with every member's trials, their common front, and a trial that stands for each member."""
-    trials = mark_front(tuple(trial for _, given in ended for trial in given), objectives)
+    """Return the record with every member's trials, their common front, and a trial that stands for each member.
+
+    Retraining and the input guard are references: they unlearn nothing, so they are not on the common front.
+    """
+    competing = tuple(trial for member, given in ended if not is_reference(member) for trial in given)
+    references = [trial for member, given in ended if is_reference(member) for trial in mark_front(given, objectives)]
+    aside = [trial.model_copy(update={"pareto_rank": None}) for trial in references]
+    front = mark_front(competing, objectives)
+    trials = tuple(sorted([*front, *aside], key=lambda trial: trial.number))
     members = tuple(
         MemberRecord(
             arm=member.arm,
@@ -96,12 +105,17 @@ def whole(
         update={
             "trials": trials,
             "members": members,
-            "aliases": front_aliases(trials, objectives),
-            "hypervolume": front_hypervolume(trials, objectives),
+            "aliases": front_aliases(front, objectives),
+            "hypervolume": front_hypervolume(front, objectives),
             "ended": time.time(),
             "interrupted": interrupted,
         }
     )
+
+
+def is_reference(member: Member) -> bool:
+    """Tell whether the arm is something to compare with, and not a way to unlearn: see `REFERENCE_METHODS`."""
+    return getattr(member.study.run.objective, "name", None) in REFERENCE_METHODS
 
 
 @dataclass

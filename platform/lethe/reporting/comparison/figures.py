@@ -75,14 +75,14 @@ def _arm_lines(arm: Arm, column: Column, curves: list[list[Point]], start: Point
 
 
 def mean_curve(curves: Sequence[Sequence[Point]]) -> list[Point]:
-    """Return the mean of the curves by epoch: an ended curve keeps its last value, a missing value is left out."""
+    """Return the mean of the curves by epoch. A curve without a number there counts with its last one before, so that
+    the mean does not jump where a curve ends or leaves an epoch out."""
     epochs = sorted({epoch for points in curves for epoch, _ in points})
     return [(epoch, Cell(tuple(_value_at(points, epoch) for points in curves)).mean) for epoch in epochs]
 
 
 def _value_at(points: Sequence[Point], epoch: float) -> float:
-    last_epoch, last_value = points[-1]
-    return last_value if epoch > last_epoch else dict(points).get(epoch, math.nan)
+    return next((value for at, value in reversed(points) if at <= epoch and math.isfinite(value)), math.nan)
 
 
 @dataclass(frozen=True)

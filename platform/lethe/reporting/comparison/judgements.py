@@ -158,7 +158,7 @@ def _describe_counts(judged: Iterable[Judgement]) -> list[str]:
         key = (judgement.pair.subject, judgement.column.head)
         counts.setdefault(key, Counter())[judgement.verdict] += 1
     return [
-        f"{subject[0].upper()}{subject[1:]} by mean {head}: "
+        f"{subject[0].upper()}{subject[1:]} by mean {head}, against the spread over seeds: "
         f"{', '.join(f'{verdict} in {n}' for verdict, n in by_verdict.items())}"
         f" of {format_count(by_verdict.total(), 'pair')}."
         for (subject, head), by_verdict in counts.items()
@@ -188,6 +188,52 @@ class PairedTrials:
         count = self.better + self.worse + self.same
         counts = f"{self.objective} better in {self.better}, worse in {self.worse} of {count} equal draws"
         return f"{self.pair.other.name} against {self.pair.base.name}: {counts} (sign test p {self.p:.2g})."
+
+
+ALPHA = 0.05
+
+
+def describe_paired_tests(counted: Sequence[PairedTrials], pairs: int) -> list[str]:
+    """Return for every objective and subject, in how many of the pairs a sign test over equal draws says better or
+    worse, at `ALPHA` after Holm's correction for all the tests. `pairs`: how many pairs of arms there are."""
+    if not counted:
+        few = f"No pair has {FEWEST_DRAWS} trials with equal settings, so no paired test can tell a difference."
+        return [few] if pairs else []
+    shown = _significant(counted)
+    groups: dict[tuple[str, str], list[PairedTrials]] = {}
+    for test in counted:
+        groups.setdefault((test.pair.subject, test.objective), []).append(test)
+    return [_describe_tests(subject, objective, tests, shown) for (subject, objective), tests in groups.items()]
+
+
+def _significant(counted: Sequence[PairedTrials]) -> set[int]:
+    """Return `id` of the tests below `ALPHA` after Holm's correction."""
+    passed: set[int] = set()
+    for place, test in enumerate(sorted(counted, key=lambda test: test.p)):
+        if test.p * (len(counted) - place) >= ALPHA:
+            break
+        passed.add(id(test))
+    return passed
+
+
+def _describe_tests(subject: str, objective: str, tests: Sequence[PairedTrials], shown: set[int]) -> str:
+    better = [test for test in tests if id(test) in shown and test.better > test.worse]
+    worse = [test for test in tests if id(test) in shown and test.better < test.worse]
+    names = [
+        f"{test.pair.other.name} {word} in {max(test.better, test.worse)} of {test.better + test.worse + test.same}"
+        f" equal draws, p {test.p:.2g}"
+        for word, found in (("better", better), ("worse", worse))
+        for test in found
+    ]
+    pairs = format_count(len(tests), "pair")
+    counts = f"better in {len(better)} and worse in {len(worse)} of {pairs} by {objective}"
+    draws = sorted(test.better + test.worse + test.same for test in tests)
+    n = str(draws[0]) if draws[0] == draws[-1] else f"{draws[0]} to {draws[-1]}"
+    listed = f": {'; '.join(names)}" if names else ""
+    return (
+        f"{subject[0].upper()}{subject[1:]} {counts}, by a sign test over {n} equal draws a pair"
+        f" (p < {ALPHA} after Holm's correction){listed}."
+    )
 
 
 def paired_trials(record: StudyRecord, arms: Sequence[Arm]) -> list[PairedTrials]:

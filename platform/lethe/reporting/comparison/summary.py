@@ -14,9 +14,11 @@ from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Lay
 from lethe.reporting.comparison.figures import CostPlot, HypervolumeStrip, arm_charts, cost_plot, hypervolume_strip
 from lethe.reporting.comparison.judgements import (
     BoundaryHit,
+    arm_pairs,
     boundary_hits,
     describe_findings,
     describe_judgement,
+    describe_paired_tests,
     judgements,
     paired_trials,
 )
@@ -71,7 +73,7 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
     return ComparisonView(
         layout,
         table_caption(record, layout),
-        describe_findings(study_arms, judged),
+        [*tested(record, study_arms), *describe_findings(study_arms, judged)],
         [*map(describe_judgement, judged), *map(str, paired_trials(record, study_arms))],
         result_rows(record, layout.columns),
         arm_charts(record, study_arms, curve_columns(record, layout)),
@@ -83,6 +85,11 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
         cost_rows(study_arms),
         boundary_hits(record, study_arms),
     )
+
+
+def tested(record: StudyRecord, arms: Sequence[Arm]) -> list[str]:
+    """Return the sentences of the paired tests."""
+    return describe_paired_tests(paired_trials(record, arms), len(arm_pairs(arms)))
 
 
 def curve_columns(record: StudyRecord, layout: Layout) -> list[Column]:
@@ -129,6 +136,7 @@ def print_comparison(record: StudyRecord, console: Terminal) -> None:
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
     judged = judgements(study_arms, layout_of(record).judged)
     for line in (
+        *tested(record, study_arms),
         *describe_findings(study_arms, judged),
         *map(describe_judgement, judged),
         *map(str, paired_trials(record, study_arms)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,14 @@ def test_front_over_all_and_one_trial_for_each(members: tuple[Member, ...]) -> N
     assert found.members[2].hypervolume == 0 < found.members[0].hypervolume < found.hypervolume
     assert not found.interrupted
     assert found.aliases["best-utility"] == 0
+    retraining = members[0].study.model_copy(update={"run": {"objective": {"name": "retrain"}}})
+    ended[0] = (replace(members[0], study=retraining), ended[0][1])
+    beside = whole(record, ended, objectives, interrupted=False)
+    assert 0 not in {t.number for t in beside.front}, "retraining is a reference, not a member of the front"
+    assert beside.aliases["best-utility"] != 0
+    assert beside.members[0].chosen == 0, "it keeps its row"
+    assert [t.number for t in beside.trials] == list(range(7))
+    assert beside.trials[0].feasible
 
 
 def test_members_report_under_the_comparisons_numbers() -> None:

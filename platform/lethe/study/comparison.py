@@ -115,7 +115,7 @@ def whole(
 
 def is_reference(member: Member) -> bool:
     """Tell whether the arm is something to compare with, and not a way to unlearn: see `REFERENCE_METHODS`."""
-    return getattr(member.study.run.objective, "name", None) in REFERENCE_METHODS
+    return (member.study.run.get("objective") or {}).get("name") in REFERENCE_METHODS
 
 
 @dataclass

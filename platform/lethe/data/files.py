@@ -5,11 +5,13 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from lethe.errors import UserError, first_line
+from lethe.storage.files import refuse_pointer
 
 Raw = dict[str, Any]
 
@@ -17,14 +19,22 @@ ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 FORMS = f"one JSON object a line or one array of them, or Parquet ({', '.join(ENDINGS)})"
 GZIPPED = b"\x1f\x8b"
 BOM = "\ufeff"
+LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines ends lines at characters that texts hold, too
 CSV_HEADER = re.compile(r'"?\w*"?(?:(?P<separator>[,;\t])"?\w+"?)+', re.ASCII)
 JSON_BEGINS = re.compile(r'\s*(\[\s*["{\]]|\{\s*")')
 
 
 def find_file(folder: Path, name: str, *more: str) -> Path | None:
     """Return the file `name` with one of `ENDINGS`, or of the endings `more`; None where there is no file of that name.
-    Raises UserError for a file of another form, and for two files of one name."""
-    accepted = [path for path in (folder / (name + ending) for ending in (*ENDINGS, *more)) if path.is_file()]
+    Raises UserError for a file of another form, for two files of one name, and for what has such a name and is no file.
+    """
+    named = [folder / (name + ending) for ending in (*ENDINGS, *more)]
+    accepted = [path for path in named if path.is_file()]
+    for path in named:
+        if path.is_symlink() and not path.exists():
+            raise UserError(f"{path} is a link to {path.readlink()}, which is not there: fetch the file")
+        if path.is_dir():
+            raise UserError(f"{path} is a folder and not a file")
     if len(accepted) > 1:
         raise UserError(f"{folder} has {accepted[0].name} and {accepted[1].name}: leave one of them")
     if accepted:
@@ -54,7 +64,7 @@ def read_texts(path: Path) -> list[str]:
     elif JSON_BEGINS.match(text := _read_text(path)):
         values = _json_values(text, path)
     else:
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = [line.strip() for line in LINE_END.split(text) if line.strip()]
         if _is_csv(lines):
             raise UserError(f"{path} is a CSV file ({lines[0]}): give one text a line, or {FORMS}")
         values = [*map(_json_string, lines)]
@@ -85,12 +95,13 @@ def is_blank(text: str) -> bool:
 
 
 def _read_text(path: Path) -> str:
+    refuse_pointer(path)
     try:
         raw = path.read_bytes()
         return (gzip.decompress(raw) if raw.startswith(GZIPPED) else raw).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text") from None
-    except (OSError, EOFError) as error:  # BadGzipFile is an OSError
+    except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError
         raise UserError(f"{path} cannot be read: {first_line(error)}") from None
 
 
@@ -123,6 +134,7 @@ def _json_string(line: str) -> str:
 def _parquet_rows(path: Path) -> list[Any]:
     from pyarrow import ArrowException, parquet
 
+    refuse_pointer(path)
     read: Callable[[Path], Any] = parquet.read_table
     try:
         rows: list[Any] = read(path).to_pylist()

@@ -31,6 +31,7 @@ from lethe.models.model_files import (
     weight_files,
 )
 from lethe.models.quantised import dequantised, keep_layout, loading_options
+from lethe.storage.files import refuse_pointer
 
 if TYPE_CHECKING:
     import torch
@@ -357,6 +358,8 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """Load the tokenizer from a model's folder. Raises UserError where that fails."""
     from transformers import AutoTokenizer
 
+    for path in folder.glob("tokenizer*"):
+        refuse_pointer(path)
     try:
         return AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False, local_files_only=True)
     except Exception as error:  # tokenizers raises bare Exceptions, broken fields any other

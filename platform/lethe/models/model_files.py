@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lethe.errors import UserError, first_line
+from lethe.storage.files import refuse_pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,7 @@ def absent(path: Path) -> str:
 
 def read_json(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file. Raises UserError where it is anything else."""
+    refuse_pointer(path)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -156,6 +158,7 @@ def header(path: Path) -> dict[str, StoredTensor]:
     """Return every tensor of a safetensors file by its name. Raises UserError for a damaged file."""
     from safetensors import SafetensorError, safe_open
 
+    refuse_pointer(path)
     try:
         with safe_open(path, "np") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118  # safe_open is no mapping

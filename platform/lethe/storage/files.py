@@ -1,4 +1,5 @@
-"""Replacing one local file atomically, and making one that several processes may want to make."""
+"""Replacing one local file atomically, making one that several processes may want to make, and naming one whose content
+was never fetched."""
 
 from __future__ import annotations
 
@@ -8,6 +9,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+
+from lethe.errors import UserError
+
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 @contextmanager
@@ -41,3 +46,14 @@ def make_once(path: Path, make: Callable[[Path], object]) -> None:
             return
         except OSError:  # a file system without links
             new.rename(path)
+
+
+def refuse_pointer(path: Path) -> None:
+    """Raise UserError for the few lines that Git writes in the place of a file that Git LFS has not fetched."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(len(LFS_POINTER))
+    except OSError:  # whoever reads the file says what is wrong
+        return
+    if begins == LFS_POINTER:
+        raise UserError(f"{path} is a pointer of Git LFS in the place of the file: fetch it with `git lfs pull`")

@@ -1,4 +1,4 @@
-"""Files whose content was never fetched, and files that end in the wrong place: named in one line, never passed over."""
+"""Files whose content was never fetched, and files that end in the wrong place: named, never passed over."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_what_is_missing_or_cannot_ask_is_refused(golden: Path, tmp_path: Path) 
 def test_files_that_cannot_be_the_model_are_refused_by_a_dry_run(golden: Path, tmp_path: Path) -> None:
     given = pretrained(golden / "tiny_tofu")
     for file, content, words in (
-        ("model.safetensors", "version https://git-lfs.github.com/spec/v1", "model.path: .* is damaged or incomplete"),
+        ("model.safetensors", "version https://git-lfs.github.com/spec/v1", "model.path: .* is a pointer of Git LFS"),
         ("tokenizer.json", "{", "cannot load a tokenizer from"),
         ("tokenizer_config.json", "[]", "cannot load a tokenizer from"),
         ("generation_config.json", '{"eos_token_id": "x"}', "eos_token_id must be a token id or a list of them"),

@@ -70,7 +70,7 @@ def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status:
         for sentence in describe_scaling(record):
             console.print(f"- {sentence}", soft_wrap=True)
         return
-    console.print(f"{headline(record)} · {status}", soft_wrap=True)
+    console.print(f"study {record.id} · {headline(record)} · {status}", soft_wrap=True)
     console.print(describe_study(record), soft_wrap=True)
     if record.front:
         console.print(front_table(record))

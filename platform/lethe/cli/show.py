@@ -60,6 +60,7 @@ def main(
 def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status: str) -> None:
     from lethe.records import StudyRecord
     from lethe.reporting.next_steps import next_steps
+    from lethe.reporting.opening import opening
     from lethe.reporting.report import describe_study, headline
     from lethe.reporting.scaling import describe_scaling
     from lethe.reporting.terminal_tables import front_table
@@ -71,7 +72,13 @@ def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status:
             console.print(f"- {sentence}", soft_wrap=True)
         return
     console.print(f"study {record.id} · {headline(record)} · {status}", soft_wrap=True)
-    console.print(describe_study(record), soft_wrap=True)
+    if record.members:
+        console.print(describe_study(record), soft_wrap=True)
+    else:
+        first = opening(record)
+        facts = [f"{question}: {answer}" for question, answer in first.facts.items()]
+        for line in filter(None, (first.sentence, first.because, *facts)):
+            console.print(line, soft_wrap=True)
     if record.front:
         console.print(front_table(record))
     for step in next_steps(record, store_of(record.study), command_prefix()):

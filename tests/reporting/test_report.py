@@ -149,6 +149,14 @@ def test_the_console_names_what_fails(capsys: pytest.CaptureFixture[str]) -> Non
     assert "trial 0 (knee): not forgotten: forget quality 3e-08, at least 0.05" in shown
 
 
+def test_the_console_speaks_of_the_best_verdict_not_of_the_knee(capsys: pytest.CaptureFixture[str]) -> None:
+    fails = CriterionRecord(metric="privleak_distance", value=26, bound="at most 10", holds=False)
+    verdicts = (VerdictRecord(forgotten="partly", criteria=(fails,)), VerdictRecord(forgotten="yes", criteria=()))
+    knee, other = (trial(n, 0.2 - n / 10, 0.3, pareto_rank=0, forgotten=v) for n, v in enumerate(verdicts))
+    Console().finish(study(knee, other, aliases={"knee": 0, "best-forget": 1}), None, [])
+    assert "trial 1 (best-forget): forgotten\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("made", [busy_study, comparison_study])
 def test_pages_run_only_our_scripts_and_fetch_nothing(tmp_path: Path, made: Callable[..., StudyRecord]) -> None:
     record = made(space="tofu")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
-from lethe.reporting.next_steps import next_steps
+from lethe.reporting.next_steps import next_steps, winner
 from lethe.reporting.scales import format_duration
 from lethe.reporting.terminal_tables import describe_empty_front, format_settings, front_table, searched
 from lethe.terminal import PIPED_WIDTH, Terminal, command_prefix
@@ -196,11 +196,12 @@ class Console:
         self.say(command)
 
     def _print_verdict(self, record: StudyRecord) -> None:
-        """Print whether the knee has forgotten, and what is missing."""
-        number = record.aliases.get("knee")
-        knee = next((trial for trial in record.front if trial.number == number and trial.forgotten), None)
-        if knee and knee.forgotten:
-            self.say(f"trial {knee.number} (knee): {knee.forgotten.describe()}")
+        """Print whether the model with the best verdict has forgotten, and what it lacks."""
+        best = winner(record)
+        if best and best.forgotten:
+            names = [alias for alias, number in record.aliases.items() if number == best.number]
+            named = f" ({', '.join(names)})" if names else ""
+            self.say(f"trial {best.number}{named}: {best.forgotten.describe()}")
 
     def stop(self) -> None:
         """Take the live bar down, if there is one."""

@@ -169,3 +169,9 @@ def test_a_gpu_that_is_not_here_is_a_note_of_the_dry_run(
     assert (
         capsys.readouterr().out.splitlines()[-1].startswith("note    run.engine.device is cuda, and this machine has")
     )
+
+
+@pytest.mark.parametrize("address", ["models:/lethe-tofu@champion", "models:/lethe-tofu/2"])
+def test_a_registered_model_is_no_hub_id(address: str) -> None:
+    shown = "\n".join(lines("tofu", f"model={{name: pretrained, path: '{address}'}}"))
+    assert f"{address}: a registered model" in shown

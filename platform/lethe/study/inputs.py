@@ -106,7 +106,8 @@ def named_models(model: Frozen) -> dict[str, str]:
 
 def is_hub_id(name: str) -> bool:
     """Return whether `name` has the form owner/name."""
-    return name.count("/") == 1 and not name.startswith(("/", ".", "~")) and not name.endswith("/")
+    # No colon: `models:/name@alias` is a registered model.
+    return name.count("/") == 1 and ":" not in name and not name.startswith(("/", ".", "~")) and not name.endswith("/")
 
 
 def _template(study: Study, start: Path | None) -> Template | None:

@@ -1,4 +1,4 @@
-"""What a shell completes: names of studies in `search_spaces/`, and ids of studies in the storage root."""
+"""Words that a shell completes: names of studies in `search_spaces/`, and ids of studies in the storage root."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ lethe gc --older-than 30 --caches          what would go; --yes frees it
 
 @dataclass(frozen=True)
 class _Chosen:
-    """What is to be freed: studies by id, caches, and of these only what did not change for so many days."""
+    """A request to free studies by id, or caches, and of these only what did not change for so many days."""
 
     studies: tuple[str, ...]
     caches: bool

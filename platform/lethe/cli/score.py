@@ -34,7 +34,7 @@ lethe score path/to/model --benchmark tdec --metrics forget,utility
 
 @dataclass(frozen=True)
 class _Asked:
-    """What is to be scored: models, the ones that they are compared with, the rows of the table."""
+    """A request to score models: the ones that they are compared with, the rows of the table."""
 
     models: Sequence[str]
     oracle: str | None

@@ -51,7 +51,7 @@ class _Schema(GenerateJsonSchema):
 
 
 class _Section(NamedTuple):
-    """What a key that is a section can be: models by name, or one model under "". `default`: pydantic's."""
+    """The forms of a key that is a section: models by name, or one model under "". `default`: pydantic's."""
 
     models: Mapping[str, type[BaseModel]]
     default: Any = PydanticUndefined

@@ -1,4 +1,4 @@
-"""What to do next with a study: commands that work when pasted, for the console, reports and MLflow."""
+"""Next steps with a study: commands that work when pasted, for the console, reports and MLflow."""
 
 from __future__ import annotations
 

@@ -9,7 +9,6 @@ import csv
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from io import StringIO
 from pathlib import Path
@@ -254,15 +253,6 @@ def describe_trainings(record: StudyRecord) -> list[str]:
     """Return a sentence for each model that lethe trained before the study."""
     models = {"start": "Start model", "oracle": "Oracle"}
     return [f"{models[name]} trained {training.describe()}." for name, training in record.trainings.items()]
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One number at the top of a page, with its name and a note."""
-
-    name: str
-    number: str
-    note: str
 
 
 def trial_seconds(trial: TrialRecord) -> float:

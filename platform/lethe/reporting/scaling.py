@@ -14,7 +14,7 @@ import lethe
 from lethe.records import Scalar, TrialRecord
 from lethe.reporting.figure_style import ACCENT, FAINT, INK, KNEE, escape_dollars, new_figure, png_bytes, style_axes
 from lethe.reporting.next_steps import NextStep
-from lethe.reporting.report import Tile, template_environment
+from lethe.reporting.report import template_environment
 from lethe.reporting.scales import format_count, format_duration, format_number, format_setting
 from lethe.scaling_records import LawRecord, ParallelRecord, ScalingRecord, SearchRecord, TransferRecord
 from lethe.storage.paths import atomic_write
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 FARTHEST = 100  # times the largest size that was measured: how far a law is written out
 WIDTH_INCHES, HEIGHT_INCHES, COLUMNS = 5.2, 3.9, 2
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number at the top of a page, with its name and a note."""
+
+    name: str
+    number: str
+    note: str
 
 
 def write_scaling_report(record: ScalingRecord, folder: Path) -> Path:

@@ -206,19 +206,16 @@ def describe_paired_tests(counted: Sequence[PairedTrials], pairs: int) -> list[s
     return [_describe_tests(subject, objective, tests, shown) for (subject, objective), tests in groups.items()]
 
 
-def _significant(counted: Sequence[PairedTrials]) -> set[int]:
-    """Return `id` of the tests below `ALPHA` after Holm's correction."""
-    passed: set[int] = set()
-    for place, test in enumerate(sorted(counted, key=lambda test: test.p)):
-        if test.p * (len(counted) - place) >= ALPHA:
-            break
-        passed.add(id(test))
-    return passed
+def _significant(counted: Sequence[PairedTrials]) -> list[PairedTrials]:
+    """Return the tests below `ALPHA` after Holm's correction."""
+    by_p = sorted(counted, key=lambda test: test.p)
+    first_that_fails = next((n for n, test in enumerate(by_p) if test.p * (len(by_p) - n) >= ALPHA), len(by_p))
+    return by_p[:first_that_fails]
 
 
-def _describe_tests(subject: str, objective: str, tests: Sequence[PairedTrials], shown: set[int]) -> str:
-    better = [test for test in tests if id(test) in shown and test.better > test.worse]
-    worse = [test for test in tests if id(test) in shown and test.better < test.worse]
+def _describe_tests(subject: str, objective: str, tests: Sequence[PairedTrials], shown: Sequence[PairedTrials]) -> str:
+    better = [test for test in tests if test in shown and test.better > test.worse]
+    worse = [test for test in tests if test in shown and test.better < test.worse]
     names = [
         f"{test.pair.other.name} {word} in {max(test.better, test.worse)} of {test.better + test.worse + test.same}"
         f" equal draws, p {test.p:.2g}"

@@ -23,8 +23,8 @@ from lethe.reporting.worker_time import study_cost
 
 @dataclass(frozen=True)
 class Opening:
-    """The text of the first screen. `verdict`: of the best model, None where none was judged; `trial`: the number of the
-    model that it speaks of; `facts`: a question and its answer each."""
+    """The text of the first screen. `verdict`: of the best model, None where none was judged; `trial`: the number of
+    the model that it speaks of; `facts`: a question and its answer each."""
 
     verdict: Forgotten | None
     sentence: str

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from lethe.errors import UserError
 from lethe.storage.paths import atomic_folder, atomic_write, home
@@ -64,3 +68,19 @@ def test_the_error_names_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         atomic_write(tmp_path / "file" / "below", "x")
     with pytest.raises(UserError, match=r"cannot write to .*file"), atomic_folder(tmp_path / "file" / "below"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("umask", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750), (0o077, 0o600, 0o700)]
+)
+def test_files_have_the_mode_that_the_umask_allows(tmp_path: Path, umask: int, file: int, folder: int) -> None:
+    before = os.umask(umask)
+    try:
+        with atomic_folder(tmp_path / "model") as made:
+            save_file({"a": np.zeros(2)}, made / "model.safetensors")
+            (made / "inner").mkdir()
+    finally:
+        os.umask(before)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "model").rglob("*")}
+    assert modes == {"model.safetensors": file, "inner": folder}
+    assert stat.S_IMODE((tmp_path / "model").stat().st_mode) == folder

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -104,8 +105,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise _write_error(target.parent, error) from None
     try:
-        temporary.chmod(0o755)
         yield temporary
+        apply_umask(temporary)
         if at := object_of(target):
             objects, name = at
             objects.put_folder(temporary, name)
@@ -116,6 +117,18 @@ def atomic_folder(target: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def apply_umask(folder: Path) -> None:
+    """Give the folder and its files the mode that new ones have here. mkdtemp and safetensors make theirs for their
+    owner alone, and nobody else could load a model from a shared disk."""
+    probe = folder / ".mode"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in (folder, *folder.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(mode | (mode & 0o444) >> 2 if path.is_dir() else mode)
 
 
 def atomic_write(path: Path, content: str | bytes) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lethe.models.merging import copy_without_weights, is_adapter, merge
 from lethe.records import StudyRecord, TrialRecord
+from lethe.storage.paths import apply_umask
 from lethe.storage.replica import temporary_copy
 from lethe.tracking.aliases import advance, study_alias
 from lethe.tracking.model_card import CARD, model_card
@@ -154,6 +155,7 @@ class Registry:
             if is_adapter(folder):
                 # In fp32, which is the model that the trial evaluated.
                 merge(Path(self.record.start_folder), folder, merged, "fp32")
+                apply_umask(merged)
                 self.client.log_model_artifacts(model_id, str(folder), "adapter")
                 weights = merged
             write_wrapping(weights, wrapping)

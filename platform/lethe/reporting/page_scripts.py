@@ -1,4 +1,4 @@
-"""What makes a page interactive: plotly.js, our scripts and the page's own data, all inside the page.
+"""The scripts that make a page interactive: plotly.js, our scripts and the page's own data, all inside the page.
 
 A page with scripts has `payload(...)` in it, and `content_policy(...)` lets the browser run exactly these scripts, by
 their digests: no text of a model or a library can become code. plotly.js and the data are compressed; without scripts,

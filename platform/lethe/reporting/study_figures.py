@@ -1,4 +1,4 @@
-"""Which interactive figures a study's page has."""
+"""The interactive figures of a study's page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report's scripts know of each trial: its page and comparisons of two are made from it in the browser."""
+"""The data of each trial for a report's scripts, which make its page and comparisons of two in the browser."""
 
 from __future__ import annotations
 

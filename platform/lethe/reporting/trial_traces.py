@@ -1,4 +1,4 @@
-"""How a trial looks in the interactive figures: its mark, its line and what it says when it is pointed at.
+"""A trial in the interactive figures: its mark, its line and its tooltip.
 
 A figure is plotly's `data` and `layout` as plain values. Every point of a trial has its number in `customdata`, by
 which the page links figures and tables; colors are names of the page's own, such as `--accent`.

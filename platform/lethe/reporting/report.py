@@ -39,7 +39,6 @@ from lethe.reporting.trial_views import (
     aliases_by_trial,
     best_first,
     constant_parameters,
-    describe_direction,
     front_by_alias,
     knee_trial,
     metric_value,
@@ -156,7 +155,6 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
     return {
         "record": record,
         "version": lethe.__version__,
-        "summary": describe_study(record),
         "headline": headline(record),
         "opening": comparison_opening(record) if record.members else opening(record),
         "steps": next_steps(record, store),
@@ -185,7 +183,6 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "kind": trial_kind,
         "kind_labels": KIND_LABELS,
         "sample_answers": sample_answers,
-        "describe_direction": describe_direction,
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
         "meanings": meanings,
         "terms": TERMS,

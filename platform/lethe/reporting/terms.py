@@ -27,16 +27,12 @@ NAMES = {  # components as people write them, by the name in a configuration
 }
 
 TERMS = {
-    "start model": "the model before unlearning, from which every trial begins",
     "oracle": "a model that never saw the forget rows; one that has forgotten is like it",
     "front": "the trials that no other trial beats in every objective",
     "floor": "the value that a trial must be better than to count, fixed before the first trial",
     "knee": "the front's best compromise: the member farthest from the line between the front's ends",
     "hypervolume": "the area between the front and the floors, 1 for the oracle's forgetting at the start model's "
     "utility; larger is better",
-    "D": "the largest distance between two distributions of truth ratios, the model's and the oracle's (forget)",
-    "p": "the probability of so large a distance D if the model were the oracle: small means that they differ "
-    "(forget quality)",
     "win rate": "the share of Sophia's moving coordinates that are not clipped",
     "rank": "0 is the front; 1 is the front without it, and so on",
 }

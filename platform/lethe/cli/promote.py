@@ -28,19 +28,18 @@ def main(
     done, 2 bad input.
     """
     from lethe.config.study import parse_study
-    from lethe.ops.stored_studies import read_search, trial_number
+    from lethe.ops.stored_studies import find_trial, read_search
     from lethe.storage.paths import atomic_write, home
     from lethe.tracking.aliases import Registered, check_aliases
     from lethe.tracking.promotion import promote
 
     check_aliases(aliases)
     usage, record = read_search(study)
-    number = trial_number(record, trial)
-    (chosen,) = [known for known in record.trials if known.number == number]
+    chosen = find_trial(record, trial)
     version = promote(record, chosen, aliases, parse_study(dict(record.study)).tracking)
     if usage.state != "running" and chosen.version != version:
-        changed = Registered({number: version}).add_to(record)
+        changed = Registered({chosen.number: version}).add_to(record)
         atomic_write(home() / "studies" / usage.name / "study.json", changed.model_dump_json(indent=1))
     name = version.rpartition("/")[0]
-    print(f"trial {number} of {record.id} is {version}, " + ", ".join(f"{name}@{alias}" for alias in aliases))
+    print(f"trial {chosen.number} of {record.id} is {version}, " + ", ".join(f"{name}@{alias}" for alias in aliases))
     return 0

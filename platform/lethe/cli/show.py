@@ -34,7 +34,7 @@ def main(
     A study: what was done, the front with its verdicts, what to do next. A trial: parameters, scores, verdict, folder
     and version. Exit codes: 0 done, 2 bad input.
     """
-    from lethe.ops.stored_studies import read_search, read_study, trial_number
+    from lethe.ops.stored_studies import find_trial, read_search, read_study
     from lethe.reporting.terminal_tables import trial_view
     from lethe.terminal import Terminal
 
@@ -47,8 +47,7 @@ def main(
             _print_study(console, record, usage.status)
         return 0
     _, search = read_search(study)
-    number = trial_number(search, trial)
-    (found,) = [known for known in search.trials if known.number == number]
+    found = find_trial(search, trial)
     if as_json:
         print(found.model_dump_json(indent=1))
         return 0

@@ -11,7 +11,7 @@ from lethe.config.loading import assign, spaces
 from lethe.config.study import Study, load_study, parse_study
 from lethe.errors import UserError, unknown_name
 from lethe.ops.disk_usage import StudyUsage, storage_snapshot, study_usage
-from lethe.records import StudyRecord
+from lethe.records import StudyRecord, TrialRecord
 from lethe.scaling_records import ScalingRecord
 from lethe.storage.paths import home, store
 
@@ -87,14 +87,13 @@ def measured_trial(study: Study) -> tuple[str, float] | None:
     return None
 
 
-def trial_number(record: StudyRecord, name: str) -> int:
-    """Return the number of the trial that `name` names by its number or by an alias. Raises UserError for neither."""
-    if name in record.aliases:
-        return record.aliases[name]
-    numbers = [trial.number for trial in record.trials]
-    if name.isdecimal() and int(name) in numbers:
-        return int(name)
-    if not numbers:
+def find_trial(record: StudyRecord, name: str) -> TrialRecord:
+    """Return the trial that `name` names by its number or by an alias. Raises UserError for neither."""
+    trials = {trial.number: trial for trial in record.trials}
+    number = record.aliases.get(name, int(name) if name.isdecimal() else None)
+    if number in trials:
+        return trials[number]
+    if not trials:
         raise UserError(f"trial {name}: study {record.id} has no trials")
-    choices = ", ".join([f"{min(numbers)} to {max(numbers)}", *record.aliases])
+    choices = ", ".join([f"{min(trials)} to {max(trials)}", *record.aliases])
     raise UserError(f"trial {name}: study {record.id} has no such trial: choose from {choices}")

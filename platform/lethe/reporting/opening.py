@@ -9,7 +9,7 @@ from pathlib import PurePath
 from lethe.records import Forgotten, StudyRecord, TrialRecord
 from lethe.reporting.confirmation_and_audits import describe_confirmations
 from lethe.reporting.next_steps import winner
-from lethe.reporting.scales import format_count, format_duration, format_number
+from lethe.reporting.scales import format_count, format_duration, format_magnitude, format_number
 from lethe.reporting.terms import NAMES
 from lethe.reporting.trial_views import (
     aliases_by_trial,
@@ -85,7 +85,7 @@ def describe_task(record: StudyRecord) -> str:
     how = " with ".join(filter(None, (_used(record, "objective"), _used(record, "optimizer"))))
     adapter = _used(record, "adapter")
     how += f" on {adapter}" if adapter else ""
-    size = f", {format_parameters(record.parameters)} parameters" if record.parameters else ""
+    size = f", {format_magnitude(record.parameters)} parameters" if record.parameters else ""
     sampler = str(record.study.get("search", {}).get("sampler", "")).upper()
     count = format_count(len(varying_parameters(record)), "parameter")
     searched = f" {sampler or 'The search'} searched {count}." if varying_parameters(record) else ""
@@ -117,14 +117,6 @@ def _used(record: StudyRecord, section: str) -> str:
 def _joined(words: Iterable[str], last: str = "and") -> str:
     *head, tail = list(words) or [""]
     return f"{', '.join(head)} {last} {tail}" if head else tail
-
-
-def format_parameters(count: int) -> str:
-    """Return `135M`, `1.24B` or `870k`."""
-    for size, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if count >= size:
-            return f"{count / size:.3g}{unit}"
-    return str(count)
 
 
 def describe_winner(record: StudyRecord, best: TrialRecord | None) -> str:

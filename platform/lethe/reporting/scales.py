@@ -70,6 +70,14 @@ def format_setting(value: object) -> str:
     return f"{mantissa.rstrip('0').rstrip('.')}e{int(exponent)}".replace("-", "−")
 
 
+def format_magnitude(value: float) -> str:
+    """Return a number over many orders with a suffix: 7 billion is 7B, 1500 is 1.5k."""
+    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g}{suffix}"
+    return format_setting(value)
+
+
 def format_fixed(number: float, decimals: int) -> str:
     """Return a number with as many decimals, a dash for NaN, as `format_setting` does from a million on."""
     if math.isnan(number):

@@ -15,7 +15,7 @@ from lethe.records import Scalar, TrialRecord
 from lethe.reporting.figure_style import ACCENT, FAINT, INK, KNEE, escape_dollars, new_figure, png_bytes, style_axes
 from lethe.reporting.next_steps import NextStep
 from lethe.reporting.report import template_environment
-from lethe.reporting.scales import format_count, format_duration, format_number, format_setting
+from lethe.reporting.scales import format_count, format_duration, format_magnitude, format_number, format_setting
 from lethe.scaling_records import LawRecord, ParallelRecord, ScalingRecord, SearchRecord, TransferRecord
 from lethe.storage.paths import atomic_write
 
@@ -294,14 +294,6 @@ def points_csv(record: ScalingRecord) -> str:
     for p in record.points:
         lines.writerow([p.number, p.verdict, *(p.params.get(k) for k in labels), *(p.metrics.get(k) for k in metrics)])
     return file.getvalue()
-
-
-def format_magnitude(value: float) -> str:
-    """Return a number over many orders with a suffix: 7 billion is 7B, 1500 is 1.5k."""
-    for size, suffix in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:.3g}{suffix}"
-    return format_setting(value)
 
 
 def format_percent(share: float | None) -> str:

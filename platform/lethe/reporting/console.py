@@ -15,6 +15,7 @@ from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.next_steps import next_steps, winner
 from lethe.reporting.scales import format_duration
 from lethe.reporting.terminal_tables import describe_empty_front, format_settings, front_table, searched
+from lethe.reporting.trial_views import aliases_by_trial
 from lethe.terminal import PIPED_WIDTH, Terminal, command_prefix
 
 FRONT_MARK = ("front", "bold green")
@@ -199,7 +200,7 @@ class Console:
         """Print whether the model with the best verdict has forgotten, and what it lacks."""
         best = winner(record)
         if best and best.forgotten:
-            names = [alias for alias, number in record.aliases.items() if number == best.number]
+            names = aliases_by_trial(record).get(best.number, [])
             named = f" ({', '.join(names)})" if names else ""
             self.say(f"trial {best.number}{named}: {best.forgotten.describe()}")
 

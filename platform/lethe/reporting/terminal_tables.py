@@ -13,6 +13,7 @@ from rich.text import Text
 from lethe.records import Confirmation, ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.next_steps import winner
 from lethe.reporting.scales import format_duration, format_number, format_setting
+from lethe.reporting.trial_views import aliases_by_trial
 
 SHORT_NAMES = {
     "objective.name": "",
@@ -90,7 +91,7 @@ def study_list(lines: Iterable[StudyLine], title: str) -> Table:
 
 def front_table(record: StudyRecord) -> Table:
     """Return the front, with verdicts, versions and what was confirmed where there are such."""
-    aliases = {number: alias for alias, number in reversed(record.aliases.items())}
+    aliases = aliases_by_trial(record)
     title = f"{record.id}: {len(record.front)} of {len(record.trials)} trials on the front"
     table = Table(title=title, title_justify="left")
     repeated = any(trial.confirmation for trial in record.front)
@@ -109,7 +110,7 @@ def front_table(record: StudyRecord) -> Table:
             cells.append(_format_confirmation(trial.confirmation))
         if judged:
             cells.append(format_forgotten(trial))
-        cells.append(aliases.get(trial.number, ""))
+        cells.append(next(iter(aliases.get(trial.number, ())), ""))
         if registered:
             cells.append(trial.version)
         table.add_row(*cells, format_settings(trial, searched(record)))
@@ -132,7 +133,7 @@ def describe_empty_front(record: StudyRecord) -> str:
 
 def trial_view(record: StudyRecord, trial: TrialRecord) -> Iterator[str | Text | Table]:
     """Yield what is known of one trial: its place, parameters, scores, verdict, folder and version."""
-    names = [alias for alias, number in record.aliases.items() if number == trial.number]
+    names = aliases_by_trial(record).get(trial.number, [])
     place = "on the front" if trial.on_front else "not on the front"
     took = format_duration(trial.ended - trial.began) if trial.ended else ""
     yield ", ".join(filter(None, [f"trial {trial.number} of {record.id}: {trial.verdict}", place, *names, took]))

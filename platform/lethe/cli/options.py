@@ -26,3 +26,15 @@ StoredStudy = Annotated[
         autocompletion=study_ids,
     ),
 ]
+
+
+def report_root(reports: Path | None) -> Path | None:
+    """Return the folder that `--reports` names, made writable, by default `reports` here; None where reports go to the
+    storage: in a job, unless `reports` is absolute. Raises UserError where it cannot be written."""
+    from lethe.pool.cluster import in_job
+    from lethe.storage.paths import ensure_writable
+
+    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
+    if in_job() and not (reports and reports.is_absolute()):
+        return None
+    return ensure_writable(reports or Path("reports"))

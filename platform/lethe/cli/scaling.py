@@ -11,7 +11,7 @@ import typer
 from lethe.cli import scaling_plan  # noqa: F401  # adds `scaling plan`
 from lethe.cli.app import command
 from lethe.cli.completion import scaling_names
-from lethe.cli.options import Overrides, Reports, Resume
+from lethe.cli.options import Overrides, Reports, Resume, report_root
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT
 
 if TYPE_CHECKING:
@@ -63,16 +63,14 @@ def main(
 
 
 def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
-    from lethe.pool.cluster import check_address, in_job, prepare_environment
+    from lethe.pool.cluster import check_address, prepare_environment
     from lethe.records import why_without_result
-    from lethe.storage.paths import check_root, ensure_writable
+    from lethe.storage.paths import check_root
     from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu, check_place
 
     prepare_environment()
     address = check_address()
-    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
-    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
-    root = reports and ensure_writable(reports)
+    root = report_root(reports)
     check_root()
     check_place(study.search)
     from lethe.tracking.base import open_tracker

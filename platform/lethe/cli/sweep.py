@@ -12,7 +12,7 @@ import typer
 
 from lethe.cli.app import command
 from lethe.cli.completion import studies_to_run
-from lethe.cli.options import Overrides, Reports, Resume
+from lethe.cli.options import Overrides, Reports, Resume, report_root
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT, StudyBrokenError, UserError
 
 if TYPE_CHECKING:
@@ -133,15 +133,13 @@ def _check(
 ) -> tuple[str | None, Path | None, Publisher | None, Tracker]:
     """Return the cluster's address, the folder for reports, where the study is published, and its tracker. Raises
     UserError for everything that can be known to be wrong before Ray starts."""
-    from lethe.pool.cluster import check_address, in_job, prepare_environment
-    from lethe.storage.paths import check_root, ensure_writable
+    from lethe.pool.cluster import check_address, prepare_environment
+    from lethe.storage.paths import check_root
     from lethe.study.preflight import check_place
 
     prepare_environment()
     address = check_address()
-    # A job's working directory may be a copy that is thrown away: only a whole path is meant to last.
-    reports = None if in_job() and not (reports and reports.is_absolute()) else reports or Path("reports")
-    report_root = reports and ensure_writable(reports)
+    root = report_root(reports)
     check_root()
     check_place(study.search)
     from lethe.storage.publish import open_publisher
@@ -167,7 +165,7 @@ def _check(
     check_files(study)
     if resume:
         _check_resumable(study)
-    return address, report_root, shelf, tracker
+    return address, root, shelf, tracker
 
 
 def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
@@ -178,7 +176,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
 
     console = Console()
     with console.status("checking the study, this machine and its services"):
-        address, report_root, shelf, tracker = _check(study, resume, reports, publish)
+        address, root, shelf, tracker = _check(study, resume, reports, publish)
     from lethe.study.finetuning import prepare_study
     from lethe.study.resume import claim, is_known
     from lethe.study.session import Session
@@ -210,7 +208,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
             if names.versions:
                 record = names.add_to(record)
                 atomic_write(folder / "study.json", record.model_dump_json(indent=1))
-            target = report_root / study_id if report_root else folder / "report"
+            target = root / study_id if root else folder / "report"
             registered = bool(tracker.uri) and study.tracking.register_models
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             address_of_runs = tracker.finish(record, target)

@@ -26,6 +26,7 @@ from lethe.reporting.comparison.judgements import (
     judgements,
     paired_trials,
 )
+from lethe.reporting.comparison.opening import describe_spread
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
 from lethe.reporting.report import render_pages
@@ -334,3 +335,11 @@ def test_plain_studies_have_no_arms() -> None:
     assert arms(record) == []
     assert comparison_view(record) is None
     assert render_pages(record).keys() == {"report.html", "front.html"}
+
+
+def test_references_are_said_to_be_where_the_record_has_them() -> None:
+    record = comparison_study()
+    assert "references and not on the front." in describe_spread(record, 2)
+    retrained = record.front[0].model_copy(update={"params": {"objective.name": "retrain"}})
+    earlier = record.model_copy(update={"trials": (*record.trials, retrained)})
+    assert "references, in this record on the front." in describe_spread(earlier, 2)

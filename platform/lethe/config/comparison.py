@@ -14,6 +14,7 @@ from lethe.config.space import Choice, Parameter, possible, variants
 from lethe.errors import unknown_name
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$", max_length=40)]
+REFERENCE_METHODS = ("retrain", "input_guard")  # the oracle's own recipe; an instruction in front of the model
 
 
 class Arm(Frozen):

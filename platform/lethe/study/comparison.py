@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 
+from lethe.config.comparison import REFERENCE_METHODS
 from lethe.config.study import Member, Study
 from lethe.records import MemberRecord, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
@@ -23,8 +24,6 @@ from lethe.study.run_requests import opening_record, write_first
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
 from lethe.tracking.base import NullTracker, Tracker
-
-REFERENCE_METHODS = ("retrain", "input_guard")  # the oracle's own recipe; an instruction in front of the model
 
 
 @dataclass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lethe.config.comparison import REFERENCE_METHODS
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import arms, layout_of
 from lethe.reporting.comparison.judgements import describe_findings, judgements
@@ -39,5 +40,8 @@ def describe_enough(record: StudyRecord) -> str:
 def describe_spread(record: StudyRecord, seeds: int) -> str:
     """Return what stands behind the numbers: seeds, references, and an end before time."""
     spread = f"Means over {seeds} seeds, with their spread." if seeds > 1 else "One seed, so there is no spread."
-    sides = "Retraining and the input guard are references and not on the front."
+    # A record from before references left the front has them on it.
+    on_front = any(trial.params.get("objective.name") in REFERENCE_METHODS for trial in record.front)
+    place = ", in this record on the front" if on_front else " and not on the front"
+    sides = f"Retraining and the input guard are references{place}."
     return " ".join([spread, sides, *(["The study was interrupted."] if record.interrupted else [])])

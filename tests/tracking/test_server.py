@@ -24,6 +24,8 @@ def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     """MLflow's own WSGI application on a free loopback port, in a thread: `mlflow server` takes 5 to 20 s to start."""
     from mlflow import server as mlflow_server
     from mlflow.server import handlers
+    from mlflow.tracking._model_registry import utils as registry
+    from mlflow.tracking._tracking_service import utils as tracking
     from werkzeug.serving import make_server
 
     monkeypatch.setenv(mlflow_server.BACKEND_STORE_URI_ENV_VAR, uri)
@@ -33,6 +35,10 @@ def server(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.setenv(mlflow_server.SERVE_ARTIFACTS_ENV_VAR, "true")
     for store in ("_tracking_store", "_model_registry_store", "_artifact_repo"):
         monkeypatch.setattr(handlers, store, None)
+    # The server makes its stores the process's own at its first request: they are the test's alone.
+    for module, name in ((tracking, "tracking"), (registry, "registry")):
+        monkeypatch.setattr(module, f"_{name}_uri", None)
+        monkeypatch.setenv(f"MLFLOW_{name.upper()}_URI", uri)
     running = make_server("127.0.0.1", 0, mlflow_server.app, threaded=True)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{running.server_port}"

@@ -46,7 +46,7 @@ def test_card_holds_no_text_of_a_row_and_no_path() -> None:
     [
         ({"README.md": "---\ntags: [a]\nlicense: apache-2.0\n---\n# A model"}, "apache-2.0"),
         ({"README.md": "# A model\nlicense: of no header", "config.json": '{"license": "mit"}'}, "mit"),
-        ({"config.json": "{}"}, None),
+        ({"README.md": "---\ntags: [a]\n---\n# A model\nlicense: of the text", "config.json": "{}"}, None),
         ({}, None),
     ],
 )

@@ -16,7 +16,7 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.paths import atomic_write, store
 
 CARD = "README.md"
-_LICENSE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
+_LICENSE = re.compile(r"\A---\n(?:(?!---).*\n)*?license:[ \t]*['\"]?([\w.+-]+)", re.MULTILINE)
 _TESTS = {"yes": "passes every criterion", "partly": "forgot, but fails a criterion", "no": "did not forget enough"}
 
 

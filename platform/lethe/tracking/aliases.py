@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from lethe.errors import UserError
 from lethe.records import ObjectiveRecord, StudyRecord
+from lethe.search.pareto import dominates
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -23,7 +24,7 @@ _RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow's own
 
 
 class Registered(NamedTuple):
-    """What a store has registered of a study: the address of each trial's version, such as `models:/lethe-tofu/2`, by
+    """The registered models of a study: the address of each trial's version, such as `models:/lethe-tofu/2`, by
     the trial's number, and a line for each alias of the search space that names another study's model."""
 
     versions: Mapping[int, str] = MappingProxyType({})
@@ -58,7 +59,7 @@ def advance(
         return None
     if current:
         old, new = (client.get_model_version(name, number).tags for number in (current, version))
-        if reason := why_not(objectives, new, old):
+        if reason := describe_obstacle(objectives, new, old):
             return f"models:/{name}@{alias} stays on version {current}: version {version} {reason}"
     client.set_registered_model_alias(name, alias, version)
     if not current:
@@ -66,20 +67,20 @@ def advance(
     return f"models:/{name}@{alias} was version {current} and is version {version}, which dominates it"
 
 
-def why_not(objectives: Sequence[ObjectiveRecord], new: Mapping[str, str], old: Mapping[str, str]) -> str | None:
+def describe_obstacle(
+    objectives: Sequence[ObjectiveRecord], new: Mapping[str, str], old: Mapping[str, str]
+) -> str | None:
     """Return in words why a version with the tags `new` does not dominate one with the tags `old`; None where it
     does."""
     if any(new.get(tag) != old.get(tag) for tag in SAME):
         return "has other data, another start model or another oracle, so that the two cannot be compared"
+    metrics = [goal.metric for goal in objectives]
     try:
-        gains = [
-            (float(new[goal.metric]) - float(old[goal.metric])) * (1 if goal.direction == "maximize" else -1)
-            for goal in objectives
-        ]
+        ours, theirs = ([float(tags[metric]) for metric in metrics] for tags in (new, old))
     except (KeyError, ValueError):
         return "has other objectives, so that the two cannot be compared"
-    if any(gain > 0 for gain in gains) and all(gain >= 0 for gain in gains):
+    if dominates(ours, theirs, [goal.direction for goal in objectives]):
         return None
-    scores = ((goal.metric, float(new[goal.metric]), float(old[goal.metric])) for goal in objectives)
-    compared = ", ".join(f"{metric} {ours:.3g} to {theirs:.3g}" for metric, ours, theirs in scores)
+    scores = zip(metrics, ours, theirs, strict=True)
+    compared = ", ".join(f"{metric} {our:.3g} to {their:.3g}" for metric, our, their in scores)
     return f"does not dominate it ({compared})"

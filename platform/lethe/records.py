@@ -263,6 +263,12 @@ class StudyRecord(Record):
     interrupted: bool = False
 
     @property
+    def data_name(self) -> str:
+        """The benchmark with its forget set, such as `tofu forget10`; the space's name where neither is recorded."""
+        benchmark = self.study.get("benchmark", {})
+        return " ".join(str(benchmark[key]) for key in ("name", "forget") if benchmark.get(key)) or self.space
+
+    @property
     def front(self) -> tuple[TrialRecord, ...]:
         """The trials on the front, sorted by the first objective, the best first."""
         sign = 1 if self.objectives[0].direction == "minimize" else -1

@@ -301,10 +301,8 @@ def _dataset(record: StudyRecord) -> DatasetInput:
     """Return the study's data as an input of a run: name and digest, no rows and no paths."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    benchmark = record.study.get("benchmark", {})
-    name = " ".join(str(benchmark[key]) for key in ("name", "forget") if benchmark.get(key)) or record.space
-    digest = record.digests.get("data") or "unknown"
-    dataset = Dataset(name, digest, source_type="lethe", source=json.dumps({"benchmark": name}))
+    digest, source = record.digests.get("data") or "unknown", json.dumps({"benchmark": record.data_name})
+    dataset = Dataset(record.data_name, digest, source_type="lethe", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", "unlearning")])
 
 

@@ -61,11 +61,9 @@ def _header(record: StudyRecord, adapter: bool) -> Iterator[str]:
 
 
 def _sections(record: StudyRecord, trial: TrialRecord, adapter: bool) -> Iterator[str]:
-    data = record.study.get("benchmark", {})
-    forgotten = " ".join(str(data[key]) for key in ("name", "forget") if data.get(key)) or record.space
     yield f"# {record.space}: unlearned, trial {trial.number}"
     yield ""
-    yield f"A language model from which the forget rows of `{forgotten}` were unlearned with lethe."
+    yield f"A language model from which the forget rows of `{record.data_name}` were unlearned with lethe."
     yield ""
     yield "## Is it forgotten?"
     yield ""

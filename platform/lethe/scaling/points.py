@@ -6,7 +6,6 @@ Points run one after the other on a warm group, since two at once would time eac
 from __future__ import annotations
 
 import time
-from math import prod
 from pathlib import Path
 
 import ray
@@ -15,7 +14,6 @@ from lethe.benchmarks.base import Benchmark
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.models.hashing import model_digest
-from lethe.models.model_files import stored_tensors
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
 from lethe.pool.messages import EntryPoint
 from lethe.pool.resources import Shape
@@ -63,11 +61,6 @@ def _write_untrained(model: EmbeddedModel, texts: list[str], folder: Path) -> No
         torch.manual_seed(model.seed)
         save(new_model(model, len(tokenizer)), folder)
     tokenizer.save_pretrained(folder)
-
-
-def count_parameters(folder: Path) -> float:
-    """Return the number of weights of a model's folder, read off the headers of its files."""
-    return float(sum(prod(tensor.shape) for tensor in stored_tensors(folder).values()))
 
 
 MEASUREMENT_VERSION = 1  # raise it when a change of the measurement makes earlier results incomparable

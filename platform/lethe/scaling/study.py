@@ -15,12 +15,13 @@ from lethe.config.model import AnyModel
 from lethe.config.scaling import ScalingStudy
 from lethe.interrupts import may_take_long
 from lethe.models.hashing import model_digest
+from lethe.models.model_files import parameter_count
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, point_study, search_points
 from lethe.scaling.laws import fit_laws, parallel_records, setting_laws
 from lethe.scaling.plan import plans
-from lethe.scaling.points import count_parameters, describe_point, run_point, untrained_model
+from lethe.scaling.points import describe_point, run_point, untrained_model
 from lethe.scaling.transfer import FinishedSearch, plan_move, search_record, transfer_record
 from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
@@ -132,7 +133,7 @@ class ScalingRunner:
         for point in search_points(self.study):
             sweep = self._sweep(point, f"{point.size}-{point.arm}-{point.forget}", session=session)
             prepared, seconds = self.prepared[point.models]
-            parameters = count_parameters(prepared.start)
+            parameters = parameter_count(prepared.start)
             record = search_record(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
             self.searches.append(FinishedSearch(point, sweep, record))
             if sweep.interrupted:

@@ -1,4 +1,4 @@
-"""What goes wrong in a method that Ray Tune calls ends the search, with the first error, and hangs nothing."""
+"""An error in a method that Ray Tune calls ends the search, with the first error, and hangs nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person sees of a study in MLflow's pages: names, colours, descriptions, and the view that its link opens.
+"""A study as MLflow's pages show it to a person: names, colours, descriptions, and the view that its link opens.
 
 Plain text and JSON, made from records; `mlflow_runs` sends them. Descriptions are Markdown, whose addresses are
 relative to the page, so that they hold behind any proxy and prefix.
@@ -119,8 +119,9 @@ def study_note(
 def front_note(record: StudyRecord, trial: TrialRecord, experiment: str, parent: str, version: str, model: str) -> str:
     """Return the description of a front member's run; `version`: of the registered model `model`, empty without."""
     names = [name for name, found in _winners(record) if found.number == trial.number]
-    said = [f"Trial {trial.number} of [{record.id}](#/experiments/{experiment}/runs/{parent}), on its Pareto front"]
-    lines = [said[0] + (f": {', '.join(names)}." if names else ".")]
+    study = f"[{record.id}](#/experiments/{experiment}/runs/{parent})"
+    best = f": {', '.join(names)}" if names else ""
+    lines = [f"Trial {trial.number} of {study}, on its Pareto front{best}."]
     if trial.forgotten:
         lines.append(f"**{_verdict(trial)}.**")
     settings = [f"{key} = {trial.params[key]}" for key in parameter_names(record) if key in trial.params]

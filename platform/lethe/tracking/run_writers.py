@@ -47,9 +47,7 @@ class WriterTracker:
 
     uri: str | None = None
 
-    def __init__(
-        self, name: TrackerName, open_run: Callable[[StudyRecord, TrackedTrial], RunWriter], link: str
-    ) -> None:
+    def __init__(self, name: TrackerName, open_run: OpenRun, link: str) -> None:
         """Start the thread. `link`: where a person sees the runs. Raises UserError where the package is missing."""
         package, remedy = INSTALL[name]
         if find_spec(package) is None:

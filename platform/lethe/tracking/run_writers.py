@@ -177,7 +177,16 @@ class WandbRun:
             dir=str(home()),
             resume="allow",
             reinit="create_new",  # trials run at the same time
-            settings=wandb.Settings(silent=True, console="off", disable_git=True, save_code=False),
+            # Host, user and command line stay here.
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                save_code=False,
+                x_disable_meta=True,
+                x_disable_machine_info=True,
+                host="lethe",
+            ),
         )
 
     def report(self, epoch: int, metrics: Metrics) -> None:

@@ -245,16 +245,17 @@ def paired_trials(record: StudyRecord, arms: Sequence[Arm]) -> list[PairedTrials
 
 def _equal_draws(record: StudyRecord, pair: ArmPair) -> Iterator[tuple[TrialRecord, TrialRecord]]:
     """Yield the complete trials (base, other) of one seed that drew the same settings."""
+    base_space, other_space = (arm_space(record, arm.name) for arm in (pair.base, pair.other))
     for base, other in zip(pair.base.seeds, pair.other.seeds, strict=True):
-        by_draw = {_draw(record, pair.base, trial): trial for trial in base.trials if trial.verdict == "complete"}
+        by_draw = {_draw(base_space, trial): trial for trial in base.trials if trial.verdict == "complete"}
         for trial in other.trials:
-            twin = by_draw.get(_draw(record, pair.other, trial))
+            twin = by_draw.get(_draw(other_space, trial))
             if twin is not None and trial.verdict == "complete":
                 yield twin, trial
 
 
-def _draw(record: StudyRecord, arm: Arm, trial: TrialRecord) -> tuple[tuple[str, object], ...]:
-    return tuple((key, trial.params[key]) for key in arm_space(record, arm.name) if key in trial.params)
+def _draw(space: Iterable[str], trial: TrialRecord) -> tuple[tuple[str, object], ...]:
+    return tuple((key, trial.params[key]) for key in space if key in trial.params)
 
 
 def _count_draws(

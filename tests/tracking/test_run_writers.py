@@ -5,8 +5,8 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import math
-import subprocess
 import socket
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any

@@ -1,5 +1,6 @@
 """Sessions that end early, however they end: nothing stays RUNNING, nothing is lost, nothing is proposed twice."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,6 +46,30 @@ def test_an_interrupted_trial_does_not_count_and_is_asked_again(make_study: Make
     assert store.remaining(5) == 5
     with pytest.raises(KeyError):
         store.tell(first.number, DONE)
+
+
+def test_what_a_failing_storage_cut_off_is_ended_once(
+    make_study: Make, start: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full after a trial's end was stored, and before the trial was queued again or forgotten."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    store = open_store(make_study(), start, url(tmp_path))
+    failed, finished = store.ask(), store.ask()
+    with monkeypatch.context() as disk:
+        disk.setattr(store.optuna, "add_trial", full)
+        with pytest.raises(OSError, match="no space"):
+            store.interrupted(failed.number)
+    with monkeypatch.context() as disk:
+        disk.setattr(store, "_remove_pending", full)
+        with pytest.raises(OSError, match="no space"):
+            store.tell(finished.number, DONE)
+    assert store.interrupt_pending() == [failed.number, finished.number]
+    assert store.ask().recipe == failed.recipe
+    assert store.ask().recipe not in (failed.recipe, finished.recipe)
+    assert [trial.values for trial in store.trials()] == [[0.4, 0.5]]
 
 
 KILLED = """

@@ -282,13 +282,22 @@ class StudyStore:
         self._remove_pending(number)
 
     def _fail_and_repeat(self, number: int, reason: str) -> None:
-        self._note_end(number, INTERRUPTED, reason)
-        self.optuna.add_trial(repeat(self.optuna.tell(number, state=TrialState.FAIL)))
+        """End a trial as interrupted and have it proposed again. What an earlier call has done already, before its
+        storage failed, is not done twice."""
+        trial = self._storage.get_trial(self._trial_id(number))
+        if not trial.state.is_finished():
+            self._note_end(number, INTERRUPTED, reason)
+            trial = self.optuna.tell(number, state=TrialState.FAIL)
+        if trial.user_attrs.get("verdict") == INTERRUPTED:
+            self.optuna.add_trial(repeat(trial))
+
+    def _trial_id(self, number: int) -> int:
+        study = self._storage.get_study_id_from_name(self.name)
+        return self._storage.get_trial_id_from_study_id_trial_number(study, number)
 
     def _note_end(self, number: int, verdict: str, reason: str) -> None:
         """Set verdict and reason of a trial. Before its final state is told: afterwards Optuna refuses attributes."""
-        study = self._storage.get_study_id_from_name(self.name)
-        trial = self._storage.get_trial_id_from_study_id_trial_number(study, number)
+        trial = self._trial_id(number)
         self._storage.set_trial_user_attr(trial, "verdict", verdict)
         if reason:
             self._storage.set_trial_user_attr(trial, "reason", reason)

@@ -10,6 +10,7 @@ import yaml
 
 from lethe.config import loading
 from lethe.config.base import Frozen
+from lethe.config.benchmark import TofuBenchmark
 from lethe.config.metrics import TOFU_METRICS
 from lethe.config.run import Recipe
 from lethe.config.scaling import load_scaling
@@ -137,6 +138,19 @@ def test_identity_is_what_the_trials_are() -> None:
         "model.layers=2",
     ]
     assert len({base.identity(), *(load_study("tofu", [o]).identity() for o in others)}) == len(others) + 1
+
+
+def test_text_is_kept_for_benchmarks_and_redacted_for_rows_of_a_users_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = load_study("tofu")
+    assert base.stored_text == "keep"
+    assert "privacy" not in base.model_dump(), "earlier studies keep their digests"
+    kept = load_study("tofu", ["privacy.text=keep"])
+    assert kept.identity() == base.identity()
+    hidden = load_study("tofu", ["privacy.text=none"])
+    assert (hidden.stored_text, hidden.identity() == base.identity()) == ("none", False), "its files are others"
+    assert Study.model_validate_json(hidden.model_dump_json()) == hidden
+    monkeypatch.setattr(TofuBenchmark, "personal_text", True)
+    assert (base.stored_text, kept.stored_text) == ("redact", "keep")
 
 
 def test_identity_survives_a_round_trip_and_the_order_of_keys() -> None:

@@ -37,6 +37,7 @@ class BenchmarkConfig(Component):
         has_questions: rows are questions with answers, so that refusals, instructions and other prompts make sense.
         has_holdout: the data may have rows that no model was trained on.
         has_forget_sets: the data have several forget sets, one of which `forget_set` names.
+        personal_text: the rows are a user's own and not published: studies store none of what is to be forgotten.
     """
 
     registered: ClassVar[dict[str, type[BenchmarkConfig]]]
@@ -51,6 +52,7 @@ class BenchmarkConfig(Component):
     has_questions: ClassVar[bool]
     has_holdout: ClassVar[bool]
     has_forget_sets: ClassVar[bool] = False
+    personal_text: ClassVar[bool] = False
 
     name: str
     source: str

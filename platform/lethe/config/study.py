@@ -18,6 +18,7 @@ from lethe.config.comparison import Arm, Compare, arm_parts, check_read
 from lethe.config.devices import with_devices
 from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
+from lethe.config.privacy import Privacy, StoredText
 from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
@@ -109,6 +110,7 @@ class Study(Frozen):
     stop: Stop = Stop()
     resources: Resources = Resources()
     tracking: Tracking = Tracking()
+    privacy: Privacy = Privacy()
     compare: Compare | None = None
     confirm: Confirm | None = None
     audits: AnyAudits | None = None
@@ -142,6 +144,18 @@ class Study(Frozen):
         check_benchmark(self.benchmark, self.model, self.run, self.space)
         check_first(self.search.first, self.space)
         return self
+
+    @property
+    def stored_text(self) -> StoredText:
+        """Return which text of the rows the study may store."""
+        if self.privacy.text != "auto":
+            return self.privacy.text
+        return "redact" if self.benchmark.personal_text else "keep"
+
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without the default of `privacy`, so that earlier studies keep their digests."""
+        fields = super().canonical_fields(dumped)
+        return {key: value for key, value in fields.items() if key != "privacy" or self.privacy != Privacy()}
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -219,6 +233,8 @@ class Study(Frozen):
             "objectives": list(dumped["objectives"].items()),
             "search": search,
             "early_stopping": dumped["early_stopping"],
+            # What a study has stored stays: with other privacy it is another study.
+            **({} if self.stored_text == "keep" else {"text": self.stored_text}),
         }
         return short_digest(canonical_json(parts))
 

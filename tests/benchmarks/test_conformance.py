@@ -142,7 +142,14 @@ def test_an_oracle_is_trained_on_less_and_on_nothing_else(world: World) -> None:
     assert all(row.answer for row in full)
     if world.config.has_questions:
         missing = {row.question for row in Counter(full) - Counter(less)}
-        assert missing == set(world.benchmark.forget_questions)
+        assert missing == set(world.benchmark.forget_questions) == {texts[0] for texts in world.benchmark.forget_texts}
+
+
+def test_the_request_has_a_text_for_every_row_to_forget(world: World) -> None:
+    texts = world.benchmark.forget_texts
+    assert 0 < len(texts) == len(set(texts)) <= len(world.task.forget)
+    assert {len(row) for row in texts} == {2 if world.config.has_questions else 1}
+    assert all(row[-1] for row in texts)
 
 
 def test_models_of_the_embedded_family_are_trained_on_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

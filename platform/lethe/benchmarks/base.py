@@ -242,6 +242,12 @@ class Benchmark(ABC):
         """True if models are compared with one that never saw the forget rows."""
         return self.config.compared_with == "oracle"
 
+    @property
+    @abstractmethod
+    def forget_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Texts of each row of the request, in order: a question and its answer, or a document alone. They name the
+        rows in a deletion record, as salted hashes."""
+
     @abstractmethod
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows that an evaluation with `config` measures."""

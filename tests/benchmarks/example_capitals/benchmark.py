@@ -52,6 +52,11 @@ class Capitals(Benchmark):
         """Return the rows as `template` renders them."""
         return CapitalsTask(self.forget, self.retain, template)
 
+    @property
+    def forget_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Question and answer of each forget row."""
+        return tuple((row.question, row.answer) for row in self.forget)
+
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows, at most `config.max_rows`."""
         return len(self.asked(config))

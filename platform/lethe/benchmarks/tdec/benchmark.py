@@ -54,6 +54,12 @@ class Tdec(Benchmark):
         sequences = tokenised(self.passages, template, vocabulary)
         return TdecTask(self.passages, sequences, template, self.config)
 
+    @property
+    def forget_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Each forget sequence as it was given: text, or token ids with spaces between them."""
+        texts = (row if isinstance(row, str) else " ".join(map(str, row)) for row in self.passages.forget)
+        return tuple((text,) for text in texts)
+
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget sequences."""
         return len(self.passages.forget)

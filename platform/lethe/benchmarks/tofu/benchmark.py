@@ -52,6 +52,11 @@ class Tofu(Benchmark):
 
         return TofuTask(self.rows, template)
 
+    @property
+    def forget_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Question and answer of each forget row that is trained on."""
+        return tuple((row.question, row.answer) for row in self.rows.forget)
+
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows with variants, at most `config.max_rows`."""
         return len(self.asked(config))

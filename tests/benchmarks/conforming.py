@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
@@ -42,6 +43,16 @@ class World:
     def baseline(self) -> EvaluationResult:
         """The model as start model or oracle."""
         return self.task.baseline(self.model, self.evals, EVALUATION, RankShard())
+
+    def stored_reference(self, baseline: EvaluationResult | None = None) -> Any:
+        """What models are compared with, as read from a file, where one model has all roles: by default the model."""
+        dumped = (baseline or self.baseline()).reference
+        assert dumped is not None
+        return json.loads(json.dumps(self.benchmark.reference(dict.fromkeys(self.config.compared_with, dumped.dump()))))
+
+    def reference(self, baseline: EvaluationResult | None = None) -> Any:
+        """`stored_reference`, as the task reads it."""
+        return self.task.reference_values(self.stored_reference(baseline), self.evals)
 
     def evaluate(self, reference: Any, shard: RankShard | None = None) -> EvaluationResult:
         """The model as a trial's, in a copy: ranks evaluate at the same time."""

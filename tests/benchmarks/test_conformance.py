@@ -20,7 +20,8 @@ import lethe.benchmarks
 from lethe.benchmarks.base import Benchmark, implementation, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
 from lethe.config.adapter import FullParameters
-from lethe.config.benchmark import BENCHMARKS, BenchmarkConfig
+from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
@@ -44,7 +45,7 @@ from tests.conftest import ROOT
 del BENCHMARKS["capitals"]  # other tests do not know it
 CONFIGURED = dict(BENCHMARKS)
 HELPERS = {"embedded"}  # folders beside the benchmarks that are none
-OPTIONS = {"oracle", "gradnorm"}  # needs that are not splits of the data
+OPTIONS = {"oracle", "base", "gradnorm"}  # needs that are not splits of the data
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -67,9 +68,9 @@ def world(kind: type[BenchmarkConfig], tmp_path_factory: pytest.TempPathFactory)
     return make_world(kind, tmp_path_factory.mktemp("world"))
 
 
-def promised(world: World, *, with_oracle: bool) -> set[str]:
-    """Metrics that an evaluation of these data reports."""
-    absent = {"gradnorm", *world.benchmark.missing, *(() if with_oracle else ("oracle",))}
+def promised(world: World, *, compared: bool) -> set[str]:
+    """Metrics that an evaluation of these data reports, beside other models or alone."""
+    absent = {"gradnorm", *world.benchmark.missing, *(() if compared else ("oracle", "base"))}
     return {name for name, m in world.config.metrics.items() if not m.cost and not absent & set(m.needs)}
 
 
@@ -117,7 +118,10 @@ def test_the_implementation_is_complete(kind: type[BenchmarkConfig]) -> None:
 def test_the_configuration_has_its_facts(kind: type[BenchmarkConfig]) -> None:
     assert (kind.metrics["forget"].better, kind.metrics["utility"].better) == ("minimize", "maximize")
     assert all(metric.meaning for metric in kind.metrics.values())
-    assert kind.compared_with in ("oracle", "start")
+    assert kind.compared_with
+    assert set(kind.compared_with) <= {"oracle", "start", "base"}
+    assert not kind.needs_start or kind.compared_with == ("start",)
+    assert kind.default_criteria(kind.small()).keys() <= kind.criteria.keys()
     assert kind.leaks
     config = kind.small()
     assert kind.model_validate(json.loads(config.model_dump_json())) == config
@@ -164,13 +168,14 @@ def test_models_of_the_embedded_family_are_trained_on_it(world: World, monkeypat
 
 def test_capabilities_and_data_agree(world: World) -> None:
     benchmark, task = world.benchmark, world.task
-    assert len(benchmark.forget_questions) == (len(task.forget) if world.config.has_questions else 0)
-    assert len(benchmark.retain_questions) == (len(task.retain) if world.config.has_questions else 0)
-    assert len(benchmark.asked(EVALUATION)) == (benchmark.forget_count(EVALUATION) if world.config.has_questions else 0)
+    assert len(benchmark.forget_questions) == (len(task.forget) if benchmark.has_questions else 0)
+    assert len(benchmark.retain_questions) == (len(task.retain) if benchmark.has_questions else 0)
+    assert len(benchmark.asked(EVALUATION)) == (benchmark.forget_count(EVALUATION) if benchmark.has_questions else 0)
+    assert world.config.has_questions or not benchmark.has_questions
     assert len(task.evaluated_forget(EVALUATION)) == benchmark.forget_count(EVALUATION) > 0
     assert bool(task.holdout) == benchmark.has_holdout
     assert world.config.has_holdout or not benchmark.has_holdout
-    assert world.config.has_questions or not benchmark.refusals
+    assert benchmark.has_questions or not benchmark.refusals
     assert {need for metric in world.config.metrics.values() for need in metric.needs} >= set(benchmark.missing)
     assert OPTIONS.isdisjoint(benchmark.missing)
     benchmark.check_vocabulary(None)
@@ -192,10 +197,9 @@ def test_rows_can_be_trained_on_and_evaluated(world: World) -> None:
 
 def test_every_promised_metric_is_reported_and_finite(world: World) -> None:
     alone = world.baseline()
-    result = world.evaluate(alone.reference)
-    with_start = world.config.compared_with == "start"
-    assert promised(world, with_oracle=with_start) <= alone.metrics.keys()
-    assert result.metrics.keys() == promised(world, with_oracle=True)
+    result = world.evaluate(world.reference(alone))
+    assert promised(world, compared=world.config.needs_start) <= alone.metrics.keys()
+    assert result.metrics.keys() == promised(world, compared=True)
     assert all(isinstance(v, float) and math.isfinite(v) for v in (alone.metrics | result.metrics).values())
     assert result.finite
     assert alone.finite
@@ -203,30 +207,30 @@ def test_every_promised_metric_is_reported_and_finite(world: World) -> None:
 
 def test_reference_values_survive_a_file(world: World) -> None:
     baseline = world.baseline()
-    assert baseline.reference is not None
-    stored = json.loads(json.dumps(baseline.reference.dump()))
+    stored = world.stored_reference(baseline)
     read = world.task.reference_values(stored, world.evals)
     assert read is not None
     assert read.dump() == stored
-    assert world.evaluate(read).metrics == world.evaluate(baseline.reference).metrics
+    assert world.evaluate(read).metrics == world.evaluate(world.reference(baseline)).metrics
     assert world.task.reference_values(None, world.evals) is None
+    assert world.benchmark.reference({}) is None
 
 
 def test_stored_values_are_compared_without_a_forward_pass(world: World) -> None:
     baseline = world.baseline()
     assert baseline.reference is not None
-    stored = json.loads(json.dumps(baseline.reference.dump()))
-    compared = world.benchmark.reference_metrics(stored, stored)
-    metrics = world.evaluate(baseline.reference).metrics
+    own = json.loads(json.dumps(baseline.reference.dump()))
+    compared = world.benchmark.reference_metrics(own, world.stored_reference(baseline))
+    metrics = world.evaluate(world.reference(baseline)).metrics
     assert compared == {name: metrics[name] for name in compared}
-    needing = {name for name in metrics if "oracle" in world.config.metrics[name].needs}
+    needing = {name for name in metrics if {"oracle", "base"} & {*world.config.metrics[name].needs}}
     assert needing <= compared.keys()
     assert compared.keys() <= world.config.metrics.keys()
 
 
 def test_ranks_share_the_work_and_agree(world: World) -> None:
     # Another model's values: against its own, the last bits of equal losses decide which is larger.
-    reference = world.task.baseline(softened(world), world.evals, EVALUATION, RankShard()).reference
+    reference = world.reference(world.task.baseline(softened(world), world.evals, EVALUATION, RankShard()))
     one = world.evaluate(reference)
     results = on_ranks(world, 2, lambda world, shard: world.evaluate(reference, shard))
     assert results[0].metrics == results[1].metrics
@@ -246,7 +250,7 @@ def test_an_evaluation_leaves_the_model_as_it_was(world: World) -> None:
 
 
 def test_a_broken_model_gives_finite_metrics_and_is_not_finite(world: World) -> None:
-    reference = world.baseline().reference
+    reference = world.reference()
     weight = world.model.lm_head.weight
     kept = weight.data.clone()
     try:
@@ -268,7 +272,7 @@ def test_rows_become_a_parquet_file_and_samples(world: World, tmp_path: Path) ->
 
 
 def test_leaks_are_measured_on_chosen_rows(world: World) -> None:
-    reference, shard = world.baseline().reference, RankShard()
+    reference, shard = world.reference(), RankShard()
     count = world.benchmark.forget_count(EVALUATION)
     for chosen in ([0], list(range(count))):
         leaks = world.task.leaks(world.model, chosen, EVALUATION, reference, shard)
@@ -299,10 +303,10 @@ def test_the_training_loop_reports_its_metrics(world: World) -> None:
         evaluation=EVALUATION,
     )
     reports: list[EpochReport] = []
-    reference = world.baseline().reference
+    reference = world.reference()
     with unlearn(recipe, Context(assets), reference, reports.append, Alone()) as outcome:
         assert outcome.report.verdict == "complete"
-        assert promised(world, with_oracle=True) <= outcome.report.values.keys()
+        assert promised(world, compared=True) <= outcome.report.values.keys()
         assert ("epochs_to_criterion" in outcome.report.values) == ("epochs_to_criterion" in world.config.metrics)
     if not world.task.until_forgotten:
         assert len(reports) == 1

@@ -11,7 +11,7 @@ from typing import get_args
 import pytest
 
 from lethe.cli.main import main
-from lethe.config.benchmark import BENCHMARKS
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.run import Offload, Quantisation
 
 ROOT = Path(__file__).resolve().parents[2]

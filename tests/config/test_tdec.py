@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lethe.config.benchmark import BENCHMARKS, TdecBenchmark, TofuBenchmark
+from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
 from lethe.config.study import load_study, parse_study
 from lethe.errors import UserError

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 import lethe
-from lethe.config.benchmark import BENCHMARKS, BenchmarkConfig
+from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.evaluation.code_digest import closure_digest, code_digest, import_closure
 from lethe.evaluation.score_cache import ENTRY
 from tests.benchmarks.conforming import make_world
@@ -69,7 +70,7 @@ import json, platform, sys
 from pathlib import Path
 from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.measurement import load_network, measure, task_of, template_of
-from lethe.config.benchmark import BENCHMARKS
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.run import Evaluation
 from lethe.evaluation.distributed import RankShard
 

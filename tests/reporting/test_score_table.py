@@ -38,7 +38,7 @@ def test_rows_stand_in_groups_and_none_is_lost() -> None:
 def test_the_reference_is_shown_and_never_best() -> None:
     models = [("a[b]", {"forget": 0.5}), ("b", {"forget": 0.25})]
     text = StringIO()
-    Terminal(file=text, width=100).print(score_table(models, ("oracle", {"forget": 0.0}), TOFU_METRICS, "tofu"))
+    Terminal(file=text, width=100).print(score_table(models, [("oracle", {"forget": 0.0})], TOFU_METRICS, "tofu"))
     (row,) = (line for line in text.getvalue().splitlines() if "forget" in line)
     assert "0.250 *" in row
     assert "0.000 *" not in row
@@ -48,6 +48,6 @@ def test_the_reference_is_shown_and_never_best() -> None:
 def test_stars_are_explained_where_there_are_any() -> None:
     known = {"forget": Metric("minimize", "")}
     equal, other = ("a", {"forget": 0.5}), ("b", {"forget": 0.25})
-    assert score_table([equal, ("b", {"forget": 0.5})], None, known, "tofu").caption is None
-    assert score_table([equal, other], None, known, "tofu", faulty=["a", "b"]).caption is None
-    assert score_table([equal, other], None, known, "tofu").caption == "* best of the models in its row"
+    assert score_table([equal, ("b", {"forget": 0.5})], [], known, "tofu").caption is None
+    assert score_table([equal, other], [], known, "tofu", faulty=["a", "b"]).caption is None
+    assert score_table([equal, other], [], known, "tofu").caption == "* best of the models in its row"

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVar
 
-from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.benchmark import BenchmarkConfig, Role
 from lethe.config.metrics import Need
 from lethe.evaluation.rows import Columns
 
@@ -40,7 +40,7 @@ class ReferenceValues(ABC):
 
     @abstractmethod
     def dump(self) -> Any:
-        """Return the values as JSON (with Python's NaN and infinities): `Task.reference_values` reads it back."""
+        """Return the values as JSON (with Python's NaN and infinities), for `Benchmark.reference`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,7 +154,7 @@ class Task(ABC, Generic[EvalSetT, ReferenceT]):
         """Measure every metric of `model`, in its own dtype and on its own device; its modes and weights are left as
         they were.
 
-        `reference` are the values to compare with, None without an oracle. Each rank that `shard` counts holds the
+        `reference` are the values to compare with, None where there are none. Each rank that `shard` counts holds the
         whole model and does its part; the result is the same on every rank. `last` is true for a run's last evaluation,
         which measures what is too expensive for the others, too. Raises UserError for rows that the model cannot read
         and for a reference that belongs to other rows.
@@ -169,8 +169,8 @@ class Task(ABC, Generic[EvalSetT, ReferenceT]):
 
     @abstractmethod
     def reference_values(self, stored: Any, evals: EvalSetT) -> ReferenceT | None:
-        """Read the values that `ReferenceValues.dump` gave; None for None. Raises UserError if they belong to other
-        rows than `evals`, or to another version of lethe."""
+        """Read what `Benchmark.reference` gave; None for None. Raises UserError if it belongs to other rows than
+        `evals`, or to another version of lethe."""
 
     def _with_harness_tasks(
         self, result: EvaluationResult, model: nn.Module, config: Evaluation, shard: RankShard
@@ -240,7 +240,12 @@ class Benchmark(ABC):
     @property
     def has_oracle(self) -> bool:
         """True if models are compared with one that never saw the forget rows."""
-        return self.config.compared_with == "oracle"
+        return "oracle" in self.config.compared_with
+
+    @property
+    def has_questions(self) -> bool:
+        """True if the forget rows are questions with answers; false unless the configuration `has_questions`."""
+        return self.config.has_questions
 
     @property
     @abstractmethod
@@ -255,9 +260,15 @@ class Benchmark(ABC):
     def check_vocabulary(self, vocabulary: int | None) -> None:  # noqa: B027  # text has no token ids
         """Raise UserError for token ids that a model with `vocabulary` ids (None: unknown) does not have."""
 
+    def reference(self, dumped: Mapping[Role, Any]) -> Any:
+        """Return what models are compared with, as JSON, from the dumped reference values of a study's models; None
+        where there is nothing to compare with. `Task.reference_values` reads it back."""
+        return next((dumped[role] for role in self.config.compared_with if role in dumped), None)
+
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
-        """Return the metrics that compare two models by their dumped reference values, without a forward pass: so
-        neither's stored scores depend on the other. Raises UserError for values that cannot be compared."""
+        """Return the metrics that compare a model, by its dumped reference values, with a `reference`, without a
+        forward pass: so no model's stored scores depend on another's. Raises UserError for values that cannot be
+        compared."""
         return {}
 
     def check_rows(self, config: Evaluation) -> None:  # noqa: B027  # most benchmarks have nothing to refuse
@@ -282,17 +293,16 @@ class Benchmark(ABC):
 
     @property
     def forget_questions(self) -> tuple[str, ...]:
-        """Question of each row of `Task.forget`, in order; empty unless the configuration `has_questions`."""
+        """Question of each row of `Task.forget`, in order; empty unless these data have questions."""
         return ()
 
     @property
     def retain_questions(self) -> tuple[str, ...]:
-        """Question of each row of `Task.retain`, in order; empty unless the configuration `has_questions`."""
+        """Question of each row of `Task.retain`, in order; empty unless these data have questions."""
         return ()
 
     def asked(self, config: Evaluation) -> tuple[Row, ...]:
-        """Return the forget rows that an evaluation with `config` asks for; empty unless the configuration
-        `has_questions`."""
+        """Return the forget rows that an evaluation with `config` asks for; empty unless these data have questions."""
         return ()
 
     def row_without_paraphrase(self) -> str | None:

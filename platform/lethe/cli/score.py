@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from lethe.cli.options import Overrides
 from lethe.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
+    from lethe.config.benchmark import Role
     from lethe.config.run import Engine
     from lethe.config.study import Study
     from lethe.study.scored_models import ScoredModel
@@ -121,8 +122,8 @@ def _check(study: Study, oracle: str | None, start: str | None, metrics: Sequenc
     benchmark = study.benchmark
     options = {"oracle": oracle, "start": start}
     for option, value in options.items():
-        if value and option != benchmark.compared_with:
-            needed = f"--{benchmark.compared_with}"
+        if value and option not in benchmark.compared_with:
+            needed = " or ".join(f"--{role}" for role in benchmark.compared_with if role in options)
             raise UserError(f"--{option}: {benchmark.name} compares with {benchmark.comparison}: give {needed}")
     known = {name: metric for name, metric in benchmark.known_metrics(study.tasks).items() if not metric.cost}
     for name in metrics:
@@ -130,16 +131,18 @@ def _check(study: Study, oracle: str | None, start: str | None, metrics: Sequenc
             raise unknown_name("metric", name, known)
         if "oracle" in known[name].needs and not _has_oracle(study, oracle):
             raise UserError(f"{name} compares with an oracle: give --oracle, a model that never saw the forget set")
-    if benchmark.compared_with == "start" and not start and not _is_own(study):
+    if benchmark.needs_start and not start and not _is_own(study):
         raise UserError(f"{benchmark.name} needs the start model for its thresholds: give --start")
 
 
 def _is_own(study: Study) -> bool:
-    """Tell whether the study's own models belong to its data: an embedded model was trained on embedded data."""
+    """Tell whether the study's own models belong to its data: where there are embedded data, an embedded model was
+    trained on them."""
     from lethe.config.benchmark import EMBEDDED
     from lethe.config.model import EmbeddedModel
 
-    return study.benchmark.source == EMBEDDED or not isinstance(study.model, EmbeddedModel)
+    source = study.benchmark.given_sources().get("source", EMBEDDED)
+    return source == EMBEDDED or not isinstance(study.model, EmbeddedModel)
 
 
 def _has_oracle(study: Study, oracle: str | None) -> bool:
@@ -163,52 +166,54 @@ def _run(study: Study, asked: _Asked) -> int:
     benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
     benchmark.check_rows(recipe.evaluation)
     _prepare_torch(recipe.engine)
-    reference = _reference_model(study, asked)
+    references = _reference_models(study, asked)
     notes = Terminal(stderr=True, soft_wrap=True)
-    for line in provenance_warnings(models, benchmark.digest, reference):
+    for line in provenance_warnings(models, benchmark.digest, references.get("oracle")):
         notes.print(f"note: {line}")
     scoring = Scoring(benchmark, recipe.evaluation, recipe.engine, study.prompt)
     for line in dict.fromkeys(line for model in models for line in scoring.notes(model)):
         notes.print(f"warning: {line}")
-    with _progress(notes, len(models) + (reference is not None)) as begin:
-        scores = score_all(scoring, models, reference, begin)
+    with _progress(notes, len(models) + len(references)) as begin:
+        scores = score_all(scoring, models, references, begin)
     for scored in scores.models:
         if scored.fault:
             notes.print(f"warning: {scored.model.name}: {scored.fault}: none of its values is marked as the best")
     if asked.json:
-        content = {
+        roles, found = study.benchmark.compared_with, scores.references
+        compared: dict[str, Any] = {role: found[role].as_json() if role in found else None for role in roles}
+        content: dict[str, Any] = {
             "benchmark": study.benchmark.model_dump(mode="json"),
             "data": benchmark.digest,
             "evaluation": recipe.evaluation.model_dump(mode="json"),
             "prompt": study.prompt.model_dump(mode="json"),
             "models": [scored.as_json() for scored in scores.models],
-            study.benchmark.compared_with: scores.reference and scores.reference.as_json(),
+            **compared,
         }
         atomic_write(asked.json, json.dumps(content, indent=1) + "\n")
     _print_table(study, scores, asked.metrics)
     return 0
 
 
-def _reference_model(study: Study, asked: _Asked) -> ScoredModel | None:
-    """Return the model that the benchmark compares with, oracle or start model: as given, else the study's own, which
-    is measured in the study's precision and quantisation as its runs were."""
+def _reference_models(study: Study, asked: _Asked) -> dict[Role, ScoredModel]:
+    """Return the models that the benchmark compares with, by role: as given, else the study's own, which are measured
+    in the study's precision and quantisation as its runs were."""
     from lethe.study.finetuning import prepare_study
     from lethe.study.preparation import locate
     from lethe.study.scored_models import ScoredModel, find
 
-    given = asked.start or (asked.oracle if asked.oracle != NONE else None)
-    if given:
-        option = "--start" if asked.start else "--oracle"
-        return find(given, option, asked.base, registry=study.tracking.uri)
-    with_oracle = study.benchmark.compared_with == "oracle"
-    if with_oracle and not _has_oracle(study, asked.oracle):
-        return None
+    options: dict[Role, str | None] = {"start": asked.start, "oracle": asked.oracle if asked.oracle != NONE else None}
+    given = {role: name for role, name in options.items() if name}
+    found = {role: find(name, f"--{role}", asked.base, registry=study.tracking.uri) for role, name in given.items()}
+    without = {"oracle"} - ({"oracle"} if _has_oracle(study, asked.oracle) else set())
+    wanted = [role for role in study.benchmark.compared_with if role not in found and role not in without]
+    if not wanted or not _is_own(study):
+        return found
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     prepared, engine = prepare_study(study), study.first_recipe().engine
     measured = partial(ScoredModel, as_precision=engine.precision, as_quantisation=engine.quantisation)
-    if with_oracle:
-        return None if prepared.oracle is None else measured("oracle", prepared.oracle)
-    return measured("start model", prepared.start)
+    names: dict[Role, str] = {"start": "start model", "oracle": "oracle", "base": "base"}
+    own: dict[Role, Path | None] = {"start": prepared.start, "oracle": prepared.oracle, "base": prepared.base}
+    return found | {role: measured(names[role], folder) for role in wanted if (folder := own[role])}
 
 
 def _prepare_torch(engine: Engine) -> None:
@@ -247,8 +252,8 @@ def _print_table(study: Study, scores: SideBySide, metrics: Sequence[str]) -> No
         if not any(name in scored.metrics for scored in scores.models):
             raise UserError(f"--metrics: {name} was not measured: the benchmark lacks what it needs")
     columns = [scored.column for scored in scores.models]
-    title = f"{study.benchmark.name}, {study.benchmark.source}"
-    reference = None if scores.reference is None else scores.reference.column
+    title = f"{study.benchmark.name}, {study.benchmark.data_name}"
+    references = [scored.column for scored in scores.references.values()]
     faulty = [scored.model.name for scored in scores.models if scored.fault]
-    table = score_table(columns, reference, known, title, metrics, faulty)
+    table = score_table(columns, references, known, title, metrics, faulty)
     Terminal.for_tables().print(table)

@@ -109,7 +109,7 @@ def _trainings(study: Study) -> Sequence[Training] | None:
     from lethe.study.inputs import is_hub_id
     from lethe.study.preparation import locate
 
-    names = (study.model.base, study.benchmark.source)
+    names = (study.model.base, *study.benchmark.given_sources().values())
     if any(is_hub_id(name) and not Path(name).expanduser().exists() for name in names):
         return None
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)

@@ -8,18 +8,23 @@ where the implementation is, which metrics it reports, what it can do. They ente
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from lethe.config.base import Frozen
-from lethe.config.component import ByName, Component
+from lethe.config.component import Component
 from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, UTILITY_PARTS, Metric, harness_metrics
 from lethe.config.verdict import Criterion
 from lethe.errors import UserError
 
 EMBEDDED = "embedded"
 ALLOW_OVERLAP = "go on where rows to forget are among those that are kept, or held out"
+
+
+Role = Literal["start", "oracle", "base"]
+"""A model of a study that others can be compared with. `start`: the start model, which every study has; `oracle`: one
+that never saw the forget rows; `base`: the checkpoint that the start model was made from."""
 
 
 class BenchmarkConfig(Component):
@@ -31,10 +36,11 @@ class BenchmarkConfig(Component):
         leaks: the metrics that say how much is left of the forgotten rows; audits measure these.
         evidence: the metrics that a report shows of every winner, in its order; empty: all but the costs.
         criteria: when a model counts as having forgotten, by metric, the decisive one first: `Study.verdict`.
-        compared_with: the model whose reference values trials are compared with. `oracle`: a model that never saw the
-            forget rows, which a study may do without; `start`: the start model, which every study has.
+        compared_with: the models whose reference values trials are compared with, each where a study has it.
+        needs_start: a model can be measured only against the start model's reference values.
         comparison: `compared_with` in words, for messages.
-        has_questions: rows are questions with answers, so that refusals, instructions and other prompts make sense.
+        sources: the fields that name what is read (a file, a folder, a hub id); the first one is named in messages.
+        has_questions: rows may be questions with answers, so that refusals, instructions and other prompts make sense.
         has_holdout: the data may have rows that no model was trained on.
         has_forget_sets: the data have several forget sets, one of which `forget_set` names.
         personal_text: the rows are a user's own and not published: studies store none of what is to be forgotten.
@@ -47,15 +53,30 @@ class BenchmarkConfig(Component):
     leaks: ClassVar[tuple[str, ...]]
     evidence: ClassVar[tuple[str, ...]] = ()
     criteria: ClassVar[Mapping[str, Criterion]] = {}
-    compared_with: ClassVar[Literal["oracle", "start"]]
+    compared_with: ClassVar[tuple[Role, ...]]
+    needs_start: ClassVar[bool] = False
     comparison: ClassVar[str]
+    sources: ClassVar[tuple[str, ...]] = ("source",)
     has_questions: ClassVar[bool]
     has_holdout: ClassVar[bool]
     has_forget_sets: ClassVar[bool] = False
     personal_text: ClassVar[bool] = False
 
     name: str
-    source: str
+
+    def given_sources(self) -> dict[str, str]:
+        """Return the names of everything that is read, by field; those that are not given are left out."""
+        given = {field: getattr(self, field) for field in self.sources}
+        return {field: name for field, name in given.items() if name is not None}
+
+    @property
+    def data_name(self) -> str:
+        """The name of the data for messages."""
+        return next(iter(self.given_sources().values()))
+
+    def default_criteria(self) -> Mapping[str, Criterion]:
+        """Return the `criteria` that make sense for these data."""
+        return self.criteria
 
     @classmethod
     def small(cls) -> Self:
@@ -125,7 +146,7 @@ class TofuBenchmark(BenchmarkConfig):
         "audit_relearn_forget_extraction_strength": Criterion(at_most="oracle + 0.05"),
         "audit_quant4_forget_extraction_strength": Criterion(at_most="oracle + 0.05"),
     }
-    compared_with: ClassVar[Literal["oracle", "start"]] = "oracle"
+    compared_with: ClassVar[tuple[Role, ...]] = ("oracle",)
     comparison: ClassVar[str] = "an oracle"
     has_questions: ClassVar[bool] = True
     has_holdout: ClassVar[bool] = True
@@ -218,7 +239,8 @@ class TdecBenchmark(BenchmarkConfig):
         "utility": Criterion(at_least="0.9 start"),
         "perplexity": Criterion(at_most="1.1 start"),
     }
-    compared_with: ClassVar[Literal["oracle", "start"]] = "start"
+    compared_with: ClassVar[tuple[Role, ...]] = ("start",)
+    needs_start: ClassVar[bool] = True
     comparison: ClassVar[str] = "the start model on unseen text"
     has_questions: ClassVar[bool] = False
     has_holdout: ClassVar[bool] = False
@@ -274,7 +296,3 @@ class TdecBenchmark(BenchmarkConfig):
         if self.source == EMBEDDED and self.sequences > self.documents.memorised:
             raise ValueError(f"sequences is {self.sequences}, but documents.memorised is {self.documents.memorised}")
         return self
-
-
-AnyBenchmark = Annotated[BenchmarkConfig, ByName()]
-BENCHMARKS = BenchmarkConfig.registered  # name -> configuration class

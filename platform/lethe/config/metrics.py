@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Need = str  # "oracle", "gradnorm" (an option of the evaluation), or a split that a benchmark's data may lack
+Need = str  # "oracle" or "base" (models), "gradnorm" (an option of the evaluation), or a split that data may lack
 Direction = Literal["minimize", "maximize"]
 
 

@@ -9,7 +9,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from lethe.config import loading
 from lethe.config.base import Frozen, canonical_json, short_digest
-from lethe.config.benchmark import BENCHMARKS
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.comparison import Arm, Name
 from lethe.config.devices import with_devices
 from lethe.config.error_messages import to_user_error

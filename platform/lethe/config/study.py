@@ -13,7 +13,8 @@ from lethe.config import loading
 from lethe.config.adapter import Lora
 from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen, canonical_json, short_digest
-from lethe.config.benchmark import AnyBenchmark, TofuBenchmark
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.benchmarks import AnyBenchmark
 from lethe.config.comparison import Arm, Compare, arm_parts, check_read
 from lethe.config.devices import with_devices
 from lethe.config.error_messages import to_user_error
@@ -167,7 +168,7 @@ class Study(Frozen):
 
     def criteria(self) -> dict[str, Criterion]:
         """Return the criteria by which a model of the front counts as having forgotten, the decisive one first."""
-        return {name: c for name, c in {**self.benchmark.criteria, **self.verdict}.items() if c is not None}
+        return {name: c for name, c in {**self.benchmark.default_criteria(), **self.verdict}.items() if c is not None}
 
     def members(self) -> tuple[Member, ...]:
         """Return a comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain

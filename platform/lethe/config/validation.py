@@ -55,6 +55,8 @@ def check_needs(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, model: An
         )
     if isinstance(model, PretrainedModel) and model.oracle is None:
         refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
+    if isinstance(model, EmbeddedModel) or (isinstance(model, PretrainedModel) and model.base is None):
+        refuse_needing("base", "set model.base, the checkpoint that model.path was made from", goals, benchmark)
 
 
 def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: BenchmarkConfig) -> None:
@@ -81,18 +83,30 @@ def _needs_base(objective: str) -> bool:
 def check_benchmark(benchmark: BenchmarkConfig, model: AnyModel, run: Run, space: Space) -> None:
     """Refuse what the benchmark cannot have: refusals or instructions without questions, an oracle that it does not
     compare with, a model that is too short for its sequences."""
-    asking = [name for name, objective in Objective.registered.items() if objective.needs_questions]
-    for name in () if benchmark.has_questions else possible(run, space)["objective"]:
-        if name in asking:
-            known = ", ".join(sorted(Objective.registered.keys() - set(asking)))
-            raise UserError(
-                f"objective.name: {name} needs questions, and {benchmark.name} has none: choose from {known}"
-            )
-    if benchmark.compared_with != "oracle" and isinstance(model, PretrainedModel) and model.oracle is not None:
+    if not benchmark.has_questions:
+        refuse_asking(possible(run, space)["objective"], benchmark.name)
+    if "oracle" not in benchmark.compared_with and isinstance(model, PretrainedModel) and model.oracle is not None:
         raise UserError(f"model.oracle: {benchmark.name} compares with {benchmark.comparison}: leave it out")
     length = benchmark.sequence_length
     if isinstance(model, EmbeddedModel) and model.max_length < length:
         raise UserError(f"model.max_length is {model.max_length}, but benchmark.length is {length}: raise it")
+
+
+def refuse_asking(objectives: Iterable[str], data: str) -> None:
+    """Raise UserError for the first of `objectives` that needs questions, for `data` without any."""
+    asking = [name for name, objective in Objective.registered.items() if objective.needs_questions]
+    for name in objectives:
+        if name in asking:
+            known = ", ".join(sorted(Objective.registered.keys() - set(asking)))
+            raise UserError(f"objective.name: {name} needs questions, and {data} has none: choose from {known}")
+
+
+def refuse_asking_audits(audits: Audits, data: str) -> None:
+    """Raise UserError for the first audit that asks questions, of `data` without any."""
+    for name, audit in audits.asked().items():
+        if audit.needs_questions:
+            known = sorted(other for other, kind in Audit.registered.items() if not kind.needs_questions)
+            raise UserError(f"audits.{name}: {data} asks no questions: choose from {', '.join(known)}")
 
 
 def check_stages(
@@ -105,10 +119,8 @@ def check_stages(
             raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
     if audits is None:
         return
-    for name, audit in audits.asked().items():
-        if audit.needs_questions and not benchmark.has_questions:
-            known = sorted(other for other, kind in Audit.registered.items() if not kind.needs_questions)
-            raise UserError(f"audits.{name}: {benchmark.name} asks no questions: choose from {', '.join(known)}")
+    if not benchmark.has_questions:
+        refuse_asking_audits(audits, benchmark.name)
     for audit in audits.asked().values():
         audit.check_benchmark(benchmark)
 

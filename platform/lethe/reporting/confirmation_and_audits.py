@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from lethe.config.audits import FULL, variant_meanings
-from lethe.config.benchmark import BENCHMARKS
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.records import AuditRecord, StudyRecord, TrialRecord
 from lethe.reporting.scales import format_count, format_number
 from lethe.reporting.trial_views import front_by_alias, metric_value

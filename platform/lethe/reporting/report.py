@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lethe
-from lethe.config.benchmark import BENCHMARKS
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables

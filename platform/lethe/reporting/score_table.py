@@ -19,7 +19,7 @@ Column = tuple[str, Mapping[str, float]]
 
 def score_table(
     models: Sequence[Column],
-    reference: Column | None,
+    references: Sequence[Column],
     known: Mapping[str, Metric],
     title: str,
     names: Sequence[str] = (),
@@ -27,7 +27,7 @@ def score_table(
 ) -> Table:
     """Return a table with a row per metric and a column per model, (name, values by metric) each.
 
-    `reference` is a faint last column, never marked; `known` gives the direction of a metric, shown as an arrow;
+    `references` are faint last columns, never marked; `known` gives the direction of a metric, shown as an arrow;
     `names` are the rows, all that a model has by default. A star marks the best model of a row; the models named in
     `faulty` have none.
     """
@@ -35,8 +35,8 @@ def score_table(
     table.add_column("metric", no_wrap=True)
     for name, _ in models:
         table.add_column(name, justify="right", overflow="fold")
-    if reference:
-        table.add_column(reference[0], justify="right", style="dim", overflow="fold")
+    for name, _ in references:
+        table.add_column(name, justify="right", style="dim", overflow="fold")
     for section in [names] if names else grouped(dict.fromkeys(name for _, values in models for name in values)):
         for name in section:
             values = [scores.get(name) for _, scores in models]
@@ -46,8 +46,7 @@ def score_table(
             if any(best):
                 table.caption = "* best of the models in its row"
             cells: list[str | Text] = [_cell(value, marked) for value, marked in zip(values, best, strict=True)]
-            if reference:
-                cells.append(_format_score(reference[1].get(name)))
+            cells += [_format_score(scores.get(name)) for _, scores in references]
             table.add_row(f"{name} {_arrow(metric)}" if metric else name, *cells)
         table.add_section()
     return table

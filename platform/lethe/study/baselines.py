@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from lethe.config.base import short_digest
+from lethe.config.benchmark import Role
 from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.evaluation.score_cache import Measurement, Scores, load_scores, store_scores
@@ -29,9 +30,9 @@ def baselines(
 ) -> tuple[ModelScores, ModelScores | None]:
     """Return the scores of the start model and, where there is one, of the oracle.
 
-    They are measured on two groups at once; scores of the same models on the same data that any study measured before
-    are read back. They fix the floors, so a resumed study reads its own from `folder`. There `truth.json` holds what
-    the trials are compared with: the oracle's scores, or for TDEC the start model's thresholds.
+    They are measured on several groups at once; scores of the same models on the same data that any study measured
+    before are read back. They fix the floors, so a resumed study reads its own from `folder`. There `truth.json` holds
+    what the trials are compared with, of the models that the benchmark's configuration names: `Benchmark.reference`.
 
     Raises UserError for a model that cannot be scored.
     """
@@ -40,15 +41,14 @@ def baselines(
         stored = _StoredBaselines.model_validate(json.loads(path.read_text()))
         return stored.start, stored.oracle
     measured = _measured(study, prepared, assets, pool)
-    oracle = measured.get("oracle")
-    compared_with = study.benchmark.compared_with
-    if compared_with in measured:
-        atomic_write(folder / REFERENCE_FILE, json.dumps(measured[compared_with].reference))
+    reference = prepared.benchmark.reference({role: scores.reference for role, scores in measured.items()})
+    if reference is not None:
+        atomic_write(folder / REFERENCE_FILE, json.dumps(reference))
 
     def compared(model: Scores) -> ModelScores:
         metrics = model.metrics
-        if oracle is not None:
-            metrics = {**metrics, **prepared.benchmark.reference_metrics(model.reference, oracle.reference)}
+        if reference is not None:
+            metrics = {**metrics, **prepared.benchmark.reference_metrics(model.reference, reference)}
         return ModelScores(metrics=metrics, samples=model.samples)
 
     scores = {role: compared(model) for role, model in measured.items()}
@@ -64,14 +64,23 @@ class _StoredBaselines(Record):
     oracle: ModelScores | None
 
 
-def measurements(study: Study, prepared: Prepared) -> dict[str, Measurement]:
-    """Return the keys of the scores that the study needs, by role: `start` and, where there is one, `oracle`.
+def _models(study: Study, prepared: Prepared) -> dict[Role, tuple[Path, str]]:
+    """Return folder and digest of the models that the study scores, by role: the start model, the oracle, and the base
+    where the benchmark compares with it."""
+    digests = prepared.digests
+    found: dict[Role, tuple[Path | None, str | None]] = {
+        "start": (prepared.start, digests.model),
+        "oracle": (prepared.oracle, digests.oracle),
+        "base": (prepared.base if "base" in study.benchmark.compared_with else None, digests.base),
+    }
+    return {role: (folder, digest) for role, (folder, digest) in found.items() if folder and digest}
 
-    Both are asked with the start model's tokenizer.
-    """
+
+def measurements(study: Study, prepared: Prepared) -> dict[Role, Measurement]:
+    """Return the keys of the scores that the study needs, by role. All models are asked with the start model's
+    tokenizer."""
     recipe, digests = study.first_recipe(), prepared.digests
     tokenizer, workers = tokenizer_digest(prepared.start), recipe.engine.workers
-    models = {"start": digests.model, **({"oracle": digests.oracle} if digests.oracle else {})}
     return {
         role: Measurement.of(
             study.benchmark,
@@ -83,7 +92,7 @@ def measurements(study: Study, prepared: Prepared) -> dict[str, Measurement]:
             recipe.engine,
             workers,
         )
-        for role, model in models.items()
+        for role, (_, model) in _models(study, prepared).items()
     }
 
 
@@ -103,12 +112,12 @@ def reference_file(folder: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> dict[str, Scores]:
+def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> dict[Role, Scores]:
     """Return the scores by role, from the cache or measured now. Only those measured now have `evaluate_seconds`, which
     is not cached."""
     needed = measurements(study, prepared)
     found = {role: scores for role, measurement in needed.items() if (scores := load_scores(measurement))}
-    folders = {"start": prepared.start, **({"oracle": prepared.oracle} if prepared.oracle else {})}
+    folders = {role: folder for role, (folder, _) in _models(study, prepared).items()}
     runs = {
         role: _submit(study, assets, pool, role, folders[role], needed[role].rows)
         for role in needed

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.base import Frozen
-from lethe.config.benchmark import EMBEDDED
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Evaluation
 from lethe.config.study import Study
@@ -42,10 +41,10 @@ class Inputs:
 def find_inputs(study: Study) -> Inputs:
     """Look a study's data and models up without a network. Raises UserError for local files that are missing or
     malformed; a hub id that is not on this machine is no error."""
-    source = study.benchmark.source
-    here = source == EMBEDDED or Path(source).expanduser().exists() or not is_hub_id(source)
-    benchmark = load_benchmark(study.benchmark) if here else None
-    notes = [f"data         {source}{'' if here else _hub_note(source, 'dataset')}"]
+    sources = study.benchmark.given_sources().values()
+    away = {source for source in sources if is_hub_id(source) and not Path(source).expanduser().exists()}
+    benchmark = None if away else load_benchmark(study.benchmark)
+    notes = [f"data         {source}{_hub_note(source, 'dataset') if source in away else ''}" for source in sources]
     from lethe.models.loading import check_adapter_tensors, check_tensors  # import torch when they are called
 
     folders: dict[str, Path] = {}
@@ -86,7 +85,7 @@ def describe_inputs(study: Study, inputs: Inputs) -> Iterator[str]:
     if inputs.benchmark is not None and inputs.template is not None and not isinstance(study.model, EmbeddedModel):
         notes = inputs.benchmark.notes(study.first_recipe().evaluation, inputs.template)
         yield from (f"warning      {line}" for line in notes)
-    if not study.benchmark.has_questions:
+    if not study.benchmark.has_questions or (inputs.benchmark and not inputs.benchmark.has_questions):
         return
     if inputs.template is None:
         yield "prompt       it is rendered by the start model's tokenizer, which is not here"

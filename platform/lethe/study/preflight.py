@@ -18,6 +18,7 @@ from rich.table import Table
 
 from lethe.benchmarks.base import AnyTask, Benchmark, load_benchmark
 from lethe.config.adapter import Lora
+from lethe.config.audits import Audits
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
@@ -27,7 +28,7 @@ from lethe.config.run import Digests, Recipe
 from lethe.config.search import Search
 from lethe.config.space import Choice, IntRange, Parameter, Scalar, build_recipe, possible
 from lethe.config.study import Study
-from lethe.config.validation import refuse_needing
+from lethe.config.validation import refuse_asking, refuse_asking_audits, refuse_needing
 from lethe.data.refusals import NO_REFUSALS
 from lethe.errors import UserError, first_line
 from lethe.models.layer_names import check_targets
@@ -81,16 +82,20 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
     benchmark.check_rows(study.first_recipe().evaluation)
     forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if study.audits else 0
     for audit in study.audits.asked().values() if study.audits else ():
-        audit.check_data(benchmark, study.benchmark.source, forget_rows)
+        audit.check_data(benchmark, study.benchmark.data_name, forget_rows)
     for need in benchmark.missing:
-        remedy = f"needs {need} rows, and {study.benchmark.source} has none"
+        remedy = f"needs {need} rows, and {study.benchmark.data_name} has none"
         refuse_needing(need, remedy, study.objectives, study.benchmark)
+    objectives = [name for part in study.parts() for name in possible(part.run, part.space)["objective"]]
+    if not benchmark.has_questions:
+        refuse_asking(objectives, study.benchmark.data_name)
+        refuse_asking_audits(study.audits or Audits(), study.benchmark.data_name)
     known = Objective.registered
     refusing = {name for name, objective in known.items() if objective.needs_refusals}
-    for name in (name for part in study.parts() for name in possible(part.run, part.space)["objective"]):
+    for name in objectives:
         if name in refusing and not benchmark.refusals:
             raise UserError(
-                f"objective.name: {name} answers with refusals, but {NO_REFUSALS.format(study.benchmark.source)}: "
+                f"objective.name: {name} answers with refusals, but {NO_REFUSALS.format(study.benchmark.data_name)}: "
                 f"choose from {', '.join(sorted(known.keys() - refusing))}"
             )
 

@@ -51,8 +51,8 @@ def locate(
             check_whole(folder, key)
         start = next(iter(folders.values()))
         loaded.check_vocabulary(_vocabulary(start))
-        _template(start, prompt).digest(questions=benchmark.has_questions)
-    elif benchmark.has_questions and prompt != DEFAULT:
+        _template(start, prompt).digest(questions=loaded.has_questions)
+    elif loaded.has_questions and prompt != DEFAULT:
         embedded_template(model, prompt).digest()
 
 
@@ -86,7 +86,7 @@ def prepare(
         model=model_digest(start),
         oracle=None if oracle is None else model_digest(oracle),
         base=None if base is None else model_digest(base),
-        prompt=template.digest(questions=benchmark.has_questions),
+        prompt=template.digest(questions=loaded.has_questions),
     )
 
     def shared(folder: Path | None, digest: str | None) -> Path | None:
@@ -98,7 +98,7 @@ def prepare(
         oracle=shared(oracle, digests.oracle),
         base=shared(base, digests.base),
         digests=digests,
-        prompt=rendered_prompt(template, loaded) if benchmark.has_questions else None,
+        prompt=rendered_prompt(template, loaded) if loaded.has_questions else None,
     )
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import glob
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lethe.config.audits import Audits
 from lethe.config.base import flatten
-from lethe.config.benchmark import AnyBenchmark
+from lethe.config.benchmarks import AnyBenchmark
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
@@ -114,15 +115,26 @@ def assets_of(study: Study, prepared: Prepared) -> Assets:
 
 
 def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
-    """Return `benchmark` with the absolute path of a source that is a folder, shared with the nodes where workers run.
+    """Return `benchmark` with the absolute paths of sources that are files or folders, shared with the nodes where
+    workers run.
 
-    `digest`: of the data. A source that is no folder stays as it is.
+    `digest`: of the data. A source that is neither file nor folder stays as it is.
     """
-    folder = Path(benchmark.source).expanduser()
-    if not folder.is_dir():
-        return benchmark
-    folder = share_with_nodes(folder.resolve(), "benchmarks", digest, DATA)
-    return benchmark.model_copy(update={"source": str(folder)})
+    paths = {field: Path(name).expanduser().resolve() for field, name in benchmark.given_sources().items()}
+    several = len(benchmark.sources) > 1
+    shared = {
+        field: str(_shared(path, f"{digest}-{field}" if several else digest))
+        for field, path in paths.items()
+        if path.exists()
+    }
+    return benchmark.model_copy(update=shared)
+
+
+def _shared(path: Path, name: str) -> Path:
+    """Return a path under which every node finds the file or folder `path`."""
+    if path.is_dir():
+        return share_with_nodes(path, "benchmarks", name, DATA)
+    return share_with_nodes(path.parent, "benchmarks", name, (glob.escape(path.name),)) / path.name
 
 
 def opening_record(

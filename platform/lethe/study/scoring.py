@@ -1,12 +1,12 @@
 """Scores of finished models on one benchmark: read from the cache or measured in this process, side by side.
 
-Models are compared with a reference model: the oracle, or the start model where the benchmark says so.
+Models are compared with others: oracle, start model, base, whatever the benchmark says.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from lethe.benchmarks.base import Benchmark
 from lethe.benchmarks.measurement import measure, task_of
 from lethe.config.base import short_digest
+from lethe.config.benchmark import Role
 from lethe.config.prompt import Prompt
 from lethe.config.run import Engine, Evaluation
 from lethe.data.template import Template
@@ -38,8 +39,8 @@ class Scoring:
     @property
     def needs_start(self) -> bool:
         """True if a model can be measured only against the start model's reference values; otherwise stored scores are
-        compared with an oracle's afterwards."""
-        return not self.benchmark.has_oracle
+        compared with those of other models afterwards."""
+        return self.benchmark.config.needs_start
 
     def measurement(self, model: ScoredModel, template: Template, start: Scores | None = None) -> Measurement:
         """Return the cache key of the scores of a model that is asked with `template`, on one rank; `start` as in
@@ -49,7 +50,7 @@ class Scoring:
             model.digest,
             model.tokenizer_digest,
             self.benchmark.digest,
-            template.digest(questions=self.benchmark.config.has_questions),
+            template.digest(questions=self.benchmark.has_questions),
             self.evaluation,
             self.engine,
             1,
@@ -121,46 +122,43 @@ class Scored:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Models in the order in which they were given, and the reference model, if there is one."""
+    """Models in the order in which they were given, and those that they are compared with."""
 
     models: tuple[Scored, ...]
-    reference: Scored | None
+    references: Mapping[Role, Scored]
 
 
 def score_all(
-    scoring: Scoring, models: Sequence[ScoredModel], reference: ScoredModel | None, begin: Begin
+    scoring: Scoring, models: Sequence[ScoredModel], references: Mapping[Role, ScoredModel], begin: Begin
 ) -> SideBySide:
-    """Score each model, from the cache or measured, the reference model first. Raises UserError that names the model
-    which cannot be scored."""
-    reference_scores = None
-    if reference is not None:
-        begin(reference.name)
-        reference_scores = scoring.scores(reference)
+    """Score each model, from the cache or measured, after those that they are compared with. Raises UserError that
+    names the model which cannot be scored."""
+    of_references: dict[Role, Scores] = {}
+    for role, model in references.items():
+        begin(model.name)
+        of_references[role] = scoring.scores(model)
+    benchmark, start = scoring.benchmark, references.get("start")
+    reference = benchmark.reference({role: scores.reference for role, scores in of_references.items()})
 
     def scored(model: ScoredModel) -> Scored:
-        if scoring.needs_start:
-            is_reference = reference is not None and model.digest == reference.digest
-            scores = scoring.scores(model, None if is_reference else reference_scores)
-            return Scored(model, scores.metrics, scores.fault)
-        scores = scoring.scores(model)
-        if reference_scores is None:
-            return Scored(model, scores.metrics, scores.fault)
-        compared = scoring.benchmark.reference_metrics(scores.reference, reference_scores.reference)
+        needed = scoring.needs_start and start is not None and model.digest != start.digest
+        scores = scoring.scores(model, of_references["start"] if needed else None)
+        compared = {} if reference is None else benchmark.reference_metrics(scores.reference, reference)
         return Scored(model, {**scores.metrics, **compared}, scores.fault)
 
     found = []
     for model in models:
         begin(model.name)
         found.append(scored(model))
-    return SideBySide(tuple(found), scored(reference) if reference else None)
+    return SideBySide(tuple(found), {role: scored(model) for role, model in references.items()})
 
 
-def provenance_warnings(models: Sequence[ScoredModel], data: str, reference: ScoredModel | None) -> Iterator[str]:
+def provenance_warnings(models: Sequence[ScoredModel], data: str, oracle: ScoredModel | None) -> Iterator[str]:
     """Yield a line for each registered version that comes from a study with other data than `data`, a digest, or that
-    was compared with another oracle than `reference`."""
+    was compared with another `oracle`."""
     expected = {"lethe.data": ("other data", data)}
-    if reference is not None:
-        expected["lethe.oracle"] = ("another oracle", reference.digest)
+    if oracle is not None:
+        expected["lethe.oracle"] = ("another oracle", oracle.digest)
     for model in models:
         for tag, (difference, digest) in expected.items():
             if model.tags.get(tag, digest) != digest:

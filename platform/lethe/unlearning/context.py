@@ -54,10 +54,11 @@ class Context:
     @cached_property
     def benchmark(self) -> Benchmark:
         """The study's data. Raises UserError where they have changed since the study began."""
-        local_path(Path(self.assets.benchmark.source))
+        for source in self.assets.benchmark.given_sources().values():
+            local_path(Path(source))
         benchmark = load_benchmark(self.assets.benchmark)
         if benchmark.digest != self.assets.data_digest:
-            raise UserError(f"the data in {self.assets.benchmark.source} changed since the study began")
+            raise UserError(f"the data in {self.assets.benchmark.data_name} changed since the study began")
         return benchmark
 
     @cached_property
@@ -130,7 +131,9 @@ class Context:
     def refusals(self, seed: int, epochs: int) -> Refusals:
         """Return the refusals that a run answers its forget questions with. Raises UserError where there are none."""
         if not self.benchmark.refusals:
-            raise UserError(f"{NO_REFUSALS.format(self.assets.benchmark.source)}, and this objective answers with them")
+            raise UserError(
+                f"{NO_REFUSALS.format(self.assets.benchmark.data_name)}, and this objective answers with them"
+            )
         return draw_refusals(
             self.benchmark.forget_questions, self.benchmark.refusals, self.template.encode, seed, epochs
         )
@@ -159,7 +162,7 @@ class Context:
             model = short_digest(f"{model} {self.assets.precision}")
         if self.assets.quantisation:
             model = short_digest(f"{model} {self.assets.quantisation}")
-        asked = self.template.digest(questions=self.benchmark.config.has_questions)
+        asked = self.template.digest(questions=self.benchmark.has_questions)
         read = (model, short_digest(f"{self.assets.data_digest} {asked}"))
 
         def weights(fila: Fila) -> dict[str, torch.Tensor]:

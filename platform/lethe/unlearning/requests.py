@@ -13,7 +13,7 @@ from pydantic import ConfigDict
 
 from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen
-from lethe.config.benchmark import AnyBenchmark
+from lethe.config.benchmarks import AnyBenchmark
 from lethe.config.model import AnyEmbedded, FinetunedModel
 from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Engine, Evaluation, Quantisation, Recipe, UnlearnRun

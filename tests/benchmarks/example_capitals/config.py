@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from lethe.config.benchmark import EMBEDDED, BenchmarkConfig
+from lethe.config.benchmark import EMBEDDED, BenchmarkConfig, Role
 from lethe.config.metrics import COSTS, Metric
 
 
@@ -22,7 +22,7 @@ class CapitalsBenchmark(BenchmarkConfig):
         **COSTS,
     }
     leaks: ClassVar[tuple[str, ...]] = ("forget_probability",)
-    compared_with: ClassVar[Literal["oracle", "start"]] = "oracle"
+    compared_with: ClassVar[tuple[Role, ...]] = ("oracle",)
     comparison: ClassVar[str] = "an oracle"
     has_questions: ClassVar[bool] = True
     has_holdout: ClassVar[bool] = False

@@ -12,13 +12,15 @@ ARMS: dict[str, Any] = {
     "Guard": {"run": {"objective": {"name": "input_guard"}}, "space": {}},
     "FO-GA": {"run": {"optimizer": {"name": "adamw"}}, "space": {}},
     "SO-GA": {"run": {"optimizer": {"name": "sophia"}}, "space": {"optimizer.hessian_interval": {"low": 2}}},
-    "SO-NPO": {"run": {}, "space": {}},
+    "SO-NPO": {"run": {"optimizer": {"name": "sophia"}}, "space": {}},
 }
 
 
 def arm_trial(number: int, arm: str, seed: int, forget: float, **changes: Any) -> TrialRecord:
     """A trial of three epochs whose accuracy on forget rows is `forget`, and on retain rows 0.1 more."""
-    done = trial(number, forget, 0.5, params={"arm": arm, "arm_seed": seed, "optimizer.learning_rate": 1e-3})
+    params = {"arm": arm, "arm_seed": seed, "optimizer.learning_rate": 1e-3}
+    method = {"objective.name": "input_guard"} if arm == "Guard" else {}
+    done = trial(number, forget, 0.5, params=params | method)
     own = {"soul_forget_accuracy": forget, "soul_retain_accuracy": forget + 0.1, "train_seconds": 60.0 * (seed + 1)}
     series = tuple({**report, **own} for report in done.series)
     return done.model_copy(update={"series": series, "metrics": series[-1]} | changes)

@@ -12,25 +12,30 @@ import pytest
 from pydantic import TypeAdapter
 
 from lethe.config.space import Parameter, Scalar
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import CriterionRecord, StudyRecord, TrialRecord, VerdictRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, Cell, Column, arms
-from lethe.reporting.comparison.figures import mean_curve
+from lethe.reporting.comparison.figures import comparison_png, mean_curve
 from lethe.reporting.comparison.judgements import (
+    PairedTrials,
     arm_pairs,
     arm_space,
     boundary_end,
     boundary_hits,
+    describe_difference_of_pairs,
     describe_findings,
     describe_judgement,
     describe_paired_tests,
     judgements,
     paired_trials,
 )
-from lethe.reporting.comparison.opening import describe_spread
+from lethe.reporting.comparison.opening import comparison_opening, describe_spread
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
+from lethe.reporting.front import front_png, lay_out_front
+from lethe.reporting.next_steps import next_steps
 from lethe.reporting.report import render_pages
 from lethe.reporting.scales import format_fixed
+from lethe.reporting.study_figures import study_figures
 from lethe.terminal import Terminal
 from tests.reporting.comparisons import ARMS, arm_trial, comparison_study, member
 from tests.reporting.pages import Page
@@ -202,7 +207,8 @@ def test_findings_and_judgements_in_words() -> None:
     lines = describe_findings(found, judgements(found, [VOLUME]))
     assert lines == [
         "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
-        "No trial of any seed is above the floors: Guard, SO-NPO.",
+        "No trial of any seed is above the floors: SO-NPO.",
+        "References: Guard 0.000 ± 0.000.",
         "Second order by mean hypervolume, against the spread over seeds: better in 1 of 1 pair.",
     ]
     (pair,) = map(describe_judgement, judgements(found, [VOLUME]))
@@ -255,13 +261,30 @@ def test_in_the_mean_a_curve_without_a_number_keeps_its_last_value() -> None:
     ]
 
 
-def test_an_arm_evaluated_once_is_a_level_line() -> None:
+def with_method(record: StudyRecord, arm: str, method: str) -> StudyRecord:
+    """The study with another objective in an arm."""
+    arms_given = {**ARMS, arm: {"run": {"objective": {"name": method}}, "space": {}}}
+    compare = {**record.study["compare"], "arms": arms_given}
+    trials = tuple(
+        t.model_copy(update={"params": {**t.params, "objective.name": method}}) if t.params["arm"] == arm else t
+        for t in record.trials
+    )
+    return record.model_copy(update={"study": {**record.study, "compare": compare}, "trials": trials})
+
+
+def test_an_arm_evaluated_once_and_a_reference_are_level_lines() -> None:
     view = comparison_view(comparison_study())
     assert view
-    assert [c.label.split(" (")[0] for c in view.charts] == ["forget Acc", "retain Acc", "forget", "utility"]
-    lines = {line.label: line for line in view.charts[0].lines if line.label}
+    assert [c.label.split(" (")[0] for c in view.charts.values()] == ["forget Acc", "retain Acc", "forget", "utility"]
+    chart = view.charts["soul_forget_accuracy"]
+    assert [name for name, _, _ in chart.references] == ["start", "Guard"]
+    assert chart.y_scale.back(chart.references[1][1]) == pytest.approx(90, abs=0.1)
+    other = comparison_view(with_method(comparison_study(), "Guard", "influence"))
+    assert other
+    chart = other.charts["soul_forget_accuracy"]
+    lines = {line.label: line for line in chart.lines if line.label}
     assert list(lines) == ["Guard", "FO-GA", "SO-GA"]
-    assert "oracle" not in [r[0] for r in view.charts[0].references]
+    assert [name for name, _, _ in chart.references] == ["start"]
     assert lines["Guard"].css == "front flat"
     assert lines["Guard"].segments == [[(0.0, 90.0), (3.0, 90.0)]]
     assert lines["FO-GA"].css == "front dash1"
@@ -269,7 +292,8 @@ def test_an_arm_evaluated_once_is_a_level_line() -> None:
     assert lines["SO-GA"].css == "front dash0"
     assert lines["SO-GA"].end == (3.0, pytest.approx(30.0))
     assert lines["FO-GA"].color == lines["SO-GA"].color != lines["Guard"].color
-    assert sum(line.css == "seed" for line in view.charts[0].lines) == 4
+    assert sum(line.css == "seed" for line in chart.lines) == 4
+    assert {line.trial for line in chart.lines} == {None, 1, 3, 6, 7}
 
 
 def test_the_page_has_the_table_and_everyones_answers() -> None:
@@ -339,7 +363,88 @@ def test_plain_studies_have_no_arms() -> None:
 
 def test_references_are_said_to_be_where_the_record_has_them() -> None:
     record = comparison_study()
-    assert "references and not on the front." in describe_spread(record, 2)
-    retrained = record.front[0].model_copy(update={"params": {"objective.name": "retrain"}})
-    earlier = record.model_copy(update={"trials": (*record.trials, retrained)})
-    assert "references, in this record on the front." in describe_spread(earlier, 2)
+    assert "Guard is a reference and not on the front." in describe_spread(record, arms(record))
+    guard = arm_trial(0, "Guard", 0, 0.1, pareto_rank=0)
+    on_front = (guard, *record.trials[1:])
+    earlier = record.model_copy(update={"trials": on_front})
+    assert "Guard is a reference, in this record on the front." in describe_spread(earlier, arms(earlier))
+    other = with_method(record, "Guard", "influence")
+    assert "reference" not in describe_spread(other, arms(other)), "no arm is one"
+
+
+def test_orders_differ_in_shape_and_references_are_lines() -> None:
+    record = comparison_study()
+    assert {arm.name: arm.symbol for arm in arms(record) if not arm.reference} == {
+        "FO-GA": "circle",
+        "SO-GA": "diamond",
+        "SO-NPO": "diamond",
+    }
+    drawing = lay_out_front(record)
+    assert [(arm.name, point) for arm, point in drawing.references] == []
+    assert {mark.kind for mark in drawing.marks} == {"front", "beaten", "infeasible"}
+    assert all(drawing.arm_of[mark.trial.number].name != "Guard" for mark in drawing.marks)
+    objectives = {"forget": 0.8, "utility": 0.5}
+    guards = tuple(
+        t.model_copy(update={"metrics": {**t.metrics, **objectives}}) if t.number in (0, 5) else t
+        for t in record.trials
+    )
+    record = record.model_copy(update={"trials": guards})
+    assert [(arm.name, point) for arm, point in lay_out_front(record).references] == [("Guard", (0.8, 0.5))]
+    figures = study_figures(record)
+    points = {trace["name"]: trace["marker"] for trace in figures["front"]["data"] if trace.get("customdata")}
+    assert points["FO-GA"]["symbol"] == ["circle", "circle", "circle-open"]
+    assert points["SO-GA"]["symbol"] == ["diamond", "diamond"]
+    assert points["SO-GA"]["size"] == [12, 12], "large on the front"
+    assert "Guard" not in points
+    dotted = [
+        shape["line"]["color"] for shape in figures["front"]["layout"]["shapes"] if shape["line"]["dash"] == "dot"
+    ]
+    assert dotted == [arms(record)[0].color] * 2
+    page = render_pages(record)["report.html"]
+    assert page.count('<path class="level"') == 2, "in the front, and among the hypervolumes"
+    assert "a reference, not on the front" in Page(page).text
+    assert front_png(record).startswith(b"\x89PNG")
+    assert comparison_png(record).startswith(b"\x89PNG")
+
+
+def test_parts_that_are_added_differ_in_shape() -> None:
+    record = comparison_study()
+    study = {**record.study, "compare": {"arms": {"X": {}, "X+Y": {}, "X+Y+Z": {}}}}
+    members = (member("X", 0), member("X+Y", 0), member("X+Y+Z", 0))
+    found = arms(record.model_copy(update={"study": study, "members": members, "trials": ()}))
+    assert [arm.symbol for arm in found] == ["triangle-up", "square", "circle"]
+    assert len({arm.color for arm in found}) == 1
+
+
+def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enough() -> None:
+    first = comparison_opening(comparison_study())
+    assert first.sentence == "SO-GA has the largest hypervolume; second order is better by hypervolume."
+    assert "no paired test can tell" in first.because
+    assert first.facts["Is it enough"] == "Not judged: no criterion about forgetting was checked."
+    assert "Guard is a reference" in first.facts["How far to trust it"]
+    criterion = CriterionRecord(metric="utility", value=0.1, bound="at least 0.5", holds=False)
+    partly = VerdictRecord(forgotten="partly", criteria=(criterion,))
+    record = comparison_study()
+    trials = tuple(t.model_copy(update={"forgotten": partly}) if t.number == 7 else t for t in record.trials)
+    judged = record.model_copy(update={"trials": trials})
+    assert comparison_opening(judged).facts["Is it enough"] == (
+        "No: no model on the common front meets every criterion. Forgotten: 1 partly of 2 models;"
+        " of SO-GA's, by seed: 1 partly."
+    )
+    page = Page(render_pages(judged)["report.html"])
+    assert "1 partly" in page.arms["SO-GA"]
+    assert "what wins" in page.text
+    assert [step.command for step in next_steps(judged)][-1] == f"lethe promote {judged.id} 7 --as champion"
+
+
+def test_the_headline_counts_paired_tests() -> None:
+    pair = arm_pairs([arm("X", 0.1), arm("X+Y", 0.1)])[0]
+    clear = PairedTrials(pair, "forget", 12, 0, 0)
+    against = PairedTrials(pair, "utility", 1, 12, 0)
+    assert describe_difference_of_pairs([clear, against]) == "Y is better by forget and worse by utility"
+    assert describe_difference_of_pairs([replace(clear, better=5, worse=4)]) == "Y is neither better nor worse"
+    orders = [
+        arm(name, *volumes) for name, volumes in (("FO-A", (0.1, 0.2)), ("SO-A", (0.5, 0.6)), ("FO-B", (0.1, 0.3)))
+    ]
+    judged = judgements([*orders, arm("SO-B", 0.2, 0.2)], [VOLUME])
+    assert describe_difference_of_pairs(judged) == "second order is better by hypervolume in 1 of 2 pairs"

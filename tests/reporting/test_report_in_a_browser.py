@@ -10,37 +10,11 @@ import pytest
 
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.reporting.report import write_report
+from tests.browser import CONTRAST, draw_all, opened
 from tests.tracking.studies import EVIL, busy_study, repeated
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-# Every visible text whose contrast is too low for WCAG AA, with its ratio. A pixel of a canvas blends colors as the
-# page does, whatever notation they are computed in.
-CONTRAST = """() => {
-  const pen = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const blended = (colors) => {
-    pen.clearRect(0, 0, 1, 1);
-    for (const color of colors) { pen.fillStyle = color; pen.fillRect(0, 0, 1, 1); }
-    return [...pen.getImageData(0, 0, 1, 1).data].slice(0, 3);
-  };
-  const light = (rgb) => rgb.map((c) => c / 255).map((c) => c <= .04045 ? c / 12.92 : ((c + .055) / 1.055) ** 2.4)
-    .reduce((sum, c, at) => sum + c * [.2126, .7152, .0722][at], 0);
-  const found = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walker.nextNode()) {
-    const element = walker.currentNode.parentElement, style = getComputedStyle(element);
-    if (!walker.currentNode.data.trim() || !element.checkVisibility({visibilityProperty: true})) continue;
-    const grounds = [];
-    for (let at = element; at; at = at.parentElement) grounds.unshift(getComputedStyle(at).backgroundColor);
-    const ink = element instanceof SVGElement ? style.fill : style.color;
-    const [a, b] = [light(blended(grounds)), light(blended([...grounds, ink]))];
-    const ratio = (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
-    const large = parseFloat(style.fontSize) >= 24 || (parseFloat(style.fontSize) >= 18.7 && style.fontWeight >= 700);
-    if (ratio < (large ? 3 : 4.5)) found.push(`${ratio.toFixed(2)} ${walker.currentNode.data.trim().slice(0, 40)}`);
-  }
-  return [...new Set(found)];
-}"""
 
 
 def judged(record: StudyRecord) -> StudyRecord:
@@ -61,18 +35,6 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_report(record, tmp_path_factory.mktemp("report"), store="sqlite:///runs.db", model="lethe-tofu")
 
 
-def opened(browser: Browser, report: Path, width: int = 1400, fragment: str = "", **settings: object) -> Page:
-    """The report in a window of its own; `errors` of the page has what the browser complained about."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, **settings)
-    page.errors = []  # type: ignore[attr-defined]
-    page.on("console", lambda message: page.errors.append(message.text) if message.type != "log" else None)
-    page.on("pageerror", lambda error: page.errors.append(str(error)))
-    page.goto(report.as_uri() + fragment)
-    if settings.get("java_script_enabled", True):
-        page.wait_for_selector("html.plots-ready")
-    return page
-
-
 @pytest.fixture(scope="module")
 def window(browser: Browser, report: Path) -> Iterator[Page]:
     page = opened(browser, report)
@@ -90,13 +52,6 @@ def page(window: Page) -> Iterator[Page]:
     window.get_by_label("filter the table").fill("")
     yield window
     assert window.errors == []
-
-
-def draw_all(page: Page) -> None:
-    """Scroll to every figure: they are drawn when they come near."""
-    for name in page.eval_on_selector_all("[data-figure]", "all => all.map((figure) => figure.dataset.figure)"):
-        page.locator(f"[data-figure='{name}']").scroll_into_view_if_needed()
-        page.wait_for_selector(f"[data-figure='{name}'].drawn .plot-container")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])

@@ -59,8 +59,7 @@ def main(
 def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status: str) -> None:
     from lethe.records import StudyRecord
     from lethe.reporting.next_steps import next_steps
-    from lethe.reporting.opening import opening
-    from lethe.reporting.report import describe_study, headline
+    from lethe.reporting.report import first_screen, headline
     from lethe.reporting.scaling import describe_scaling
     from lethe.reporting.terminal_tables import front_table
     from lethe.terminal import command_prefix
@@ -71,13 +70,8 @@ def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status:
             console.print(f"- {sentence}", soft_wrap=True)
         return
     console.print(f"study {record.id} · {headline(record)} · {status}", soft_wrap=True)
-    if record.members:
-        console.print(describe_study(record), soft_wrap=True)
-    else:
-        first = opening(record)
-        facts = [f"{question}: {answer}" for question, answer in first.facts.items()]
-        for line in filter(None, (first.sentence, first.because, *facts)):
-            console.print(line, soft_wrap=True)
+    for line in first_screen(record).lines():
+        console.print(line, soft_wrap=True)
     if record.front:
         console.print(front_table(record))
     for step in next_steps(record, store_of(record.study), command_prefix()):

@@ -21,6 +21,7 @@ class Line:
     """A curve in data coordinates, as segments: it is broken where a value is not finite.
 
     `css` are classes; `label` stands beside the line's end, which then has a dot; `color` replaces the classes' own.
+    `trial`: the number of the trial that it shows, None where it shows several.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Line:
     segments: list[list[Point]]
     label: str = ""
     color: str = ""
+    trial: int | None = None
 
     @property
     def end(self) -> Point:
@@ -128,11 +130,12 @@ def lay_out_chart(
 
 
 def _reference_label_heights(references: dict[str, float], y_scale: Scale) -> list[float]:
-    """Put labels above their lines, but that of the lower of two close lines below it."""
+    """Put labels above their lines, below where they would be on each other."""
     heights = [y_scale(value) for value in references.values()]
-    close = len(heights) == 2 and abs(heights[0] - heights[1]) < 16
-    lower = heights.index(max(heights)) if close else None
-    return [height + 14 if index == lower else height - 5 for index, height in enumerate(heights)]
+    from_top = sorted(range(len(heights)), key=lambda index: heights[index])
+    separated = separate_labels([heights[index] - 5 for index in from_top], y_scale.start, gap=16)
+    placed = dict(zip(from_top, separated, strict=True))
+    return [placed[index] for index in range(len(heights))]
 
 
 def _end_labels(lines: Iterable[Line], y_scale: Scale) -> list[tuple[float, Line]]:

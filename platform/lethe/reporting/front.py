@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import arms, colors_by_trial, legend
+from lethe.reporting.comparison.arms import Arm, arms, arms_by_trial
 from lethe.reporting.figure_style import (
     ACCENT,
     BAD,
@@ -74,7 +74,8 @@ class FrontDrawing:
     """The layout that the pages and the picture draw. Points are data; `x_scale`, `y_scale` turn them into pixels.
 
     `missing`: trials without finite coordinates. `stairs`: the border of the front, empty unless there are two
-    objectives. `counts`: marks by kind.
+    objectives. `counts`: marks by kind. In a comparison `arms` are those that have marks, `arm_of` the arm of every
+    trial, and `references` the mean points of those arms that are drawn as lines.
     """
 
     x: Axis
@@ -87,6 +88,9 @@ class FrontDrawing:
     oracle: Point | None
     stairs: list[Point]
     counts: dict[TrialKind, int]
+    arms: list[Arm]
+    arm_of: dict[int, Arm]
+    references: list[tuple[Arm, Point]]
 
 
 def objective_axes(record: StudyRecord) -> tuple[Axis, Axis]:
@@ -105,8 +109,11 @@ def lay_out_front(record: StudyRecord) -> FrontDrawing:
     x, y = objective_axes(record)
     start = _model_point(x, y, record.start.metrics)
     oracle = _model_point(x, y, record.oracle.metrics) if record.oracle else None
-    placed = [trial for trial in record.trials if _is_finite((x.coordinate(trial), y.coordinate(trial)))]
-    models = [point for point in (start, oracle) if point]
+    study_arms = arms(record)
+    references = [(arm, point) for arm in study_arms if arm.reference and (point := _mean_point(x, y, arm))]
+    drawn = [trial for trial in record.trials if trial_kind(trial) != "reference"]
+    placed = [trial for trial in drawn if _is_finite((x.coordinate(trial), y.coordinate(trial)))]
+    models = [point for point in (start, oracle, *(point for _, point in references)) if point]
     x_scale = scale(
         [*(x.coordinate(t) for t in placed), *(p[0] for p in models), *_floors(x)],
         LEFT,
@@ -130,11 +137,14 @@ def lay_out_front(record: StudyRecord) -> FrontDrawing:
         x_scale,
         y_scale,
         marks,
-        [trial for trial in record.trials if trial not in placed],
+        [trial for trial in drawn if trial not in placed],
         start,
         oracle,
         _stairs(record, x, y, x_scale, y_scale),
         {kind: sum(mark.kind == kind for mark in marks) for kind in KIND_LABELS},
+        [arm for arm in study_arms if not arm.reference],
+        arms_by_trial(study_arms),
+        references,
     )
 
 
@@ -164,6 +174,10 @@ def _stairs(record: StudyRecord, x: Axis, y: Axis, x_scale: Scale, y_scale: Scal
         next_x = points[index + 1][0] if index + 1 < len(points) else worst_x
         stairs.append((next_x, point_y))
     return stairs
+
+
+def _mean_point(x: Axis, y: Axis, arm: Arm) -> Point | None:
+    return _model_point(x, y, {axis.key: arm.cell(axis.key).mean for axis in (x, y)})
 
 
 def _model_point(x: Axis, y: Axis, metrics: dict[str, float]) -> Point | None:
@@ -196,16 +210,16 @@ def front_png(record: StudyRecord) -> bytes:
 
 
 def _draw(plot: Axes, drawing: FrontDrawing, record: StudyRecord) -> None:
-    study_arms = arms(record)
     _draw_axes(plot, drawing, record)
     _draw_floors(plot, drawing)
     if drawing.stairs:
         xs, ys = [x for x, _ in drawing.stairs], [y for _, y in drawing.stairs]
         plot.fill([*xs, xs[-1]], [*ys, ys[0]], color=ACCENT, alpha=0.07, linewidth=0, zorder=1)
         plot.plot(xs, ys, color=ACCENT, linewidth=1.4, alpha=0.75, zorder=2)
-    _draw_marks(plot, drawing, colors_by_trial(study_arms))
-    for color, names in legend(study_arms).items():
-        plot.scatter([], [], label=escape_dollars(names), s=40, color=color)
+    _draw_references(plot, drawing)
+    _draw_marks(plot, drawing)
+    for arm in drawing.arms:
+        plot.scatter([], [], label=escape_dollars(arm.name), s=40, color=arm.color, marker=ARM_MARKERS[arm.symbol])
     for mark in drawing.marks:
         if mark.kind == "front":
             _label_front_member(plot, drawing, mark)
@@ -221,20 +235,35 @@ def _draw(plot: Axes, drawing: FrontDrawing, record: StudyRecord) -> None:
             entry.set_color(SOFT)
 
 
-def _draw_marks(plot: Axes, drawing: FrontDrawing, arm_colors: dict[int, str]) -> None:
+def _draw_references(plot: Axes, drawing: FrontDrawing) -> None:
+    """Draw a line through the reference's value on each axis, with its name at one end."""
+    for arm, (x, y) in drawing.references:
+        style: dict[str, Any] = {"color": arm.color, "linewidth": 1.3, "linestyle": (0, (1, 2)), "zorder": 2}
+        plot.axvline(x, **style)
+        plot.axhline(y, **style)
+        _annotate(plot, arm.name, (drawing.x_scale.high, y), INK, (-4, 4))
+
+
+def _draw_marks(plot: Axes, drawing: FrontDrawing) -> None:
     for kind, label in KIND_LABELS.items():
         marks = [mark for mark in drawing.marks if mark.kind == kind]
+        for mark in marks:
+            style = KIND_STYLES[kind] | _arm_style(kind, drawing.arm_of.get(mark.trial.number))
+            plot.scatter(drawing.x.coordinate(mark.trial), drawing.y.coordinate(mark.trial), **style)
         if marks:
-            xs = [drawing.x.coordinate(mark.trial) for mark in marks]
-            ys = [drawing.y.coordinate(mark.trial) for mark in marks]
-            colors = [arm_colors.get(mark.trial.number, "") for mark in marks]
-            plot.scatter(xs, ys, **KIND_STYLES[kind] | _arm_colors(kind, colors))
             plot.scatter([], [], label=f"{label} ({len(marks)})", **KIND_STYLES[kind])
 
 
-def _arm_colors(kind: TrialKind, colors: list[str]) -> dict[str, list[str]]:
-    """Return the arms' colors in place of the kind's own accent; empty for a study without arms."""
-    return {key: colors for key, own in KIND_STYLES[kind].items() if own in (ACCENT, FAINT) and all(colors)}
+ARM_MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D"}
+
+
+def _arm_style(kind: TrialKind, arm: Arm | None) -> dict[str, Any]:
+    """Return the arm's color in place of the kind's own accent, and its marker in place of circles; empty without."""
+    if arm is None:
+        return {}
+    own = KIND_STYLES[kind]
+    colors = {key: arm.color for key, value in own.items() if value in (ACCENT, FAINT)}
+    return {**colors, **({"marker": ARM_MARKERS[arm.symbol]} if own.get("marker") == "o" else {})}
 
 
 def _draw_axes(plot: Axes, drawing: FrontDrawing, record: StudyRecord) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from lethe.records import StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import arms, colors_by_trial
+from lethe.reporting.comparison.arms import Arm
 from lethe.reporting.front import FrontDrawing, lay_out_front
 from lethe.reporting.page_scripts import Figure
 from lethe.reporting.scales import format_number
-from lethe.reporting.trial_traces import MARKERS, scatter
+from lethe.reporting.trial_traces import MARKERS, level_line, scatter
 from lethe.reporting.trial_views import KIND_LABELS, TrialKind, aliases_by_trial
 
 
 def front_figure(record: StudyRecord, texts: dict[int, str]) -> Figure:
-    """Return the front: a point per trial, the stairs down to the floors, start model and oracle."""
+    """Return the front: a point per trial, the stairs down to the floors, start model and oracle. In a comparison the
+    points are colored and shaped by arm, and references are lines."""
     drawing = lay_out_front(record)
     traces = []
     if drawing.stairs:
@@ -24,11 +25,14 @@ def front_figure(record: StudyRecord, texts: dict[int, str]) -> Figure:
                 "hoverinfo": "skip", "showlegend": False,
             }
         )  # fmt: skip
-    colors = colors_by_trial(arms(record))
-    for kind in reversed(KIND_LABELS):  # the front last, hence on top
-        trials = [mark.trial for mark in drawing.marks if mark.kind == kind]
-        if trials:
-            traces.append(_front_trace(record, drawing, kind, trials, texts, colors))
+    if drawing.arms:
+        traces += [_arm_trace(drawing, arm, texts) for arm in drawing.arms]
+        traces.append(_arm_labels(drawing))
+    else:
+        for kind in reversed(KIND_LABELS):  # the front last, hence on top
+            trials = [mark.trial for mark in drawing.marks if mark.kind == kind]
+            if trials:
+                traces.append(_front_trace(record, drawing, kind, trials, texts))
     knee = [mark.trial for mark in drawing.marks if "knee" in mark.aliases]
     ring = {"symbol": "circle-open", "size": 22, "color": "--knee", "line": {"width": 2.2}}
     points = [(drawing.x.coordinate(t), drawing.y.coordinate(t)) for t in knee]
@@ -56,18 +60,14 @@ def _front_trace(
     kind: TrialKind,
     trials: list[TrialRecord],
     texts: dict[int, str],
-    colors: dict[int, str],
 ) -> Figure:
     aliases = aliases_by_trial(record)
-    marker = MARKERS[kind]
-    if kind != "failed" and all(trial.number in colors for trial in trials):
-        marker = marker | {"color": [colors[trial.number] for trial in trials]}
     trace = scatter(
         f"{KIND_LABELS[kind]} ({len(trials)})",
         trials,
         (drawing.x.coordinate(trial) for trial in trials),
         (drawing.y.coordinate(trial) for trial in trials),
-        marker=marker,
+        marker=MARKERS[kind],
         hovertext=[texts[trial.number] for trial in trials],
         hoverinfo="text",
         cliponaxis=False,
@@ -75,12 +75,52 @@ def _front_trace(
     if kind != "front" or len(trials) > 30:
         return trace
     labels = [f"{t.number}{' knee' if 'knee' in aliases.get(t.number, []) else ''}" for t in trials]
+    return trace | {"mode": "markers+text", "text": labels} | _label_style(drawing)
+
+
+def _label_style(drawing: FrontDrawing) -> Figure:
+    """Return where a front member's label stands: on the side where no trial is better."""
     side = f"{'bottom' if drawing.y.lower_is_better else 'top'} {'left' if drawing.x.lower_is_better else 'right'}"
-    return trace | {"mode": "markers+text", "text": labels, "textposition": side, "textfont": {"color": "--ink"}}
+    return {"textposition": side, "textfont": {"color": "--ink"}}
+
+
+def _arm_trace(drawing: FrontDrawing, arm: Arm, texts: dict[int, str]) -> Figure:
+    """Return an arm's points: in its color and shape, filled above the floors and large on the front."""
+    marks = [mark for mark in drawing.marks if drawing.arm_of[mark.trial.number] is arm]
+    marks.sort(key=lambda mark: list(KIND_LABELS).index(mark.kind))  # the legend shows the first
+    styles = [MARKERS[mark.kind] for mark in marks]
+    outlines = [arm.color if style["symbol"].endswith("-open") else "--card" for style in styles]
+    trials = [mark.trial for mark in marks]
+    return scatter(
+        arm.name,
+        trials,
+        (drawing.x.coordinate(trial) for trial in trials),
+        (drawing.y.coordinate(trial) for trial in trials),
+        marker={
+            "symbol": [style["symbol"].replace("circle", arm.symbol) for style in styles],
+            "size": [style["size"] for style in styles],
+            "color": arm.color,
+            "line": {"color": outlines, "width": 1.5},
+        },
+        hovertext=[f"<b>{arm.name}</b><br>{texts[trial.number]}" for trial in trials],
+        hoverinfo="text",
+        cliponaxis=False,
+    )
+
+
+def _arm_labels(drawing: FrontDrawing) -> Figure:
+    """Return the numbers of front members as a trace of their own, so that the legend shows arms alone."""
+    trials = [mark.trial for mark in drawing.marks if mark.kind == "front"]
+    points = [(drawing.x.coordinate(trial), drawing.y.coordinate(trial)) for trial in trials]
+    return {
+        "type": "scatter", "mode": "text", "x": [x for x, _ in points], "y": [y for _, y in points],
+        "text": [str(trial.number) for trial in trials], "hoverinfo": "skip", "showlegend": False,
+    } | _label_style(drawing)  # fmt: skip
 
 
 def _front_layout(drawing: FrontDrawing) -> Figure:
-    shapes, notes = [], []
+    shapes: list[Figure] = []
+    notes: list[Figure] = []
     for axis, name, across in ((drawing.x, "x", "y"), (drawing.y, "y", "x")):
         if axis.floor is None:
             continue
@@ -92,8 +132,12 @@ def _front_layout(drawing: FrontDrawing) -> Figure:
         notes.append(
             {"text": f"floor {format_number(axis.floor)}", "showarrow": False, "font": {"size": 11}, **place, **anchors}
         )
+    for arm, (x, y) in drawing.references:
+        shapes += [level_line("x", x, arm.color), level_line("y", y, arm.color)]
+        beside: Figure = {"xref": "paper", "x": 1, "y": y, "xanchor": "right", "yanchor": "bottom"}
+        notes.append({"text": arm.name, "showarrow": False, "font": {"size": 11, "color": "--ink"}, **beside})
     return {
-        "height": 390,
+        "height": 390 + 8 * len(drawing.arms),
         "xaxis": {"title": {"text": drawing.x.label}, "range": [drawing.x_scale.low, drawing.x_scale.high]},
         "yaxis": {"title": {"text": drawing.y.label}, "range": [drawing.y_scale.low, drawing.y_scale.high]},
         "shapes": shapes,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from lethe.config.addresses import without_password
+from lethe.config.loading import spaces
 from lethe.records import StudyRecord, TrialRecord
 
 AUDITS = "audits={relearning: {}, quantisation: {}}"
@@ -31,10 +32,13 @@ def next_steps(record: StudyRecord, store: str | None = None, call: str = "lethe
 
 
 def winner(record: StudyRecord) -> TrialRecord | None:
+    """Return `best_of_front`; None in a comparison, where arms win."""
+    return None if record.members else best_of_front(record)
+
+
+def best_of_front(record: StudyRecord) -> TrialRecord | None:
     """Return the front member with the best verdict, of several the knee, else the first of the front; None where the
-    front is empty, and in a comparison, where each arm has its own."""
-    if record.members:
-        return None
+    front is empty."""
     knee, order = record.aliases.get("knee"), {"yes": 0, "partly": 1, "no": 2}
 
     def position(trial: TrialRecord) -> tuple[int, bool]:
@@ -52,7 +56,7 @@ def address(trial: TrialRecord) -> str:
 def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield purposes and commands of lethe."""
     again = f"sweep {record.id} --resume"
-    best = winner(record)
+    best = best_of_front(record)
     if record.interrupted:
         yield "go on where it stopped", again
     yield "look at it again", f"show {record.id}"
@@ -60,12 +64,19 @@ def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
         yield "score the model beside others", f"score {shlex.quote(model)} --benchmark {record.id}"
     if record.interrupted:
         return
+    if record.members:
+        full = f"{record.space}-full"
+        if full in spaces():
+            yield "compare with the whole budget", f"sweep {full}"
+        if best:
+            yield "name the best model, for good", f"promote {record.id} {best.number} --as champion"
+        return
     if best and not best.audits:
         purpose = "ask whether relearning or rounding bring the answers back"
         yield purpose, f"{again} --set {shlex.quote(AUDITS)}"
     if best and not best.confirmation:
         yield "run the front again with fresh seeds", f"{again} --set confirm.seeds=3"
-    if not record.members and (trials := record.study.get("search", {}).get("trials")):
+    if trials := record.study.get("search", {}).get("trials"):
         yield "search further", f"{again} --trials {2 * trials}"
     if best:
         yield "name it, for good", f"promote {record.id} {best.number} --as champion"

@@ -32,6 +32,11 @@ class Opening:
     trial: int | None
     facts: dict[str, str]
 
+    def lines(self) -> list[str]:
+        """Return the text as lines, for a terminal."""
+        facts = [f"{question}: {answer}" for question, answer in self.facts.items()]
+        return [line for line in (self.sentence, self.because, *facts) if line]
+
 
 def opening(record: StudyRecord) -> Opening:
     """Return the first screen of a study that is no comparison."""

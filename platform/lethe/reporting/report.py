@@ -19,7 +19,7 @@ from lethe.config.benchmarks import BENCHMARKS
 from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables
-from lethe.reporting.comparison.arms import arms, colors_by_trial, legend
+from lethe.reporting.comparison.arms import arms
 from lethe.reporting.comparison.figures import comparison_png, spread_bar
 from lethe.reporting.comparison.opening import comparison_opening
 from lethe.reporting.comparison.summary import comparison_view
@@ -28,9 +28,9 @@ from lethe.reporting.curves import objective_charts
 from lethe.reporting.evidence import evidence
 from lethe.reporting.front import front_png, lay_out_front
 from lethe.reporting.next_steps import next_steps
-from lethe.reporting.opening import opening, references
+from lethe.reporting.opening import Opening, opening
 from lethe.reporting.page_scripts import Figure, page_scripts
-from lethe.reporting.scales import format_count, format_number, format_setting
+from lethe.reporting.scales import format_number, format_setting
 from lethe.reporting.study_figures import study_figures
 from lethe.reporting.terms import TERMS
 from lethe.reporting.trial_pages import trial_pages
@@ -156,13 +156,11 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "record": record,
         "version": lethe.__version__,
         "headline": headline(record),
-        "opening": comparison_opening(record) if record.members else opening(record),
+        "opening": first_screen(record),
         "steps": next_steps(record, store),
         "trainings": describe_trainings(record),
         "front": lay_out_front(record),
         "comparison": comparison,
-        "legend": legend(study_arms),
-        "colors": colors_by_trial(study_arms),
         "charts": charts,
         "figures": figures,
         "scripts": page_scripts(("tables", "trials"), figures, study=trial_pages(record, meanings, rows)),
@@ -196,11 +194,13 @@ def _sections(record: StudyRecord, figures: Mapping[str, Figure]) -> dict[str, s
     plain = not record.members
     there = {
         "next": ("What next", True),
+        "arms": ("The comparison", not plain),
         "winners": ("Winners", bool(record.front)),
         "evidence": ("Evidence", bool(record.front)),
         "audits": ("Audits", bool(audit_tables(record))),
-        "answers": ("Answers", plain and bool(record.front)),
-        "epochs": ("By epoch", plain and bool(record.trials)),
+        "answers": ("Answers", bool(record.front)),
+        "epochs": ("By epoch", bool(record.trials)),
+        "costs": ("Time and memory", not plain),
         "parameters": ("Parameters", "parallel" in figures),
         "time": ("Over time", "timeline" in figures),
         "trials": ("Every trial", True),
@@ -213,32 +213,9 @@ def _benchmark_name(record: StudyRecord) -> str:
     return str(record.study.get("benchmark", {}).get("name", "tofu"))
 
 
-def describe_study(record: StudyRecord) -> str:
-    """Return the study in two or three sentences: trials, goals, how they ended, the knee."""
-    goals = " and ".join(f"{'low' if g.direction == 'minimize' else 'high'} {g.metric}" for g in record.objectives)
-    study_arms = arms(record)
-    of_arms = ""
-    if study_arms:
-        seeds = format_count(len(study_arms[0].seeds), "seed")
-        of_arms = f" of {format_count(len(study_arms), 'arm')} with {seeds}"
-    trials = format_count(len(record.trials), "trial")
-    sentences = [f"{trials}{of_arms} searched for {goals}; {_describe_endings(record)}."]
-    if knee := knee_trial(record):
-        scores = {g.metric: format_number(metric_value(knee.metrics, g.metric)) for g in record.objectives}
-        moves = " and ".join(f"{metric} is {score}{references(record, metric)}" for metric, score in scores.items())
-        sentences.append(f"At the knee, trial {knee.number}, {moves}.")
-    if record.interrupted:
-        sentences.append("The study was interrupted; --resume goes on with it.")
-    return " ".join(sentences)
-
-
-def _describe_endings(record: StudyRecord) -> str:
-    complete = sum(trial.verdict == "complete" for trial in record.trials)
-    if not complete:
-        return "none completed, so there is no front"
-    if not record.front:
-        return f"{complete} completed, none of them better than every floor"
-    return f"{complete} completed and {len(record.front)} of them make up the Pareto front"
+def first_screen(record: StudyRecord) -> Opening:
+    """Return the text of the first screen, of a comparison or of another study."""
+    return comparison_opening(record) if record.members else opening(record)
 
 
 def headline(record: StudyRecord) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lethe.records import StudyRecord
+from lethe.reporting.comparison.interactive import comparison_figures
 from lethe.reporting.front_figure import front_figure
 from lethe.reporting.history_figures import epochs_figure, hypervolume_figure, timeline_figure
 from lethe.reporting.page_scripts import Figure
@@ -16,7 +17,7 @@ def study_figures(record: StudyRecord) -> dict[str, Figure]:
     if not record.trials:
         return {}
     texts = {trial.number: tooltip(record, trial) for trial in record.trials}
-    figures = {"front": front_figure(record, texts)}
+    figures = {"front": front_figure(record, texts), **comparison_figures(record)}
     if not record.members:
         for goal in record.objectives:
             figures[f"epochs-{goal.metric}"] = epochs_figure(record, goal, texts)

@@ -26,6 +26,7 @@ MARKERS: dict[TrialKind, dict[str, Any]] = {
     "front": {"symbol": "circle", "size": 12, "color": "--accent", "line": {"color": "--card", "width": 1.5}},
     "beaten": {"symbol": "circle", "size": 8, "color": "--faint", "line": {"color": "--card", "width": 1}},
     "infeasible": {"symbol": "circle-open", "size": 8, "color": "--faint", "line": {"width": 1.5}},
+    "reference": {"symbol": "cross-thin-open", "size": 9, "color": "--faint", "line": {"width": 2}},
     "stopped": {"symbol": "line-ew-open", "size": 9, "color": "--faint", "line": {"width": 2}},
     "failed": {"symbol": "x-thin-open", "size": 9, "color": "--bad", "line": {"width": 2}},
 }
@@ -75,3 +76,10 @@ def trial_line(record: StudyRecord, trial: TrialRecord, xs: list[Any], ys: list[
 def worst_first(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
     """Return the best `MOST_LINES` trials, the worst of them first: what is drawn last is on top."""
     return best_first(trials)[:MOST_LINES][::-1]
+
+
+def level_line(axis: str, value: float, color: str) -> Figure:
+    """Return a dotted line across the whole figure at a value of one axis."""
+    across = "y" if axis == "x" else "x"
+    ends = {f"{axis}0": value, f"{axis}1": value, f"{across}0": 0, f"{across}1": 1, f"{across}ref": "paper"}
+    return {"type": "line", "layer": "below", "line": {"color": color, "width": 1.5, "dash": "dot"}, **ends}

@@ -11,15 +11,17 @@ from typing import Literal
 from pydantic import BaseModel
 
 from lethe.config.adapter import Fila, Lora, Pissa
+from lethe.config.comparison import REFERENCE_METHODS
 from lethe.config.objective import Objective
 from lethe.config.optimizer import Optimizer
 from lethe.records import ObjectiveRecord, Sample, Scalar, StudyRecord, TrialRecord
 
-TrialKind = Literal["front", "beaten", "infeasible", "stopped", "failed"]
+TrialKind = Literal["front", "beaten", "infeasible", "reference", "stopped", "failed"]
 KIND_LABELS: dict[TrialKind, str] = {  # best first
     "front": "on the front",
     "beaten": "beaten by another",
     "infeasible": "below a floor",
+    "reference": "a reference, not on the front",
     "stopped": "stopped early",
     "failed": "failed",
 }
@@ -28,11 +30,19 @@ ARM_PARAMETERS = ("arm", "arm_seed")  # added by a comparison to its trials' par
 
 def trial_kind(trial: TrialRecord) -> TrialKind:
     """Return the kind that decides how a trial is drawn."""
+    if is_reference(trial):
+        return "reference"
     if trial.on_front:
         return "front"
     if trial.verdict == "complete":
         return "beaten" if trial.feasible else "infeasible"
     return "stopped" if trial.verdict in ("stopped", "interrupted") else "failed"
+
+
+def is_reference(trial: TrialRecord) -> bool:
+    """Tell whether a complete trial of a comparison is something to compare with: see `REFERENCE_METHODS`."""
+    method = trial.params.get("objective.name")
+    return trial.verdict == "complete" and "arm" in trial.params and method in REFERENCE_METHODS
 
 
 def metric_value(metrics: Mapping[str, float], key: str) -> float:

@@ -6,7 +6,10 @@ import math
 import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any, Literal
 
+from lethe.config.comparison import REFERENCE_METHODS
+from lethe.config.loading import overlay
 from lethe.config.metrics import Direction
 from lethe.records import MemberRecord, StudyRecord, TrialRecord
 from lethe.reporting.trial_views import metric_value
@@ -145,6 +148,8 @@ def layout_of(record: StudyRecord) -> Layout:
 
 
 FIRST_ORDER, SECOND_ORDER = "FO-", "SO-"  # how SOUL marks one method with optimizers of either order
+SECOND_ORDER_OPTIMIZERS = ("sophia",)
+Symbol = Literal["circle", "square", "triangle-up", "diamond"]  # as plotly calls them
 # Mid-tones that stand out from a light and from a dark page.
 COLORS = ("#3b82f6", "#e8590c", "#2f9e44", "#9c5de5", "#d6457f", "#0c9aa8", "#b58105", "#e03131", "#7c8aa0", "#a0703c")
 
@@ -186,13 +191,24 @@ class Arm:
     """An arm with an entry in `seeds` for every seed of the comparison.
 
     Arms of one family share a color: FO-X and SO-X; X, X+Y and X+Y+Z. `successors`: how many of its family come after
-    it, at most 2; the last is drawn solid, the others dashed.
+    it, at most 2; the last is drawn solid, the others dashed. `second_order`: its optimizer is, so it is marked by
+    diamonds. `reference`: it is something to compare with, drawn as lines, and wins nothing.
     """
 
     name: str
     color: str
     successors: int
     seeds: tuple[ArmSeed, ...]
+    second_order: bool = False
+    reference: bool = False
+
+    @property
+    def symbol(self) -> Symbol:
+        """The shape of its points: a diamond for a second-order optimizer, else by its place in X, X+Y and X+Y+Z."""
+        if self.second_order:
+            return "diamond"
+        shapes: tuple[Symbol, ...] = ("circle", "square", "triangle-up")
+        return shapes[0 if self.name.startswith(FIRST_ORDER) else self.successors]
 
     @property
     def chosen(self) -> list[TrialRecord]:
@@ -233,24 +249,35 @@ def arms(record: StudyRecord) -> list[Arm]:
     members = {(member.arm, member.seed): member for member in record.members}
 
     def arm(name: str) -> Arm:
+        run = arm_parts(record, name)["run"]
+        used = {family: (run.get(family) or {}).get("name") for family in ("objective", "optimizer")}
         by_seed = tuple(_arm_seed(seed, members.get((name, seed)), trials) for seed in seeds(record))
         family, color = families[_family(name)], list(families).index(_family(name)) % len(COLORS)
-        return Arm(name, COLORS[color], min(2, len(family) - 1 - family.index(name)), by_seed)
+        successors = min(2, len(family) - 1 - family.index(name))
+        second_order = used["optimizer"] in SECOND_ORDER_OPTIMIZERS
+        return Arm(name, COLORS[color], successors, by_seed, second_order, used["objective"] in REFERENCE_METHODS)
 
     return [arm(name) for name in order]
 
 
-def legend(arms: Iterable[Arm]) -> dict[str, str]:
-    """Return by color the names of the arms that share it, joined by commas."""
-    names: dict[str, list[str]] = {}
-    for arm in arms:
-        names.setdefault(arm.color, []).append(arm.name)
-    return {color: ", ".join(sharing) for color, sharing in names.items()}
+def arm_parts(record: StudyRecord, arm: str) -> dict[str, Any]:
+    """Return `run` and `space` of the study with the arm's laid over them, as they were written."""
+    base = {"run": record.study.get("run", {}), "space": record.study.get("space", {})}
+    return overlay(base, record.study.get("compare", {}).get("arms", {}).get(arm, {}))
 
 
-def colors_by_trial(arms: Iterable[Arm]) -> dict[int, str]:
-    """Return the color of every trial's arm, by the trial's number."""
-    return {trial.number: arm.color for arm in arms for seed in arm.seeds for trial in seed.trials}
+def best_arm(arms: Iterable[Arm]) -> Arm | None:
+    """Return the arm with the largest mean hypervolume that is no reference; None where none has a front."""
+    return max(
+        (arm for arm in arms if not arm.reference and arm.cell(HYPERVOLUME).mean > 0),
+        key=lambda arm: arm.cell(HYPERVOLUME).mean,
+        default=None,
+    )
+
+
+def arms_by_trial(arms: Iterable[Arm]) -> dict[int, Arm]:
+    """Return the arm of every trial, by the trial's number."""
+    return {trial.number: arm for arm in arms for seed in arm.seeds for trial in seed.trials}
 
 
 def _family(name: str) -> str:

@@ -1,5 +1,5 @@
 """Drawings of a comparison: metrics by epoch with a line per arm (as SOUL's Figure 2), hypervolumes by seed, and
-quality against cost. The layouts are drawn as SVG by the pages and as one picture by `comparison_png`.
+quality against cost. The layouts are drawn as SVG and by plotly on the page, and as one picture by `comparison_png`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lethe.records import StudyRecord
-from lethe.reporting.comparison.arms import HYPERVOLUME, Arm, Cell, Column, arms, layout_of
+from lethe.reporting.comparison.arms import HYPERVOLUME, Arm, Cell, Column, Layout, arms, layout_of
 from lethe.reporting.curves import (
     Chart,
     Line,
@@ -28,18 +28,26 @@ from lethe.reporting.scales import Scale, scale
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-STRIP_WIDTH, STRIP_ROW, STRIP_TOP = 880, 19, 8
+STRIP_WIDTH, STRIP_ROW, STRIP_TOP, LABEL_ROW = 880, 19, 8, 15
 WIDTH, HEIGHT, SIDE, BOTTOM = 430, 270, 52, 46
 
 
-def arm_charts(record: StudyRecord, arms: Sequence[Arm], columns: Iterable[Column]) -> list[Chart]:
-    """Return a chart for each column that a chosen trial reported by epoch."""
-    charts = [_arm_chart(record, arms, column) for column in columns]
-    return [chart for chart in charts if chart.lines]
+def arm_charts(record: StudyRecord, arms: Sequence[Arm], columns: Iterable[Column]) -> dict[str, Chart]:
+    """Return by metric a chart for each column that a chosen trial reported by epoch; references are level lines."""
+    charts = {column.key: _arm_chart(record, arms, column) for column in columns}
+    return {key: chart for key, chart in charts.items() if chart.lines}
+
+
+def curve_columns(record: StudyRecord, layout: Layout) -> list[Column]:
+    """Return the columns that are drawn by epoch: the layout's, then the objectives."""
+    goals = [Column(goal.metric, goal.metric, better=goal.direction) for goal in record.objectives]
+    return [*layout.curves, *(goal for goal in goals if goal.key not in {column.key for column in layout.curves})]
 
 
 def _arm_chart(record: StudyRecord, arms: Sequence[Arm], column: Column) -> Chart:
     references = reference_values(record, column.key, column.factor)
+    levels = {arm.name: arm.column_cell(column).mean for arm in arms if arm.reference}
+    arms = [arm for arm in arms if not arm.reference]
     curves = [[metric_by_epoch(trial, column.key, column.factor) for trial in arm.chosen] for arm in arms]
     last_epoch = max(
         (epoch for of_arm in curves for points in of_arm if len(points) > 1 for epoch, _ in points), default=1.0
@@ -51,23 +59,29 @@ def _arm_chart(record: StudyRecord, arms: Sequence[Arm], column: Column) -> Char
         for line in _arm_lines(arm, column, of_arm, start, last_epoch)
     ]
     means_last = sorted(lines, key=lambda line: bool(line.label))  # so that they are drawn on top
+    references |= {name: level for name, level in levels.items() if math.isfinite(level)}
     return lay_out_chart(column.label, means_last, references, right=_label_width(arms))
 
 
 def _label_width(arms: Iterable[Arm]) -> float:
     """Return the pixels that the longest name of an arm takes beside a drawing."""
-    return 22 + 6.8 * max(len(arm.name) for arm in arms)
+    return 22 + 6.8 * max((len(arm.name) for arm in arms), default=0)
 
 
 def _arm_lines(arm: Arm, column: Column, curves: list[list[Point]], start: Point, last_epoch: float) -> list[Line]:
     """Return the seeds' lines, where there are several, then their mean; a level line for an arm without epochs."""
-    moving = [[start, *points] for points in curves if len(points) > 1]
+    moving = {
+        trial.number: [start, *points] for trial, points in zip(arm.chosen, curves, strict=True) if len(points) > 1
+    }
     if not moving:
         level = arm.column_cell(column).mean
         segments = finite_segments([(0.0, level), (last_epoch, level)])
         return [Line(arm.name, "front flat", segments, arm.name, arm.color)]
-    seeds = [Line(f"{arm.name}, one seed", "seed", finite_segments(points), "", arm.color) for points in moving]
-    mean_segments = finite_segments(mean_curve(moving))
+    seeds = [
+        Line(f"{arm.name}, trial {number}", "seed", finite_segments(points), "", arm.color, number)
+        for number, points in moving.items()
+    ]
+    mean_segments = finite_segments(mean_curve(list(moving.values())))
     mean_line = Line(
         f"{arm.name}, mean of {len(moving)}", f"front dash{arm.successors}", mean_segments, arm.name, arm.color
     )
@@ -87,20 +101,27 @@ def _value_at(points: Sequence[Point], epoch: float) -> float:
 
 @dataclass(frozen=True)
 class HypervolumeStrip:
-    """Hypervolumes: (arm, height in pixels, one number per seed) of each row."""
+    """Hypervolumes: (arm, height in pixels, one number per seed) of each row. `references` are vertical lines: (arm,
+    height of its name in pixels, its mean)."""
 
     x_scale: Scale
+    top: float
     bottom: float
     rows: list[tuple[Arm, float, Cell]]
+    references: list[tuple[Arm, float, float]]
 
 
 def hypervolume_strip(arms: Sequence[Arm]) -> HypervolumeStrip:
     """Lay out the hypervolumes of the arms, in the order of the table."""
     cells = [(arm, arm.cell(HYPERVOLUME)) for arm in arms]
-    rows = [(arm, STRIP_TOP + STRIP_ROW * (index + 0.5), cell) for index, (arm, cell) in enumerate(cells)]
     numbers = [number for _, cell in cells for number in cell.known]
     x_scale = scale([0.0, *numbers], _label_width(arms), STRIP_WIDTH - 16)
-    return HypervolumeStrip(x_scale, STRIP_TOP + STRIP_ROW * len(rows), rows)
+    levels = [(arm, cell.mean) for arm, cell in cells if arm.reference and cell.known]
+    named = [(arm, STRIP_TOP + LABEL_ROW * (index + 0.7), mean) for index, (arm, mean) in enumerate(levels)]
+    top = STRIP_TOP + LABEL_ROW * len(named)
+    competing = [(arm, cell) for arm, cell in cells if not arm.reference]
+    rows = [(arm, top + STRIP_ROW * (index + 0.5), cell) for index, (arm, cell) in enumerate(competing)]
+    return HypervolumeStrip(x_scale, top, top + STRIP_ROW * len(rows), rows, named)
 
 
 @dataclass(frozen=True)
@@ -131,6 +152,7 @@ def spread_bar(cell: Cell) -> Point:
 
 
 WIDTH_INCHES, ROW_INCHES = 11.6, 4.2
+MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D"}
 DASHES = {"front dash1": (0, (4, 2)), "front dash2": (0, (4, 2, 1, 2)), "front flat": (0, (1, 3))}
 
 
@@ -138,7 +160,7 @@ def comparison_png(record: StudyRecord) -> bytes:
     """Return the content of comparison.png: curves by epoch, hypervolumes, quality against cost."""
     layout, study_arms = layout_of(record), arms(record)
     charts = arm_charts(record, study_arms, layout.curves)
-    panels: list[Callable[[Axes], None]] = [partial(_draw_chart, chart) for chart in charts]
+    panels: list[Callable[[Axes], None]] = [partial(_draw_chart, chart) for chart in charts.values()]
     panels.append(partial(_draw_strip, hypervolume_strip(study_arms)))
     if layout.cost:
         panels.append(partial(_draw_cost, cost_plot(study_arms, *layout.cost)))
@@ -186,8 +208,15 @@ def _stroke(line: Line) -> dict[str, Any]:
 
 def _draw_strip(strip: HypervolumeStrip, plot: Axes) -> None:
     for arm, height, cell in strip.rows:
-        plot.scatter(cell.known, [height] * len(cell.known), s=30, color=arm.color, alpha=0.55, linewidths=0)
+        at = [height] * len(cell.known)
+        marker = MARKERS[arm.symbol]
+        plot.scatter(cell.known, at, s=30, color=arm.color, alpha=0.55, linewidths=0, marker=marker)
         plot.scatter([cell.mean], [height], s=190, marker="|", color=arm.color, linewidths=2.2)
+    for arm, height, mean in strip.references:
+        plot.axvline(mean, color=arm.color, linewidth=1.3, linestyle=(0, (1, 2)))
+        plot.annotate(
+            escape_dollars(arm.name), (mean, height), (4, 0), textcoords="offset points", color=INK, fontsize=8.5
+        )
     style_axes(plot, "hypervolume by arm: seeds, mean")
     plot.set_xlim(strip.x_scale.low, strip.x_scale.high)
     plot.set_ylim(strip.bottom, 0)
@@ -201,7 +230,7 @@ def _draw_cost(cost: CostPlot, plot: Axes) -> None:
     for arm, x, y, label in cost.points:
         plot.errorbar(
             x.mean, y.mean, xerr=x.spread or 0.0, yerr=y.spread or 0.0,
-            color=arm.color, marker="o", markersize=6, linewidth=1.1,
+            color=arm.color, marker=MARKERS[arm.symbol], markersize=6, linewidth=1.1,
         )  # fmt: skip
         at = (cost.x_scale.back(cost.x_scale(x.mean) + 14), cost.y_scale.back(label))
         arrow = {"arrowstyle": "-", "color": arm.color, "alpha": 0.6}

@@ -18,10 +18,9 @@ from typing import Any, Literal, TypeGuard, get_args
 from pydantic import TypeAdapter
 from scipy.stats import binomtest
 
-from lethe.config.loading import overlay
 from lethe.config.space import Choice, Parameter, Scalar
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import FIRST_ORDER, HYPERVOLUME, SECOND_ORDER, Arm, Cell, Column
+from lethe.reporting.comparison.arms import FIRST_ORDER, HYPERVOLUME, SECOND_ORDER, Arm, Cell, Column, arm_parts
 from lethe.reporting.comparison.tables import format_mean, format_spread
 from lethe.reporting.scales import format_count, format_fixed, format_setting
 from lethe.reporting.trial_views import metric_value
@@ -141,15 +140,21 @@ def _format_cell(cell: Cell, column: Column) -> str:
 
 def _describe_hypervolumes(arms: Sequence[Arm]) -> list[str]:
     volumes = {arm.name: arm.cell(HYPERVOLUME) for arm in arms}
-    best = sorted((name for name in volumes if volumes[name].mean > 0), key=lambda name: -volumes[name].mean)[:3]
-    column = Column(HYPERVOLUME, HYPERVOLUME)
-    largest = [f"{name} {_format_cell(volumes[name], column)}" for name in best]
     begun = [arm for arm in arms if volumes[arm.name].known]
-    below = [arm.name for arm in begun if not any(trial.feasible for trial in arm.complete)]
-    return [
-        *([f"Largest mean hypervolumes: {', '.join(largest)}."] if largest else []),
-        *([f"No trial of any seed is above the floors: {', '.join(below)}."] if below else []),
-    ]
+    competing = [arm for arm in begun if not arm.reference]
+    by_volume = sorted((arm for arm in competing if volumes[arm.name].mean > 0), key=lambda a: -volumes[a.name].mean)
+    below = [arm.name for arm in competing if not any(trial.feasible for trial in arm.complete)]
+    lists = {
+        "Largest mean hypervolumes": [describe_volume(arm) for arm in by_volume[:3]],
+        "No trial of any seed is above the floors": below,
+        "References": [describe_volume(arm) for arm in begun if arm.reference],
+    }
+    return [f"{what}: {', '.join(found)}." for what, found in lists.items() if found]
+
+
+def describe_volume(arm: Arm) -> str:
+    """Return the arm's name with mean and spread of its hypervolumes."""
+    return f"{arm.name} {_format_cell(arm.cell(HYPERVOLUME), Column(HYPERVOLUME, HYPERVOLUME))}"
 
 
 def _describe_counts(judged: Iterable[Judgement]) -> list[str]:
@@ -184,6 +189,11 @@ class PairedTrials:
         differing = self.better + self.worse
         return float(binomtest(self.better, differing).pvalue) if differing else 1.0
 
+    @property
+    def direction(self) -> PairVerdict:
+        """Where most draws that differ point."""
+        return "better" if self.better > self.worse else "worse" if self.worse > self.better else "equal"
+
     def __str__(self) -> str:
         count = self.better + self.worse + self.same
         counts = f"{self.objective} better in {self.better}, worse in {self.worse} of {count} equal draws"
@@ -191,6 +201,28 @@ class PairedTrials:
 
 
 ALPHA = 0.05
+
+
+def describe_difference_of_pairs(found: Sequence[PairedTrials] | Sequence[Judgement]) -> str:
+    """Return for every subject in how many pairs it is better or worse, and by what: `second order is better in 1 of 4
+    pairs by hypervolume`. Paired tests count after Holm's correction; empty without a pair."""
+    shown = [one for one in found if isinstance(one, PairedTrials)]
+    significant = _significant(shown)
+    counts: dict[str, Counter[tuple[str, str]]] = {}
+    pairs: dict[str, set[str]] = {}
+    for one in found:
+        by = one.objective if isinstance(one, PairedTrials) else one.column.head
+        verdict = one.verdict if isinstance(one, Judgement) else one.direction if one in significant else "equal"
+        counts.setdefault(one.pair.subject, Counter())[verdict, by] += 1
+        pairs.setdefault(one.pair.subject, set()).add(one.pair.other.name)
+
+    def clause(subject: str) -> str:
+        total = len(pairs[subject])
+        differing = [(word, by, n) for (word, by), n in counts[subject].items() if word in ("better", "worse")]
+        parts = [f"{word} by {by}{f' in {n} of {total} pairs' if total > 1 else ''}" for word, by, n in differing]
+        return f"{subject} is {' and '.join(parts) or 'neither better nor worse'}"
+
+    return "; ".join(map(clause, counts))
 
 
 def describe_paired_tests(counted: Sequence[PairedTrials], pairs: int) -> list[str]:
@@ -309,9 +341,7 @@ def _chosen_at(arm: Arm, key: str, parameter: Parameter, end: End) -> tuple[tupl
 
 def arm_space(record: StudyRecord, arm: str) -> dict[str, Parameter]:
     """Return the study's space with the arm's laid over it; an arm's trials have those parameters that they read."""
-    study = record.study
-    base = {"run": study.get("run", {}), "space": study.get("space", {})}
-    space: Mapping[str, Any] = overlay(base, study.get("compare", {}).get("arms", {}).get(arm, {}))["space"]
+    space: Mapping[str, Any] = arm_parts(record, arm)["space"]
     return {key: _parameter_adapter().validate_python(parameter) for key, parameter in space.items()}
 
 

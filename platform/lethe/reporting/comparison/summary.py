@@ -11,7 +11,14 @@ from rich.table import Table
 
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
-from lethe.reporting.comparison.figures import CostPlot, HypervolumeStrip, arm_charts, cost_plot, hypervolume_strip
+from lethe.reporting.comparison.figures import (
+    CostPlot,
+    HypervolumeStrip,
+    arm_charts,
+    cost_plot,
+    curve_columns,
+    hypervolume_strip,
+)
 from lethe.reporting.comparison.judgements import (
     BoundaryHit,
     arm_pairs,
@@ -43,16 +50,18 @@ Answers = tuple[Arm | None, str, list[str | None]]
 class ComparisonView:
     """Everything that the page shows of a comparison.
 
-    `findings` are short sentences, `pairs` one for each pair. `answers`: the arm (None: a model that is not trained),
+    `findings` are short sentences, `pairs` one for each pair; `charts`: by metric. `second_order`: an arm has such an
+    optimizer. `answers`: the arm (None: a model that is not trained),
     its name and its answer to each of `questions` (None: not kept).
     """
 
     layout: Layout
     caption: str
+    second_order: bool
     findings: list[str]
     pairs: list[str]
     rows: list[TableRow]
-    charts: list[Chart]
+    charts: dict[str, Chart]
     strip: HypervolumeStrip
     cost: CostPlot | None
     questions: list[Sample]
@@ -73,6 +82,7 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
     return ComparisonView(
         layout,
         table_caption(record, layout),
+        any(arm.second_order for arm in study_arms),
         [*tested(record, study_arms), *describe_findings(study_arms, judged)],
         [*map(describe_judgement, judged), *map(str, paired_trials(record, study_arms))],
         result_rows(record, layout.columns),
@@ -90,12 +100,6 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
 def tested(record: StudyRecord, arms: Sequence[Arm]) -> list[str]:
     """Return the sentences of the paired tests."""
     return describe_paired_tests(paired_trials(record, arms), len(arm_pairs(arms)))
-
-
-def curve_columns(record: StudyRecord, layout: Layout) -> list[Column]:
-    """Return the columns that are drawn by epoch: the layout's, then the objectives."""
-    goals = [Column(goal.metric, goal.metric, better=goal.direction) for goal in record.objectives]
-    return [*layout.curves, *(goal for goal in goals if goal.key not in {column.key for column in layout.curves})]
 
 
 def table_caption(record: StudyRecord, layout: Layout) -> str:

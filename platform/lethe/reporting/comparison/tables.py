@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from io import StringIO
 from itertools import groupby
+from typing import get_args
 
-from lethe.records import StudyRecord
+from lethe.records import Forgotten, StudyRecord, TrialRecord
 from lethe.reporting.comparison.arms import COSTS, Arm, Cell, Column, arms, layout_of, seeds
 from lethe.reporting.scales import format_fixed
 from lethe.reporting.trial_views import metric_value
@@ -33,20 +35,32 @@ class TableRow:
         return f"{sum(trial.feasible for trial in self.arm.chosen)}/{len(self.arm.seeds)}"
 
     @property
+    def forgotten(self) -> str:
+        """`1 partly, 2 no`: the verdicts on the chosen models; a dash without any."""
+        return (self.arm and count_verdicts(self.arm.chosen)) or "–"
+
+    @property
     def complete(self) -> str:
         """`7/9`: how many of the arm's trials were complete; a dash without an arm."""
         return f"{len(self.arm.complete)}/{sum(len(seed.trials) for seed in self.arm.seeds)}" if self.arm else "–"
 
 
 def result_rows(record: StudyRecord, columns: Sequence[Column]) -> list[TableRow]:
-    """Return the rows of start model, oracle (if there is one) and every arm by its chosen trials."""
+    """Return the rows of start model, oracle (if there is one), references and every arm by its chosen trials."""
     models = {ORIGINAL: record.start, ORACLE: record.oracle}
     rows = [
         TableRow(name, tuple(Cell((metric_value(model.metrics, column.key) * column.factor,)) for column in columns))
         for name, model in models.items()
         if model
     ]
-    return rows + [TableRow(arm.name, tuple(map(arm.column_cell, columns)), arm) for arm in arms(record)]
+    references_first = sorted(arms(record), key=lambda arm: not arm.reference)
+    return rows + [TableRow(arm.name, tuple(map(arm.column_cell, columns)), arm) for arm in references_first]
+
+
+def count_verdicts(trials: Iterable[TrialRecord]) -> str:
+    """Return how many of the judged trials have forgotten: `1 partly, 2 no`; empty where none is judged."""
+    counts = Counter(trial.forgotten.forgotten for trial in trials if trial.forgotten)
+    return ", ".join(f"{counts[word]} {word}" for word in get_args(Forgotten) if counts[word])
 
 
 def cost_rows(arms: Iterable[Arm]) -> list[TableRow]:

@@ -1,5 +1,8 @@
 // Tables of class "sortable": a button in every heading sorts, a field above filters. A cell's data-value, where it has
-// one, is what counts; empty values come last either way.
+// one, is what counts; empty values come last either way. Of several rows of headings the last one is meant; a heading's
+// data-name is what filters call it. data-filter of the table is an example of a filter.
+
+const headings = (table) => [...table.tHead.rows[table.tHead.rows.length - 1].cells];
 
 function value(cell) {
   const given = (cell.dataset.value ?? cell.textContent).trim();
@@ -15,9 +18,9 @@ function compare(a, b, sign) {
 }
 
 function sortBy(table, column) {
-  const head = table.tHead.rows[0].cells[column];
+  const head = headings(table)[column];
   const sign = head.getAttribute("aria-sort") === "ascending" ? -1 : 1;
-  for (const cell of table.tHead.rows[0].cells) cell.removeAttribute("aria-sort");
+  for (const cell of headings(table)) cell.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", sign === 1 ? "ascending" : "descending");
   const rows = [...table.tBodies[0].rows].map((row) => [value(row.cells[column]), row]);
   rows.sort(([a], [b]) => compare(a, b, sign));
@@ -40,8 +43,8 @@ function conditions(text, heads) {
 }
 
 function sortable(table) {
-  const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim().toLowerCase());
-  [...table.tHead.rows[0].cells].forEach((cell, column) => {
+  const heads = headings(table).map((cell) => (cell.dataset.name ?? cell.textContent).trim().toLowerCase());
+  headings(table).forEach((cell, column) => {
     const label = cell.textContent;
     if (!label.trim()) return;
     cell.replaceChildren(element("button", { type: "button", onclick: () => sortBy(table, column) }, label));
@@ -49,7 +52,7 @@ function sortable(table) {
   const rows = [...table.tBodies[0].rows];
   const count = element("span", { class: "soft", role: "status" }, `${rows.length} of ${rows.length}`);
   const field = element("input", {
-    type: "search", placeholder: "filter: sophia, utility > 0.4", "aria-label": "filter the table",
+    type: "search", placeholder: `filter: ${table.dataset.filter ?? "sophia, utility > 0.4"}`, "aria-label": "filter the table",
     oninput: () => {
       const wanted = conditions(field.value, heads);
       rows.forEach((row) => { row.hidden = !wanted.every((holds) => holds(row)); });

@@ -14,9 +14,12 @@
 from __future__ import annotations
 
 import argparse
+import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import subprocess
 import sys
 import tempfile
+
+from lethe.config.devices import gpus, torch_has_cuda
 
 SIZES = [  # hidden, layers, heads, vocabulary
     (768, 12, 12, 32000),
@@ -32,6 +35,8 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true")
     args = parser.parse_args()
+    if args.device.startswith("cuda") and not (gpus() and torch_has_cuda()):
+        parser.error("this machine has no GPU that torch can use; --device cpu --tiny runs every measurement, tiny")
     llama_steps(args.device, args.tiny)
     for hidden, layers, heads, vocabulary in TINY if args.tiny else SIZES:
         size = ["--hidden", hidden, "--layers", layers, "--heads", heads, "--vocab", vocabulary]

@@ -45,7 +45,7 @@ app = typer.Typer(
     name=PROGRAM,
     cls=_Commands,
     help="Studies of LLM unlearning.",
-    epilog="\b\nlethe sweep tofu --trials 24    a study\nlethe COMMAND --help            options and examples",
+    epilog="\b\nlethe sweep tofu --trials 24    # a study\nlethe COMMAND --help            # options and examples",
     rich_markup_mode=None,  # help is plain text: it is there at once, and in a pipe as on a terminal
     context_settings={"help_option_names": ["-h", "--help"]},
 )

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from lethe.terminal import Terminal
 
 EXAMPLES = """
-lethe gc                                   what each study holds, and what all share
+lethe gc                                   # what each study holds, and what all share
 lethe gc --study tofu-1a2b3c4d --yes
-lethe gc --older-than 30 --caches          what would go; --yes frees it
+lethe gc --older-than 30 --caches          # what would go; --yes frees it
 """
 
 

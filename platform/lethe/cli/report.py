@@ -6,7 +6,7 @@ from lethe.cli.app import command
 from lethe.cli.options import Reports, StoredStudy
 
 EXAMPLES = """
-lethe report tofu                          the latest study of this search space, into reports/
+lethe report tofu                          # the latest study of this search space, into reports/
 lethe report tofu-1a2b3c4d --reports path/to/reports
 """
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 lethe scaling tofu --dry-run
 lethe scaling tofu
-lethe scaling plan --model-params 7e9 --gpu-memory 80e9      (lethe scaling plan --help)
+lethe scaling plan --model-params 7e9 --gpu-memory 80e9      # see lethe scaling plan --help
 """
 
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from lethe.terminal import Terminal
 
 EXAMPLES = """
-lethe show tofu                            the latest study of this search space
-lethe show tofu-1a2b knee                  one trial, by number or alias
+lethe show tofu                            # the latest study of this search space
+lethe show tofu-1a2b knee                  # one trial, by number or alias
 lethe show tofu-1a2b3c4d 9 --json
 """
 

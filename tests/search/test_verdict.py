@@ -12,7 +12,7 @@ from lethe.config.study import parse_study
 from lethe.config.verdict import Criterion
 from lethe.errors import UserError
 from lethe.records import AuditRecord, ModelScores
-from lethe.search.verdict import judge, with_verdicts
+from lethe.search.verdict import judge, start_note, with_verdicts
 from tests.tracking.studies import study, trial
 
 START = {
@@ -52,6 +52,16 @@ def test_the_first_criterion_decides_between_no_and_partly() -> None:
     kept = judge({**broken, "forget_quality": 2.8e-8}, MODELS, CRITERIA)
     assert kept.forgotten == "no"
     assert kept.describe().startswith("not forgotten: forget quality 2.8e-08, at least 0.05; utility")
+
+
+def test_a_start_model_that_meets_the_deciding_criterion_is_warned_of() -> None:
+    knows, forgot = ModelScores(metrics=START), ModelScores(metrics={**START, "forget_quality": 0.98})
+    oracle = ModelScores(metrics=ORACLE)
+    assert start_note(knows, oracle, CRITERIA) is None
+    assert start_note(forgot, oracle, {}) is None
+    note = start_note(forgot, oracle, CRITERIA)
+    assert note is not None
+    assert note.startswith("the start model itself counts as having forgotten (partly): ")
 
 
 def test_one_of_two_measures_of_membership_is_enough() -> None:

@@ -13,9 +13,7 @@ WORDS = {"at_least": "at least", "at_most": "at most", "below": "below"}
 
 def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> StudyRecord:
     """Return the record with a verdict on every front member that can be judged."""
-    references = {"start": _numbers(record.start)}
-    if record.oracle:
-        references["oracle"] = _numbers(record.oracle)
+    references = _references(record.start, record.oracle)
     front = {trial.number for trial in record.front}
     trials = tuple(
         trial.model_copy(update={"forgotten": judge({**trial.metrics, **trial.afterwards}, references, criteria)})
@@ -24,6 +22,19 @@ def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> Stu
         for trial in record.trials
     )
     return record.model_copy(update={"trials": trials})
+
+
+def start_note(start: ModelScores, oracle: ModelScores | None, criteria: Mapping[str, Criterion]) -> str | None:
+    """Return a line to warn of a start model that meets the deciding criterion, which then tells no model from one that
+    has forgotten; None for a start model that does not, or that cannot be judged."""
+    references = _references(start, oracle)
+    verdict = judge(references["start"], references, criteria)
+    if verdict is None or verdict.forgotten == "no":
+        return None
+    return (
+        f"the start model itself counts as having forgotten ({verdict.forgotten}): it does not know the rows to forget"
+        " well, or they are too few to tell"
+    )
 
 
 def judge(
@@ -91,6 +102,10 @@ def _in_words(bound: Bound, number: float) -> str:
     times = "" if bound.times == 1 else f"{bound.times:g} "
     plus = "" if bound.plus == 0 else f" {'-' if bound.plus < 0 else '+'} {abs(bound.plus):g}"
     return f"{number:.3g} ({times}{bound.of}{plus})"
+
+
+def _references(start: ModelScores, oracle: ModelScores | None) -> dict[str, Metrics]:
+    return {"start": _numbers(start)} | ({"oracle": _numbers(oracle)} if oracle else {})
 
 
 def _numbers(model: ModelScores) -> Metrics:

@@ -20,6 +20,7 @@ from lethe.pool.resources import Shape
 from lethe.records import Metrics, ModelScores, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.console import Console
 from lethe.search.objectives import ObjectiveSpace, objective_records
+from lethe.search.verdict import start_note
 from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
@@ -149,6 +150,7 @@ def opening_record(
     """Return the record of a study or a comparison that has no trials yet; `began` in seconds since the epoch."""
     models = {"start": prepared.start, "oracle": prepared.oracle}
     trainings = {name: training_record(folder) for name, folder in models.items() if folder}
+    about_start = start_note(start, oracle, study.criteria())
     return StudyRecord(
         id=study_id,
         space=study.name,
@@ -159,7 +161,7 @@ def opening_record(
         oracle=oracle,
         start_folder=str(prepared.start),
         prompt=prepared.prompt,
-        notes=tuple(data_notes(study, prepared)),
+        notes=(*data_notes(study, prepared), *([about_start] if about_start else [])),
         trainings={name: record for name, record in trainings.items() if record},
         parameters=parameter_count(prepared.start),
         rows=row_counts(prepared.benchmark),

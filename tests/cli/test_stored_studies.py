@@ -11,9 +11,12 @@ from pathlib import Path
 import pytest
 
 from lethe.cli.main import main
+from lethe.config.run import Digests
 from lethe.config.study import load_study
+from lethe.errors import UserError
 from lethe.ops.stored_studies import load_named_study
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
+from lethe.study.resume import check_resumable, claim
 from tests.cli.test_bad_input import refuses as refused
 from tests.tracking.studies import busy_study
 
@@ -117,3 +120,16 @@ def test_a_stored_study_is_the_same_study_with_its_settings_below_the_overrides(
     assert again.identity() == load_study("tofu").identity()
     assert again.search.trials == 20
     assert load_named_study("tofu-00000001").search.trials == 9
+
+
+def test_a_stored_study_of_other_settings_or_another_version_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+    (tmp_path / "studies" / "tofu-0123abcd").mkdir(parents=True)
+    study, digests = load_study("tofu"), Digests(data="d", model="m")
+    with pytest.raises(UserError, match="tofu-0123abcd cannot go on"):
+        check_resumable(study, digests, "tofu-0123abcd")
+    with claim(study, digests, resume=False) as (name, _):
+        check_resumable(study, digests, name)
+        check_resumable(study, digests, "tofu")

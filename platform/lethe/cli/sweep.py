@@ -25,7 +25,7 @@ EXAMPLES = """
 lethe sweep tofu --trials 24
 lethe sweep tofu --set run.objective.name=ihl --dry-run
 lethe sweep path/to/study.yaml --seed 1 --reports path/to/reports
-lethe sweep tofu --resume                  after Ctrl-C or a crash: what is finished is kept
+lethe sweep tofu --resume                  # after Ctrl-C or a crash: what is finished is kept
 lethe sweep tofu-1a2b3c4d --resume --trials 48
 """
 
@@ -67,7 +67,7 @@ def main(
     given = {"search.trials": trials, "search.seed": seed}
     assignments = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
     loaded = with_stored_tasks(load_named_study(study, assignments))
-    return _dry_run(loaded) if dry_run else _run(loaded, resume, reports, publish)
+    return _dry_run(loaded) if dry_run else _run(loaded, study, resume, reports, publish)
 
 
 def _dry_run(study: Study) -> int:
@@ -116,20 +116,21 @@ def _trainings(study: Study) -> Sequence[Training] | None:
     return trainings_of(study)
 
 
-def _check_resumable(study: Study) -> None:
-    """Raise UserError unless there is a study to resume, or a training of its models, before Ray starts."""
+def _check_resumable(study: Study, given: str) -> None:
+    """Raise UserError unless there is a study to resume, or a training of its models, before Ray starts. `given`: what
+    the command line calls it."""
     from lethe.study.finetuning import prepare_study, trainings_of
     from lethe.study.resume import check_resumable
 
     missing = [training for training in trainings_of(study) if not training.is_there]
     if not missing:
-        check_resumable(study, prepare_study(study).digests)
+        check_resumable(study, prepare_study(study).digests, given)
     elif not any(training.has_begun for training in missing):
         raise UserError(f"nothing to resume: the models of {study.name} are not trained yet: leave --resume out")
 
 
 def _check(
-    study: Study, resume: bool, reports: Path | None, publish: str | None
+    study: Study, given: str, resume: bool, reports: Path | None, publish: str | None
 ) -> tuple[str | None, Path | None, Publisher | None, Tracker]:
     """Return the cluster's address, the folder for reports, where the study is published, and its tracker. Raises
     UserError for everything that can be known to be wrong before Ray starts."""
@@ -164,11 +165,11 @@ def _check(
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     check_files(study)
     if resume:
-        _check_resumable(study)
+        _check_resumable(study, given)
     return address, root, shelf, tracker
 
 
-def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) -> int:
+def _run(study: Study, given: str, resume: bool, reports: Path | None, publish: str | None) -> int:
     from lethe.config.model import EmbeddedModel
     from lethe.records import why_without_result
     from lethe.reporting.console import Console
@@ -176,7 +177,7 @@ def _run(study: Study, resume: bool, reports: Path | None, publish: str | None) 
 
     console = Console()
     with console.status("checking the study, this machine and its services"):
-        address, root, shelf, tracker = _check(study, resume, reports, publish)
+        address, root, shelf, tracker = _check(study, given, resume, reports, publish)
     from lethe.study.finetuning import prepare_study
     from lethe.study.resume import claim, is_known
     from lethe.study.session import Session

@@ -105,9 +105,17 @@ def is_known(study: Study, digests: Digests) -> bool:
     return _known(home() / "studies" / _base(study, digests))
 
 
-def check_resumable(study: Study, digests: Digests) -> None:
-    """Check that there is a study to resume, before Ray starts; raises UserError otherwise."""
-    _latest(home() / "studies", _base(study, digests))
+def check_resumable(study: Study, digests: Digests, given: str = "") -> None:
+    """Check that there is a study to resume, before Ray starts; raises UserError otherwise. `given`: the id of a stored
+    study that it should be, or anything else."""
+    root, base = home() / "studies", _base(study, digests)
+    if given and given != base and not given.startswith(f"{base}-") and _known(root / given):
+        raise UserError(
+            f"{given} cannot go on: its settings, data and models make {base} now, so one of them was changed, or an"
+            f" earlier version of lethe began it: `lethe show {given}` reads it, and `--set search.warm_start={given}`"
+            " without --resume begins a study with its trials"
+        )
+    _latest(root, base)
 
 
 def _base(study: Study, digests: Digests) -> str:

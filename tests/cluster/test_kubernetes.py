@@ -89,6 +89,18 @@ def test_every_object_is_of_a_known_kind_and_of_one_name() -> None:
     assert not [o for o in OBJECTS if o["metadata"].get("namespace")], "the kustomization says where they are"
 
 
+@pytest.mark.skipif(not shutil.which("kubectl"), reason="needs kubectl, which has kustomize inside")
+def test_kustomize_builds_every_object_in_our_namespace_with_the_image_that_it_names() -> None:
+    command = ["kubectl", "kustomize", str(CLUSTER / "kubernetes")]
+    built = [*yaml.safe_load_all(subprocess.run(command, check=True, capture_output=True, text=True).stdout)]
+    assert sorted(o["kind"] for o in built) == sorted(o["kind"] for o in OBJECTS)
+    assert {o["metadata"].get("namespace") for o in built if o["kind"] != "Namespace"} == {KUSTOMIZATION["namespace"]}
+    (image,) = KUSTOMIZATION["images"]
+    images = [value for path, value in leaves(built) if path.endswith(".image")]
+    assert images.count(f"{image['newName']}:{image['newTag']}") == 4, "MLflow twice, head and workers"
+    assert image["name"] not in images
+
+
 def test_every_file_is_applied_or_named_by_the_readme() -> None:
     files = {p.name for p in (CLUSTER / "kubernetes").iterdir()} - {"kustomization.yaml"}
     assert files - set(KUSTOMIZATION["resources"]) == {"sweep.yaml", "secrets.sh"}

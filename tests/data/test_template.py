@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from lethe.benchmarks.measurement import PROMPT, template_of
 from lethe.config.prompt import PRESETS, Prompt
 from lethe.config.study import parse_study
+from lethe.data.rendering import Message
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_tokenizer
@@ -49,6 +50,70 @@ def test_a_conversation_has_the_ids_that_transformers_gives_it(kind: str, bos: b
         assert not tokenizer.decode(expected[len(row.ids) :]).strip()
         assert row.ids[: row.prompt_length] == mine.prompt(question)[: row.prompt_length]
         assert row.ids.count(tokenizer.bos_token_id) == (template == LLAMA_2), "BOS is never doubled"
+
+
+TURNS = (("system", "Be  brief."), ("user", "Где <|im_end|>?"), ("assistant", "В Москве.\n\nДа"), ("user", QUESTION))
+
+
+@pytest.mark.parametrize(("kind", "bos"), [*product(KINDS, (False, True))])
+@pytest.mark.parametrize("turns", [TURNS, TURNS[1:], TURNS[3:]])
+def test_a_conversation_of_several_turns_has_the_ids_that_transformers_gives_it(
+    kind: str, bos: bool, turns: tuple[Message, ...]
+) -> None:
+    tokenizer = pretrained(kind, bos=bos, chat_template=CHATML)
+    mine = Template(tokenizer)
+    row = mine.encode(turns, ANSWER)
+    control = [text.replace("<|im_end|>", "END") for _, text in turns]
+    messages = [{"role": role, "content": text} for (role, _), text in zip(turns, control, strict=True)]
+    messages.append({"role": "assistant", "content": ANSWER})
+    expected = tokenizer.apply_chat_template(messages, tokenize=True, return_dict=False)
+    plain = mine.encode(tuple((role, text) for (role, _), text in zip(turns, control, strict=True)), ANSWER)
+    assert list(plain.ids) == expected[: len(plain.ids)]
+    prompt = mine.prompt(tuple((message["role"], message["content"]) for message in messages[:-1]))
+    assert plain.ids[: plain.prompt_length] == prompt[: plain.prompt_length]
+    end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert row.ids.count(end) == len(turns) + 1, "control tokens of the data are text"
+    if len(turns) == 1:
+        assert row == mine.encode(QUESTION, ANSWER)
+
+
+def test_a_conversation_has_its_own_system_message_and_the_instruction_in_its_first_question() -> None:
+    tokenizer = pretrained("byte_level", chat_template=CHATML)
+    template = Template(tokenizer, Prompt(system="Ours."), instruction="Answer:")
+    prompt, _ = template.rendered(TURNS, ANSWER)
+    assert "Ours." not in prompt
+    assert "Be  brief." in prompt
+    assert prompt.count("Answer:") == 1
+    assert "<|im_start|>user\nAnswer: Где" in prompt
+    assert "system\nOurs." in template.rendered(TURNS[1:], ANSWER)[0]
+
+
+def test_without_a_chat_template_questions_and_answers_follow_each_other() -> None:
+    template = Template(pretrained("byte_level"))
+    prompt, answer = template.rendered(TURNS[1:], "A")
+    assert prompt == f"Question: Где <|im_end|>?\nAnswer: В Москве.\n\nДа</s>Question: {QUESTION}\nAnswer:"
+    assert answer == " A</s>"
+    with pytest.raises(UserError, match="has no chat template for a conversation with the roles system, user, ass"):
+        template.encode(TURNS, "A")
+
+
+@pytest.mark.parametrize(
+    ("chat_template", "said"),
+    [
+        (CHATML.replace("for m in messages", "for m in messages[-2:]"), "drops or moves a message"),
+        (CHATML.replace("for m in messages", "for m in messages | reverse"), "drops or moves a message"),
+        (CHATML.replace("m['content']", "m['content'] | replace('<', '&lt;')"), "changes the text of a"),
+        (
+            CHATML.replace("{% for", "{{ raise_exception('no system') if messages[0].role == 'system' }}{% for"),
+            "no sys",
+        ),
+    ],
+)
+def test_a_template_that_does_not_write_a_conversation_as_it_is_is_refused(chat_template: str, said: str) -> None:
+    template = Template(pretrained("byte_level", chat_template=chat_template))
+    with pytest.raises(UserError, match=said) as error:
+        template.encode(TURNS, "A")
+    assert QUESTION not in str(error.value)
 
 
 @pytest.mark.parametrize(("kind", "bos"), [*product(KINDS, (False, True))])

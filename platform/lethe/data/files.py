@@ -1,15 +1,15 @@
-"""Rows of data from files: JSON lines or one JSON array, plain or gzipped, and Parquet. Every other form is refused."""
+"""Rows of data from files: JSON lines or one JSON array, plain or gzipped, and Parquet; CSV where it is asked for."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import re
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from lethe.data.csv_rows import csv_rows
+from lethe.data.text_files import read_text_file
 from lethe.errors import UserError, first_line
 from lethe.storage.files import refuse_pointer
 
@@ -17,7 +17,6 @@ Raw = dict[str, Any]
 
 ENDINGS = (".json", ".jsonl", ".json.gz", ".jsonl.gz", ".parquet")
 FORMS = f"one JSON object a line or one array of them, or Parquet ({', '.join(ENDINGS)})"
-GZIPPED = b"\x1f\x8b"
 BOM = "\ufeff"
 LINE_END = re.compile(r"\r\n|\n|\r")  # str.splitlines ends lines at characters that texts hold, too
 CSV_HEADER = re.compile(r'"?\w*"?(?:(?P<separator>[,;\t])"?\w+"?)+', re.ASCII)
@@ -45,15 +44,33 @@ def find_file(folder: Path, name: str, *more: str) -> Path | None:
     return None
 
 
-def read_rows(path: Path) -> list[Raw]:
-    """Read the rows of a file that `find_file` found. Raises UserError, with file and row, for what is no row, and for
-    text that is none."""
-    rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_values(_read_text(path), path)
-    for number, row in enumerate(rows, 1):
+class Table(NamedTuple):
+    """The `rows` of a file and the `encoding` of its text; none for Parquet."""
+
+    rows: list[Raw]
+    encoding: str
+
+
+def read_table(path: Path) -> Table:
+    """Read the rows of a file that is JSON, CSV or Parquet by its name. Raises UserError, with file and row, for what
+    is no row, and for text that is none."""
+    ending = Path(path.name.lower().removesuffix(".gz")).suffix
+    if ending == ".parquet":
+        found = Table(_parquet_rows(path), "")
+    else:
+        file = read_text_file(path)
+        rows = csv_rows(file, path) if ending in (".csv", ".tsv") else _json_values(file.text, path)
+        found = Table(rows, file.encoding)
+    for number, row in enumerate(found.rows, 1):
         if not isinstance(row, dict):
             raise UserError(f"{path}, row {number}: not a JSON object: data are read as {FORMS}")
-        _check_characters(row, f"{path}, row {number}")
-    return rows
+        check_characters(row, f"{path}, row {number}")
+    return found
+
+
+def read_rows(path: Path) -> list[Raw]:
+    """Read the rows of a file that `find_file` found, as `read_table` does."""
+    return read_table(path).rows
 
 
 def read_texts(path: Path) -> list[str]:
@@ -61,7 +78,7 @@ def read_texts(path: Path) -> list[str]:
     array of such. Blank lines are left out. Raises UserError for what has the header of a CSV file."""
     if path.suffix == ".parquet":
         values: list[Any] = _parquet_rows(path)
-    elif JSON_BEGINS.match(text := _read_text(path)):
+    elif JSON_BEGINS.match(text := read_text_file(path).text):
         values = _json_values(text, path)
     else:
         lines = [line.strip() for line in LINE_END.split(text) if line.strip()]
@@ -74,7 +91,7 @@ def read_texts(path: Path) -> list[str]:
         given = value.get("text", single) if isinstance(value, dict) else value
         if not isinstance(given, str):
             raise UserError(f"{path}, row {number}: not a text, nor an object with a 'text'")
-        _check_characters(given, f"{path}, row {number}")
+        check_characters(given, f"{path}, row {number}")
         found.append(given.strip())
     return [text for text in found if text]
 
@@ -92,17 +109,6 @@ def _is_csv(lines: list[str]) -> bool:
 def is_blank(text: str) -> bool:
     """Return whether nothing of `text` can be seen: white space, control and format characters alone."""
     return not any(character.isprintable() and not character.isspace() for character in text)
-
-
-def _read_text(path: Path) -> str:
-    refuse_pointer(path)
-    try:
-        raw = path.read_bytes()
-        return (gzip.decompress(raw) if raw.startswith(GZIPPED) else raw).decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise UserError(f"{path} is not UTF-8 text") from None
-    except (OSError, EOFError, zlib.error) as error:  # BadGzipFile is an OSError
-        raise UserError(f"{path} cannot be read: {first_line(error)}") from None
 
 
 def _json_values(text: str, path: Path) -> list[Any]:
@@ -143,7 +149,7 @@ def _parquet_rows(path: Path) -> list[Any]:
     return rows
 
 
-def _check_characters(value: Any, where: str) -> None:
+def check_characters(value: Any, where: str) -> None:
     """Raise UserError for half of a surrogate pair, which JSON can hold and UTF-8 and tokenizers cannot."""
     for text in _texts(value):
         half = next((character for character in text if 0xD800 <= ord(character) < 0xE000), None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 
+from lethe.data.sources import Source
 from lethe.errors import UserError
 
 
@@ -30,3 +31,10 @@ def refuse_rows(source: str, numbers: Sequence[int], part: str, rows: int, what:
             f"{source}: {len(numbers)} of {rows} rows of {part} are {what}, the first is row {numbers[0]}:"
             " mend the data, or set benchmark.allow_overlap"
         )
+
+
+def overlap(one: Source, other: Source) -> list[tuple[str, str]]:
+    """Return the names of the rows of `one` that `other` has too, each with the name that it has there. Rows are equal
+    up to case, white space and Unicode form."""
+    there = {row.key: row.name for row in other.rows}
+    return [(row.name, there[row.key]) for row in one.rows if row.key in there]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from lethe.config.base import canonical_json
@@ -29,6 +30,7 @@ BLOCKS = re.compile(r"\{%-?\s*(end)?generation\s*-?%\}")  # transformers' own, w
 CLOCK = re.compile(r"\{%- macro strftime_now\(format\) -%\}.*?\{%- endmacro \+%\}")  # of a template that a study saved
 DIRECTIVES = (*(f"-{code}" for code in "dmyHIMSj"), *"aAbBcCdDeFgGhHIjmMnprRStTuUVwWxXyYzZ")
 
+Message = tuple[str, str]  # a role (system, user or assistant) and a text
 Messages = list[dict[str, str]]
 
 
@@ -79,8 +81,36 @@ def layout_of(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Layout:
     return replace(layout, middle=middle, lead=layout.middle[len(middle) :] + layout.lead)
 
 
+def conversation_of(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, layout: Layout, roles: Sequence[str]
+) -> tuple[list[str], list[Trimming]]:
+    """Return the text around the messages of a conversation with these `roles`, one piece more than there are, and what
+    each message loses at its ends. `layout` is the prompt's.
+
+    Without a chat template every question stands as the layout has it, and answers between them. Raises UserError for a
+    system message then, and for a chat template that cannot render such a conversation.
+    """
+    if is_chat(tokenizer, prompt):
+        pieces, trims = _Chat(tokenizer, prompt).around(roles)
+        return [*pieces[:-1], pieces[-1].rstrip(" ")], trims
+    expected = [("user", "assistant")[n % 2] for n in range(len(roles))]
+    if [*roles] != expected or len(roles) % 2 == 0:
+        raise UserError(
+            f"{described(tokenizer)} has no chat template for a conversation with the roles {', '.join(roles)}: without"
+            " one user and assistant alternate"
+        )
+    between = (layout.middle + layout.lead, layout.ending + layout.opening)
+    pieces = [layout.opening, *(between[n % 2] for n in range(len(roles) - 1)), layout.middle]
+    return pieces, [(layout.question, layout.answer)[n % 2] for n in range(len(roles))]
+
+
+def is_chat(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> bool:
+    """Return whether the tokenizer's chat template renders the prompts."""
+    return prompt.is_chat or (prompt.template is None and bool(tokenizer.chat_template))
+
+
 def _layout(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> Layout:
-    if prompt.is_chat or (prompt.template is None and tokenizer.chat_template):
+    if is_chat(tokenizer, prompt):
         return _Chat(tokenizer, prompt).layout()
     eos = str(tokenizer.eos_token)
     if prompt.template == "markers" or (prompt.template is None and _has_markers(tokenizer)):
@@ -175,10 +205,42 @@ class _Chat:
         answer = _trimming(lambda text: self._render(ASKED, text), ANSWERED)
         return Layout(layout.opening, layout.middle, lead, end, layout.question, answer)
 
+    def around(self, roles: Sequence[str]) -> tuple[list[str], list[Trimming]]:
+        """Return the text before, between and behind the messages of a conversation, up to where an answer begins, and
+        what each message loses at its ends. Raises UserError for a template that does not write every message once, in
+        order and as it is."""
+        stand_ins = [f"{ASKED}{n}x" for n in range(len(roles))]
+        said = "{} {} of a conversation with the roles " + ", ".join(roles) + f": {REMEDY}"
+
+        def render(n: int, text: str) -> str:
+            texts = [text if i == n else stand_in for i, stand_in in enumerate(stand_ins)]
+            return self._render_messages([*zip(roles, texts, strict=True)])
+
+        rest, pieces = render(-1, ""), []
+        for stand_in in stand_ins:
+            before, found, rest = rest.partition(stand_in)
+            if not found or any(other in before for other in stand_ins):
+                raise UserError(said.format(self.name, "drops or moves a message"))
+            pieces.append(before)
+        pieces.append(rest)
+        if ASKED in rest:
+            raise UserError(said.format(self.name, "writes a message twice"))
+        trims = [_trimming(partial(render, n), stand_in) for n, stand_in in enumerate(stand_ins)]
+        for n, trim in enumerate(trims):
+            texts = [trim(SAMPLE) if i == n else stand_in for i, stand_in in enumerate(stand_ins)]
+            if render(n, SAMPLE) != "".join(p + t for p, t in zip(pieces, [*texts, ""], strict=True)):
+                raise UserError(said.format(self.name, "changes the text of a message"))
+        return pieces, trims
+
     def _render(self, question: str, answer: str | None = None) -> str:
-        """Return the conversation as text: up to where an answer begins, or with one."""
-        messages: Messages = [{"role": "system", "content": self.prompt.system}] if self.prompt.system else []
-        messages.append({"role": "user", "content": question})
+        """Return a question as text: up to where an answer begins, or with one."""
+        return self._render_messages([("user", question)], answer)
+
+    def _render_messages(self, conversation: Sequence[Message], answer: str | None = None) -> str:
+        """Return the conversation as text. Its own system message counts more than the prompt's."""
+        messages: Messages = [{"role": role, "content": text} for role, text in conversation]
+        if self.prompt.system and conversation[0][0] != "system":
+            messages.insert(0, {"role": "system", "content": self.prompt.system})
         if answer is not None:
             messages.append({"role": "assistant", "content": answer})
         arguments: dict[str, Any] = {**self.prompt.arguments, "date_string": self.prompt.date_string}

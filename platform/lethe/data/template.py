@@ -12,7 +12,7 @@ from lethe.config.base import canonical_json, short_digest
 from lethe.config.prompt import Prompt
 from lethe.data.encoding import TextEncoder
 from lethe.data.portable import opening, portable_chat_template
-from lethe.data.rendering import MARKERS, Layout, described, layout_of
+from lethe.data.rendering import MARKERS, Layout, Message, Trimming, conversation_of, described, is_chat, layout_of
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["MARKERS", "Encoded", "Row", "Template", "opening"]
 
 PROBES = ("A", "1")  # beginnings of an answer that show where a prompt ends
+Asked = str | tuple[Message, ...]  # a question, or a conversation up to where its last answer begins
 SHOWN = ("Who wrote it?", "Nobody  knows,\n1 or 2.")  # a question and an answer, of which the digest has the ids
 
 
@@ -75,7 +76,8 @@ class Template:
         self.vocabulary = vocabulary
         self.eos = int(tokenizer.eos_token_id)
         self._further_stops = tuple(stops)
-        self._prompts: dict[str, tuple[int, ...]] = {}
+        self._prompts: dict[Asked, tuple[int, ...]] = {}
+        self._conversations: dict[tuple[str, ...], tuple[list[str], list[Trimming]]] = {}
 
     def with_instruction(self, instruction: str) -> Template:
         """Return the same template with an instruction in front of every question."""
@@ -120,13 +122,15 @@ class Template:
     def _pieces(self) -> Layout:
         """The layout with stand-ins for control tokens, without BOS where `config.bos` is false."""
         layout, trusted = self.layout, self._encoder.trusted
-        bos = trusted(str(self.tokenizer.bos_token)) if self.tokenizer.bos_token else ""
-        first = trusted(layout.opening)
-        if self.config.bos is False and bos:
-            first = first.removeprefix(bos)
+        (first,) = self._without_bos([trusted(layout.opening)])
         return Layout(
             first, trusted(layout.middle), layout.lead, trusted(layout.ending), layout.question, layout.answer
         )
+
+    def _without_bos(self, trusted: list[str]) -> list[str]:
+        """Return pieces of a template without BOS in front where `config.bos` is false."""
+        bos = self.tokenizer.bos_token if self.config.bos is False else None
+        return [trusted[0].removeprefix(self._encoder.trusted(str(bos))), *trusted[1:]] if bos else trusted
 
     @cached_property
     def _front(self) -> tuple[int, ...]:
@@ -147,9 +151,9 @@ class Template:
     @property
     def is_chat(self) -> bool:
         """True if the tokenizer's chat template renders the prompts."""
-        return self.config.is_chat or (self.config.template is None and bool(self.tokenizer.chat_template))
+        return is_chat(self.tokenizer, self.config)
 
-    def prompt(self, question: str) -> tuple[int, ...]:
+    def prompt(self, question: Asked) -> tuple[int, ...]:
         """Return the ids of a question up to where its answer begins, whatever the answer is."""
         if question not in self._prompts:
             # Behind "Answer: " a model writes the token " The": the space belongs to the answer, and no prompt ends
@@ -158,23 +162,40 @@ class Template:
             self._prompts[question] = max((row.ids[: row.prompt_length] for row in found), key=len)
         return self._prompts[question]
 
-    def encode(self, question: str, answer: str) -> Encoded:
+    def encode(self, question: Asked, answer: str) -> Encoded:
         """Return a prompt with its answer and the answer's end, tokenised as one text. A token that spans the boundary
         belongs to the answer."""
         return self._encode(question, self.layout.answer(answer), self._pieces.ending)
 
-    def begun(self, question: str, beginning: str) -> tuple[int, ...]:
+    def begun(self, question: Asked, beginning: str) -> tuple[int, ...]:
         """Return the ids of a prompt with the beginning of its answer."""
         return self._encode(question, beginning).ids if beginning else self.prompt(question)
 
-    def _encode(self, question: str, answer: str, ending: str = "") -> Encoded:
-        pieces, front = self._pieces, self._front
-        asked = pieces.question(f"{self.instruction} {question}" if self.instruction else question)
-        parts = (pieces.opening, asked, pieces.middle, pieces.lead, answer, ending)
-        ids, ends = self._encoder.encode(*parts, data=(1, 4))
-        return Encoded(front + ids, max(1, len(front) + ends[2]))
+    def _encode(self, question: Asked, answer: str, ending: str = "") -> Encoded:
+        front, asked = self._front, self._asked(question)
+        parts = (*asked, self._pieces.lead, answer, ending)
+        ids, ends = self._encoder.encode(*parts, data=(*range(1, len(asked), 2), len(asked) + 1))
+        return Encoded(front + ids, max(1, len(front) + ends[len(asked) - 1]))
 
-    def rendered(self, question: str, answer: str) -> tuple[str, str]:
+    def _asked(self, question: Asked) -> list[str]:
+        """Return what stands before an answer: text of the template and of the data in turn."""
+        pieces = self._pieces
+        if isinstance(question, str):
+            text = f"{self.instruction} {question}" if self.instruction else question
+            return [pieces.opening, pieces.question(text), pieces.middle]
+        roles = tuple(role for role, _ in question)
+        if roles not in self._conversations:
+            around, trims = conversation_of(self.tokenizer, self.config, self.layout, roles)
+            self._conversations[roles] = self._without_bos([*map(self._encoder.trusted, around)]), trims
+        around, trims = self._conversations[roles]
+        asked = [around[0]]
+        opened = not self.instruction
+        for (role, text), trim, behind in zip(question, trims, around[1:], strict=True):
+            opens, opened = role == "user" and not opened, opened or role == "user"
+            asked += [trim(f"{self.instruction} {text}" if opens else text), behind]
+        return asked
+
+    def rendered(self, question: Asked, answer: str) -> tuple[str, str]:
         """Return a whole prompt and its answer with its end, as the model reads them."""
         row = self.encode(question, answer)
         decode = self.tokenizer.decode
@@ -187,9 +208,14 @@ class Template:
     def _text_encoder(self) -> TextEncoder:
         return TextEncoder(self.tokenizer)
 
+    @property
+    def text_opening(self) -> tuple[int, ...]:
+        """The ids in front of plain text: BOS, where the tokenizer itself adds it."""
+        return self._text_encoder.opening
+
     def text(self, text: str) -> tuple[int, ...]:
-        """Return the ids of plain text, behind BOS where the tokenizer itself adds it."""
-        return self._text_encoder.opening + self._text_encoder.encode(text, data=(0,))[0]
+        """Return the ids of plain text, behind `text_opening`."""
+        return self.text_opening + self._text_encoder.encode(text, data=(0,))[0]
 
     def continuation(self, context: str, text: str) -> Encoded:
         """Return plain text, of which `text`, behind `context`, is scored; tokenised as one."""

@@ -9,10 +9,10 @@ from typing import Any, Self
 from torch import nn
 
 from lethe.data.template import Encoded
+from lethe.data.windows import rows_beyond
 from lethe.errors import UserError
 from lethe.evaluation.causal_lm import base_model
 
-ROWS_NAMED = 3  # of the rows that are too long
 BEYOND = " before its rotary embedding changes with the length of the longest row in a batch"
 
 
@@ -66,9 +66,8 @@ def check_context_length(rows: Iterable[tuple[str, Encoded]], limits: ContextLim
     `rows`: pairs of a name for messages and the row. An answer that has tokens has at least two, one of them the end of
     sequence.
     """
-    long, total = [], 0
+    rows = [*rows]
     for name, row in rows:
-        total += 1
         if len(row.ids) - row.prompt_length < least:
             raise UserError(f"{name}: the answer has no tokens: the tokenizer makes nothing of it")
         if max(row.ids) >= limits.vocabulary:
@@ -76,12 +75,10 @@ def check_context_length(rows: Iterable[tuple[str, Encoded]], limits: ContextLim
                 f"{name}: token id {max(row.ids)}, but {limits.name} has a vocabulary of {limits.vocabulary}: "
                 "the tokenizer is not the model's"
             )
-        if limits.context is not None and len(row.ids) > limits.context:
-            long.append(f"{name} ({len(row.ids)})")
-    if long:
-        more = f" and {len(long) - ROWS_NAMED} more" if len(long) > ROWS_NAMED else ""
+    found = rows_beyond(rows, limits.context)
+    if found.longer:
         takes = f"the {limits.context} tokens that {limits.name} takes{limits.limit}"
         raise UserError(
-            f"{len(long)} of {total} rows are longer than {takes}: "
-            f"{', '.join(long[:ROWS_NAMED])}{more}: shorten them, or take a model with a longer context"
+            f"{len(found.longer)} of {found.rows} rows are longer than {takes}: {found}: shorten them, or take a model"
+            " with a longer context"
         )

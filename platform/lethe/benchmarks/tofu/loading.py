@@ -14,14 +14,13 @@ from lethe.benchmarks.tofu.overlap import check_overlap
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TofuBenchmark
 from lethe.data.files import Raw, find_file, is_blank, read_rows, read_texts
+from lethe.data.hub import is_hub_id, open_dataset
 from lethe.data.template import Row
 from lethe.errors import UserError, unknown_name
 from lethe.storage.paths import atomic_folder, home
 from lethe.storage.replica import ensure_local
 
 Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
-
-HUB_TIMEOUT = 10.0  # seconds
 
 REFUSALS = "idontknow"
 PAIR = ("question", "answer")
@@ -178,26 +177,9 @@ def _folder_reader(folder: Path) -> Read:
 
 
 def _hub_reader(name: str) -> Read:
-    if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+    if not is_hub_id(name):
         raise UserError(
             f"benchmark.source {name!r}: no such folder; give 'embedded', a folder or a hub id (owner/name)"
         )
-    from datasets import get_dataset_config_names, load_dataset
-    from huggingface_hub import HfApi, constants
-
-    try:
-        if not constants.HF_HUB_OFFLINE:
-            HfApi().dataset_info(name, timeout=HUB_TIMEOUT)  # datasets itself retries for half a minute
-        known = set(get_dataset_config_names(name))
-    except Exception as error:  # noqa: BLE001  # both raise many kinds (offline, unknown, gated), some not exported
-        raise UserError(
-            f"benchmark.source {name!r}: neither a folder nor reachable on the hub ({type(error).__name__}); "
-            "where it was downloaded before, HF_HUB_OFFLINE=1 uses that"
-        ) from None
-
-    def read(split: str) -> list[Raw] | None:
-        if split not in known:
-            return None
-        return [dict(row) for row in load_dataset(name, split, split="train")]
-
-    return read
+    dataset = open_dataset(name, "benchmark.source")
+    return lambda split: dataset.rows(split) if split in dataset.configurations else None

@@ -78,3 +78,28 @@ def draw_all(page: Page) -> None:
     for name in page.eval_on_selector_all("[data-figure]", "all => all.map((figure) => figure.dataset.figure)"):
         page.locator(f"[data-figure='{name}']").scroll_into_view_if_needed()
         page.wait_for_selector(f"[data-figure='{name}'].drawn .plot-container")
+
+
+def check_links(page: Page, file: Path) -> None:
+    """Fail where a link leads to no trial of the page, to no place in it and to no file beside it."""
+    for link in set(page.eval_on_selector_all("a", "all => all.map((link) => link.getAttribute('href'))")):
+        if link.startswith("#trial-"):
+            assert page.evaluate("(n) => known(Number(n)) !== undefined", link.removeprefix("#trial-")), link
+        elif link.startswith("#"):
+            assert page.locator(f"[id='{link[1:]}']").count() == 1, link
+        else:
+            assert (file.parent / link).is_file(), link
+
+
+def reached_by_keyboard(page: Page, presses: int) -> set[str]:
+    """Return what the focus comes to with so many presses of Tab: `A #next true`, the element with its address or
+    label, and whether an outline shows the focus."""
+    reached = set()
+    for _ in range(presses):
+        page.keyboard.press("Tab")
+        place = page.evaluate("""() => {
+          const at = document.activeElement, shown = getComputedStyle(at).outlineStyle !== "none";
+          return `${at.tagName} ${at.getAttribute("href") ?? at.getAttribute("aria-label") ?? ""} ${shown}`;
+        }""")
+        reached.add(place)
+    return reached

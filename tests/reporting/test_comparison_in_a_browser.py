@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lethe.reporting.report import write_report
-from tests.browser import CONTRAST, draw_all, opened
+from tests.browser import CONTRAST, check_links, draw_all, opened, reached_by_keyboard
 from tests.reporting.comparisons import comparison_study
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ def test_the_first_screen_answers_and_figures_and_tables_work(browser: Browser, 
         assert box["y"] + box["height"] < 900, f"{selector} is below the first screen"
     names = page.locator("[data-figure=front] .legendtext").all_text_contents()
     assert names == ["FO-GA", "SO-GA"], "a reference is a line, and no point of SO-NPO is left"
+    reached = reached_by_keyboard(page, 60)
+    assert {"A #arms true", "INPUT filter the table true", "BUTTON  true", "DIV  true"} <= reached
+    assert not [place for place in reached if place.endswith("false") and not place.startswith("BODY")]
     # The table of the papers sorts by its second row of headings, and is filtered by their names.
     table = page.locator("table.papers").first
     table.locator("th button", has_text="hypervolume").click()
@@ -63,13 +66,7 @@ def test_the_first_screen_answers_and_figures_and_tables_work(browser: Browser, 
     page.wait_for_selector("tr.marked[data-trial='3']", state="attached")
     points = strip.locator(".live").evaluate("(box) => box.data.at(-1).x.filter((x) => x !== null)")
     assert points == [0.5]
-    for link in set(page.eval_on_selector_all("a", "all => all.map((link) => link.getAttribute('href'))")):
-        if link.startswith("#trial-"):
-            assert page.evaluate("(n) => known(Number(n)) !== undefined", link.removeprefix("#trial-")), link
-        elif link.startswith("#"):
-            assert page.locator(f"[id='{link[1:]}']").count() == 1, link
-        else:
-            assert (report.parent / link).is_file(), link
+    check_links(page, report)
     assert page.errors == []  # type: ignore[attr-defined]
     page.close()
 

@@ -10,7 +10,7 @@ import pytest
 
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.reporting.report import write_report
-from tests.browser import CONTRAST, draw_all, opened
+from tests.browser import CONTRAST, check_links, draw_all, opened, reached_by_keyboard
 from tests.tracking.studies import EVIL, busy_study, repeated
 
 if TYPE_CHECKING:
@@ -173,24 +173,11 @@ def test_two_trials_stand_beside_each_other(page: Page) -> None:
 def test_every_link_leads_somewhere(page: Page, report: Path) -> None:
     links = page.eval_on_selector_all("a", "all => all.map((link) => link.getAttribute('href'))")
     assert len(links) > 20
-    for link in set(links):
-        if link.startswith("#trial-"):
-            assert page.evaluate("(n) => known(Number(n)) !== undefined", link.removeprefix("#trial-")), link
-        elif link.startswith("#"):
-            assert page.locator(f"[id='{link[1:]}']").count() == 1, link
-        else:
-            assert (report.parent / link).is_file(), link
+    check_links(page, report)
 
 
 def test_a_keyboard_reaches_everything(page: Page) -> None:
-    reached = set()
-    for _ in range(120):
-        page.keyboard.press("Tab")
-        place = page.evaluate("""() => {
-          const at = document.activeElement, shown = getComputedStyle(at).outlineStyle !== "none";
-          return `${at.tagName} ${at.getAttribute("href") ?? at.getAttribute("aria-label") ?? ""} ${shown}`;
-        }""")
-        reached.add(place)
+    reached = reached_by_keyboard(page, 120)
     assert {"A #trial-2 true", "SELECT second trial true", "INPUT filter the table true"} <= reached
     assert any(place.startswith("SUMMARY") for place in reached)
     assert not [place for place in reached if place.endswith("false") and not place.startswith("BODY")]

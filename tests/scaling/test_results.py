@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ import pytest
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.config.study import Study, load_study
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.scaling import describe_scaling, write_scaling_report
+from lethe.reporting.scaling import describe_scaling, scaling_opening, scaling_steps, write_scaling_report
+from lethe.reporting.scaling_figures import scaling_figures
 from lethe.scaling.design import SearchPoint, cost_points
 from lethe.scaling.laws import fit_laws, parallel_records, predicted_speed_up, serial_share, setting_laws
 from lethe.scaling.transfer import (
@@ -26,6 +28,11 @@ from lethe.scaling.transfer import (
 )
 from lethe.scaling.transformer import Transformer
 from lethe.scaling_records import ScalingRecord, SearchRecord
+from tests.browser import CONTRAST, check_links, draw_all, opened, reached_by_keyboard
+from tests.reporting.pages import Page
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 def seconds(parameters: float, rows: int, workers: int) -> float:
@@ -255,12 +262,12 @@ def test_the_best_rate_by_size_is_a_power(study: ScalingStudy) -> None:
 
 
 def record_of(**parts: object) -> ScalingRecord:
+    """A study of nothing but what is given."""
     return ScalingRecord(id="s-1", study={"name": "s"}, machine={"matrix_rate": 9e10, "busy": 0.5}, points=(), **parts)
 
 
-def test_the_report_has_laws_points_searches_and_plans(
-    study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[FinishedSearch], tmp_path: Path
-) -> None:
+def whole_record(study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[FinishedSearch]) -> ScalingRecord:
+    """A study with everything, of which one point ran out of memory."""
     sweep = line[-1].sweep.model_copy(update={"trials": (trial(9, 0.2, 0.9, 1e-3),)})
     trials = tuple(t for s in line for t in s.sweep.trials)
     record = record_of(
@@ -268,7 +275,37 @@ def test_the_report_has_laws_points_searches_and_plans(
         trials=trials, transfer=(transfer_record(line, plan_move(line), sweep),), plans={"7B": "fits <b>nowhere</b>"},
     )  # fmt: skip
     failed = points[0].model_copy(update={"verdict": "out_of_memory", "reason": "no <memory>"})
-    record = record.model_copy(update={"points": (failed, *points[1:])})
+    return record.model_copy(update={"points": (failed, *points[1:])})
+
+
+def test_the_first_screen_answers_and_says_what_next(
+    study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[FinishedSearch]
+) -> None:
+    record = whole_record(study, points, line)
+    first = scaling_opening(record)
+    assert first.sentence == "Step time grows in proportion to parameters with Sophia and AdamW."
+    assert first.because.startswith("Memory of tensors grows ")
+    assert list(first.facts) == ["What was done", "What won", "Is it enough", "What it cost", "How far to trust it"]
+    assert first.facts["What was done"].startswith("17 of 18 points timed at 5 sizes from 101k to 16.7M parameters;")
+    assert "as much random search there" in first.facts["What won"]
+    assert first.facts["Is it enough"].startswith(("Yes: 5 of 5", "Partly: "))
+    steps = scaling_steps(record, "python -m platform.")
+    assert steps[0].command.startswith("python -m platform.scaling plan --model-params 7e9 ")
+    interrupted = record.model_copy(update={"interrupted": True})
+    assert scaling_steps(interrupted)[0].command == "lethe scaling s --resume"
+    figures = scaling_figures(record)
+    assert list(figures) == ["law-step-time", "law-memory-of-tensors", "law-step-time-by-batch", "workers", "quality"]
+    measured = [trace for trace in figures["law-step-time"]["data"] if trace.get("name", "").endswith("measured")]
+    assert [trace["name"] for trace in measured] == ["Sophia, measured", "AdamW, measured"]
+    assert [trace["marker"]["symbol"].count("diamond") for trace in measured] == [1, 1], "the one that is held out"
+    assert scaling_opening(record_of()).sentence.startswith("No law was fitted")
+    assert scaling_figures(record_of()) == {}
+
+
+def test_the_report_has_laws_points_searches_and_plans(
+    study: ScalingStudy, points: tuple[TrialRecord, ...], line: list[FinishedSearch], tmp_path: Path
+) -> None:
+    record = whole_record(study, points, line)
     page = write_scaling_report(record, tmp_path / "r").read_text()
     assert {p.name for p in (tmp_path / "r").iterdir()} == {"report.html", "scaling.png", "points.csv", "scaling.json"}
     assert ScalingRecord.model_validate_json((tmp_path / "r/scaling.json").read_text()) == record
@@ -284,9 +321,52 @@ def test_the_report_has_laws_points_searches_and_plans(
     ):
         assert words in page
     assert "<b>nowhere" not in page
-    assert "://" not in page
+    text = Page(page).text
+    assert "python -m platform" not in text
+    assert "lethe scaling plan --model-params 7e9 --gpu-memory 80e9" in text
+    assert len(page) < 5e6
     assert len((tmp_path / "r/points.csv").read_text().splitlines()) == 19
 
 
 def test_a_report_without_points(tmp_path: Path) -> None:
     assert "No law was fitted" in write_scaling_report(record_of(interrupted=True), tmp_path).read_text()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1400, "light"), (420, "dark")])
+def test_the_page_is_drawn_readable_and_as_wide_as_the_window(
+    browser: Browser,
+    study: ScalingStudy,
+    points: tuple[TrialRecord, ...],
+    line: list[FinishedSearch],
+    tmp_path: Path,
+    width: int,
+    scheme: str,
+) -> None:
+    report = write_scaling_report(whole_record(study, points, line), tmp_path)
+    page = opened(browser, report, width, color_scheme=scheme)
+    assert page.locator("header.opening dl.facts dt").count() == 5
+    if width == 1400:
+        for selector in ("h1", "dl.facts", "[data-figure=law-step-time]", "#next", "dl.steps"):
+            box = page.locator(f"header.opening {selector}").bounding_box()
+            assert box
+            assert box["y"] + box["height"] < 900, f"{selector} is below the first screen"
+    draw_all(page)
+    page.eval_on_selector_all("details", "all => all.forEach((one) => { one.open = true; })")
+    assert page.locator(".drawn").count() == 5
+    assert not page.locator(".picture").is_visible()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(CONTRAST) == []
+    table = page.locator("table.sortable", has_text="Utilisation")
+    table.locator("th button", has_text="Tokens/s").press("Enter")
+    table.locator("th button", has_text="Parameters").press("Enter")
+    assert table.locator("tbody tr").first.locator("td").first.inner_text() == "0.1M"
+    page.evaluate("document.querySelector('nav a').focus()")
+    reached = reached_by_keyboard(page, 40)
+    assert {"A #laws true", "INPUT filter the table true", "BUTTON  true"} <= reached
+    check_links(page, report)
+    assert page.errors == []  # type: ignore[attr-defined]
+    page.close()
+    page = opened(browser, report, java_script_enabled=False)
+    assert page.locator(".picture img").is_visible()
+    assert page.locator(".interactive:visible").count() == 0
+    page.close()

@@ -10,6 +10,8 @@ from lethe.cli.app import command
 from lethe.cli.options import AsJson, StoredStudy
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lethe.records import StudyRecord
     from lethe.scaling_records import ScalingRecord
     from lethe.terminal import Terminal
@@ -59,22 +61,25 @@ def main(
 def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status: str) -> None:
     from lethe.records import StudyRecord
     from lethe.reporting.next_steps import next_steps
-    from lethe.reporting.report import first_screen, headline
-    from lethe.reporting.scaling import describe_scaling
+    from lethe.reporting.report import describe_date, first_screen
+    from lethe.reporting.scaling import describe_scaling, scaling_opening, scaling_steps
     from lethe.reporting.terminal_tables import front_table
     from lethe.terminal import command_prefix
     from lethe.tracking.connection import store_of
 
-    if not isinstance(record, StudyRecord):
-        for sentence in describe_scaling(record):
-            console.print(f"- {sentence}", soft_wrap=True)
-        return
-    console.print(f"study {record.id} · {headline(record)} · {status}", soft_wrap=True)
-    for line in first_screen(record).lines():
+    call = command_prefix()
+    tables: list[Table | str] = []
+    if isinstance(record, StudyRecord):
+        first, steps = first_screen(record), next_steps(record, store_of(record.study), call)
+        tables = [front_table(record)] if record.front else []
+    else:
+        first, steps = scaling_opening(record), scaling_steps(record, call)
+        tables = [f"- {sentence}" for sentence in describe_scaling(record)]
+    console.print(f"study {record.id} · {describe_date(record.began)} · {status}", soft_wrap=True)
+    for line in first.lines():
         console.print(line, soft_wrap=True)
-    if record.front:
-        console.print(front_table(record))
-    for step in next_steps(record, store_of(record.study), command_prefix()):
-        if step.command.endswith(f"show {record.id}"):
-            continue
-        console.print(f"{step.purpose}:\n    {step.command}", soft_wrap=True)
+    for part in tables:
+        console.print(part, soft_wrap=isinstance(part, str))
+    for step in steps:
+        if not step.command.endswith(f"show {record.id}"):
+            console.print(f"{step.purpose}:\n    {step.command}", soft_wrap=True)

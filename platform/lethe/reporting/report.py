@@ -220,7 +220,12 @@ def first_screen(record: StudyRecord) -> Opening:
 
 def headline(record: StudyRecord) -> str:
     """Return the study's date, or that it has none."""
-    return datetime.fromtimestamp(record.began, UTC).strftime("%-d %B %Y, %H:%M UTC") if record.began else "no date"
+    return describe_date(record.began)
+
+
+def describe_date(began: float) -> str:
+    """Return a time in seconds since 1970 as a date, 0 as `no date`."""
+    return datetime.fromtimestamp(began, UTC).strftime("%-d %B %Y, %H:%M UTC") if began else "no date"
 
 
 def describe_trainings(record: StudyRecord) -> list[str]:

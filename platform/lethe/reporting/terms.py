@@ -36,6 +36,13 @@ TERMS = {
     "knee": "the front's best compromise: the member farthest from the line between the front's ends",
     "hypervolume": "the area between the front and the floors, 1 for the oracle's forgetting at the start model's "
     "utility; larger is better",
+    "held out": "the largest size, which no fit has seen: its prediction is judged by its measurement",
+    "law": "how a cost grows: offset + factor x size^exponent; in proportion where the exponent is 1",
+    "stage": "what ZeRO divides among the workers: 0 nothing, 1 optimizer states, 2 gradients, 3 weights as well",
+    "strong and weak scaling": "more workers for as many rows a step, or for as many times the rows",
+    "serial share": "the part of a step that more workers do not shorten: Amdahl's, for weak scaling Gustafson's",
+    "forget target": "a share of the start model's value (.75 by default) in the first objective",
+    "utilisation": "the model's FLOPs per CPU second, over the rate of this machine's matrix products",
     "win rate": "the share of Sophia's moving coordinates that are not clipped",
     "rank": "0 is the front; 1 is the front without it, and so on",
 }

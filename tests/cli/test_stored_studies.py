@@ -16,8 +16,10 @@ from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.ops.stored_studies import load_named_study
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
+from lethe.scaling_records import ScalingRecord
 from lethe.study.resume import check_resumable, claim
 from tests.cli.test_bad_input import refuses as refused
+from tests.reporting.comparisons import comparison_study
 from tests.tracking.studies import busy_study
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -77,6 +79,26 @@ def test_show_takes_an_id_its_beginning_or_a_space_and_prints_what_to_do_next(
         assert "Partly forgotten: " in out
         assert "retain rouge 0.7 (-30 %)" in out
         assert f"lethe score models:/lethe-tofu/4 --benchmark {found}" in out
+
+
+def test_show_of_a_comparison_and_of_a_scaling_study_prints_what_their_first_screens_say(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stored(home, "loku-00000005", comparison_study(), 1000)
+    (home / "studies/loku-00000005/baselines.json").write_text("{}")
+    assert main(["show", "loku"]) == 0
+    out = capsys.readouterr().out
+    assert "SO-GA has the largest hypervolume; second order is better by hypervolume." in out
+    assert "Is it enough: Not judged" in out
+    assert "lethe promote loku-00000005 3 --as champion" in out
+    assert "│ 7     │ SO-GA │" in out
+    scaling = ScalingRecord(id="scaling-00000006", study={"name": "scaling-tofu"}, machine={}, points=())
+    (home / "studies/scaling-00000006").mkdir()
+    (home / "studies/scaling-00000006/scaling.json").write_text(scaling.model_dump_json())
+    assert main(["show", "scaling-00000006"]) == 0
+    out = capsys.readouterr().out
+    assert "Is it enough: No: a law needs more complete sizes." in out
+    assert "lethe scaling plan --model-params 7e9 --gpu-memory 80e9" in out
 
 
 def test_show_of_a_trial_has_parameters_scores_criteria_and_version(

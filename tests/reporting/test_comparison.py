@@ -14,21 +14,16 @@ from pydantic import TypeAdapter
 from lethe.config.space import Parameter, Scalar
 from lethe.records import CriterionRecord, StudyRecord, TrialRecord, VerdictRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, Cell, Column, arms
+from lethe.reporting.comparison.boundaries import arm_space, boundary_end, boundary_hits
 from lethe.reporting.comparison.figures import comparison_png, mean_curve
-from lethe.reporting.comparison.judgements import (
+from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, describe_judgement, judgements
+from lethe.reporting.comparison.opening import comparison_opening, describe_spread
+from lethe.reporting.comparison.paired_trials import (
     PairedTrials,
-    arm_pairs,
-    arm_space,
-    boundary_end,
-    boundary_hits,
     describe_difference_of_pairs,
-    describe_findings,
-    describe_judgement,
     describe_paired_tests,
-    judgements,
     paired_trials,
 )
-from lethe.reporting.comparison.opening import comparison_opening, describe_spread
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
 from lethe.reporting.front import front_png, lay_out_front
@@ -426,7 +421,7 @@ def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enou
     partly = VerdictRecord(forgotten="partly", criteria=(criterion,))
     record = comparison_study()
     trials = tuple(t.model_copy(update={"forgotten": partly}) if t.number == 7 else t for t in record.trials)
-    judged = record.model_copy(update={"trials": trials})
+    judged = record.model_copy(update={"trials": trials, "space": "soul"})
     assert comparison_opening(judged).facts["Is it enough"] == (
         "No: no model on the common front meets every criterion. Forgotten: 1 partly of 2 models;"
         " of SO-GA's, by seed: 1 partly."
@@ -434,7 +429,11 @@ def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enou
     page = Page(render_pages(judged)["report.html"])
     assert "1 partly" in page.arms["SO-GA"]
     assert "what wins" in page.text
-    assert [step.command for step in next_steps(judged)][-1] == f"lethe promote {judged.id} 7 --as champion"
+    assert [step.command for step in next_steps(judged)] == [
+        "lethe sweep soul-full",
+        f"lethe promote {judged.id} 7 --as champion",
+        f"lethe show {judged.id}",
+    ]
 
 
 def test_the_headline_counts_paired_tests() -> None:

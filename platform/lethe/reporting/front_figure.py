@@ -100,6 +100,7 @@ def _arm_trace(drawing: FrontDrawing, arm: Arm, texts: dict[int, str]) -> Figure
             "symbol": [style["symbol"].replace("circle", arm.symbol) for style in styles],
             "size": [style["size"] for style in styles],
             "color": arm.color,
+            "opacity": 1,  # plotly draws sizes that differ translucent
             "line": {"color": outlines, "width": 1.5},
         },
         hovertext=[f"<b>{arm.name}</b><br>{texts[trial.number]}" for trial in trials],

@@ -59,7 +59,8 @@ def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     best = best_of_front(record)
     if record.interrupted:
         yield "go on where it stopped", again
-    yield "look at it again", f"show {record.id}"
+    if record.interrupted or not record.members:
+        yield "look at it again", f"show {record.id}"
     if best and (model := address(best)):
         yield "score the model beside others", f"score {shlex.quote(model)} --benchmark {record.id}"
     if record.interrupted:
@@ -70,6 +71,7 @@ def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
             yield "compare with the whole budget", f"sweep {full}"
         if best:
             yield "name the best model, for good", f"promote {record.id} {best.number} --as champion"
+        yield "look at it again", f"show {record.id}"
         return
     if best and not best.audits:
         purpose = "ask whether relearning or rounding bring the answers back"

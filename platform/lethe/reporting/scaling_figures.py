@@ -66,7 +66,7 @@ def law_figure(laws: Sequence[LawRecord]) -> Figure:
                 "type": "scatter", "mode": "markers", "name": f"{arm}, measured", "x": law.x, "y": law.y,
                 "error_y": _error_bars(law.y, law.low, law.high, color), "hovertext": words, "hoverinfo": "text",
                 "marker": {
-                    "color": color, "size": [12 if out else 8 for out in held], "line": MARK_LINE,
+                    "color": color, "size": [12 if out else 8 for out in held], "line": MARK_LINE, "opacity": 1,
                     "symbol": ["diamond" if out else "circle" for out in held],
                 },
             }

@@ -98,12 +98,14 @@ def front_table(record: StudyRecord) -> Table:
     judged = any(trial.forgotten for trial in record.front)
     registered = any(trial.version for trial in record.front)
     optional = {"fresh seeds": repeated, "forgotten": judged, "name": True, "version": registered}
-    columns = ["trial", *(goal.metric for goal in record.objectives)]
+    arms = ["arm"] if record.members else []
+    columns = ["trial", *arms, *(goal.metric for goal in record.objectives)]
     for column in (*columns, *(name for name, shown in optional.items() if shown), "configuration"):
         table.add_column(column, overflow="fold", no_wrap=column not in ("fresh seeds", "configuration"))
     for trial in record.front:
         cells: list[str | Text] = [
             str(trial.number),
+            *(str(trial.params.get(key, "")) for key in arms),
             *(f"{trial.metrics[goal.metric]:.3f}" for goal in record.objectives),
         ]
         if repeated:

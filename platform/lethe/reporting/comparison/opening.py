@@ -6,13 +6,11 @@ from collections.abc import Sequence
 
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import Arm, arms, best_arm, layout_of
-from lethe.reporting.comparison.judgements import (
+from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, judgements
+from lethe.reporting.comparison.paired_trials import (
     ALPHA,
-    arm_pairs,
     describe_difference_of_pairs,
-    describe_findings,
     describe_paired_tests,
-    judgements,
     paired_trials,
 )
 from lethe.reporting.comparison.tables import count_verdicts

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
+from lethe.reporting.comparison.boundaries import BoundaryHit, boundary_hits
 from lethe.reporting.comparison.figures import (
     CostPlot,
     HypervolumeStrip,
@@ -19,16 +20,8 @@ from lethe.reporting.comparison.figures import (
     curve_columns,
     hypervolume_strip,
 )
-from lethe.reporting.comparison.judgements import (
-    BoundaryHit,
-    arm_pairs,
-    boundary_hits,
-    describe_findings,
-    describe_judgement,
-    describe_paired_tests,
-    judgements,
-    paired_trials,
-)
+from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, describe_judgement, judgements
+from lethe.reporting.comparison.paired_trials import describe_paired_tests, paired_trials
 from lethe.reporting.comparison.tables import (
     ORACLE,
     ORIGINAL,

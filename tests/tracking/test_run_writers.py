@@ -5,9 +5,11 @@ from __future__ import annotations
 import getpass
 import importlib.util
 import math
+import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,39 @@ def test_a_store_that_fails_costs_one_warning(
         live(tracker, done)
     assert tracker.finish(record, report) is None
     assert [r.getMessage() for r in caplog.records] == ["nothing more goes to tensorboard: OSError: no space left"]
+
+
+def test_a_store_that_hangs_ends_the_study_after_a_while_with_one_warning(
+    report: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.setattr(run_writers, "TensorBoardRun", lambda *_: (tmp_path / "pipe").open())  # nobody ever writes
+    monkeypatch.setattr(run_writers, "GIVE_UP_S", 0.5)
+    tracker = open_tracker(Tracking(to=("tensorboard",)))
+    record = study(trial(0), trial(1))
+    tracker.begin(record)
+    live(tracker, record.trials[0])
+    began = time.monotonic()
+    assert tracker.finish(record, report) is None
+    assert 0.5 <= time.monotonic() - began < 20
+    said = "nothing more goes to tensorboard: it has taken nothing for 0.5 s, so the rest was not sent"
+    assert [r.getMessage() for r in caplog.records] == [said]
+    (tmp_path / "pipe").open("w").close()  # lets the thread end
+
+
+def test_a_store_that_is_slow_gets_everything(report: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Slow(run_writers.TensorBoardRun):
+        def end(self, *args: Any) -> None:
+            time.sleep(0.8)
+            super().end(*args)
+
+    monkeypatch.setattr(run_writers, "TensorBoardRun", Slow)
+    monkeypatch.setattr(run_writers, "GIVE_UP_S", 2.5)
+    record = study(*map(trial, range(4)))
+    tracker = open_tracker(Tracking(to=("tensorboard",)))
+    tracker.begin(record)
+    assert tracker.finish(record, report) is not None
+    assert all(events(home() / "tensorboard" / record.id / f"trial-{number:03d}", "forget") for number in range(4))
 
 
 def test_a_missing_package_is_refused_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,11 +18,10 @@ from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, reso
 from lethe.tracking.mlflow_pages import study_note
 from lethe.tracking.mlflow_runs import MlflowStore
 from lethe.tracking.model_registry import Registry
-from lethe.tracking.tracked_trials import TrackedTrial, TrackedTrials
+from lethe.tracking.tracked_trials import GIVE_UP_S, TrackedTrial, TrackedTrials
 
 log = logging.getLogger("lethe.tracking")
 RETRY_S = 10.0
-GIVE_UP_S = 60.0
 
 
 class MlflowTracker:
@@ -216,7 +215,7 @@ class MlflowTracker:
         for trial in record.front:
             own, version = registry.tracked[trial.number], versions.get(trial.run, "")
             store.describe_front_member(own, record, trial, version, registry.name)
-        note = study_note(record, store.experiment, store.parent, runs, versions, registry.name)
+        note = study_note(record, store.experiment, store.parent, runs)
         store.close(record, str(folder), note)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,7 +17,14 @@ from lethe.errors import UserError
 from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
 from lethe.storage.paths import home
 from lethe.tracking.aliases import Registered
-from lethe.tracking.tracked_trials import TrackedTrial, TrackedTrials, numeric_metrics, unreported_metrics, verdict_tags
+from lethe.tracking.tracked_trials import (
+    GIVE_UP_S,
+    TrackedTrial,
+    TrackedTrials,
+    numeric_metrics,
+    unreported_metrics,
+    verdict_tags,
+)
 
 log = logging.getLogger("lethe.tracking")
 INSTALL: dict[TrackerName, tuple[str, str]] = {  # the package to import, and how it gets there
@@ -41,8 +49,9 @@ OpenRun = Callable[[StudyRecord, TrackedTrial], RunWriter]
 class WriterTracker:
     """A `Tracker` over a store in which `open_run(study, trial)` begins, or begins again, the run of a trial.
 
-    The driver never waits for the store but in `finish`. The first failure is one warning, after which nothing more is
-    written: MLflow is the store that is sent again what it missed.
+    The driver never waits for the store but in `finish`, and there at most `GIVE_UP_S` seconds in which the store takes
+    nothing. The first failure is one warning, after which nothing more is written: MLflow is the store that is sent
+    again what it missed.
     """
 
     uri: str | None = None
@@ -57,6 +66,7 @@ class WriterTracker:
         self._writers: dict[TrackedTrial, RunWriter] = {}
         self._record: StudyRecord | None = None
         self._failed = False
+        self._taken = time.monotonic()  # when the last job ended
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._run_inbox, name=name, daemon=True)
         self._thread.start()
@@ -94,7 +104,11 @@ class WriterTracker:
             if self._trials.get(trial.run, trial.number).end is None:
                 self.trial_ended(trial)
         self._inbox.put(None)
-        self._thread.join()
+        self._taken = time.monotonic()
+        while self._thread.is_alive() and not self._failed:
+            self._thread.join(max(0.0, self._taken + GIVE_UP_S - time.monotonic()))
+            if self._thread.is_alive() and time.monotonic() - self._taken >= GIVE_UP_S:
+                self._fail(f"it has taken nothing for {GIVE_UP_S:g} s, so the rest was not sent")
         return None if self._failed else self._link
 
     def _run_inbox(self) -> None:
@@ -105,9 +119,13 @@ class WriterTracker:
                 job()
             # A store's client may raise anything, and none of it may end a study.
             except Exception as error:  # noqa: BLE001  # see above
-                self._failed = True
                 reason = next(iter(str(error).splitlines()), "")[:300]
-                log.warning("nothing more goes to %s: %s: %s", self._name, type(error).__name__, reason)
+                self._fail(f"{type(error).__name__}: {reason}")
+            self._taken = time.monotonic()
+
+    def _fail(self, reason: str) -> None:
+        self._failed = True
+        log.warning("nothing more goes to %s: %s", self._name, reason)
 
     def _send(self, trial: TrackedTrial) -> None:
         """Write what the store lacks of a trial."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from lethe.records import Metrics, Scalar, TrialRecord, Verdict
 
 LONGEST_VALUE = 5000  # MLflow refuses tags above 8000 and parameters above 6000 characters
+GIVE_UP_S = 60.0  # the end of a study waits no longer for a store that takes nothing
 _REFUSED = re.compile(r"[^\w\-. :/]")
 
 

@@ -274,3 +274,19 @@ class StudyRecord(Record):
         sign = 1 if self.objectives[0].direction == "minimize" else -1
         key = self.objectives[0].metric
         return tuple(sorted((t for t in self.trials if t.on_front), key=lambda t: sign * t.metrics[key]))
+
+    @property
+    def best_of_front(self) -> TrialRecord | None:
+        """The front member with the best verdict, of several the knee, else the first of the front; None where the
+        front is empty."""
+        knee, order = self.aliases.get("knee"), {"yes": 0, "partly": 1, "no": 2}
+
+        def position(trial: TrialRecord) -> tuple[int, bool]:
+            return order[trial.forgotten.forgotten] if trial.forgotten else 3, trial.number != knee
+
+        return min(self.front, key=position, default=None)
+
+    @property
+    def winner(self) -> TrialRecord | None:
+        """`best_of_front`; None in a comparison, where arms win."""
+        return None if self.members else self.best_of_front

@@ -26,7 +26,8 @@ from lethe.reporting.comparison.paired_trials import (
 )
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
-from lethe.reporting.front import front_png, lay_out_front
+from lethe.reporting.front import lay_out_front
+from lethe.reporting.front_picture import front_png
 from lethe.reporting.next_steps import next_steps
 from lethe.reporting.report import render_pages
 from lethe.reporting.scales import format_fixed

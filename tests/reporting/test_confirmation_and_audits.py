@@ -16,7 +16,8 @@ from tests.tracking.studies import EVIL, busy_study, repeated
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lethe.reporting.report.front_png", lambda record: b"a picture")
+    for name in ("front_png", "front_thumbnail"):
+        monkeypatch.setattr(f"lethe.reporting.report.{name}", lambda record: b"a picture")
 
 
 def page(record: StudyRecord, folder: Path) -> str:

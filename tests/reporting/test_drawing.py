@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import pytest
 
 from lethe.records import ObjectiveRecord
 from lethe.reporting.curves import objective_charts
 from lethe.reporting.front import lay_out_front
+from lethe.reporting.labels import Frame, Label, place_labels
 from lethe.reporting.scales import Scale, format_duration, format_number, format_setting, scale
 from tests.tracking.studies import busy_study, study, trial
 
@@ -74,6 +75,29 @@ def test_border_for_other_directions(directions: tuple[str, str], border: list[t
     goals = tuple(ObjectiveRecord(metric=metric, direction=way, floor=floor) for metric, way in named)
     trials = [trial(n, pareto_rank=0, metrics={"a": a, "b": b}) for n, (a, b) in enumerate([(0.2, 0.3), (0.4, 0.1)])]
     assert lay_out_front(study(*trials, objectives=goals)).stairs == border
+
+
+def test_no_label_covers_another_and_the_knee_always_has_one() -> None:
+    frames = [Frame(300, 200), Frame(800, 400)]
+    for step in (0.0, 0.001, 0.01, 0.05):
+        labels = [Label(n, "knee · trial 0" if n == 0 else str(n), 0.5 + step * n, 0.5 + step * n, 8) for n in range(9)]
+        sides = place_labels(labels, [(label.x, label.y) for label in labels], frames, (-1, -1))
+        assert 0 in sides
+        assert sides.keys() == set(range(9)) or step < 0.05, "where there is room everyone has one"
+        for frame in frames:
+            boxes = [frame.box(label, sides[label.name]) for label in labels if label.name in sides]
+            for one, other in combinations(boxes, 2):
+                assert one[2] <= other[0] or other[2] <= one[0] or one[3] <= other[1] or other[3] <= one[1]
+
+
+def test_a_label_stands_on_the_side_that_is_asked_for_unless_a_mark_or_the_edge_is_there() -> None:
+    def side(x: float, y: float, *marks: tuple[float, float]) -> tuple[int, int]:
+        return place_labels([Label("a", "12", x, y, 8)], marks, [Frame(500, 300)], (-1, -1))["a"]
+
+    assert side(0.5, 0.5) == (-1, -1)
+    assert side(0.5, 0.5, (0.48, 0.46)) == (-1, 0), "above it would cover a part of the mark"
+    assert side(0.005, 0.5) == (1, -1)
+    assert side(0.005, 0.005) == (1, 1)
 
 
 def test_marks_have_kind_order_and_tooltip_of_their_trial() -> None:

@@ -27,19 +27,19 @@ from lethe.records import (
 )
 from lethe.reporting.comparison.figures import comparison_png
 from lethe.reporting.console import Console
-from lethe.reporting.front import front_png
+from lethe.reporting.front_picture import front_png
 from lethe.reporting.report import render_pages, write_report
 from tests.reporting.comparisons import comparison_study
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, sample, study, trial
 
-FILES = {"report.html", "front.html", "front.png", "trials.csv", "study.json"}
+FILES = {"report.html", "front.html", "front.png", "front-small.png", "trials.csv", "study.json"}
 
 
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes half a second: one test draws them all."""
-    for name in ("front_png", "comparison_png"):
+    for name in ("front_png", "front_thumbnail", "comparison_png"):
         monkeypatch.setattr(f"lethe.reporting.report.{name}", lambda record: b"a picture")
 
 

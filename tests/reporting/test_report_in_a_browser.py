@@ -11,7 +11,7 @@ import pytest
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.reporting.report import write_report
 from tests.browser import CONTRAST, check_links, draw_all, opened, reached_by_keyboard
-from tests.tracking.studies import EVIL, busy_study, repeated
+from tests.tracking.studies import EVIL, busy_study, repeated, study, trial
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -69,6 +69,33 @@ def test_everything_is_drawn_readable_and_as_wide_as_the_window(
     assert page.evaluate("document.documentElement.scrollWidth") == width
     assert page.evaluate(CONTRAST) == []
     assert page.errors == []
+    page.close()
+
+
+OVERLAPS = """(svg) => {
+  const boxes = [...svg.querySelectorAll("text")].map((text) => [text.textContent, text.getBoundingClientRect()]);
+  const meet = (a, b) => a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3;
+  return boxes.flatMap(([name, box], at) => boxes.slice(at + 1).filter(([_, other]) => meet(box, other))
+    .map(([other]) => `${name} and ${other}`));
+}"""
+
+
+def test_labels_of_close_members_do_not_overlap_in_any_width(browser: Browser, tmp_path: Path) -> None:
+    close = [trial(n, 0.2 + 0.004 * n, 0.45 + 0.003 * n, pareto_rank=0) for n in range(9)]
+    record = study(*close, trial(20, 0.6, 0.5, pareto_rank=1), aliases={"knee": 4})
+    page = opened(browser, write_report(record, tmp_path))
+    for width in (1400, 1000, 700, 420):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.wait_for_timeout(300)
+        live = page.locator("[data-figure=front] .live .scatterlayer")
+        live.locator("text").first.wait_for()
+        assert live.evaluate(OVERLAPS) == [], width
+        shown = {text for text in live.locator("text").all_text_contents() if text}
+        assert {"4 knee", "start", "oracle"} <= shown
+        assert len(shown) >= 6, "those that have room"
+    page.emulate_media(media="print")
+    assert page.locator("[data-figure=front] .static svg").first.evaluate(OVERLAPS) == []
+    assert page.errors == []  # type: ignore[attr-defined]
     page.close()
 
 

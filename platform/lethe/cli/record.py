@@ -102,7 +102,6 @@ def _columns(assignments: list[str] | tuple[str, ...]) -> Columns:
 def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Path | None) -> int:
     from lethe.cli.options import report_root
     from lethe.ops.stored_studies import find_trial, read_search
-    from lethe.reporting.next_steps import winner
     from lethe.storage.paths import home
     from lethe.study.deletion import deletion_record
     from lethe.study.deletion_files import seal_of
@@ -110,7 +109,7 @@ def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Pa
     usage, stored = read_search(study)
     if stored.members:
         raise UserError(f"{usage.name} is a comparison: a record is of a study that was made for one request")
-    chosen = winner(stored) if trial is None else find_trial(stored, trial)
+    chosen = stored.winner if trial is None else find_trial(stored, trial)
     if chosen is None:
         raise UserError(f"study {usage.name} has no front: no model of it has forgotten anything")
     target = (report_root(reports) or home() / "reports") / usage.name

@@ -1,28 +1,18 @@
 """The Pareto front as a drawing: where every trial, the start model, the oracle and the floors lie.
 
-`lay_out_front` works the layout out once; the pages draw it as SVG, `front_png` as a picture for slides and papers.
+`lay_out_front` works the layout out once; the pages draw it as SVG, `front_picture` as a picture for slides and papers.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
 
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison.arms import Arm, arms, arms_by_trial
-from lethe.reporting.figure_style import (
-    ACCENT,
-    BAD,
-    FAINT,
-    INK,
-    KNEE,
-    SOFT,
-    escape_dollars,
-    new_figure,
-    png_bytes,
-    style_axes,
-)
+from lethe.reporting.labels import Frame, Label, Side, place_labels
 from lethe.reporting.scales import Scale, format_number, format_setting, scale
 from lethe.reporting.trial_views import (
     KIND_LABELS,
@@ -33,9 +23,6 @@ from lethe.reporting.trial_views import (
     trial_kind,
     varying_parameters,
 )
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
 
 WIDTH, HEIGHT = 880, 500
 LEFT, RIGHT, TOP, BOTTOM = 64, 22, 22, 58
@@ -91,6 +78,37 @@ class FrontDrawing:
     arms: list[Arm]
     arm_of: dict[int, Arm]
     references: list[tuple[Arm, Point]]
+
+    @cached_property
+    def sides(self) -> dict[int | str, Side]:
+        """Where the labels of the SVG stand."""
+        width, height = (abs(axis.stop - axis.start) for axis in (self.x_scale, self.y_scale))
+        return self.label_sides([Frame(width, height)], "knee · trial {}")
+
+    def label_sides(self, frames: Sequence[Frame], knee: str, reach: float = 8) -> dict[int | str, Side]:
+        """Return the sides on which the labels of the front's members, by number, and of `start` and `oracle` stand in
+        every frame; none where there is no room. `knee` is the knee's text, with its number in the place of {}."""
+
+        def label(name: int | str, text: str, point: Point, by: float) -> Label:
+            across, down = self.x_scale.share(point[0]), 1 - self.y_scale.share(point[1])
+            return Label(name, text, across, down, by)
+
+        points = {
+            mark.trial.number: (self.x.coordinate(mark.trial), self.y.coordinate(mark.trial)) for mark in self.marks
+        }
+        front = [mark for mark in self.marks if mark.kind == "front"]
+        labels = [
+            label(n, knee.format(n), points[n], reach + 5) if is_knee else label(n, str(n), points[n], reach)
+            for n, is_knee in sorted(
+                ((mark.trial.number, "knee" in mark.aliases) for mark in front), key=lambda pair: not pair[1]
+            )
+        ]
+        models = {"start": self.start, "oracle": self.oracle}
+        labels[1:1] = [label(name, name, point, reach + 3) for name, point in models.items() if point]
+        marks = [(one.x, one.y) for one in (label(n, "", point, 0) for n, point in points.items())]
+        # The side where no trial is better, hence no line and no mark.
+        first = (-1 if self.x.lower_is_better else 1, 1 if self.y.lower_is_better else -1)
+        return place_labels(labels, marks, frames, first)
 
 
 def objective_axes(record: StudyRecord) -> tuple[Axis, Axis]:
@@ -191,127 +209,3 @@ def _is_finite(point: Point) -> bool:
 
 def _floors(axis: Axis) -> list[float]:
     return [] if axis.floor is None else [axis.floor]
-
-
-KIND_STYLES: dict[TrialKind, dict[str, Any]] = {  # keyword arguments of matplotlib's `scatter`
-    "front": {"marker": "o", "s": 62, "color": ACCENT, "edgecolors": "white", "linewidths": 1.2, "zorder": 6},
-    "beaten": {"marker": "o", "s": 34, "color": FAINT, "edgecolors": "white", "linewidths": 0.8, "zorder": 4},
-    "infeasible": {"marker": "o", "s": 34, "facecolors": "white", "edgecolors": FAINT, "linewidths": 1.2, "zorder": 3},
-    "stopped": {"marker": "_", "s": 60, "color": FAINT, "linewidths": 1.8, "zorder": 3},
-    "failed": {"marker": "x", "s": 40, "color": BAD, "linewidths": 1.5, "zorder": 3},
-}
-
-
-def front_png(record: StudyRecord) -> bytes:
-    """Return the content of front.png."""
-    figure = new_figure(8.4, 5.2)
-    _draw(figure.add_subplot(), lay_out_front(record), record)
-    return png_bytes(figure)
-
-
-def _draw(plot: Axes, drawing: FrontDrawing, record: StudyRecord) -> None:
-    _draw_axes(plot, drawing, record)
-    _draw_floors(plot, drawing)
-    if drawing.stairs:
-        xs, ys = [x for x, _ in drawing.stairs], [y for _, y in drawing.stairs]
-        plot.fill([*xs, xs[-1]], [*ys, ys[0]], color=ACCENT, alpha=0.07, linewidth=0, zorder=1)
-        plot.plot(xs, ys, color=ACCENT, linewidth=1.4, alpha=0.75, zorder=2)
-    _draw_references(plot, drawing)
-    _draw_marks(plot, drawing)
-    for arm in drawing.arms:
-        plot.scatter([], [], label=escape_dollars(arm.name), s=40, color=arm.color, marker=ARM_MARKERS[arm.symbol])
-    for mark in drawing.marks:
-        if mark.kind == "front":
-            _label_front_member(plot, drawing, mark)
-    for name, point, marker in (("start", drawing.start, "D"), ("oracle", drawing.oracle, "*")):
-        if point:
-            size = 130 if marker == "*" else 52
-            plot.scatter(*point, marker=marker, s=size, color=INK, edgecolors="white", linewidths=1, zorder=7)
-            right = drawing.x_scale(point[0]) > WIDTH / 2
-            _annotate(plot, name, point, INK, (-10 if right else 10, -4), bold=True)
-    if drawing.marks:
-        key = plot.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=5, frameon=False, fontsize=8.5)
-        for entry in key.get_texts():
-            entry.set_color(SOFT)
-
-
-def _draw_references(plot: Axes, drawing: FrontDrawing) -> None:
-    """Draw a line through the reference's value on each axis, with its name at one end."""
-    for arm, (x, y) in drawing.references:
-        style: dict[str, Any] = {"color": arm.color, "linewidth": 1.3, "linestyle": (0, (1, 2)), "zorder": 2}
-        plot.axvline(x, **style)
-        plot.axhline(y, **style)
-        _annotate(plot, arm.name, (drawing.x_scale.high, y), INK, (-4, 4))
-
-
-def _draw_marks(plot: Axes, drawing: FrontDrawing) -> None:
-    for kind, label in KIND_LABELS.items():
-        marks = [mark for mark in drawing.marks if mark.kind == kind]
-        for mark in marks:
-            style = KIND_STYLES[kind] | _arm_style(kind, drawing.arm_of.get(mark.trial.number))
-            plot.scatter(drawing.x.coordinate(mark.trial), drawing.y.coordinate(mark.trial), **style)
-        if marks:
-            plot.scatter([], [], label=f"{label} ({len(marks)})", **KIND_STYLES[kind])
-
-
-ARM_MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D"}
-
-
-def _arm_style(kind: TrialKind, arm: Arm | None) -> dict[str, Any]:
-    """Return the arm's color in place of the kind's own accent, and its marker in place of circles; empty without."""
-    if arm is None:
-        return {}
-    own = KIND_STYLES[kind]
-    colors = {key: arm.color for key, value in own.items() if value in (ACCENT, FAINT)}
-    return {**colors, **({"marker": ARM_MARKERS[arm.symbol]} if own.get("marker") == "o" else {})}
-
-
-def _draw_axes(plot: Axes, drawing: FrontDrawing, record: StudyRecord) -> None:
-    plot.set_xlim(drawing.x_scale.low, drawing.x_scale.high)
-    plot.set_ylim(drawing.y_scale.low, drawing.y_scale.high)
-    plot.set_xlabel(drawing.x.label, color=INK)
-    plot.set_ylabel(drawing.y.label, color=INK)
-    volume = "" if record.hypervolume is None else f"  ·  hypervolume {record.hypervolume:.3g}"
-    style_axes(plot, f"{record.space}: {len(record.trials)} trials, {len(record.front)} on the front{volume}")
-
-
-def _draw_floors(plot: Axes, drawing: FrontDrawing) -> None:
-    """Draw each floor as a line and shade the side where no trial can be on the front."""
-    for axis, line, span, ends in (
-        (drawing.x, plot.axvline, plot.axvspan, (drawing.x_scale.low, drawing.x_scale.high)),
-        (drawing.y, plot.axhline, plot.axhspan, (drawing.y_scale.low, drawing.y_scale.high)),
-    ):
-        if axis.floor is not None:
-            span(axis.floor, ends[1] if axis.lower_is_better else ends[0], color="#f3f4f7", zorder=0.5, linewidth=0)
-            line(axis.floor, color=SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
-    if drawing.y.floor is not None:
-        across = plot.get_yaxis_transform()
-        plot.text(
-            0.01, drawing.y.floor, "floor", transform=across, color=SOFT, fontsize=8.5, verticalalignment="bottom"
-        )
-
-
-def _label_front_member(plot: Axes, drawing: FrontDrawing, mark: TrialMark) -> None:
-    """Write the trial's number on the side where no trial is better, hence no line and no mark."""
-    point = (drawing.x.coordinate(mark.trial), drawing.y.coordinate(mark.trial))
-    left, up = drawing.x.lower_is_better and mark.x > 170, not drawing.y.lower_is_better
-    if "knee" in mark.aliases:
-        plot.scatter(*point, s=190, facecolors="none", edgecolors=KNEE, linewidths=1.8, zorder=5)
-        offset = (-8 if left else 8, 8 if up else -14)
-        _annotate(plot, f"knee · trial {mark.trial.number}", point, KNEE, offset, bold=True)
-    else:
-        _annotate(plot, str(mark.trial.number), point, SOFT, (-5 if left else 5, 5 if up else -12))
-
-
-def _annotate(plot: Axes, text: str, point: Point, color: str, offset: Point, *, bold: bool = False) -> None:
-    plot.annotate(
-        text,
-        point,
-        offset,
-        textcoords="offset points",
-        horizontalalignment="right" if offset[0] < 0 else "left",
-        color=color,
-        fontsize=9,
-        fontweight="bold" if bold else "normal",
-        zorder=8,
-    )

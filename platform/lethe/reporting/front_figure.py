@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison.arms import Arm
 from lethe.reporting.front import FrontDrawing, lay_out_front
+from lethe.reporting.labels import Frame, Side
 from lethe.reporting.page_scripts import Figure
 from lethe.reporting.scales import format_number
 from lethe.reporting.trial_traces import MARKERS, level_line, scatter
 from lethe.reporting.trial_views import KIND_LABELS, TrialKind, aliases_by_trial
+
+FRAMES = tuple(Frame(width, 300) for width in (280, 420, 560, 700))  # the plot in windows of 420 to 1600 pixels
 
 
 def front_figure(record: StudyRecord, texts: dict[int, str]) -> Figure:
     """Return the front: a point per trial, the stairs down to the floors, start model and oracle. In a comparison the
     points are colored and shaped by arm, and references are lines."""
     drawing = lay_out_front(record)
+    sides = drawing.label_sides(FRAMES, "{} knee")
     traces = []
     if drawing.stairs:
         xs, ys = [x for x, _ in drawing.stairs], [y for _, y in drawing.stairs]
@@ -27,26 +34,29 @@ def front_figure(record: StudyRecord, texts: dict[int, str]) -> Figure:
         )  # fmt: skip
     if drawing.arms:
         traces += [_arm_trace(drawing, arm, texts) for arm in drawing.arms]
-        traces.append(_arm_labels(drawing))
+        traces.append(_arm_labels(drawing, sides))
     else:
         for kind in reversed(KIND_LABELS):  # the front last, hence on top
             trials = [mark.trial for mark in drawing.marks if mark.kind == kind]
             if trials:
-                traces.append(_front_trace(record, drawing, kind, trials, texts))
+                traces.append(_front_trace(record, drawing, kind, trials, texts, sides))
     knee = [mark.trial for mark in drawing.marks if "knee" in mark.aliases]
     ring = {"symbol": "circle-open", "size": 22, "color": "--knee", "line": {"width": 2.2}}
-    points = [(drawing.x.coordinate(t), drawing.y.coordinate(t)) for t in knee]
     traces += [
-        {"type": "scatter", "mode": "markers", "x": [x], "y": [y], "marker": ring, "hoverinfo": "skip", "name": "knee"}
-        for x, y in points
-    ]
-    for name, point, symbol in (("start model", drawing.start, "diamond"), ("oracle", drawing.oracle, "star")):
+        {
+            "type": "scatter", "mode": "markers+text", "x": [drawing.x.coordinate(t)], "y": [drawing.y.coordinate(t)],
+            "marker": ring, "hoverinfo": "skip", "name": "knee", "cliponaxis": False,
+            **_texts({t.number: f"{t.number} knee"}, sides),
+        }
+        for t in knee
+    ]  # fmt: skip
+    for name, point, symbol in (("start", drawing.start, "diamond"), ("oracle", drawing.oracle, "star")):
         if point:
-            words = f"<b>{name}</b><br>{drawing.y.key} {format_number(point[1])}"
+            words = f"<b>{name}{' model' if name == 'start' else ''}</b><br>{drawing.y.key} {format_number(point[1])}"
             traces.append(
                 {
-                    "type": "scatter", "mode": "markers+text", "x": [point[0]], "y": [point[1]], "text": [name],
-                    "textposition": "bottom center", "textfont": {"color": "--ink"}, "name": name, "showlegend": False,
+                    "type": "scatter", "mode": "markers+text", "x": [point[0]], "y": [point[1]], "name": name,
+                    "showlegend": False, **_texts({name: name}, sides),
                     "marker": {"symbol": symbol, "size": 12, "color": "--ink"}, "hovertext": [words],
                     "hoverinfo": "text", "cliponaxis": False,
                 }
@@ -60,6 +70,7 @@ def _front_trace(
     kind: TrialKind,
     trials: list[TrialRecord],
     texts: dict[int, str],
+    sides: Mapping[int | str, Side],
 ) -> Figure:
     aliases = aliases_by_trial(record)
     trace = scatter(
@@ -72,16 +83,23 @@ def _front_trace(
         hoverinfo="text",
         cliponaxis=False,
     )
-    if kind != "front" or len(trials) > 30:
+    if kind != "front":
         return trace
-    labels = [f"{t.number}{' knee' if 'knee' in aliases.get(t.number, []) else ''}" for t in trials]
-    return trace | {"mode": "markers+text", "text": labels} | _label_style(drawing)
+    labels = {t.number: "" if "knee" in aliases.get(t.number, []) else str(t.number) for t in trials}
+    return trace | {"mode": "markers+text", **_texts(labels, sides)}
 
 
-def _label_style(drawing: FrontDrawing) -> Figure:
-    """Return where a front member's label stands: on the side where no trial is better."""
-    side = f"{'bottom' if drawing.y.lower_is_better else 'top'} {'left' if drawing.x.lower_is_better else 'right'}"
-    return {"textposition": side, "textfont": {"color": "--ink"}}
+def _texts(labels: Mapping[Any, str], sides: Mapping[int | str, Side]) -> Figure:
+    """Return what a trace needs for these labels by name: each on its side, none without one."""
+    places = [sides.get(name) for name in labels]
+    return {
+        "text": [text if place else "" for text, place in zip(labels.values(), places, strict=True)],
+        "textposition": [
+            f"{('top', 'middle', 'bottom')[place[1] + 1]} {('left', 'center', 'right')[place[0] + 1]}"
+            for place in (place or (0, -1) for place in places)
+        ],
+        "textfont": {"color": "--ink"},
+    }
 
 
 def _arm_trace(drawing: FrontDrawing, arm: Arm, texts: dict[int, str]) -> Figure:
@@ -109,14 +127,15 @@ def _arm_trace(drawing: FrontDrawing, arm: Arm, texts: dict[int, str]) -> Figure
     )
 
 
-def _arm_labels(drawing: FrontDrawing) -> Figure:
+def _arm_labels(drawing: FrontDrawing, sides: Mapping[int | str, Side]) -> Figure:
     """Return the numbers of front members as a trace of their own, so that the legend shows arms alone."""
-    trials = [mark.trial for mark in drawing.marks if mark.kind == "front"]
+    trials = [mark.trial for mark in drawing.marks if mark.kind == "front" and "knee" not in mark.aliases]
     points = [(drawing.x.coordinate(trial), drawing.y.coordinate(trial)) for trial in trials]
     return {
-        "type": "scatter", "mode": "text", "x": [x for x, _ in points], "y": [y for _, y in points],
-        "text": [str(trial.number) for trial in trials], "hoverinfo": "skip", "showlegend": False,
-    } | _label_style(drawing)  # fmt: skip
+        "type": "scatter", "mode": "markers+text", "x": [x for x, _ in points], "y": [y for _, y in points],
+        "marker": {"size": 12, "opacity": 0}, "hoverinfo": "skip", "showlegend": False,
+        **_texts({trial.number: str(trial.number) for trial in trials}, sides),
+    }  # fmt: skip
 
 
 def _front_layout(drawing: FrontDrawing) -> Figure:

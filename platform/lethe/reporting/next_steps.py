@@ -27,24 +27,8 @@ def next_steps(record: StudyRecord, store: str | None = None, call: str = "lethe
     text before a command's name.
     """
     return tuple(NextStep(purpose, f"{call}{command}") for purpose, command in _commands(record)) + _loading(
-        winner(record), store
+        record.winner, store
     )
-
-
-def winner(record: StudyRecord) -> TrialRecord | None:
-    """Return `best_of_front`; None in a comparison, where arms win."""
-    return None if record.members else best_of_front(record)
-
-
-def best_of_front(record: StudyRecord) -> TrialRecord | None:
-    """Return the front member with the best verdict, of several the knee, else the first of the front; None where the
-    front is empty."""
-    knee, order = record.aliases.get("knee"), {"yes": 0, "partly": 1, "no": 2}
-
-    def position(trial: TrialRecord) -> tuple[int, bool]:
-        return order[trial.forgotten.forgotten] if trial.forgotten else 3, trial.number != knee
-
-    return min(record.front, key=position, default=None)
 
 
 def address(trial: TrialRecord) -> str:
@@ -56,7 +40,7 @@ def address(trial: TrialRecord) -> str:
 def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield purposes and commands of lethe."""
     again = f"sweep {record.id} --resume"
-    best = best_of_front(record)
+    best = record.best_of_front
     if record.interrupted:
         yield "go on where it stopped", again
     if record.interrupted or not record.members:

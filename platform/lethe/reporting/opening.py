@@ -8,7 +8,6 @@ from pathlib import PurePath
 
 from lethe.records import Forgotten, StudyRecord, TrialRecord
 from lethe.reporting.confirmation_and_audits import describe_confirmations
-from lethe.reporting.next_steps import winner
 from lethe.reporting.scales import format_count, format_duration, format_magnitude, format_number
 from lethe.reporting.terms import NAMES
 from lethe.reporting.trial_views import (
@@ -40,7 +39,7 @@ class Opening:
 
 def opening(record: StudyRecord) -> Opening:
     """Return the first screen of a study that is no comparison."""
-    best = winner(record)
+    best = record.winner
     facts = {
         "What was done": describe_task(record),
         "What won": describe_winner(record, best),
@@ -60,7 +59,7 @@ def describe_verdict(record: StudyRecord) -> str:
     if passed:
         which = f"trial {passed[0]} meets" if len(passed) == 1 else f"trials {_joined(map(str, passed))} meet"
         return f"Forgotten: {which} every criterion."
-    best = winner(record)
+    best = record.winner
     if best is None or best.forgotten is None:
         return "No verdict: no criterion about forgetting could be checked."
     if best.forgotten.forgotten == "partly":

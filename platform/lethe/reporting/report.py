@@ -26,7 +26,8 @@ from lethe.reporting.comparison.summary import comparison_view
 from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_members, describe_confirmations
 from lethe.reporting.curves import objective_charts
 from lethe.reporting.evidence import evidence
-from lethe.reporting.front import front_png, lay_out_front
+from lethe.reporting.front import lay_out_front
+from lethe.reporting.front_picture import front_png, front_thumbnail
 from lethe.reporting.next_steps import next_steps
 from lethe.reporting.opening import Opening, opening
 from lethe.reporting.page_scripts import Figure, page_scripts
@@ -56,6 +57,7 @@ FILES = {  # beside report.html, with what each has
     "trials.csv": "every parameter and number of every trial",
     "study.json": "everything",
     "front.png": "the front as a picture",
+    "front-small.png": "the same, small",
     "front.html": "the front alone",
 }
 COMPARISON_FILES = {
@@ -65,8 +67,8 @@ COMPARISON_FILES = {
 
 
 def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
-    """Write report.html, front.html, front.png, trials.csv and study.json into `folder`, for a comparison also
-    comparison.csv and comparison.png; return report.html's path.
+    """Write report.html, front.html, front.png, front-small.png, trials.csv and study.json into `folder`, for a
+    comparison also comparison.csv and comparison.png; return report.html's path.
 
     `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
     such. Raises UserError where the folder cannot be written.
@@ -75,6 +77,7 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
         "study.json": record.model_dump_json(indent=1),
         "trials.csv": trials_csv(record),
         "front.png": front_png(record),
+        "front-small.png": front_thumbnail(record),
         **render_pages(record, store=store, model=model),
     }
     if record.members:

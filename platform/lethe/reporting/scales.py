@@ -19,8 +19,11 @@ class Scale:
 
     def __call__(self, value: float) -> float:
         """Return the pixel of a value."""
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.stop - self.start), 2)
+        return round(self.start + self.share(value) * (self.stop - self.start), 2)
+
+    def share(self, value: float) -> float:
+        """Return where a value lies between the axis's ends, 0 at `low` and 1 at `high`."""
+        return (value - self.low) / (self.high - self.low)
 
     def back(self, place: float) -> float:
         """Return the value at a pixel."""

@@ -11,7 +11,6 @@ from rich.table import Table
 from rich.text import Text
 
 from lethe.records import Confirmation, ModelScores, Scalar, StudyRecord, TrialRecord
-from lethe.reporting.next_steps import winner
 from lethe.reporting.scales import format_duration, format_number, format_setting
 from lethe.reporting.trial_views import aliases_by_trial
 
@@ -49,7 +48,7 @@ class StudyLine:
     def as_json(self) -> dict[str, Any]:
         """Return the line as plain values; None for what is not known."""
         record = self.record
-        best = winner(record) if record else None
+        best = record.winner if record else None
         return {
             "id": self.id,
             "space": record and record.space,
@@ -74,7 +73,7 @@ def study_list(lines: Iterable[StudyLine], title: str) -> Table:
         table.add_column(column, overflow="fold")
     for line in lines:
         record = line.record
-        best = winner(record) if record else None
+        best = record.winner if record else None
         goals = record.objectives if record and best else ()
         scores = [f"{goal.metric} {_value(best, goal.metric)}" for goal in goals if best]
         table.add_row(

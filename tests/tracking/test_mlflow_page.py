@@ -12,15 +12,16 @@ import pytest
 
 from lethe.errors import UserError
 from lethe.ops.mlflow_page import mlflow_server, trials_page
-from lethe.reporting.front import front_png
+from lethe.reporting.report import trials_csv, write_report
 from lethe.tracking.mlflow_tracker import MlflowTracker
+from tests.reporting.test_report_in_a_browser import judged
 from tests.tracking.studies import busy_study
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
-STUDY = busy_study(id="tofu-1a2b3c4d")
+STUDY = judged(busy_study(id="tofu-1a2b3c4d"))
 FRONT = (
     "best-forget 1 · forget 0.05 utility 0.35",
     "knee 2 · forget 0.2 utility 0.45",
@@ -32,9 +33,7 @@ FRONT = (
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """`lethe ui`'s server on a store with one study."""
     folder = tmp_path_factory.mktemp("mlflow")
-    (folder / "report").mkdir()
-    (folder / "report/front.png").write_bytes(front_png(STUDY))
-    (folder / "report/report.html").write_text("<p>report</p>")
+    write_report(STUDY, folder / "report")
     tracker = MlflowTracker(f"sqlite:///{folder}/mlflow.db", register_models=False)
     tracker.begin(STUDY)
     tracker.finish(STUDY, folder / "report")
@@ -49,7 +48,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture
 def trials(browser: Browser, server: str) -> Iterator[Page]:
     """The page behind the study's link, with all rows."""
-    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    page = browser.new_page(viewport={"width": 1920, "height": 1080})
     page.set_default_timeout(60_000)
     page.goto(trials_page(server, "tofu-1a"))
     page.get_by_role("link", name=FRONT[1]).wait_for()
@@ -67,14 +66,51 @@ def test_the_link_shows_trials_with_their_objectives_the_best_first(trials: Page
     assert names == [*FRONT, "trial-003"]
 
 
-def test_the_picture_of_the_front_is_one_click_from_the_link(trials: Page) -> None:
-    trials.get_by_role("link", name=FRONT[1]).click()
-    picture = trials.locator("img[src*='front.png']")
+@pytest.mark.parametrize("run", ["tofu-1a2b3c4d", FRONT[1]])
+def test_the_picture_of_the_front_is_one_click_from_the_link(trials: Page, run: str) -> None:
+    trials.get_by_role("link", name=run, exact=True).click()
+    picture = trials.locator("img[src*='front-small.png']")
     picture.wait_for()
-    trials.wait_for_function("document.querySelector(\"img[src*='front.png']\").naturalWidth > 1000")
+    trials.wait_for_function("document.querySelector(\"img[src*='front-small.png']\").naturalWidth > 300")
     box = picture.bounding_box()
     assert box is not None
-    assert box["y"] < 400, "on the first screen"
+    assert box["y"] + box["height"] < 400, "on the first screen"
+    assert trials.get_by_test_id("show-comment-toggle").count() == 0, "nothing is folded up or greyed out"
+    note = trials.get_by_test_id("note-editor-preview-content").or_(trials.locator(".note-editor-preview-content"))
+    assert "Partly forgotten, fails utility" in note.inner_text()
+
+
+def test_every_link_of_the_description_leads_to_what_it_names(trials: Page) -> None:
+    trials.get_by_role("link", name="tofu-1a2b3c4d", exact=True).click()
+    links = trials.locator(".note-editor-preview-content a")
+    links.last.wait_for()
+    assert links.all_inner_texts() == ["", "trial 2", "report", "trials as CSV", "all trials"]
+    for place, found in (
+        (0, "img[src^='blob:']"),
+        (1, f"h1:has-text('{FRONT[1]}'), h2:has-text('{FRONT[1]}')"),
+        (2, "iframe"),
+        (4, f"a:has-text('{FRONT[1]}')"),
+    ):
+        with trials.expect_popup() as opened:
+            links.nth(place).click()
+        opened.value.locator(found).first.wait_for()
+        if found == "iframe":
+            opened.value.frame_locator("iframe").get_by_role("heading", name="Partly forgotten").wait_for()
+        opened.value.close()
+    with trials.expect_popup() as opened, trials.context.expect_event("page"):
+        links.nth(3).click()
+    address = f"{trials.url.partition('#')[0]}{links.nth(3).get_attribute('href')}"
+    table = trials.request.get(address).text()
+    assert table == trials_csv(STUDY)
+
+
+def test_the_chart_view_draws_forget_against_utility_of_all_that_have_both(trials: Page) -> None:
+    trials.locator("label:has(input[value=CHART])").click()
+    chart = trials.locator(".js-plotly-plot")
+    chart.locator(".scatterlayer").wait_for()
+    axes = "({_fullLayout: axes}) => [axes.xaxis.title.text, axes.yaxis.title.text]"
+    assert chart.evaluate(axes) == ["forget", "utility"]
+    assert chart.evaluate("({_fullData: [points]}) => points.x.length") >= 8, "six trials, start model and oracle"
 
 
 def test_filter_by_tag_lists_the_front_with_forget_and_utility(trials: Page) -> None:

@@ -111,10 +111,11 @@ def test_front_runs_are_named_and_described_and_renamed_when_they_leave(uri: str
     below, above = by_trial(look, uri), parent(look, uri)
     assert below[0].info.run_name == "knee, best-forget 0 · forget 0.25 utility 0.58"
     assert below[1].info.run_name == "trial-001"
-    picture = f"![the Pareto front](get-artifact?path=report%2Ffront.png&run_uuid={above.info.run_id})"
+    picture = f"![the Pareto front](get-artifact?path=report%2Ffront-small.png&run_uuid={above.info.run_id})"
     for run in (above, below[0]):
         assert picture in run.data.tags["mlflow.note.content"]
-    assert "**knee, trial 0:** forgotten." in above.data.tags["mlflow.note.content"]
+    said = "**Forgotten** (trial 0, knee, best-forget). 2 trials, 1 on the front."
+    assert said in above.data.tags["mlflow.note.content"]
     better = trial(2, 0.1, 0.59, pareto_rank=0)
     beaten = first.model_copy(update={"pareto_rank": 1, "forgotten": None})
     whole(uri, study(beaten, trial(1), better, aliases={"knee": 2}), report)

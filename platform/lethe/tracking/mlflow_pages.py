@@ -7,16 +7,16 @@ relative to the page, so that they hold behind any proxy and prefix.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import StudyRecord, TrialRecord, VerdictRecord
 
 NOTE, COLOR = "mlflow.note.content", "mlflow.runColor"
 VIEW = "mlflow.sharedViewState."  # the prefix of an experiment's tags that its page reads as views
 COLORS = {"start": "#1c2130", "oracle": "#7b5ea7", "knee": "#d9480f", "front": "#2f5bd0", "trial": "#b6bdca"}
-PICTURE, REPORT = "report/front.png", "report/report.html"
+PICTURE, THUMBNAIL, REPORT = "report/front.png", "report/front-small.png", "report/report.html"
 MOST_PARAMETERS = 8  # columns of a view
 
 
@@ -29,7 +29,7 @@ def runs_page(experiment: str, view: str | None) -> str:
 
 def front_name(record: StudyRecord, trial: TrialRecord) -> str:
     """Return the name of a front member's run: its aliases, its number and its objectives."""
-    names = [alias for alias, number in record.aliases.items() if number == trial.number]
+    names = _aliases(record, trial)
     scores = " ".join(f"{goal.metric} {trial.metrics[goal.metric]:.2g}" for goal in record.objectives)
     return f"{', '.join(names) or 'front'} {trial.number} · {scores}"
 
@@ -91,45 +91,60 @@ def _view(record: StudyRecord, query: str) -> dict[str, Any]:
     return state
 
 
-def study_note(
-    record: StudyRecord, experiment: str, parent: str, runs: Mapping[int, str], versions: Mapping[str, str], model: str
-) -> str:
-    """Return the description of a study's run.
+def study_note(record: StudyRecord, experiment: str, parent: str, runs: Mapping[int, str]) -> str:
+    """Return the description of a study's run: of one that is over a picture of its front, verdict and links.
 
-    `runs` has the ids of the trials' runs by number; `versions` the versions of the registered model `model` by run
-    hash.
+    `runs` has the ids of the trials' runs by number.
     """
-    goals = " and ".join(f"{goal.direction} `{goal.metric}`" for goal in record.objectives)
-    lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
-    lines += [f"- {name}: trained {training.describe()}" for name, training in record.trainings.items()]
     if not record.trials:
+        goals = " and ".join(f"{goal.direction} `{goal.metric}`" for goal in record.objectives)
+        lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
+        lines += [f"- {name}: trained {training.describe()}" for name, training in record.trainings.items()]
         return "\n\n".join(lines)
-    lines.append(f"{len(record.trials)} trials, {len(record.front)} on the front.")
-    winners = _winners(record)
-    lines += [f"**{name}, trial {trial.number}:** {_verdict(trial)}." for name, trial in winners if trial.forgotten]
-    if winners:
-        lines.append(_table(record, winners, experiment, runs, versions, model))
-    report = f"[report](#/experiments/{experiment}/runs/{parent}/artifacts/{REPORT})"
+    report = f"[report]({_page(experiment, parent)}/artifacts/{REPORT})"
     table = f"[trials as CSV]({_artifact(parent, 'report/trials.csv')})"
-    lines.append(f"{report} · {table} · [all trials]({runs_page(experiment, record.id)})")
-    # First, since MLflow folds a long description up below its first lines.
-    return "\n\n".join([picture(parent), *lines])
+    links = [report, table, f"[all trials]({runs_page(experiment, record.id)})"]
+    if (best := record.winner) and best.number in runs:
+        links.insert(0, f"[trial {best.number}]({_page(experiment, runs[best.number])})")
+    return _beside_picture(experiment, parent, [_study_verdict(record), " · ".join(links)])
+
+
+def _study_verdict(record: StudyRecord) -> str:
+    """Return what came of a study in one line: the best verdict with the names of what fails, and the front's size."""
+    counts = f"{len(record.trials)} trials, {len(record.front)} on the front"
+    best = record.winner
+    if best is None:
+        return f"{counts}."
+    which = ", ".join([f"trial {best.number}", *_aliases(record, best)])
+    if best.forgotten is None:
+        return f"Best: {which}. {counts}."
+    return f"**{_short_verdict(best.forgotten)}** ({which}). {counts}."
+
+
+def _short_verdict(found: VerdictRecord) -> str:
+    """Return the verdict with the names of the criteria that do not hold, without their numbers."""
+    failing = ", ".join(criterion.metric.replace("_", " ") for criterion in found.failing)
+    return found.describe().partition(":")[0].capitalize() + (f", fails {failing}" if failing else "")
 
 
 def front_note(record: StudyRecord, trial: TrialRecord, experiment: str, parent: str, version: str, model: str) -> str:
     """Return the description of a front member's run; `version`: of the registered model `model`, empty without."""
-    names = [name for name, found in _winners(record) if found.number == trial.number]
-    study = f"[{record.id}](#/experiments/{experiment}/runs/{parent})"
-    best = f": {', '.join(names)}" if names else ""
-    lines = [f"Trial {trial.number} of {study}, on its Pareto front{best}."]
-    if trial.forgotten:
-        lines.append(f"**{_verdict(trial)}.**")
-    settings = [f"{key} = {trial.params[key]}" for key in parameter_names(record) if key in trial.params]
-    if settings:
-        lines.append(f"`{'`, `'.join(settings)}`")
+    study = f"[{record.id}]({_page(experiment, parent)})"
+    lines = [f"**{_short_verdict(trial.forgotten)}.**"] if trial.forgotten else []
+    lines.append(": ".join(filter(None, [f"On the front of {study}", ", ".join(_aliases(record, trial))])) + ".")
     if version:
-        lines.append(f"Model: {_version_link(model, version)}")
-    return "\n\n".join([picture(parent), *lines])
+        lines.append(f"Model: [models:/{model}/{version}](#/models/{quote(model)}/versions/{version})")
+    return _beside_picture(experiment, parent, lines)
+
+
+def _beside_picture(experiment: str, parent: str, lines: Iterable[str]) -> str:
+    """Return the lines beside the small picture of the front, which leads to the large one.
+
+    A table of one row, which is its head: MLflow folds up what is higher than 100 pixels, and greys it out.
+    """
+    image = f"![the Pareto front]({_artifact(parent, THUMBNAIL)})"
+    picture = f"[{image}]({_page(experiment, parent)}/artifacts/{PICTURE})"
+    return f"| {picture} | {'<br>'.join(lines)} |\n| --- | --- |"
 
 
 def reference_note(kind: str, record: StudyRecord) -> str:
@@ -139,56 +154,13 @@ def reference_note(kind: str, record: StudyRecord) -> str:
     return f"{meaning[kind]}." + (f" Trained {training.describe()}." if training else "")
 
 
-def picture(parent: str) -> str:
-    """Return the study's picture of its front, an artifact of the run `parent`."""
-    return f"![the Pareto front]({_artifact(parent, PICTURE)})"
+def _page(experiment: str, run: str) -> str:
+    return f"#/experiments/{experiment}/runs/{run}"
 
 
 def _artifact(run: str, path: str) -> str:
     return f"get-artifact?path={quote(path, safe='')}&run_uuid={run}"
 
 
-def _winners(record: StudyRecord) -> list[tuple[str, TrialRecord]]:
-    """Return the front members that have an alias, with it, in the record's order."""
-    front = {trial.number: trial for trial in record.front}
-    return [(alias, front[number]) for alias, number in record.aliases.items() if number in front]
-
-
-def _verdict(trial: TrialRecord) -> str:
-    return trial.forgotten.describe() if trial.forgotten else ""
-
-
-def _table(
-    record: StudyRecord,
-    winners: list[tuple[str, TrialRecord]],
-    experiment: str,
-    runs: Mapping[int, str],
-    versions: Mapping[str, str],
-    model: str,
-) -> str:
-    """Return a Markdown table of start model, winners and oracle by objective, with links to runs and versions."""
-    keys = [goal.metric for goal in record.objectives]
-
-    def rows() -> Iterator[list[str]]:
-        yield ["", *keys, "forgotten", "run", "model"]
-        yield ["---"] * (len(keys) + 4)
-        yield ["start", *_numbers(record.start.metrics, keys), "", "", ""]
-        for name, trial in winners:
-            run = runs.get(trial.number)
-            link = f"[trial {trial.number}](#/experiments/{experiment}/runs/{run})" if run else f"trial {trial.number}"
-            version = versions.get(trial.run)
-            forgotten = trial.forgotten.forgotten if trial.forgotten else ""
-            registered = _version_link(model, version) if version else ""
-            yield [name, *_numbers(trial.metrics, keys), forgotten, link, registered]
-        if record.oracle:
-            yield ["oracle", *_numbers(record.oracle.metrics, keys), "", "", ""]
-
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows())
-
-
-def _version_link(model: str, version: str) -> str:
-    return f"[models:/{model}/{version}](#/models/{quote(model)}/versions/{version})"
-
-
-def _numbers(metrics: Mapping[str, float], keys: list[str]) -> list[str]:
-    return [f"{metrics[key]:.3g}" if key in metrics else "" for key in keys]
+def _aliases(record: StudyRecord, trial: TrialRecord) -> list[str]:
+    return [alias for alias, number in record.aliases.items() if number == trial.number]

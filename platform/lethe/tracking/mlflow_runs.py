@@ -104,7 +104,7 @@ class MlflowStore:
         """Log the study's configuration, once. Parameters come last: that they are there says that this was done."""
         self.client.log_text(parent, record.model_dump_json(indent=1), "study.json")
         self.client.log_inputs(parent, [_dataset(record)])
-        note = {pages.NOTE: pages.study_note(record, self.experiment, parent, {}, {}, "")}
+        note = {pages.NOTE: pages.study_note(record, self.experiment, parent, {})}
         self._log(parent, params=dict(flatten_settings(record.study)), tags=note)
 
     def _send_references(self, parent: str, record: StudyRecord) -> None:

@@ -127,15 +127,15 @@ def test_a_lease_without_heartbeat_lapses() -> None:
     play(script())
 
 
-def test_a_heartbeat_has_the_share_that_is_done() -> None:
+def test_a_heartbeat_has_the_steps_that_are_done() -> None:
     async def script() -> None:
         queue = RunQueue()
         await queue.register("g", SHAPE)
         await queue.submit(job("r"), "t")
         await queue.submit(job("s"), "t")
         got = await lease(queue)
-        await queue.heartbeat(got.number, 0.25)
-        assert await queue.shares() == {"r": 0.25, "s": 0.0}
+        await queue.heartbeat(got.number, (41, 75))
+        assert await queue.progress() == {"r": (41, 75), "s": (0, 0)}
 
     play(script())
 

@@ -17,6 +17,8 @@ from tests.tracking.studies import busy_study, study, trial
 @dataclass
 class Running:
     series: list[dict[str, float]] = field(default_factory=list)
+    params: dict[str, Any] = field(default_factory=lambda: {"schedule.epochs": 5, "schedule.max_steps": None})
+    steps: tuple[int, int] = (0, 0)
 
 
 @dataclass
@@ -34,17 +36,32 @@ def test_the_bar_says_where_each_running_trial_is_and_how_long_the_rest_takes(mo
     console, text = on(terminal=True)
     now = [0.0]
     monkeypatch.setattr("lethe.reporting.console.time.monotonic", lambda: now[0])
-    record = study(trial(0), study={"run": {"schedule": {"epochs": 5}}, "space": {"adapter.rank": {}}})
-    running = {1: Running([{"epoch": 2.0, "optimizer_step": 20.0}]), 2: Running(), 3: Running(), 4: Running()}
+    record = study(trial(0), study={"space": {"adapter.rank": {}}})
+    running = {1: Running([{"epoch": 2.0, "optimizer_step": 20.0}], steps=(41, 75)), 2: Running(), 3: Running()}
+    running |= {4: Running()}
     search = Search({0: trial(0)}, running)
     console.begin(record, search, remaining=4)
     now[0] = 90.0
     console.trial(search, trial(0))
     console.stop()
     shown = " ".join(text.getvalue().split())
-    assert "trial 1: epoch 2 of 5 (step 20), trial 2: begins" in shown
+    assert "trial 1: epoch 3/5, step 41/75, trial 2: begins" in shown
     assert "1 more" in shown
-    assert "about 4.5 min left" in shown
+    assert "about 2.4 min left" in shown, "(4 - 1.55) trials of 90 s / 1.55"
+
+
+def test_the_bar_moves_before_a_trial_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    console, text = on(terminal=True)
+    now = [0.0]
+    monkeypatch.setattr("lethe.reporting.console.time.monotonic", lambda: now[0])
+    limited = {"schedule.epochs": 5, "schedule.max_steps": 30}
+    search = Search({}, {0: Running(steps=(15, 60)), 1: Running(steps=(6, 30), params=limited)})
+    console.begin(study(), search, remaining=3)
+    now[0] = 45.0
+    console.trial(search, None)
+    console.stop()
+    shown = " ".join(text.getvalue().split())
+    assert "about 4.2 min left, trial 0: epoch 2/5, step 15/60, trial 1: step 6/30" in shown
 
 
 @pytest.mark.parametrize(

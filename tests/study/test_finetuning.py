@@ -107,12 +107,17 @@ def test_a_long_training_says_every_minute_how_much_is_done_and_left(
 
 
 def test_a_heartbeat_tells_the_queue_how_much_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
-    beats: list[tuple[int, float]] = []
-    queue = SimpleNamespace(call=lambda _, lease, share: beats.append((lease, share)))
+    monkeypatch.setattr(worker, "PROGRESS_S", 0.01)
+    beats: list[tuple[int, tuple[int, int]]] = []
+    queue = SimpleNamespace(call=lambda _, lease, steps: beats.append((lease, steps)))
     with worker._Heartbeat(queue, 7, "run", worker.EventLog("test"), active=True) as heartbeat:
-        heartbeat.progressed(0.5)
-        while (7, 0.5) not in beats:
+        heartbeat.progressed(5, 10)
+        while not beats:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        assert beats == [(7, (5, 10))], "once, until another step is done"
+        monkeypatch.setattr(worker, "HEARTBEAT_S", 0.01)
+        while len(beats) < 3:
             time.sleep(0.01)
 
 

@@ -52,10 +52,11 @@ def run_jobs(
             if not ready and pool.broken:
                 raise StudyBrokenError(pool.broken)
             if not ready and progressed:
-                shares = ray.get(pool.queue.call(RunQueue.shares))
+                steps = ray.get(pool.queue.call(RunQueue.progress))
                 for job, _ in pending.values():
-                    if share := shares.get(job.run):
-                        progressed(job, share)
+                    done, total = steps.get(job.run, (0, 0))
+                    if done:
+                        progressed(job, done / total)
             for reference in ready:
                 job, reports = pending.pop(reference)
                 report = ray.get(reference)

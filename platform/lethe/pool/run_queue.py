@@ -38,6 +38,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 STOPPED, LOST = FinalReport(verdict="stopped"), FinalReport(verdict="lost")
+Steps = tuple[int, int]  # of a run: done, and all; 0 of 0 before the first
 RETRIED: tuple[Verdict, ...] = ("lost", "interrupted")  # another attempt may do better
 
 
@@ -51,7 +52,7 @@ class _Run:
     attempts: int = 0  # since its last new report
     fault: FinalReport = LOST  # of the last attempt, the result if it stays the last
     lease: int | None = None
-    share: float = 0.0  # done, by the last heartbeat of whoever works on it
+    steps: Steps = 0, 0  # by the last heartbeat of whoever works on it
 
     @property
     def ended(self) -> bool:
@@ -113,9 +114,9 @@ class RunQueue:
             return entry.reports[seen]
         return FinalReport(verdict="interrupted", reason=self._abandoned or "the session ended")
 
-    async def shares(self) -> dict[str, float]:
-        """Return the share of every run in the queue that is done, by the last heartbeat of its group."""
-        return {name: entry.share for name, entry in self._runs.items()}
+    async def progress(self) -> dict[str, Steps]:
+        """Return the steps of every run in the queue, by the last heartbeat of its group."""
+        return {name: entry.steps for name, entry in self._runs.items()}
 
     async def stop(self, run: str) -> None:
         """End a run at its next report; one that no group has taken yet ends at once."""
@@ -215,15 +216,15 @@ class RunQueue:
                 run.reports.append(fault)
         await self._notify()
 
-    async def heartbeat(self, lease: int, share: float = 0.0) -> bool:
-        """Note that a group is alive, works under this lease and has done this `share` of its run; False: the lease is
+    async def heartbeat(self, lease: int, steps: Steps = (0, 0)) -> bool:
+        """Note that a group is alive, works under this lease and has done these `steps` of its run; False: the lease is
         lost."""
         if lease not in self._leases:
             return False
         run, group = self._leases[lease]
         self._groups[group].beat = time.monotonic()
         if run in self._runs:
-            self._runs[run].share = share
+            self._runs[run].steps = steps
         return True
 
     # The pool's side

@@ -10,6 +10,7 @@ import os
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -31,6 +32,7 @@ from lethe.unlearning.outcome import classify_failure
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0
+PROGRESS_S = 1.0  # a step that was taken is reported as late as this
 
 T = TypeVar("T")
 
@@ -54,11 +56,11 @@ class GroupConfig:
 @dataclass(frozen=True)
 class Ranks:
     """This process's place in its group, and how the group's processes exchange small objects. `progressed` takes the
-    share of the present run that is done."""
+    steps of the present run that are done, and all of them."""
 
     rank: int
     world: int
-    progressed: Callable[[float], None] = lambda _: None
+    progressed: Callable[[int, int], None] = lambda *_: None
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value on every rank; the others' is ignored."""
@@ -209,23 +211,29 @@ class _Worker:
 
 
 class _Heartbeat:
-    """A context that tells the queue that this group is alive while a run keeps its main thread busy, and how much of
-    the run is done."""
+    """A context that tells the queue that this group is alive while a run keeps its main thread busy, and how many of
+    the run's steps are done."""
 
     def __init__(self, queue: RunQueueClient, lease: int, run: str, log: EventLog, active: bool) -> None:
         self._queue, self._lease, self._run, self._log = queue, lease, run, log
         self._end = threading.Event()
-        self._share = 0.0
+        self._steps = 0, 0
         self._thread = threading.Thread(target=self._beat, daemon=True) if active else None
 
     def _beat(self) -> None:
-        while not self._end.wait(HEARTBEAT_S):
-            self._queue.call(RunQueue.heartbeat, self._lease, self._share)
-            self._log("heartbeat", self._run)
+        sent, beat = self._steps, time.monotonic()
+        while not self._end.wait(PROGRESS_S):
+            due = time.monotonic() - beat >= HEARTBEAT_S
+            if due or self._steps != sent:
+                sent = self._steps
+                self._queue.call(RunQueue.heartbeat, self._lease, sent)
+            if due:
+                beat = time.monotonic()
+                self._log("heartbeat", self._run)
 
-    def progressed(self, share: float) -> None:
-        """Note the share of the run that is done: the next heartbeat has it."""
-        self._share = share
+    def progressed(self, step: int, total: int) -> None:
+        """Note the steps that are done, of all: the next heartbeat has them."""
+        self._steps = step, total
 
     def __enter__(self) -> _Heartbeat:
         if self._thread:

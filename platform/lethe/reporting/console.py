@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
-from lethe.reporting.next_steps import next_steps, winner
+from lethe.reporting.next_steps import next_steps
 from lethe.reporting.scales import format_duration
 from lethe.reporting.terminal_tables import describe_empty_front, format_settings, front_table, searched
 from lethe.reporting.trial_views import aliases_by_trial
@@ -28,6 +28,14 @@ class RunningTrial(Protocol):
     @property
     def series(self) -> Sequence[Metrics]:
         """Its reports by epoch."""
+
+    @property
+    def params(self) -> Mapping[str, Scalar]:
+        """Its parameters."""
+
+    @property
+    def steps(self) -> tuple[int, int]:
+        """The optimizer steps that it has taken, and all; 0 of 0 where that is unknown."""
 
 
 class SearchProgress(Protocol):
@@ -56,7 +64,6 @@ class Console:
         self._references_printed = False
         self._objectives: tuple[str, ...] = ()
         self._searched: Collection[str] = ()
-        self._epochs: object = None
 
     def say(self, *parts: str | tuple[str, str]) -> None:
         """Print one line of parts, each a text or (text, style)."""
@@ -88,7 +95,6 @@ class Console:
         self._remaining, self._began, self._done = remaining, time.monotonic(), 0
         self._objectives = tuple(goal.metric for goal in record.objectives)
         self._searched = searched(record)
-        self._epochs = record.study.get("run", {}).get("schedule", {}).get("epochs")
         if not self._references_printed:
             self._print_references(record)
         if labels:
@@ -130,24 +136,12 @@ class Console:
                 self.say(f"           {ended.reason.strip().splitlines()[-1]}")
         if self._progress and self._task is not None:
             front = [trial for trial in search.trials.values() if trial.on_front]
-            left = (time.monotonic() - self._began) / max(self._done, 1) * (self._remaining - self._done)
-            notes = [f"front {len(front)}", *self._describe_running(search.running)]
-            if 0 < self._done < self._remaining:
+            done = self._done + sum(trial.steps[0] / max(trial.steps[1], 1) for trial in search.running.values())
+            left = (time.monotonic() - self._began) / done * (self._remaining - done) if done else 0
+            notes = [f"front {len(front)}", *_describe_running(search.running)]
+            if left > 0:
                 notes.insert(1, f"about {format_duration(left)} left")
-            self._progress.update(self._task, completed=self._done, description=", ".join(notes))
-
-    def _describe_running(self, running: Mapping[int, RunningTrial]) -> Iterator[str]:
-        """Yield where the first of the running trials are, and how many others there are."""
-        for number, trial in list(running.items())[:SHOWN]:
-            if trial.series:
-                last = trial.series[-1]
-                of = f" of {self._epochs}" if isinstance(self._epochs, int) else ""
-                step = f" (step {last['optimizer_step']:.0f})" if "optimizer_step" in last else ""
-                yield f"trial {number}: epoch {last.get('epoch', 0):.0f}{of}{step}"
-            else:
-                yield f"trial {number}: begins"
-        if len(running) > SHOWN:
-            yield f"{len(running) - SHOWN} more"
+            self._progress.update(self._task, completed=done, description=", ".join(notes))
 
     def stage(self, name: str, total: int) -> Callable[[str, TrialRecord | None], None]:
         """Announce a stage of `total` pieces after the search. Call the returned function with the name of each piece
@@ -198,7 +192,7 @@ class Console:
 
     def _print_verdict(self, record: StudyRecord) -> None:
         """Print whether the model with the best verdict has forgotten, and what it lacks."""
-        best = winner(record)
+        best = record.winner
         if best and best.forgotten:
             names = aliases_by_trial(record).get(best.number, [])
             named = f" ({', '.join(names)})" if names else ""
@@ -217,3 +211,23 @@ class Console:
 def _verdict(trial: TrialRecord, behind: str = "") -> tuple[str, str]:
     """Return a trial's verdict with the text `behind` it, and its style; empty for a complete trial."""
     return ("" if trial.verdict == "complete" else trial.verdict + behind, "yellow")
+
+
+def _describe_running(running: Mapping[int, RunningTrial]) -> Iterator[str]:
+    """Yield where the first of the running trials are, and how many others there are."""
+    for number, trial in list(running.items())[:SHOWN]:
+        yield f"trial {number}: {_describe_place(trial)}"
+    if len(running) > SHOWN:
+        yield f"{len(running) - SHOWN} more"
+
+
+def _describe_place(trial: RunningTrial) -> str:
+    """Return epoch and step of a running trial: `epoch 3/30, step 41/75`."""
+    (step, total), epochs = trial.steps, trial.params.get("schedule.epochs")
+    last = trial.series[-1] if trial.series else {}
+    step = max(step, int(last.get("optimizer_step", 0)))
+    whole = isinstance(epochs, int) and total and trial.params.get("schedule.max_steps") is None
+    epoch = -(-step * int(str(epochs)) // total) if whole else int(last.get("epoch", 0))
+    parts = [f"epoch {epoch}/{epochs}" if isinstance(epochs, int) else f"epoch {epoch}"] if epoch else []
+    parts += [f"step {step}/{total}" if total else f"step {step}"] if step else []
+    return ", ".join(parts) or "begins"

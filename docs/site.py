@@ -38,6 +38,7 @@ def commands() -> str:
     app = import_module("lethe.cli.app")
     command = typer.main.get_command(app.app)
     text: str = typer.cli.get_docs_for_click(obj=command, ctx=typer.Context(command), name=app.PROGRAM)
+    text = text.replace("# `lethe`", "# Commands", 1)
     text = re.sub(r"[\n\b]+lethe sweep .*?(?=\n## )", "\n", text, count=1, flags=re.DOTALL)
     return re.sub(r"^(?:\x08\n)?Examples:\n((?:  .*\n)+)", r"**Examples**:\n\n```sh\n\1```\n", text, flags=re.MULTILINE)
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lethe.deletion_records import DeletionRecord, Seal
 
 EXAMPLES = """
-lethe record own                           of the latest study's best model
+lethe record own                           # of the latest study's best model
 lethe record own-1a2b3c4d 9 --by "A. Person, data protection" --key key.pem
 lethe record --verify reports/own-1a2b3c4d/deletion-9.json --forget forget.csv --model models:/lethe-own/2
 """

@@ -202,7 +202,8 @@ def test_findings_and_judgements_in_words() -> None:
     found = arms(comparison_study())
     lines = describe_findings(found, judgements(found, [VOLUME]))
     assert lines == [
-        "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
+        "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071."
+        " The lead of SO-GA over FO-GA is larger than its spread.",
         "No trial of any seed is above the floors: SO-NPO.",
         "References: Guard 0.000 ± 0.000.",
         "Second order by mean hypervolume, against the spread over seeds: better in 1 of 1 pair.",
@@ -416,6 +417,10 @@ def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enou
     first = comparison_opening(comparison_study())
     assert first.sentence == "SO-GA has the largest hypervolume; second order is better by hypervolume."
     assert "no paired test can tell" in first.because
+    members = comparison_study().members
+    close = tuple(m.model_copy(update={"hypervolume": 0.6}) if m.arm == "FO-GA" and m.seed == 0 else m for m in members)
+    near = comparison_opening(comparison_study(members=close))
+    assert near.sentence.startswith("SO-GA has the largest hypervolume, within the spread; second order is neither")
     assert first.facts["Is it enough"] == "Not judged: no criterion about forgetting was checked."
     assert "Guard is a reference" in first.facts["How far to trust it"]
     criterion = CriterionRecord(metric="utility", value=0.1, bound="at least 0.5", holds=False)

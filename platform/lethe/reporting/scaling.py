@@ -138,11 +138,11 @@ def describe_law(law: LawRecord) -> str:
     spread = "" if law.form == "linear" else f" (90 %: {law.exponent_low:.2f} to {law.exponent_high:.2f})"
     guess = law.held_out
     interval = f"{format_number(guess.low)} to {format_number(guess.high)}"
-    inside = "inside" if law.covered else "outside"
+    inside, error = "inside" if law.covered else "outside", f"{law.error:+.0%}".replace("-", "−")
     return (
         f"{law.name.capitalize()}, {law.arm}: grows as {law.x_name}^{law.exponent:.2f}{spread}{plus}. Held out at"
-        f" {guess.x:.3g}: predicted {format_number(guess.value)} ({interval}), measured"
-        f" {format_number(law.measured)}{unit}, {law.error:+.0%}, {inside} the interval."
+        f" {format_magnitude(guess.x)}: predicted {format_number(guess.value)} ({interval}), measured"
+        f" {format_number(law.measured)}{unit}, {error}, {inside} the interval."
     )
 
 

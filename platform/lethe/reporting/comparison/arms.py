@@ -266,13 +266,15 @@ def arm_parts(record: StudyRecord, arm: str) -> dict[str, Any]:
     return overlay(base, record.study.get("compare", {}).get("arms", {}).get(arm, {}))
 
 
+def arms_by_volume(arms: Iterable[Arm]) -> list[Arm]:
+    """Return the arms that have a front and are no references, by mean hypervolume, the largest first."""
+    fronts = [arm for arm in arms if not arm.reference and arm.cell(HYPERVOLUME).mean > 0]
+    return sorted(fronts, key=lambda arm: -arm.cell(HYPERVOLUME).mean)
+
+
 def best_arm(arms: Iterable[Arm]) -> Arm | None:
-    """Return the arm with the largest mean hypervolume that is no reference; None where none has a front."""
-    return max(
-        (arm for arm in arms if not arm.reference and arm.cell(HYPERVOLUME).mean > 0),
-        key=lambda arm: arm.cell(HYPERVOLUME).mean,
-        default=None,
-    )
+    """Return the first of `arms_by_volume`; None where no arm has a front."""
+    return next(iter(arms_by_volume(arms)), None)
 
 
 def arms_by_trial(arms: Iterable[Arm]) -> dict[int, Arm]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lethe.reporting.comparison.arms import FIRST_ORDER, HYPERVOLUME, SECOND_ORDER, Arm, Cell, Column
+from lethe.reporting.comparison.arms import FIRST_ORDER, HYPERVOLUME, SECOND_ORDER, Arm, Cell, Column, arms_by_volume
 from lethe.reporting.comparison.tables import format_mean, format_spread
 from lethe.reporting.scales import format_count, format_fixed
 
@@ -129,14 +129,29 @@ def _describe_hypervolumes(arms: Sequence[Arm]) -> list[str]:
     volumes = {arm.name: arm.cell(HYPERVOLUME) for arm in arms}
     begun = [arm for arm in arms if volumes[arm.name].known]
     competing = [arm for arm in begun if not arm.reference]
-    by_volume = sorted((arm for arm in competing if volumes[arm.name].mean > 0), key=lambda a: -volumes[a.name].mean)
+    by_volume = arms_by_volume(arms)
     below = [arm.name for arm in competing if not any(trial.feasible for trial in arm.complete)]
+    lead = f" {describe_lead(by_volume[0], by_volume[1])}" if len(by_volume) > 1 else ""
     lists = {
         "Largest mean hypervolumes": [describe_volume(arm) for arm in by_volume[:3]],
         "No trial of any seed is above the floors": below,
         "References": [describe_volume(arm) for arm in begun if arm.reference],
     }
-    return [f"{what}: {', '.join(found)}." for what, found in lists.items() if found]
+    sentences = {what: f"{what}: {', '.join(found)}." for what, found in lists.items() if found}
+    return [sentence + lead if what.startswith("Largest") else sentence for what, sentence in sentences.items()]
+
+
+def lead_of(first: Arm, second: Arm) -> Judgement:
+    """Judge an arm against the next one by hypervolume."""
+    column = Column(HYPERVOLUME, HYPERVOLUME, better="maximize")
+    return Judgement(ArmPair(first.name, second, first), column, second.cell(HYPERVOLUME), first.cell(HYPERVOLUME))
+
+
+def describe_lead(first: Arm, second: Arm) -> str:
+    """Return whether the first arm's lead over the second is larger than its spread."""
+    verdict = lead_of(first, second).verdict
+    words = {"better": "is larger than its spread", "without a spread": "has no spread to judge it by"}
+    return f"The lead of {first.name} over {second.name} {words.get(verdict, 'lies within its spread')}."
 
 
 def describe_volume(arm: Arm) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lethe.records import StudyRecord
-from lethe.reporting.comparison.arms import Arm, arms, best_arm, layout_of
-from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, judgements
+from lethe.reporting.comparison.arms import Arm, arms, arms_by_volume, best_arm, layout_of
+from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, judgements, lead_of
 from lethe.reporting.comparison.paired_trials import (
     ALPHA,
     describe_difference_of_pairs,
@@ -31,9 +31,15 @@ def comparison_opening(record: StudyRecord) -> Opening:
     }
     differences = describe_differences(record, study_arms)
     best = best_arm(study_arms)
-    won = f"{best.name} has the largest hypervolume" if best else "No arm is above the floors"
+    won = f"{best.name} has the largest hypervolume{_within(study_arms)}" if best else "No arm is above the floors"
     sentence = f"{won}; {differences}." if differences else f"{won}."
     return Opening(None, sentence, describe_evidence(record, study_arms), None, facts)
+
+
+def _within(arms: Sequence[Arm]) -> str:
+    """Return `, within the spread` where the best arm's lead over the next one is no larger than that."""
+    first, *others = arms_by_volume(arms)
+    return ", within the spread" if others and lead_of(first, others[0]).verdict == "within the spread" else ""
 
 
 def describe_differences(record: StudyRecord, arms: Sequence[Arm]) -> str:

@@ -44,13 +44,14 @@ class ComparisonView:
     """Everything that the page shows of a comparison.
 
     `findings` are short sentences, `pairs` one for each pair; `charts`: by metric. `second_order`: an arm has such an
-    optimizer. `answers`: the arm (None: a model that is not trained),
+    optimizer; `references`: an arm is one. `answers`: the arm (None: a model that is not trained),
     its name and its answer to each of `questions` (None: not kept).
     """
 
     layout: Layout
     caption: str
     second_order: bool
+    references: bool
     findings: list[str]
     pairs: list[str]
     rows: list[TableRow]
@@ -76,6 +77,7 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
         layout,
         table_caption(record, layout),
         any(arm.second_order for arm in study_arms),
+        any(arm.reference for arm in study_arms),
         [*tested(record, study_arms), *describe_findings(study_arms, judged)],
         [*map(describe_judgement, judged), *map(str, paired_trials(record, study_arms))],
         result_rows(record, layout.columns),

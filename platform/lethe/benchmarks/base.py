@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, Self, TypeVa
 
 from lethe.config.benchmark import BenchmarkConfig, Role
 from lethe.config.metrics import Need
+from lethe.errors import UserError
 from lethe.evaluation.rows import Columns
 
 if TYPE_CHECKING:
@@ -259,6 +260,12 @@ class Benchmark(ABC):
 
     def check_vocabulary(self, vocabulary: int | None) -> None:  # noqa: B027  # text has no token ids
         """Raise UserError for token ids that a model with `vocabulary` ids (None: unknown) does not have."""
+
+    def check_context(self, tokens: int, name: str) -> None:
+        """Raise UserError if the settings ask for longer rows than the `tokens` that the model called `name` takes."""
+        length = self.config.sequence_length
+        if tokens < length:
+            raise UserError(f"benchmark.length is {length}, {name} takes {tokens} tokens")
 
     def reference(self, dumped: Mapping[Role, Any]) -> Any:
         """Return what models are compared with, as JSON, from the dumped reference values of a study's models; None

@@ -6,6 +6,9 @@ from typing import Annotated
 
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import ByName
+from lethe.config.own import OwnBenchmark
+
+__all__ = ["BENCHMARKS", "AnyBenchmark", "OwnBenchmark"]
 
 AnyBenchmark = Annotated[BenchmarkConfig, ByName()]
 BENCHMARKS = BenchmarkConfig.registered  # name -> configuration class

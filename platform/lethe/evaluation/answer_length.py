@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from lethe.config.run import Evaluation
-from lethe.data.template import Template
+from lethe.data.template import Asked, Template
 from lethe.evaluation.metrics import rouge_l_recall
 
 
-def cut_answers(rows: Sequence[tuple[str, str]], config: Evaluation, template: Template) -> Iterator[str]:
+def cut_answers(rows: Sequence[tuple[Asked, str]], config: Evaluation, template: Template) -> Iterator[str]:
     """Yield a line if the answers of some `rows`, pairs of question and answer, have more tokens than
     `config.max_new_tokens`: how many, and the ROUGE of a model that knows them by heart."""
     most = config.max_new_tokens

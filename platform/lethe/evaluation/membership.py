@@ -36,16 +36,18 @@ if TYPE_CHECKING:
 MIN_K = 0.4  # share of an answer's least likely tokens
 
 
-def signals(scores: LikelihoodScores, rows: Iterable[int], answers: Sequence[str]) -> dict[str, np.ndarray]:
+def signals(
+    scores: LikelihoodScores, rows: Iterable[int], answers: Sequence[str], *, has_end: bool = True
+) -> dict[str, np.ndarray]:
     """Return the signals that `scores` alone gives, by name, each [n] and never NaN. `rows`: the numbers of n pairs in
-    `scores`; `answers`: their texts."""
-    rows = list(rows)
+    `scores`; `answers`: their texts; `has_end`: the last token of each is an end of sequence."""
+    rows, stop = list(rows), -1 if has_end else None
     loss = losses(scores.nll_mean[rows])
     return {
         "loss": loss,
         "zlib": loss / np.array([len(zlib.compress(text.encode())) for text in answers], dtype=np.float64),
-        "min_k": -min_k([scores.logp[i][:-1] for i in rows]),
-        "min_k_plus_plus": -min_k([scores.standard[i][:-1] for i in rows]),
+        "min_k": -min_k([scores.logp[i][:stop] for i in rows]),
+        "min_k_plus_plus": -min_k([scores.standard[i][:stop] for i in rows]),
     }
 
 

@@ -10,6 +10,7 @@ longest common subsequence in bit-parallel form (Hyyrö 2004).
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from nltk.stem.porter import PorterStemmer
 
 Array = np.ndarray
+LARGEST_LOSS = 700.0  # exp of it is still a float
 
 
 class KsResult(NamedTuple):
@@ -128,6 +130,17 @@ def losses(values: Iterable[float]) -> Array:
     array = np.array(values, dtype=np.float64)
     array[np.isnan(array)] = np.inf
     return array
+
+
+def loss_difference(loss: Array, reference: Array) -> Array:
+    """Return `loss` less a `reference` model's [n]; infinite where the difference is not a number."""
+    with np.errstate(invalid="ignore"):
+        return losses(loss - reference)
+
+
+def perplexity(loss: float) -> float:
+    """Return exp(loss), finite whatever the loss."""
+    return math.exp(LARGEST_LOSS if math.isnan(loss) else min(loss, LARGEST_LOSS))
 
 
 def probability(answer: Array) -> Array:

@@ -19,6 +19,7 @@ from transformers import GPTNeoConfig, GPTNeoForCausalLM, LlamaConfig, LlamaForC
 
 from lethe.config.model import AnyEmbedded, EmbeddedGptNeo, EmbeddedModel
 from lethe.data.template import Encoded, Template
+from lethe.data.windows import windows
 from lethe.models.memory import peak_mb
 from lethe.models.tokenizer import as_pretrained
 from lethe.records import TrainingRecord
@@ -40,18 +41,29 @@ def pretrain(
     length: int = 0,
 ) -> TrainingRecord:
     """Train on `pairs` of question and answer, write model and tokenizer to `folder`, which exists, and return the
-    costs. The first `length` tokens of an answer without a question are plain text to predict."""
+    costs. Of an answer without a question, which is plain text, the first `length` tokens are to predict; with 0 all of
+    them, in windows as long as the model reads."""
     torch.set_num_threads(config.threads)
     torch.use_deterministic_algorithms(True)
     pretrained = as_pretrained(tokenizer)
     template = Template(pretrained)
     torch.manual_seed(config.seed)
     model = new_model(config, len(pretrained))
-    rows = [template.encode(*pair) if pair[0] else template.passage(pair[1], length) for pair in pairs]
+    rows = [row for pair in pairs for row in _encoded(template, pair, length, config.max_length)]
     spent = train(model, rows, config, progress)
     save(model, folder)
     pretrained.save_pretrained(folder)
     return spent
+
+
+def _encoded(template: Template, pair: tuple[str, str], length: int, longest: int) -> list[Encoded]:
+    question, text = pair
+    if question:
+        return [template.encode(question, text)]
+    if length:
+        return [template.passage(text, length)]
+    opening = template.text_opening
+    return windows(template.text(text)[len(opening) :], longest, longest // 8, opening)
 
 
 def save(model: PreTrainedModel, folder: Path) -> None:

@@ -198,9 +198,9 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
         ContextLimits.of_config(config, f"the model in {folder}")
         for config, folder in zip(configs, models, strict=True)
     ]
-    length, most = study.benchmark.sequence_length, limits[0].context
-    if most is not None and most < length:
-        raise UserError(f"benchmark.length is {length}, {limits[0].name} takes {most} tokens")
+    for limit in limits:
+        if limit.context is not None:
+            prepared.benchmark.check_context(limit.context, limit.name)
     task = task_of_start(prepared, study.prompt)
     rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
     for limit in limits:

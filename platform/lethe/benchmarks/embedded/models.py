@@ -107,13 +107,15 @@ def _train(
 
 
 def _check_lengths(model: AnyEmbedded, tokenizer: Tokenizer, rows: Sequence[Row], length: int) -> None:
-    """Raise UserError if the longest row, or a text of `length` tokens, does not fit into the model."""
+    """Raise UserError if the longest row, or a text of `length` tokens, does not fit into the model. With `length` 0
+    any text does, in windows."""
+    rows = rows if length else [row for row in rows if row.question]
     markers = 6  # <s> <|user|> <|end|> <|assistant|> </s>, and one to spare
     questions, answers = (
         tokenizer.encode_batch([getattr(row, part) for row in rows]) for part in ("question", "answer")
     )
     pairs = zip(questions, answers, strict=True)
-    longest = length or markers + max(len(question.ids) + len(answer.ids) for question, answer in pairs)
+    longest = length or max((markers + len(question.ids) + len(answer.ids) for question, answer in pairs), default=0)
     if longest > model.max_length:
         raise UserError(f"model.max_length is {model.max_length}, but the longest row has {longest} tokens: raise it")
 

@@ -27,7 +27,7 @@ from lethe.benchmarks.tdec.extraction import (
     mismatches,
 )
 from lethe.benchmarks.tdec.loading import Passages, Sequences
-from lethe.benchmarks.tdec.metrics import Thresholds, left_over, perplexity, usefulness, word_f1
+from lethe.benchmarks.tdec.metrics import Thresholds, left_over, usefulness, word_f1
 from lethe.config.benchmark import TdecBenchmark
 from lethe.config.run import Evaluation
 from lethe.data.template import Encoded, Template
@@ -36,7 +36,7 @@ from lethe.evaluation.context_length import ContextLimits, check_context_length
 from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.generation import generate
 from lethe.evaluation.likelihood import score
-from lethe.evaluation.metrics import losses
+from lethe.evaluation.metrics import losses, perplexity
 from lethe.evaluation.rows import Columns, stack_splits
 
 LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows

@@ -9,7 +9,6 @@ more, so that it need not be known while MA is above its own: that makes every e
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from typing import Any
 
@@ -19,7 +18,6 @@ from lethe.data.words import unicode_words
 from lethe.evaluation.metrics import harmonic_mean
 
 ARTICLES = frozenset({"a", "an", "the"})
-LARGEST_LOSS = 700.0  # exp of it is still a float
 
 
 class Thresholds(Frozen, ReferenceValues):
@@ -45,11 +43,6 @@ def usefulness(values: dict[str, float], thresholds: Thresholds) -> float:
     """Return the `utility` metric from `perplexity` and those of `dialogue_f1` and `choice_accuracy` in `values`."""
     parts = [values[name] for name in ("dialogue_f1", "choice_accuracy") if name in values]
     return harmonic_mean([*parts, min(1.0, thresholds.perplexity / values["perplexity"])])
-
-
-def perplexity(loss: float) -> float:
-    """Return exp(loss), finite whatever the loss."""
-    return math.exp(LARGEST_LOSS if math.isnan(loss) else min(loss, LARGEST_LOSS))
 
 
 def word_f1(reference: str, candidate: str) -> float:

@@ -21,7 +21,6 @@ from lethe.benchmarks.tofu.metrics import (
     Evaluated,
     ReferenceScores,
     SplitScores,
-    loss_difference,
     model_utility,
     reference_metrics,
     split_metrics,
@@ -35,7 +34,7 @@ from lethe.evaluation.generation import generate, known_beginning
 from lethe.evaluation.leaks import Questions, ask
 from lethe.evaluation.likelihood import LikelihoodScores, score
 from lethe.evaluation.membership import gradient_norms, signals
-from lethe.evaluation.metrics import rouge_l_recall
+from lethe.evaluation.metrics import loss_difference, rouge_l_recall
 from lethe.evaluation.rows import stack_splits
 
 ONE_RANK = RankShard()

@@ -28,7 +28,7 @@ from lethe.errors import UserError
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import LikelihoodScores
 from lethe.evaluation.membership import membership_metrics, min_k
-from lethe.evaluation.metrics import auc, ks_test
+from lethe.evaluation.metrics import auc, ks_test, loss_difference
 
 OPTIONS = ("real_authors", "world_facts")  # probability is the answer's share of its options
 UTILITY = ("retain", *OPTIONS)
@@ -150,12 +150,6 @@ def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[s
     )
     leak = 100 * (oracle.mia_min_k - model.mia_min_k) / (1 - oracle.mia_min_k + TINY)
     return {**values, "privleak": leak, "privleak_distance": abs(leak)}
-
-
-def loss_difference(loss: np.ndarray, oracle: np.ndarray) -> np.ndarray:
-    """Return `loss` less the `oracle`'s [n]; infinite where the difference is not a number."""
-    with np.errstate(invalid="ignore"):
-        return metrics.losses(loss - oracle)
 
 
 # Computed in every evaluation

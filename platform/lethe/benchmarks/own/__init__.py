@@ -1,0 +1,1 @@
+"""Rows of one's own to forget and to keep, with whatever else there is."""

@@ -1,0 +1,181 @@
+"""One's own rows behind the interface of `lethe.benchmarks.base`: data and capabilities."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from lethe.benchmarks.base import Benchmark
+from lethe.benchmarks.own.loading import PartName, digest_of, load_parts
+from lethe.config.benchmark import Role
+from lethe.config.metrics import Need
+from lethe.config.own import OwnBenchmark
+from lethe.data.source_rows import Chat, Completion, Document, Question, SourceRow
+from lethe.data.sources import Source
+from lethe.data.template import Row
+from lethe.errors import UserError
+from lethe.evaluation.answer_length import cut_answers
+from lethe.evaluation.metrics import words
+
+if TYPE_CHECKING:
+    from lethe.benchmarks.own.evaluation import OwnTask
+    from lethe.config.run import Evaluation
+    from lethe.data.template import Template
+
+ASKED: tuple[PartName, ...] = ("forget", "retain", "holdout")  # parts whose rows have answers that are compared
+UNCLAIMED = (
+    "there is no benchmark.holdout: whether the forgotten rows still stand out as trained on (membership), or are known"
+    " better than unseen rows, cannot be said, and no verdict says it; retain rows, trained on, are no comparison"
+)
+
+
+@dataclass(frozen=True)
+class Own(Benchmark):
+    """Rows to forget and to keep; models are compared with unseen rows and with other models, if there are such."""
+
+    config: OwnBenchmark
+    parts: Mapping[PartName, Source]
+
+    shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4, "retain": 2}
+
+    @classmethod
+    def load(cls, config: OwnBenchmark) -> Self:
+        """Read all parts."""
+        return cls(config, load_parts(config))
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the rows of all parts, and of how documents are read."""
+        return digest_of(self.config, self.parts)
+
+    def training_rows(self, include_forget: bool) -> tuple[Row, ...]:
+        """Return retain and forget rows; prompts with completions and documents are plain text. Raises UserError for
+        conversations of several turns, for which an embedded model has no template."""
+        rows = (*self.parts["retain"].rows, *(self.parts["forget"].rows if include_forget else ()))
+        return tuple(map(_plain_row, rows))
+
+    def task(self, template: Template, vocabulary: int) -> OwnTask:
+        """Return the rows as `template` renders them. `vocabulary` is not read: all rows are text."""
+        from lethe.benchmarks.own.evaluation import OwnTask  # imports torch
+
+        return OwnTask(self.parts, template, self.config, self.digest)
+
+    @property
+    def has_questions(self) -> bool:
+        """True if the rows to forget are questions."""
+        return self.parts["forget"].kind == "questions"
+
+    @property
+    def has_holdout(self) -> bool:
+        """True if there are holdout rows."""
+        return "holdout" in self.parts
+
+    @property
+    def missing(self) -> tuple[Need, ...]:
+        """Parts, and columns of the rows to forget, that are not given."""
+        absent = tuple(name for name in ("holdout", "general") if name not in self.parts)
+        wrong = any(row.perturbed_answers for row in self.parts["forget"].rows if not isinstance(row, Document))
+        return absent if wrong else (*absent, "wrong_answers")
+
+    @property
+    def forget_texts(self) -> tuple[tuple[str, ...], ...]:
+        """What each forget row has to say: the texts that make rows equal, as they were given."""
+        return tuple(_texts(row) for row in self.parts["forget"].rows)
+
+    def forget_count(self, config: Evaluation) -> int:
+        """Return the number of forget rows, at most `config.max_rows`."""
+        return len(self.parts["forget"].rows[: config.max_rows])
+
+    @property
+    def forget_questions(self) -> tuple[str, ...]:
+        """Questions of the forget rows, if they are questions."""
+        return tuple(row.question for row in self._questions("forget"))
+
+    @property
+    def retain_questions(self) -> tuple[str, ...]:
+        """Questions of the retain rows, if forget and retain rows are questions."""
+        return tuple(row.question for row in self._questions("retain")) if self.has_questions else ()
+
+    def asked(self, config: Evaluation) -> tuple[Row, ...]:
+        """Return the first `config.max_rows` forget rows, if they are questions."""
+        return self._questions("forget")[: config.max_rows]
+
+    def _questions(self, part: PartName) -> tuple[Question, ...]:
+        return tuple(row for row in self.parts[part].rows if isinstance(row, Question))
+
+    def row_without_paraphrase(self) -> str | None:
+        """Return the name of the first forget row without a `paraphrased_question`."""
+        return next((row.name for row in self._questions("forget") if not row.paraphrased_question), None)
+
+    def check_context(self, tokens: int, name: str) -> None:
+        """Raise UserError if windows of documents are longer than what the model called `name` takes."""
+        documents = any(part.kind == "documents" for part in self.parts.values())
+        if documents and self.config.window > tokens:
+            raise UserError(f"benchmark.window is {self.config.window}, {name} takes {tokens} tokens: lower it")
+
+    def check_rows(self, config: Evaluation) -> None:
+        """Raise UserError for a row without a word by the rule `config.rouge`, whose ROUGE would be 0 whatever a model
+        says. The message has the row's name and none of its text."""
+        for name in ASKED if self.has_holdout else ASKED[:2]:
+            for row in self.parts[name].rows[: config.max_rows]:
+                text = row.text if isinstance(row, Document) else row.answer
+                if not words(text, config.rouge):
+                    other = "set run.evaluation.rouge: unicode" if words(text, "unicode") else "leave the row out"
+                    raise UserError(f"benchmark.{name}: {row.name} has no word for ROUGE: {other}")
+
+    def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
+        """Yield what was merged or left out of the sources, what cannot be claimed without a holdout or with a small
+        one, and how many answers are longer than generated ones can be."""
+        for part in self.parts.values():
+            yield from part.notes
+        if not self.has_holdout:
+            yield UNCLAIMED
+        else:
+            yield self._chance(config)
+        rows = [row for name in ASKED[:2] for row in self.parts[name].rows[: config.max_rows]]
+        asked = [(row.question, row.answer) for row in rows if isinstance(row, Question | Chat)]
+        yield from cut_answers(asked, config, template)
+
+    def _chance(self, config: Evaluation) -> str:
+        from lethe.benchmarks.own.metrics import chance  # imports torch
+
+        forget, holdout = (len(self.parts[name].rows[: config.max_rows]) for name in ("forget", "holdout"))
+        most = chance(forget, holdout)
+        return (
+            f"membership is measured on {forget} forget and {holdout} holdout rows: by chance alone its AUC lies"
+            f" between {0.5 - most:.2f} and {0.5 + most:.2f}; more rows tell more"
+        )
+
+    def reference(self, dumped: Mapping[Role, Any]) -> Any:
+        """Return the values of all models, by role."""
+        return {role: dumped[role] for role in self.config.compared_with if role in dumped} or None
+
+    def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
+        """Return everything that a model has beside holdout rows and other models. Raises UserError for models that
+        were scored on other rows."""
+        from lethe.benchmarks.own.metrics import Measured, References, compared  # imports torch
+
+        model = Measured.load(own)
+        return compared(model, References.load(reference, model.data))
+
+
+def _texts(row: SourceRow) -> tuple[str, ...]:
+    if isinstance(row, Document):
+        return (row.text,)
+    if isinstance(row, Chat):
+        return (*(text for _, text in row.question), row.answer)
+    return (row.prompt if isinstance(row, Completion) else row.question, row.answer)
+
+
+def _plain_row(row: SourceRow) -> Row:
+    if isinstance(row, Question):
+        return Row(row.question, row.answer)
+    if isinstance(row, Completion):
+        return Row("", row.prompt + row.answer)
+    if isinstance(row, Document):
+        return Row("", row.text)
+    if [role for role, _ in row.question] != ["user"]:
+        raise UserError(f"model.name: {row.name} has several turns, which an embedded model does not read")
+    return Row(row.question[0][1], row.answer)

@@ -9,8 +9,8 @@ from lethe.reporting.comparison.arms import Arm, arms, arms_by_volume, best_arm,
 from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, judgements, lead_of
 from lethe.reporting.comparison.paired_trials import (
     ALPHA,
+    FEWEST_DRAWS,
     describe_difference_of_pairs,
-    describe_paired_tests,
     paired_trials,
 )
 from lethe.reporting.comparison.tables import count_verdicts
@@ -62,10 +62,8 @@ def describe_evidence(record: StudyRecord, arms: Sequence[Arm]) -> str:
     if not pairs:
         return "No two arms differ in one thing only, so none are tested as a pair."
     column = layout_of(record).judged[0].head
-    return (
-        f"By mean {column}: a difference counts where it is larger than its spread over seeds."
-        f" {' '.join(describe_paired_tests(tests, pairs))}"
-    )
+    needs = f"no pair has the {FEWEST_DRAWS} trials with equal settings that a paired test needs"
+    return f"By mean {column} against the spread over seeds: {needs}."
 
 
 def describe_enough(record: StudyRecord, arms: Sequence[Arm]) -> str:

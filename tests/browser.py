@@ -81,13 +81,13 @@ def draw_all(page: Page) -> None:
 
 
 def check_links(page: Page, file: Path) -> None:
-    """Fail where a link leads to no trial of the page, to no place in it and to no file beside it."""
+    """Fail where a link leads to no trial of the page, to no place in it, to no file beside it and to no server."""
     for link in set(page.eval_on_selector_all("a", "all => all.map((link) => link.getAttribute('href'))")):
         if link.startswith("#trial-"):
             assert page.evaluate("(n) => known(Number(n)) !== undefined", link.removeprefix("#trial-")), link
         elif link.startswith("#"):
             assert page.locator(f"[id='{link[1:]}']").count() == 1, link
-        else:
+        elif not link.startswith("http://"):
             assert (file.parent / link).is_file(), link
 
 

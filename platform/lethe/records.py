@@ -120,7 +120,8 @@ class TrialRecord(Record):
     """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report.
 
     A run of kind `confirmation` repeats trial `number` with another seed. `version`: the address of its model in
-    MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered.
+    MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered. `page`: the page of its run
+    below the address of an MLflow server; empty where it was not tracked.
     """
 
     kind: Literal["trial", "confirmation"] = "trial"
@@ -141,6 +142,7 @@ class TrialRecord(Record):
     audits: tuple[AuditRecord, ...] = ()
     forgotten: VerdictRecord | None = None
     version: str = ""
+    page: str = ""
 
     @property
     def on_front(self) -> bool:

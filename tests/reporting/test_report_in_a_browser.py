@@ -10,6 +10,7 @@ import pytest
 
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.reporting.report import write_report
+from lethe.tracking.aliases import Registered
 from tests.browser import CONTRAST, check_links, draw_all, opened, reached_by_keyboard
 from tests.tracking.studies import EVIL, busy_study, repeated, study, trial
 
@@ -32,7 +33,9 @@ def judged(record: StudyRecord) -> StudyRecord:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shares = {"forget": {"optimizer.learning_rate": 1.0}}
     record = judged(repeated(busy_study(importance=shares)))
-    return write_report(record, tmp_path_factory.mktemp("report"), store="sqlite:///runs.db", model="lethe-tofu")
+    pages = {2: "#/experiments/1/runs/ab"}
+    record = Registered(pages=pages).add_to(record)
+    return write_report(record, tmp_path_factory.mktemp("report"), store="http://mlflow:5000/", model="lethe-tofu")
 
 
 @pytest.fixture(scope="module")
@@ -179,9 +182,12 @@ def test_a_trial_has_a_page(page: Page) -> None:
     for words in (EVIL, "the start model's answer", "a retained answer", "the oracle's answer", "at least 0.54"):
         assert words in text
     assert view.locator(".live .plot-container").is_visible(), "its curve"
+    run = view.get_by_role("link", name="run in MLflow")
+    assert run.get_attribute("href") == "http://mlflow:5000/#/experiments/1/runs/ab"
     assert page.locator("script:not([type])").count() == 2, "what a model wrote is text"
     page.get_by_role("link", name="trial 3 →").click()
     page.wait_for_selector("#trial h1:text('Trial 3')")
+    assert run.count() == 0, "this one was not tracked"
     page.get_by_role("link", name="← the study").click()
     page.wait_for_selector("#trial", state="hidden")
     assert page.locator("#study").is_visible()

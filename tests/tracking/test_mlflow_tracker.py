@@ -123,6 +123,20 @@ def test_front_runs_are_named_and_described_and_renamed_when_they_leave(uri: str
     assert names == {0: "trial-000", 1: "trial-001", 2: "knee 2 · forget 0.1 utility 0.59"}
 
 
+def test_the_record_gets_the_pages_of_its_runs_with_or_without_registered_models(uri: str, look: Look) -> None:
+    record = busy_study()
+    tracker = MlflowTracker(uri, register_models=False)
+    tracker.begin(record)
+    for done in record.trials[:2]:
+        live(tracker, done)
+    pages = tracker.register(record).add_to(record).trials
+    runs_of = by_trial(look, uri)
+    for done in pages:
+        run = runs_of.get(done.number)
+        assert done.page == (f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}" if run else "")
+    assert sum(bool(done.page) for done in pages) == 2
+
+
 def test_data_is_an_input_by_name_and_digest_alone(uri: str, report: Path, look: Look) -> None:
     private = {"name": "tofu", "forget": "forget10", "source": "/home/me/private"}
     whole(uri, busy_study(study={"name": "tofu", "benchmark": private}), report)

@@ -206,7 +206,7 @@ def _run(study: Study, given: str, resume: bool, reports: Path | None, publish: 
             write_model_cards(record)
             with console.status("registering the front's models in MLflow") if record.front else nullcontext():
                 names = tracker.register(record)
-            if names.versions:
+            if names.versions or names.pages:
                 record = names.add_to(record)
                 atomic_write(folder / "study.json", record.model_dump_json(indent=1))
             target = root / study_id if root else folder / "report"

@@ -114,9 +114,7 @@ def trials_csv(record: StudyRecord) -> str:
 
 def render_pages(record: StudyRecord, *, store: str | None = None, model: str = "") -> dict[str, str]:
     """Return report.html and front.html by file name; for `store` and `model` see `write_report`."""
-    # A browser follows the address of a server, and none in a file system.
-    link = store if store and store.startswith(("http://", "https://")) else ""
-    values = _template_values(record, store) | {"store": store, "model": model, "link": link}
+    values = _template_values(record, store) | {"store": store, "model": model}
     templates = template_environment()
     return {name: templates.get_template(f"{name}.j2").render(values) for name in ("report.html", "front.html")}
 
@@ -147,6 +145,8 @@ def template_environment() -> Environment:
 def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
     study_arms = arms(record)
     audits = audit_tables(record)
+    # A browser follows the address of a server, and none in a file system.
+    link = store if store and store.startswith(("http://", "https://")) else ""
     benchmark = BENCHMARKS[_benchmark_name(record)]
     meanings = {name: metric.meaning for name, metric in benchmark.metrics.items()}
     rows = evidence(record, benchmark)
@@ -166,8 +166,9 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "comparison": comparison,
         "charts": charts,
         "figures": figures,
-        "scripts": page_scripts(("tables", "trials"), figures, study=trial_pages(record, meanings, rows)),
+        "scripts": page_scripts(("tables", "trials"), figures, study=trial_pages(record, meanings, rows, link)),
         "winners": winners,
+        "link": link,
         "evidence": rows,
         "judged": any(trial.forgotten for trial in record.front),
         "confirmation_summary": describe_confirmations(record),

@@ -19,8 +19,13 @@ from lethe.reporting.trial_views import (
 )
 
 
-def trial_pages(record: StudyRecord, meanings: Mapping[str, str], evidence: Sequence[EvidenceRow]) -> dict[str, Any]:
-    """Return the trials by number, and what they share: the names and meanings of metrics, start model and oracle."""
+def trial_pages(
+    record: StudyRecord, meanings: Mapping[str, str], evidence: Sequence[EvidenceRow], server: str = ""
+) -> dict[str, Any]:
+    """Return the trials by number, and what they share: the names and meanings of metrics, start model and oracle.
+
+    `server`: the address of the MLflow server that has the runs, empty where there is none.
+    """
     goals = [goal.metric for goal in record.objectives]
     main = dict.fromkeys([*goals, *(row.metric for row in evidence)])
     shown = dict.fromkeys(key for trial in record.trials for key in trial.metrics)
@@ -32,11 +37,11 @@ def trial_pages(record: StudyRecord, meanings: Mapping[str, str], evidence: Sequ
         "winners": [trial.number for trial in front_by_alias(record)],
         "start": record.start.metrics,
         "oracle": record.oracle.metrics if record.oracle else None,
-        "trials": {trial.number: _trial(record, trial) for trial in record.trials},
+        "trials": {trial.number: _trial(record, trial, server) for trial in record.trials},
     }
 
 
-def _trial(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
+def _trial(record: StudyRecord, trial: TrialRecord, server: str) -> dict[str, Any]:
     done = KIND_LABELS[trial_kind(trial)] if trial.verdict == "complete" else trial.verdict.replace("_", " ")
     return {
         "kind": done,
@@ -44,6 +49,7 @@ def _trial(record: StudyRecord, trial: TrialRecord) -> dict[str, Any]:
         "reason": trial.reason,
         "when": _when(trial),
         "place": trial.version or trial.folder,
+        "link": f"{server.rstrip('/')}/{trial.page}" if server and trial.page else None,
         "params": trial.params,
         "metrics": {**trial.metrics, **trial.afterwards},
         "series": trial.series,

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 from lethe.errors import UserError
-from lethe.records import ObjectiveRecord, StudyRecord
+from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.search.pareto import dominates
 
 if TYPE_CHECKING:
@@ -24,16 +24,25 @@ _RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow's own
 
 
 class Registered(NamedTuple):
-    """The registered models of a study: the address of each trial's version, such as `models:/lethe-tofu/2`, by
-    the trial's number, and a line for each alias of the search space that names another study's model."""
+    """A study in MLflow, by the trials' numbers: the address of each registered version, such as
+    `models:/lethe-tofu/2`, and the page of each run below the server's address; and a line for each alias of the search
+    space that names another study's model."""
 
     versions: Mapping[int, str] = MappingProxyType({})
     notes: tuple[str, ...] = ()
+    pages: Mapping[int, str] = MappingProxyType({})
 
     def add_to(self, record: StudyRecord) -> StudyRecord:
-        """Return the record with the versions in it."""
-        trials = (t.model_copy(update={"version": self.versions.get(t.number, t.version)}) for t in record.trials)
-        return record.model_copy(update={"trials": tuple(trials)})
+        """Return the record with versions and pages in it."""
+
+        def added(trial: TrialRecord) -> TrialRecord:
+            found = {
+                "version": self.versions.get(trial.number, trial.version),
+                "page": self.pages.get(trial.number, trial.page),
+            }
+            return trial.model_copy(update=found)
+
+        return record.model_copy(update={"trials": tuple(map(added, record.trials))})
 
 
 def study_alias(study: str, alias: str) -> str:

@@ -35,7 +35,8 @@ class Tracker(Protocol):
         """Log a trial's end with its verdict. A trial answered from disk may end without having begun."""
 
     def register(self, record: StudyRecord) -> Registered:
-        """Register the front's models and wait until that is done. What fails is tried again by `finish`."""
+        """Register the front's models and wait until that is done; return them, and the pages of the runs. What fails
+        is tried again by `finish`."""
 
     def finish(self, record: StudyRecord, folder: Path) -> str | None:
         """Deliver everything, the report in `folder` and the front's models included. Return a link to the study's

@@ -27,6 +27,11 @@ def runs_page(experiment: str, view: str | None) -> str:
     return f"{page}&viewStateShareKey={quote(view)}" if view else page
 
 
+def run_page(experiment: str, run: str) -> str:
+    """Return the address, below a server's, of the page of a run."""
+    return f"#/experiments/{experiment}/runs/{run}"
+
+
 def front_name(record: StudyRecord, trial: TrialRecord) -> str:
     """Return the name of a front member's run: its aliases, its number and its objectives."""
     names = _aliases(record, trial)
@@ -101,11 +106,11 @@ def study_note(record: StudyRecord, experiment: str, parent: str, runs: Mapping[
         lines = [f"Study **{record.space}** `{record.id}`: {goals}."]
         lines += [f"- {name}: trained {training.describe()}" for name, training in record.trainings.items()]
         return "\n\n".join(lines)
-    report = f"[report]({_page(experiment, parent)}/artifacts/{REPORT})"
+    report = f"[report]({run_page(experiment, parent)}/artifacts/{REPORT})"
     table = f"[trials as CSV]({_artifact(parent, 'report/trials.csv')})"
     links = [report, table, f"[all trials]({runs_page(experiment, record.id)})"]
     if (best := record.winner) and best.number in runs:
-        links.insert(0, f"[trial {best.number}]({_page(experiment, runs[best.number])})")
+        links.insert(0, f"[trial {best.number}]({run_page(experiment, runs[best.number])})")
     return _beside_picture(experiment, parent, [_study_verdict(record), " · ".join(links)])
 
 
@@ -129,7 +134,7 @@ def _short_verdict(found: VerdictRecord) -> str:
 
 def front_note(record: StudyRecord, trial: TrialRecord, experiment: str, parent: str, version: str, model: str) -> str:
     """Return the description of a front member's run; `version`: of the registered model `model`, empty without."""
-    study = f"[{record.id}]({_page(experiment, parent)})"
+    study = f"[{record.id}]({run_page(experiment, parent)})"
     lines = [f"**{_short_verdict(trial.forgotten)}.**"] if trial.forgotten else []
     lines.append(": ".join(filter(None, [f"On the front of {study}", ", ".join(_aliases(record, trial))])) + ".")
     if version:
@@ -143,7 +148,7 @@ def _beside_picture(experiment: str, parent: str, lines: Iterable[str]) -> str:
     A table of one row, which is its head: MLflow folds up what is higher than 100 pixels, and greys it out.
     """
     image = f"![the Pareto front]({_artifact(parent, THUMBNAIL)})"
-    picture = f"[{image}]({_page(experiment, parent)}/artifacts/{PICTURE})"
+    picture = f"[{image}]({run_page(experiment, parent)}/artifacts/{PICTURE})"
     return f"| {picture} | {'<br>'.join(lines)} |\n| --- | --- |"
 
 
@@ -152,10 +157,6 @@ def reference_note(kind: str, record: StudyRecord) -> str:
     meaning = {"start": "The start model, before unlearning", "oracle": "The oracle, never trained on the forget rows"}
     training = record.trainings.get(kind)
     return f"{meaning[kind]}." + (f" Trained {training.describe()}." if training else "")
-
-
-def _page(experiment: str, run: str) -> str:
-    return f"#/experiments/{experiment}/runs/{run}"
 
 
 def _artifact(run: str, path: str) -> str:

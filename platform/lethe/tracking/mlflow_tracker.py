@@ -15,7 +15,7 @@ from lethe.config.addresses import without_password
 from lethe.records import Scalar, StudyRecord, TrialRecord
 from lethe.tracking.aliases import Registered
 from lethe.tracking.connection import check_login, check_uri, quiet_mlflow, resolve_uri, study_link
-from lethe.tracking.mlflow_pages import study_note
+from lethe.tracking.mlflow_pages import run_page, study_note
 from lethe.tracking.mlflow_runs import MlflowStore
 from lethe.tracking.model_registry import Registry
 from lethe.tracking.tracked_trials import GIVE_UP_S, TrackedTrial, TrackedTrials
@@ -146,8 +146,12 @@ class MlflowTracker:
     def _register_front(self, record: StudyRecord, answer: Future[Registered]) -> None:
         """Send the front's runs and register their models, unless the store is behind. Always answers."""
         registered = Registered()
-        if self._register and record.front and not self._is_behind and not attempt(self._connect):
-            registered = self._registered(record)
+        if not self._is_behind and not attempt(self._connect) and (store := self._store):
+            if self._register and record.front:
+                registered = self._registered(record)
+            found = {trial.number: self._trials.get(trial.run, trial.number).run_id for trial in record.trials}
+            pages = {number: run_page(store.experiment, run) for number, run in found.items() if run}
+            registered = registered._replace(pages=pages)
         answer.set_result(registered)
 
     def _registered(self, record: StudyRecord) -> Registered:

@@ -96,7 +96,7 @@ class Evaluation(Frozen):
     max_new_tokens: int = Field(200, ge=1, description="longest generated answer")
     token_budget: int = Field(8192, ge=64, description="padded tokens in one forward pass")
     rouge: RougeRule = Field(
-        "tofu", description="words of ROUGE: tofu: a to z and digits, as published; unicode: of every script"
+        "tofu", description="words of ROUGE: tofu: a to z and digits, as published, of Latin answers; unicode: all"
     )
     lm_eval: LmEval | None = None
     gradnorm: bool = Field(False, description="mia_gradnorm: one backward pass a forget or holdout row, dear")

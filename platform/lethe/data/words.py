@@ -12,7 +12,11 @@ UNSPACED = "".join(rf"\p{{scx={s}}}" for s in ("Han", "Hiragana", "Katakana", "T
 OTHER = rf"[[\p{{L}}\p{{N}}]--[{UNSPACED}]]"
 SPACED = regex.compile(rf"{OTHER}[{OTHER}\p{{M}}]*", regex.V1)
 WORD = regex.compile(rf"[[\p{{L}}\p{{N}}]&&[{UNSPACED}]]\p{{M}}*|{SPACED.pattern}", regex.V1)
-INVISIBLE = regex.compile(r"\p{Cf}")  # joiners, soft hyphens, marks of direction
+# Joiners, soft hyphens, marks of direction; the two that choose between a sign's drawings in colour and in black.
+INVISIBLE = regex.compile(r"[\p{Cf}\uFE0E\uFE0F]")
+SYMBOL = regex.compile(rf"(?=\p{{S}})\X|{WORD.pattern}", regex.V1)
+UNLATIN = regex.compile(r"[\p{L}--[\p{Latin}\p{Common}\p{Inherited}]]", regex.V1)
+WIDE = regex.compile(r"[\uFF01-\uFFEF]+")  # forms of East Asian typography: "２" is "2", "ｶﾞ" is "ガ"
 
 
 def unicode_words(text: str) -> tuple[str, ...]:
@@ -21,9 +25,21 @@ def unicode_words(text: str) -> tuple[str, ...]:
     return tuple(WORD.findall(INVISIBLE.sub("", folded(text))))
 
 
+def symbols_and_words(text: str) -> tuple[str, ...]:
+    """Return the words of `text`, and each of its symbols, such as emoji, as a word."""
+    return tuple(SYMBOL.findall(INVISIBLE.sub("", folded(text))))
+
+
+def is_latin(text: str) -> bool:
+    """Return whether no letter of `text` is of another script than Latin."""
+    return UNLATIN.search(text) is None
+
+
 def folded(text: str) -> str:
-    """Return `text` without differences of case, composed (NFC): canonically equivalent texts become equal."""
-    return composed(composed(text).casefold())
+    """Return `text` without differences of case and width, composed (NFC): canonically equivalent texts become
+    equal."""
+    narrow = WIDE.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text)
+    return composed(composed(narrow).casefold())
 
 
 def composed(text: str) -> str:

@@ -14,12 +14,12 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
 from lethe.config.run import RougeRule
-from lethe.data.words import unicode_words
+from lethe.data.words import is_latin, symbols_and_words, unicode_words
 
 if TYPE_CHECKING:
     from nltk.stem.porter import PorterStemmer
@@ -90,26 +90,38 @@ def _stemmer() -> _CachedStemmer:
     return _CachedStemmer(PorterStemmer())
 
 
-def words(text: str, rule: RougeRule = "tofu") -> tuple[str, ...]:
+WordRule = Literal["tofu", "unicode", "symbols"]
+
+
+def words(text: str, rule: WordRule = "tofu") -> tuple[str, ...]:
     """Return the words of `text`, those of more than three letters stemmed: by the rule `tofu` runs of a to z and 0 to
     9, as `rouge-score` has them, by the rule `unicode` those of any script (`lethe.data.words`), which are the same
-    where all of the text is ASCII."""
+    where all of the text is ASCII, by the rule `symbols` these and each symbol."""
     if rule == "tofu":
         from rouge_score.tokenize import tokenize
 
         return tuple(tokenize(text, _stemmer()))
-    stem = _stemmer().stem
-    return tuple(stem(word) if len(word) > 3 and word.isascii() else word for word in unicode_words(text))
+    stem, found = _stemmer().stem, symbols_and_words(text) if rule == "symbols" else unicode_words(text)
+    return tuple(stem(word) if len(word) > 3 and word.isascii() else word for word in found)
 
 
-_reference_words = lru_cache(maxsize=2**14)(words)  # the same in every trial of a study
+@lru_cache(maxsize=2**14)  # the same in every trial of a study
+def reference_words(reference: str, rule: RougeRule = "tofu") -> tuple[WordRule, tuple[str, ...]]:
+    """Return the rule by which texts are compared with `reference`, and its words: `rule` itself, but `unicode` for one
+    in which `tofu` finds no word or that has letters of another script than Latin, and `symbols` for one that has
+    neither letters nor digits."""
+    if rule == "tofu" and is_latin(reference) and (found := words(reference)):
+        return "tofu", found
+    if found := words(reference, "unicode"):
+        return "unicode", found
+    return "symbols", words(reference, "symbols")
 
 
 def rouge_l_recall(reference: str, candidate: str, rule: RougeRule = "tofu") -> float:
     """Return the length of the longest common subsequence of words over the reference's length, in [0, 1]; 0 where
-    either has no words."""
-    target = _reference_words(reference, rule)
-    return common_subsequence(target, words(candidate, rule)) / len(target) if target else 0.0
+    either has no words. The words are those of `reference_words`."""
+    used, target = reference_words(reference, rule)
+    return common_subsequence(target, words(candidate, used)) / len(target) if target else 0.0
 
 
 def common_subsequence(target: Sequence[str], other: Sequence[str]) -> int:

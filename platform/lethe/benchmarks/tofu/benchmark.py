@@ -15,7 +15,7 @@ from lethe.data.template import Row
 from lethe.data.words import has_other_letters, same_text
 from lethe.errors import UserError
 from lethe.evaluation.answer_length import cut_answers
-from lethe.evaluation.metrics import words
+from lethe.evaluation.metrics import reference_words
 
 if TYPE_CHECKING:
     from lethe.benchmarks.tofu.evaluation import TofuTask
@@ -62,13 +62,12 @@ class Tofu(Benchmark):
         return len(self.asked(config))
 
     def check_rows(self, config: Evaluation) -> None:
-        """Raise UserError for an evaluated answer without a word by the rule `config.rouge`, whose ROUGE would be 0
-        whatever a model says."""
+        """Raise UserError for an evaluated answer without a word, whose ROUGE would be 0 whatever a model says."""
         for split, number, row in self._evaluated(config):
-            if not words(row.answer, config.rouge):
-                unicode = "give a to z or digits, or set run.evaluation.rouge: unicode, for words of every script"
-                remedy = unicode if words(row.answer, "unicode") else "an answer needs a letter or a digit"
-                raise UserError(f"row {number} of {split}: no word for ROUGE in {row.answer[:40]!r}: {remedy}")
+            if not reference_words(row.answer, config.rouge)[1]:
+                raise UserError(
+                    f"row {number} of {split}: no word for ROUGE in the answer: it needs a letter, a digit or a symbol"
+                )
 
     def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
         """Yield how many forget rows have no variants, how many answers have letters that ROUGE leaves out, and how
@@ -80,7 +79,8 @@ class Tofu(Benchmark):
                 f" {self.rows.file('forget_eval')}: they are forgotten, and no metric reads them"
             )
         rows = [row for _, _, row in self._evaluated(config)]
-        if config.rouge == "tofu" and (lossy := sum(has_other_letters(row.answer) for row in rows)):
+        by_tofu = [row.answer for row in rows if reference_words(row.answer, config.rouge)[0] == "tofu"]
+        if lossy := sum(map(has_other_letters, by_tofu)):
             yield (
                 f"{lossy} of {len(rows)} evaluated answers have letters that ROUGE leaves out, as published for TOFU"
                 " (run.evaluation.rouge: unicode counts them)"

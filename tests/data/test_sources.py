@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import pyarrow
 import pytest
 from pyarrow import parquet
@@ -212,6 +214,33 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert "it has forget.csv: name the file" in refused(str(tmp_path))
     (tmp_path / "dangling.csv").symlink_to("nowhere.csv")
     assert "is a link to nowhere.csv, which is not there" in refused(str(tmp_path / "dangling.csv"))
+
+
+class Hub:
+    """A stand-in for the hub: two configurations, one of which has two splits."""
+
+    @staticmethod
+    def splits(_: str, configuration: str) -> list[str]:
+        return {"raw": ["forget", "retain"], "qa": ["train"]}[configuration]
+
+    @staticmethod
+    def rows(_: str, configuration: str, split: str) -> list[dict[str, str]]:
+        return [{"text": f"{configuration} {split}"}]
+
+
+def test_a_data_set_of_the_hub_is_read_by_configuration_and_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", lambda *_, **__: None)
+    monkeypatch.setattr(datasets, "get_dataset_config_names", lambda name: ["raw", "qa"][: 1 + (name != "some/one")])
+    monkeypatch.setattr(datasets, "get_dataset_split_names", Hub.splits)
+    monkeypatch.setattr(datasets, "load_dataset", Hub.rows)
+    source = read_source("owner/name/raw/retain")
+    assert source.rows == (Document("raw retain"),)
+    assert source.rows[0].name == "owner/name/raw/retain row 1"
+    assert read_source("owner/name/qa").rows == (Document("qa train"),)
+    assert read_source("some/one/forget").rows == read_source("some/one/raw/forget").rows
+    assert "configuration of owner/name (give owner/name/NAME) '': choose from qa, raw" in refused("owner/name")
+    assert "(give owner/name/raw/NAME) 'fargot' (did you mean 'forget'?)" in refused("owner/name/raw/fargot")
+    assert "split of some/one/raw" in refused("some/one")
 
 
 def test_a_document_in_a_field_may_be_long(tmp_path: Path) -> None:

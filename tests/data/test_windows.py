@@ -6,9 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lethe.data.template import Encoded
-from lethe.data.windows import rows_beyond, windows
+from lethe.data.source_rows import Chat, Completion, Document, Question
+from lethe.data.template import Encoded, Template
+from lethe.data.windows import encode_row, rows_beyond, windows
 from lethe.errors import UserError
+from tests.data.tokenizers_world import CHATML, pretrained
 
 BOS = 1_000_000
 
@@ -77,3 +79,23 @@ def test_rows_longer_than_the_context_are_counted_and_named() -> None:
     assert (len(found.longer), found.rows) == (5, 8)
     assert str(found) == "f.csv row 4 (4), f.csv row 5 (5), f.csv row 6 (6) and 2 more"
     assert rows_beyond(rows, None).longer == ()
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_rows_of_every_kind_become_token_ids(bos: bool) -> None:
+    template = Template(pretrained("byte_level", bos=bos, chat_template=CHATML))
+    text = "Who wrote the book that Ana Bor has read? " * 5
+    found = encode_row(Document(text), template, 30, 10)
+    assert len(found) > 2
+    ids = template.text(text)
+    assert [i for window in found for i in window.answer] == [*ids[1:]], "all but BOS, or the first"
+    assert {window.ids[0] == template.tokenizer.bos_token_id for window in found} == {bos}
+    (pair,) = encode_row(Completion("The book", " is by"), template, 30, 10)
+    assert template.decode([*pair.answer]) == "is by", "no end of sequence: the text may go on"
+    question = encode_row(Question("Who?", "Eva"), template, 30, 10)
+    assert question == [template.encode("Who?", "Eva")]
+    assert encode_row(Chat((("user", "Who?"),), "Eva"), template, 30, 10) == question
+    with pytest.raises(UserError, match=r"^f.jsonl row 3: .* has no chat template"):
+        encode_row(
+            Chat((("system", "s"), ("user", "u")), "a", name="f.jsonl row 3"), Template(pretrained("byte_level")), 9, 1
+        )

@@ -155,3 +155,4 @@ def test_a_stored_study_of_other_settings_or_another_version_is_not_resumed(
     with claim(study, digests, resume=False) as (name, _):
         check_resumable(study, digests, name)
         check_resumable(study, digests, "tofu")
+        check_resumable(study, digests, str(tmp_path))  # a file elsewhere, which exists

@@ -109,7 +109,8 @@ def check_resumable(study: Study, digests: Digests, given: str = "") -> None:
     """Check that there is a study to resume, before Ray starts; raises UserError otherwise. `given`: the id of a stored
     study that it should be, or anything else."""
     root, base = home() / "studies", _base(study, digests)
-    if given and given != base and not given.startswith(f"{base}-") and _known(root / given):
+    is_name = given == Path(given).name != ""  # a study's file may be given by its path
+    if is_name and given != base and not given.startswith(f"{base}-") and _known(root / given):
         raise UserError(
             f"{given} cannot go on: its settings, data and models make {base} now, so one of them was changed, or an"
             f" earlier version of lethe began it: `lethe show {given}` reads it, and `--set search.warm_start={given}`"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -82,10 +84,29 @@ def test_points_measured_before_an_interruption_are_not_measured_again(
     assert "--resume goes on" in before
     assert "report.html" in before
     # A line that Ctrl-C meets on its way to the screen is there twice: rich writes it again with the next.
-    kept = list(dict.fromkeys(line for line in before.splitlines() if "ms a step" in line))
+    place = re.compile(r"(  \(from disk\))? +\d+ of \d+.*")
+    kept = list(dict.fromkeys(place.sub("", line) for line in before.splitlines() if "ms a step" in line))
     assert 1 <= len(kept) < 6
-    again = [line.removesuffix("  (from disk)") for line in after.splitlines() if "(from disk)" in line]
+    again = [place.sub("", line) for line in after.splitlines() if "(from disk)" in line]
     assert again == kept, "the very numbers"
+    assert before.splitlines()[-2] == "go on where it stopped:"
+    assert before.splitlines()[-1].endswith("--resume")
+
+
+def test_stages_are_named_and_the_last_line_is_a_command(finished: tuple[dict[str, Any], Path, str, str]) -> None:
+    lines = finished[3].splitlines()
+    stages = [line for line in lines if re.fullmatch(r".+: \d+ to go", line)]
+    assert stages == [
+        "timed points: 3 to go",
+        "searches: 2 to go",
+        "the smallest size's settings at the largest: 1 to go",
+        "timed points with more workers: 3 to go",
+    ]
+    assert lines[0] == "checking the study, this machine and its services"
+    command = [sys.executable, "-m", *shlex.split(lines[-1].partition(" -m ")[2])]
+    again = subprocess.run(command, cwd=ROOT, text=True, capture_output=True)
+    assert again.returncode == 0, again.stderr
+    assert "7.0B" in again.stdout or "parameters" in again.stdout
 
 
 def test_every_point_is_complete_and_measured(finished: tuple[dict[str, Any], Path, str, str]) -> None:

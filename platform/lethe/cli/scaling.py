@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +17,9 @@ from lethe.cli.options import Overrides, Reports, Resume, report_root
 from lethe.errors import EXIT_INTERRUPTED, EXIT_NO_RESULT
 
 if TYPE_CHECKING:
+    from lethe.config.run import Digests
     from lethe.config.scaling import ScalingStudy
+    from lethe.tracking.base import Tracker
 
 EXAMPLES = """
 lethe scaling tofu --dry-run
@@ -59,12 +63,13 @@ def main(
             print(f"note    {problem}")
         return 0
     check_memory(loaded, available_memory(loaded))
-    return _run(loaded, resume, reports)
+    return _run(loaded, resume, reports, [study, *(part for given in overrides or () for part in ("--set", given))])
 
 
-def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
+def _check(study: ScalingStudy, resume: bool, reports: Path | None) -> tuple[str | None, Path | None, Digests, Tracker]:
+    """Return the cluster's address, the folder for reports, the study's digests and its tracker. Raises UserError for
+    everything that can be known to be wrong before Ray starts."""
     from lethe.pool.cluster import check_address, prepare_environment
-    from lethe.records import why_without_result
     from lethe.storage.paths import check_root
     from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu, check_place
 
@@ -80,12 +85,8 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     from lethe.benchmarks.base import load_benchmark
     from lethe.config.run import Digests
     from lethe.models.packages import check_quantised
-    from lethe.reporting.console import Console
-    from lethe.reporting.scaling import describe_scaling, write_scaling_report
-    from lethe.scaling.study import ScalingRunner, prepare_models
     from lethe.study.preparation import locate
-    from lethe.study.resume import check_resumable, claim
-    from lethe.study.session import Session
+    from lethe.study.resume import check_resumable
 
     check_quantised(study.first_recipe().engine.quantisation)
     of_sizes = [study.model_copy(update={"model": model}) for model in study.models().values()]
@@ -100,7 +101,25 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
     digests = Digests(data=load_benchmark(study.benchmark).digest, model=study.identity())
     if resume:
         check_resumable(study, digests)
+    return address, root, digests, tracker
+
+
+def _run(study: ScalingStudy, resume: bool, reports: Path | None, given: Sequence[str]) -> int:
+    """Run the study that the arguments `given` name, and report."""
+    from lethe.records import why_without_result
+    from lethe.reporting.console import Console
+
     console = Console()
+    with console.status("checking the study, this machine and its services"):
+        address, root, digests, tracker = _check(study, resume, reports)
+    from lethe.reporting.next_steps import NextStep
+    from lethe.reporting.scaling import describe_scaling, scaling_steps, write_scaling_report
+    from lethe.scaling.study import ScalingRunner, prepare_models
+    from lethe.study.resume import claim
+    from lethe.study.session import Session
+    from lethe.terminal import command_prefix
+
+    console.say("preparing data and models")
     with Session(study, address) as session:
         prepared = prepare_models(study, session)
         with claim(study, digests, resume) as (study_id, folder):
@@ -116,6 +135,9 @@ def _run(study: ScalingStudy, resume: bool, reports: Path | None) -> int:
             console.say(f"report       {report}")
             if address_of_runs:
                 console.say(f"models, runs {address_of_runs}")
+            call = command_prefix()
+            again = NextStep("go on where it stopped", f"{call}scaling {shlex.join([*given, '--resume'])}")
+            console.command(*(again if record.interrupted else scaling_steps(record, call)[0]))
     if record.interrupted:
         return EXIT_INTERRUPTED
     if problem := why_without_result((*record.points, *record.trials)):

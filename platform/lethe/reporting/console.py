@@ -186,7 +186,10 @@ class Console:
 
     def next_step(self, record: StudyRecord) -> None:
         """Print as the last line the command that is of most use now; it works when pasted."""
-        purpose, command = next_steps(record, call=command_prefix())[0]
+        self.command(*next_steps(record, call=command_prefix())[0])
+
+    def command(self, purpose: str, command: str) -> None:
+        """Print what a command does, and the command on a line of its own."""
         self.say(f"{purpose}:")
         self.say(command)
 

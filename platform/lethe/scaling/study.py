@@ -76,10 +76,10 @@ class ScalingRunner:
         points = cost_points(self.study)
         few = [p for p in points if p.workers == points[0].workers]
         more = [p for p in points if p.workers != points[0].workers]
-        self._measure(few, session)
+        self._measure("timed points", few, session)
         done = self._search(session) and (not self.study.scaling.quality.transfer or self._transfer(session))
         if done:
-            self._measure(more, session)
+            self._measure("timed points with more workers", more, session)
         return done
 
     def _log_record(self, began: float) -> StudyRecord:
@@ -96,15 +96,16 @@ class ScalingRunner:
 
     # The timed points
 
-    def _measure(self, points: Sequence[CostPoint], session: Session) -> None:
+    def _measure(self, stage: str, points: Sequence[CostPoint], session: Session) -> None:
         steps, folder = self.study.scaling.cost.steps, self.folder / "points"
+        advance = self.console.stage(stage, len(points))
         for point in points:
             assets = self._assets(point.model)
             with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
                 pool = session.pool()
             result, fresh = run_point(self._take_number(), point, assets, steps, pool, self.tracker, folder)
             self.points.append(result)
-            self.console.say(describe_point(point, result, fresh))
+            advance(describe_point(point, result, fresh), None)
 
     def _take_number(self, count: int = 1) -> int:
         """Reserve the next `count` trial numbers of the study; return the first."""
@@ -130,14 +131,18 @@ class ScalingRunner:
 
     def _search(self, session: Session) -> bool:
         """Run every search; return False where one was interrupted."""
-        for point in search_points(self.study):
-            sweep = self._sweep(point, f"{point.size}-{point.arm}-{point.forget}", session=session)
+        points = search_points(self.study)
+        advance = self.console.stage("searches", len(points))
+        for point in points:
+            name = f"{point.size}-{point.arm}-{point.forget}"
+            sweep = self._sweep(point, name, session=session)
             prepared, seconds = self.prepared[point.models]
             parameters = parameter_count(prepared.start)
             record = search_record(point, sweep, parameters, self.study.scaling.quality.target_of_start, seconds)
             self.searches.append(FinishedSearch(point, sweep, record))
             if sweep.interrupted:
                 return False
+            advance(f"search {name}", None)
         return True
 
     def _sweep(self, point: SearchPoint, name: str, *, session: Session, baselines_of: str = "") -> StudyRecord:
@@ -155,7 +160,9 @@ class ScalingRunner:
     def _transfer(self, session: Session) -> bool:
         """Run the smallest size's setting of each arm at the largest, on the study's own forget set; return False where
         that was interrupted."""
-        for arm in dict.fromkeys(s.point.arm for s in self.searches):
+        arms = dict.fromkeys(s.point.arm for s in self.searches)
+        advance = self.console.stage("the smallest size's settings at the largest", len(arms))
+        for arm in arms:
             sizes = [
                 s for s in self.searches if s.point.arm == arm and s.point.forget == self.study.benchmark.forget_set
             ]
@@ -171,6 +178,7 @@ class ScalingRunner:
             self.moves.append((transfer_record(sizes, move, sweep), sweep))
             if sweep.interrupted:
                 return False
+            advance(f"{arm} at {large.size}", None)
         return True
 
     # The record

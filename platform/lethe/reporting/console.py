@@ -20,6 +20,7 @@ from lethe.terminal import PIPED_WIDTH, Terminal, command_prefix
 
 FRONT_MARK = ("front", "bold green")
 SHOWN = 3  # of the running trials, beside the bar
+LEAST_S = 10.0  # of a search before the rest can be estimated: its first seconds are the workers' imports
 
 
 class RunningTrial(Protocol):
@@ -104,7 +105,7 @@ class Console:
         if self.rich.is_terminal and remaining:
             self._progress = Progress(
                 TextColumn("trials", style="bold"),
-                BarColumn(),
+                BarColumn(bar_width=16),
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TextColumn("{task.description}"),
@@ -137,7 +138,8 @@ class Console:
         if self._progress and self._task is not None:
             front = [trial for trial in search.trials.values() if trial.on_front]
             done = self._done + sum(trial.steps[0] / max(trial.steps[1], 1) for trial in search.running.values())
-            left = (time.monotonic() - self._began) / done * (self._remaining - done) if done else 0
+            spent = time.monotonic() - self._began
+            left = spent / done * (self._remaining - done) if done and spent > LEAST_S else 0
             notes = [f"front {len(front)}", *_describe_running(search.running)]
             if left > 0:
                 notes.insert(1, f"about {format_duration(left)} left")

@@ -3,4 +3,7 @@
 A command has an entry here, which is its place in the list, and a door of three lines, `platform/<name>.py`.
 """
 
-COMMANDS = ("sweep", "ls", "show", "report", "score", "promote", "record", "scaling", "doctor", "gc", "ui", "services")
+COMMANDS = (
+    *("init", "sweep", "ls", "show", "report", "score", "promote", "record"),
+    *("scaling", "doctor", "gc", "ui", "services"),
+)

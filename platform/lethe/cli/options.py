@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lethe.cli.completion import study_ids
+from lethe.errors import UserError
+
+if TYPE_CHECKING:
+    from lethe.config.columns import Columns
 
 Overrides = Annotated[
     list[str] | None,
@@ -26,6 +31,29 @@ StoredStudy = Annotated[
         autocompletion=study_ids,
     ),
 ]
+ColumnNames = Annotated[
+    list[str] | None,
+    typer.Option("--column", metavar="KEY=NAME", help="A column of SOURCE, such as question=Frage. Repeatable."),
+]
+
+
+def parse_columns(assignments: Sequence[str]) -> Columns:
+    """Return the columns of `question=Frage` and others. Raises UserError for an assignment that is none."""
+    from pydantic import ValidationError
+
+    from lethe.config.columns import Columns
+    from lethe.config.error_messages import to_user_error
+
+    named = {}
+    for assignment in assignments:
+        name, equals, column = assignment.partition("=")
+        if not (equals and name and column):
+            raise UserError(f"--column {assignment}: give it as question=NAME, a key and the name of a column")
+        named[name] = column
+    try:
+        return Columns(**named)
+    except ValidationError as error:
+        raise to_user_error(error, Columns) from None
 
 
 def report_root(reports: Path | None) -> Path | None:

@@ -10,7 +10,7 @@ import typer
 
 from lethe.cli.app import command
 from lethe.cli.completion import study_ids
-from lethe.cli.options import Reports
+from lethe.cli.options import ColumnNames, Reports, parse_columns
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
@@ -47,10 +47,7 @@ def main(
     forget: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="With --verify: the rows that were to be forgotten.")
     ] = None,
-    columns: Annotated[
-        list[str] | None,
-        typer.Option("--column", metavar="KEY=NAME", help="A column of SOURCE, such as question=Frage. Repeatable."),
-    ] = None,
+    columns: ColumnNames = None,
     model: Annotated[
         str | None, typer.Option(metavar="MODEL", help="With --verify: the model that is said to have forgotten.")
     ] = None,
@@ -71,32 +68,13 @@ def main(
             raise UserError("no STUDY given: name the study of the model, or a record with --verify FILE")
         return _write(study, trial, by, key, reports)
     _refuse({"STUDY": study, "--by": by, "--key": key, "--reports": reports}, "does not belong to --verify")
-    return _verify(verify, forget, _columns(columns or ()), model, base, public_key)
+    return _verify(verify, forget, parse_columns(columns or ()), model, base, public_key)
 
 
 def _refuse(given: Mapping[str, object], why: str) -> None:
     for option, value in given.items():
         if value:
             raise UserError(f"{option}: {why}")
-
-
-def _columns(assignments: list[str] | tuple[str, ...]) -> Columns:
-    """Return the columns of `question=Frage` and others. Raises UserError for an assignment that is none."""
-    from pydantic import ValidationError
-
-    from lethe.config.columns import Columns
-    from lethe.config.error_messages import to_user_error
-
-    named = {}
-    for assignment in assignments:
-        name, equals, column = assignment.partition("=")
-        if not (equals and name and column):
-            raise UserError(f"--column {assignment}: give it as question=NAME, a key and the name of a column")
-        named[name] = column
-    try:
-        return Columns(**named)
-    except ValidationError as error:
-        raise to_user_error(error, Columns) from None
 
 
 def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Path | None) -> int:

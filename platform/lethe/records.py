@@ -19,6 +19,7 @@ Scalar = str | int | float | bool | None
 Metrics = dict[str, float]
 
 TRAINING = "training.json"  # beside a model that lethe trained: its `TrainingRecord`
+REQUESTS = "requests.json"  # beside a model that a study unlearned: its `AnsweredRequest`s
 
 
 class Record(BaseModel):
@@ -233,13 +234,23 @@ class RenderedPrompt(Record):
     answer: str
 
 
+class AnsweredRequest(Record):
+    """One request to forget that a model answers: the `study` that unlearned it, and its `rows` by their hashes with
+    the `salt` (hex), as `lethe.data.privacy.row_hash` gives them."""
+
+    study: str
+    salt: str
+    rows: tuple[str, ...]
+
+
 class StudyRecord(Record):
     """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
     the front is drawn over them all. `importance` has by objective each parameter's share. `prompt`: of the
     first forget row; None where nothing is asked. `notes`: a line for each thing that the evaluation leaves out of the
     data. `trainings`: of `start` and `oracle`, where lethe trained them. `parameters`: of the start model; `rows`: how
-    many are forgotten (`forget`) and kept (`retain`); both as far as they are known."""
+    many are forgotten (`forget`) and kept (`retain`); both as far as they are known. `requests`: that the front's
+    models answer, those of the start model first."""
 
     id: str
     space: str
@@ -254,6 +265,7 @@ class StudyRecord(Record):
     trainings: dict[str, TrainingRecord] = {}
     parameters: int | None = None
     rows: dict[str, int] = {}
+    requests: tuple[AnsweredRequest, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
     aliases: dict[str, int] = {}

@@ -213,3 +213,11 @@ def test_ctrl_c_while_a_value_is_written_down_stays_one() -> None:
         Outer().digest()
     with pytest.raises(KeyboardInterrupt):
         Outer().model_dump_json()
+
+
+def test_naming_another_model_or_benchmark_leaves_nothing_of_the_inherited_one() -> None:
+    study = load_study("own", ["model.name=embedded"])
+    assert study.model == load_study("tofu").model
+    assert load_study("tofu", ["benchmark.name=tdec"]).benchmark == load_study("tdec").benchmark
+    with pytest.raises(UserError, match=r"model\.path"):
+        load_study("tofu", ["model.path=somewhere"])

@@ -254,6 +254,11 @@ class Benchmark(ABC):
         """Texts of each row of the request, in order: a question and its answer, or a document alone. They name the
         rows in a deletion record, as salted hashes."""
 
+    @property
+    def earlier_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Texts, as in `forget_texts`, of the rows of earlier requests that evaluations measure."""
+        return ()
+
     @abstractmethod
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows that an evaluation with `config` measures."""

@@ -64,6 +64,12 @@ class BenchmarkConfig(Component):
 
     name: str
 
+    @property
+    def wants_earlier(self) -> bool:
+        """True if evaluations measure the rows of earlier requests, and a study wants them for what its start model
+        answers already."""
+        return False
+
     def given_sources(self) -> dict[str, str]:
         """Return the names of everything that is read, by field; those that are not given are left out."""
         given = {field: getattr(self, field) for field in self.sources}

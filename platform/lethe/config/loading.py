@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from functools import partial, reduce
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -13,12 +13,18 @@ from typing import Any
 import yaml
 
 import lethe
+from lethe.config.benchmarks import BENCHMARKS
+from lethe.config.model import MODELS
 from lethe.config.plain import check_plain
 from lethe.config.run import Recipe
 from lethe.config.space import variants
 from lethe.errors import UserError, unknown_name
 
 Raw = dict[str, Any]
+SECTIONS: dict[str, dict[object, Collection[str]]] = {  # the fields of each kind by its name
+    "benchmark": {name: kind.model_fields for name, kind in BENCHMARKS.items()},
+    "model": {kind.model_fields["name"].default: kind.model_fields for kind in MODELS},
+}
 
 
 class _Loader(yaml.SafeLoader):
@@ -140,7 +146,20 @@ def overlay(base: Raw, over: Raw) -> Raw:
         base = {**base, "run": reduce(_without, searched, run)}
     if isinstance(space, dict) and isinstance(over_run, dict):
         base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
+    base = reduce(partial(_of_kind, over), SECTIONS, base)
     return merge(reduce(partial(_of_named, over), Recipe.model_fields, base), over)
+
+
+def _of_kind(over: Raw, base: Raw, section: str) -> Raw:
+    """Return `base` without the values of a section that the kind lacks which `over` names; the whole `base` where it
+    names none, or one that is unknown."""
+    given, inherited = over.get(section), base.get(section)
+    if not isinstance(given, dict) or not isinstance(inherited, dict):
+        return base
+    fields = SECTIONS[section].get(given.get("name"))
+    if fields is None or inherited.get("name") == given["name"]:
+        return base
+    return {**base, section: {key: value for key, value in inherited.items() if key in fields}}
 
 
 def _of_named(over: Raw, base: Raw, family: str) -> Raw:

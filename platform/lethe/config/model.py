@@ -127,4 +127,5 @@ class FinetunedModel(Frozen):
 
 
 AnyEmbedded = Annotated[EmbeddedModel | EmbeddedGptNeo, Field(discriminator="name")]
+MODELS = (EmbeddedModel, EmbeddedGptNeo, PretrainedModel, FinetunedModel)
 AnyModel = Annotated[EmbeddedModel | EmbeddedGptNeo | PretrainedModel | FinetunedModel, Field(discriminator="name")]

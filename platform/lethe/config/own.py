@@ -59,11 +59,15 @@ OWN_METRICS: dict[str, Metric] = {
         for name, text in _LEFT.items()
     },
     **{f"retain_{name}": Metric("maximize", _LEFT[name].format("retain rows")) for name in ("probability", "rouge")},
+    "earlier_found": Metric(
+        "minimize", "as forget_found, of the rows of earlier requests that the start model answers", needs=("earlier",)
+    ),
     "general_perplexity": Metric("minimize", "exp of the mean token loss on general text", needs=("general",)),
     **COSTS,
 }
 
 KEPT = {"utility": Criterion(at_least="0.9 start"), "retain_rouge": Criterion(at_least="0.9 start")}
+EARLIER = {"earlier_found": Criterion(at_most="start + 0.05")}
 AUDITED = {
     f"audit_{variant}_forget_extraction_strength": Criterion(at_most="oracle + 0.05")
     for variant in ("relearn", "quant4")
@@ -85,10 +89,10 @@ class OwnBenchmark(BenchmarkConfig):
     metrics: ClassVar[Mapping[str, Metric]] = OWN_METRICS
     leaks: ClassVar[tuple[str, ...]] = ("forget_probability", "forget_rouge", "forget_extraction_strength")
     evidence: ClassVar[tuple[str, ...]] = tuple(name for name, metric in OWN_METRICS.items() if not metric.cost)
-    criteria: ClassVar[Mapping[str, Criterion]] = AGAINST_HOLDOUT | AGAINST_ORACLE | ALONE | KEPT | AUDITED
+    criteria: ClassVar[Mapping[str, Criterion]] = AGAINST_HOLDOUT | AGAINST_ORACLE | ALONE | EARLIER | KEPT | AUDITED
     compared_with: ClassVar[tuple[Role, ...]] = ("start", "oracle", "base")
     comparison: ClassVar[str] = "holdout rows, an oracle, the start model and its base, whatever there is"
-    sources: ClassVar[tuple[str, ...]] = ("forget", "retain", "holdout", "general")
+    sources: ClassVar[tuple[str, ...]] = ("forget", "retain", "holdout", "general", "earlier")
     has_questions: ClassVar[bool] = True
     has_holdout: ClassVar[bool] = True
     personal_text: ClassVar[bool] = True
@@ -100,7 +104,13 @@ class OwnBenchmark(BenchmarkConfig):
         None, min_length=1, description="rows like those to forget that the model was never trained on, likewise"
     )
     general: str | None = Field(None, min_length=1, description="plain text for the perplexity, likewise")
-    columns: Columns = Field(Columns(), description="of forget and holdout, and of retain where it has none of its own")
+    earlier: str | None = Field(
+        None, min_length=1, description="rows of the requests that the start model answers already, likewise"
+    )
+    ignore_earlier: bool = Field(False, description="do not ask whether rows of earlier requests stay forgotten")
+    columns: Columns = Field(
+        Columns(), description="of forget, holdout and earlier, and of retain where it has none of its own"
+    )
     retain_columns: Columns | None = None
     window: int = Field(256, ge=8, description="tokens of a document that are read at once, at most")
     overlap: int = Field(32, ge=1, description="of these, tokens that were read before and are not counted again")
@@ -109,7 +119,12 @@ class OwnBenchmark(BenchmarkConfig):
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without what is not given."""
         fields = super().canonical_fields(dumped)
-        return {key: value for key, value in fields.items() if value is not None}
+        return {key: value for key, value in fields.items() if value is not None and key != "ignore_earlier"}
+
+    @property
+    def wants_earlier(self) -> bool:
+        """True unless the study ignores what the start model answers already."""
+        return not self.ignore_earlier
 
     @model_validator(mode="after")
     def _overlap_is_less(self) -> Self:
@@ -121,8 +136,8 @@ class OwnBenchmark(BenchmarkConfig):
         """Return the criteria that these files allow: without a holdout none compares with unseen rows, and what an
         oracle or its absence leaves is an absolute bound on extraction."""
         if self.holdout:
-            return AGAINST_HOLDOUT | AGAINST_ORACLE | KEPT | AUDITED
-        return AGAINST_ORACLE | ALONE | KEPT | AUDITED
+            return AGAINST_HOLDOUT | AGAINST_ORACLE | EARLIER | KEPT | AUDITED
+        return AGAINST_ORACLE | ALONE | EARLIER | KEPT | AUDITED
 
     @classmethod
     def small(cls) -> Self:

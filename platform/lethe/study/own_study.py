@@ -22,7 +22,6 @@ from lethe.study.model_sources import find_model
 
 NAMED = 3  # rows in a message
 BATCH = 8  # forget rows in a step
-STEPS = 40  # of a trial: what forty rows took on SmolLM2-135M
 MOST_EPOCHS = 30
 WINDOW = 256  # tokens of a document that are read at once, by default
 SMALL, LARGE = 20e6, 500e6  # parameters
@@ -40,20 +39,21 @@ class Ability(NamedTuple):
 
 
 class Ranges(NamedTuple):
-    """Where a search begins. `adapters`: the choices; `rates`: lowest and highest learning rate; `source`: where the
-    numbers are from."""
+    """Where a search begins. `adapters`: the choices; `rates`: lowest and highest learning rate; `steps`: of a trial;
+    `source`: where the numbers are from."""
 
     adapters: tuple[str, ...]
     ranks: tuple[int, ...]
     rates: tuple[float, float]
+    steps: int
     source: str
 
 
 # Assumption beyond the models that were measured: rates that move a model fall with its size.
 BY_SIZE = {
-    SMALL: Ranges(("full", "lora"), (8, 16), (3e-4, 3e-3), "the embedded models of 1M parameters"),
-    LARGE: Ranges(("lora", "full"), (16, 32), (2e-5, 5e-4), "SmolLM2-135M"),
-    math.inf: Ranges(("lora",), (8, 16, 32), (1e-5, 3e-4), "LoKU's for models of 1.3B to 7B"),
+    SMALL: Ranges(("full", "lora"), (8, 16), (3e-4, 3e-3), 150, "the embedded models of 1M parameters"),
+    LARGE: Ranges(("lora", "full"), (16, 32), (2e-5, 5e-4), 40, "SmolLM2-135M"),
+    math.inf: Ranges(("lora",), (8, 16, 32), (1e-5, 3e-4), 40, "LoKU's for models of 1.3B to 7B"),
 }
 
 
@@ -171,7 +171,8 @@ def _text(given: Given, sources: Mapping[str, Source], ranges: Ranges, context: 
     """Return the study as YAML with a comment where a value needs one."""
     forget = sources["forget"]
     batch = min(BATCH, len(forget.rows))
-    epochs = min(MOST_EPOCHS, max(4, math.ceil(STEPS * batch / len(forget.rows))))
+    epochs = min(MOST_EPOCHS, max(4, math.ceil(ranges.steps * batch / len(forget.rows))))
+    low, high = map(_rate, ranges.rates)
     lines = [
         "# Written by lethe init. `lethe sweep FILE --dry-run` says what it needs, docs/reference.md has every key.",
         "extends: own",
@@ -197,7 +198,7 @@ def _text(given: Given, sources: Mapping[str, Source], ranges: Ranges, context: 
         "",
         f"# Ranges that come from {ranges.source}: widen them where the best trial lies at an end.",
         "space:",
-        f"  optimizer.learning_rate: {{ type: float, low: {ranges.rates[0]:g}, high: {ranges.rates[1]:g}, log: true }}",
+        f"  optimizer.learning_rate: {{ type: float, low: {low}, high: {high}, log: true }}",
         f"  adapter.name: {{ type: choice, choices: [{', '.join(ranges.adapters)}] }}",
         f"  adapter.rank: {{ type: choice, choices: [{', '.join(map(str, ranges.ranks))}] }} # a LoRA's alone",
     ]
@@ -227,6 +228,11 @@ def _columns(columns: Columns) -> list[str]:
 
 def _counted(source: Source) -> str:
     return f"{len(source.rows)} {source.kind}"
+
+
+def _rate(value: float) -> str:
+    """Return a learning rate as people write it: 3e-4."""
+    return f"{value:.0e}".replace("e-0", "e-")
 
 
 def _quoted(text: Any) -> str:

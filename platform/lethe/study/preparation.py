@@ -19,6 +19,7 @@ from lethe.models.model_files import read_config
 from lethe.models.subprocess_training import ProgressReport
 from lethe.records import TRAINING, RenderedPrompt, TrainingRecord
 from lethe.storage.replica import share_with_nodes
+from lethe.study.lineage import check_earlier
 from lethe.study.model_sources import PARTS, check_whole, plain_folder
 
 DEFAULT = Prompt()
@@ -50,6 +51,7 @@ def locate(
         for key, folder in folders.items():
             check_whole(folder, key)
         start = next(iter(folders.values()))
+        check_earlier(loaded, start)
         loaded.check_vocabulary(_vocabulary(start))
         _template(start, prompt).digest(questions=loaded.has_questions)
     elif loaded.has_questions and prompt != DEFAULT:

@@ -24,6 +24,7 @@ from lethe.search.verdict import start_note
 from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
+from lethe.study.lineage import answered
 from lethe.study.preparation import Prepared, data_notes, row_counts, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
@@ -165,6 +166,7 @@ def opening_record(
         trainings={name: record for name, record in trainings.items() if record},
         parameters=parameter_count(prepared.start),
         rows=row_counts(prepared.benchmark),
+        requests=answered(study_id, prepared.benchmark, prepared.start),
         began=began,
     )
 

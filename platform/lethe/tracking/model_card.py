@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lethe.models.merging import is_adapter
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import REQUESTS, StudyRecord, TrialRecord
 from lethe.storage.paths import atomic_write, store
 
 CARD = "README.md"
@@ -21,7 +21,8 @@ _TESTS = {"yes": "passes every criterion", "partly": "forgot, but fails a criter
 
 
 def write_model_cards(record: StudyRecord) -> None:
-    """Write the card of every front member beside its saved model; one without a saved model is left out.
+    """Write the card of every front member, and the requests that it answers, beside its saved model; one without a
+    saved model is left out.
 
     An object store's folders are complete under a list of their files' sizes, and stay as they are: there only the
     registered versions have cards.
@@ -30,6 +31,12 @@ def write_model_cards(record: StudyRecord) -> None:
         folder = Path(trial.folder, "model")
         if trial.folder and folder.is_dir():
             atomic_write(folder / CARD, model_card(record, trial, adapter=is_adapter(folder)))
+            atomic_write(folder / REQUESTS, requests_file(record))
+
+
+def requests_file(record: StudyRecord) -> str:
+    """Return the content of the file that says which requests the study's models answer."""
+    return json.dumps([request.model_dump() for request in record.requests], indent=1) + "\n"
 
 
 def model_card(record: StudyRecord, trial: TrialRecord, *, adapter: bool = False) -> str:

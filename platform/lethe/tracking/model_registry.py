@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lethe.models.merging import copy_without_weights, is_adapter, merge
-from lethe.records import StudyRecord, TrialRecord
+from lethe.records import REQUESTS, StudyRecord, TrialRecord
 from lethe.storage.paths import apply_umask
 from lethe.storage.replica import temporary_copy
 from lethe.tracking.aliases import advance, study_alias
-from lethe.tracking.model_card import CARD, model_card
+from lethe.tracking.model_card import CARD, model_card, requests_file
 from lethe.tracking.tracked_trials import TrackedTrial, clip_text, verdict_tags
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Registry:
             for place in (wrapping, wrapping / "model"):
                 place.mkdir(exist_ok=True)
                 (place / CARD).write_text(card)
+                (place / REQUESTS).write_text(requests_file(self.record))
             self.client.log_model_artifacts(model_id, str(wrapping))
             self.client.log_model_artifacts(model_id, str(weights), "model")
 
@@ -174,6 +175,7 @@ class Registry:
             "lethe.run": trial.run,
             "lethe.trial": trial.number,
             "lethe.study": self.record.id,
+            "lethe.requests": "; ".join(f"{r.study}: {len(r.rows)} rows" for r in self.record.requests),
             **{tag: digest for tag, digest in by_tag.items() if digest},
             **_tags_afterwards(trial),
         }

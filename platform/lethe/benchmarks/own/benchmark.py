@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from lethe.config.run import Evaluation
     from lethe.data.template import Template
 
-ASKED: tuple[PartName, ...] = ("forget", "retain", "holdout")  # parts whose rows have answers that are compared
+ASKED: tuple[PartName, ...] = (
+    "forget",
+    "retain",
+    "holdout",
+    "earlier",
+)  # parts whose rows are answered
 UNCLAIMED = (
     "there is no benchmark.holdout: whether the forgotten rows still stand out as trained on (membership), or are known"
     " better than unseen rows, cannot be said, and no verdict says it; retain rows, trained on, are no comparison"
@@ -75,7 +80,7 @@ class Own(Benchmark):
     @property
     def missing(self) -> tuple[Need, ...]:
         """Parts, and columns of the rows to forget, that are not given."""
-        absent = tuple(name for name in ("holdout", "general") if name not in self.parts)
+        absent = tuple(name for name in ("holdout", "general", "earlier") if name not in self.parts)
         wrong = any(row.perturbed_answers for row in self.parts["forget"].rows if not isinstance(row, Document))
         return absent if wrong else (*absent, "wrong_answers")
 
@@ -83,6 +88,11 @@ class Own(Benchmark):
     def forget_texts(self) -> tuple[tuple[str, ...], ...]:
         """What each forget row has to say: the texts that make rows equal, as they were given."""
         return tuple(_texts(row) for row in self.parts["forget"].rows)
+
+    @property
+    def earlier_texts(self) -> tuple[tuple[str, ...], ...]:
+        """The same of the rows of earlier requests."""
+        return tuple(_texts(row) for row in self.parts["earlier"].rows) if "earlier" in self.parts else ()
 
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of forget rows, at most `config.max_rows`."""
@@ -118,7 +128,7 @@ class Own(Benchmark):
     def check_rows(self, config: Evaluation) -> None:
         """Raise UserError for a row without a word by the rule `config.rouge`, whose ROUGE would be 0 whatever a model
         says. The message has the row's name and none of its text."""
-        for name in ASKED if self.has_holdout else ASKED[:2]:
+        for name in (name for name in ASKED if name in self.parts):
             for row in self.parts[name].rows[: config.max_rows]:
                 text = row.text if isinstance(row, Document) else row.answer
                 if not words(text, config.rouge):

@@ -194,6 +194,8 @@ def measure(evals: OwnEvalSet, scores: LikelihoodScores, answers: Sequence[str])
     kept = {f"retain_{key}": means["retain"][key] for key in ("probability", "rouge")}
     values = {f"{name}_{key}": mean for name in ("forget", "holdout") for key, mean in means.get(name, {}).items()}
     values |= {"forget_found": _mean(most_found(forget)), **kept}
+    if "earlier" in columns:
+        values["earlier_found"] = _mean(most_found(columns["earlier"]))
     attacks: dict[str, float] = {}
     if holdout is not None:
         attacks = membership_metrics(*({key: part[key] for key in SIGNALS} for part in (forget, holdout)))

@@ -13,7 +13,7 @@ from lethe.data.overlap import overlap
 from lethe.data.sources import Source, read_source
 from lethe.errors import UserError
 
-PartName = Literal["forget", "retain", "holdout", "general"]
+PartName = Literal["forget", "retain", "holdout", "general", "earlier"]
 NAMED = 3  # rows in a message
 REMEDY = "take them out of one of the two, or set benchmark.allow_overlap"
 
@@ -22,7 +22,13 @@ def load_parts(config: OwnBenchmark) -> dict[PartName, Source]:
     """Read the parts that `config` names. Raises UserError for what cannot be read, a holdout of another kind than the
     rows to forget, general text that is none, and rows that two parts share."""
     own, retain = config.columns, config.retain_columns or config.columns
-    columns: dict[PartName, Columns] = {"forget": own, "retain": retain, "holdout": own, "general": Columns()}
+    columns: dict[PartName, Columns] = {
+        "forget": own,
+        "retain": retain,
+        "holdout": own,
+        "general": Columns(),
+        "earlier": own,
+    }
     parts: dict[PartName, Source] = {}
     for name, of_part in columns.items():
         if source := getattr(config, name):
@@ -66,6 +72,8 @@ PAIRS = (
     _Pair("forget", "retain", "they would be forgotten and kept"),
     _Pair("holdout", "forget", "the holdout must be unseen"),
     _Pair("holdout", "retain", "the holdout must be unseen"),
+    _Pair("earlier", "retain", "they would stay forgotten and be kept"),
+    _Pair("holdout", "earlier", "the holdout must be unseen"),
     _Pair("general", "forget", "they would be forgotten and kept"),
 )
 

@@ -1,4 +1,4 @@
-"""ROUGE-L recall equals the rouge-score package's, on texts that exercise its tokenizer and stemmer."""
+"""ROUGE-L recall and F1 equal the rouge-score package's, on texts that exercise its tokenizer and stemmer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from lethe.evaluation.metrics import common_subsequence, rouge_l_recall
+from lethe.evaluation.metrics import common_subsequence, rouge_l_f1, rouge_l_recall
 
 WORDS = ["Running", "runs", "a", "authors,", "Author's", "born", "in", "1972", "2x", "—", "...", "Zoë", "cities"]
 
@@ -19,6 +19,22 @@ def test_recall_equals_rouge_scores_on_random_texts() -> None:
     for _ in range(200):
         reference, candidate = (" ".join(draw.choices(WORDS, k=draw.randrange(n))) for n in (30, 60))
         assert rouge_l_recall(reference, candidate) == scorer.score(reference, candidate)["rougeL"].recall
+
+
+def test_f1_equals_rouge_scores_without_stems_on_random_texts() -> None:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    draw = random.Random(1)
+    for _ in range(200):
+        reference, candidate = (" ".join(draw.choices(WORDS, k=draw.randrange(n))) for n in (30, 60))
+        expected = scorer.score(reference, candidate)["rougeL"].fmeasure
+        assert rouge_l_f1(reference, candidate) == pytest.approx(expected, abs=1e-12)
+
+
+def test_f1_tells_words_with_one_stem_apart() -> None:
+    assert (rouge_l_f1("running", "runs"), rouge_l_recall("runs", "running")) == (0.0, 1.0)
+    assert rouge_l_f1("бежит быстро", "бежит", "unicode") == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize(

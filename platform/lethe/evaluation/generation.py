@@ -74,6 +74,13 @@ def known_beginning(answer: Sequence[int], guess: Sequence[int]) -> list[int]:
     return [*answer[:same], *map(int, guess[same : same + 1])]
 
 
+def up_to_first(text: str, ends: str | Sequence[str]) -> str:
+    """Return `text` up to the first of `ends`."""
+    for end in (ends,) if isinstance(ends, str) else ends:
+        text = text.partition(end)[0] if end else text
+    return text
+
+
 class GreedyDecoder:
     """Greedy decoding for one model, in left-padded batches of similar length that lose their finished rows.
 

@@ -38,7 +38,7 @@ from lethe.data.template import Encoded, Template
 from lethe.errors import UserError, unknown_name
 from lethe.evaluation.context_length import ContextLimits
 from lethe.evaluation.distributed import RankShard, evaluating
-from lethe.evaluation.generation import generate
+from lethe.evaluation.generation import generate, up_to_first
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.lm_eval_tasks import own_tasks
 
@@ -199,7 +199,7 @@ class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
         answers = [""] * len(requests)
         for most, members in groups.items():
             for i, text in zip(members, self._generate([prompts[i] for i in members], most), strict=True):
-                answers[i] = _cut(text, requests[i].args[1].get("until", ()))
+                answers[i] = up_to_first(text, requests[i].args[1].get("until", ()))
         return answers
 
     def _generate(self, prompts: Sequence[tuple[int, ...]], most: int) -> list[str]:
@@ -264,10 +264,3 @@ class _Scorer(LM):  # type: ignore[misc]  # the harness has no types
                 f"evaluation.lm_eval: {len(long)} of {len(lengths)} requests are longer than the model's"
                 f" {self._positions} tokens, the longest has {max(long)}: choose other tasks"
             )
-
-
-def _cut(text: str, ends: str | Sequence[str]) -> str:
-    """Return `text` up to the first of `ends`."""
-    for end in (ends,) if isinstance(ends, str) else ends:
-        text = text.partition(end)[0] if end else text
-    return text

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lethe.evaluation.likelihood import LikelihoodScores
 
 MIN_K = 0.4  # share of an answer's least likely tokens
+TINY = 1e-10  # added to a divisor that is 0 for an oracle with AUC 1
 
 
 def signals(
@@ -66,6 +67,16 @@ def min_k(values: Sequence[np.ndarray]) -> np.ndarray:
 def membership_metrics(members: Mapping[str, np.ndarray], others: Mapping[str, np.ndarray]) -> dict[str, float]:
     """Return `mia_<signal>`, the AUC of members against others, for every signal that both have."""
     return {f"mia_{name}": auc(-members[name], -others[name]) for name in members if name in others}
+
+
+def privleak(auc: float, oracle_auc: float) -> dict[str, float]:
+    """Return `privleak` and its absolute value, `privleak_distance`, from Min-K's AUC of a model and of its oracle.
+
+    privleak = 100 ((1 - AUC) - (1 - AUC*)) / (1 - AUC*) (Shi et al. 2024, arXiv 2407.06460): 0 like the oracle, below
+    it where forget rows are still remembered, above it where they stand out as forgotten.
+    """
+    leak = 100 * (oracle_auc - auc) / (1 - oracle_auc + TINY)
+    return {"privleak": leak, "privleak_distance": abs(leak)}
 
 
 def gradient_norms(model: nn.Module, pairs: Sequence[Encoded]) -> list[float]:

@@ -1,4 +1,4 @@
-"""Metrics in plain numpy: TOFU's, ROUGE-L recall, the Kolmogorov-Smirnov test, memorisation, AUC.
+"""Metrics in plain numpy: TOFU's, ROUGE-L, the Kolmogorov-Smirnov test, memorisation, AUC.
 
 Losses are mean token negative log-likelihoods in nats: `answer` and `paraphrase` are [n], `perturbed` is one array per
 row. A loss that is NaN counts as infinite, so that a broken model gets the worst finite score and never an exception.
@@ -93,28 +93,33 @@ def _stemmer() -> _CachedStemmer:
 WordRule = Literal["tofu", "unicode", "symbols"]
 
 
-def words(text: str, rule: WordRule = "tofu") -> tuple[str, ...]:
-    """Return the words of `text`, those of more than three letters stemmed: by the rule `tofu` runs of a to z and 0 to
-    9, as `rouge-score` has them, by the rule `unicode` those of any script (`lethe.data.words`), which are the same
-    where all of the text is ASCII, by the rule `symbols` these and each symbol."""
+def words(text: str, rule: WordRule = "tofu", *, stemmed: bool = True) -> tuple[str, ...]:
+    """Return the words of `text`: by the rule `tofu` runs of a to z and 0 to 9, as `rouge-score` has them, by the rule
+    `unicode` those of any script (`lethe.data.words`), which are the same where all of the text is ASCII, by the rule
+    `symbols` these and each symbol. If `stemmed`, words of more than three letters are stemmed."""
     if rule == "tofu":
         from rouge_score.tokenize import tokenize
 
-        return tuple(tokenize(text, _stemmer()))
-    stem, found = _stemmer().stem, symbols_and_words(text) if rule == "symbols" else unicode_words(text)
+        return tuple(tokenize(text, _stemmer() if stemmed else None))
+    found = symbols_and_words(text) if rule == "symbols" else unicode_words(text)
+    if not stemmed:
+        return found
+    stem = _stemmer().stem
     return tuple(stem(word) if len(word) > 3 and word.isascii() else word for word in found)
 
 
 @lru_cache(maxsize=2**14)  # the same in every trial of a study
-def reference_words(reference: str, rule: RougeRule = "tofu") -> tuple[WordRule, tuple[str, ...]]:
+def reference_words(
+    reference: str, rule: RougeRule = "tofu", *, stemmed: bool = True
+) -> tuple[WordRule, tuple[str, ...]]:
     """Return the rule by which texts are compared with `reference`, and its words: `rule` itself, but `unicode` for one
     in which `tofu` finds no word or that has letters of another script than Latin, and `symbols` for one that has
     neither letters nor digits."""
-    if rule == "tofu" and is_latin(reference) and (found := words(reference)):
+    if rule == "tofu" and is_latin(reference) and (found := words(reference, stemmed=stemmed)):
         return "tofu", found
-    if found := words(reference, "unicode"):
+    if found := words(reference, "unicode", stemmed=stemmed):
         return "unicode", found
-    return "symbols", words(reference, "symbols")
+    return "symbols", words(reference, "symbols", stemmed=stemmed)
 
 
 def rouge_l_recall(reference: str, candidate: str, rule: RougeRule = "tofu") -> float:
@@ -122,6 +127,15 @@ def rouge_l_recall(reference: str, candidate: str, rule: RougeRule = "tofu") -> 
     either has no words. The words are those of `reference_words`."""
     used, target = reference_words(reference, rule)
     return common_subsequence(target, words(candidate, used)) / len(target) if target else 0.0
+
+
+def rouge_l_f1(reference: str, candidate: str, rule: RougeRule = "tofu") -> float:
+    """Return ROUGE-L's F1, the harmonic mean of its precision and recall, of words that are not stemmed, in [0, 1]; 0
+    where either text has no words."""
+    used, target = reference_words(reference, rule, stemmed=False)
+    found = words(candidate, used, stemmed=False)
+    # 2 p r / (p + r) with p = common / found and r = common / target
+    return 2 * common_subsequence(target, found) / (len(target) + len(found)) if target and found else 0.0
 
 
 def common_subsequence(target: Sequence[str], other: Sequence[str]) -> int:

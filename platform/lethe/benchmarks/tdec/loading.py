@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from lethe.benchmarks.embedded.folder import written
 from lethe.benchmarks.embedded.towns import document_files
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TdecBenchmark
@@ -24,8 +25,6 @@ from lethe.data.overlap import refuse_shared
 from lethe.data.template import Row
 from lethe.data.words import same_text
 from lethe.errors import UserError
-from lethe.storage.paths import atomic_folder, home
-from lethe.storage.replica import ensure_local
 
 if TYPE_CHECKING:
     from lethe.data.template import Template
@@ -126,13 +125,7 @@ def _same(row: Passage) -> Passage:
 
 def embedded_documents(config: TdecBenchmark) -> Path:
     """Return the folder of the embedded texts, written once per content."""
-    files = document_files(config.documents)
-    folder = home() / "benchmarks" / short_digest(canonical_json(files))
-    if not ensure_local(folder):
-        with atomic_folder(folder) as target:
-            for name, text in files.items():
-                (target / name).write_text(text, encoding="utf-8", newline="\n")
-    return folder
+    return written(document_files(config.documents))
 
 
 def training_rows(passages: Passages, include_forget: bool) -> tuple[Row, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe.benchmarks.embedded.authors import corpus_files
+from lethe.benchmarks.embedded.folder import written
 from lethe.benchmarks.tofu.last_authors import last_authors
 from lethe.benchmarks.tofu.overlap import check_overlap
 from lethe.config.base import canonical_json, short_digest
@@ -17,8 +18,6 @@ from lethe.data.files import Raw, find_file, is_blank, read_rows, read_texts
 from lethe.data.hub import is_hub_id, open_dataset
 from lethe.data.template import Row
 from lethe.errors import UserError, unknown_name
-from lethe.storage.paths import atomic_folder, home
-from lethe.storage.replica import ensure_local
 
 Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
 
@@ -89,13 +88,7 @@ def training_rows(rows: TofuRows, include_forget: bool) -> tuple[Row, ...]:
 
 def embedded_folder(config: TofuBenchmark) -> Path:
     """Return the folder of the embedded corpus, written once per content."""
-    files = corpus_files(config.corpus)
-    folder = home() / "benchmarks" / short_digest(canonical_json(files))
-    if not ensure_local(folder):
-        with atomic_folder(folder) as target:
-            for name, text in files.items():
-                (target / name).write_text(text, encoding="utf-8", newline="\n")
-    return folder
+    return written(corpus_files(config.corpus))
 
 
 def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:

@@ -27,12 +27,11 @@ from lethe.data.words import folded
 from lethe.errors import UserError
 from lethe.evaluation import metrics
 from lethe.evaluation.likelihood import LikelihoodScores
-from lethe.evaluation.membership import membership_metrics, min_k
+from lethe.evaluation.membership import membership_metrics, min_k, privleak
 from lethe.evaluation.metrics import auc, ks_test, loss_difference
 
 OPTIONS = ("real_authors", "world_facts")  # probability is the answer's share of its options
 UTILITY = ("retain", *OPTIONS)
-TINY = 1e-10  # added to a divisor that is 0 for an oracle with AUC 1
 
 
 @dataclass(frozen=True)
@@ -136,11 +135,7 @@ class ReferenceScores(ReferenceValues):
 
 
 def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[str, float]:
-    """Return the metrics that compare a model with its oracle on the same rows, all finite.
-
-    privleak = 100 ((1 - AUC) - (1 - AUC*)) / (1 - AUC*) of Min-K (Shi et al. 2024, arXiv 2407.06460): 0 like the
-    oracle, below it where forget rows are still remembered, above it where they stand out as forgotten.
-    """
+    """Return the metrics that compare a model with its oracle on the same rows, all finite."""
     values = forget_quality(model.forget_truth_ratio, oracle.forget_truth_ratio)
     if model.mia_min_k is None or oracle.mia_min_k is None:
         return values
@@ -148,8 +143,7 @@ def reference_metrics(model: ReferenceScores, oracle: ReferenceScores) -> dict[s
         {"reference": loss_difference(model.forget_loss, oracle.forget_loss)},
         {"reference": loss_difference(model.holdout_loss, oracle.holdout_loss)},
     )
-    leak = 100 * (oracle.mia_min_k - model.mia_min_k) / (1 - oracle.mia_min_k + TINY)
-    return {**values, "privleak": leak, "privleak_distance": abs(leak)}
+    return {**values, **privleak(model.mia_min_k, oracle.mia_min_k)}
 
 
 # Computed in every evaluation

@@ -67,22 +67,24 @@ def test_each_benchmark_has_its_own_code() -> None:
 
 EVALUATE = """
 import json, platform, sys
+from importlib import import_module
 from pathlib import Path
 from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.measurement import load_network, measure, task_of, template_of
-from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.run import Evaluation
 from lethe.evaluation.distributed import RankShard
 
-name, folder = sys.argv[1:]
-config, evaluation = BENCHMARKS[name].small(), Evaluation(max_rows=3, max_new_tokens=8, token_budget=256, gradnorm=True)
+module, kind, folder = sys.argv[1:]
+config = getattr(import_module(module), kind).small()
+evaluation = Evaluation(max_rows=3, max_new_tokens=8, token_budget=256, gradnorm=True)
 benchmark, network = load_benchmark(config), load_network(Path(folder), "cpu")
 task = task_of(benchmark, template_of(Path(folder)), network)
 evals = task.eval_set(evaluation)
 stored = measure(network, task, evals, evaluation, RankShard()).reference.dump()
-result = measure(network, task, evals, evaluation, RankShard(), stored)
-benchmark.reference_metrics(stored, stored), benchmark.samples(result), task.leaks(network, [0], evaluation,
-    task.reference_values(stored, evals), RankShard())
+reference = benchmark.reference(dict.fromkeys(config.compared_with, stored))
+result = measure(network, task, evals, evaluation, RankShard(), reference)
+benchmark.reference_metrics(stored, reference), benchmark.samples(result), task.leaks(network, [0], evaluation,
+    task.reference_values(reference, evals), RankShard())
 print(json.dumps(sorted(name for name in sys.modules if name.split(".")[0] == "lethe")))
 """
 
@@ -92,7 +94,7 @@ def test_whatever_an_evaluation_imports_is_in_the_closure(kind: type[BenchmarkCo
     make_world(kind, tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(SOURCE.parent), "LETHE_HOME": str(tmp_path / "home")}
     done = subprocess.run(
-        [sys.executable, "-P", "-c", EVALUATE, name, str(tmp_path)],
+        [sys.executable, "-P", "-c", EVALUATE, kind.__module__, kind.__name__, str(tmp_path)],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.benchmark import BenchmarkConfig, TdecBenchmark, TofuBenchmark
 from lethe.config.component import ByName
+from lethe.config.muse import MuseBenchmark
 from lethe.config.own import OwnBenchmark
 
-__all__ = ["BENCHMARKS", "AnyBenchmark", "OwnBenchmark"]
+__all__ = ["BENCHMARKS", "AnyBenchmark", "MuseBenchmark", "OwnBenchmark", "TdecBenchmark", "TofuBenchmark"]
 
 AnyBenchmark = Annotated[BenchmarkConfig, ByName()]
 BENCHMARKS = BenchmarkConfig.registered  # name -> configuration class

@@ -49,6 +49,24 @@ _SIGNALS = {
 _FURTHER: dict[str, tuple[Need, ...]] = {"reference": ("oracle",), "gradnorm": ("gradnorm",)}
 _OPTIONAL: dict[str, tuple[Need, ...]] = {"real_authors": ("real_authors",), "world_facts": ("world_facts",)}
 
+_MEMBERSHIP = {
+    f"mia_{name}": Metric(
+        "minimize",
+        f"AUC of telling forget rows from rows never trained on by {text}: .5 is blind",
+        needs=("holdout", *_FURTHER.get(name, ())),
+    )
+    for name, text in _SIGNALS.items()
+}
+PRIVLEAK = {
+    "privleak": Metric(
+        "maximize",
+        "Min-K AUC against the oracle's in percent: 0 like the oracle, below it remembered, above it conspicuous",
+        needs=("holdout", "oracle"),
+        target=0.0,
+    ),
+    "privleak_distance": Metric("minimize", "how far privleak is from 0", needs=("holdout", "oracle")),
+}
+
 COSTS: dict[str, Metric] = {
     "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
     "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
@@ -70,21 +88,8 @@ TOFU_METRICS: dict[str, Metric] = {
         for s, rows in _SETS.items()
         for k, text in _KINDS.items()
     },
-    **{
-        f"mia_{name}": Metric(
-            "minimize",
-            f"AUC of telling forget rows from rows never trained on by {text}: .5 is blind",
-            needs=("holdout", *_FURTHER.get(name, ())),
-        )
-        for name, text in _SIGNALS.items()
-    },
-    "privleak": Metric(
-        "maximize",
-        "Min-K AUC against the oracle's in percent: 0 like the oracle, below it remembered, above it conspicuous",
-        needs=("holdout", "oracle"),
-        target=0.0,
-    ),
-    "privleak_distance": Metric("minimize", "how far privleak is from 0", needs=("holdout", "oracle")),
+    **_MEMBERSHIP,
+    **PRIVLEAK,
     "soul_forget_quality": Metric("maximize", "SOUL: 1 - p of a KS test of forget against retain rows, one model"),
     **{
         f"soul_{name}_accuracy": Metric(
@@ -113,6 +118,20 @@ TDEC_METRICS: dict[str, Metric] = {
     "dialogue_f1": Metric("maximize", "word overlap of greedy replies with the reference"),
     "choice_accuracy": Metric("maximize", "questions whose right end has the highest length-normalised probability"),
     "epochs_to_criterion": Metric("minimize", "epochs until forget was below 1, all of them if never", cost=True),
+    **COSTS,
+}
+
+# MUSE, docs/METHODS.md section 5b. ROUGE is ROUGE-L's F1.
+_VERBMEM, _KNOWMEM = "ROUGE of what greedy text goes on with behind beginnings of", "ROUGE of greedy answers on"
+MUSE_METRICS: dict[str, Metric] = {
+    "forget": Metric("minimize", "mean gap of VerbMem, KnowMem and Min-K AUC to the oracle's; without one to 0, 0, .5"),
+    "utility": Metric("maximize", f"KnowMem: {_KNOWMEM} documents that are kept"),
+    "forget_verbmem": Metric("minimize", f"VerbMem: {_VERBMEM} documents to forget"),
+    "forget_knowmem": Metric("minimize", f"KnowMem: {_KNOWMEM} documents to forget", needs=("forget_qa",)),
+    "earlier_verbmem": Metric("minimize", f"VerbMem: {_VERBMEM} documents of the first request", needs=("earlier",)),
+    "earlier_knowmem": Metric("minimize", f"KnowMem: {_KNOWMEM} documents of the first request", needs=("earlier",)),
+    **{f"mia_{name}": _MEMBERSHIP[f"mia_{name}"] for name in ("loss", "zlib", "min_k", "min_k_plus_plus")},
+    **PRIVLEAK,
     **COSTS,
 }
 

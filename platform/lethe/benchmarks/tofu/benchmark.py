@@ -14,7 +14,7 @@ from lethe.config.metrics import Need
 from lethe.data.template import Row
 from lethe.data.words import has_other_letters, same_text
 from lethe.errors import UserError
-from lethe.evaluation.answer_length import cut_answers
+from lethe.evaluation.answer_length import cut_answers, refuse_wordless
 from lethe.evaluation.metrics import reference_words
 
 if TYPE_CHECKING:
@@ -63,11 +63,8 @@ class Tofu(Benchmark):
 
     def check_rows(self, config: Evaluation) -> None:
         """Raise UserError for an evaluated answer without a word, whose ROUGE would be 0 whatever a model says."""
-        for split, number, row in self._evaluated(config):
-            if not reference_words(row.answer, config.rouge)[1]:
-                raise UserError(
-                    f"row {number} of {split}: no word for ROUGE in the answer: it needs a letter, a digit or a symbol"
-                )
+        for split, rows in self._evaluated(config):
+            refuse_wordless(split, [row.answer for row in rows], config.rouge)
 
     def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
         """Yield how many forget rows have no variants, how many answers have letters that ROUGE leaves out, and how
@@ -78,7 +75,7 @@ class Tofu(Benchmark):
                 f"{bare} of {len(self.rows.forget)} rows of {self.rows.file('forget')} are not in"
                 f" {self.rows.file('forget_eval')}: they are forgotten, and no metric reads them"
             )
-        rows = [row for _, _, row in self._evaluated(config)]
+        rows = [row for _, rows in self._evaluated(config) for row in rows]
         by_tofu = [row.answer for row in rows if reference_words(row.answer, config.rouge)[0] == "tofu"]
         if lossy := sum(map(has_other_letters, by_tofu)):
             yield (
@@ -87,11 +84,10 @@ class Tofu(Benchmark):
             )
         yield from cut_answers([(row.question, row.answer) for row in rows], config, template)
 
-    def _evaluated(self, config: Evaluation) -> Iterator[tuple[str, int, Row]]:
-        """Yield the rows whose answers are generated, with the name of their split and their number in it."""
+    def _evaluated(self, config: Evaluation) -> Iterator[tuple[str, tuple[Row, ...]]]:
+        """Yield the rows whose answers are generated, by the names of their splits."""
         for field in SPLITS.values():
-            for number, row in enumerate(getattr(self.rows, field)[: config.max_rows], 1):
-                yield self.rows.file(field), number, row
+            yield self.rows.file(field), getattr(self.rows, field)[: config.max_rows]
 
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
         """Return forget quality and, with holdout rows, reference membership and privacy leakage of a model against

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import PurePath
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -278,9 +279,11 @@ class StudyRecord(Record):
 
     @property
     def data_name(self) -> str:
-        """The benchmark with its forget set, such as `tofu forget10`; the space's name where neither is recorded."""
+        """The benchmark with its forget set or file, such as `tofu forget10`; the space's name where neither is
+        recorded."""
         benchmark = self.study.get("benchmark", {})
-        return " ".join(str(benchmark[key]) for key in ("name", "forget") if benchmark.get(key)) or self.space
+        names = (PurePath(str(benchmark[key])).name for key in ("name", "forget") if benchmark.get(key))
+        return " ".join(names) or self.space
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:

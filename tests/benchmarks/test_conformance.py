@@ -45,7 +45,7 @@ from tests.conftest import ROOT
 del BENCHMARKS["capitals"]  # other tests do not know it
 CONFIGURED = dict(BENCHMARKS)
 HELPERS = {"embedded"}  # folders beside the benchmarks that are none
-OPTIONS = {"oracle", "base", "gradnorm"}  # needs that are not splits of the data
+OPTIONS = {"oracle", "reference", "gradnorm"}  # needs that are not splits of the data
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -70,7 +70,7 @@ def world(kind: type[BenchmarkConfig], tmp_path_factory: pytest.TempPathFactory)
 
 def promised(world: World, *, compared: bool) -> set[str]:
     """Metrics that an evaluation of these data reports, beside other models or alone."""
-    absent = {"gradnorm", *world.benchmark.missing, *(() if compared else ("oracle", "base"))}
+    absent = {"gradnorm", *world.benchmark.missing, *(() if compared else ("oracle", "reference"))}
     return {name for name, m in world.config.metrics.items() if not m.cost and not absent & set(m.needs)}
 
 
@@ -121,7 +121,6 @@ def test_the_configuration_has_its_facts(kind: type[BenchmarkConfig]) -> None:
     assert kind.compared_with
     assert set(kind.compared_with) <= {"oracle", "start", "base"}
     assert not kind.needs_start or kind.compared_with == ("start",)
-    assert kind.default_criteria(kind.small()).keys() <= kind.criteria.keys()
     assert kind.leaks
     config = kind.small()
     assert kind.model_validate(json.loads(config.model_dump_json())) == config
@@ -223,7 +222,7 @@ def test_stored_values_are_compared_without_a_forward_pass(world: World) -> None
     compared = world.benchmark.reference_metrics(own, world.stored_reference(baseline))
     metrics = world.evaluate(world.reference(baseline)).metrics
     assert compared == {name: metrics[name] for name in compared}
-    needing = {name for name in metrics if {"oracle", "base"} & {*world.config.metrics[name].needs}}
+    needing = {name for name in metrics if {"oracle", "reference"} & {*world.config.metrics[name].needs}}
     assert needing <= compared.keys()
     assert compared.keys() <= world.config.metrics.keys()
 

@@ -32,6 +32,7 @@ class BenchmarkConfig(Component):
 
     Class attributes:
         implementation: `module:class` of its `lethe.benchmarks.base.Benchmark`.
+        title: what reports call the data; empty: the name in capitals.
         metrics: every metric that a run reports, by name; `forget` and `utility` are among them.
         leaks: the metrics that say how much is left of the forgotten rows; audits measure these.
         evidence: the metrics that a report shows of every winner, in its order; empty: all but the costs.
@@ -49,6 +50,7 @@ class BenchmarkConfig(Component):
     registered: ClassVar[dict[str, type[BenchmarkConfig]]]
 
     implementation: ClassVar[str]
+    title: ClassVar[str] = ""
     metrics: ClassVar[Mapping[str, Metric]]
     leaks: ClassVar[tuple[str, ...]]
     evidence: ClassVar[tuple[str, ...]] = ()
@@ -79,10 +81,6 @@ class BenchmarkConfig(Component):
     def data_name(self) -> str:
         """The name of the data for messages."""
         return next(iter(self.given_sources().values()))
-
-    def default_criteria(self) -> Mapping[str, Criterion]:
-        """Return the `criteria` that make sense for these data."""
-        return self.criteria
 
     @classmethod
     def small(cls) -> Self:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-Need = str  # "oracle" or "base" (models), "gradnorm" (an option of the evaluation), or a split that data may lack
+Need = str  # "oracle", "reference" (it or the base), "gradnorm" (an option), or a split that data may lack
 Direction = Literal["minimize", "maximize"]
 
 

@@ -21,7 +21,7 @@ _SIGNALS: dict[str, tuple[str, tuple[str, ...]]] = {
     "zlib": ("loss over the text's compressed length", ()),
     "min_k": ("Min-K, the least likely 40 % of a row's tokens", ()),
     "min_k_plus_plus": ("Min-K++, the same, standardised by what the model itself would draw", ()),
-    "base": ("loss less the base model's", ("base",)),
+    "reference": ("loss less the oracle's, without one the base model's", ("reference",)),
 }
 _LEFT = {
     "probability": "length-normalised probability of {}",
@@ -30,12 +30,16 @@ _LEFT = {
 }
 
 OWN_METRICS: dict[str, Metric] = {
-    "forget": Metric("minimize", "KS distance of forget and holdout rows' losses; without a holdout, forget_found"),
+    "forget": Metric(
+        "minimize",
+        "KS distance of forget from holdout rows; without a holdout oracle_distance, without both forget_found",
+    ),
     "utility": Metric("maximize", "harmonic mean of retain_probability, retain_rouge, start perplexity / now, tasks"),
     "forget_quality": Metric("maximize", "p of the exact KS test of forget against holdout rows", needs=("holdout",)),
     "oracle_distance": Metric("minimize", "KS distance of forget rows' losses from the oracle's", needs=("oracle",)),
     "oracle_quality": Metric("maximize", "p of the exact KS test against the oracle", needs=("oracle",)),
     "forget_found": Metric("minimize", "what the measure that finds most of a forget row finds, on average"),
+    "forget_verbatim": Metric("minimize", "share of forget rows that greedy answers have word for word, in order"),
     **{f"forget_{name}": Metric("minimize", text.format("forget rows")) for name, text in _LEFT.items()},
     "extraction_difference": Metric(
         "minimize", "forget_extraction_strength less holdout_extraction_strength", needs=("holdout",)
@@ -45,7 +49,7 @@ OWN_METRICS: dict[str, Metric] = {
     ),
     "mia_excess": Metric(
         "minimize",
-        "how far an AUC of mia_loss, mia_min_k, mia_base is from .5, less 1.96 standard errors of chance, at most",
+        "how far an AUC of mia_loss, mia_min_k, mia_reference is from blind, at most, less 1.96 standard errors",
         needs=("holdout",),
     ),
     **{
@@ -77,18 +81,23 @@ AGAINST_HOLDOUT = {
     "mia_excess": Criterion(at_most=0.05),
     "extraction_difference": Criterion(at_most=0.05),
 }
-AGAINST_ORACLE = {"oracle_quality": Criterion(at_least=0.05)}
-# Assumption: a tenth of an answer follows from the rest by grammar alone.
-ALONE = {"forget_extraction_strength": Criterion(at_most=0.1)}
+AGAINST_ORACLE = {
+    "oracle_quality": Criterion(at_least=0.05),
+    "forget_extraction_strength": Criterion(at_most="oracle + 0.05"),
+}
+# The one that needs no other rows and no other model. Assumption: one short answer in twenty is guessed.
+ALONE = {"forget_verbatim": Criterion(at_most=0.05)}
 
 
 class OwnBenchmark(BenchmarkConfig):
     """Rows of one's own: questions with answers, prompts with completions, chats, or documents of any length."""
 
     implementation: ClassVar[str] = "lethe.benchmarks.own.benchmark:Own"
+    title: ClassVar[str] = "your own data"
     metrics: ClassVar[Mapping[str, Metric]] = OWN_METRICS
     leaks: ClassVar[tuple[str, ...]] = ("forget_probability", "forget_rouge", "forget_extraction_strength")
     evidence: ClassVar[tuple[str, ...]] = tuple(name for name, metric in OWN_METRICS.items() if not metric.cost)
+    # What needs a holdout or an oracle is left out without one.
     criteria: ClassVar[Mapping[str, Criterion]] = AGAINST_HOLDOUT | AGAINST_ORACLE | ALONE | EARLIER | KEPT | AUDITED
     compared_with: ClassVar[tuple[Role, ...]] = ("start", "oracle", "base")
     comparison: ClassVar[str] = "holdout rows, an oracle, the start model and its base, whatever there is"
@@ -131,13 +140,6 @@ class OwnBenchmark(BenchmarkConfig):
         if self.overlap > self.window // 2:
             raise ValueError(f"overlap {self.overlap} is more than half of the window, {self.window} tokens")
         return self
-
-    def default_criteria(self) -> Mapping[str, Criterion]:
-        """Return the criteria that these files allow: without a holdout none compares with unseen rows, and what an
-        oracle or its absence leaves is an absolute bound on extraction."""
-        if self.holdout:
-            return AGAINST_HOLDOUT | AGAINST_ORACLE | EARLIER | KEPT | AUDITED
-        return AGAINST_ORACLE | ALONE | EARLIER | KEPT | AUDITED
 
     @classmethod
     def small(cls) -> Self:

@@ -168,7 +168,7 @@ class Study(Frozen):
 
     def criteria(self) -> dict[str, Criterion]:
         """Return the criteria by which a model of the front counts as having forgotten, the decisive one first."""
-        return {name: c for name, c in {**self.benchmark.default_criteria(), **self.verdict}.items() if c is not None}
+        return {name: c for name, c in {**self.benchmark.criteria, **self.verdict}.items() if c is not None}
 
     def members(self) -> tuple[Member, ...]:
         """Return a comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain

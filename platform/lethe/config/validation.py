@@ -55,8 +55,8 @@ def check_needs(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, model: An
         )
     if isinstance(model, PretrainedModel) and model.oracle is None:
         refuse_needing("oracle", "set model.oracle, a model that never saw the forget rows", goals, benchmark)
-    if isinstance(model, EmbeddedModel) or (isinstance(model, PretrainedModel) and model.base is None):
-        refuse_needing("base", "set model.base, the checkpoint that model.path was made from", goals, benchmark)
+        if model.base is None:
+            refuse_needing("reference", "set model.oracle or model.base", goals, benchmark)
 
 
 def refuse_needing(need: Need, remedy: str, goals: Iterable[str], benchmark: BenchmarkConfig) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from lethe.config.benchmarks import BENCHMARKS
 from lethe.records import Forgotten, StudyRecord, TrialRecord
 from lethe.reporting.confirmation_and_audits import describe_confirmations
 from lethe.reporting.scales import format_count, format_duration, format_magnitude, format_number
@@ -101,7 +102,8 @@ def _verb(rows: str) -> str:
 
 
 def _data_name(benchmark: dict[str, object]) -> str:
-    name = str(benchmark.get("name", "the benchmark")).upper()
+    name = str(benchmark.get("name", "the benchmark"))
+    name = (BENCHMARKS[name].title if name in BENCHMARKS else "") or name.upper()
     return f"the embedded {name}, invented by lethe" if benchmark.get("source") == "embedded" else name
 
 

@@ -9,9 +9,10 @@ import pytest
 from scipy.stats import ks_2samp, mannwhitneyu
 from sklearn.metrics import roc_auc_score
 
-from lethe.benchmarks.own.metrics import Measured, References, chance, compared, excess
+from lethe.benchmarks.own.metrics import Measured, References, chance, compared
 from lethe.config.own import OwnBenchmark
 from lethe.errors import UserError
+from lethe.search.verdict import judge
 
 DRAW = np.random.default_rng(0)
 FORGET, HOLDOUT = DRAW.normal(1, 0.5, 12), DRAW.normal(2, 0.5, 9)
@@ -40,14 +41,17 @@ def test_forget_is_the_distance_of_forget_from_holdout_rows() -> None:
 
 def test_a_base_model_takes_out_what_makes_rows_hard_for_any_model() -> None:
     hard = measured(FORGET + HARD[:12], HOLDOUT + HARD[12:])
-    base = References({"base": measured(HARD[:12], HARD[12:])})
-    raw, calibrated = compared(hard, None), compared(hard, base)
+    unaware = measured(HARD[:12], HARD[12:])
+    raw, calibrated = compared(hard, None), compared(hard, References({"base": unaware}))
     assert raw["forget_quality"] > 0.05, "hidden by how hard the rows are"
     truth = ks_2samp(FORGET, HOLDOUT, method="exact")
     assert calibrated["forget"] == pytest.approx(truth.statistic)
     labels = [1] * 12 + [0] * 9
-    assert calibrated["mia_base"] == pytest.approx(roc_auc_score(labels, [*-FORGET, *-HOLDOUT]))
-    assert "mia_base" not in raw
+    assert calibrated["mia_reference"] == pytest.approx(roc_auc_score(labels, [*-FORGET, *-HOLDOUT]))
+    assert "mia_reference" not in raw
+    easy = measured(0 * FORGET, 0 * HOLDOUT)
+    beside_both = compared(hard, References({"base": easy, "oracle": unaware}))
+    assert beside_both["mia_reference"] == calibrated["mia_reference"], "an oracle is asked before a base"
 
 
 def test_an_oracle_is_compared_on_the_forget_rows() -> None:
@@ -56,6 +60,8 @@ def test_an_oracle_is_compared_on_the_forget_rows() -> None:
     truth = ks_2samp(FORGET, FORGET + 0.3, method="exact")
     assert (found["oracle_distance"], found["oracle_quality"]) == pytest.approx((truth.statistic, truth.pvalue))
     assert compared(oracle, References({"oracle": oracle}))["oracle_distance"] == 0
+    alone = compared(measured(holdout=np.empty(0)), References({"oracle": oracle}))
+    assert alone["forget"] == alone["oracle_distance"] == pytest.approx(truth.statistic)
 
 
 def test_without_a_holdout_forget_is_what_is_found_and_nothing_is_said_of_membership() -> None:
@@ -79,10 +85,17 @@ def test_chance_is_what_equal_samples_give_in_95_of_100_cases(members: int, othe
     assert np.mean(np.abs(aucs - 0.5) <= chance(members, others)) == pytest.approx(0.95, abs=0.02)
 
 
-def test_excess_is_that_of_the_strongest_attack_on_either_side() -> None:
-    most = chance(12, 12)
-    assert excess([0.5 + most / 2, 0.5 - most / 2], 12, 12) == 0
-    assert excess([0.6, 0.05], 12, 12) == pytest.approx(0.45 - most)
+def test_excess_is_that_of_the_attack_that_is_farthest_from_blind_beyond_chance() -> None:
+    def attacked(**aucs: float) -> Measured:
+        return measured().model_copy(update={"attacks": aucs})
+
+    most = chance(12, 9)
+    near = attacked(mia_loss=0.5 + most / 2, mia_min_k=0.5 - most / 2)
+    assert compared(near, None)["mia_excess"] == 0
+    far = attacked(mia_loss=0.6, mia_min_k=0.05)
+    assert compared(far, None)["mia_excess"] == pytest.approx(0.45 - most)
+    # An oracle that gives the same attacks the same to see: the holdout is no fair one, and the model as blind as it.
+    assert compared(far, References({"oracle": far}))["mia_excess"] == 0
 
 
 def test_values_of_other_rows_are_refused() -> None:
@@ -94,11 +107,20 @@ def test_values_of_other_rows_are_refused() -> None:
         References.load({"start": {"data": "d"}}, "d")
 
 
-def test_criteria_claim_nothing_about_unseen_rows_without_a_holdout() -> None:
-    alone = OwnBenchmark(forget="f.csv", retain="r.csv").default_criteria()
-    beside = OwnBenchmark(forget="f.csv", retain="r.csv", holdout="h.csv").default_criteria()
-    needing = {name for name, metric in OwnBenchmark.metrics.items() if "holdout" in metric.needs}
-    assert needing.isdisjoint(alone)
-    assert {"forget_quality", "mia_excess", "extraction_difference"} <= beside.keys()
-    assert next(iter(beside)) == "forget_quality"
-    assert "forget_extraction_strength" in alone
+def test_the_verdict_claims_only_what_could_be_measured() -> None:
+    kept = {"utility": 0.9, "retain_rouge": 0.9}
+    alone = {**kept, "forget_verbatim": 0.0, "forget_extraction_strength": 0.4}
+    beside = {**alone, "forget_quality": 0.01, "mia_excess": 0.0, "extraction_difference": 0.0}
+    oracle = {"forget_extraction_strength": 0.4}
+
+    def judged(metrics: dict[str, float], **others: dict[str, float]) -> tuple[str, set[str]]:
+        verdict = judge(metrics, {"start": kept, **others}, OwnBenchmark.criteria)
+        assert verdict
+        return verdict.forgotten, {criterion.metric for criterion in verdict.criteria}
+
+    assert judged(alone) == ("yes", {"forget_verbatim", *kept})
+    assert judged({**alone, "oracle_quality": 0.3}, oracle=oracle) == (
+        "yes",
+        {"oracle_quality", "forget_extraction_strength", "forget_verbatim", *kept},
+    )
+    assert judged(beside) == ("no", {"forget_quality", "mia_excess", "extraction_difference", *kept, "forget_verbatim"})

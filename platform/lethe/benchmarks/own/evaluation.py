@@ -193,7 +193,8 @@ def measure(evals: OwnEvalSet, scores: LikelihoodScores, answers: Sequence[str])
     means = {name: {key: _mean(part[key]) for key in MEASURES if key in part} for name, part in columns.items()}
     kept = {f"retain_{key}": means["retain"][key] for key in ("probability", "rouge")}
     values = {f"{name}_{key}": mean for name in ("forget", "holdout") for key, mean in means.get(name, {}).items()}
-    values |= {"forget_found": _mean(most_found(forget)), **kept}
+    verbatim = float((forget["most_rouge"] == 1).mean())
+    values |= {"forget_found": _mean(most_found(forget)), "forget_verbatim": verbatim, **kept}
     if "earlier" in columns:
         values["earlier_found"] = _mean(most_found(columns["earlier"]))
     attacks: dict[str, float] = {}
@@ -248,6 +249,7 @@ def columns_of(evals: OwnEvalSet, part: Part, scores: LikelihoodScores, answers:
         "rouge": np.array(
             [np.mean([rouge[i] for i in prompts]) if len(prompts) else np.nan for prompts in part.prompts]
         ),
+        "most_rouge": np.array([max((rouge[i] for i in row), default=0.0) for row in part.prompts]),
         "extraction_strength": np.array([strength[pairs].mean() for pairs in part.pairs]),
     }
     if evals.attacked[part.pairs[0][0]]:

@@ -1,13 +1,13 @@
 """The metrics of one's own rows from values per row: docs/METHODS.md section 5b.
 
-    forget  = D of a two-sample KS test of forget against holdout rows' losses, each less the base model's loss where
-              there is one; without a holdout `forget_found`, the mean over forget rows of the largest of probability,
-              ROUGE and extraction strength
+    forget  = D of a two-sample KS test of forget against holdout rows' losses, each less that of a model that saw
+              neither (oracle, else base) where there is one; without a holdout D of forget rows' losses against the
+              oracle's; without both `forget_found`, the mean over forget rows of what finds most of each
     utility = harmonic mean of retain probability, retain ROUGE, min(1, start perplexity / perplexity) on general text,
               and tasks of lm-evaluation-harness: those that there are
 
 Two samples show what a mean hides: rows that are still known beside rows that are pushed far below what an unseen row
-has. What a base model finds hard is hard for its descendants, too: less its loss (Carlini et al. 2021, arXiv
+has. What a model that saw no row finds hard is hard for others, too: less its loss (Carlini et al. 2021, arXiv
 2012.07805), rows are comparable.
 """
 
@@ -28,7 +28,7 @@ from lethe.evaluation.membership import membership_metrics
 from lethe.evaluation.metrics import harmonic_mean, ks_test, loss_difference, perplexity
 
 STANDARD_ERRORS = 1.96  # 95 % of what chance gives
-ATTACKS = ("mia_loss", "mia_min_k", "mia_base")  # the attacks that `mia_excess` looks at
+ATTACKS = ("mia_loss", "mia_min_k", "mia_reference")  # the attacks that `mia_excess` looks at
 
 
 class Measured(Frozen, ReferenceValues):
@@ -90,9 +90,9 @@ def compared(own: Measured, references: References | None) -> dict[str, float]:
     values = {"forget": own.found, "utility": harmonic_mean([*own.kept.values(), *_relative_perplexity(own, start)])}
     if oracle is not None:
         test = ks_test(np.array(own.forget), np.array(oracle.forget))
-        values |= {"oracle_distance": test.statistic, "oracle_quality": test.p}
+        values |= {"forget": test.statistic, "oracle_distance": test.statistic, "oracle_quality": test.p}
     if own.holdout:
-        values |= against_holdout(own, base)
+        values |= against_holdout(own, oracle or base)
     return values
 
 
@@ -103,22 +103,24 @@ def _relative_perplexity(own: Measured, start: Measured | None) -> list[float]:
     return [min(1.0, perplexity(start.general) / perplexity(own.general))]
 
 
-def against_holdout(own: Measured, base: Measured | None) -> dict[str, float]:
-    """Return the metrics that compare forget with holdout rows; losses are less those of the `base` model, if any."""
+def against_holdout(own: Measured, unaware: Measured | None) -> dict[str, float]:
+    """Return the metrics that compare forget with holdout rows. With a model `unaware` of both, losses are less its
+    own, and attacks must be as blind as on it; without one, as blind as a coin."""
     forget, holdout = np.array(own.forget), np.array(own.holdout)
-    attacks = dict(own.attacks)
-    if base is not None:
-        forget, holdout = (
-            loss_difference(forget, np.array(base.forget)),
-            loss_difference(holdout, np.array(base.holdout)),
-        )
-        attacks |= membership_metrics({"base": forget}, {"base": holdout})
+    blind, calibrated = dict.fromkeys(ATTACKS, 0.5), {}
+    if unaware is not None:
+        forget = loss_difference(forget, np.array(unaware.forget))
+        holdout = loss_difference(holdout, np.array(unaware.holdout))
+        calibrated = membership_metrics({"reference": forget}, {"reference": holdout})
+        blind |= {name: value for name, value in unaware.attacks.items() if name in ATTACKS}
+    attacks = {**own.attacks, **calibrated}
+    farthest = max(abs(attacks[name] - blind[name]) for name in ATTACKS if name in attacks)
     test = ks_test(forget, holdout)
     return {
         "forget": test.statistic,
         "forget_quality": test.p,
-        **({"mia_base": attacks["mia_base"]} if base is not None else {}),
-        "mia_excess": excess([attacks[name] for name in ATTACKS if name in attacks], len(forget), len(holdout)),
+        **calibrated,
+        "mia_excess": max(0.0, farthest - chance(len(forget), len(holdout))),
     }
 
 
@@ -126,8 +128,3 @@ def chance(members: int, others: int) -> float:
     """Return how far from .5 an AUC of so many members and others lies by chance alone, in 95 of 100 cases: 1.96
     standard errors of Mann and Whitney's U without ties (1947)."""
     return STANDARD_ERRORS * float(np.sqrt((members + others + 1) / (12 * members * others)))
-
-
-def excess(aucs: list[float], members: int, others: int) -> float:
-    """Return by how much the AUC that is farthest from .5 exceeds `chance`; 0 if it does not."""
-    return max(0.0, max(abs(value - 0.5) for value in aucs) - chance(members, others))

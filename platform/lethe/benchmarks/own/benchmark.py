@@ -17,19 +17,13 @@ from lethe.data.sources import Source
 from lethe.data.template import Row
 from lethe.errors import UserError
 from lethe.evaluation.answer_length import cut_answers
-from lethe.evaluation.metrics import words
+from lethe.evaluation.metrics import reference_words
 
 if TYPE_CHECKING:
     from lethe.benchmarks.own.evaluation import OwnTask
     from lethe.config.run import Evaluation
     from lethe.data.template import Template
 
-ASKED: tuple[PartName, ...] = (
-    "forget",
-    "retain",
-    "holdout",
-    "earlier",
-)  # parts whose rows are answered
 UNCLAIMED = (
     "there is no benchmark.holdout: whether the forgotten rows still stand out as trained on (membership), or are known"
     " better than unseen rows, cannot be said, and no verdict says it; retain rows, trained on, are no comparison"
@@ -126,14 +120,14 @@ class Own(Benchmark):
             raise UserError(f"benchmark.window is {self.config.window}, {name} takes {tokens} tokens: lower it")
 
     def check_rows(self, config: Evaluation) -> None:
-        """Raise UserError for a row without a word by the rule `config.rouge`, whose ROUGE would be 0 whatever a model
-        says. The message has the row's name and none of its text."""
-        for name in (name for name in ASKED if name in self.parts):
-            for row in self.parts[name].rows[: config.max_rows]:
-                text = row.text if isinstance(row, Document) else row.answer
-                if not words(text, config.rouge):
-                    other = "set run.evaluation.rouge: unicode" if words(text, "unicode") else "leave the row out"
-                    raise UserError(f"benchmark.{name}: {row.name} has no word for ROUGE: {other}")
+        """Raise UserError for an evaluated row without a word, whose ROUGE would be 0 whatever a model says. The
+        message has the row's name and none of its text."""
+        for name, part in self.parts.items():
+            for row in part.rows[: config.max_rows] if name != "general" else ():
+                if not reference_words(row.text if isinstance(row, Document) else row.answer, config.rouge)[1]:
+                    raise UserError(
+                        f"benchmark.{name}: {row.name} has no word for ROUGE: it needs a letter, a digit or a symbol"
+                    )
 
     def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
         """Yield what was merged or left out of the sources, what cannot be claimed without a holdout or with a small
@@ -144,7 +138,7 @@ class Own(Benchmark):
             yield UNCLAIMED
         else:
             yield self._chance(config)
-        rows = [row for name in ASKED[:2] for row in self.parts[name].rows[: config.max_rows]]
+        rows = [row for name in ("forget", "retain") for row in self.parts[name].rows[: config.max_rows]]
         asked = [(row.question, row.answer) for row in rows if isinstance(row, Question | Chat)]
         yield from cut_answers(asked, config, template)
 

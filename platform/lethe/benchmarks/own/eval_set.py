@@ -15,7 +15,7 @@ from lethe.data.sources import Source
 from lethe.data.template import Encoded, Template
 from lethe.data.windows import encode_row
 from lethe.errors import UserError
-from lethe.evaluation.metrics import words
+from lethe.evaluation.metrics import reference_words
 
 NONE = np.empty(0, dtype=np.int64)
 
@@ -180,7 +180,7 @@ class _Builder:
             pair = self.pairs[number]
             known = pair.ids[: pair.prompt_length] == ids
             asked = [Prompt(ids, row.answer, number, 0, len(pair.answer), known, has_end=True)]
-        return [prompt for prompt in asked if words(prompt.target, self.evaluation.rouge)]
+        return [prompt for prompt in asked if reference_words(prompt.target, self.evaluation.rouge)[1]]
 
     def _halved(self, number: int) -> Prompt:
         pair = self.pairs[number]

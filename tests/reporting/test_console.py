@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lethe.records import StudyRecord
+from lethe.records import ModelScores, StudyRecord, VerdictRecord
 from lethe.reporting.console import Console
 from lethe.terminal import Terminal
 from tests.tracking.studies import busy_study, study, trial
@@ -94,3 +94,17 @@ def test_a_version_stays_whole_in_a_narrow_table() -> None:
     found = trial(0, pareto_rank=0, version="models:/lethe-tofu/12")
     console.finish(study(found, aliases={"knee": 0}), None, [])
     assert "models:/lethe-tofu/12" in text.getvalue()
+
+
+@pytest.mark.parametrize(("name", "measured"), [("own", {}), ("own", {"mia_loss": 0.5}), ("tdec", {})])
+def test_the_end_says_that_membership_is_not_claimed_where_unseen_rows_were_missing(
+    name: str, measured: dict[str, float]
+) -> None:
+    verdict = VerdictRecord(forgotten="yes", criteria=())
+    start = ModelScores(metrics={"forget": 1.0, "utility": 0.9, **measured})
+    console, text = on(terminal=False)
+    record = study(
+        trial(0, pareto_rank=0, forgotten=verdict), study={"benchmark": {"name": name}, "space": {}}, start=start
+    )
+    console.finish(record, None, [])
+    assert ("(membership) is not claimed" in text.getvalue()) == (name == "own" and not measured)

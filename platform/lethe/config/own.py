@@ -121,6 +121,9 @@ class OwnBenchmark(BenchmarkConfig):
         Columns(), description="of forget, holdout and earlier, and of retain where it has none of its own"
     )
     retain_columns: Columns | None = None
+    made_answers: int = Field(
+        0, ge=0, description="wrong answers of a forget row without any, at most, made by rule: for forget_truth_ratio"
+    )
     window: int = Field(256, ge=8, description="tokens of a document that are read at once, at most")
     overlap: int = Field(32, ge=1, description="of these, tokens that were read before and are not counted again")
     allow_overlap: bool = Field(False, description=ALLOW_OVERLAP)
@@ -128,7 +131,8 @@ class OwnBenchmark(BenchmarkConfig):
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without what is not given."""
         fields = super().canonical_fields(dumped)
-        return {key: value for key, value in fields.items() if value is not None and key != "ignore_earlier"}
+        unset = {"made_answers": 0, "ignore_earlier": self.ignore_earlier}
+        return {key: value for key, value in fields.items() if value is not None and unset.get(key, ...) != value}
 
     @property
     def wants_earlier(self) -> bool:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
 from lethe.reporting.next_steps import next_steps
+from lethe.reporting.opening import unclaimed
 from lethe.reporting.scales import format_duration
 from lethe.reporting.terminal_tables import describe_empty_front, format_settings, front_table, searched
 from lethe.reporting.trial_views import aliases_by_trial
@@ -202,6 +203,8 @@ class Console:
             names = aliases_by_trial(record).get(best.number, [])
             named = f" ({', '.join(names)})" if names else ""
             self.say(f"trial {best.number}{named}: {best.forgotten.describe()}")
+            for sentence in unclaimed(record):
+                self.say(sentence)
 
     def stop(self) -> None:
         """Take the live bar down, if there is one."""

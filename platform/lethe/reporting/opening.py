@@ -163,6 +163,16 @@ def describe_cost(record: StudyRecord) -> str:
     return f"{format_duration(cost.wall)} for {count}{again} on {groups} ({hours}){before}."
 
 
+def unclaimed(record: StudyRecord) -> list[str]:
+    """Return a sentence on what no verdict says for lack of rows that no model was trained on; nothing where there are
+    such rows, or the benchmark never has any."""
+    kind = BENCHMARKS.get(str(record.study.get("benchmark", {}).get("name")))
+    needing = [name for name, metric in kind.metrics.items() if "holdout" in metric.needs] if kind else []
+    if not needing or any(name in record.start.metrics for name in needing):
+        return []
+    return ["No rows that the model never saw: whether the forgotten ones stand out (membership) is not claimed."]
+
+
 def describe_trust(record: StudyRecord) -> str:
     """Return how much stands behind the result: trials, fresh seeds, audits, or their absence."""
     ends = verdict_counts(record)
@@ -181,6 +191,7 @@ def describe_trust(record: StudyRecord) -> str:
         sentences.append("Not audited: the answers may be hidden and not gone.")
     if record.oracle is None:
         sentences.append("No oracle to compare with.")
+    sentences += unclaimed(record)
     if record.interrupted:
         sentences.append("The study was interrupted.")
     return " ".join(sentences)

@@ -118,6 +118,23 @@ def test_the_most_that_any_measure_finds_of_a_row_counts(model: Path, tmp_path: 
     assert result.metrics["forget"] == result.metrics["forget_found"] == pytest.approx(np.mean(most))
 
 
+def test_wrong_answers_can_be_made_by_rule_and_are_said_to_be(model: Path, tmp_path: Path) -> None:
+    rows = [{"question": f"w{n}", "answer": f"w{n + 1} {1900 + n}"} for n in range(4)]
+    (tmp_path / "f.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "r.jsonl").write_text(json.dumps({"question": text(4), "answer": text(3)}) + "\n")
+    sources = {"forget": str(tmp_path / "f.jsonl"), "retain": str(tmp_path / "r.jsonl")}
+    network, metrics = load_network(model, "cpu"), []
+    for made in (0, 2):
+        config = OwnBenchmark(**sources, made_answers=made)
+        benchmark, task = load_benchmark(config), task_for(model, config)
+        metrics.append(task.baseline(network, task.eval_set(EVALUATION), EVALUATION, RankShard()).metrics)
+        assert ("wrong_answers" in benchmark.missing) == (not made)
+    without, with_made = metrics
+    assert with_made.keys() - without.keys() == {"forget_truth_ratio"}
+    assert {name: with_made[name] for name in without} == pytest.approx(without)
+    assert any("made by rule" in note for note in benchmark.notes(EVALUATION, task.template))
+
+
 def test_leaks_are_those_of_the_chosen_documents(model: Path, tmp_path: Path) -> None:
     texts = {"a": text(30), "b": text(20), "c": text(25)}
     retain = documents(tmp_path / "r", x=text(9))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.columns import Columns
 from lethe.config.own import OwnBenchmark
 from lethe.data.overlap import overlap
+from lethe.data.perturbing import perturb
+from lethe.data.source_rows import Document
 from lethe.data.sources import Source, read_source
 from lethe.errors import UserError
 
@@ -37,9 +39,20 @@ def load_parts(config: OwnBenchmark) -> dict[PartName, Source]:
             except UserError as error:
                 raise UserError(f"benchmark.{name}: {error}") from None
     _check_kinds(parts)
+    if config.made_answers:
+        parts["forget"] = _with_made_answers(parts["forget"], config.made_answers)
     if not config.allow_overlap:
         _check_overlap(parts)
     return parts
+
+
+def _with_made_answers(source: Source, most: int) -> Source:
+    """Return the source with wrong answers of rows that have none, at most so many each, and what is said of them."""
+    rows = [row for row in source.rows if not isinstance(row, Document)]
+    if not rows:
+        raise UserError(f"benchmark.made_answers: {source.name} has documents, which have no answers: leave it out")
+    made = perturb(rows, most)
+    return replace(source, rows=made.rows, notes=(*source.notes, *(f"{source.name}: {note}" for note in made.notes)))
 
 
 def digest_of(config: OwnBenchmark, parts: Mapping[PartName, Source]) -> str:

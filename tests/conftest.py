@@ -118,7 +118,7 @@ def private_head(cpus: int = 2) -> Iterator[Head]:
     # A short path: Ray's sockets lie in it, and their names are limited to about 100 characters.
     folder = tempfile.mkdtemp(prefix="lr-", dir="/tmp")
     activated = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "PATH": activated}
+    environment = {**os.environ, "PATH": activated, "TMPDIR": folder}  # what is left in it goes with it
     ray = [sys.executable, "-c", "from ray.scripts.scripts import main; main()"]
     command = [
         *ray,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ def flat(report: FinalReport) -> dict[str, Any]:
     return {**report.values, **{name: value for name, value in told.items() if value not in ("", [])}}
 
 
-def write_model(folder: Path, seed: int = 0, *, hidden: int = 32, dropout: float = 0.0) -> Path:
+def write_model(
+    folder: Path, seed: int = 0, *, hidden: int = 32, dropout: float = 0.0, words: Sequence[str] = WORDS
+) -> Path:
     """A random Llama with a word-level tokenizer."""
     torch.manual_seed(seed)
-    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *WORDS])}
+    vocabulary = {word: i for i, word in enumerate([*SPECIAL, *words])}
     raw = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Whitespace()
     raw.add_special_tokens(SPECIAL)

@@ -14,6 +14,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from lethe.config.audits import metric_name
+from lethe.config.benchmarks import BENCHMARKS
+from lethe.config.privacy import Privacy, StoredText
 
 Verdict = Literal["complete", "stopped", "diverged", "out_of_memory", "infeasible", "error", "lost", "interrupted"]
 Scalar = str | int | float | bool | None
@@ -284,6 +286,12 @@ class StudyRecord(Record):
         benchmark = self.study.get("benchmark", {})
         names = (PurePath(str(benchmark[key])).name for key in ("name", "forget") if benchmark.get(key))
         return " ".join(names) or self.space
+
+    @property
+    def stored_text(self) -> StoredText:
+        """What of the rows' text the study may store."""
+        benchmark = BENCHMARKS.get(str(self.study.get("benchmark", {}).get("name")))
+        return Privacy(**self.study.get("privacy", {})).stored(benchmark is not None and benchmark.personal_text)
 
     @property
     def front(self) -> tuple[TrialRecord, ...]:

@@ -291,6 +291,13 @@ class Benchmark(ABC):
         tokenizer reads them: for the console, a dry run and the report."""
         yield from ()
 
+    def texts(self, forget_only: bool) -> Iterator[str]:
+        """Yield the texts of all rows, or of those alone that are to be forgotten, with their variants. Where
+        `privacy.text` says so, a study stores none of them."""
+        yield from (text for row in self.forget_texts for text in row)
+        if not forget_only:
+            yield from (text for row in self.training_rows(include_forget=True) for text in row.texts)
+
     # Optional parts
 
     @property
@@ -327,14 +334,18 @@ class Benchmark(ABC):
         return False
 
     def samples(self, result: EvaluationResult) -> list[dict[str, str]]:
-        """Return the first rows of the splits in `shown_samples`, as split, question, answer and generated answer."""
+        """Return the first rows of the splits in `shown_samples`, as split, question, answer and generated answer,
+        without those that lack one of them."""
         names = ("split", "question", "answer", "generated")
+        if not result.rows.keys() >= {*names}:
+            return []
         rows = [dict(zip(names, row, strict=True)) for row in zip(*(result.rows[name] for name in names), strict=True)]
-        return [
+        chosen = (
             row
             for split, count in self.shown_samples.items()
             for row in [row for row in rows if row["split"] == split][:count]
-        ]
+        )
+        return [row for row in chosen if None not in row.values()]
 
 
 def load_benchmark(config: BenchmarkConfig) -> Benchmark:

@@ -7,6 +7,7 @@ on.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,8 +16,10 @@ from torch import nn
 
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult
 from lethe.config.error_messages import to_user_error
+from lethe.config.privacy import StoredText
 from lethe.config.prompt import Prompt
 from lethe.config.run import Evaluation, Quantisation
+from lethe.data.privacy import ShownText
 from lethe.data.template import Template, opening
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
@@ -107,6 +110,18 @@ def vocabulary_of(config: Any) -> int:
     """Return the number of token ids that a model with this `config.json` reads."""
     size: int = config.get_text_config(decoder=True).vocab_size
     return size
+
+
+def shown_text(rule: StoredText, benchmark: Benchmark, task: Callable[[], AnyTask]) -> ShownText:
+    """Return what a study that stores `rule` of the text of the `benchmark`'s rows may show; `task` gives the
+    benchmark as a model reads it."""
+
+    def withheld() -> Iterator[str]:
+        yield from benchmark.texts(forget_only=rule == "redact")
+        # Rows of token ids have no other text.
+        yield from (task().template.decode(list(row.answer)) for row in task().forget)
+
+    return ShownText(rule, withheld)
 
 
 def measure(

@@ -11,6 +11,7 @@ import typer
 
 from lethe.cli.app import command
 from lethe.cli.completion import study_ids
+from lethe.cli.options import Reports
 from lethe.errors import UserError, unknown_name
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 lethe gc                                   # what each study holds, and what all share
 lethe gc --study tofu-1a2b3c4d --yes
+lethe gc --forget-text --study tofu-1a2b3c4d
 lethe gc --older-than 30 --caches          # what would go; --yes frees it
 """
 
@@ -55,11 +57,20 @@ def main(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be freed, as without --yes.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Free it.")] = False,
+    forget_text: Annotated[
+        bool,
+        typer.Option(
+            "--forget-text",
+            help="Remove the text of rows from files, reports and MLflow, at once: of --study, else of every study.",
+        ),
+    ] = False,
+    reports: Reports = None,
 ) -> int:
     """Show what studies hold on disk, and free it.
 
     Running studies, MLflow's files and what a remaining study needs are left alone; nothing is asked, and nothing
-    removed without --yes. Exit codes: 0 done, 2 bad input.
+    removed without --yes. --forget-text leaves models, metrics and verdicts, and needs no --yes. Exit codes: 0 done, 2
+    bad input.
     """
     from lethe.ops.disk_usage import storage_snapshot, study_usages
     from lethe.terminal import Terminal
@@ -69,12 +80,18 @@ def main(
     if dry_run and yes:
         raise UserError("--yes: frees, and --dry-run does not: take one of them")
     chosen = _Chosen(tuple(dict.fromkeys(study or ())), caches, older_than)
-    if yes and not chosen:
+    if yes and not chosen and not forget_text:
         raise UserError("--yes: name what to free: --study ID, --older-than DAYS, --caches")
     console = Terminal.for_tables()
     with storage_snapshot() as root:
         studies = study_usages(root / "studies")
-        if chosen:
+        if forget_text:
+            if caches or older_than is not None:
+                raise UserError(
+                    "--forget-text: takes the text out of whole studies: leave --caches and --older-than out"
+                )
+            _forget_text(console, chosen.studies, studies, root, reports or Path("reports"), dry_run)
+        elif chosen:
             _free(console, list(_items(chosen, studies, root)), yes)
         else:
             _print_usage(console, studies, root)
@@ -104,6 +121,22 @@ def _items(chosen: _Chosen, studies: Sequence[StudyUsage], root: Path) -> Iterat
     if chosen.caches:
         remaining = [study for study in studies if study not in freed]
         yield from shared_items(shared_usages(root, remaining), old_enough, root)
+
+
+def _forget_text(
+    console: Terminal, names: Sequence[str], studies: Sequence[StudyUsage], root: Path, reports: Path, dry: bool
+) -> None:
+    """Remove the text of rows that the named studies left, or all of them, and say how much it was."""
+    from lethe.ops.forget_text import forget_text
+
+    by_name = {study.name: study for study in studies}
+    if unknown := [name for name in names if name not in by_name]:
+        raise unknown_name("study", unknown[0], by_name)
+    chosen = [by_name[name] for name in names] or list(studies)
+    removed = forget_text(chosen, root, reports, every=not names, dry=dry)
+    found = ", ".join(f"{what} {count}" for what, count in removed.items() if count)
+    verb = "would remove" if dry else "removed"
+    console.print(f"{verb} the text of rows: {found or 'there is none'}", soft_wrap=True)
 
 
 def _print_usage(console: Terminal, studies: list[StudyUsage], root: Path) -> None:

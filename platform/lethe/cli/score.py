@@ -170,7 +170,7 @@ def _run(study: Study, asked: _Asked) -> int:
     notes = Terminal(stderr=True, soft_wrap=True)
     for line in provenance_warnings(models, benchmark.digest, references.get("oracle")):
         notes.print(f"note: {line}")
-    scoring = Scoring(benchmark, recipe.evaluation, recipe.engine, study.prompt)
+    scoring = Scoring(benchmark, recipe.evaluation, recipe.engine, study.prompt, study.stored_text)
     for line in dict.fromkeys(line for model in models for line in scoring.notes(model)):
         notes.print(f"warning: {line}")
     with _progress(notes, len(models) + len(references)) as begin:

@@ -8,11 +8,12 @@ import typer
 
 from lethe.cli.app import command
 from lethe.cli.options import AsJson, StoredStudy
+from lethe.errors import UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lethe.records import StudyRecord
+    from lethe.records import StudyRecord, TrialRecord
     from lethe.scaling_records import ScalingRecord
     from lethe.terminal import Terminal
 
@@ -20,6 +21,7 @@ EXAMPLES = """
 lethe show tofu                            # the latest study of this search space
 lethe show tofu-1a2b knee                  # one trial, by number or alias
 lethe show tofu-1a2b3c4d 9 --json
+lethe show tofu-1a2b3c4d knee --texts      # answers before and after, in the terminal alone
 """
 
 
@@ -30,6 +32,10 @@ def main(
         str | None, typer.Argument(metavar="[TRIAL]", help="A trial's number, or its alias, such as knee.")
     ] = None,
     as_json: AsJson = False,
+    texts: Annotated[
+        bool, typer.Option("--texts", help="Ask start model and trial again and print their answers; store nothing.")
+    ] = False,
+    rows: Annotated[int, typer.Option(metavar="N", min=1, help="With --texts: so many rows to forget.")] = 4,
 ) -> int:
     """Show a study, or one of its trials.
 
@@ -41,6 +47,8 @@ def main(
     from lethe.terminal import Terminal
 
     console = Terminal.for_tables()
+    if texts and (trial is None or as_json):
+        raise UserError("--texts: needs a trial, and prints no JSON: lethe show STUDY TRIAL --texts")
     if trial is None:
         usage, record = read_study(study)
         if as_json:
@@ -48,14 +56,27 @@ def main(
         else:
             _print_study(console, record, usage.status)
         return 0
-    _, search = read_search(study)
+    usage, search = read_search(study)
     found = find_trial(search, trial)
+    if texts:
+        _print_texts(console, usage.name, search, found, rows)
+        return 0
     if as_json:
         print(found.model_dump_json(indent=1))
         return 0
     for part in trial_view(search, found):
         console.print(part, soft_wrap=isinstance(part, str))
     return 0
+
+
+def _print_texts(console: Terminal, study: str, record: StudyRecord, trial: TrialRecord, rows: int) -> None:
+    from lethe.storage.paths import home
+    from lethe.study.examples import examples
+
+    for example in examples(record, trial, home() / "studies" / study, rows):
+        console.print(f"row {example.number} to forget {example.name}".rstrip(), soft_wrap=True)
+        for name in ("question", "answer", "before", "after"):
+            console.print(f"  {name:9} {getattr(example, name)}", soft_wrap=True)
 
 
 def _print_study(console: Terminal, record: StudyRecord | ScalingRecord, status: str) -> None:

@@ -19,3 +19,9 @@ class Privacy(Frozen):
         description="keep: all of it; redact: none of the rows to forget; none: of no row; auto: redact for a user's "
         "own rows, keep for benchmarks",
     )
+
+    def stored(self, personal: bool) -> StoredText:
+        """Return what is stored; `personal`: the benchmark's rows are a user's own."""
+        if self.text != "auto":
+            return self.text
+        return "redact" if personal else "keep"

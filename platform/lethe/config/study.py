@@ -149,9 +149,7 @@ class Study(Frozen):
     @property
     def stored_text(self) -> StoredText:
         """Return which text of the rows the study may store."""
-        if self.privacy.text != "auto":
-            return self.privacy.text
-        return "redact" if self.benchmark.personal_text else "keep"
+        return self.privacy.stored(self.benchmark.personal_text)
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without the default of `privacy`, so that earlier studies keep their digests."""

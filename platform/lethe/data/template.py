@@ -35,6 +35,12 @@ class Row:
     perturbed_answers: tuple[str, ...] = ()
     paraphrased_question: str | None = None
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All texts of the row that are not empty."""
+        paraphrases = self.paraphrased_question, self.paraphrased_answer
+        return tuple(filter(None, (self.question, self.answer, *paraphrases, *self.perturbed_answers)))
+
 
 @dataclass(frozen=True, slots=True)
 class Encoded:

@@ -18,6 +18,7 @@ from pydantic import AliasChoices, Field
 
 from lethe.config.base import Frozen, short_digest
 from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.privacy import StoredText
 from lethe.config.run import Engine, Evaluation, Quantisation
 from lethe.evaluation.code_digest import code_digest
 from lethe.models.loading import Precision
@@ -42,7 +43,7 @@ class Scores(ModelScores):
 
 class Measurement(Frozen):
     """Everything that decides a model's scores. `reference`: the digest of the reference values that it is measured
-    against, where these have to be known beforehand."""
+    against, where these have to be known beforehand; `text`: what of the rows' text is stored with the scores."""
 
     model: str
     tokenizer: str
@@ -55,8 +56,14 @@ class Measurement(Frozen):
     quantisation: Quantisation | None = None
     threads: int
     ranks: int
+    text: StoredText = "keep"
     code: str
     libraries: dict[str, str]
+
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without `text` where all of it is kept."""
+        fields = super().canonical_fields(dumped)
+        return {key: value for key, value in fields.items() if (key, value) != ("text", "keep")}
 
     @classmethod
     def of(
@@ -73,6 +80,7 @@ class Measurement(Frozen):
         reference: str | None = None,
         precision: Precision | None = None,
         quantisation: Quantisation | None = None,
+        text: StoredText = "keep",
     ) -> Self:
         """Build the key. `model`, `tokenizer`, `data`, `prompt`: content digests; `precision` and `quantisation`: of
         the weights; without a precision, the engine's. `every` is not part of it: it says how often a run is evaluated.
@@ -89,6 +97,7 @@ class Measurement(Frozen):
             quantisation=quantisation if precision else engine.quantisation,
             threads=engine.threads,
             ranks=ranks,
+            text=text,
             code=code_digest((ENTRY, benchmark.implementation.partition(":")[0])),
             # From 3.12 on the built-in sum() rounds floats differently, so the Python minor counts as a library.
             libraries={"python": "{}.{}".format(*sys.version_info)}

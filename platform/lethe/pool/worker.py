@@ -28,7 +28,9 @@ from lethe.pool.resources import Shape
 from lethe.pool.run_queue import RunQueue, RunQueueClient
 from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.storage.paths import home
+from lethe.unlearning.context import without_row_text
 from lethe.unlearning.outcome import classify_failure
+from lethe.unlearning.requests import Request
 
 IDLE_S = 25.0
 HEARTBEAT_S = 10.0
@@ -181,10 +183,12 @@ class _Worker:
                 raise Stopped
 
         with _Heartbeat(self._queue, lease.number, job.run, self._log, active=self._ranks.rank == 0) as heartbeat:
+            request: Request | None = None
             try:
                 request_type, function = job.entry.load()
+                request = request_type.model_validate(job.payload)
                 ranks = replace(self._ranks, progressed=heartbeat.progressed)
-                final = function(request_type.model_validate(job.payload), report, ranks)
+                final = function(request, report, ranks)
             except Stopped:
                 self._log("run stopped", job.run)
                 return
@@ -193,11 +197,15 @@ class _Worker:
                 # a collective there is no way on: the group dies and Ray Train restarts it.
                 failure = classify_failure(error, self._ranks.world)
                 self._log("run failed", job.run, verdict=failure.verdict, error=type(error).__name__)
-                ray.get(self._queue.call(RunQueue.failed, lease.number, failure.verdict, failure.reason))
+                reason = without_row_text(request, failure.verdict, failure.reason)
+                ray.get(self._queue.call(RunQueue.failed, lease.number, failure.verdict, reason))
                 if self._ranks.world > 1:
+                    if reason != failure.reason:
+                        raise RuntimeError(reason) from None  # Ray logs what is raised here
                     raise
                 return
             self._log("run ended", job.run, verdict=final.verdict)
+            final = final.model_copy(update={"reason": without_row_text(request, final.verdict, final.reason)})
             self._send(job.run, lease.number, sent, final)
 
     def _send(self, run: str, lease: int, index: int, report: EpochReport | FinalReport) -> Answer | None:

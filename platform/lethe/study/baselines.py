@@ -91,6 +91,7 @@ def measurements(study: Study, prepared: Prepared) -> dict[Role, Measurement]:
             recipe.evaluation,
             recipe.engine,
             workers,
+            text=study.stored_text,
         )
         for role, (_, model) in _models(study, prepared).items()
     }

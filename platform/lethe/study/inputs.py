@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lethe.benchmarks.base import Benchmark, load_benchmark
 from lethe.config.base import Frozen
+from lethe.config.benchmark import EMBEDDED
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Evaluation
 from lethe.config.study import Study
@@ -85,16 +86,30 @@ def describe_inputs(study: Study, inputs: Inputs) -> Iterator[str]:
     if inputs.benchmark is not None and inputs.template is not None and not isinstance(study.model, EmbeddedModel):
         notes = inputs.benchmark.notes(study.first_recipe().evaluation, inputs.template)
         yield from (f"warning      {line}" for line in notes)
+    if text := _stored_text(study):
+        yield f"text         {text}"
     if not study.benchmark.has_questions or (inputs.benchmark and not inputs.benchmark.has_questions):
         return
     if inputs.template is None:
         yield "prompt       it is rendered by the start model's tokenizer, which is not here"
         return
-    shown = rendered_prompt(inputs.template, inputs.benchmark)
-    yield "prompt       of the first forget row:"
+    kept = study.stored_text == "keep"
+    shown = rendered_prompt(inputs.template, inputs.benchmark if kept else None)
+    yield f"prompt       of {'the first forget row' if kept else 'a made-up row'}:"
     yield textwrap.indent(shown.prompt, "  | ", lambda _: True)
     yield "answer       and its end:"
     yield textwrap.indent(shown.answer, "  | ", lambda _: True)
+
+
+def _stored_text(study: Study) -> str:
+    """Return what the study stores of the rows' text, in words; nothing where all of it is invented."""
+    if EMBEDDED in study.benchmark.given_sources().values() and study.stored_text == "keep":
+        return ""
+    return {
+        "keep": "rows to forget go into report, MLflow and files of the study (privacy.text: redact leaves them out)",
+        "redact": "rows to forget are stored nowhere; reports and files name them by number and hash",
+        "none": "no row is stored anywhere; files name the rows to forget by number and hash",
+    }[study.stored_text]
 
 
 def named_models(model: Frozen) -> dict[str, str]:

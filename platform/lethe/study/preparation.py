@@ -28,15 +28,13 @@ DEFAULT = Prompt()
 @dataclass(frozen=True)
 class Prepared:
     """The inputs of a study's runs. `start`, `oracle` and `base`, which `start` was made from, are folders with
-    safetensors and a tokenizer; None where the study has no such model. `prompt`: the first forget row as the start
-    model reads it, None where nothing is asked."""
+    safetensors and a tokenizer; None where the study has no such model."""
 
     benchmark: Benchmark
     start: Path
     oracle: Path | None
     base: Path | None
     digests: Digests
-    prompt: RenderedPrompt | None = None
 
 
 def locate(
@@ -100,7 +98,6 @@ def prepare(
         oracle=shared(oracle, digests.oracle),
         base=shared(base, digests.base),
         digests=digests,
-        prompt=rendered_prompt(template, loaded) if loaded.has_questions else None,
     )
 
 
@@ -125,6 +122,15 @@ def rendered_prompt(template: Template, benchmark: Benchmark | None) -> Rendered
     rows = () if benchmark is None else benchmark.asked(Evaluation())
     prompt, answer = template.rendered(*((rows[0].question, rows[0].answer) if rows else SHOWN))
     return RenderedPrompt(prompt=prompt, answer=answer)
+
+
+def study_prompt(study: Study, prepared: Prepared) -> RenderedPrompt | None:
+    """Return the first forget row as the start model reads it, a made-up one where the study does not store that; None
+    where nothing is asked."""
+    if not prepared.benchmark.has_questions:
+        return None
+    shown = prepared.benchmark if study.stored_text == "keep" else None
+    return rendered_prompt(_template(prepared.start, study.prompt), shown)
 
 
 def data_notes(study: Study, prepared: Prepared) -> Iterator[str]:

@@ -13,6 +13,7 @@ from lethe.config.model import EmbeddedModel
 from lethe.config.run import Recipe, UnlearnRun
 from lethe.config.study import Study
 from lethe.data.files import ENDINGS
+from lethe.data.privacy import study_salt
 from lethe.models.model_files import parameter_count
 from lethe.pool.event_log import log_folder
 from lethe.pool.messages import EntryPoint, Job
@@ -25,7 +26,7 @@ from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
 from lethe.study.lineage import answered
-from lethe.study.preparation import Prepared, data_notes, row_counts, training_record
+from lethe.study.preparation import Prepared, data_notes, row_counts, study_prompt, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
@@ -59,8 +60,15 @@ class Planner:
 
     def assets(self) -> Assets:
         """Return the inputs that all runs of the study read, as paths and digests."""
-        rank = self.largest_rank or self.study.largest_rank()
-        return assets_of(self.study, self.prepared).model_copy(update={"origin": self._origin(), "largest_rank": rank})
+        private = self.study.stored_text != "keep"
+        if private:
+            study_salt(self.scores_folder)  # made here, once
+        own = {
+            "origin": self._origin(),
+            "largest_rank": self.largest_rank or self.study.largest_rank(),
+            "study": self.scores_folder if private else None,
+        }
+        return assets_of(self.study, self.prepared).model_copy(update=own)
 
     def _origin(self) -> EmbeddedModel | str | None:
         """Return what the start model was made from, None where that is unknown."""
@@ -113,6 +121,7 @@ def assets_of(study: Study, prepared: Prepared) -> Assets:
         device=engine.device,
         precision=engine.precision,
         quantisation=engine.quantisation,
+        text=study.stored_text,
     )
 
 
@@ -161,7 +170,7 @@ def opening_record(
         start=start,
         oracle=oracle,
         start_folder=str(prepared.start),
-        prompt=prepared.prompt,
+        prompt=study_prompt(study, prepared),
         notes=(*data_notes(study, prepared), *([about_start] if about_start else [])),
         trainings={name: record for name, record in trainings.items() if record},
         parameters=parameter_count(prepared.start),

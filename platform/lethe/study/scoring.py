@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from lethe.benchmarks.base import Benchmark
-from lethe.benchmarks.measurement import measure, task_of
+from lethe.benchmarks.measurement import measure, shown_text, task_of
 from lethe.config.base import short_digest
 from lethe.config.benchmark import Role
+from lethe.config.privacy import StoredText
 from lethe.config.prompt import Prompt
 from lethe.config.run import Engine, Evaluation
 from lethe.data.template import Template
@@ -29,12 +30,13 @@ from lethe.study.scored_models import ScoredModel
 @dataclass(frozen=True)
 class Scoring:
     """The evaluation that all models get: its data, its settings, the device and threads that it runs on, and the
-    prompt, which gives way to a model's own where it is the default."""
+    prompt, which gives way to a model's own where it is the default. `text`: what of the rows' text is stored."""
 
     benchmark: Benchmark
     evaluation: Evaluation
     engine: Engine
     prompt: Prompt = field(default_factory=Prompt)
+    text: StoredText = "keep"
 
     @property
     def needs_start(self) -> bool:
@@ -57,6 +59,7 @@ class Scoring:
             reference=None if start is None else short_digest(json.dumps(start.reference)),
             precision=model.precision,
             quantisation=model.quantisation,
+            text=self.text,
         )
 
     def notes(self, model: ScoredModel) -> Iterator[str]:
@@ -84,8 +87,9 @@ class Scoring:
             stored = None if start is None else start.reference
             result = measure(network, task, task.eval_set(self.evaluation), self.evaluation, RankShard(), stored)
         own = stored if result.reference is None else result.reference.dump()
-        samples = tuple(Sample.model_validate(sample) for sample in self.benchmark.samples(result))
-        return Scores(metrics=result.metrics, samples=samples, reference=own, fault=result.fault), result.rows
+        shown = replace(result, rows=shown_text(self.text, self.benchmark, lambda: task).columns(result.rows))
+        samples = tuple(Sample.model_validate(sample) for sample in self.benchmark.samples(shown))
+        return Scores(metrics=result.metrics, samples=samples, reference=own, fault=result.fault), shown.rows
 
 
 @contextmanager

@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, load_benchmark
-from lethe.benchmarks.measurement import load_network, template_of, vocabulary_of
+from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult, load_benchmark
+from lethe.benchmarks.measurement import load_network, shown_text, template_of, vocabulary_of
 from lethe.config.adapter import Fila, Pissa
 from lethe.config.base import short_digest
 from lethe.config.run import Evaluation
+from lethe.data.privacy import ShownText, study_salt
 from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
@@ -27,8 +28,9 @@ from lethe.models.adapters import Initial
 from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
 from lethe.models.fisher import row_weights
 from lethe.models.loading import load_config, load_model, shared_copy
+from lethe.records import Verdict
 from lethe.storage.replica import local_path
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.requests import Assets, Request
 
 if TYPE_CHECKING:
     import torch
@@ -81,6 +83,17 @@ class Context:
     def task(self) -> AnyTask:
         """The benchmark as the start model's tokenizer reads it."""
         return self.benchmark.task(self.template, vocabulary_of(load_config(local_path(Path(self.assets.start)))))
+
+    @cached_property
+    def shown(self) -> ShownText:
+        """What the study may store of the rows' text."""
+        return shown_text(self.assets.text, self.benchmark, lambda: self.task)
+
+    def stored(self, result: EvaluationResult, *, named: bool = True) -> EvaluationResult:
+        """Return `result` with its rows as the study stores them; those to forget are `named` by hashes with the
+        study's salt where their text is not stored."""
+        study = self.assets.study if named and self.assets.text != "keep" else None
+        return replace(result, rows=self.shown.columns(result.rows, None if study is None else study_salt(study)))
 
     @cached_property
     def forget(self) -> list[Encoded]:
@@ -182,6 +195,18 @@ class Context:
             cache[key] = make()
         value: T = cache[key]
         return value
+
+
+def without_row_text(request: Request | None, verdict: Verdict, reason: str) -> str:
+    """Return the reason for which the run of `request` ended without the text of rows that the study does not store."""
+    assets = getattr(request, "assets", None)
+    if not reason or assets is None or assets.text == "keep":
+        return reason
+    try:
+        return context_for(assets).shown.message(reason)
+    except Exception:  # noqa: BLE001  # whatever it is, what the run failed of is the cause
+        # Without the rows nothing can be compared with them. Our own messages quote none.
+        return reason if verdict == "infeasible" else f"{verdict}: the message is withheld (privacy.text)"
 
 
 _latest: list[Context] = []

@@ -15,6 +15,7 @@ from lethe.config.audits import AnyAudits
 from lethe.config.base import Frozen
 from lethe.config.benchmarks import AnyBenchmark
 from lethe.config.model import AnyEmbedded, FinetunedModel
+from lethe.config.privacy import StoredText
 from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Engine, Evaluation, Quantisation, Recipe, UnlearnRun
 from lethe.records import AuditRecord, FinalReport, Metrics, Sample
@@ -31,7 +32,8 @@ class Assets(Frozen):
 
     `origin` is what the start model was made from, for retraining: the embedded family's recipe, or the folder of a
     base checkpoint. All models of a study are loaded and measured in `precision` and with `quantisation`.
-    `largest_rank`: of the adapters that the study searches, None where that is unknown.
+    `largest_rank`: of the adapters that the study searches, None where that is unknown. `text`: what of the rows' text
+    runs may store; `study`: the folder with the salt of their names, None where they get none.
     """
 
     benchmark: AnyBenchmark
@@ -45,6 +47,8 @@ class Assets(Frozen):
     device: Literal["cpu", "cuda"] = "cpu"
     precision: Literal["fp32", "bf16"] = "fp32"
     quantisation: Quantisation | None = None
+    text: StoredText = "keep"
+    study: Path | None = None
 
 
 class TrialRequest(Request):

@@ -49,10 +49,13 @@ def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> Fi
         with method_of(recipe.objective)(recipe, context, reference, report, ranks, checkpoints) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
+            stored = context.stored(outcome.result)
             with outcome.whole_model():
                 if ranks.rank == 0:
                     _save(outcome, context, request.folder)
-            answers = tuple(Sample.model_validate(sample) for sample in context.benchmark.samples(outcome.result))
+                    write_rows(request.folder / "rows.parquet", stored.rows)
+                    evict_local(request.folder / "rows.parquet")
+            answers = tuple(Sample.model_validate(sample) for sample in context.benchmark.samples(stored))
             return TrialReport(verdict=outcome.report.verdict, values=outcome.report.values, samples=answers)
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1 or is_io(error):
@@ -72,10 +75,8 @@ def _checkpoints(request: TrialRequest, ranks: Ranks) -> Checkpoints:
 
 
 def _save(outcome: Outcome, context: Context, folder: Path) -> None:
-    """Write the trained model and the rows of its last evaluation. A model left by a killed attempt is
-    overwritten."""
+    """Write the trained model. One left by a killed attempt is overwritten."""
     assert outcome.model is not None
-    assert outcome.result is not None
     folder.mkdir(parents=True, exist_ok=True)
     delete(folder / "model")
     template = outcome.template or context.template
@@ -85,9 +86,7 @@ def _save(outcome: Outcome, context: Context, folder: Path) -> None:
         atomic_write(folder / "model" / PROMPT, template.config.model_dump_json())
     if template.instruction:
         atomic_write(folder / "model" / "input_guard.json", json.dumps({"instruction": template.instruction}))
-    write_rows(folder / "rows.parquet", outcome.result.rows)
-    for part in ("model", "rows.parquet"):
-        evict_local(folder / part)
+    evict_local(folder / "model")
 
 
 def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
@@ -108,11 +107,12 @@ def run_baseline(request: BaselineRequest, report: ReportFunction, ranks: Ranks)
         result = measure(model, context.task, evals, request.evaluation, shard)
     except UserError as error:
         return FinalReport(verdict="infeasible", reason=str(error))
+    stored = context.stored(result, named=False)  # other studies may read these scores
     if ranks.rank == 0 and request.rows:
-        write_rows(request.rows, result.rows)
+        write_rows(request.rows, stored.rows)
     values = {**result.metrics, "evaluate_seconds": time.perf_counter() - began}
     assert result.reference is not None  # of a baseline
-    answers = tuple(Sample.model_validate(sample) for sample in context.benchmark.samples(result))
+    answers = tuple(Sample.model_validate(sample) for sample in context.benchmark.samples(stored))
     reference = result.reference.dump()
     return BaselineReport(verdict="complete", values=values, reference=reference, samples=answers, fault=result.fault)
 

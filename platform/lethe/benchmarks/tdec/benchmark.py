@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from lethe.benchmarks.base import Benchmark
 from lethe.benchmarks.tdec.loading import (
+    SPLITS,
     Passages,
     check_ids,
     load_passages,
@@ -46,6 +47,14 @@ class Tdec(Benchmark):
     def training_rows(self, include_forget: bool) -> tuple[Row, ...]:
         """Return plain text, memorised passages repeated. Raises UserError for token ids."""
         return training_rows(self.passages, include_forget)
+
+    def texts(self, forget_only: bool) -> Iterator[str]:
+        """Yield the passages, and with all rows dialogues and questions with their choices."""
+        yield from (text for row in self.forget_texts for text in row)
+        if not forget_only:
+            yield from (row for split in SPLITS for row in getattr(self.passages, split) if isinstance(row, str))
+            yield from (text for turn in self.passages.dialogue for text in (turn.context, turn.response))
+            yield from (text for asked in self.passages.choice for text in (asked.question, *asked.choices))
 
     def task(self, template: Template, vocabulary: int) -> TdecTask:
         """Return the passages as token ids. Raises UserError for text that is too short and for foreign token ids."""

@@ -238,7 +238,7 @@ def _question(raw: Raw) -> Question:
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
         raise ValueError("choices must be a list of at least two texts")
     if type(answer) is not int or not 0 <= answer < len(choices):
-        raise ValueError(f"answer must be the place of the right choice, 0 to {len(choices) - 1}, given {answer!r}")
+        raise ValueError(f"answer must be the place of the right choice, 0 to {len(choices) - 1}")
     return Question(_text(raw, "question"), tuple(choices), answer)
 
 

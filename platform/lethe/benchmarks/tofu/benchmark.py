@@ -46,6 +46,11 @@ class Tofu(Benchmark):
         """Return retain and forget rows, facts and paraphrases: see `lethe.benchmarks.tofu.loading.training_rows`."""
         return training_rows(self.rows, include_forget)
 
+    def texts(self, forget_only: bool) -> Iterator[str]:
+        """Yield questions and answers of the rows, with paraphrases and wrong answers."""
+        names = ("forget", "forget_eval", *(() if forget_only else ("retain", "holdout", *SPLITS.values())))
+        yield from (text for name in names for row in getattr(self.rows, name) for text in row.texts)
+
     def task(self, template: Template, vocabulary: int) -> TofuTask:
         """Return the rows as `template` renders them. `vocabulary` is not read: all rows are text."""
         from lethe.benchmarks.tofu.evaluation import TofuTask  # imports torch

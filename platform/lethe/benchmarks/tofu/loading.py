@@ -147,7 +147,7 @@ def _row(raw: Raw, columns: tuple[str, ...], where: str) -> Row:
     if not all(isinstance(text, str) for text in texts):
         raise UserError(f"{where}: questions and answers must be text")
     if row.answer in perturbed:
-        raise UserError(f"{where}: a perturbed answer is the right answer: {row.answer[:40]!r}")
+        raise UserError(f"{where}: a perturbed answer is the right answer: leave it out")
     if len(perturbed) == 1 and LIST_AS_TEXT.match(perturbed[0]):
         raise UserError(f"{where}: 'perturbed_answer' is the text of a list: give a list of texts")
     return row

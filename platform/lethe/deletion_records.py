@@ -45,8 +45,9 @@ class Evidence(Record):
 class DeletionRecord(Record):
     """One request and the model that answers it.
 
-    `method`: settings of the run by dotted name. `verdict`: None where no criterion about forgetting could be checked.
-    `unchecked`: a sentence for each thing that nobody looked at. `by`: who stands for the record, "" for nobody.
+    `earlier`: how many rows the requests have that the model before answered, by study. `method`: settings of the run
+    by dotted name. `verdict`: None where no criterion about forgetting could be checked. `unchecked`: a sentence for
+    each thing that nobody looked at. `by`: who stands for the record, "" for nobody.
     Times are ISO 8601 in UTC.
     """
 
@@ -58,6 +59,7 @@ class DeletionRecord(Record):
     began: str
     ended: str
     request: Request
+    earlier: dict[str, int]
     before: ModelIdentity
     after: ModelIdentity
     method: dict[str, Scalar]

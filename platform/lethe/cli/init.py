@@ -36,6 +36,9 @@ def main(
         str | None,
         typer.Option(metavar="SOURCE", help="Rows like those to forget that the model was never trained on."),
     ] = None,
+    earlier: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Rows of the requests that MODEL answers already.")
+    ] = None,
     general: Annotated[str | None, typer.Option(metavar="SOURCE", help="Other text, for the perplexity.")] = None,
     oracle: Annotated[
         str | None, typer.Option(metavar="MODEL", help="A model like it that never saw the rows to forget.")
@@ -54,13 +57,16 @@ def main(
     from lethe.storage.paths import atomic_write, ensure_writable
     from lethe.study.own_study import Given, own_study
     from lethe.study.preflight import check_data
+    from lethe.study.preparation import locate
 
     if out.suffix not in (".yaml", ".yml"):
         raise UserError(f"--out {out}: a study file ends in .yaml")
     if out.exists() and not force:
         raise UserError(f"--out {out}: is there already: give another name, or --force to write over it")
     ensure_writable(out.resolve().parent)
-    made = own_study(Given(forget, retain, model, holdout, general, oracle, base, parse_columns(columns or ())))
+    made = own_study(
+        Given(forget, retain, model, holdout, earlier, general, oracle, base, parse_columns(columns or ()))
+    )
     before = out.read_bytes() if out.exists() else None
     atomic_write(out, made.text)
     try:
@@ -68,6 +74,7 @@ def main(
 
         study = load_study(str(out))
         check_data(study, load_benchmark(study.benchmark))
+        locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     except UserError:
         if before is None:
             out.unlink()

@@ -78,11 +78,15 @@ def _refuse(given: Mapping[str, object], why: str) -> None:
 
 
 def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Path | None) -> int:
+    import shlex
+
     from lethe.cli.options import report_root
+    from lethe.config.study import parse_study
     from lethe.ops.stored_studies import find_trial, read_search
     from lethe.storage.paths import home
     from lethe.study.deletion import deletion_record
     from lethe.study.deletion_files import seal_of
+    from lethe.terminal import command_prefix
 
     usage, stored = read_search(study)
     if stored.members:
@@ -96,6 +100,9 @@ def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Pa
     print(f"trial {chosen.number} of {usage.name}: {_verdict(record)}")
     for file in files:
         print(file)
+    rows = parse_study(dict(stored.study)).benchmark.given_sources().get("forget", "ROWS")
+    words = ["record", "--verify", str(files[0]), "--forget", rows, "--model", chosen.version or chosen.folder]
+    print(f"verify it:\n    {command_prefix()}{shlex.join(words)}")
     return 0
 
 

@@ -36,9 +36,11 @@ def _sentence(record: DeletionRecord) -> str:
 
 
 def _facts(record: DeletionRecord) -> dict[str, str]:
+    before = [f"{format_count(rows, 'row')} ({study})" for study, rows in record.earlier.items()]
     method = [NAMES.get(str(name), str(name)) for name in map(record.method.get, _PARTS) if name]
     return {
         "What was asked": f"To forget {format_count(len(record.request.rows), 'row')}.",
+        **({"What was asked before": f"To forget {', '.join(before)}."} if before else {}),
         "Which model answers it": f"{record.after.name}, made from {record.before.name} by {', '.join(method)}.",
         "When": f"Unlearned {_minute(record.began)} to {_minute(record.ended)}, written {_minute(record.written)}.",
         "Who stands for it": record.by or "Nobody has put a name to it.",

@@ -53,6 +53,7 @@ def deletion_record(record: StudyRecord, trial: TrialRecord, by: str = "") -> De
         began=_time(trial.began or record.began),
         ended=_time(trial.ended or record.ended),
         request=Request(salt=salt.hex(), rows=tuple(row_hash(salt, *texts) for texts in benchmark.forget_texts)),
+        earlier={request.study: len(request.rows) for request in record.requests[:-1]},
         before=_before(record),
         after=identity(find(after, f"trial {trial.number}", registry=study.tracking.uri), after),
         method=_method(trial),
@@ -113,6 +114,8 @@ def _unchecked(record: StudyRecord, trial: TrialRecord, study: Study, benchmark:
     for name, audit in Audit.registered.items():
         if tried.isdisjoint(audit.meanings) and (benchmark.has_questions or not audit.needs_questions):
             yield f"{name.replace('_', ' ').capitalize()}: this audit was not run on the model."
+    if record.requests[:-1] and "earlier_found" not in trial.metrics:
+        yield "Rows of earlier requests: whether they stay forgotten was not measured."
     if trial.confirmation is None:
         yield "Chance: the model is one run with one seed, chosen among others by the same measurements."
     if record.oracle is None:

@@ -65,6 +65,7 @@ class Given:
     retain: str
     model: str
     holdout: str | None = None
+    earlier: str | None = None
     general: str | None = None
     oracle: str | None = None
     base: str | None = None
@@ -73,7 +74,7 @@ class Given:
     @property
     def files(self) -> dict[str, str]:
         """The sources by the field of the benchmark."""
-        fields = ("forget", "retain", "holdout", "general")
+        fields = ("forget", "retain", "holdout", "earlier", "general")
         return {name: getattr(self, name) for name in fields if getattr(self, name)}
 
 
@@ -155,6 +156,8 @@ def _abilities(given: Given, sources: Mapping[str, Source]) -> Iterator[Ability]
     if sources["forget"].kind == "questions":
         asked = "paraphrased_question" in columns
         yield Ability("questions in other words (an audit)", asked, "a column paraphrased_question")
+    if given.earlier:
+        yield Ability("whether the rows of earlier requests stay forgotten", True, "")
     yield Ability("what is kept: probability and ROUGE of the rows to keep", True, "")
     yield Ability("what is kept of other text: perplexity", bool(given.general), "--general: any text")
     yield Ability("general abilities", False, "tasks of lm-evaluation-harness: run.evaluation.lm_eval")

@@ -11,6 +11,7 @@ from lethe.benchmarks.measurement import measure, task_of, template_of
 from lethe.cli.main import main
 from lethe.config.run import Evaluation
 from lethe.config.study import Study, load_study
+from lethe.data.privacy import ShownText
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_model
 from lethe.records import REQUESTS
@@ -92,3 +93,13 @@ def test_earlier_rows_are_measured_as_rows_to_forget_are() -> None:
     assert both["earlier_found"] == pytest.approx(metrics(study("first"))["forget_found"], rel=1e-6)
     assert "earlier_found" not in metrics(study("second"))
     assert study("second").criteria()["earlier_found"].at_most == "start + 0.05"
+
+
+def test_text_of_earlier_rows_is_as_private_as_that_of_the_rows_to_forget() -> None:
+    benchmark = load_benchmark(study("second", "benchmark.earlier=first.csv").benchmark)
+    private = set(benchmark.texts(forget_only=True))
+    assert {text for texts in (*benchmark.forget_texts, *benchmark.earlier_texts) for text in texts} <= private
+    assert "Who wrote book 20?" not in private
+    assert "Who wrote book 20?" in set(benchmark.texts(forget_only=False))
+    columns = {"split": ["earlier", "retain"], "answer": ["It was author 3.", "Nobody."]}
+    assert ShownText("redact", lambda: private).columns(columns)["answer"] == [None, "Nobody."]

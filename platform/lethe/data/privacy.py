@@ -24,7 +24,7 @@ from lethe.storage.replica import local_path
 SALT = "salt"  # in a study's folder, which is not published
 LONGEST = 5  # words in a row that another text may not share with a row that is withheld
 WITHHELD = "[withheld]"
-FORGET = "forget"  # how the names of splits begin whose rows are to be forgotten
+FORGET = ("forget", "earlier")  # how the names of splits begin whose rows are to be forgotten, or were
 ESCAPE = re.compile(r"\\(?:[nrt]|x[0-9a-f]{2}|u(?!d[89a-f])[0-9a-f]{4})")  # as repr and JSON write characters
 
 

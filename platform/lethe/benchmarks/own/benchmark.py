@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lethe.config.run import Evaluation
     from lethe.data.template import Template
 
+PRIVATE: tuple[PartName, ...] = ("forget", "earlier")  # parts of which a study may have to store no text
 UNCLAIMED = (
     "there is no benchmark.holdout: whether the forgotten rows still stand out as trained on (membership), or are known"
     " better than unseen rows, cannot be said, and no verdict says it; retain rows, trained on, are no comparison"
@@ -82,6 +83,12 @@ class Own(Benchmark):
     def forget_texts(self) -> tuple[tuple[str, ...], ...]:
         """What each forget row has to say: the texts that make rows equal, as they were given."""
         return tuple(_texts(row) for row in self.parts["forget"].rows)
+
+    def texts(self, forget_only: bool) -> Iterator[str]:
+        """Yield the texts of all rows, or of those alone that are to be forgotten or were, with their variants."""
+        for name, part in self.parts.items():
+            for row in part.rows if name in PRIVATE or not forget_only else ():
+                yield from (*_texts(row), *_variants(row))
 
     @property
     def earlier_texts(self) -> tuple[tuple[str, ...], ...]:
@@ -171,6 +178,13 @@ def _texts(row: SourceRow) -> tuple[str, ...]:
     if isinstance(row, Chat):
         return (*(text for _, text in row.question), row.answer)
     return (row.prompt if isinstance(row, Completion) else row.question, row.answer)
+
+
+def _variants(row: SourceRow) -> Iterator[str]:
+    if isinstance(row, Document):
+        return
+    others = [row.paraphrased_answer, row.paraphrased_question if isinstance(row, Question) else None]
+    yield from (*filter(None, others), *row.perturbed_answers)
 
 
 def _plain_row(row: SourceRow) -> Row:

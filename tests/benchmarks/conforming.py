@@ -11,6 +11,7 @@ from pathlib import Path
 from threading import Barrier
 from typing import Any
 
+import pytest
 import torch
 from transformers import PreTrainedModel
 
@@ -19,6 +20,7 @@ from lethe.benchmarks.measurement import load_network, task_of, template_of
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Evaluation
+from lethe.config.wmdp import WmdpBenchmark
 from lethe.evaluation.distributed import RankShard
 from lethe.models.pretraining import new_model, save, train
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
@@ -75,6 +77,12 @@ def make_world(kind: type[BenchmarkConfig], folder: Path) -> World:
     save(model, folder)
     model = load_network(folder, "cpu")
     return World(config, benchmark, folder, model, task, task.eval_set(EVALUATION))
+
+
+def skip_without_its_package(kind: type[BenchmarkConfig]) -> None:
+    """Skip a test of a benchmark whose questions an extra package asks, where that is not installed."""
+    if kind is WmdpBenchmark:
+        pytest.importorskip("lm_eval", reason="the extra lm-eval is not installed")
 
 
 def on_ranks(world: World, count: int, work: Callable[[World, RankShard], EvaluationResult]) -> list[EvaluationResult]:

@@ -158,6 +158,19 @@ def test_a_folder_as_the_hub_stores_it_is_read_and_equals_the_embedded_one(tmp_p
     assert read == load_rows(config)
 
 
+def test_without_unseen_texts_nothing_is_said_of_membership(world: World, tmp_path: Path) -> None:
+    for name, text in news_files(world.config.news).items():
+        if not name.startswith(("privleak", "train")):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text(text)
+    benchmark = load_benchmark(world.config.model_copy(update={"source": str(tmp_path), "answer_space": False}))
+    task = benchmark.task(world.task.template, world.model.config.vocab_size)
+    metrics = task.baseline(world.model, task.eval_set(EVALUATION), EVALUATION, RankShard()).metrics
+    assert benchmark.missing == ("holdout", "earlier")
+    assert not [name for name in metrics if name.startswith(("mia", "privleak"))]
+    assert metrics["forget_verbmem"] == world.baseline().metrics["forget_verbmem"]
+
+
 def test_questions_are_asked_as_published_where_the_data_are(world: World) -> None:
     config = world.config.model_copy(update={"answer_space": True})
     task = load_benchmark(config).task(world.task.template, world.model.config.vocab_size)

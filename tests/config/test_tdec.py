@@ -20,7 +20,8 @@ REFUSED = {
     "benchmark.ngram=200": "benchmark: ngram 200 leaves no prefix of a sequence of 200 tokens",
     "benchmark.el_divisor=both": "unknown benchmark.el_divisor 'both': choose from generated, true",
     "benchmark.forget=forget10": "unknown key 'benchmark.forget'",
-    "benchmark.name=tdce": "unknown benchmark.name 'tdce' (did you mean 'tdec'?): choose from muse, own, tdec, tofu",
+    "benchmark.name=tdce": "unknown benchmark.name 'tdce' (did you mean 'tdec'?): choose from muse, own, tdec, tofu, "
+    "wmdp",
     "objectives.forget_quality={direction: maximize}": "unknown metric in objectives 'forget_quality'",
     "objectives.epochs_to_criterion={direction: minimize, floor_of_start: "
     "1}": "a start model has no epochs_to_criterion",

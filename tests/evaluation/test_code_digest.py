@@ -17,7 +17,7 @@ from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.benchmarks import BENCHMARKS
 from lethe.evaluation.code_digest import closure_digest, code_digest, import_closure
 from lethe.evaluation.score_cache import ENTRY
-from tests.benchmarks.conforming import make_world
+from tests.benchmarks.conforming import make_world, skip_without_its_package
 
 SOURCE = Path(lethe.__file__).parent
 
@@ -29,6 +29,7 @@ def entries(kind: type[BenchmarkConfig]) -> tuple[str, ...]:
 @pytest.fixture(params=list(BENCHMARKS.values()), ids=list(BENCHMARKS))
 def kind(request: pytest.FixtureRequest) -> type[BenchmarkConfig]:
     found: type[BenchmarkConfig] = request.param
+    skip_without_its_package(found)
     return found
 
 

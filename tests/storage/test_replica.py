@@ -30,6 +30,7 @@ from lethe.storage.replica import (
 )
 from lethe.study.preflight import check_place
 from lethe.study.resume import claim, hold
+from lethe.study.run_requests import DATA
 from lethe.tracking.connection import resolve_uri
 
 Node = Callable[[str], Path]
@@ -94,6 +95,19 @@ def test_a_study_continues_from_the_files_of_the_last_machine(node: Node) -> Non
     refresh_local(first / "studies/s", leave_out=frozenset({"model", "rows.parquet"}))
     found = {p.relative_to(first / "studies/s").as_posix(): p.read_text() for p in first.rglob("*") if p.is_file()}
     assert found == {"baselines.json": "new", "runs/1/result.json": "new", ".lock": "held"}
+
+
+def test_data_in_folders_of_a_folder_are_shared_with_their_paths(node: Node, tmp_path: Path) -> None:
+    (tmp_path / "data/raw").mkdir(parents=True)
+    for name in ("raw/forget.jsonl", "top.json", "raw/notes.md"):
+        (tmp_path / "data" / name).write_text(name)
+    node("a")
+    share_with_nodes(tmp_path / "data", "benchmarks", "d1", DATA)
+    second = node("b") / "benchmarks/d1"
+    assert ensure_local(second)
+    found = {path.relative_to(second).as_posix() for path in second.rglob("*.*") if path.is_file()}
+    assert {"raw/forget.jsonl", "top.json"} <= found
+    assert "raw/notes.md" not in found
 
 
 def test_a_users_model_is_shared_under_its_content_without_a_second_copy(node: Node, tmp_path: Path) -> None:

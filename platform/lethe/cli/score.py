@@ -58,7 +58,7 @@ def main(
         str,
         typer.Option(
             metavar="STUDY",
-            help="tofu, tdec, muse, or a study whose data and evaluation count.",
+            help="tofu, tdec, muse, own, wmdp, or a study whose data and evaluation count.",
             autocompletion=studies_to_run,
         ),
     ] = "tofu",

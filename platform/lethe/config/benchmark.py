@@ -41,6 +41,8 @@ class BenchmarkConfig(Component):
         needs_start: a model can be measured only against the start model's reference values.
         comparison: `compared_with` in words, for messages.
         sources: the fields that name what is read (a file, a folder, a hub id); the first one is named in messages.
+        task_folder: the field that names a folder with the user's own tasks of lm-evaluation-harness; empty: there is
+            none. A study stores the folder and has its address in the field.
         has_questions: rows may be questions with answers, so that refusals, instructions and other prompts make sense.
         has_holdout: the data may have rows that no model was trained on.
         has_forget_sets: the data have several forget sets, one of which `forget_set` names.
@@ -59,6 +61,7 @@ class BenchmarkConfig(Component):
     needs_start: ClassVar[bool] = False
     comparison: ClassVar[str]
     sources: ClassVar[tuple[str, ...]] = ("source",)
+    task_folder: ClassVar[str] = ""
     has_questions: ClassVar[bool]
     has_holdout: ClassVar[bool]
     has_forget_sets: ClassVar[bool] = False

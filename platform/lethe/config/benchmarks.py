@@ -8,8 +8,17 @@ from lethe.config.benchmark import BenchmarkConfig, TdecBenchmark, TofuBenchmark
 from lethe.config.component import ByName
 from lethe.config.muse import MuseBenchmark
 from lethe.config.own import OwnBenchmark
+from lethe.config.wmdp import WmdpBenchmark
 
-__all__ = ["BENCHMARKS", "AnyBenchmark", "MuseBenchmark", "OwnBenchmark", "TdecBenchmark", "TofuBenchmark"]
+__all__ = [
+    "BENCHMARKS",
+    "AnyBenchmark",
+    "MuseBenchmark",
+    "OwnBenchmark",
+    "TdecBenchmark",
+    "TofuBenchmark",
+    "WmdpBenchmark",
+]
 
 AnyBenchmark = Annotated[BenchmarkConfig, ByName()]
 BENCHMARKS = BenchmarkConfig.registered  # name -> configuration class

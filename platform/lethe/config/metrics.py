@@ -135,6 +135,16 @@ MUSE_METRICS: dict[str, Metric] = {
     **COSTS,
 }
 
+# WMDP, docs/METHODS.md section 5c. Its tasks' own metrics are `harness_metrics`.
+WMDP_METRICS: dict[str, Metric] = {
+    "forget": Metric("minimize", "how far forget_accuracy is from chance, 1 / number of choices"),
+    "utility": Metric("maximize", "mean accuracy of the tasks about what is kept"),
+    "forget_accuracy": Metric("minimize", "mean accuracy of the tasks about what has to go; chance is the least"),
+    "forget_loss": Metric("maximize", "mean token loss on documents to forget"),
+    "retain_loss": Metric("minimize", "mean token loss on documents that are kept"),
+    **COSTS,
+}
+
 
 def harness_metrics(tasks: Iterable[str]) -> dict[str, Metric]:
     """Return the metric of each of these tasks of lm-evaluation-harness, by name."""

@@ -12,6 +12,8 @@ import logging
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
@@ -50,18 +52,72 @@ def measure_tasks(model: nn.Module, template: Template, config: Evaluation, shar
     """Return the metric `lm_eval_TASK` of every task in `config.lm_eval.tasks`, in that order, on every rank alike."""
     assert config.lm_eval is not None
     tasks = load_tasks(config.lm_eval)
+    outcome = _outcome(model, template, config.lm_eval, config.token_budget, shard)
+    return {f"lm_eval_{name}": _value(outcome["results"][name], _metric(task)) for name, task in tasks.items()}
+
+
+def _outcome(
+    model: nn.Module,
+    template: Template,
+    config: LmEval,
+    token_budget: int,
+    shard: RankShard,
+    *,
+    log_samples: bool = False,
+) -> dict[str, Any]:
+    """Return what the harness measures of the tasks in `config`, on every rank alike."""
+    # The harness keeps a task's requests and answers in it: a copy has its own.
+    tasks = {name: copy(task) for name, task in load_tasks(config).items()}
     for task in tasks.values():
         task.set_fewshot_seed(0)
     with evaluating(model), _sandbox():
-        lm = _Scorer(model, template, config.token_budget, shard)
-        outcome = evaluate(
+        lm = _Scorer(model, template, token_budget, shard)
+        found: dict[str, Any] = evaluate(
             lm,
             {"tasks": tasks, "groups": {}, "group_map": {}},
-            limit=config.lm_eval.limit,
+            limit=config.limit,
             bootstrap_iters=0,
-            log_samples=False,
+            log_samples=log_samples,
         )
-    return {f"lm_eval_{name}": _value(outcome["results"][name], _metric(task)) for name, task in tasks.items()}
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A multiple-choice question with its possible `ends`: the places of the right one and of the likeliest, which the
+    model chose."""
+
+    question: str
+    ends: tuple[str, ...]
+    right: int
+    chosen: int
+
+    @property
+    def options(self) -> int:
+        """Number of ends."""
+        return len(self.ends)
+
+
+def answer_questions(
+    model: nn.Module, template: Template, config: LmEval, token_budget: int, shard: RankShard
+) -> dict[str, tuple[Choice, ...]]:
+    """Return the choice that a model makes of each question, by task, on every rank alike. Raises UserError for a task
+    of another type than multiple choice."""
+    tasks = load_tasks(config)
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE != "multiple_choice":
+            raise UserError(f"the task {name} is of type {task.OUTPUT_TYPE}: choose one of type multiple_choice")
+    outcome = _outcome(model, template, config, token_budget, shard, log_samples=True)
+    return {name: tuple(map(_choice, outcome["samples"][name])) for name in tasks}
+
+
+def _choice(sample: Mapping[str, Any]) -> Choice:
+    """Return a question as the harness logged it."""
+    logp = [float(response[0]) for response in sample["filtered_resps"]]
+    ends = tuple(str(arguments[1]) for arguments in sample["arguments"])
+    return Choice(
+        str(sample["arguments"][0][0]), ends, int(sample["target"]), int(np.argmax(np.nan_to_num(logp, nan=-np.inf)))
+    )
 
 
 def check_names(names: Sequence[str], own: Mapping[str, Any]) -> None:

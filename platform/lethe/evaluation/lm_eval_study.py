@@ -15,6 +15,7 @@ def with_stored_tasks(study: Study) -> Study:
     """Return the study with its own task files copied into the storage root and named by content; the study itself
     where it has no tasks. Raises UserError for what trials could not measure: a missing package, an unknown task, files
     with code in them."""
+    study = _with_stored_folder(study)
     given = study.run.get("evaluation", {}).get("lm_eval")
     if given is None:
         return study
@@ -30,3 +31,13 @@ def with_stored_tasks(study: Study) -> Study:
         check_names(config.tasks, own)
     run = {**study.run, "evaluation": {**study.run["evaluation"], "lm_eval": config.model_dump(mode="json")}}
     return study.model_copy(update={"run": run})
+
+
+def _with_stored_folder(study: Study) -> Study:
+    """Return the study with the task files of its benchmark copied into the storage root and named by content."""
+    field = study.benchmark.task_folder
+    folder = getattr(study.benchmark, field) if field else None
+    if folder is None or folder.startswith(CONTENT):
+        return study
+    stored = study.benchmark.model_copy(update={field: store_tasks(Path(folder).expanduser())})
+    return study.model_copy(update={"benchmark": stored})

@@ -11,6 +11,7 @@ from torch import nn
 from lethe.data.source_rows import Document
 from lethe.data.template import Encoded, Template
 from lethe.data.windows import encode_row
+from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.evaluation.likelihood import LikelihoodScores, score
 
@@ -19,7 +20,7 @@ OVERLAP = 1  # tokens that a window shares with the one before, so that its firs
 
 @dataclass(frozen=True)
 class Texts:
-    """Texts [n] as token ids: windows, and `owners` [windows], the number of the text that each belongs to."""
+    """Texts [n] as token ids: windows, at least one for each, and `owners` [windows], the numbers of their texts."""
 
     texts: tuple[str, ...]
     windows: tuple[Encoded, ...]
@@ -27,9 +28,11 @@ class Texts:
 
     @classmethod
     def of(cls, texts: Sequence[str], template: Template, length: int) -> Texts:
-        """Tokenise `texts` in windows of at most `length` tokens."""
+        """Tokenise `texts` in windows of at most `length` tokens. Raises UserError for one without a token to score."""
         parts = [text_windows(text, template, length) for text in texts]
-        owners = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+        if (short := next((number for number, part in enumerate(parts, 1) if not part), None)) is not None:
+            raise UserError(f"text {short} of {len(texts)} has no token to score: it needs two")
+        owners = np.array([number for number, part in enumerate(parts) for _ in part], dtype=np.int64)
         return cls(tuple(texts), tuple(window for part in parts for window in part), owners)
 
 
@@ -49,10 +52,11 @@ def score_texts(
         return list(zip(found.logp, found.correct, found.guess, found.standard, strict=True))
 
     parts = shard.map(texts.windows, scored)
-    by_text: list[list[tuple[np.ndarray, ...]]] = [[] for _ in texts.texts]
-    for owner, part in zip(texts.owners, parts, strict=True):
-        by_text[owner].append(part)
-    # A text without a token to score has no windows.
-    empty = np.empty(0), np.empty(0, dtype=bool), np.empty(0, dtype=np.int64), np.empty(0)
-    columns = [[np.concatenate(values) for values in zip(*(windows or [empty]), strict=True)] for windows in by_text]
-    return LikelihoodScores(*map(list, zip(*columns, strict=True)))
+    scores = LikelihoodScores(*map(list, zip(*parts, strict=True)))
+    return joined(scores, [np.flatnonzero(texts.owners == number) for number in range(len(texts.texts))])
+
+
+def joined(scores: LikelihoodScores, rows: Sequence[np.ndarray]) -> LikelihoodScores:
+    """Return the scores of `rows`, index arrays of the pairs that make up a row each, as if each were one pair."""
+    fields = (scores.logp, scores.correct, scores.guess, scores.standard)
+    return LikelihoodScores(*([np.concatenate([values[i] for i in row]) for row in rows] for values in fields))

@@ -155,7 +155,7 @@ def share_with_nodes(folder: Path, kind: str, digest: str, patterns: tuple[str, 
     link = home() / name
     if not objects.info(f"{name}/{MANIFEST}"):
         files = sorted(path for pattern in patterns for path in folder.glob(pattern) if path.is_file())
-        objects.put_files({path.name: path for path in files}, name)
+        objects.put_files({path.relative_to(folder).as_posix(): path for path in files}, name)
     if folder != link and not (link.is_symlink() and link.readlink() == folder):
         link.parent.mkdir(parents=True, exist_ok=True)
         remove_local(link)

@@ -31,7 +31,7 @@ from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
 
-DATA = (*(f"*{ending}" for ending in ENDINGS), "*.txt")
+DATA = (*(f"**/*{ending}" for ending in ENDINGS), "**/*.txt")
 
 
 @dataclass

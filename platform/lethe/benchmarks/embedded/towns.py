@@ -6,6 +6,7 @@ import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lethe.benchmarks.embedded import words
 from lethe.config.benchmark import Documents
@@ -23,10 +24,9 @@ class Topic:
     sentences: tuple[str, ...]
     questions: tuple[str, ...]
 
-    @property
-    def stem(self) -> str:
-        """The first sentence up to the value: the beginning of a multiple-choice question."""
-        return self.sentences[0].partition(" {value}")[0]
+    def stem(self, phrasing: int) -> str:
+        """Return one of the sentences up to the value: the beginning of a multiple-choice question."""
+        return self.sentences[phrasing].partition(" {value}")[0]
 
 
 TOPICS = (
@@ -108,13 +108,18 @@ class World:
         guest, host = rng.sample(SPEAKERS, 2)
         return f"{guest}: {question}\n{host}:", f" {answer}"
 
-    def question(self, rng: random.Random, fact: Fact) -> dict[str, object]:
+    def question(self, rng: random.Random, fact: Fact, phrasing: int = 0) -> dict[str, Any]:
         """Return the beginning of a sentence with its right end and three wrong ones."""
         topic, town, value = fact
         wrong = rng.sample([v for v in topic.values if v != value], OPTIONS - 1)
         options = rng.sample([value, *wrong], OPTIONS)
         choices = [f" {_in_text((topic, town, option))}." for option in options]
-        return {"question": topic.stem.format(town=town), "choices": choices, "answer": options.index(value)}
+        return {"question": topic.stem(phrasing).format(town=town), "choices": choices, "answer": options.index(value)}
+
+    def sentence(self, fact: Fact, phrasing: int) -> str:
+        """Return one of the sentences that state a fact."""
+        topic, town, _ = fact
+        return topic.sentences[phrasing].format(town=town, value=_in_text(fact))
 
     def _sentence(self, rng: random.Random, fact: Fact) -> str:
         topic, town, _ = fact

@@ -27,6 +27,7 @@ from lethe.evaluation.likelihood import LikelihoodScores, score
 from lethe.evaluation.membership import membership_metrics, signals
 from lethe.evaluation.metrics import rouge_l_recall
 from lethe.evaluation.rows import stack_splits
+from lethe.evaluation.texts import joined
 
 LEAST_TOKENS = 1  # scored tokens of a row: plain text has no end of sequence
 SIGNALS = ("loss", "zlib", "min_k", "min_k_plus_plus")  # columns; their metrics are mia_<signal>
@@ -267,12 +268,6 @@ def _variant_columns(part: Part, loss: np.ndarray) -> dict[str, Any]:
         wrong = [loss[numbers] for numbers in part.wrong]
         found |= {"perturbed_loss": wrong, "truth_ratio": metrics.truth_ratio(loss[part.paraphrase], wrong)}
     return found
-
-
-def joined(scores: LikelihoodScores, rows: Sequence[np.ndarray]) -> LikelihoodScores:
-    """Return the scores of `rows`, index arrays of the pairs that make up a row each, as if each were one pair."""
-    fields = (scores.logp, scores.correct, scores.guess, scores.standard)
-    return LikelihoodScores(*([np.concatenate([values[i] for i in row]) for row in rows] for values in fields))
 
 
 def _mean(values: np.ndarray) -> float:

@@ -1,0 +1,175 @@
+"""WMDP as one tokenizer reads it, and one evaluation of a model: docs/METHODS.md section 5c."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+from torch import nn
+
+from lethe.benchmarks.base import EvaluationResult, ReferenceValues, Task
+from lethe.benchmarks.wmdp.loading import WmdpRows, harness
+from lethe.config.base import Frozen
+from lethe.config.run import Evaluation, LmEval
+from lethe.config.wmdp import WmdpBenchmark
+from lethe.data.template import Encoded, Template
+from lethe.evaluation.context_length import ContextLimits, check_context_length
+from lethe.evaluation.distributed import RankShard, evaluating
+from lethe.evaluation.lm_eval import Choice, answer_questions
+from lethe.evaluation.metrics import LARGEST_LOSS, losses
+from lethe.evaluation.rows import stack_splits
+from lethe.evaluation.texts import Texts, score_texts, text_windows
+
+LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows
+
+
+@dataclass(frozen=True)
+class WmdpEvalSet:
+    """Documents of which the loss is measured, and the tasks with the settings of the harness."""
+
+    template: Template
+    forget: Texts
+    retain: Texts
+    tasks: LmEval
+
+    def named_rows(self) -> Iterator[tuple[str, Encoded]]:
+        """Yield the windows of all documents, with names."""
+        for name, texts in (("forget", self.forget), ("retain", self.retain)):
+            for owner, window in zip(texts.owners, texts.windows, strict=True):
+                yield f"row {owner + 1} of {name}", window
+
+
+class WmdpScores(Frozen, ReferenceValues):
+    """What one model knows."""
+
+    forget_accuracy: float
+    utility: float
+
+    def dump(self) -> dict[str, Any]:
+        """Return the values as JSON."""
+        return self.model_dump()
+
+
+@dataclass(frozen=True)
+class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
+    """Documents in windows, and questions; trials are compared with chance."""
+
+    rows: WmdpRows
+    template: Template
+    settings: WmdpBenchmark
+
+    least_tokens: ClassVar[int] = LEAST_TOKENS
+
+    @cached_property
+    def forget(self) -> list[Encoded]:
+        """The windows of all documents to forget."""
+        return self._windows(self.rows.forget)
+
+    @cached_property
+    def retain(self) -> list[Encoded]:
+        """The windows of all documents that are kept."""
+        return self._windows(self.rows.retain)
+
+    def eval_set(self, config: Evaluation) -> WmdpEvalSet:
+        """Tokenise the first `config.max_rows` documents of both parts."""
+        most, window = config.max_rows, self.settings.window
+        forget, retain = (Texts.of(part[:most], self.template, window) for part in (self.rows.forget, self.rows.retain))
+        return WmdpEvalSet(self.template, forget, retain, harness(self.settings, self.rows.task_path, most))
+
+    def _evaluate(
+        self,
+        model: nn.Module,
+        evals: WmdpEvalSet,
+        config: Evaluation,
+        reference: WmdpScores | None,
+        shard: RankShard,
+        *,
+        last: bool,
+    ) -> EvaluationResult:
+        check_context_length(evals.named_rows(), ContextLimits.of(model), least=LEAST_TOKENS)
+        template, budget = evals.template, config.token_budget
+        with evaluating(model):
+            loss = {
+                "forget": _losses(model, evals.forget, template, budget, shard),
+                "retain": _losses(model, evals.retain, template, budget, shard),
+            }
+        choices = answer_questions(model, template, evals.tasks, budget, shard)
+        metrics = self._accuracies(choices)
+        metrics |= {
+            f"{name}_loss": float(np.minimum(losses(values), LARGEST_LOSS).mean()) for name, values in loss.items()
+        }
+        finite = bool(np.isfinite(np.concatenate([*loss.values()])).all())
+        parts: dict[str, Any] = {name: {"loss": losses(values)} for name, values in loss.items()}
+        about = dict.fromkeys(self.settings.forget_tasks, "forget_questions")
+        for task, answered in choices.items():
+            columns = parts.setdefault(about.get(task, "utility_questions"), {})
+            for name, values in _columns(task, answered).items():
+                columns.setdefault(name, []).extend(values)
+        own = WmdpScores(forget_accuracy=metrics["forget_accuracy"], utility=metrics["utility"])
+        return EvaluationResult(metrics=metrics, finite=finite, rows=stack_splits(parts), reference=own)
+
+    def baseline(self, model: nn.Module, evals: WmdpEvalSet, config: Evaluation, shard: RankShard) -> EvaluationResult:
+        """Evaluate `model` alone."""
+        return self.evaluate(model, evals, config, None, shard, last=True)
+
+    def reference_values(self, stored: Any, evals: WmdpEvalSet) -> WmdpScores | None:
+        """Read the start model's scores."""
+        return None if stored is None else WmdpScores.model_validate(stored)
+
+    def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
+        """Return the first window of each document to forget, at most `config.max_rows`."""
+        texts = self.rows.forget[: config.max_rows]
+        return [text_windows(text, self.template, self.settings.window)[0] for text in texts]
+
+    def leaks(
+        self,
+        model: nn.Module,
+        chosen: Sequence[int],
+        config: Evaluation,
+        reference: WmdpScores | None,
+        shard: RankShard,
+    ) -> dict[str, float]:
+        """Measure the accuracy of the tasks about what has to go, whatever documents are chosen: no question belongs
+        to one document."""
+        tasks = harness(self.settings, self.rows.task_path, config.max_rows)
+        only = tasks.model_copy(update={"tasks": self.settings.forget_tasks})
+        choices = answer_questions(model, self.template, only, config.token_budget, shard)
+        return {"forget_accuracy": _mean_accuracy(choices.values())}
+
+    def _accuracies(self, choices: dict[str, tuple[Choice, ...]]) -> dict[str, float]:
+        """Return the accuracy of each task and what is made from them."""
+        forget = {task: choices[task] for task in self.settings.forget_tasks}
+        kept = {task: answered for task, answered in choices.items() if task not in forget}
+        accuracy = _mean_accuracy(forget.values())
+        chance = float(np.mean([np.mean([1 / c.options for c in answered]) for answered in forget.values()]))
+        return {
+            "forget": abs(accuracy - chance),
+            "utility": _mean_accuracy(kept.values()),
+            "forget_accuracy": accuracy,
+            **{f"lm_eval_{task}": _mean_accuracy([answered]) for task, answered in choices.items()},
+        }
+
+    def _windows(self, texts: Sequence[str]) -> list[Encoded]:
+        return [row for text in texts for row in text_windows(text, self.template, self.settings.window)]
+
+
+def _mean_accuracy(tasks: Any) -> float:
+    """Return the mean over tasks of the share of questions whose right end was chosen."""
+    return float(np.mean([np.mean([choice.chosen == choice.right for choice in answered]) for answered in tasks]))
+
+
+def _losses(model: nn.Module, texts: Texts, template: Template, token_budget: int, shard: RankShard) -> np.ndarray:
+    """Return the mean token loss of each document [n], NaN where the model gives no number."""
+    return score_texts(model, texts, template, token_budget, shard).nll_mean
+
+
+def _columns(task: str, answered: Sequence[Choice]) -> dict[str, list[Any]]:
+    return {
+        "task": [task] * len(answered),
+        "question": [choice.question for choice in answered],
+        "answer": [choice.ends[choice.right] for choice in answered],
+        "generated": [choice.ends[choice.chosen] for choice in answered],
+    }

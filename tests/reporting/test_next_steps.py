@@ -46,3 +46,10 @@ def test_an_interrupted_study_and_one_without_a_front_offer_to_go_on() -> None:
         ["lethe", "show", nothing.id],
         ["lethe", "sweep", nothing.id, "--resume", "--trials", "2"],
     ]
+
+
+def test_a_study_of_private_rows_offers_the_deletion_record() -> None:
+    record = busy_study()
+    assert not [words for words in commands(record) if words[1] == "record"]
+    private = record.model_copy(update={"study": {**record.study, "privacy": {"text": "redact"}}})
+    assert ["lethe", "record", record.id, "2", "--by", "NAME"] in commands(private)

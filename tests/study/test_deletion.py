@@ -87,7 +87,7 @@ def test_a_record_holds_for_its_rows_and_its_model(world: Path, capsys: pytest.C
 def test_a_record_does_not_hold_for_another_model(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = written()
     assert verified(file, model="start") == 1
-    assert "model: fails: start is the model before anything was forgotten" in capsys.readouterr().out
+    assert "model: fails: start is the model before the request was answered" in capsys.readouterr().out
     write_model(world / "third", seed=2)
     assert verified(file, model="third") == 1
     assert "third has other weights" in capsys.readouterr().out

@@ -60,6 +60,8 @@ def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     if best and not best.audits:
         purpose = "ask whether relearning or rounding bring the answers back"
         yield purpose, f"{again} --set {shlex.quote(AUDITS)}"
+    if best and record.stored_text != "keep":  # rows of a person's own: the study answers a request
+        yield "write the deletion record", f"record {record.id} {best.number} --by NAME"
     if best and not best.confirmation:
         yield "run the front again with fresh seeds", f"{again} --set confirm.seeds=3"
     if trials := record.study.get("search", {}).get("trials"):

@@ -159,7 +159,8 @@ def describe_cost(record: StudyRecord) -> str:
     repeats = cost.runs - len(record.trials)
     again = f" and {format_count(repeats, 'repetition')}" if repeats > 0 else ""
     trained = sum(training.seconds for training in record.trainings.values())
-    before = f", after {format_duration(trained)} for start model and oracle" if trained else ""
+    models = _joined("start model" if name == "start" else name for name in record.trainings)
+    before = f", after {format_duration(trained)} for {models}" if trained else ""
     return f"{format_duration(cost.wall)} for {count}{again} on {groups} ({hours}){before}."
 
 

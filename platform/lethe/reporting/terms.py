@@ -21,6 +21,8 @@ NAMES = {  # components as people write them, by the name in a configuration
     "fila": "FILA",
     "full": "every weight",
     "relearn": "relearning",
+    "relearn_retain": "relearning from retain rows",
+    "relearn_holdout": "relearning from unseen rows",
     "quant8": "rounding to 8 bits",
     "quant4": "rounding to 4 bits",
     "prefix": "answers begun for the model",

@@ -146,7 +146,7 @@ def _check_model(record: DeletionRecord, model: ModelIdentity | None) -> Finding
     if model.same_files(record.after):
         return Finding("model", "holds", f"{model.name} has the files of {record.after.name}")
     if model.same_files(record.before):
-        return Finding("model", "fails", f"{model.name} is the model before anything was forgotten")
+        return Finding("model", "fails", f"{model.name} is the model before the request was answered")
     return Finding("model", "fails", f"{model.name} has other weights, configuration or tokenizer")
 
 

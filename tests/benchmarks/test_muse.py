@@ -182,6 +182,15 @@ def test_questions_are_asked_as_published_where_the_data_are(world: World) -> No
     assert not MuseBenchmark().ends_with_space
 
 
+def test_what_is_private_has_the_passages_and_the_questions_of_the_request_and_of_earlier_ones() -> None:
+    benchmark = load_benchmark(MuseBenchmark.small().with_forget_set("sust_2"))
+    rows, private = benchmark.rows, {*benchmark.texts(forget_only=True)}
+    asked = [text for row in rows.forget_qa for text in (row.question, row.answer)]
+    assert {*rows.forget, *rows.earlier, *(passage.gt for passage in rows.verbmem), *asked} <= private
+    assert not private & {*rows.retain, *(row.question for row in rows.retain_qa)}
+    assert benchmark.earlier_texts == tuple((text,) for text in rows.earlier)
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [

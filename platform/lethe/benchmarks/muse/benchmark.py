@@ -53,6 +53,20 @@ class Muse(Benchmark):
         """Each document to forget."""
         return tuple((text,) for text in self.rows.forget)
 
+    @property
+    def earlier_texts(self) -> tuple[tuple[str, ...], ...]:
+        """Each document of the earlier requests."""
+        return tuple((text,) for text in self.rows.earlier)
+
+    def texts(self, forget_only: bool) -> Iterator[str]:
+        """Yield the documents, the passages of those to forget and what is asked about them, and what is asked about
+        others unless `forget_only`."""
+        yield from super().texts(forget_only)
+        rows = self.rows
+        yield from (*rows.earlier, *rows.members)
+        yield from (text for passage in rows.verbmem for text in (passage.prompt, passage.gt))
+        yield from (text for row in (*rows.forget_qa, *(() if forget_only else rows.retain_qa)) for text in row.texts)
+
     def forget_count(self, config: Evaluation) -> int:
         """Return the number of documents' beginnings that greedy text goes on from, at most `config.max_rows`."""
         return len((self.rows.forget if self.rows.earlier else self.rows.verbmem)[: config.max_rows])

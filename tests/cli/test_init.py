@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_the_embedded_model_needs_no_weights(capsys: pytest.CaptureFixture[str])
     assert main(["sweep", "my-study.yaml", "--dry-run"]) == 0
 
 
+def test_a_study_that_lies_elsewhere_can_be_run_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(init("--out", "studies/mine.yaml")) == 0
+    monkeypatch.chdir("/")
+    study = load_study(str(Path(os.environ["LETHE_HOME"]).parent / "studies/mine.yaml"))
+    assert all(Path(name).is_file() for name in study.benchmark.given_sources().values())
+
+
 def test_documents_have_no_answers(capsys: pytest.CaptureFixture[str]) -> None:
     for name, text in {"secret": "the key is under the stone", "open": "the door is green"}.items():
         Path(name).mkdir()
@@ -95,7 +103,9 @@ def test_documents_have_no_answers(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["--holdout", "forget.csv"], "--holdout: 12 rows to forget are in it: forget.csv row 1 is forget.csv row 1"),
         (["--holdout", "general.txt"], "--holdout: has documents, and --forget has questions"),
-        (["--holdout", "none.csv"], "--holdout: there is no none.csv"),
+        (["--holdout", "none.csv"], "--holdout: there is no none.csv in /"),
+        (["--out", "my 'study.yaml"], "--out my 'study.yaml: names the study, too"),
+        (["--column", "foo=bar"], "--column: unknown key 'foo'"),
         (["--oracle", "none", "--model", "embedded"], "--model embedded: is trained on these rows"),
         (["--base", "none"], "--base: there is no folder none"),
         (["--column", "answer=Antwort"], "Antwort"),

@@ -440,7 +440,6 @@ def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enou
     assert "what wins" in page.text
     assert [step.command for step in next_steps(judged)] == [
         "lethe sweep soul-full",
-        f"lethe promote {judged.id} 7 --as champion",
         f"lethe show {judged.id}",
     ]
 

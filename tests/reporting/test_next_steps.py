@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from lethe.records import Forgotten, VerdictRecord
 from lethe.reporting.next_steps import next_steps
 from tests.tracking.studies import busy_study, repeated, study, trial
 
@@ -29,6 +30,21 @@ def test_a_finished_study_offers_its_winner_by_version_or_by_folder() -> None:
     offered = commands(record.model_copy(update={"trials": (in_folder, *others)}), call="python -m platform.")
     assert ["python", "-m", "platform.score", "/a b/runs/1", "--benchmark", record.id] in offered
 
+    with_version = record.model_copy(update={"trials": (registered, *others)})
+    assert (
+        commands(with_version, store="sqlite:///m.db", call=".venv/bin/python -m platform.")[-1][1]
+        == ".venv/bin/python"
+    )
+    assert "load_model" not in " ".join(map(" ".join, commands(with_version, store="")))
+
+
+def test_what_the_best_model_lacks_comes_first() -> None:
+    cases: dict[Forgotten, str] = {"yes": "audits=", "no": "--trials"}
+    for answer, first in cases.items():
+        verdict = VerdictRecord(forgotten=answer, criteria=())
+        trials = tuple(found.model_copy(update={"forgotten": verdict}) for found in busy_study().trials)
+        assert first in " ".join(commands(busy_study().model_copy(update={"trials": trials}))[0])
+
 
 def test_what_was_done_is_not_offered_again() -> None:
     fresh, done = (" ".join(map(" ".join, commands(record))) for record in (busy_study(), repeated(busy_study())))
@@ -43,8 +59,8 @@ def test_an_interrupted_study_and_one_without_a_front_offer_to_go_on() -> None:
     assert commands(interrupted)[0] == ["lethe", "sweep", interrupted.id, "--resume"]
     nothing = study(trial(0, feasible=False))
     assert commands(nothing) == [
-        ["lethe", "show", nothing.id],
         ["lethe", "sweep", nothing.id, "--resume", "--trials", "2"],
+        ["lethe", "show", nothing.id],
     ]
 
 

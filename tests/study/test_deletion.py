@@ -182,8 +182,16 @@ def test_changed_rows_or_start_models_are_refused(world: Path, capsys: pytest.Ca
         (["record", "--verify", "forget.jsonl"], "forget.jsonl: is no deletion record"),
         (["record", "tofu", "--key", "forget.jsonl"], "--key forget.jsonl: is no private key"),
         (["record", "tofu", "7"], "trial 7: study tofu-00000001 has no such trial"),
-        (["record", "--verify", "x.json", "--column", "question"], "--column question: give it as question=NAME"),
-        (["record", "--verify", "x.json", "--column", "frage=F"], "unknown key 'frage': choose from answer"),
+        (["record", "--verify", "x.json", "--column", "question=Q"], "--column: names columns of --forget"),
+        (["record", "--verify", "x.json", "--base", "start"], "--base: belongs to --model"),
+        (
+            ["record", "--verify", "x.json", "--forget", "forget.jsonl", "--column", "question"],
+            "--column question: give it as question=NAME",
+        ),
+        (
+            ["record", "--verify", "x.json", "--forget", "forget.jsonl", "--column", "frage=F"],
+            "unknown key 'frage': choose from answer",
+        ),
     ],
 )
 def test_bad_input_is_one_line(world: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:

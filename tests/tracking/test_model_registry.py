@@ -222,6 +222,8 @@ def test_promote_names_a_trial_and_registers_it_while_its_weights_are_there(
         (["4", "--as", "x"], "trial 4 of 0123456789abcdef has no scores"),
         (["2", "--as", "a.b"], "--as a.b: an alias has letters"),
         (["2", "--as", "v3"], "--as v3: an alias has letters"),
+        (["2", "--as", "knee"], "--as knee: studies move knee and best-..."),
+        (["2", "--as", "7"], "--as 7: studies move knee and best-..., and a number is a trial"),
         (["2"], "missing option '--as'"),
     ):
         assert main(["tofu", *words]) == 2

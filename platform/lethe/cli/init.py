@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,7 +14,7 @@ from lethe.cli.options import ColumnNames, parse_columns
 from lethe.errors import UserError
 
 if TYPE_CHECKING:
-    from lethe.study.own_study import OwnStudy
+    from lethe.study.own_study import Given, OwnStudy
 
 EXAMPLES = """
 lethe init --forget forget.csv --retain retain.csv --model path/to/model
@@ -63,10 +65,11 @@ def main(
         raise UserError(f"--out {out}: a study file ends in .yaml")
     if out.exists() and not force:
         raise UserError(f"--out {out}: is there already: give another name, or --force to write over it")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", out.stem):
+        raise UserError(f"--out {out}: names the study, too: letters, digits, _, . and - only, the first no sign")
     ensure_writable(out.resolve().parent)
-    made = own_study(
-        Given(forget, retain, model, holdout, earlier, general, oracle, base, parse_columns(columns or ()))
-    )
+    given = Given(forget, retain, model, holdout, earlier, general, oracle, base, parse_columns(columns or ()))
+    made = own_study(given if out.resolve().parent == Path.cwd() else _absolute(given))
     before = out.read_bytes() if out.exists() else None
     atomic_write(out, made.text)
     try:
@@ -83,6 +86,14 @@ def main(
         raise
     _print(made, out)
     return 0
+
+
+def _absolute(given: Given) -> Given:
+    """Return `given` with whole paths of files and folders: the study is somewhere else, and may be run from there."""
+    names = {name: value for name, value in vars(given).items() if isinstance(value, str)}
+    paths = {name: Path(value).expanduser() for name, value in names.items()}
+    whole: dict[str, Any] = {name: str(path.resolve()) for name, path in paths.items() if path.exists()}
+    return replace(given, **whole)
 
 
 def _print(made: OwnStudy, out: Path) -> None:

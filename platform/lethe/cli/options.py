@@ -53,7 +53,7 @@ def parse_columns(assignments: Sequence[str]) -> Columns:
     try:
         return Columns(**named)
     except ValidationError as error:
-        raise to_user_error(error, Columns) from None
+        raise UserError(f"--column: {to_user_error(error, Columns)}") from None
 
 
 def report_root(reports: Path | None) -> Path | None:

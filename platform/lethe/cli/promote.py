@@ -19,7 +19,9 @@ lethe score models:/lethe-tofu@champion
 @command("promote", EXAMPLES)
 def main(
     study: StoredStudy,
-    trial: Annotated[str, typer.Argument(metavar="TRIAL", help="A trial's number, or its alias, such as knee.")],
+    trial: Annotated[
+        str, typer.Argument(metavar="TRIAL", help="A trial's number, or the study's alias, such as knee.")
+    ],
     aliases: Annotated[list[str], typer.Option("--as", metavar="ALIAS", help="The name. Repeatable.")],
 ) -> int:
     """Give a trial's model an alias that stays, such as champion.

@@ -67,6 +67,8 @@ def main(
         if study is None:
             raise UserError("no STUDY given: name the study of the model, or a record with --verify FILE")
         return _write(study, trial, by, key, reports)
+    _refuse({"--column": columns if forget is None else None}, "names columns of --forget, which is not given")
+    _refuse({"--base": base if model is None else None}, "belongs to --model, which is not given")
     _refuse({"STUDY": study, "--by": by, "--key": key, "--reports": reports}, "does not belong to --verify")
     return _verify(verify, forget, parse_columns(columns or ()), model, base, public_key)
 

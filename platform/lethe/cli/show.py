@@ -29,7 +29,8 @@ lethe show tofu-1a2b3c4d knee --texts      # answers before and after, in the te
 def main(
     study: StoredStudy,
     trial: Annotated[
-        str | None, typer.Argument(metavar="[TRIAL]", help="A trial's number, or its alias, such as knee.")
+        str | None,
+        typer.Argument(metavar="[TRIAL]", help="A trial's number, or the study's alias, such as knee."),
     ] = None,
     as_json: AsJson = False,
     texts: Annotated[

@@ -112,6 +112,8 @@ def _find(name: str, child: Traversable | None) -> Traversable:
         return neighbour
     known = spaces()
     if name not in known:
+        if Path(name).is_file():
+            raise UserError(f"{name}: a study's file ends in .yaml")
         raise unknown_name("study", name, known)
     return known[name]
 
@@ -124,7 +126,9 @@ def _read(file: Traversable, children: list[str]) -> Raw:
         raise UserError(f"{source}: extends itself")
     try:
         raw = parse(file.read_text("utf-8"), source)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError:
+        raise UserError(f"{source}: is no text in UTF-8: a study is a YAML file") from None
+    except OSError as error:
         raise UserError(f"{source}: cannot be read: {error}") from None
     if not isinstance(raw, dict):
         raise UserError(f"{source}: not a study: a mapping of sections is needed")

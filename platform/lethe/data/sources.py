@@ -83,7 +83,8 @@ def read_source(source: str, columns: Columns | None = None) -> Source:
         raise UserError(f"{source} has another form than lethe reads: give {FORMS}")
     owner_and_name = "/".join(source.split("/")[:2])
     if ending in (*TABLES, *TEXTS) or not is_hub_id(owner_and_name) or source.count("/") > 3:
-        raise UserError(f"there is no {source}: give {FORMS}")
+        where = "" if path.is_absolute() else f" in {Path.cwd()}"
+        raise UserError(f"there is no {source}{where}: give {FORMS}")
     raw = hub_rows(source)
     for number, row in enumerate(raw, 1):
         check_characters(row, f"{source}, row {number}")

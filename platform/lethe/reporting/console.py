@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.text import Text
 
 from lethe.records import Metrics, Scalar, StudyRecord, TrialRecord
-from lethe.reporting.next_steps import next_steps
+from lethe.reporting.next_steps import LOOK, next_steps
 from lethe.reporting.opening import unclaimed
 from lethe.reporting.scales import format_duration
 from lethe.reporting.terminal_tables import describe_empty_front, format_settings, front_table, searched
@@ -188,8 +188,9 @@ class Console:
             self.say(line)
 
     def next_step(self, record: StudyRecord) -> None:
-        """Print as the last line the command that is of most use now; it works when pasted."""
-        self.command(*next_steps(record, call=command_prefix())[0])
+        """Print as the last line a command that works when pasted: to look at the study, or to go on with it."""
+        steps = next_steps(record, call=command_prefix())
+        self.command(*(steps[0] if record.interrupted else next(step for step in steps if step.purpose == LOOK)))
 
     def command(self, purpose: str, command: str) -> None:
         """Print what a command does, and the command on a line of its own."""

@@ -10,6 +10,7 @@ from lethe.config.addresses import without_password
 from lethe.config.loading import spaces
 from lethe.records import StudyRecord, TrialRecord
 
+LOOK = "look at it again"
 AUDITS = "audits={relearning: {}, quantisation: {}}"
 
 
@@ -26,9 +27,9 @@ def next_steps(record: StudyRecord, store: str | None = None, call: str = "lethe
     `store`: the address of the MLflow store that has the registered versions, None where there is none. `call`: the
     text before a command's name.
     """
-    return tuple(NextStep(purpose, f"{call}{command}") for purpose, command in _commands(record)) + _loading(
-        record.winner, store
-    )
+    steps = tuple(NextStep(purpose, f"{call}{command}") for purpose, command in _commands(record))
+    python, module, _ = call.partition(" -m ")
+    return steps + _loading(record.winner, store, python if module else "python")
 
 
 def address(trial: TrialRecord) -> str:
@@ -39,41 +40,58 @@ def address(trial: TrialRecord) -> str:
 
 def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield purposes and commands of lethe."""
-    again = f"sweep {record.id} --resume"
-    best = record.best_of_front
+    again, best = f"sweep {record.id} --resume", record.best_of_front
+    look = (LOOK, f"show {record.id}")
     if record.interrupted:
         yield "go on where it stopped", again
-    if record.interrupted or not record.members:
-        yield "look at it again", f"show {record.id}"
-    if best and (model := address(best)):
-        yield "score the model beside others", f"score {shlex.quote(model)} --benchmark {record.id}"
-    if record.interrupted:
-        return
-    if record.members:
+        yield look
+        yield from _score(record, best)
+    elif record.members:
+        yield from _score(record, best)
         full = f"{record.space}-full"
         if full in spaces():
             yield "compare with the whole budget", f"sweep {full}"
-        if best:
+        if best and (best.forgotten is None or _passes(best)):
             yield "name the best model, for good", f"promote {record.id} {best.number} --as champion"
-        yield "look at it again", f"show {record.id}"
-        return
+        yield look
+    else:
+        yield from _after_search(record, best, again)
+        yield look
+
+
+def _after_search(record: StudyRecord, best: TrialRecord | None, again: str) -> Iterator[tuple[str, str]]:
+    """Yield what is left to do with a finished study: what its best model lacks comes first."""
+    trials = record.study.get("search", {}).get("trials")
+    further = [("search further", f"{again} --trials {2 * trials}")] if trials else []
+    passes = best is not None and _passes(best)
+    if not passes:
+        yield from further
     if best and not best.audits:
-        purpose = "ask whether relearning or rounding bring the answers back"
-        yield purpose, f"{again} --set {shlex.quote(AUDITS)}"
-    if best and record.stored_text != "keep":  # rows of a person's own: the study answers a request
-        yield "write the deletion record", f"record {record.id} {best.number} --by NAME"
+        yield "ask whether relearning or rounding bring the answers back", f"{again} --set {shlex.quote(AUDITS)}"
     if best and not best.confirmation:
         yield "run the front again with fresh seeds", f"{again} --set confirm.seeds=3"
-    if trials := record.study.get("search", {}).get("trials"):
-        yield "search further", f"{again} --trials {2 * trials}"
+    if best and record.stored_text != "keep":  # rows of a person's own: the study answers a request
+        yield "write the deletion record", f"record {record.id} {best.number} --by NAME"
+    yield from _score(record, best)
+    if passes:
+        yield from further
     if best:
         yield "name it, for good", f"promote {record.id} {best.number} --as champion"
 
 
-def _loading(best: TrialRecord | None, store: str | None) -> tuple[NextStep, ...]:
-    """Return the command that loads the registered winner in Python; none where nothing is registered."""
-    if best is None or not best.version or store is None:
+def _score(record: StudyRecord, best: TrialRecord | None) -> Iterator[tuple[str, str]]:
+    if best and (model := address(best)):
+        yield "score the model beside others", f"score {shlex.quote(model)} --benchmark {record.id}"
+
+
+def _passes(trial: TrialRecord) -> bool:
+    return trial.forgotten is not None and trial.forgotten.forgotten == "yes"
+
+
+def _loading(best: TrialRecord | None, store: str | None, python: str) -> tuple[NextStep, ...]:
+    """Return the command that loads the registered winner in `python`; none where nothing is registered."""
+    if best is None or not best.version or not store:
         return ()
     program = f"import mlflow; print(mlflow.transformers.load_model('{best.version}'))"
     given = f"MLFLOW_TRACKING_URI={shlex.quote(without_password(store))}"
-    return (NextStep("load the model in Python", f'{given} python -c "{program}"'),)
+    return (NextStep("load the model in Python", f'{given} {python} -c "{program}"'),)

@@ -95,12 +95,13 @@ def verify(
 
 def _check_signature(seal: Seal, public_key: Path | None) -> Finding:
     """Check the signature: by the given key, or else by the one in the seal, which proves nothing about whose it is."""
+    given = _public_key(public_key) if public_key else None
     if not seal.signature:
-        if public_key is not None:
+        if given is not None:
             return Finding("signature", "fails", "the record is not signed")
         words = "the record is not signed: whoever changes it can write a new seal"
         return Finding("signature", "not checked", words)
-    key = _public_key(public_key) if public_key else _key_of(seal)
+    key = given or _key_of(seal)
     if key is None or not _is_signed(seal, key):
         return Finding("signature", "fails", "it was not made with this key over this content")
     if public_key is None:

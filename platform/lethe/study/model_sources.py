@@ -147,6 +147,8 @@ def _base(adapter: Path, key: str, given: str | None, registry: str | None, abov
 def snapshot(name: str, key: str) -> Path:
     """Return the folder of a hub model's files, downloaded unless they are there already. Raises UserError, with `key`
     in front."""
+    if Path(name).expanduser().is_dir():
+        raise UserError(f"{key}: the folder {name} has no {CONFIG}: {CHOICES}")
     if name.count("/") != 1 or name.startswith(("/", ".", "~")) or name.endswith(SUFFIX):
         raise UserError(f"{key}: there is no folder {name}: {CHOICES}")
     from huggingface_hub import snapshot_download

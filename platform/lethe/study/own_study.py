@@ -193,7 +193,7 @@ def _text(given: Given, sources: Mapping[str, Source], ranges: Ranges, context: 
         "  adapter:",
         "    name: null # searched below",
         "  schedule:",
-        f"    epochs: {epochs} # {math.ceil(len(forget.rows) / batch)} steps each",
+        f"    epochs: {epochs} # of {math.ceil(len(forget.rows) / batch)} steps",
         f"    batch_size: {batch} # rows to forget in a step; each comes with one to keep",
         "  evaluation:",
         f"    every: {max(1, epochs // 2)} # epochs; the last is always measured",

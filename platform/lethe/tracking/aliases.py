@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 SAME = ("lethe.data", "lethe.base", "lethe.oracle")  # tags that two versions must share to be compared
 _REFUSED = re.compile(r"[^A-Za-z0-9_-]")
 _RESERVED = re.compile(r"latest|v[0-9]+", re.IGNORECASE)  # MLflow's own
+_SEARCHED = re.compile(r"knee|best-.*|[0-9]+|.+-[0-9a-f]{8}(-[0-9]+)?-(knee|best-.*)")  # the studies', and trials
 
 
 class Registered(NamedTuple):
@@ -51,11 +52,13 @@ def study_alias(study: str, alias: str) -> str:
 
 
 def check_aliases(aliases: Iterable[str]) -> None:
-    """Raise UserError for an alias that MLflow refuses."""
+    """Raise UserError for an alias that MLflow refuses, and for one that only studies move or that names a trial."""
     for alias in aliases:
         if _REFUSED.search(alias) or _RESERVED.fullmatch(alias) or len(alias) > 255:
             allowed = "letters, digits, _ and -, at most 255, and neither latest nor v1, v2, ..."
             raise UserError(f"--as {alias}: an alias has {allowed}")
+        if _SEARCHED.fullmatch(alias):
+            raise UserError(f"--as {alias}: studies move knee and best-..., and a number is a trial: give another name")
 
 
 def advance(

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lethe.cli.main import main
+from lethe.config.model import FinetunedModel
 from lethe.config.study import load_study
 from tests.cli.test_bad_input import refuses
 from tests.tiny import write_model
@@ -68,6 +69,16 @@ def test_the_table_says_what_each_further_file_would_add(capsys: pytest.CaptureF
     assert study.benchmark.given_sources()["holdout"] == "unseen.csv"
 
 
+def test_an_oracle_to_be_trained_is_written_with_a_rate_for_the_models_size(capsys: pytest.CaptureFixture[str]) -> None:
+    write_model(Path("base"), seed=1)
+    assert main(init("--base", "base", "--oracle", "train")) == 0
+    assert "distance to a model that never saw the rows │ yes" in capsys.readouterr().out.replace("  ", "")
+    study = load_study("my-study.yaml")
+    assert study.model == FinetunedModel(path="model", base="base", learning_rate=3e-3, epochs=12)
+    assert main(["sweep", "my-study.yaml", "--dry-run"]) == 0
+    assert "oracle: to be trained, from base on 20 rows in 24 steps" in capsys.readouterr().out
+
+
 def test_columns_with_other_names_are_named() -> None:
     write_rows("forget.csv", range(12), "Frage,Antwort")
     write_rows("retain.csv", range(20, 40), "Frage,Antwort")
@@ -108,6 +119,7 @@ def test_documents_have_no_answers(capsys: pytest.CaptureFixture[str]) -> None:
         (["--column", "foo=bar"], "--column: unknown key 'foo'"),
         (["--oracle", "none", "--model", "embedded"], "--model embedded: is trained on these rows"),
         (["--base", "none"], "--base: there is no folder none"),
+        (["--oracle", "train"], "--oracle train: needs --base, the checkpoint that --model was made from"),
         (["--column", "answer=Antwort"], "Antwort"),
         (["--out", "study.txt"], "--out study.txt: a study file ends in .yaml"),
         (["--out", "there.yaml"], "--out there.yaml: is there already"),

@@ -15,13 +15,16 @@ import pytest
 import yaml
 
 from lethe.cli.sweep import main
+from lethe.config.model import FinetunedModel
 from lethe.config.study import Study, parse_study
 from lethe.errors import UserError
 from lethe.models import subprocess_training
+from lethe.models.hashing import model_digest
 from lethe.pool import worker
 from lethe.storage.paths import home
 from lethe.study import finetuning
 from lethe.study.finetuning import Training, prepare_study, trainings_of
+from lethe.study.preparation import training_record
 from tests import tiny
 from tests.cli.test_bad_input import refuses
 from tests.conftest import Head
@@ -74,10 +77,19 @@ def test_the_rate_is_the_adapters_unless_it_is_given(raw: dict[str, Any]) -> Non
         ("{name: finetuned, base: x, learning_rate: 0}", "model.learning_rate: must be greater than 0"),
         ("{name: finetuned, base: x, oracle: y}", "unknown key 'model.oracle'"),
         ("{name: finetuned, base: x, warmup: 1}", "model.warmup: must be less than 1"),
+        ("{name: pretrained, path: m, oracle: train}", "model.base: missing: oracle: train makes the oracle"),
+        ("{name: pretrained, base: b, oracle: train}", "model.path: missing: oracle: train makes the oracle"),
+        ("{name: pretrained, path: m, base: b, oracle: o, epochs: 2}", "unknown key 'model.epochs'"),
     ],
 )
 def test_impossible_settings_are_one_line(model: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert message in refuses(capsys, "tofu", "--set", f"model={model}")
+
+
+def test_an_oracle_that_nothing_is_compared_with_is_not_trained(capsys: pytest.CaptureFixture[str]) -> None:
+    setting = "model={name: pretrained, path: m, base: b, oracle: train}"
+    line = refuses(capsys, "tdec", "--set", setting)
+    assert "model.oracle: tdec compares with the start model on unseen text: leave it out" in line
 
 
 def test_a_base_that_is_not_there_is_refused_before_ray_starts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,6 +152,20 @@ def test_models_are_known_by_base_rows_and_recipe_and_not_by_paths(raw: dict[str
         start.key,
         oracle.key,
     ]
+
+
+def test_beside_a_start_model_the_oracle_is_the_one_that_finetuned_trains(raw: dict[str, Any], tmp_path: Path) -> None:
+    model = tiny.write_model(tmp_path / "model", seed=7)
+    short = parse_study({**raw, "model": {**raw["model"], "name": "pretrained", "path": str(model), "oracle": "train"}})
+    assert short == study_of(raw, path=str(model))
+    (oracle,) = trainings_of(short)
+    assert (oracle.name, oracle.rows, oracle.key) == ("oracle", 9, keys(study_of(raw))[1])
+    other = tiny.write_model(tmp_path / "other", words=tiny.WORDS[::-1])
+    assert keys(study_of(raw, path=str(other))) != [oracle.key], "another tokenizer reads other rows"
+
+
+def test_studies_without_a_start_model_have_the_digest_that_they_had() -> None:
+    assert FinetunedModel(base="b").digest() == "4a43114c60a89582"
 
 
 def test_another_forget_set_of_the_same_rows_needs_another_oracle_alone(raw: dict[str, Any], tmp_path: Path) -> None:
@@ -293,6 +319,35 @@ def test_ctrl_c_leaves_checkpoints_from_which_the_next_session_ends_with_the_sam
     assert "half trained" in finetuning.describe_training(cut[0], "x")
     prepare_study(study, session)
     assert [weights(training) for training in cut] == whole
+
+
+@pytest.mark.slow
+def test_beside_a_start_model_the_oracle_alone_is_trained_and_goes_on_after_ctrl_c(
+    raw: dict[str, Any], session: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny.write_model(tmp_path / "model", words=tiny.WORDS[::-1])
+    study = study_of(raw, epochs=40, seed=3, path=str(model))
+
+    def interrupt(name: str, share: float) -> None:
+        raise KeyboardInterrupt
+
+    with watched(monkeypatch, interrupt), pytest.raises(KeyboardInterrupt):
+        prepare_study(study, session)
+    (oracle,) = trainings_of(study)
+    assert oracle.has_begun
+    with pytest.raises(UserError, match="oracle of finetuned is not trained yet"):
+        prepare_study(study)
+    seen: set[str] = set()
+    with watched(monkeypatch, lambda name, _: seen.add(name)):
+        prepared = prepare_study(study, session)
+    assert seen == {"oracle"}
+    assert (prepared.start, prepared.oracle) == (model, oracle.folder)
+    assert prepared.digests.model == model_digest(model)
+    assert prepared.digests.base == model_digest(Path(study.model.base))
+    record = training_record(oracle.folder)
+    assert record is not None
+    assert (record.base, record.base_digest, record.rows) == (study.model.base, prepared.digests.base, 9)
+    assert not oracle.work.exists()
 
 
 @pytest.mark.slow

@@ -11,12 +11,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.model import FinetunedModel
 from lethe.config.run import Checkpoint, Engine
 from lethe.data.batches import plan
+from lethe.models.hashing import model_digest
 from lethe.records import FinalReport, TrainingRecord
 from lethe.unlearning.context import context_for
 from lethe.unlearning.finetuning import run_finetuning
@@ -34,13 +35,23 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> Assets:
 
 
 def finetune(
-    assets: Assets, folder: Path, *, include_forget: bool = True, at: Any = None, **model: Any
+    assets: Assets,
+    folder: Path,
+    *,
+    include_forget: bool = True,
+    at: Any = None,
+    base: Path | None = None,
+    **model: Any,
 ) -> tuple[FinalReport, list[Values]]:
-    """Train into `folder / "model"`, and return the last report and those before it; `at` is called with each."""
-    settings = {"base": assets.start, "epochs": 4, "batch_size": 4, "learning_rate": 3e-3, **model}
+    """Train `base`, else the start model, into `folder / "model"`, and return the last report and those before it; `at`
+    is called with each."""
+    base = base or Path(assets.start)
+    settings = {"base": str(base), "epochs": 4, "batch_size": 4, "learning_rate": 3e-3, **model}
     request = FinetuneRequest(
         model=FinetunedModel.model_validate(settings),
         engine=Engine(),
+        base=base,
+        base_digest=model_digest(base),
         assets=assets,
         include_forget=include_forget,
         folder=folder / "model",
@@ -62,9 +73,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "model" / "model.safetensors")
 
 
-def loop(assets: Assets, network: torch.nn.Module, model: FinetunedModel) -> None:
+def loop(assets: Assets, network: torch.nn.Module, model: FinetunedModel, *, include_forget: bool = True) -> None:
     """The same training in plain torch: AdamW on the mean token loss of answers, warm-up, decay, clipped gradients."""
-    rows = context_for(assets).task.training_rows(include_forget=True)
+    rows = context_for(assets).task.training_rows(include_forget)
     schedule = model.recipe(Engine()).schedule
     steps = list(plan(len(rows), len(rows), schedule, model.seed))
     trained = [weight for weight in network.parameters() if weight.requires_grad]
@@ -93,6 +104,20 @@ def test_every_weight_is_trained_as_a_plain_loop_trains_it(assets: Assets, tmp_p
     stock = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     torch.testing.assert_close(stock.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
     assert final.values["loss"] < reports[0]["loss"]
+
+
+def test_an_oracle_of_a_model_that_is_there_is_its_base_on_rows_to_keep_as_the_model_reads_them(
+    assets: Assets, tmp_path: Path
+) -> None:
+    base = tiny.write_model(tmp_path / "base", seed=1, words=tiny.WORDS[::-1])
+    finetune(assets, tmp_path, include_forget=False, base=base)
+    plain = AutoModelForCausalLM.from_pretrained(base)
+    given = FinetunedModel(base="b", epochs=4, batch_size=4, learning_rate=3e-3)
+    loop(assets, plain, given, include_forget=False)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    torch.testing.assert_close(stock.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-5)
+    words = [AutoTokenizer.from_pretrained(folder).get_vocab() for folder in (tmp_path / "model", assets.start)]
+    assert words[0] == words[1]
 
 
 def test_an_adapter_is_trained_as_peft_trains_it_and_merged(assets: Assets, tmp_path: Path) -> None:

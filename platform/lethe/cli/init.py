@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
 lethe init --forget forget.csv --retain retain.csv --model path/to/model
+lethe init --forget forget.csv --retain retain.csv --model path/to/model --base path/to/base --oracle train
 lethe init --forget letters/ --retain kept/ --holdout unseen/ --model owner/hub-model --out letters.yaml
 lethe init --forget f.csv --retain r.csv --column question=Frage --column answer=Antwort --model path/to/model
 """
@@ -43,7 +44,10 @@ def main(
     ] = None,
     general: Annotated[str | None, typer.Option(metavar="SOURCE", help="Other text, for the perplexity.")] = None,
     oracle: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A model like it that never saw the rows to forget.")
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="A model like it that never saw the rows to forget; train: made from --base first."
+        ),
     ] = None,
     base: Annotated[str | None, typer.Option(metavar="MODEL", help="The checkpoint that MODEL was made from.")] = None,
     columns: ColumnNames = None,

@@ -92,7 +92,8 @@ def _dry_run(study: Study) -> int:
         for training in trainings or ():
             print(describe_training(training, study.model.base))
         if trainings is None:
-            print(f"start model and oracle: trained from {study.model.base} before the trials, unless they are there")
+            names = "oracle" if study.model.path else "start model and oracle"
+            print(f"{names}: trained from {study.model.base} before the trials, unless trained before")
     for problem in filter(None, (without_gpu(study), without_package(study.first_recipe().engine.quantisation))):
         print(f"note    {problem}")
     return 0
@@ -107,9 +108,9 @@ def _trainings(study: Study) -> Sequence[Training] | None:
         return ()
     from lethe.study.finetuning import trainings_of
     from lethe.study.inputs import is_hub_id
-    from lethe.study.preparation import locate
+    from lethe.study.preparation import locate, named_models
 
-    names = (study.model.base, *study.benchmark.given_sources().values())
+    names = (*named_models(study.model).values(), *study.benchmark.given_sources().values())
     if any(is_hub_id(name) and not Path(name).expanduser().exists() for name in names):
         return None
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)

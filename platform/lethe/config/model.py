@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
 from lethe.config.run import Engine, Recipe, Schedule
+from lethe.errors import UserError
 
 
 class EmbeddedModel(Frozen):
@@ -69,24 +70,35 @@ class PretrainedModel(Frozen):
 
     name: Literal["pretrained"] = "pretrained"
     path: str = Field(min_length=1, description="the model that has memorised the forget set")
-    oracle: str | None = Field(None, min_length=1, description="the same model, trained without the forget set")
+    oracle: str | None = Field(
+        None,
+        min_length=1,
+        description="the same model, trained without the forget set; train: made from `base` before the trials, and"
+        " the keys of `finetuned` say how",
+    )
     base: str | None = Field(
-        None, min_length=1, description="the checkpoint that `path` was made from: for retrain, and for an adapter"
+        None, min_length=1, description="the checkpoint that `path` was made from: for retrain, an adapter, an oracle"
     )
 
 
+TRAIN = "train"  # the oracle that is not there yet
 LEARNING_RATES = {"full": 1e-5, "lora": 2e-4}  # by adapter: TOFU's for models of 1B to 8B, and ten times a LoRA's
 
 
 class FinetunedModel(Frozen):
     """A start model that lethe trains from a base checkpoint on the benchmark's retain and forget rows, and its oracle,
-    trained likewise on the retain rows alone; adapters are merged.
+    trained likewise on the retain rows alone; with a `path` the oracle only. Adapters are merged.
 
     AdamW with linear warm-up and decay, on the study's worker groups, with the engine of `run`. The defaults are for
     models of 1B to 8B parameters; a smaller one memorises with a larger rate, 135M with 3e-4 in 6 epochs.
     """
 
     name: Literal["finetuned"] = "finetuned"
+    path: str | None = Field(
+        None,
+        min_length=1,
+        description="the start model where there is one: as `pretrained` with `oracle: train`",
+    )
     base: str = Field(min_length=1, description="the checkpoint to train: what `path` of a pretrained model takes")
     adapter: FullParameters | Lora = Field(FullParameters(), discriminator="name", description="what is trained")
     epochs: int = Field(5, ge=1, description="passes over the rows")
@@ -108,6 +120,10 @@ class FinetunedModel(Frozen):
         name = adapter.get("name") if isinstance(adapter, dict) else getattr(adapter, "name", None)
         return {**given, "learning_rate": LEARNING_RATES.get(str(name), LEARNING_RATES["full"])}
 
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without a `path` that is not given, so that earlier studies keep their digests."""
+        return {key: value for key, value in super().canonical_fields(dumped).items() if (key, value) != ("path", None)}
+
     def recipe(self, engine: Engine) -> Recipe:
         """Return the recipe of a training on `engine`. Its objective is not used: the loss is that of the rows."""
         return Recipe(
@@ -128,4 +144,21 @@ class FinetunedModel(Frozen):
 
 AnyEmbedded = Annotated[EmbeddedModel | EmbeddedGptNeo, Field(discriminator="name")]
 MODELS = (EmbeddedModel, EmbeddedGptNeo, PretrainedModel, FinetunedModel)
-AnyModel = Annotated[EmbeddedModel | EmbeddedGptNeo | PretrainedModel | FinetunedModel, Field(discriminator="name")]
+
+
+def _with_trained_oracle(given: Any) -> Any:
+    """Return a pretrained model with `oracle: train` as the `FinetunedModel` with its path, anything else as it is.
+    Raises UserError without a base."""
+    if not isinstance(given, dict) or (given.get("name"), given.get("oracle")) != ("pretrained", TRAIN):
+        return given
+    for key in ("path", "base"):
+        if given.get(key) is None:
+            raise UserError(f"model.{key}: missing: oracle: {TRAIN} makes the oracle of a path from the path's base")
+    return {**{key: value for key, value in given.items() if key != "oracle"}, "name": "finetuned"}
+
+
+AnyModel = Annotated[
+    EmbeddedModel | EmbeddedGptNeo | PretrainedModel | FinetunedModel,
+    Field(discriminator="name"),
+    BeforeValidator(_with_trained_oracle),
+]

@@ -18,7 +18,7 @@ from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
 from lethe.config.error_messages import to_user_error
 from lethe.config.metrics import Need
-from lethe.config.model import AnyModel, EmbeddedModel, PretrainedModel
+from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.objective import Objective
 from lethe.config.run import Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Search, Stop
@@ -85,7 +85,8 @@ def check_benchmark(benchmark: BenchmarkConfig, model: AnyModel, run: Run, space
     compare with, a model that is too short for its sequences."""
     if not benchmark.has_questions:
         refuse_asking(possible(run, space)["objective"], benchmark.name)
-    if "oracle" not in benchmark.compared_with and isinstance(model, PretrainedModel) and model.oracle is not None:
+    alone = model.oracle if isinstance(model, PretrainedModel) else isinstance(model, FinetunedModel) and model.path
+    if alone and "oracle" not in benchmark.compared_with:
         raise UserError(f"model.oracle: {benchmark.name} compares with {benchmark.comparison}: leave it out")
     length = benchmark.sequence_length
     if isinstance(model, EmbeddedModel) and model.max_length < length:

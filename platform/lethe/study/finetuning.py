@@ -1,7 +1,8 @@
 """Start models and oracles that a study trains from a base checkpoint, on its worker groups, before it begins.
 
-Each is cached by everything that decides it: the base's content, the rows as token ids, the recipe. Once they are there
-the study goes on as with a `PretrainedModel`.
+Each is cached by everything that decides it: the base's content, the rows as token ids, the recipe. Where the start
+model is there already, the oracle alone is trained, on rows as the start model's tokenizer reads them. Once they are
+there the study goes on as with a `PretrainedModel`.
 """
 
 from __future__ import annotations
@@ -84,13 +85,15 @@ def prepare_study(study: Study, session: Session | None = None, console: Console
     missing = [training for training in trainings if not training.is_there]
     if missing and session is None:
         names = " and ".join(training.name for training in missing)
-        raise UserError(f"model.name: {names} of {study.name} are not trained yet: run its sweep first")
+        are = "are" if len(missing) > 1 else "is"
+        raise UserError(f"model.name: {names} of {study.name} {are} not trained yet: run its sweep first")
     if missing and session:
         check_data(study, base.benchmark)
         check_model(study, base)
         _train(study, model, base, missing, session, console or Console())
     folders = {training.name: str(training.folder) for training in trainings}
-    trained = PretrainedModel(path=folders[START], oracle=folders.get(ORACLE), base=model.base)
+    start = model.path or folders[START]
+    trained = PretrainedModel(path=start, oracle=folders.get(ORACLE), base=model.base)
     return prepare(study.benchmark, trained, study.prompt, registry=study.tracking.uri)
 
 
@@ -109,8 +112,10 @@ def describe_training(training: Training, base: str) -> str:
 
 
 def _base(study: Study, model: FinetunedModel) -> Prepared:
-    """Return the study's inputs with the base checkpoint in the start model's place."""
-    return prepare(study.benchmark, PretrainedModel(path=model.base), study.prompt, registry=study.tracking.uri)
+    """Return the study's inputs before the oracle is there, with the base checkpoint in the place of a start model that
+    is to be trained."""
+    known = PretrainedModel(path=model.path or model.base, base=model.base if model.path else None)
+    return prepare(study.benchmark, known, study.prompt, registry=study.tracking.uri)
 
 
 def _trainings(study: Study, model: FinetunedModel, base: Prepared) -> tuple[Training, ...]:
@@ -118,17 +123,17 @@ def _trainings(study: Study, model: FinetunedModel, base: Prepared) -> tuple[Tra
 
     engine = _engine(study)
     task, schedule = task_of_start(base, study.prompt), recipe_of(study, model).schedule
-    settings = model.model_dump(mode="json", exclude={"base"})
+    settings = model.model_dump(mode="json", exclude={"path", "base"})
 
     def training(name: str, include_forget: bool) -> Training:
         rows = task.training_rows(include_forget)
         ids = short_digest(json.dumps([[row.ids, row.prompt_length] for row in rows]))
         given = engine.model_dump(mode="json", exclude={"quantisation"})
-        content = [RECIPE, base.digests.model, base.digests.prompt, ids, settings, given]
+        content = [RECIPE, base.digests.base or base.digests.model, base.digests.prompt, ids, settings, given]
         return Training(name, len(rows), total_steps(len(rows), schedule), short_digest(canonical_json(content)))
 
     oracle = [training(ORACLE, include_forget=False)] if base.benchmark.has_oracle else []
-    return (training(START, include_forget=True), *oracle)
+    return (*([] if model.path else [training(START, include_forget=True)]), *oracle)
 
 
 def recipe_of(study: Study, model: FinetunedModel) -> Recipe:
@@ -193,6 +198,8 @@ def _job(run: str, training: Training, study: Study, model: FinetunedModel, base
     request = FinetuneRequest(
         model=model,
         engine=engine,
+        base=base.base or base.start,
+        base_digest=base.digests.base or base.digests.model,
         assets=assets_of(study, base).model_copy(update={"quantisation": None}),
         include_forget=training.name == START,
         folder=training.folder,

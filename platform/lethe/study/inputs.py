@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lethe.benchmarks.base import Benchmark, load_benchmark
-from lethe.config.base import Frozen
 from lethe.config.benchmark import EMBEDDED
 from lethe.config.model import EmbeddedModel
 from lethe.config.run import Evaluation
@@ -16,9 +15,7 @@ from lethe.config.study import Study
 from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.study.model_sources import REGISTERED, find_model, has_tokenizer, named
-from lethe.study.preparation import embedded_template, rendered_prompt
-
-MODEL_KEYS = ("path", "oracle", "base")
+from lethe.study.preparation import embedded_template, named_models, rendered_prompt
 
 
 @dataclass(frozen=True)
@@ -110,12 +107,6 @@ def _stored_text(study: Study) -> str:
         "redact": "rows to forget are stored nowhere; reports and files name them by number and hash",
         "none": "no row is stored anywhere; files name the rows to forget by number and hash",
     }[study.stored_text]
-
-
-def named_models(model: Frozen) -> dict[str, str]:
-    """Return the models that a configuration names, by key."""
-    found = {key: getattr(model, key, None) for key in MODEL_KEYS}
-    return {key: name for key, name in found.items() if isinstance(name, str)}
 
 
 def is_hub_id(name: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from lethe.config.benchmark import EMBEDDED
 from lethe.config.columns import Columns
+from lethe.config.model import TRAIN
 from lethe.data.overlap import overlap
 from lethe.data.source_rows import Document
 from lethe.data.sources import Source, read_source
@@ -40,20 +41,21 @@ class Ability(NamedTuple):
 
 class Ranges(NamedTuple):
     """Where a search begins. `adapters`: the choices; `rates`: lowest and highest learning rate; `steps`: of a trial;
-    `source`: where the numbers are from."""
+    `oracle`: learning rate and epochs of one that is trained; `source`: where the numbers are from."""
 
     adapters: tuple[str, ...]
     ranks: tuple[int, ...]
     rates: tuple[float, float]
     steps: int
+    oracle: tuple[float, int]
     source: str
 
 
 # Assumption beyond the models that were measured: rates that move a model fall with its size.
 BY_SIZE = {
-    SMALL: Ranges(("full", "lora"), (8, 16), (3e-4, 3e-3), 150, "the embedded models of 1M parameters"),
-    LARGE: Ranges(("lora", "full"), (16, 32), (2e-5, 5e-4), 40, "SmolLM2-135M"),
-    math.inf: Ranges(("lora",), (8, 16, 32), (1e-5, 3e-4), 40, "LoKU's for models of 1.3B to 7B"),
+    SMALL: Ranges(("full", "lora"), (8, 16), (3e-4, 3e-3), 150, (3e-3, 12), "the embedded models of 1M parameters"),
+    LARGE: Ranges(("lora", "full"), (16, 32), (2e-5, 5e-4), 40, (3e-4, 6), "SmolLM2-135M"),
+    math.inf: Ranges(("lora",), (8, 16, 32), (1e-5, 3e-4), 40, (1e-5, 5), "LoKU's for models of 1.3B to 7B"),
 }
 
 
@@ -107,8 +109,10 @@ def own_study(given: Given) -> OwnStudy:
         longest = _longest_answer(sources["forget"], whole)
     elif given.oracle or given.base:
         raise UserError("--model embedded: is trained on these rows, with an oracle: leave --oracle and --base out")
+    if given.oracle == TRAIN and not given.base:
+        raise UserError(f"--oracle {TRAIN}: needs --base, the checkpoint that --model was made from")
     for option, other in (("--oracle", given.oracle), ("--base", given.base)):
-        if other:
+        if other and (option, other) != ("--oracle", TRAIN):
             find_model(other, option)
     ranges = next(ranges for limit, ranges in BY_SIZE.items() if (parameters or 0) <= limit)
     return OwnStudy(given, sources, parameters, context, _text(given, sources, ranges, context, longest))
@@ -150,7 +154,8 @@ def _abilities(given: Given, sources: Mapping[str, Source]) -> Iterator[Ability]
         "the same, less what its base model knows", base, "--holdout, and --base: what the model was made from"
     )
     oracle = bool(given.oracle) or given.model == EMBEDDED
-    yield Ability("distance to a model that never saw the rows", oracle, "--oracle: such a model", True)
+    such = f"--oracle: such a model, or {TRAIN} with --base, which makes one"
+    yield Ability("distance to a model that never saw the rows", oracle, such, True)
     if sources["forget"].kind != "documents":
         yield Ability("the right answer against wrong ones", "wrong_answers" in columns, "a column wrong_answers")
     if sources["forget"].kind == "questions":
@@ -187,7 +192,7 @@ def _text(given: Given, sources: Mapping[str, Source], ranges: Ranges, context: 
         *([f"  window: {context} # the model's context"] if context and context < WINDOW else []),
         "",
         "model:",
-        *_model(given),
+        *_model(given, ranges),
         "",
         "run:",
         "  adapter:",
@@ -208,13 +213,18 @@ def _text(given: Given, sources: Mapping[str, Source], ranges: Ranges, context: 
     return "\n".join(lines) + "\n"
 
 
-def _model(given: Given) -> Iterator[str]:
+def _model(given: Given, ranges: Ranges) -> Iterator[str]:
     if given.model == EMBEDDED:
         yield "  name: embedded # a small Llama, trained on these rows before the trials"
         return
     yield "  name: pretrained"
     names = {"path": given.model, "oracle": given.oracle, "base": given.base}
     yield from (f"  {key}: {_quoted(name)}" for key, name in names.items() if name)
+    if given.oracle == TRAIN:
+        rate, epochs = ranges.oracle
+        yield "  # How it is trained, from base on the rows to keep alone: as path was, where you know that."
+        yield f"  learning_rate: {_rate(rate)} # suits the model's size"
+        yield f"  epochs: {epochs}"
 
 
 def _answers(longest: int | None) -> list[str]:

@@ -34,8 +34,8 @@ from lethe.errors import UserError, first_line
 from lethe.models.layer_names import check_targets
 from lethe.models.model_files import CONFIG, read_json
 from lethe.storage.paths import require_database
-from lethe.study.inputs import Inputs, describe_inputs, named_models
-from lethe.study.preparation import Prepared, model_folders
+from lethe.study.inputs import Inputs, describe_inputs
+from lethe.study.preparation import Prepared, model_folders, named_models
 from lethe.terminal import Terminal
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lethe.benchmarks.base import Benchmark, load_benchmark
+from lethe.config.base import Frozen
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.model import AnyEmbedded, AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.prompt import Prompt
@@ -158,14 +159,16 @@ def training_record(folder: Path) -> TrainingRecord | None:
 def model_folders(model: PretrainedModel | FinetunedModel, registry: str | None = None) -> dict[str, Path]:
     """Return the plain folders of the models that `model` names, by setting, the one first that it starts with; `store`
     as in `find_model`. Raises UserError for what is missing."""
-    if isinstance(model, FinetunedModel):
-        return {"model.base": plain_folder(model.base, "model.base", registry=registry)}
-    names = {"path": model.path, "oracle": model.oracle, "base": model.base}
     return {
         f"model.{key}": plain_folder(name, f"model.{key}", None if key == "base" else model.base, registry=registry)
-        for key, name in names.items()
-        if name is not None
+        for key, name in named_models(model).items()
     }
+
+
+def named_models(model: Frozen) -> dict[str, str]:
+    """Return the models that a configuration names, by key."""
+    found = {key: getattr(model, key, None) for key in ("path", "oracle", "base")}
+    return {key: name for key, name in found.items() if isinstance(name, str)}
 
 
 def _check_vocabulary(base: Path, start: Path) -> None:

@@ -75,7 +75,7 @@ def run_finetuning(request: FinetuneRequest, report: ReportFunction, ranks: Rank
 def _finetune(request: FinetuneRequest, report: ReportFunction, ranks: Ranks) -> Outcome:
     base = context_for(request.assets)
     rows = base.task.training_rows(request.include_forget)
-    context = training_context(base, local_path(Path(request.assets.start)), rows)
+    context = training_context(base, local_path(request.base), rows)
     vars(context).update(task=_NoEvaluation(base.task.forget, base.task.retain))
     recipe = request.model.recipe(request.engine)
     outcome = unlearn(
@@ -101,7 +101,7 @@ def _save(outcome: Outcome, request: FinetuneRequest) -> None:
     values, context = outcome.report.values, context_for(request.assets)
     record = TrainingRecord(
         base=request.model.base,
-        base_digest=request.assets.model_digest,
+        base_digest=request.base_digest,
         rows=len(context.task.training_rows(request.include_forget)),
         epochs=int(values["epoch"]),
         steps=int(values["optimizer_step"]),

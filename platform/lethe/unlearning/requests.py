@@ -66,7 +66,8 @@ class TrialRequest(Request):
 
 
 class FinetuneRequest(Request):
-    """The training of a start model or an oracle on the benchmark's rows; the base is the start model of `assets`.
+    """The training of the checkpoint in the folder `base` to a start model or an oracle, on the benchmark's rows as the
+    tokenizer of `assets.start` reads them.
 
     The trained model goes to `folder`, with a `TrainingRecord`; checkpoints, saved as `checkpoint` says, into `work`,
     which is removed when it is done.
@@ -74,6 +75,8 @@ class FinetuneRequest(Request):
 
     model: FinetunedModel
     engine: Engine
+    base: Path
+    base_digest: str
     assets: Assets
     include_forget: bool
     folder: Path

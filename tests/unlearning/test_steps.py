@@ -11,7 +11,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, PreferenceOptimization
+from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, PreferenceOptimization
 from lethe.data.batches import RowKind, RowPair, Step, StepRows
 from lethe.data.packing import pack_rows, padded_tokens
 from lethe.data.refusals import Refusals
@@ -57,7 +57,7 @@ class PlainEngine:
 
 def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int = 0, **options: int) -> Stepper:
     loss = make_loss(config)
-    start = model(1).double() if loss.needs_start_logits else None
+    start = None if loss.start_logits_of is None else model(1).double()
     start_log_probs = START_LOG_PROBS if loss.needs_start_log_probs else {}
     return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start, **options)  # type: ignore[arg-type]
 
@@ -198,11 +198,12 @@ def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
 
     run = stepper(config, PlainEngine(everywhere))  # type: ignore[arg-type]
     run.step(STEP, 1.0)
-    rows = [row for kind in run.loss.trains_on for _, row in ROWS.of(kind, PAIRS, 2)]
+    rows = [(kind, row) for kind in run.loss.trains_on for _, row in ROWS.of(kind, PAIRS, 2)]
     assert len(leaves) == 1
     assert leaves[0].shape[0] == len(rows)
-    for row, grad in zip(rows, leaves[0].grad.abs().sum(-1), strict=True):
-        places = range(row.prompt_length - 1, len(row.ids) - 1)
+    for (kind, row), grad in zip(rows, leaves[0].grad.abs().sum(-1), strict=True):
+        skipped = isinstance(config, CeU) and config.skip_first and kind == RowKind.FORGET  # its first token
+        places = range(row.prompt_length - 1 + skipped, len(row.ids) - 1)
         assert torch.nonzero(grad).flatten().tolist() == list(places)
 
 

@@ -22,6 +22,7 @@ from lethe.config.objective import (
     Npo,
     PreferenceOptimization,
     SimNpo,
+    Undial,
 )
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
 from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, UnlearnRun
@@ -75,12 +76,32 @@ def test_the_share_of_parameters_that_is_trained(assets: Assets) -> None:
     assert added == pytest.approx(2 * sum(map(sum, shapes)))
 
 
+def distance_to_lowered(context: Context, beta: float) -> float:
+    """The mean cross-entropy of the start model's predictions with the same, the true tokens' logits lowered."""
+    values = []
+    with torch.no_grad():
+        for row in context.forget:
+            logits = context.start(torch.tensor([row.ids])).logits[0, row.prompt_length - 1 : -1].double()
+            target = logits - beta * torch.nn.functional.one_hot(torch.tensor(row.answer), logits.shape[1])
+            values.append(-(target.softmax(-1) * logits.log_softmax(-1)).sum(-1))
+    return float(torch.cat(values).mean())
+
+
 def test_each_begins_where_its_formula_says(assets: Assets) -> None:
     """One step over all rows: the losses are those of the start model."""
     context = context_for(assets)
     found = {
         objective.name: report(recipe(objective), context)
-        for objective in (GradientAscent(), GradDiff(), Kl(), PreferenceOptimization(), Npo(), SimNpo(), Dpo())
+        for objective in (
+            GradientAscent(),
+            GradDiff(),
+            Kl(),
+            PreferenceOptimization(),
+            Npo(),
+            SimNpo(),
+            Dpo(),
+            Undial(),
+        )
     }
     assert {r["verdict"] for r in found.values()} == {"complete"}
     answers = score(context.start, context.forget, pad=context.template.pad, token_budget=8192)
@@ -96,6 +117,7 @@ def test_each_begins_where_its_formula_says(assets: Assets) -> None:
         "preference_optimization": refused.nll_sum.sum() / refused.tokens.sum(),
         "npo": 20 * math.log(2),
         "dpo": 20 * math.log(2),
+        "undial": distance_to_lowered(context, 10),
     }
     for name, value in at_start.items():
         assert found[name]["forget_loss"] == pytest.approx(value, rel=1e-4), name

@@ -214,7 +214,7 @@ def plain(optimizer: str) -> dict[str, Any]:
         s0 = torch.zeros(len(batch.kind))
         for r, (kind, source) in enumerate(zip(batch.kind.tolist(), batch.source.tolist(), strict=True)):
             s0[r] = START_LOG_PROBS[kind][source] if kind in START_LOG_PROBS else 0
-        found = Scored(logits, batch.labels, batch.row, batch.kind, batch.partner, s0)
+        found = Scored(logits, batch.labels, batch.row, batch.place, batch.kind, batch.partner, s0)
         if start is not None:
             with torch.no_grad():
                 found.start_logits = scored_logits(start, batch.input_ids, batch.position)[found.of(RowKind.RETAIN)]

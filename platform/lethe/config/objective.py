@@ -99,6 +99,41 @@ class Ihl(WithRetain):
     name: Literal["ihl"] = "ihl"
 
 
+class Wga(WithRetain):
+    """Weighted gradient ascent (Wang et al. 2025, arXiv 2502.19301)."""
+
+    name: Literal["wga"] = "wga"
+    beta: float = Field(
+        1.0, ge=0, description="exponent of a token's probability as its weight; 0: grad_diff, 5: the authors' code"
+    )
+
+
+class SatImp(WithRetain):
+    """Gradient ascent weighted by saturation and importance (Yang et al. 2025, arXiv 2505.11953)."""
+
+    name: Literal["satimp"] = "satimp"
+    beta1: float = Field(5.0, ge=0, description="exponent of a token's probability in its weight")
+    beta2: float = Field(
+        0.1, ge=0, description="exponent of 1 less that probability; .1: the authors' advice, 1: open-unlearning"
+    )
+
+
+class Undial(WithRetain):
+    """Self-distillation with adjusted logits (UNDIAL: Dong et al. 2024, arXiv 2402.10052)."""
+
+    name: Literal["undial"] = "undial"
+    gamma: float = Field(0.0, ge=0, description="weight of the retain loss; published without one")
+    beta: float = Field(10.0, gt=0, description="by how much the true token's logit is lowered in the target")
+
+
+class CeU(WithRetain):
+    """Cross-entropy unlearning (CE-U: Yang 2025, arXiv 2503.01224)."""
+
+    name: Literal["ce_u"] = "ce_u"
+    gamma: float = Field(0.0, ge=0, description="weight of the retain loss; published without one")
+    skip_first: bool = Field(True, description="leave out the first token of each forget answer")
+
+
 class Method(Objective):
     """An objective without a training loss: its implementation takes the place of the training loop."""
 

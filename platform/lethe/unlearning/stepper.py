@@ -115,18 +115,18 @@ class Stepper:
 
     def _share(self, rows: RowsOfKinds, counts: Counts) -> Tensor:
         batch = self._collate(rows)
+        kind = self.loss.start_logits_of
         # The frozen forward first: its activations are gone when the other's are kept for the backward.
-        start = None if self.start is None else self._retain_logits(self.start, rows)
+        start = None if self.start is None else self._start_logits(self.start, rows)
         nothing = torch.empty(len(batch.labels), 0, device=batch.labels.device)
-        scored = Scored(nothing, batch.labels, batch.row, batch.kind, batch.partner, self._start_log_probs(batch))
-        retained = torch.cat(
-            [torch.zeros(1, dtype=torch.long, device=batch.row.device), scored.of(RowKind.RETAIN).cumsum(0)]
+        scored = Scored(
+            nothing, batch.labels, batch.row, batch.place, batch.kind, batch.partner, self._start_log_probs(batch)
         )
+        at_start = torch.zeros_like(batch.row, dtype=torch.bool) if kind is None else scored.of(kind)
+        before = torch.cat([torch.zeros(1, dtype=torch.long, device=batch.row.device), at_start.cumsum(0)])
 
         def term(logits: Tensor, part: slice) -> Tensor:
-            start_logits = (
-                None if start is None else start.of(slice(int(retained[part.start]), int(retained[part.stop])))
-            )
+            start_logits = None if start is None else start.of(slice(int(before[part.start]), int(before[part.stop])))
             return self.loss.token_values(scored.part(part, logits, start_logits))
 
         loss, metrics = self.loss.share(self._values(batch, term), scored, counts)
@@ -160,9 +160,11 @@ class Stepper:
         return log_probs
 
     @torch.no_grad()
-    def _retain_logits(self, start: nn.Module, rows: RowsOfKinds) -> PositionLogits:
-        """Return the start model's logits [M, V] at the scored positions of the retain rows, forwarded alone."""
-        batch = self._collate({RowKind.RETAIN: rows.get(RowKind.RETAIN, ())})
+    def _start_logits(self, start: nn.Module, rows: RowsOfKinds) -> PositionLogits:
+        """Return the start model's logits [M, V] at the scored positions of the rows for which the loss needs them,
+        forwarded alone."""
+        kind = self.loss.start_logits_of
+        batch = self._collate({} if kind is None else {kind: rows.get(kind, ())})
         inputs = batch.inputs(next(start.parameters()).dtype)
         return ScoredLM(start).logits(batch.input_ids, batch.position, **inputs)
 

@@ -113,7 +113,7 @@ class _Run:
             ranks.rank,
             recipe.seed,
             start_log_probs,
-            self._start() if loss.needs_start_logits else None,
+            None if loss.start_logits_of is None else self._start(),
             recipe.schedule.micro_tokens,
             pack_width(self.model, rows, recipe.schedule),
         )

@@ -8,6 +8,7 @@ from torch.nn.functional import one_hot
 
 from lethe.config.objective import (
     AnyObjective,
+    CeU,
     Dpo,
     GradDiff,
     GradientAscent,
@@ -15,7 +16,10 @@ from lethe.config.objective import (
     Kl,
     Npo,
     PreferenceOptimization,
+    SatImp,
     SimNpo,
+    Undial,
+    Wga,
 )
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import LOSSES, Counts, Scored
@@ -30,6 +34,11 @@ CONFIGS: tuple[AnyObjective, ...] = (
     SimNpo(gamma=0.2, beta=2.5, delta=0.3),
     Dpo(gamma=1.5, beta=0.4),
     Ihl(gamma=0.4),
+    Wga(gamma=0.8, beta=1.7),
+    SatImp(gamma=1.2, beta1=2.0, beta2=0.5),
+    Undial(gamma=0.9, beta=3.0),
+    CeU(gamma=1.1),
+    CeU(gamma=1.1, skip_first=False),
 )
 
 
@@ -48,16 +57,19 @@ def micro_batch(
     partner = order.argsort()[partner[order]]
     lengths = torch.randint(1, 9, (rows,), generator=g)
     row = torch.arange(rows).repeat_interleave(lengths)
-    row = row[torch.randperm(row.numel(), generator=g)]
+    place = torch.arange(row.numel()) - (lengths.cumsum(0) - lengths)[row]
+    shuffled = torch.randperm(row.numel(), generator=g)
+    row, place = row[shuffled], place[shuffled]
     logits = 2 * torch.randn(row.numel(), vocabulary, generator=g)
     labels = torch.randint(vocabulary, (row.numel(),), generator=g)
     # Half of the labels are the model's own favourite, as in a model that has memorised them.
     labels = torch.where(torch.rand(row.numel(), generator=g) < 0.5, logits.argmax(1), labels)
     start_log_probs = -10 * torch.rand(rows, generator=g)
     start = logits + torch.randn(logits.shape, generator=g)
-    scored = Scored(logits.to(dtype).requires_grad_(), labels, row, kind, partner, start_log_probs)
-    if LOSSES.of(config).needs_start_logits:
-        scored.start_logits = start[scored.of(RowKind.RETAIN)].to(dtype)
+    scored = Scored(logits.to(dtype).requires_grad_(), labels, row, place, kind, partner, start_log_probs)
+    read = LOSSES.of(config).start_logits_of
+    if read is not None:
+        scored.start_logits = start[scored.of(read)].to(dtype)
     return scored
 
 
@@ -68,16 +80,17 @@ def counts_of(*batches: Scored) -> Counts:
     return Counts(tokens, sum(forget))
 
 
-def subset(scored: Scored, keep: Tensor) -> Scored:
+def subset(config: AnyObjective, scored: Scored, keep: Tensor) -> Scored:
     """The positions where `keep` [N] holds, or which it lists; row numbers and the logits' graph stay."""
-    start = scored.start_logits
-    if start is not None:
-        place = scored.of(RowKind.RETAIN).cumsum(0) - 1
-        start = start[place[keep][scored.of(RowKind.RETAIN)[keep]]]
+    start, kind = scored.start_logits, LOSSES.of(config).start_logits_of
+    if start is not None and kind is not None:
+        read = scored.of(kind)
+        start = start[(read.cumsum(0) - 1)[keep][read[keep]]]
     return Scored(
         scored.logits[keep],
         scored.labels[keep],
         scored.row[keep],
+        scored.place[keep],
         scored.kind,
         scored.partner,
         scored.start_log_probs,
@@ -108,6 +121,18 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
     if isinstance(config, Ihl):
         others = p.masked_fill(one_hot(scored.labels, p.shape[1]).bool(), -1)
         return (1 + p_t - others.max(1).values)[forget].mean()
+    if isinstance(config, Wga | SatImp):
+        of_rows = p_t[forget]
+        beta1, beta2 = (config.beta, 0) if isinstance(config, Wga) else (config.beta1, config.beta2)
+        return ((of_rows**beta1 * (1 - of_rows) ** beta2).detach() * of_rows.log()).mean()
+    if isinstance(config, Undial):
+        lowered = scored.start_logits.double() - config.beta * one_hot(scored.labels[forget], p.shape[1])
+        return -(lowered.softmax(-1) * p[forget].log()).sum(-1).mean()
+    if isinstance(config, CeU):
+        used = forget & (scored.place > 0) if config.skip_first else forget
+        others = p[used].masked_fill(one_hot(scored.labels[used], p.shape[1]).bool(), 0)
+        q = (others / others.sum(-1, keepdim=True)).detach()
+        return -(q * p[used].log()).sum(-1).mean()
     if not isinstance(config, Npo | SimNpo | Dpo):
         raise AssertionError(f"add the formula of {config.name} here")
     terms = []

@@ -50,7 +50,7 @@ def test_shares_of_a_split_step_add_up(config: AnyObjective) -> None:
     counts = counts_of(whole)
     loss, grad = gradient(config, whole, counts)
     first = torch.minimum(whole.row, whole.partner[whole.row]) < 2  # partners stay in one micro-batch
-    shares = [make_loss(config)(subset(whole, keep), counts) for keep in (first, ~first)]
+    shares = [make_loss(config)(subset(config, whole, keep), counts) for keep in (first, ~first)]
     total = shares[0][0] + shares[1][0]
     torch.testing.assert_close(total.detach(), loss)
     torch.testing.assert_close(torch.autograd.grad(total, whole.logits)[0], grad)
@@ -75,7 +75,7 @@ def test_order_of_positions_and_rows_without_any_do_not_matter(config: AnyObject
     counts = counts_of(scored)
     loss, grad = gradient(config, scored, counts)
     order = torch.randperm(scored.row.numel(), generator=torch.Generator().manual_seed(0))
-    moved = subset(scored, order)
+    moved = subset(config, scored, order)
     moved.row = moved.row + 1  # a new first row, and a new last one, both without a scored position
     empty = torch.tensor([RowKind.FORGET])
     moved.kind = torch.cat([empty, scored.kind, empty])
@@ -92,7 +92,7 @@ def test_an_empty_micro_batch_is_zero_and_goes_backward(config: AnyObjective, ro
     logits = torch.zeros(0, 11, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.int64)
     kind, partner = torch.full((rows,), RowKind.FORGET), torch.arange(rows)
-    scored = Scored(logits, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11))
+    scored = Scored(logits, nothing, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11))
     for counts in (Counts(dict.fromkeys(RowKind, 7), 2), Counts(dict.fromkeys(RowKind, 0), 0)):
         loss, metrics = make_loss(config)(scored, counts)
         assert loss.item() == 0
@@ -108,7 +108,7 @@ def test_one_sided_micro_batches_are_finite(config: AnyObjective, retain: bool) 
     scored = micro_batch(config, 4)
     if retain and not scored.of(RowKind.RETAIN).any():
         pytest.skip("it trains on no retain rows")
-    part = subset(scored, scored.of(RowKind.RETAIN) == retain)
+    part = subset(config, scored, scored.of(RowKind.RETAIN) == retain)
     part.logits = part.logits.detach().requires_grad_()
     loss, grad = gradient(config, part, counts_of(part))
     assert torch.isfinite(loss)

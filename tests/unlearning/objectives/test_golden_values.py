@@ -1,9 +1,10 @@
-"""Objectives against `golden/objectives.json`: what a public framework and the papers' formulas give in float64."""
+"""Objectives against `golden/objectives.json`: what a public framework and the papers' formulas give, in float64."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +12,43 @@ import pytest
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
-from lethe.config.objective import AnyObjective, Dpo, GradDiff, GradientAscent, Kl, Npo, SimNpo
+from lethe.config.objective import (
+    AnyObjective,
+    CeU,
+    Dpo,
+    GradDiff,
+    GradientAscent,
+    Kl,
+    Npo,
+    SatImp,
+    SimNpo,
+    Undial,
+    Wga,
+)
 from lethe.data.batches import RowKind
 from lethe.models.loading import load_model
-from lethe.unlearning.objectives import Counts, Scored, make_loss
+from lethe.unlearning.objectives import Counts, Loss, Scored, make_loss
 
-CASES: dict[str, tuple[AnyObjective, str]] = {
-    "GradAscent": (GradientAscent(), "global_token_mean"),
-    "GradDiff": (GradDiff(gamma=1.0), "global_token_mean"),
-    "KL": (Kl(gamma=1.0), "answer_global_token_mean"),
-    "NPO": (Npo(gamma=1.0, beta=0.1), "retain_global_token_mean"),
-    "DPO": (Dpo(gamma=1.0, beta=0.1), "factor_2_over_beta"),
-    "SimNPO": (SimNpo(gamma=1.0, beta=4.5, delta=0.0), "retain_global_token_mean"),
-}
+CASES: list[tuple[str, AnyObjective, str]] = [  # name and published variant in the file
+    ("GradAscent", GradientAscent(), "global_token_mean"),
+    ("GradDiff", GradDiff(gamma=1.0), "global_token_mean"),
+    ("KL", Kl(gamma=1.0), "answer_global_token_mean"),
+    ("NPO", Npo(gamma=1.0, beta=0.1), "retain_global_token_mean"),
+    ("DPO", Dpo(gamma=1.0, beta=0.1), "factor_2_over_beta"),
+    ("AltPO", Dpo(gamma=1.0, beta=0.1), "factor_2_over_beta"),  # DPO with another answer in the refusal's place
+    ("SimNPO", SimNpo(gamma=1.0, beta=4.5, delta=0.0), "retain_global_token_mean"),
+    ("WGA", Wga(gamma=1.0, beta=1.0), "global_token_mean"),
+    ("SatImp", SatImp(gamma=1.0, beta1=5.0, beta2=1.0), "global_token_mean"),
+    ("SatImp", SatImp(gamma=1.0), "beta2_0.1_global_token_mean"),
+    ("UNDIAL", Undial(gamma=1.0), "global_token_mean"),
+    ("CEU", CeU(), "skip1_global_token_mean"),
+    ("CEU", CeU(skip_first=False), "skip0_global_token_mean"),
+]
 SOURCES = {RowKind.FORGET: "forget", RowKind.REFUSAL: "idk", RowKind.RETAIN: "retain"}
 PERTURBATION = {"a": 0.0, "b": 0.02, "c": 0.6}  # of each weight tensor, times sin of the index
-# Of float32 arithmetic: gradient norm relative, entries and projection as shares of the norm (golden README).
-TOLERANCES = {"a": (1e-3, 1e-4, 4e-3), "b": (1e-3, 1e-4, 4e-3), "c": (2e-5, 1e-6, 4e-5)}
+EXACT = 1e-6  # relative; entries and projection as shares of the gradient's norm
 
 
 @dataclass(frozen=True)
@@ -39,11 +59,11 @@ class Golden:
     folder: Path
 
     def model(self, state: str) -> PreTrainedModel:
-        model = load_model(self.folder)
+        model = in_float64(load_model(self.folder))
         with torch.no_grad():
             for parameter in model.parameters():
                 index = torch.arange(parameter.numel(), dtype=torch.float64).view_as(parameter)
-                parameter.copy_(parameter.double() * (1 + PERTURBATION[state] * torch.sin(index)))
+                parameter.mul_(1 + PERTURBATION[state] * torch.sin(index))
         return model
 
 
@@ -52,17 +72,46 @@ def values(golden: Path) -> Golden:
     return Golden(json.loads((golden / "objectives.json").read_text()), golden / "tiny_tofu" / "full")
 
 
-def score(model: PreTrainedModel, values: Golden, kinds: tuple[RowKind, ...]) -> tuple[Scored, Counts]:
+def in_float64(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model in float64 throughout: the library's norms and rotary angles are float32 whatever the weights
+    are."""
+
+    def norm(module: LlamaRMSNorm, x: Tensor) -> Tensor:
+        scaled: Tensor = module.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + module.variance_epsilon)
+        return scaled
+
+    def angles(half: Tensor, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        angle = position_ids[..., None].double() * half
+        angle = torch.cat([angle, angle], -1)
+        return angle.cos(), angle.sin()
+
+    model = model.double()
+    config = model.config
+    width = config.hidden_size // config.num_attention_heads
+    theta = config.rope_parameters["rope_theta"]
+    half = theta ** -(torch.arange(0, width, 2, dtype=torch.float64) / width)
+    for module in model.modules():
+        if isinstance(module, LlamaRMSNorm):
+            module.forward = partial(norm, module)
+        elif isinstance(module, LlamaRotaryEmbedding):
+            module.forward = partial(angles, half)
+    return model
+
+
+def score(
+    model: PreTrainedModel, values: Golden, kinds: tuple[RowKind, ...], sources: dict[RowKind, str]
+) -> tuple[Scored, Counts]:
     """The batch's scored positions, and its token counts; `start_log_probs` are zero."""
-    logits, labels, rows, row_kinds, tokens = [], [], [], [], {}
+    logits, labels, rows, places, row_kinds, tokens = [], [], [], [], [], {}
     for kind in kinds:
-        batch = {name: torch.tensor(given) for name, given in values.values["tokens"][SOURCES[kind]].items()}
+        batch = {name: torch.tensor(given) for name, given in values.values["tokens"][sources[kind]].items()}
         every = model(input_ids=batch["input_ids"], attention_mask=(batch["input_ids"] != 0).long()).logits[:, :-1]
         wanted, position = batch["input_ids"][:, 1:], torch.arange(1, batch["input_ids"].shape[1])
         at = (position >= batch["answer_start"][:, None]) & (position < batch["length"][:, None])
         logits.append(every[at])
         labels.append(wanted[at])
         rows.append(at.nonzero()[:, 0] + len(row_kinds))
+        places.append((position - batch["answer_start"][:, None])[at])
         row_kinds += [int(kind)] * len(at)
         tokens[kind] = int(at.sum())
     partner = torch.arange(len(row_kinds))
@@ -73,17 +122,20 @@ def score(model: PreTrainedModel, values: Golden, kinds: tuple[RowKind, ...]) ->
         torch.cat(logits),
         torch.cat(labels),
         torch.cat(rows),
+        torch.cat(places),
         torch.tensor(row_kinds),
         partner,
-        torch.zeros(len(row_kinds)),
+        torch.zeros(len(row_kinds), dtype=torch.float64),
     )
     return scored, Counts(tokens, forget_rows=4)
 
 
-def with_start_log_probs(scored: Scored, start: Scored) -> None:
+def add_start(scored: Scored, start: Scored, loss: Loss) -> None:
+    """Give the start model's log-probabilities and logits to `scored`."""
     log_p = torch.log_softmax(start.logits, 1).gather(1, start.labels[:, None])[:, 0].detach()
     scored.start_log_probs = torch.zeros_like(start.start_log_probs).index_add(0, start.row, log_p)
-    scored.start_logits = start.logits[start.of(RowKind.RETAIN)].detach()
+    if loss.start_logits_of is not None:
+        scored.start_logits = start.logits[start.of(loss.start_logits_of)].detach()
 
 
 def projection(gradients: list[Tensor]) -> float:
@@ -91,30 +143,33 @@ def projection(gradients: list[Tensor]) -> float:
 
 
 @pytest.mark.parametrize("state", ["a", "c"])
-@pytest.mark.parametrize("name", CASES)
-def test_loss_and_gradient_are_the_published_ones(values: Golden, name: str, state: str) -> None:
-    config, variant = CASES[name]
+@pytest.mark.parametrize(
+    ("name", "config", "variant"), CASES, ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_loss_and_gradient_are_the_published_ones(
+    values: Golden, name: str, config: AnyObjective, variant: str, state: str
+) -> None:
     recorded = values.values["objectives"][name]["values"]
     if state not in recorded:
         state = "a"
     expected = recorded[state]["published"][variant]
     loss = make_loss(config)
     model = values.model(state)
-    scored, counts = score(model, values, loss.trains_on)
-    with_start_log_probs(scored, score(values.model("a"), values, loss.trains_on)[0])
+    sources = SOURCES | {RowKind.REFUSAL: "alt"} if name == "AltPO" else SOURCES
+    scored, counts = score(model, values, loss.trains_on, sources)
+    add_start(scored, score(values.model("a"), values, loss.trains_on, sources)[0], loss)
     total, parts = loss(scored, counts)
     total.backward()
-    assert float(parts["forget_loss"]) == pytest.approx(expected["forget"], rel=2e-6, abs=5e-6)
-    if "retain_loss" in parts:
-        assert float(parts["retain_loss"]) == pytest.approx(expected["retain"], rel=2e-6, abs=5e-6)
+    assert float(parts["forget_loss"]) == pytest.approx(expected["forget"], rel=EXACT, abs=0)
+    if expected["retain"] is not None:
+        assert float(parts["retain_loss"]) == pytest.approx(expected["retain"], rel=EXACT, abs=1e-12)
     gradient = expected.get("grad_total") or expected["grad_forget"]
     named = dict(model.named_parameters())
     gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in named.values()]
-    relative, entry, along = TOLERANCES[state]
     norm = float(torch.cat([g.double().flatten() for g in gradients]).norm())
-    assert norm == pytest.approx(gradient["l2_norm"], rel=relative)
+    assert norm == pytest.approx(gradient["l2_norm"], rel=EXACT)
     for key, value in gradient["entries"].items():
         tensor, _, index = key.rstrip("]").partition("[")
         found = float(named[tensor].grad[tuple(map(int, index.split(",")))])  # type: ignore[index]  # every tensor trains
-        assert found == pytest.approx(value, abs=entry * gradient["l2_norm"]), key
-    assert projection(gradients) == pytest.approx(gradient["sin_projection"], abs=along * gradient["l2_norm"])
+        assert found == pytest.approx(value, abs=EXACT * gradient["l2_norm"]), key
+    assert projection(gradients) == pytest.approx(gradient["sin_projection"], abs=EXACT * gradient["l2_norm"])

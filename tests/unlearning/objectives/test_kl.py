@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from lethe.config.objective import GradDiff, Kl
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Scored, make_loss, tokens
-from lethe.unlearning.objectives.kl import token_divergences
+from lethe.unlearning.objectives.divergences import token_divergences
 from tests.unlearning.objectives.cases import counts_of, micro_batch
 
 

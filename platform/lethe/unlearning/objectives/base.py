@@ -35,15 +35,17 @@ class Scored:
 
     `logits` [N, V] any float type, with grad, already aligned so that `labels[n]` is the token that
     `logits[n]` predicts; `labels` [N] int64; `row` [N] int64 in [0, R), the row of each position;
+    `place` [N] int64, the position within its answer, from 0;
     `kind` [R] int64, a `RowKind`; `partner` [R] int64, the row with the other answer to the same question (forget
     answer and refusal), itself where there is none; `start_log_probs` [R] float32, S0: the row's summed answer
     log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
-    model's at the M positions of retain rows, in their order, where `needs_start_logits`. N, M and R may be 0.
+    model's at the M positions in rows of the kind `Loss.start_logits_of`, in their order. N, M and R may be 0.
     """
 
     logits: Tensor
     labels: Tensor
     row: Tensor
+    place: Tensor
     kind: Tensor
     partner: Tensor
     start_log_probs: Tensor
@@ -55,7 +57,8 @@ class Scored:
 
     def part(self, part: slice, logits: Tensor, start_logits: Tensor | None) -> Scored:
         """Return a part of the positions, with the logits there; rows stay those of the micro-batch."""
-        return replace(self, logits=logits, labels=self.labels[part], row=self.row[part], start_logits=start_logits)
+        at_positions = {"labels": self.labels[part], "row": self.row[part], "place": self.place[part]}
+        return replace(self, logits=logits, start_logits=start_logits, **at_positions)
 
 
 class Loss:
@@ -66,12 +69,13 @@ class Loss:
     without a scored position has share 0 and can still be back-propagated.
 
     `trains_on`: the rows that a batch must hold, forget rows and their replacements before retain rows.
-    `needs_start_log_probs`: `Scored.start_log_probs` is read; `needs_start_logits`: `Scored.start_logits` is read.
+    `needs_start_log_probs`: `Scored.start_log_probs` is read; `start_logits_of`: the kind of row at which
+    `Scored.start_logits` are read, None where they are not.
     """
 
     trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.RETAIN)
     needs_start_log_probs: ClassVar[bool] = False
-    needs_start_logits: ClassVar[bool] = False
+    start_logits_of: ClassVar[RowKind | None] = None
 
     def __init__(self, config: Objective) -> None:
         self.gamma = config.gamma if isinstance(config, WithRetain) else 0.0

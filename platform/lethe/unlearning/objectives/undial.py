@@ -1,0 +1,39 @@
+"""Self-distillation: towards the start model's prediction with the true token's logit lowered."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from lethe.config.objective import Undial as UndialConfig
+from lethe.data.batches import RowKind
+from lethe.unlearning.objectives.base import LOSSES, Counts, Loss, Scored, token_mean
+from lethe.unlearning.objectives.divergences import token_cross_entropies
+
+
+@LOSSES.implements(UndialConfig)
+class Undial(Loss):
+    """L_forget = mean over forget tokens of -sum_v q(v) log p(v), q = softmax(z0 - beta onehot(t)), z0 the start
+    model's logits and t the true token.
+
+    Dong et al. 2024, arXiv 2402.10052. open-unlearning's code averages over prompt and padding as well, where its
+    ignored label -100 lowers vocabulary entry V - 100.
+    """
+
+    start_logits_of: ClassVar[RowKind | None] = RowKind.FORGET
+
+    def __init__(self, config: UndialConfig) -> None:
+        super().__init__(config)
+        self.beta = config.beta
+
+    def token_values(self, scored: Scored) -> Tensor:
+        """Return [N]: minus the cross-entropy with q at forget positions, log p at retain positions."""
+        if scored.start_logits is None:
+            raise ValueError("undial needs the start model's logits")
+        forget = scored.of(RowKind.FORGET)
+        return token_cross_entropies(scored.logits, scored.labels, scored.start_logits, forget, self.beta)
+
+    def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
+        """Return the share of the mean cross-entropy, not negative."""
+        return -token_mean(values, RowKind.FORGET, scored, counts)

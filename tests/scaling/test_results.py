@@ -283,12 +283,14 @@ def test_the_first_screen_answers_and_says_what_next(
 ) -> None:
     record = whole_record(study, points, line)
     first = scaling_opening(record)
-    assert first.sentence == "Step time grows in proportion to parameters with Sophia and AdamW."
+    held = sum(law.covered for law in record.laws)
+    growth = "Step time grows in proportion to parameters with Sophia and AdamW"
+    assert first.sentence == f"{growth}; {held} of 5 laws predicted the largest size."
     assert first.because.startswith("Memory of tensors grows ")
     assert list(first.facts) == ["What was done", "What won", "Is it enough", "What it cost", "How far to trust it"]
     assert first.facts["What was done"].startswith("17 of 18 points timed at 5 sizes from 101k to 16.7M parameters;")
-    assert "as much random search there" in first.facts["What won"]
-    assert first.facts["Is it enough"].startswith(("Yes: 5 of 5", "Partly: "))
+    assert "a random search there" in first.facts["What won"]
+    assert first.facts["Is it enough"].startswith(("Yes, to plan larger models: 5 of 5", "Partly, to plan"))
     steps = scaling_steps(record, "python -m platform.")
     assert steps[0].command.startswith("python -m platform.scaling plan --model-params 7e9 ")
     interrupted = record.model_copy(update={"interrupted": True})

@@ -38,6 +38,14 @@ def address(trial: TrialRecord) -> str:
     return trial.version or trial.folder
 
 
+def trial_steps(record: StudyRecord, trial: TrialRecord, call: str = "lethe ") -> tuple[NextStep, ...]:
+    """Return what can be done with one trial that is on the front; nothing with another, whose model is not kept."""
+    if not trial.on_front:
+        return ()
+    named = ("name it, for good", f"promote {record.id} {trial.number} --as champion")
+    return tuple(NextStep(purpose, f"{call}{command}") for purpose, command in (*_score(record, trial), named))
+
+
 def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
     """Yield purposes and commands of lethe."""
     again, best = f"sweep {record.id} --resume", record.best_of_front

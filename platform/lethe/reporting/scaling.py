@@ -64,7 +64,10 @@ def scaling_opening(record: ScalingRecord) -> Opening:
         f" {format_count(axis.workers[-1], 'worker')}."
         for axis in record.parallel
     ]
-    return Opening(None, sentences[0], " ".join([*sentences[1:2], *most[:1]]), None, _facts(record))
+    held = sum(law.covered for law in record.laws)
+    kept = f"; {held} of {format_count(len(record.laws), 'law')} predicted the largest size." if record.laws else "."
+    sentence = sentences[0].removesuffix(".") + kept
+    return Opening(None, sentence, " ".join([*sentences[1:2], *most[:1]]), None, _facts(record))
 
 
 def _describe_growth(laws: Sequence[LawRecord]) -> str:
@@ -88,18 +91,18 @@ def _facts(record: ScalingRecord) -> dict[str, str]:
     worst = max((abs(law.error) for law in record.laws), default=0.0)
     best = max(record.searches, key=lambda search: search.hypervolume, default=None)
     quality = [
-        f"The setting found at {transfer.small} scores {transfer.score:.3f} at {transfer.large}, as much random search"
-        f" there {transfer.random_score.value:.3f}: {_verdict_on(transfer)} searching there."
+        f"The best setting of {transfer.small}, run at {transfer.large}, has hypervolume {transfer.score:.3f}, a random"
+        f" search there {transfer.random_score.value:.3f}: {_verdict_on(transfer)} searching there."
         for transfer in record.transfer
     ]
     if best:
         reached, trials = sum(s.reached for s in record.searches), sum(len(s.trials) for s in record.searches)
         name = NAMES.get(best.arm, best.arm)
-        quality.append(f"Largest hypervolume: {best.hypervolume:.3f}, {name} at {best.size}.")
+        quality.insert(0, f"{name} at {best.size} has the largest hypervolume, {best.hypervolume:.3f}.")
         quality.append(f"{reached} of {trials} trials reached the forget target.")
     whether = "Yes" if covered == len(record.laws) else "Partly" if covered else "No"
     laws = format_count(len(record.laws), "law")
-    fit = f"{whether}: {covered} of {laws} predicted the largest size inside the 90 % interval;"
+    fit = f"{whether}, to plan larger models: {covered} of {laws} predicted the largest size inside the 90 % interval;"
     fit += f" the largest error is {worst:.0%}."
     busy = record.machine.get("busy")
     shared = f" Single workers had {busy:.0%} of their wall time on a CPU." if busy is not None else ""
@@ -111,7 +114,7 @@ def _facts(record: ScalingRecord) -> dict[str, str]:
         "What won": " ".join(quality) or "Quality was not searched.",
         "Is it enough": fit if record.laws else "No: a law needs more complete sizes.",
         "What it cost": f"{format_duration(record.ended - record.began)} of wall time.",
-        "How far to trust it": f"On this machine's processors, up to {FARTHEST} times the largest size measured; plans"
+        "How far to trust it": f"For this machine's processors, and at most {FARTHEST} times the largest size; plans"
         f" for GPUs are by the memory model and published rates, and were not run.{shared}{interrupted}",
     }
 

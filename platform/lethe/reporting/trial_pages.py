@@ -8,7 +8,10 @@ from typing import Any
 
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.evidence import EvidenceRow
-from lethe.reporting.scales import format_duration
+from lethe.reporting.next_steps import trial_steps
+from lethe.reporting.opening import references
+from lethe.reporting.scales import format_duration, format_number
+from lethe.reporting.terms import NAMES
 from lethe.reporting.trial_views import (
     KIND_LABELS,
     aliases_by_trial,
@@ -17,6 +20,8 @@ from lethe.reporting.trial_views import (
     trial_kind,
     varying_parameters,
 )
+
+METHOD = ("objective.name", "optimizer.name", "adapter.name")
 
 
 def trial_pages(
@@ -45,6 +50,8 @@ def _trial(record: StudyRecord, trial: TrialRecord, server: str) -> dict[str, An
     done = KIND_LABELS[trial_kind(trial)] if trial.verdict == "complete" else trial.verdict.replace("_", " ")
     return {
         "kind": done,
+        "summary": _summary(record, trial),
+        "steps": [list(step) for step in trial_steps(record, trial)],
         "aliases": aliases_by_trial(record).get(trial.number, []),
         "reason": trial.reason,
         "when": _when(trial),
@@ -56,6 +63,22 @@ def _trial(record: StudyRecord, trial: TrialRecord, server: str) -> dict[str, An
         "forgotten": trial.forgotten.model_dump() if trial.forgotten else None,
         "samples": [vars(row) for row in sample_answers(record, trial)],
     }
+
+
+def _summary(record: StudyRecord, trial: TrialRecord) -> list[str]:
+    """Return the page's first sentences: the verdict, the objectives beside start model and oracle, the method."""
+    verdict = trial.forgotten.describe() if trial.forgotten else ""
+    if trial.forgotten and not trial.forgotten.failing:
+        verdict = f"forgotten: meets all {len(trial.forgotten.criteria)} criteria"
+    scores = [
+        f"{goal.metric} {format_number(trial.metrics[goal.metric])}{references(record, goal.metric)}"
+        for goal in record.objectives
+        if goal.metric in trial.metrics
+    ]
+    names = [str(trial.params[key]) for key in METHOD if trial.params.get(key)]
+    method = ", ".join(NAMES.get(name, name) for name in names)
+    parts = [verdict, ", ".join(scores), f"by {method}" if method else ""]
+    return [f"{part[:1].upper()}{part[1:]}." for part in parts if part]
 
 
 def _when(trial: TrialRecord) -> str:

@@ -31,15 +31,17 @@ def comparison_opening(record: StudyRecord) -> Opening:
     }
     differences = describe_differences(record, study_arms)
     best = best_arm(study_arms)
-    won = f"{best.name} has the largest hypervolume{_within(study_arms)}" if best else "No arm is above the floors"
+    won = _lead(best, study_arms) if best else "No arm is above the floors"
     sentence = f"{won}; {differences}." if differences else f"{won}."
     return Opening(None, sentence, describe_evidence(record, study_arms), None, facts)
 
 
-def _within(arms: Sequence[Arm]) -> str:
-    """Return `, within the spread` where the best arm's lead over the next one is no larger than that."""
+def _lead(best: Arm, arms: Sequence[Arm]) -> str:
+    """Return which arm leads; none does where the best one's lead over the next is no larger than the spread."""
     first, *others = arms_by_volume(arms)
-    return ", within the spread" if others and lead_of(first, others[0]).verdict == "within the spread" else ""
+    if others and lead_of(first, others[0]).verdict == "within the spread":
+        return f"No arm leads: {best.name} has the largest hypervolume, within the spread"
+    return f"{best.name} has the largest hypervolume"
 
 
 def describe_differences(record: StudyRecord, arms: Sequence[Arm]) -> str:

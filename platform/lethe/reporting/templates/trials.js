@@ -117,10 +117,9 @@ function curve(trial) {
 function criteria(trial) {
   if (!trial.forgotten) return [];
   const rows = trial.forgotten.criteria.map((found) => element("tr", {}, element("td", {}, spaced(found.metric)),
-    cells([found.value]), element("td", { class: "n" }, found.bound),
     element("td", { class: "n" }, element("span", { class: `badge ${found.holds ? "good" : "failed"}` },
-      found.holds ? "holds" : "fails"))));
-  return [element("h2", {}, `Forgotten: ${trial.forgotten.forgotten}`), table(["criterion", "value", "bound", ""], rows)];
+      found.holds ? "holds" : "fails")), cells([found.value]), element("td", { class: "n" }, found.bound)));
+  return [element("h2", {}, `Forgotten: ${trial.forgotten.forgotten}`), table(["criterion", "", "value", "bound"], rows)];
 }
 
 function answers(trial) {
@@ -160,6 +159,9 @@ function trialPage(number) {
     element("p", { class: "meta" }, [trial.when, trial.place].filter(Boolean).join(" · "),
       trial.link ? [" · ", element("a", { href: trial.link }, "run in MLflow")] : null),
     trial.reason ? element("p", { class: "because" }, trial.reason) : null,
+    trial.summary.length ? element("p", { class: "because" }, trial.summary.join(" ")) : null,
+    trial.steps.length ? element("dl", { class: "steps" }, trial.steps.map(([purpose, command]) =>
+      element("div", {}, element("dt", {}, purpose), element("dd", {}, element("code", {}, command))))) : null,
     ...criteria(trial),
     element("h2", {}, "What it chose"), settings(own.filter((key) => key in trial.params)),
     element("details", {}, element("summary", {}, `${fixed.length} other settings`), settings(fixed)),

@@ -423,7 +423,7 @@ def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enou
     members = comparison_study().members
     close = tuple(m.model_copy(update={"hypervolume": 0.6}) if m.arm == "FO-GA" and m.seed == 0 else m for m in members)
     near = comparison_opening(comparison_study(members=close))
-    assert near.sentence.startswith("No arm leads: SO-GA has the largest hypervolume, within the spread; second order is neither")
+    assert near.sentence.startswith("No arm leads: SO-GA has the largest hypervolume, within the spread; second order")
     assert first.facts["Is it enough"] == "Not judged: no criterion about forgetting was checked."
     assert "Guard is a reference" in first.facts["How far to trust it"]
     criterion = CriterionRecord(metric="utility", value=0.1, bound="at least 0.5", holds=False)

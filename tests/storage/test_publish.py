@@ -43,6 +43,7 @@ def test_report_record_and_front_are_published_and_nothing_else(record: StudyRec
     assert open_publisher(place + "/").put(record, tmp_path / "report") == f"{place}/{record.id}"
     root, run = tmp_path / "a place/shared" / record.id, record.trials[0].run
     report = {"report/report.html", "report/front.html", "report/front.png", "report/trials.csv"}
+    report.add("report/front-small.png")  # for the note in MLflow
     assert published(root) == report | {
         "study.json",
         f"front/{run}/result.json",

@@ -80,6 +80,7 @@ def test_the_picture_of_the_front_is_one_click_from_the_link(trials: Page, run: 
     assert "Partly forgotten, fails utility" in note.inner_text()
 
 
+@pytest.mark.long
 def test_every_link_of_the_description_leads_to_what_it_names(trials: Page) -> None:
     trials.get_by_role("link", name="tofu-1a2b3c4d", exact=True).click()
     links = trials.locator(".note-editor-preview-content a")
@@ -104,6 +105,7 @@ def test_every_link_of_the_description_leads_to_what_it_names(trials: Page) -> N
     assert table == trials_csv(STUDY)
 
 
+@pytest.mark.long
 def test_the_chart_view_draws_forget_against_utility_of_all_that_have_both(trials: Page) -> None:
     trials.locator("label:has(input[value=CHART])").click()
     chart = trials.locator(".js-plotly-plot")

@@ -71,8 +71,8 @@ class DeletionRecord(Record):
 
 
 class Seal(Record):
-    """What shows a change of the content: its SHA-256, and a signature (Ed25519, hex) with the key that checks it,
-    both empty where nobody signed with a key."""
+    """The seal of a record: the SHA-256 of its content, and a signature (Ed25519, hex) with the key that checks it, both
+    empty where nobody signed with a key."""
 
     sha256: str
     signature: str = ""

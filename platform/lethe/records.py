@@ -289,7 +289,7 @@ class StudyRecord(Record):
 
     @property
     def stored_text(self) -> StoredText:
-        """What of the rows' text the study may store."""
+        """The rule for the rows' text that the study may store."""
         benchmark = BENCHMARKS.get(str(self.study.get("benchmark", {}).get("name")))
         return Privacy(**self.study.get("privacy", {})).stored(benchmark is not None and benchmark.personal_text)
 

@@ -1,4 +1,4 @@
-"""What may be stored of the rows' text, and names of rows that say nothing about it.
+"""Private text: the form of rows' text that may be stored, and names of rows that say nothing about it.
 
 Text becomes its stored form in the worker, before it leaves it as a record, a file or a message: see
 `lethe.unlearning.context.Context.shown`.
@@ -50,8 +50,8 @@ def study_salt(folder: Path) -> bytes:
 
 
 class ShownText:
-    """What a study that stores `rule` of its rows' text may show. `rows` returns the texts that are withheld; it is
-    called once, when a text has to be compared with them.
+    """The form of texts that a study which stores `rule` of its rows' text may show. `rows` returns the texts that are
+    withheld; it is called once, when a text has to be compared with them.
 
     With `redact` any other text is withheld, too, that has a whole withheld text or `LONGEST` of its words in a row:
     a model repeats what it has learned, whatever it was asked.

@@ -27,7 +27,7 @@ class Question(Row):
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What equal rows have in common, whatever their case, white space and Unicode form."""
+        """Texts by which rows are equal, whatever their case, white space and Unicode form."""
         return same_text(self.question), same_text(self.answer)
 
 
@@ -46,7 +46,7 @@ class Chat:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What equal rows have in common; the same as a `Question`'s where there is one turn of the user."""
+        """Texts by which rows are equal; the same as a `Question`'s where there is one turn of the user."""
         return *(same_text(text) for _, text in self.question), same_text(self.answer)
 
 
@@ -63,7 +63,7 @@ class Completion:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What equal rows have in common."""
+        """Texts by which rows are equal."""
         return same_text(self.prompt), same_text(self.answer)
 
 
@@ -76,7 +76,7 @@ class Document:
 
     @property
     def key(self) -> tuple[str, ...]:
-        """What equal documents have in common."""
+        """The text by which documents are equal."""
         return (same_text(self.text),)
 
 

@@ -148,7 +148,7 @@ class Pool:
 
     @property
     def ended(self) -> str | None:
-        """Why no run goes on: the pool is broken, or was asked to abandon them."""
+        """The reason why no run goes on: the pool is broken, or was asked to abandon them."""
         return self.broken or self._stop_reason
 
     def close(self, timeout_s: float = 20.0) -> None:

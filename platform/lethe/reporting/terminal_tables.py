@@ -42,7 +42,7 @@ class StudyLine:
 
     @property
     def trials(self) -> int:
-        """How many trials it has: while it runs for the first time, how many have begun."""
+        """The number of its trials; while it runs for the first time, of those that have begun."""
         return len(self.record.trials) if self.record and self.record.trials else self.runs
 
     def as_json(self) -> dict[str, Any]:

@@ -61,7 +61,7 @@ BY_SIZE = {
 
 @dataclass(frozen=True)
 class Given:
-    """What a person has: rows to forget and to keep, a model, and whatever else."""
+    """Names of the files and models that a person has, and of columns that are not called as usual."""
 
     forget: str
     retain: str
@@ -92,7 +92,7 @@ class OwnStudy:
 
     @property
     def abilities(self) -> list[Ability]:
-        """What can be measured, and what cannot."""
+        """All things that such a study could measure, each with what it needs."""
         return list(_abilities(self.given, self.sources))
 
 

@@ -79,7 +79,7 @@ class Session:
 
     @property
     def broken(self) -> str | None:
-        """Why the groups cannot go on, None if they can."""
+        """The reason why the groups cannot go on, None if they can."""
         return None if self._pool is None else self._pool.broken
 
     def _wait_for(self, step: threading.Event) -> None:

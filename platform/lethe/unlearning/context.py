@@ -86,7 +86,7 @@ class Context:
 
     @cached_property
     def shown(self) -> ShownText:
-        """What the study may store of the rows' text."""
+        """The form of the rows' text that the study may store."""
         return shown_text(self.assets.text, self.benchmark, lambda: self.task)
 
     def stored(self, result: EvaluationResult, *, named: bool = True) -> EvaluationResult:

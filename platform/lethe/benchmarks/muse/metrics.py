@@ -12,7 +12,7 @@ from lethe.evaluation.membership import privleak
 
 @dataclass(frozen=True)
 class MuseScores(ReferenceValues):
-    """What one model knows of the documents to forget: mean ROUGE of VerbMem and KnowMem, AUC of Min-K.
+    """Scores of one model on the documents to forget: mean ROUGE of VerbMem and KnowMem, AUC of Min-K.
 
     `digest` names the evaluated rows. `knowmem` is None without questions, `mia_min_k` without holdout texts.
     """

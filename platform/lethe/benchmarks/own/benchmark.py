@@ -81,7 +81,7 @@ class Own(Benchmark):
 
     @property
     def forget_texts(self) -> tuple[tuple[str, ...], ...]:
-        """What each forget row has to say: the texts that make rows equal, as they were given."""
+        """Texts of each forget row, as they were given: rows with equal texts are one row."""
         return tuple(_texts(row) for row in self.parts["forget"].rows)
 
     def texts(self, forget_only: bool) -> Iterator[str]:
@@ -92,7 +92,7 @@ class Own(Benchmark):
 
     @property
     def earlier_texts(self) -> tuple[tuple[str, ...], ...]:
-        """The same of the rows of earlier requests."""
+        """Texts of each row of earlier requests, likewise."""
         return tuple(_texts(row) for row in self.parts["earlier"].rows) if "earlier" in self.parts else ()
 
     def forget_count(self, config: Evaluation) -> int:

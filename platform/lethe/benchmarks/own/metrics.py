@@ -32,7 +32,7 @@ ATTACKS = ("mia_loss", "mia_min_k", "mia_reference")  # the attacks that `mia_ex
 
 
 class Measured(Frozen, ReferenceValues):
-    """What one model gives without another.
+    """Values of one model that need no other model.
 
     `data`: names data and rows, as `OwnEvalSet.digest`; `forget` [n], `holdout` [m]: mean token losses of the evaluated
     rows, in order; `attacks`: the AUCs that these give alone; `found`: `forget_found`; `kept`: the parts of `utility`
@@ -64,7 +64,7 @@ class Measured(Frozen, ReferenceValues):
 
 @dataclass(frozen=True)
 class References(ReferenceValues):
-    """What a study's models gave, by role."""
+    """Values of a study's models, by role: start model, oracle, base."""
 
     models: Mapping[Role, Measured]
 

@@ -43,7 +43,7 @@ class WmdpEvalSet:
 
 
 class WmdpScores(Frozen, ReferenceValues):
-    """What one model knows."""
+    """Scores of one model: its accuracy on the field to forget, and its utility."""
 
     forget_accuracy: float
     utility: float

@@ -71,7 +71,7 @@ class DeletionRecord(Record):
 
 
 class Seal(Record):
-    """The seal of a record: the SHA-256 of its content, and a signature (Ed25519, hex) with the key that checks it, both
+    """The seal of a record: its content's SHA-256, and a signature (Ed25519, hex) with the key that checks it, both
     empty where nobody signed with a key."""
 
     sha256: str

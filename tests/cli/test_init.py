@@ -112,8 +112,11 @@ def test_documents_have_no_answers(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (["--holdout", "forget.csv"], "--holdout: 12 rows to forget are in it: forget.csv row 1 is forget.csv row 1"),
-        (["--holdout", "general.txt"], "--holdout: has documents, and --forget has questions"),
+        (
+            ["--holdout", "forget.csv"],
+            "--holdout: 12 of 12 rows are also in --forget (forget.csv row 1 is",
+        ),
+        (["--holdout", "general.txt"], "--holdout: general.txt has documents, and --forget questions"),
         (["--holdout", "none.csv"], "--holdout: there is no none.csv in /"),
         (["--out", "my 'study.yaml"], "--out my 'study.yaml: names the study, too"),
         (["--column", "foo=bar"], "--column: unknown key 'foo'"),

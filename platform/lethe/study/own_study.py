@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
+from lethe.benchmarks.own.loading import PartName, load_parts
 from lethe.config.benchmark import EMBEDDED
 from lethe.config.columns import Columns
 from lethe.config.model import TRAIN
-from lethe.data.overlap import overlap
+from lethe.config.own import OwnBenchmark
 from lethe.data.source_rows import Document
-from lethe.data.sources import Source, read_source
+from lethe.data.sources import Source
 from lethe.errors import UserError
 from lethe.evaluation.context_length import context_of
 from lethe.models.loading import load_config, load_tokenizer
 from lethe.models.model_files import parameter_count
 from lethe.study.model_sources import find_model
 
-NAMED = 3  # rows in a message
 BATCH = 8  # forget rows in a step
 MOST_EPOCHS = 30
 WINDOW = 256  # tokens of a document that are read at once, by default
 SMALL, LARGE = 20e6, 500e6  # parameters
+MADE = "a column wrong_answers, or benchmark.made_answers, which makes some by rule"
 LONGEST_ANSWER = 256  # tokens to generate, at most
 
 
@@ -74,10 +76,9 @@ class Given:
     columns: Columns = field(default_factory=Columns)
 
     @property
-    def files(self) -> dict[str, str]:
+    def files(self) -> dict[PartName, str]:
         """The sources by the field of the benchmark."""
-        fields = ("forget", "retain", "holdout", "earlier", "general")
-        return {name: getattr(self, name) for name in fields if getattr(self, name)}
+        return {name: getattr(self, name) for name in get_args(PartName) if getattr(self, name)}
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class OwnStudy:
     """A first study: `sources` as they were read, the model's size and context (None: unknown), the file's `text`."""
 
     given: Given
-    sources: Mapping[str, Source]
+    sources: Mapping[PartName, Source]
     parameters: int | None
     context: int | None
     text: str
@@ -99,8 +100,7 @@ class OwnStudy:
 def own_study(given: Given) -> OwnStudy:
     """Return a first study for what there is. Raises UserError, in one line, for files that cannot be read, sets that
     share rows, holdout rows of another kind and a model that cannot be found."""
-    sources = {name: _read(name, source, given.columns) for name, source in given.files.items()}
-    _refuse_shared(sources)
+    sources = _read(given)
     parameters = context = longest = None
     if given.model != EMBEDDED:
         found = find_model(given.model, "--model", given.base)
@@ -118,33 +118,15 @@ def own_study(given: Given) -> OwnStudy:
     return OwnStudy(given, sources, parameters, context, _text(given, sources, ranges, context, longest))
 
 
-def _read(name: str, source: str, columns: Columns) -> Source:
-    own = columns if name != "general" else None
+def _read(given: Given) -> Mapping[PartName, Source]:
+    """Read the sources as the benchmark does, with the names of options in messages."""
     try:
-        return read_source(source, own)
+        return load_parts(OwnBenchmark.model_validate({**given.files, "columns": given.columns}))
     except UserError as error:
-        raise UserError(f"--{name}: {error}") from None
+        raise UserError(re.sub(r"benchmark\.(forget|retain|holdout|earlier|general)", r"--\1", str(error))) from None
 
 
-def _refuse_shared(sources: Mapping[str, Source]) -> None:
-    """Refuse rows to forget that are also kept or held out, and a holdout of another kind."""
-    forget = sources["forget"]
-    for name in ("retain", "holdout"):
-        if name not in sources:
-            continue
-        if shared := overlap(forget, sources[name]):
-            pairs = ", ".join(f"{one} is {other}" for one, other in shared[:NAMED])
-            more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
-            raise UserError(
-                f"--{name}: {len(shared)} rows to forget are in it: {pairs}{more}: take them out of one of the two"
-            )
-    if "holdout" in sources and sources["holdout"].kind != forget.kind:
-        raise UserError(
-            f"--holdout: has {sources['holdout'].kind}, and --forget has {forget.kind}: give rows of the same kind"
-        )
-
-
-def _abilities(given: Given, sources: Mapping[str, Source]) -> Iterator[Ability]:
+def _abilities(given: Given, sources: Mapping[PartName, Source]) -> Iterator[Ability]:
     columns = sources["forget"].columns
     unseen = "--holdout: rows like those to forget that the model was never trained on"
     base = bool(given.holdout and given.base)
@@ -157,7 +139,7 @@ def _abilities(given: Given, sources: Mapping[str, Source]) -> Iterator[Ability]
     such = f"--oracle: such a model, or {TRAIN} with --base, which makes one"
     yield Ability("distance to a model that never saw the rows", oracle, such, True)
     if sources["forget"].kind != "documents":
-        yield Ability("the right answer against wrong ones", "wrong_answers" in columns, "a column wrong_answers")
+        yield Ability("the right answer against wrong ones", "wrong_answers" in columns, MADE)
     if sources["forget"].kind == "questions":
         asked = "paraphrased_question" in columns
         yield Ability("questions in other words (an audit)", asked, "a column paraphrased_question")
@@ -175,7 +157,9 @@ def _longest_answer(forget: Source, model: Path) -> int | None:
     return max((len(tokenizer(answer, add_special_tokens=False)["input_ids"]) for answer in answers), default=None)
 
 
-def _text(given: Given, sources: Mapping[str, Source], ranges: Ranges, context: int | None, longest: int | None) -> str:
+def _text(
+    given: Given, sources: Mapping[PartName, Source], ranges: Ranges, context: int | None, longest: int | None
+) -> str:
     """Return the study as YAML with a comment where a value needs one."""
     forget = sources["forget"]
     batch = min(BATCH, len(forget.rows))

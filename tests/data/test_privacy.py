@@ -66,3 +66,11 @@ def test_messages_lose_the_words_of_rows_and_nothing_else(text: StoredText) -> N
     expected = f"KeyError: '{WITHHELD} Ulm' in {WITHHELD}, café (row 3 of the towers): {WITHHELD} と"
     assert shown(text).message(given) == (given if text == "keep" else expected)
     assert shown(text).message("no such file: /data/tower of Elb") == "no such file: /data/tower of Elb"
+
+
+def test_a_text_may_end_in_a_short_withheld_one() -> None:
+    private = ShownText("redact", lambda: ["Where does the tall woman live now", "Paris"])
+    assert private.message("Paris") == WITHHELD
+    assert private.message("She lives in Paris") == f"She lives in {WITHHELD}"
+    assert private.columns({"split": ["retain"], "answer": ["She lives in Paris"]}) == {"split": ["retain"]}
+    assert private.message("the tall woman") == "the tall woman", "fewer than five words, and no whole text"

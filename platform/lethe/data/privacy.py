@@ -107,7 +107,8 @@ class ShownText:
         words = [word for _, _, word in found]
         start, end = 0, -1
         for first in range(len(words)):
-            lengths = [n for n in self._lengths if tuple(words[first : first + n]) in self._shared]
+            fitting = (n for n in self._lengths if first + n <= len(words))
+            lengths = [n for n in fitting if tuple(words[first : first + n]) in self._shared]
             if not lengths:
                 continue
             last = first + max(lengths) - 1

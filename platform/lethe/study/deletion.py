@@ -114,7 +114,8 @@ def _unchecked(record: StudyRecord, trial: TrialRecord, study: Study, benchmark:
     for name, audit in Audit.registered.items():
         if tried.isdisjoint(audit.meanings) and (benchmark.has_questions or not audit.needs_questions):
             yield f"{name.replace('_', ' ').capitalize()}: this audit was not run on the model."
-    if record.requests[:-1] and "earlier_found" not in trial.metrics:
+    known = study.benchmark.metrics
+    if record.requests[:-1] and not any("earlier" in known[name].needs for name in trial.metrics if name in known):
         yield "Rows of earlier requests: whether they stay forgotten was not measured."
     if trial.confirmation is None:
         yield "Chance: the model is one run with one seed, chosen among others by the same measurements."

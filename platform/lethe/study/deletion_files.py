@@ -127,7 +127,8 @@ def _check_rows(request: Request, forget: str | None, columns: Columns | None) -
     source = read_source(forget, columns)
     salt = bytes.fromhex(request.salt)
     given = {row_hash(salt, *row.key): row.name for row in source.rows}
-    others = [name for digest, name in given.items() if digest not in set(request.rows)]
+    asked = set(request.rows)
+    others = [name for digest, name in given.items() if digest not in asked]
     missing = [str(number) for number, digest in enumerate(request.rows, 1) if digest not in given]
     if others or missing:
         found = [

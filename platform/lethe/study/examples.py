@@ -11,7 +11,7 @@ from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.measurement import measure, task_of
 from lethe.config.run import Evaluation
 from lethe.config.study import Study
-from lethe.data.privacy import FORGET, SALT, row_hash, study_salt
+from lethe.data.privacy import SALT, row_hash, study_salt
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.records import StudyRecord, TrialRecord
@@ -62,5 +62,5 @@ def _asked(study: Study, benchmark: Any, evaluation: Evaluation, model: ScoredMo
     rows = measure(network, task, task.eval_set(evaluation), evaluation, RankShard()).rows
     names = ("question", "answer", "generated")
     texts = zip(rows["split"], *(rows.get(name) or [""] * len(rows["split"]) for name in names), strict=True)
-    forget = ([text or "" for text in own] for split, *own in texts if split.startswith(FORGET))
+    forget = ([text or "" for text in own] for split, *own in texts if split.startswith("forget") and any(own))
     return [dict(zip(names, own, strict=True)) for own in forget]

@@ -131,7 +131,7 @@ def _files(folder: Path) -> tuple[list[Path], list[str]]:
         found += [Path(parent, name) for name in names if not name.startswith(".")]
     found.sort(key=lambda path: path.relative_to(folder).as_posix())
     texts = [path for path in found if path.suffix.lower() in TEXTS]
-    return texts, [path.relative_to(folder).as_posix() for path in found if path not in {*texts}]
+    return texts, [path.relative_to(folder).as_posix() for path in found if path.suffix.lower() not in TEXTS]
 
 
 # Rows with columns

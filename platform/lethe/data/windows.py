@@ -44,11 +44,13 @@ def windows(ids: Sequence[int], length: int, overlap: int, opening: Sequence[int
 
 def encode_row(row: SourceRow, template: Template, length: int, overlap: int) -> list[Encoded]:
     """Return a row as token ids: the windows of a document, of any other row one. Raises UserError with the row's name
-    for what the template cannot render."""
+    for what the template cannot render, and for a document of which no token can be predicted."""
     try:
         if isinstance(row, Document):
             opening = template.text_opening
-            return windows(template.text(row.text)[len(opening) :], length, overlap, opening)
+            if not (found := windows(template.text(row.text)[len(opening) :], length, overlap, opening)):
+                raise UserError("the text has no token that follows another: there is nothing to predict")
+            return found
         if isinstance(row, Completion):
             return [template.continuation(row.prompt, row.answer)]
         return [template.encode(row.question, row.answer)]

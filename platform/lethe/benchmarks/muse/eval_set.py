@@ -10,7 +10,7 @@ from lethe.config.base import canonical_json, short_digest
 from lethe.config.muse import MuseBenchmark
 from lethe.config.run import Evaluation, RougeRule
 from lethe.data.template import Encoded, Row, Template
-from lethe.evaluation.texts import Texts, text_windows
+from lethe.evaluation.texts import Texts, windows_of
 
 ENDS = ("\n\n", "\nQuestion", "Question:")  # of a generated answer, as published
 
@@ -57,8 +57,7 @@ class MuseEvalSet:
                 (f"row {n} of {part.name}", Encoded(ids, len(ids) - 1)) for n, ids in enumerate(part.prompts, 1)
             )
         for name, texts in (("forget texts", self.members), ("holdout", self.holdout)):
-            for owner, window in zip(texts.owners, texts.windows, strict=True):
-                yield f"row {owner + 1} of {name}", window
+            yield from texts.named(name)
 
 
 def build_eval_set(rows: MuseRows, template: Template, settings: MuseBenchmark, config: Evaluation) -> MuseEvalSet:
@@ -103,7 +102,7 @@ class _Asking:
     def halves(self, documents: Sequence[str]) -> Prompted:
         """Return the first half of the first window of each document with what follows it."""
         most = min(self.settings.verbmem_tokens, self.config.max_new_tokens)
-        firsts = [text_windows(text, self.template, self.settings.window)[0].ids for text in documents]
+        firsts = [windows[0].ids for windows in windows_of(documents, self.template, self.settings.window)]
         decode = self.template.decode
         return Prompted(
             self.settings.forget,

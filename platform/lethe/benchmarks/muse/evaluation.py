@@ -24,7 +24,7 @@ from lethe.evaluation.likelihood import LikelihoodScores
 from lethe.evaluation.membership import membership_metrics, signals
 from lethe.evaluation.metrics import rouge_l_f1
 from lethe.evaluation.rows import stack_splits
-from lethe.evaluation.texts import Texts, score_texts, text_windows
+from lethe.evaluation.texts import Texts, score_texts, windows_of
 
 LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows
 
@@ -108,7 +108,7 @@ class MuseTask(Task[MuseEvalSet, MuseScores]):
         return {"forget_verbmem": float(_rouge(part, answers, evals.rouge).mean())}
 
     def _windows(self, texts: Sequence[str]) -> list[Encoded]:
-        return [row for text in texts for row in text_windows(text, self.template, self.settings.window)]
+        return [row for rows in windows_of(texts, self.template, self.settings.window) for row in rows]
 
 
 def evaluate(

@@ -14,7 +14,6 @@ from lethe.data.source_rows import Completion, Document, SourceRow
 from lethe.data.sources import Source
 from lethe.data.template import Encoded, Template
 from lethe.data.windows import encode_row
-from lethe.errors import UserError
 from lethe.evaluation.metrics import reference_words
 
 NONE = np.empty(0, dtype=np.int64)
@@ -89,11 +88,8 @@ class OwnEvalSet:
 
 def encode(row: SourceRow, template: Template, config: OwnBenchmark) -> list[Encoded]:
     """Return the row as `template`'s tokenizer reads it: a document in windows, any other in one piece. Raises
-    UserError for a document of one token, of which nothing can be predicted."""
-    pairs = encode_row(row, template, config.window, config.overlap)
-    if not pairs:
-        raise UserError(f"{row.name}: the text has no token that follows another: there is nothing to predict")
-    return pairs
+    UserError as `encode_row` does."""
+    return encode_row(row, template, config.window, config.overlap)
 
 
 def build_eval_set(

@@ -115,7 +115,7 @@ class OwnTask(Task[OwnEvalSet, References]):
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
         """Return the first `config.max_rows` forget rows, of a document its first window."""
         rows = self.parts["forget"].rows[: config.max_rows]
-        return [pairs[0] for row in rows if (pairs := encode(row, self.template, self.config))]
+        return [encode(row, self.template, self.config)[0] for row in rows]
 
     def leaks(
         self,
@@ -244,14 +244,14 @@ def columns_of(evals: OwnEvalSet, part: Part, scores: LikelihoodScores, answers:
     if not evals.attacked[part.pairs[0][0]] and not any(map(len, part.prompts)):
         return found  # general text
     rouge = {i: rouge_l_recall(evals.prompts[i].target, answers[i], evals.rouge) for row in part.prompts for i in row}
-    strength = metrics.extraction_strength([row[:stop] for row in scores.correct])
+    strength = [metrics.extraction_strength([scores.correct[i][:stop] for i in pairs]) for pairs in part.pairs]
     found |= {
         "generated": [answers[prompts[0]] if len(prompts) else "" for prompts in part.prompts],
         "rouge": np.array(
             [np.mean([rouge[i] for i in prompts]) if len(prompts) else np.nan for prompts in part.prompts]
         ),
         "most_rouge": np.array([max((rouge[i] for i in row), default=0.0) for row in part.prompts]),
-        "extraction_strength": np.array([strength[pairs].mean() for pairs in part.pairs]),
+        "extraction_strength": np.array([values.mean() for values in strength]),
     }
     if evals.attacked[part.pairs[0][0]]:
         found |= signals(rows, range(len(part.rows)), list(map(answer_of, part.rows)), has_end=part.has_end)

@@ -21,7 +21,7 @@ from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.lm_eval import Choice, answer_questions
 from lethe.evaluation.metrics import LARGEST_LOSS, losses
 from lethe.evaluation.rows import stack_splits
-from lethe.evaluation.texts import Texts, score_texts, text_windows
+from lethe.evaluation.texts import Texts, score_texts, windows_of
 
 LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows
 
@@ -38,8 +38,7 @@ class WmdpEvalSet:
     def named_rows(self) -> Iterator[tuple[str, Encoded]]:
         """Yield the windows of all documents, with names."""
         for name, texts in (("forget", self.forget), ("retain", self.retain)):
-            for owner, window in zip(texts.owners, texts.windows, strict=True):
-                yield f"row {owner + 1} of {name}", window
+            yield from texts.named(name)
 
 
 class WmdpScores(Frozen, ReferenceValues):
@@ -101,7 +100,7 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
         metrics |= {
             f"{name}_loss": float(np.minimum(losses(values), LARGEST_LOSS).mean()) for name, values in loss.items()
         }
-        finite = bool(np.isfinite(np.concatenate([*loss.values()])).all())
+        finite = not bool(np.isnan(np.concatenate([*loss.values()])).any())
         parts: dict[str, Any] = {name: {"loss": losses(values)} for name, values in loss.items()}
         about = dict.fromkeys(self.settings.forget_tasks, "forget_questions")
         for task, answered in choices.items():
@@ -122,7 +121,7 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
         """Return the first window of each document to forget, at most `config.max_rows`."""
         texts = self.rows.forget[: config.max_rows]
-        return [text_windows(text, self.template, self.settings.window)[0] for text in texts]
+        return [rows[0] for rows in windows_of(texts, self.template, self.settings.window)]
 
     def leaks(
         self,
@@ -153,7 +152,7 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
         }
 
     def _windows(self, texts: Sequence[str]) -> list[Encoded]:
-        return [row for text in texts for row in text_windows(text, self.template, self.settings.window)]
+        return [row for rows in windows_of(texts, self.template, self.settings.window) for row in rows]
 
 
 def _mean_accuracy(tasks: Any) -> float:
@@ -163,7 +162,7 @@ def _mean_accuracy(tasks: Any) -> float:
 
 def _losses(model: nn.Module, texts: Texts, template: Template, token_budget: int, shard: RankShard) -> np.ndarray:
     """Return the mean token loss of each document [n], NaN where the model gives no number."""
-    return score_texts(model, texts, template, token_budget, shard).nll_mean
+    return score_texts(model, texts, template, token_budget, shard, standardised=False).nll_mean
 
 
 def _columns(task: str, answered: Sequence[Choice]) -> dict[str, list[Any]]:

@@ -45,7 +45,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         study=study.model_dump(mode="json"),
         digests=digests,
         start_folder=str(start),
-        trials=(member,),
+        trials=(member, trial(3)),
         aliases={"knee": 2},
     )
     store(tmp_path, record)
@@ -82,6 +82,14 @@ def test_a_record_holds_for_its_rows_and_its_model(world: Path, capsys: pytest.C
     assert outcomes == ["holds", "not checked", "holds", "holds", "signature"]
     shutil.copytree(world / "after", world / "moved")
     assert verified(file, model="moved/model") == 0
+
+
+def test_an_earlier_record_stays(world: Path) -> None:
+    first = written("--by", "A. Person").read_text()
+    assert main(["record", "tofu"]) == 0
+    folder = Path("reports/tofu-00000001")
+    assert (folder / "deletion-2.json").read_text() == first
+    assert verified(folder / "deletion-2-2.json") == 0
 
 
 def test_a_record_does_not_hold_for_another_model(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,7 +177,7 @@ def test_changed_rows_or_start_models_are_refused(world: Path, capsys: pytest.Ca
     given = json.loads(file.read_text())
     given["study"]["benchmark"]["corpus"]["seed"] = 7
     file.write_text(json.dumps(given))
-    assert "rows of tofu have changed since study tofu-00000001" in refuses(capsys, "record", "tofu", command=main)
+    assert "rows of embedded have changed since study tofu-00000001" in refuses(capsys, "record", "tofu", command=main)
 
 
 @pytest.mark.parametrize(
@@ -181,6 +189,7 @@ def test_changed_rows_or_start_models_are_refused(world: Path, capsys: pytest.Ca
         (["record", "--verify", "x.json"], "x.json: there is no such file"),
         (["record", "--verify", "forget.jsonl"], "forget.jsonl: is no deletion record"),
         (["record", "tofu", "--key", "forget.jsonl"], "--key forget.jsonl: is no private key"),
+        (["record", "tofu", "3"], "trial 3: study tofu-00000001 keeps the models of its front alone: choose from 2"),
         (["record", "tofu", "7"], "trial 7: study tofu-00000001 has no such trial"),
         (["record", "--verify", "x.json", "--column", "question=Q"], "--column: names columns of --forget"),
         (["record", "--verify", "x.json", "--base", "start"], "--base: belongs to --model"),

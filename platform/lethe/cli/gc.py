@@ -137,6 +137,7 @@ def _forget_text(
     found = ", ".join(f"{what} {count}" for what, count in removed.items() if count)
     verb = "would remove" if dry else "removed"
     console.print(f"{verb} the text of rows: {found or 'there is none'}", soft_wrap=True)
+    console.print(f"reports were looked for in {reports.resolve()}: --reports names another folder", soft_wrap=True)
 
 
 def _print_usage(console: Terminal, studies: list[StudyUsage], root: Path) -> None:

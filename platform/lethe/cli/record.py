@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +85,7 @@ def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Pa
 
     from lethe.cli.options import report_root
     from lethe.config.study import parse_study
-    from lethe.ops.stored_studies import find_trial, read_search
+    from lethe.ops.stored_studies import find_member, read_search
     from lethe.storage.paths import home
     from lethe.study.deletion import deletion_record
     from lethe.study.deletion_files import seal_of
@@ -93,7 +94,7 @@ def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Pa
     usage, stored = read_search(study)
     if stored.members:
         raise UserError(f"{usage.name} is a comparison: a record is of a study that was made for one request")
-    chosen = stored.winner if trial is None else find_trial(stored, trial)
+    chosen = stored.winner if trial is None else find_member(stored, trial)
     if chosen is None:
         raise UserError(f"study {usage.name} has no front: no model of it has forgotten anything")
     target = (report_root(reports) or home() / "reports") / usage.name
@@ -104,6 +105,7 @@ def _write(study: str, trial: str | None, by: str, key: Path | None, reports: Pa
         print(file)
     rows = parse_study(dict(stored.study)).benchmark.given_sources().get("forget", "ROWS")
     words = ["record", "--verify", str(files[0]), "--forget", rows, "--model", chosen.version or chosen.folder]
+    words += ["--public-key", "FILE"] if key else []
     print(f"verify it:\n    {command_prefix()}{shlex.join(words)}")
     return 0
 
@@ -113,13 +115,15 @@ def _verdict(record: DeletionRecord) -> str:
 
 
 def _save(record: DeletionRecord, seal: Seal, folder: Path) -> tuple[Path, Path]:
-    """Write both files of a record and return their paths."""
+    """Write both files of a record and return their paths; an earlier record of the trial stays."""
     from lethe.reporting.deletion_page import deletion_page
     from lethe.storage.paths import atomic_write, ensure_writable
     from lethe.study.deletion_files import file_content
 
     ensure_writable(folder)
-    data, page = folder / f"deletion-{record.trial}.json", folder / f"deletion-{record.trial}.html"
+    names = (f"deletion-{record.trial}{suffix}" for suffix in chain([""], (f"-{n}" for n in count(2))))
+    name = next(name for name in names if not (folder / f"{name}.json").exists())
+    data, page = folder / f"{name}.json", folder / f"{name}.html"
     atomic_write(data, file_content(record, seal))
     atomic_write(page, deletion_page(record, seal, data.name))
     return data, page

@@ -43,7 +43,7 @@ def main(
     A study: what was done, the front with its verdicts, what to do next. A trial: parameters, scores, verdict, folder
     and version. Exit codes: 0 done, 2 bad input.
     """
-    from lethe.ops.stored_studies import find_trial, read_search, read_study
+    from lethe.ops.stored_studies import find_member, find_trial, read_search, read_study
     from lethe.reporting.terminal_tables import trial_view
     from lethe.terminal import Terminal
 
@@ -60,7 +60,7 @@ def main(
     usage, search = read_search(study)
     found = find_trial(search, trial)
     if texts:
-        _print_texts(console, usage.name, search, found, rows)
+        _print_texts(console, usage.name, search, find_member(search, trial), rows)
         return 0
     if as_json:
         print(found.model_dump_json(indent=1))

@@ -87,6 +87,16 @@ def measured_trial(study: Study) -> tuple[str, float] | None:
     return None
 
 
+def find_member(record: StudyRecord, name: str) -> TrialRecord:
+    """Return the trial that `name` names, whose model the study has kept. Raises UserError for one that is not on the
+    front, with those that are."""
+    trial = find_trial(record, name)
+    if not trial.on_front:
+        members = ", ".join(str(member.number) for member in record.front) or "none"
+        raise UserError(f"trial {name}: study {record.id} keeps the models of its front alone: choose from {members}")
+    return trial
+
+
 def find_trial(record: StudyRecord, name: str) -> TrialRecord:
     """Return the trial that `name` names by its number or by an alias. Raises UserError for neither."""
     trials = {trial.number: trial for trial in record.trials}

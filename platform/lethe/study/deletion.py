@@ -10,14 +10,15 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import PurePath
 
 import lethe
-from lethe.benchmarks.base import Benchmark, load_benchmark
+from lethe.benchmarks.base import Benchmark
 from lethe.config.audits import Audit
-from lethe.config.study import Study, parse_study
+from lethe.config.study import Study
 from lethe.data.privacy import row_hash
 from lethe.deletion_records import DeletionRecord, Evidence, ModelIdentity, Request
 from lethe.errors import UserError
 from lethe.models.hashing import model_sha256
 from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.study.preparation import stored_benchmark
 from lethe.study.scored_models import ScoredModel, find
 
 SALT_BYTES = 32
@@ -35,12 +36,7 @@ def deletion_record(record: StudyRecord, trial: TrialRecord, by: str = "") -> De
     The rows are read again from where the study read them. Raises UserError if they, or the start model, are others
     than the study's, and for a trial whose model is nowhere.
     """
-    study = parse_study(dict(record.study))
-    benchmark = load_benchmark(study.benchmark)
-    if benchmark.digest != record.digests.get("data"):
-        raise UserError(
-            f"the rows of {study.benchmark.name} have changed since study {record.id}: a record names those that it had"
-        )
+    study, benchmark = stored_benchmark(record)
     after = trial.version or trial.folder
     if not after:
         raise UserError(f"trial {trial.number} of {record.id} has no model: a study keeps those of its front alone")

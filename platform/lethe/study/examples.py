@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lethe.benchmarks.base import load_benchmark
 from lethe.benchmarks.measurement import measure, task_of
 from lethe.config.run import Evaluation
 from lethe.config.study import Study
 from lethe.data.privacy import SALT, row_hash, study_salt
-from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
 from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import ensure_local
+from lethe.study.preparation import stored_benchmark
 from lethe.study.scored_models import ScoredModel, find
 
 LEAST_ROWS = 2  # of `Evaluation.max_rows`
@@ -39,11 +38,8 @@ def examples(record: StudyRecord, trial: TrialRecord, study_folder: Path, count:
 
     Raises UserError where the data have changed, or a model is gone.
     """
-    study = Study.model_validate(record.study)
-    benchmark, recipe = load_benchmark(study.benchmark), study.first_recipe()
-    if benchmark.digest != record.digests["data"]:
-        raise UserError(f"the data in {study.benchmark.data_name} changed since the study: its answers are no examples")
-    evaluation = recipe.evaluation.model_copy(
+    study, benchmark = stored_benchmark(record)
+    evaluation = study.first_recipe().evaluation.model_copy(
         update={"max_rows": max(LEAST_ROWS, count), "lm_eval": None, "gradnorm": False}
     )
     found = [find(name, registry=study.tracking.uri) for name in (record.start_folder, trial.folder)]

@@ -12,13 +12,13 @@ from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.model import AnyEmbedded, AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Evaluation
-from lethe.config.study import Study
+from lethe.config.study import Study, parse_study
 from lethe.data.template import SHOWN, Template
 from lethe.errors import UserError
 from lethe.models.hashing import model_digest
 from lethe.models.model_files import read_config
 from lethe.models.subprocess_training import ProgressReport
-from lethe.records import TRAINING, RenderedPrompt, TrainingRecord
+from lethe.records import TRAINING, RenderedPrompt, StudyRecord, TrainingRecord
 from lethe.storage.replica import share_with_nodes
 from lethe.study.lineage import check_earlier
 from lethe.study.model_sources import PARTS, check_whole, plain_folder
@@ -107,6 +107,16 @@ def _template(start: Path, prompt: Prompt) -> Template:
     from lethe.benchmarks.measurement import template_of  # imports torch
 
     return template_of(start, prompt)
+
+
+def stored_benchmark(record: StudyRecord) -> tuple[Study, Benchmark]:
+    """Return the settings and the data of a stored study, read again from where it read them. Raises UserError where
+    the data have changed."""
+    study = parse_study(dict(record.study))
+    benchmark = load_benchmark(study.benchmark)
+    if benchmark.digest != record.digests.get("data"):
+        raise UserError(f"the rows of {study.benchmark.data_name} have changed since study {record.id}")
+    return study, benchmark
 
 
 def embedded_template(model: EmbeddedModel, prompt: Prompt) -> Template:

@@ -23,6 +23,7 @@ from lethe.config.addresses import without_password
 from lethe.errors import UserError
 from lethe.storage.paths import home, require_database
 from lethe.storage.sqlite_schema import MLFLOW
+from lethe.terminal import command_prefix
 from lethe.tracking.mlflow_pages import runs_page
 
 CONNECT_LIMIT_S = 2.0
@@ -98,7 +99,7 @@ def study_link(uri: str, experiment: str, study: str) -> str:
     if _scheme(uri).startswith("http"):
         return f"{without_password(uri).rstrip('/')}/{runs_page(experiment, study)}"
     given = "" if uri == _local_store() else f"MLFLOW_TRACKING_URI={shlex.quote(without_password(uri))} "
-    return f"{given}lethe ui {study}"
+    return f"{given}{command_prefix()}ui {study}"
 
 
 def sqlite_path(uri: str) -> Path:

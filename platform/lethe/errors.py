@@ -5,7 +5,7 @@ import io
 import os
 import select
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from functools import wraps
 from typing import ParamSpec
@@ -48,6 +48,12 @@ def first_line(error: BaseException) -> str:
     type where the message is empty."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return " ".join(lines[: 1 + lines[0].endswith(":")])
+
+
+def first_names(names: Sequence[str], most: int = 3) -> str:
+    """Return the first `most` names with commas, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def unknown_name(kind: str, given: str, known: Iterable[str]) -> UserError:

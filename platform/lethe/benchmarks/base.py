@@ -163,10 +163,10 @@ class Task(ABC, Generic[EvalSetT, ReferenceT]):
         result = self._evaluate(model, evals, config, reference, shard, last=last)
         return self._with_harness_tasks(result, model, config, shard)
 
-    @abstractmethod
     def baseline(self, model: nn.Module, evals: EvalSetT, config: Evaluation, shard: RankShard) -> EvaluationResult:
         """Evaluate a model that is not trained, start model or oracle: a last evaluation whose result has a
-        `reference`."""
+        `reference`. What compares it with others is computed from both models' stored values."""
+        return self.evaluate(model, evals, config, None, shard, last=True)
 
     @abstractmethod
     def reference_values(self, stored: Any, evals: EvalSetT) -> ReferenceT | None:

@@ -16,7 +16,7 @@ from lethe.data.hub import hub_rows, is_hub_id
 from lethe.data.source_rows import VARIANTS, Chat, Completion, Document, SourceRow, parse_row
 from lethe.data.text_files import read_text_file
 from lethe.data.words import unicode_words
-from lethe.errors import UserError, unknown_name
+from lethe.errors import UserError, first_names, unknown_name
 
 TEXTS = (".txt", ".md")
 TABLES = (*ENDINGS, ".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -37,7 +37,6 @@ NAMING = (
     "name them with columns: {question: ..., answer: ...}, {prompt: ..., completion: ...}, {messages: ...}"
     " or {text: ...}"
 )
-NAMED = 3  # rows in a note
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _texts(source: str, path: Path, columns: Columns) -> Source:
         raise UserError(f"{source} has texts and no columns: leave columns out")
     files, others = _files(path) if path.is_dir() else ([path], [])
     if not files:
-        has = f": it has {_first(others)}: name the file" if others else ": it is empty"
+        has = f": it has {first_names(others)}: name the file" if others else ": it is empty"
         raise UserError(f"the folder {source} has no texts ({', '.join(TEXTS)}){has}")
     rows, encodings = [], Counter[str]()
     for file in files:
@@ -118,7 +117,7 @@ def _texts(source: str, path: Path, columns: Columns) -> Source:
     notes = [*_encodings(encodings)]
     if others:
         files_are = "file of the folder is" if len(others) == 1 else "files of the folder are"
-        notes.append(f"{len(others)} {files_are} not read: {_first(others)}")
+        notes.append(f"{len(others)} {files_are} not read: {first_names(others)}")
     return _source(source, "documents", rows, {}, (), notes)
 
 
@@ -157,7 +156,7 @@ def _rows(source: str, short: str, raw: Sequence[Mapping[str, Any]], columns: Co
             rows.append(parse_row(values, kind, chosen, name))
     if not rows:
         raise UserError(f"{source}: all rows are empty")
-    more = [f"{len(empty)} of {len(raw)} rows are empty and left out: {_first(empty)}"] if empty else []
+    more = [f"{len(empty)} of {len(raw)} rows are empty and left out: {first_names(empty)}"] if empty else []
     unread = tuple(column for column in known if column not in chosen.values())
     return _source(source, kind, rows, chosen, unread, [*notes, *more])
 
@@ -214,7 +213,10 @@ def _source(
     first: dict[tuple[str, ...], SourceRow] = {}
     repeated = [f"{row.name} is {first[row.key].name}" for row in rows if first.setdefault(row.key, row) is not row]
     if repeated:
-        notes = [*notes, f"{len(repeated)} of {len(rows)} rows are there before and count once: {_first(repeated)}"]
+        notes = [
+            *notes,
+            f"{len(repeated)} of {len(rows)} rows are there before and count once: {first_names(repeated)}",
+        ]
     said = tuple(f"{source}: {note}" for note in [*notes, *_unusual([*first.values()])])
     return Source(source, kind, tuple(first.values()), columns, unread, said)
 
@@ -231,23 +233,19 @@ def _unusual(rows: Sequence[SourceRow]) -> Iterator[str]:
     if glued:
         yield (
             f"{len(glued)} of {len(rows)} completions begin with a letter right behind their prompt's last one, and are"
-            f" read as one word: {_first(glued)}: begin them with a space if they are a word of their own"
+            f" read as one word: {first_names(glued)}: begin them with a space if they are a word of their own"
         )
     longer = [row.name for row in rows if isinstance(row, Chat) and row.unread]
     if longer:
         yield (
-            f"{len(longer)} of {len(rows)} chats go on behind their last answer, which is not read: {_first(longer)}"
+            f"{len(longer)} of {len(rows)} chats go on behind their last answer, which is not read:"
+            f" {first_names(longer)}"
         )
 
 
 def _encodings(encodings: Mapping[str, int]) -> list[str]:
     others = {name: count for name, count in encodings.items() if not name.startswith("utf-8") and name}
     return [f"{count} file{'s' * (count > 1)} in {name.upper()}" for name, count in others.items()]
-
-
-def _first(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _content(row: SourceRow) -> list[Any]:

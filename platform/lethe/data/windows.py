@@ -8,9 +8,7 @@ from typing import NamedTuple
 
 from lethe.data.source_rows import Completion, Document, SourceRow
 from lethe.data.template import Encoded, Template
-from lethe.errors import UserError
-
-NAMED = 3  # of the rows that are too long
+from lethe.errors import UserError, first_names
 
 
 def windows(ids: Sequence[int], length: int, overlap: int, opening: Sequence[int] = ()) -> list[Encoded]:
@@ -66,8 +64,7 @@ class LongRows(NamedTuple):
 
     def __str__(self) -> str:
         """Return what a message says of them: how many, and the first ones by name."""
-        first = ", ".join(f"{name} ({tokens})" for name, tokens in self.longer[:NAMED])
-        return first + (f" and {len(self.longer) - NAMED} more" if len(self.longer) > NAMED else "")
+        return first_names([f"{name} ({tokens})" for name, tokens in self.longer])
 
 
 def rows_beyond(rows: Iterable[tuple[str, Encoded]], context: int | None) -> LongRows:

@@ -14,12 +14,11 @@ from lethe.config.columns import Columns
 from lethe.data.privacy import row_hash
 from lethe.data.sources import read_source
 from lethe.deletion_records import FORMAT, DeletionRecord, ModelIdentity, Request, Seal, content_sha256
-from lethe.errors import UserError
+from lethe.errors import UserError, first_names
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-NAMED = 5  # rows in a finding
 Outcome = Literal["holds", "fails", "not checked"]
 
 
@@ -132,8 +131,8 @@ def _check_rows(request: Request, forget: str | None, columns: Columns | None) -
     missing = [str(number) for number, digest in enumerate(request.rows, 1) if digest not in given]
     if others or missing:
         found = [
-            f"{len(others)} of {len(given)} rows were not in the request: {_first(others)}" if others else "",
-            f"{len(missing)} of its {len(request.rows)} rows are not in {forget}: row {_first(missing)}"
+            f"{len(others)} of {len(given)} rows were not in the request: {first_names(others)}" if others else "",
+            f"{len(missing)} of its {len(request.rows)} rows are not in {forget}: row {first_names(missing)}"
             if missing
             else "",
         ]
@@ -150,11 +149,6 @@ def _check_model(record: DeletionRecord, model: ModelIdentity | None) -> Finding
     if model.same_files(record.before):
         return Finding("model", "fails", f"{model.name} is the model before the request was answered")
     return Finding("model", "fails", f"{model.name} has other weights, configuration or tokenizer")
-
-
-def _first(names: list[str]) -> str:
-    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    return ", ".join(names[:NAMED]) + more
 
 
 def _private_key(path: Path) -> Ed25519PrivateKey:

@@ -85,12 +85,6 @@ class CapitalsTask(Task[CapitalsEvalSet, CapitalsReference]):
             reference=own,
         )
 
-    def baseline(
-        self, model: nn.Module, evals: CapitalsEvalSet, config: Evaluation, shard: RankShard
-    ) -> EvaluationResult:
-        """Evaluate `model` alone."""
-        return self.evaluate(model, evals, config, None, shard, last=True)
-
     def reference_values(self, stored: Any, evals: CapitalsEvalSet) -> CapitalsReference | None:
         """Read the oracle's value."""
         return None if stored is None else CapitalsReference(**stored)

@@ -75,10 +75,6 @@ class MuseTask(Task[MuseEvalSet, MuseScores]):
     ) -> EvaluationResult:
         return evaluate(model, evals, config, reference, shard)
 
-    def baseline(self, model: nn.Module, evals: MuseEvalSet, config: Evaluation, shard: RankShard) -> EvaluationResult:
-        """Evaluate `model` alone: what compares it with an oracle is computed from both models' stored values."""
-        return self.evaluate(model, evals, config, None, shard, last=True)
-
     def reference_values(self, stored: Any, evals: MuseEvalSet) -> MuseScores | None:
         """Read an oracle's scores, and check that they are scores of the rows of `evals`."""
         if stored is None:

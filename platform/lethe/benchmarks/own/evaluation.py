@@ -104,10 +104,6 @@ class OwnTask(Task[OwnEvalSet, References]):
         own = result.reference.model_copy(update={"kept": {**result.reference.kept, **tasks}})
         return replace(result, metrics={**result.metrics, **compared(own, reference)}, reference=own)
 
-    def baseline(self, model: nn.Module, evals: OwnEvalSet, config: Evaluation, shard: RankShard) -> EvaluationResult:
-        """Evaluate `model` alone: what compares it with others is computed from both models' stored values."""
-        return self.evaluate(model, evals, config, None, shard, last=True)
-
     def reference_values(self, stored: Any, evals: OwnEvalSet) -> References | None:
         """Read what the study's models gave, and check that they are values of the rows of `evals`."""
         return None if stored is None else References.load(stored, evals.digest)

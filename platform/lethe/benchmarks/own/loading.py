@@ -13,10 +13,9 @@ from lethe.data.overlap import overlap
 from lethe.data.perturbing import perturb
 from lethe.data.source_rows import Document
 from lethe.data.sources import Source, read_source
-from lethe.errors import UserError
+from lethe.errors import UserError, first_names
 
 PartName = Literal["forget", "retain", "holdout", "general", "earlier"]
-NAMED = 3  # rows in a message
 REMEDY = "take them out of one of the two, or set benchmark.allow_overlap"
 
 
@@ -99,8 +98,7 @@ def _check_overlap(parts: Mapping[PartName, Source]) -> None:
         one, other = parts[pair.one], parts[pair.other]
         shared = [f"{name} is {there}" for name, there in overlap(one, other)]
         if shared:
-            more = f" and {len(shared) - NAMED} more" if len(shared) > NAMED else ""
             raise UserError(
                 f"benchmark.{pair.one}: {len(shared)} of {len(one.rows)} rows are also in benchmark.{pair.other}"
-                f" ({', '.join(shared[:NAMED])}{more}): {pair.meaning}: {REMEDY}"
+                f" ({first_names(shared)}): {pair.meaning}: {REMEDY}"
             )

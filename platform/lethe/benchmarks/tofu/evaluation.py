@@ -78,10 +78,6 @@ class TofuTask(Task[TofuEvalSet, ReferenceScores]):
     ) -> EvaluationResult:
         return evaluate(model, evals, config, reference, shard)
 
-    def baseline(self, model: nn.Module, evals: TofuEvalSet, config: Evaluation, shard: RankShard) -> EvaluationResult:
-        """Evaluate `model` alone: what compares it with an oracle is computed from both models' stored values."""
-        return self.evaluate(model, evals, config, None, shard, last=True)
-
     def reference_values(self, stored: Any, evals: TofuEvalSet) -> ReferenceScores | None:
         """Read an oracle's scores, and check that they are scores of the rows of `evals`."""
         if stored is None:

@@ -110,10 +110,6 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
         own = WmdpScores(forget_accuracy=metrics["forget_accuracy"], utility=metrics["utility"])
         return EvaluationResult(metrics=metrics, finite=finite, rows=stack_splits(parts), reference=own)
 
-    def baseline(self, model: nn.Module, evals: WmdpEvalSet, config: Evaluation, shard: RankShard) -> EvaluationResult:
-        """Evaluate `model` alone."""
-        return self.evaluate(model, evals, config, None, shard, last=True)
-
     def reference_values(self, stored: Any, evals: WmdpEvalSet) -> WmdpScores | None:
         """Read the start model's scores."""
         return None if stored is None else WmdpScores.model_validate(stored)

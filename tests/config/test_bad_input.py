@@ -71,6 +71,8 @@ CASES = {
     # A parameter that no variant of the study has
     "run.adapter.fisher_rows=3": "run.adapter.fisher_rows: lora has no fisher_rows, fila has",
     # A parameter that means nothing beside the others
+    "run.objective={name: npo, retain: none, gamma: 2}": "run.objective.gamma: needs objective.retain nll or kl, given "
+    "none: take it out with --set run.objective.gamma=null",
     "run.optimizer={name: sophia, hessian: squared_gradient, hessian_interval: 5}": "run.optimizer.hessian_interval: "
     "needs optimizer.hessian gnb, given squared_gradient: take it out with --set run.optimizer.hessian_interval=null",
     "run.adapter={name: fila, fisher_batch_size: 3}": "run.adapter.fisher_batch_size: needs "

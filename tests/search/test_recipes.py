@@ -1,14 +1,15 @@
 """Recipes from a space: what a trial's variant lacks is neither suggested nor set."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
 from lethe.config.base import field_condition, flatten
+from lethe.config.objective import Kl, Npo, RetainTerm
 from lethe.config.run import Recipe
-from lethe.config.space import Choice, Parameter, Scalar, Suggest, build_recipe, variants
+from lethe.config.space import Choice, Parameter, Scalar, Suggest, assemble, build_recipe, variants
 from lethe.config.study import Study
 
 
@@ -75,14 +76,39 @@ def test_parameters_that_the_variant_does_not_use_are_neither_suggested_nor_in_t
 
 def test_a_field_is_suggested_after_the_field_it_depends_on() -> None:
     needing = {
-        (family, field, other)
+        (family, name, field, other, values[0])
         for family in Recipe.model_fields
-        for model in variants(family).values()
+        for name, model in variants(family).items()
         for field in model.model_fields
-        for other in field_condition(model, field)
+        for other, values in field_condition(model, field).items()
     }
-    assert ("optimizer", "hessian_interval", "hessian") in needing
-    assert all(other < field for _, field, other in needing)
+    assert ("objective", "npo", "gamma", "retain", "nll") in needing
+    for family, name, field, other, value in needing:
+        space = {f"{family}.{key}": Choice(choices=(0, 1)) for key in (field, other)}
+        asked: list[str] = []
+        assemble({family: {"name": name}}, space, lambda key, _: asked.append(key) or value)  # noqa: B023
+        assert asked == [f"{family}.{other}", f"{family}.{field}"]
+
+
+def test_without_a_retain_term_its_weight_is_not_searched(make_study: Callable[..., Study]) -> None:
+    space = {
+        "objective.gamma": {"type": "float", "low": 0.5, "high": 8.0},
+        "objective.retain": {"type": "choice", "choices": ["nll", "kl", "none"]},
+    }
+    study = make_study(run={"objective": {"name": "npo", "beta": 0.3}}, space=space)
+    for retain, weight in (("kl", {"objective.gamma": 2.0}), ("none", {})):
+        recipe = build_recipe(study.run, study.space, lambda name, _, r=retain: r if name.endswith("retain") else 2.0)
+        wanted = {"objective.name": "npo", "objective.beta": 0.3, "objective.retain": retain, **weight}
+        wanted["objective.reduction"] = "sequence_sum"
+        assert {k: v for k, v in flatten(recipe).items() if k.startswith("objective.")} == wanted
+        assert Recipe.model_validate(recipe.model_dump()) == recipe
+
+
+def test_a_retain_term_enters_the_digest_where_it_is_not_the_default() -> None:
+    assert Npo(retain="nll").model_dump() == {"name": "npo", "gamma": 1.0, "beta": 0.1, "reduction": "sequence_sum"}
+    assert Kl(retain="kl").model_dump() == {"name": "kl", "gamma": 1.0}
+    assert len({Npo(retain=retain).digest() for retain in get_args(RetainTerm)}) == 3
+    assert Npo(retain="none", gamma=3).digest() == Npo(retain="none").digest()
 
 
 def test_plain_fields_can_be_searched(make_study: Callable[..., Study]) -> None:

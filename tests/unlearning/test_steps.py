@@ -57,7 +57,7 @@ class PlainEngine:
 
 def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int = 0, **options: int) -> Stepper:
     loss = make_loss(config)
-    start = None if loss.start_logits_of is None else model(1).double()
+    start = model(1).double() if loss.start_logits_of else None
     start_log_probs = START_LOG_PROBS if loss.needs_start_log_probs else {}
     return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start, **options)  # type: ignore[arg-type]
 

@@ -42,7 +42,7 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
         recipe = _recipe(audited.recipe, config, len(rows))
         task = _RelearningTask(rows, list(audited.task.retain), measure)
         context = _context(audited, task)
-        with unlearn(recipe, context, None, _ignore, audited.ranks, loss=Descent(recipe.objective)) as outcome:
+        with unlearn(recipe, context, None, _ignore, audited.ranks, loss=Descent()) as outcome:
             report = outcome.report
         after = {name: report.values[name] for name in before if name in report.values}
         yield AuditRecord(

@@ -41,7 +41,14 @@ class Frozen(BaseModel):
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without unused fields, so that values with the same meaning have the same digest."""
-        return {key: value for key, value in dumped.items() if is_used(type(self), vars(self), key)}
+        return {key: value for key, value in dumped.items() if self._is_written(key)}
+
+    def _is_written(self, key: str) -> bool:
+        extra = type(self).model_fields[key].json_schema_extra if key in type(self).model_fields else None
+        left_out = isinstance(extra, dict) and extra.get("omitted", False)
+        if left_out and getattr(self, key) == type(self).model_fields[key].default:
+            return False
+        return is_used(type(self), vars(self), key)
 
     def canonical(self) -> str:
         """Return this value as JSON with sorted keys and no spaces: equal values give equal text."""
@@ -86,16 +93,19 @@ def _canonical(value: Any, dumped: Any) -> Any:
     return dumped
 
 
+OMITTED_AT_DEFAULT: dict[str, Any] = {"omitted": True}
+"""The `json_schema_extra` of a field that was added later and is left out at its default, so that earlier runs keep
+their digests."""
+
+
 def only_where(**values: Any) -> dict[str, Any]:
-    """Return a `json_schema_extra` for a field that means something only where other fields have these `values`.
-
-    Those fields must come first in the alphabet: a search suggests a variant's parameters in that order.
-    """
-    return {"needs": values}
+    """Return a `json_schema_extra` for a field that means something only where each of these other fields has its value
+    of `values`, or one of them where a tuple is given."""
+    return {"needs": {field: value if isinstance(value, tuple) else (value,) for field, value in values.items()}}
 
 
-def field_condition(model: type[BaseModel], field: str) -> dict[str, Any]:
-    """Return the `values` of `only_where` on a field of `model`, {} for a field without a condition."""
+def field_condition(model: type[BaseModel], field: str) -> dict[str, tuple[Any, ...]]:
+    """Return the values of `only_where` on a field of `model` by field, {} for a field without a condition."""
     extra = model.model_fields[field].json_schema_extra
     condition: Any = extra.get("needs", {}) if isinstance(extra, dict) else {}
     return dict(condition)
@@ -106,7 +116,7 @@ def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> boo
     defaults)."""
     fields = model.model_fields
     return field in fields and all(
-        given.get(o, fields[o].default) == v for o, v in field_condition(model, field).items()
+        given.get(o, fields[o].default) in v for o, v in field_condition(model, field).items()
     )
 
 

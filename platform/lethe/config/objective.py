@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from lethe.config.base import OMITTED_AT_DEFAULT, only_where
 from lethe.config.component import ByName, Component
 
 TOPICS = "{topics}"
@@ -31,10 +32,16 @@ class Objective(Component):
     needs_base: ClassVar[bool] = False
 
 
+RetainTerm = Literal["nll", "kl", "none"]
+_RETAIN = "nll: their token loss; kl: the divergence from the start model's predictions; none: no retain rows"
+_GAMMA = only_where(retain=("nll", "kl"))
+
+
 class WithRetain(Objective):
     """A loss with a term over the retain rows, weighted by `gamma`."""
 
-    gamma: float = Field(1.0, ge=0, description="weight of the retain loss")
+    gamma: float = Field(1.0, ge=0, description="weight of the retain loss", json_schema_extra=_GAMMA)
+    retain: RetainTerm = Field("nll", description=_RETAIN, json_schema_extra=OMITTED_AT_DEFAULT)
 
 
 class WithRefusals(WithRetain):
@@ -60,6 +67,7 @@ class Kl(WithRetain):
     """Gradient difference whose retain loss is the divergence from the start model's predictions."""
 
     name: Literal["kl"] = "kl"
+    retain: RetainTerm = Field("kl", description=_RETAIN, json_schema_extra=OMITTED_AT_DEFAULT)
 
 
 class PreferenceOptimization(WithRefusals):
@@ -122,7 +130,9 @@ class Undial(WithRetain):
     """Self-distillation with adjusted logits (UNDIAL: Dong et al. 2024, arXiv 2402.10052)."""
 
     name: Literal["undial"] = "undial"
-    gamma: float = Field(0.0, ge=0, description="weight of the retain loss; published without one")
+    gamma: float = Field(
+        0.0, ge=0, description="weight of the retain loss; published without one", json_schema_extra=_GAMMA
+    )
     beta: float = Field(10.0, gt=0, description="by how much the true token's logit is lowered in the target")
 
 
@@ -130,7 +140,9 @@ class CeU(WithRetain):
     """Cross-entropy unlearning (CE-U: Yang 2025, arXiv 2503.01224)."""
 
     name: Literal["ce_u"] = "ce_u"
-    gamma: float = Field(0.0, ge=0, description="weight of the retain loss; published without one")
+    gamma: float = Field(
+        0.0, ge=0, description="weight of the retain loss; published without one", json_schema_extra=_GAMMA
+    )
     skip_first: bool = Field(True, description="leave out the first token of each forget answer")
 
 

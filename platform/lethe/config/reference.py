@@ -171,7 +171,10 @@ def _yaml(value: Any) -> str:
 
 
 def _meaning(model: type[BaseModel], name: str) -> str:
-    needs = ", ".join(f"`{other}: {_yaml(value)}`" for other, value in field_condition(model, name).items())
+    needs = ", ".join(
+        " or ".join(f"`{other}: {_yaml(value)}`" for value in values)
+        for other, values in field_condition(model, name).items()
+    )
     return "; ".join(filter(None, [model.model_fields[name].description or "", needs and f"only with {needs}"]))
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from lethe.config.base import Frozen, is_used
+from lethe.config.base import Frozen, field_condition, is_used
 from lethe.config.component import is_kind
 from lethe.config.error_messages import must
 from lethe.config.objective import Objective
@@ -133,8 +133,9 @@ def possible(run: Mapping[str, Any], space: Mapping[str, Parameter]) -> dict[str
 def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Suggest) -> dict[str, Any]:
     """Return the fields of a recipe, not validated, from the study's fixed values and those that `suggest` gives.
 
-    Names are suggested first, the objective's before all others, then active parameters in alphabetical order, so that
-    equal studies ask alike. Fixed values that the chosen variant lacks or does not use are dropped.
+    Names are suggested first, the objective's before all others, then active parameters in alphabetical order but for
+    those that others depend on, which come before these, so that equal studies ask alike. Fixed values that the chosen
+    variant lacks or does not use are dropped.
     """
     fields = copy.deepcopy(dict(run))
     names = {family: given[0] for family, given in possible(run, space).items() if given}
@@ -148,7 +149,7 @@ def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Su
         models[family] = variants(family)[name]
         if family == "objective":
             ignored = Objective.registered[name].ignored_fields
-    for key in sorted(space):
+    for key in _in_order(space, models):
         family, _, field = key.partition(".")
         if family in ignored:
             continue
@@ -159,6 +160,18 @@ def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Su
     for family, model in models.items():
         fields[family] = {key: value for key, value in fields[family].items() if is_used(model, fields[family], key)}
     return {family: value for family, value in fields.items() if family not in ignored}
+
+
+def _in_order(space: Mapping[str, Parameter], models: Mapping[str, type[BaseModel]]) -> list[str]:
+    """Return the keys of `space` in alphabetical order, but each behind those that its field depends on."""
+    keys: list[str] = []
+    for key in sorted(space):
+        family, _, field = key.partition(".")
+        needed = (
+            field_condition(models[family], field) if family in models and field in models[family].model_fields else ()
+        )
+        keys += [f"{family}.{other}" for other in sorted(needed) if f"{family}.{other}" in space] + [key]
+    return list(dict.fromkeys(keys))
 
 
 def build_recipe(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Suggest) -> Recipe:

@@ -277,12 +277,12 @@ def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tup
     family = key.partition(".")[0]
 
     def unmet(model: type[BaseModel], field: str) -> str | None:
-        for other, value in field_condition(model, field).items():
+        for other, values in field_condition(model, field).items():
             searched = space.get(f"{family}.{other}")
             fixed = run.get(family, {}).get(other, model.model_fields[other].default)
             given = searched.choices if isinstance(searched, Choice) else (fixed,)
-            if value not in given:
-                return f"needs {family}.{other} {value}, given {', '.join(map(str, given))}"
+            if not set(values) & set(given):
+                return f"needs {family}.{other} {' or '.join(map(str, values))}, given {', '.join(map(str, given))}"
         return None
 
     reasons = [unmet(model, field) for model, field in owners]

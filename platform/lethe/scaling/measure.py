@@ -89,7 +89,7 @@ class StepTimer:
         counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_start_log_probs}
         start_log_probs = {kind: torch.zeros(count) for kind, count in counts.items()}
         rows = StepRows(context.forget, context.retain, refusals)
-        start = None if loss.start_logits_of is None else context.start
+        start = context.start if loss.start_logits_of else None
         self.stepper = Stepper(
             self.engine,
             loss,

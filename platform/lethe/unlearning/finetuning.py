@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from peft import PeftModel
@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 
 from lethe.benchmarks.base import EvaluationResult
 from lethe.benchmarks.measurement import PROMPT
+from lethe.config.objective import GradientAscent
 from lethe.config.prompt import Prompt
 from lethe.config.run import FOLDER
-from lethe.data.batches import RowKind
 from lethe.data.template import Encoded
 from lethe.errors import UserError
 from lethe.evaluation.distributed import RankShard
@@ -36,7 +36,8 @@ from lethe.unlearning.trainer import unlearn
 class Descent(Loss):
     """Plain training: L = NLL of the rows that stand where the training plan looks for forget rows."""
 
-    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
+    def __init__(self) -> None:
+        super().__init__(GradientAscent())
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
         """Return the share of the mean token loss: minus that of gradient ascent."""
@@ -85,7 +86,7 @@ def _finetune(request: FinetuneRequest, report: ReportFunction, ranks: Ranks) ->
         lambda values: report(_renamed(values)),
         ranks,
         checkpoints_in(request.work / FOLDER, request.checkpoint, ranks),
-        Descent(recipe.objective),
+        Descent(),
         request.model.target_loss,
     )
     outcome.report = outcome.report.model_copy(update={"values": _renamed(outcome.report.values)})

@@ -115,14 +115,13 @@ class Stepper:
 
     def _share(self, rows: RowsOfKinds, counts: Counts) -> Tensor:
         batch = self._collate(rows)
-        kind = self.loss.start_logits_of
         # The frozen forward first: its activations are gone when the other's are kept for the backward.
         start = None if self.start is None else self._start_logits(self.start, rows)
         nothing = torch.empty(len(batch.labels), 0, device=batch.labels.device)
         scored = Scored(
             nothing, batch.labels, batch.row, batch.place, batch.kind, batch.partner, self._start_log_probs(batch)
         )
-        at_start = torch.zeros_like(batch.row, dtype=torch.bool) if kind is None else scored.of(kind)
+        at_start = scored.of(*self.loss.start_logits_of)
         before = torch.cat([torch.zeros(1, dtype=torch.long, device=batch.row.device), at_start.cumsum(0)])
 
         def term(logits: Tensor, part: slice) -> Tensor:
@@ -163,8 +162,7 @@ class Stepper:
     def _start_logits(self, start: nn.Module, rows: RowsOfKinds) -> PositionLogits:
         """Return the start model's logits [M, V] at the scored positions of the rows for which the loss needs them,
         forwarded alone."""
-        kind = self.loss.start_logits_of
-        batch = self._collate({} if kind is None else {kind: rows.get(kind, ())})
+        batch = self._collate({kind: rows[kind] for kind in self.loss.start_logits_of})
         inputs = batch.inputs(next(start.parameters()).dtype)
         return ScoredLM(start).logits(batch.input_ids, batch.position, **inputs)
 

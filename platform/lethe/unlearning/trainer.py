@@ -113,7 +113,7 @@ class _Run:
             ranks.rank,
             recipe.seed,
             start_log_probs,
-            None if loss.start_logits_of is None else self._start(),
+            self._start() if loss.start_logits_of else None,
             recipe.schedule.micro_tokens,
             pack_width(self.model, rows, recipe.schedule),
         )

@@ -20,9 +20,10 @@ from lethe.config.objective import (
     SimNpo,
     Undial,
     Wga,
+    WithRetain,
 )
 from lethe.data.batches import RowKind
-from lethe.unlearning.objectives import LOSSES, Counts, Scored
+from lethe.unlearning.objectives import Counts, Scored, make_loss
 
 CONFIGS: tuple[AnyObjective, ...] = (
     GradientAscent(),
@@ -36,9 +37,17 @@ CONFIGS: tuple[AnyObjective, ...] = (
     Ihl(gamma=0.4),
     Wga(gamma=0.8, beta=1.7),
     SatImp(gamma=1.2, beta1=2.0, beta2=0.5),
-    Undial(gamma=0.9, beta=3.0),
+    Undial(gamma=0.9, beta=3.0, retain="kl"),
     CeU(gamma=1.1),
     CeU(gamma=1.1, skip_first=False),
+)
+# Other retain terms, with each way to a forget term.
+RETAIN_TERMS: tuple[AnyObjective, ...] = (
+    Dpo(gamma=1.5, beta=0.4, retain="kl"),
+    Ihl(gamma=0.4, retain="kl"),
+    Undial(gamma=0.9, beta=3.0),
+    PreferenceOptimization(retain="none"),
+    Undial(beta=3.0, retain="none"),
 )
 
 
@@ -47,7 +56,8 @@ def micro_batch(
 ) -> Scored:
     """What this objective is given: rows of unequal length in any order, with their positions shuffled."""
     g = torch.Generator().manual_seed(seed)
-    kinds = LOSSES.of(config).trains_on
+    loss = make_loss(config)
+    kinds = loss.trains_on
     rows = pairs * len(kinds)
     order = torch.randperm(rows, generator=g)
     kind = torch.tensor([k for k in kinds for _ in range(pairs)])[order]
@@ -67,9 +77,7 @@ def micro_batch(
     start_log_probs = -10 * torch.rand(rows, generator=g)
     start = logits + torch.randn(logits.shape, generator=g)
     scored = Scored(logits.to(dtype).requires_grad_(), labels, row, place, kind, partner, start_log_probs)
-    read = LOSSES.of(config).start_logits_of
-    if read is not None:
-        scored.start_logits = start[scored.of(read)].to(dtype)
+    scored.start_logits = start[scored.of(*loss.start_logits_of)].to(dtype)
     return scored
 
 
@@ -82,10 +90,9 @@ def counts_of(*batches: Scored) -> Counts:
 
 def subset(config: AnyObjective, scored: Scored, keep: Tensor) -> Scored:
     """The positions where `keep` [N] holds, or which it lists; row numbers and the logits' graph stay."""
-    start, kind = scored.start_logits, LOSSES.of(config).start_logits_of
-    if start is not None and kind is not None:
-        read = scored.of(kind)
-        start = start[(read.cumsum(0) - 1)[keep][read[keep]]]
+    assert scored.start_logits is not None
+    read = scored.of(*make_loss(config).start_logits_of)
+    start = scored.start_logits[(read.cumsum(0) - 1)[keep][read[keep]]]
     return Scored(
         scored.logits[keep],
         scored.labels[keep],
@@ -104,12 +111,20 @@ def expected(config: AnyObjective, scored: Scored, logits: Tensor) -> Tensor:
     p_t = p.gather(1, scored.labels.unsqueeze(1)).squeeze(1)
     retain = scored.of(RowKind.RETAIN)
     forget = _expected_forget(config, scored, p, p_t)
-    if isinstance(config, GradientAscent):
+    if not isinstance(config, WithRetain) or config.retain == "none":
         return forget
-    if isinstance(config, Kl):
-        p_ref = scored.start_logits.double().softmax(-1)
+    if config.retain == "kl":
+        p_ref = start_at(RowKind.RETAIN, config, scored).softmax(-1)
         return forget + config.gamma * (p_ref * (p_ref / p[retain]).log()).sum(-1).mean()
     return forget - config.gamma * p_t[retain].log().mean()
+
+
+def start_at(kind: RowKind, config: AnyObjective, scored: Scored) -> Tensor:
+    """The start model's logits at rows of one kind, in float64."""
+    whole = scored.logits.detach().double().fill_(torch.nan)
+    assert scored.start_logits is not None
+    whole[scored.of(*make_loss(config).start_logits_of)] = scored.start_logits.double()
+    return whole[scored.of(kind)]
 
 
 def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tensor) -> Tensor:
@@ -126,7 +141,7 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
         beta1, beta2 = (config.beta, 0) if isinstance(config, Wga) else (config.beta1, config.beta2)
         return ((of_rows**beta1 * (1 - of_rows) ** beta2).detach() * of_rows.log()).mean()
     if isinstance(config, Undial):
-        lowered = scored.start_logits.double() - config.beta * one_hot(scored.labels[forget], p.shape[1])
+        lowered = start_at(RowKind.FORGET, config, scored) - config.beta * one_hot(scored.labels[forget], p.shape[1])
         return -(lowered.softmax(-1) * p[forget].log()).sum(-1).mean()
     if isinstance(config, CeU):
         used = forget & (scored.place > 0) if config.skip_first else forget

@@ -8,12 +8,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from lethe.config.objective import AnyObjective, Method, Objective
+from lethe.config.objective import AnyObjective, Method, Objective, WithRetain
 from lethe.data.batches import RowKind
-from lethe.unlearning.objectives import LOSSES, Counts, Loss, Scored, make_loss
-from tests.unlearning.objectives.cases import CONFIGS, counts_of, expected, micro_batch, subset
+from lethe.unlearning.objectives import LOSSES, Counts, Scored, make_loss
+from tests.unlearning.objectives.cases import CONFIGS, RETAIN_TERMS, counts_of, expected, micro_batch, subset
 
-each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
+each = pytest.mark.parametrize("config", CONFIGS + RETAIN_TERMS, ids=lambda c: c.digest()[:4] + c.name)
+
+
+def has_retain(config: AnyObjective) -> bool:
+    return isinstance(config, WithRetain) and config.retain != "none"
 
 
 def gradient(config: AnyObjective, scored: Scored, counts: Counts) -> tuple[Tensor, Tensor]:
@@ -27,10 +31,12 @@ def test_every_configuration_has_its_loss_and_a_case_here() -> None:
     assert models == {type(config) for config in CONFIGS}
 
 
-@pytest.mark.parametrize(("model", "loss"), LOSSES.all().items(), ids=lambda value: value.__name__)
-def test_configuration_and_loss_agree_on_the_rows_that_are_trained_on(model: type[Objective], loss: type[Loss]) -> None:
-    assert (RowKind.RETAIN in loss.trains_on) == ("gamma" in model.model_fields)
-    assert (RowKind.REFUSAL in loss.trains_on) == model.needs_refusals
+@each
+def test_configuration_and_loss_agree_on_the_rows_that_are_trained_on(config: AnyObjective) -> None:
+    kinds = make_loss(config).trains_on
+    assert (RowKind.RETAIN in kinds) == has_retain(config)
+    assert (RowKind.REFUSAL in kinds) == config.needs_refusals
+    assert set(make_loss(config).start_logits_of) <= set(kinds)
 
 
 @each
@@ -64,8 +70,8 @@ def test_metrics_are_the_unscaled_terms(config: AnyObjective) -> None:
     scored = micro_batch(config, 1)
     loss, metrics = make_loss(config)(scored, counts_of(scored))
     assert not any(value.requires_grad for value in metrics.values())
-    assert set(metrics) == {"forget_loss"} | ({"retain_loss"} if hasattr(config, "gamma") else set())
-    retain = config.gamma * metrics["retain_loss"] if hasattr(config, "gamma") else 0
+    assert set(metrics) == {"forget_loss"} | ({"retain_loss"} if has_retain(config) else set())
+    retain = config.gamma * metrics["retain_loss"] if has_retain(config) else 0
     torch.testing.assert_close(metrics["forget_loss"] + retain, loss.detach())
 
 

@@ -134,8 +134,7 @@ def add_start(scored: Scored, start: Scored, loss: Loss) -> None:
     """Give the start model's log-probabilities and logits to `scored`."""
     log_p = torch.log_softmax(start.logits, 1).gather(1, start.labels[:, None])[:, 0].detach()
     scored.start_log_probs = torch.zeros_like(start.start_log_probs).index_add(0, start.row, log_p)
-    if loss.start_logits_of is not None:
-        scored.start_logits = start.logits[start.of(loss.start_logits_of)].detach()
+    scored.start_logits = start.logits[start.of(*loss.start_logits_of)].detach()
 
 
 def projection(gradients: list[Tensor]) -> float:

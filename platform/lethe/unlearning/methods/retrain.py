@@ -97,7 +97,7 @@ def _from_base(
 ) -> Outcome:
     """Run the training loop on every weight of the base checkpoint, with retain rows alone."""
     plain = recipe.model_copy(update={"adapter": FullParameters()})
-    loss = Descent(recipe.objective)
+    loss = Descent()
     context = training_context(context, base, context.retain)
     outcome = unlearn(plain, context, reference, lambda values: report(_renamed(values)), ranks, checkpoints, loss)
     values = _renamed(outcome.report.values)

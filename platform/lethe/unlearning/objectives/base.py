@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from lethe.config.component import Implementations
-from lethe.config.objective import AnyObjective, Objective, WithRetain
+from lethe.config.objective import AnyObjective, Objective, RetainTerm, WithRetain
 from lethe.data.batches import RowKind
+from lethe.unlearning.objectives.divergences import token_divergences
 from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
 
 
@@ -39,7 +41,7 @@ class Scored:
     `kind` [R] int64, a `RowKind`; `partner` [R] int64, the row with the other answer to the same question (forget
     answer and refusal), itself where there is none; `start_log_probs` [R] float32, S0: the row's summed answer
     log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
-    model's at the M positions in rows of the kind `Loss.start_logits_of`, in their order. N, M and R may be 0.
+    model's at the M positions in rows of the kinds `Loss.start_logits_of`, in their order. N, M and R may be 0.
     """
 
     logits: Tensor
@@ -51,9 +53,9 @@ class Scored:
     start_log_probs: Tensor
     start_logits: Tensor | None = None
 
-    def of(self, kind: RowKind) -> Tensor:
-        """Return a mask [N] bool of the positions in rows of this kind."""
-        return (self.kind == kind)[self.row]
+    def of(self, *kinds: RowKind) -> Tensor:
+        """Return a mask [N] bool of the positions in rows of these kinds."""
+        return torch.isin(self.kind, self.kind.new_tensor(kinds))[self.row]
 
     def part(self, part: slice, logits: Tensor, start_logits: Tensor | None) -> Scored:
         """Return a part of the positions, with the logits there; rows stay those of the micro-batch."""
@@ -62,23 +64,36 @@ class Scored:
 
 
 class Loss:
-    """L = L_forget, + gamma * L_retain where retain rows are trained on: one micro-batch's share of the global value.
+    """L = L_forget, + gamma * L_retain unless `retain` is "none": one micro-batch's share of the global value.
+
+    L_retain is the mean over retain tokens of -log p, or with "kl" of KL(p_start || p), p_start the start model's.
 
     A share is this micro-batch's sum divided by the global count, so shares add up over ranks and
     micro-batches to the loss of the whole step (the engine undoes its own averaging). A micro-batch
     without a scored position has share 0 and can still be back-propagated.
 
-    `trains_on`: the rows that a batch must hold, forget rows and their replacements before retain rows.
-    `needs_start_log_probs`: `Scored.start_log_probs` is read; `start_logits_of`: the kind of row at which
-    `Scored.start_logits` are read, None where they are not.
+    `forget_kinds`: the rows of the forget term, forget rows or their replacements or both. `needs_start_log_probs`:
+    it reads `Scored.start_log_probs`; `needs_start_logits`: it reads the start model's logits at forget rows.
     """
 
-    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.RETAIN)
+    forget_kinds: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
     needs_start_log_probs: ClassVar[bool] = False
-    start_logits_of: ClassVar[RowKind | None] = None
+    needs_start_logits: ClassVar[bool] = False
 
     def __init__(self, config: Objective) -> None:
+        self.retain: RetainTerm = config.retain if isinstance(config, WithRetain) else "none"
         self.gamma = config.gamma if isinstance(config, WithRetain) else 0.0
+
+    @property
+    def trains_on(self) -> tuple[RowKind, ...]:
+        """The kinds of rows that a batch must hold, retain rows last."""
+        return self.forget_kinds if self.retain == "none" else (*self.forget_kinds, RowKind.RETAIN)
+
+    @property
+    def start_logits_of(self) -> tuple[RowKind, ...]:
+        """The kinds of rows at which `Scored.start_logits` are read, in the order of `trains_on`."""
+        read = {RowKind.FORGET: self.needs_start_logits, RowKind.RETAIN: self.retain == "kl"}
+        return tuple(kind for kind in self.trains_on if read.get(kind))
 
     def __call__(self, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma).
@@ -90,15 +105,33 @@ class Loss:
     def share(self, values: Tensor, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
         """Return what a call returns, from `token_values` [N] of all positions; no logits are read."""
         forget = self.forget_share(values, scored, counts)
-        if RowKind.RETAIN not in self.trains_on:
+        if self.retain == "none":
             return forget, {"forget_loss": forget.detach()}
         retain = -token_mean(values, RowKind.RETAIN, scored, counts)
         return forget + self.gamma * retain, {"forget_loss": forget.detach(), "retain_loss": retain.detach()}
 
     def token_values(self, scored: Scored) -> Tensor:
-        """Return the terms that are summed over positions, [N] fp32 on the graph of `logits`: log p of the label unless
-        overridden. Each depends on its own position alone: `scored` may be a part of a micro-batch."""
-        return token_log_probs(scored.logits, scored.labels)
+        """Return the terms that are summed over positions, [N] fp32 on the graph of `logits`: those of the forget term,
+        and at retain positions log p of the label, or -KL(p_start || p). Each depends on its own position alone:
+        `scored` may be a part of a micro-batch."""
+        values = self.forget_values(scored)
+        if self.retain != "kl":
+            return token_log_probs(scored.logits, scored.labels) if values is None else values
+        retain = scored.of(RowKind.RETAIN)
+        kept = token_divergences(scored.logits, scored.labels, self.start_logits_at(RowKind.RETAIN, scored), retain)
+        return kept if values is None else torch.where(retain, kept, values)
+
+    def forget_values(self, scored: Scored) -> Tensor | None:
+        """Return the forget term's part of `token_values`, [N], with log p of the label at retain positions; None, the
+        default, where it is log p of the label at all positions."""
+
+    def start_logits_at(self, kind: RowKind, scored: Scored) -> Tensor:
+        """Return the start model's logits at the positions in rows of one of the kinds `start_logits_of`."""
+        if scored.start_logits is None:
+            raise ValueError("the start model's logits are needed")
+        if self.start_logits_of == (kind,):
+            return scored.start_logits
+        return scored.start_logits[scored.of(kind)[scored.of(*self.start_logits_of)]]
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
         """Return the forget term's share, an fp32 scalar: the mean of `values` over forget tokens unless overridden."""

@@ -24,7 +24,7 @@ class CeU(Loss):
         super().__init__(config)
         self.skip_first = config.skip_first
 
-    def token_values(self, scored: Scored) -> Tensor:
+    def forget_values(self, scored: Scored) -> Tensor:
         """Return [N]: minus the cross-entropy with q at forget positions, log p at retain positions."""
         forget = scored.of(RowKind.FORGET)
         return token_cross_entropies(scored.logits, scored.labels, None, forget, math.inf)

@@ -19,7 +19,7 @@ class Dpo(SequenceLoss):
     Rafailov et al. 2023, arXiv 2305.18290; the factor 2 as in NPO, its one-sided form.
     """
 
-    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)
+    forget_kinds: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.REFUSAL)
     needs_start_log_probs: ClassVar[bool] = True
 
     def __init__(self, config: DpoConfig) -> None:

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from lethe.config.objective import GradientAscent as GradientAscentConfig
-from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import LOSSES, Loss
 
 
 @LOSSES.implements(GradientAscentConfig)
 class GradientAscent(Loss):
     """L = -NLL(forget), unbounded below; retain rows are not forwarded. Jang et al. 2022, arXiv 2210.01504."""
-
-    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)

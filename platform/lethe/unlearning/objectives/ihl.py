@@ -17,6 +17,6 @@ class Ihl(Loss):
     Always on probabilities: the released code skips the softmax when all logits lie in [0, 1].
     """
 
-    def token_values(self, scored: Scored) -> Tensor:
+    def forget_values(self, scored: Scored) -> Tensor:
         """Return [N]: the hinge at forget positions, log p elsewhere."""
         return token_terms(scored.logits, scored.labels, scored.of(RowKind.FORGET))

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from torch import Tensor
-
 from lethe.config.objective import Kl as KlConfig
-from lethe.data.batches import RowKind
-from lethe.unlearning.objectives.base import LOSSES, Loss, Scored
-from lethe.unlearning.objectives.divergences import token_divergences
+from lethe.unlearning.objectives.base import LOSSES, Loss
 
 
 @LOSSES.implements(KlConfig)
@@ -20,11 +14,3 @@ class Kl(Loss):
     SOUL's released code differs in four points: it weighs log p_ref by p instead of log p by p_ref (the reversed
     divergence), leaves the entropy out, averages over padding, and multiplies the forget term by gamma.
     """
-
-    start_logits_of: ClassVar[RowKind | None] = RowKind.RETAIN
-
-    def token_values(self, scored: Scored) -> Tensor:
-        """Return [N]: log p at forget positions, -KL at retain positions."""
-        if scored.start_logits is None:
-            raise ValueError("kl needs the start model's logits")
-        return token_divergences(scored.logits, scored.labels, scored.start_logits, scored.of(RowKind.RETAIN))

@@ -18,7 +18,7 @@ class PreferenceOptimization(Loss):
     Refusals take the place of the forget answers, which are not forwarded.
     """
 
-    trains_on: ClassVar[tuple[RowKind, ...]] = (RowKind.REFUSAL, RowKind.RETAIN)
+    forget_kinds: ClassVar[tuple[RowKind, ...]] = (RowKind.REFUSAL,)
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
         """Return the share of the refusals' mean token loss."""

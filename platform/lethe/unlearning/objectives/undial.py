@@ -21,18 +21,16 @@ class Undial(Loss):
     ignored label -100 lowers vocabulary entry V - 100.
     """
 
-    start_logits_of: ClassVar[RowKind | None] = RowKind.FORGET
+    needs_start_logits: ClassVar[bool] = True
 
     def __init__(self, config: UndialConfig) -> None:
         super().__init__(config)
         self.beta = config.beta
 
-    def token_values(self, scored: Scored) -> Tensor:
+    def forget_values(self, scored: Scored) -> Tensor:
         """Return [N]: minus the cross-entropy with q at forget positions, log p at retain positions."""
-        if scored.start_logits is None:
-            raise ValueError("undial needs the start model's logits")
-        forget = scored.of(RowKind.FORGET)
-        return token_cross_entropies(scored.logits, scored.labels, scored.start_logits, forget, self.beta)
+        start, forget = self.start_logits_at(RowKind.FORGET, scored), scored.of(RowKind.FORGET)
+        return token_cross_entropies(scored.logits, scored.labels, start, forget, self.beta)
 
     def forget_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
         """Return the share of the mean cross-entropy, not negative."""

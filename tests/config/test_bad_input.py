@@ -31,7 +31,7 @@ CASES = {
     "benchmark.corpus.author=20": "unknown key 'benchmark.corpus.author' (did you mean 'benchmark.corpus.authors'?)",
     "run.optimiser.name=adamw": "unknown run key 'optimiser' (did you mean 'optimizer'?)",
     "run.optimizer.nme=adamw": "unknown run key 'optimizer.nme' (did you mean 'optimizer.name'?): choose",
-    "run.optimizer.name=adam": "unknown run.optimizer.name 'adam' (did you mean 'adamw'?): choose from adamw, sophia",
+    "run.optimizer.name=adam": "unknown run.optimizer.name 'adam' (did you mean 'adamw'?): choose from adamw, ",
     "run.objective.name=npoo": "unknown run.objective.name 'npoo' (did you mean 'npo'?)",
     "run.objective.name=@npo": "YAML begins no plain text with @: quote it: --set 'run.objective.name=\"@npo\"'",
     # Objectives
@@ -77,6 +77,8 @@ CASES = {
     "needs optimizer.hessian gnb, given squared_gradient: take it out with --set run.optimizer.hessian_interval=null",
     "run.adapter={name: fila, fisher_batch_size: 3}": "run.adapter.fisher_batch_size: needs "
     "adapter.fisher batch, given",
+    "run.optimizer={name: lion, hessian_interval: 5}": "run.optimizer.hessian_interval: lion has no hessian_interval, ",
+    "run.optimizer={name: sgd, momentum: 0, nesterov: true}": "run.optimizer: nesterov: needs a momentum above 0",
     # Values
     "run.optimizer.weight_decay=-1": "run.optimizer.weight_decay: must be greater than or equal to 0, given -1",
     "run.optimizer.weight_decay=.nan": "run.optimizer.weight_decay: must be a finite number, given nan",

@@ -85,8 +85,8 @@ def test_the_objective_trains_a_model(assets: Assets, tmp_path: Path) -> None:
 
 def test_the_optimizer_trains_a_model(assets: Assets, tmp_path: Path) -> None:
     example("An optimizer")
-    first = trained({"optimizer": {"name": "sgd", "learning_rate": 0.1}}, assets, tmp_path / "slow")
-    other = trained({"optimizer": {"name": "sgd", "learning_rate": 1.0}}, assets, tmp_path / "fast")
+    first = trained({"optimizer": {"name": "sign_sgd", "learning_rate": 1e-3}}, assets, tmp_path / "slow")
+    other = trained({"optimizer": {"name": "sign_sgd", "learning_rate": 1e-2}}, assets, tmp_path / "fast")
     assert other["forget_loss"] < first["forget_loss"], "minus the forget rows' NLL falls faster"
     assert "win_rate" not in first
 

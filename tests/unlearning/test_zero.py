@@ -15,6 +15,8 @@ pytestmark = pytest.mark.slow
 CASES = (
     [(o, s, "fp32") for o in ("adamw", "sophia") for s in (0, 1, 2, 3)]
     + [("sophia", s, "bf16") for s in (0, 1, 2, 3)]
+    + [("lion", s, "fp32") for s in (0, 1, 2, 3)]
+    + [("sgd", s, "fp32") for s in (0, 1, 2, 3)]
     + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
     + [("saving sophia", 0, "fp32"), ("saving dpo", 2, "fp32"), ("saving kl", 3, "fp32"), ("saving sophia", 3, "fp32")]
     + [("saving sophia", 2, "bf16")]
@@ -29,6 +31,12 @@ LEFT_OUT = {
     ("adamw", 2, "fp32"),
     ("sophia", 0, "fp32"),
     ("sophia", 0, "bf16"),
+    ("lion", 0, "fp32"),
+    ("lion", 1, "fp32"),
+    ("lion", 3, "fp32"),
+    ("sgd", 0, "fp32"),
+    ("sgd", 2, "fp32"),
+    ("sgd", 3, "fp32"),
     ("sophia", 2, "bf16"),
     ("saving sophia", 2, "bf16"),
     ("saving sophia", 3, "fp32"),

@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import Dpo, Kl, Npo
-from lethe.config.optimizer import AdamW, Sophia
+from lethe.config.optimizer import AdamW, Lion, Sgd, Sophia
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
@@ -25,7 +25,7 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.unlearning.objectives.tokens import token_log_probs
-from lethe.unlearning.optim import CountsWins, make_optimizer
+from lethe.unlearning.optim import make_optimizer
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.stepper import KIND_KEYS, Stepper
 from lethe.unlearning.trainer import learning_rate
@@ -37,11 +37,15 @@ STATE = {
     "sophia": ("m", "h"),
     "dpo": ("m", "h"),
     "released": ("m", "h"),
+    "lion": ("m",),
+    "sgd": ("momentum_buffer",),
 }
 OPTIMIZERS = {
     "adamw": AdamW(learning_rate=1e-3, weight_decay=0.1),
     "sophia": Sophia(learning_rate=1e-3, weight_decay=0.1, hessian_interval=INTERVAL, clip_threshold=0.5),
     "released": Sophia(learning_rate=1e-3, weight_decay=0.1, hessian="squared_gradient", betas=(0.9, 0.95)),
+    "lion": Lion(learning_rate=1e-3, weight_decay=0.1),
+    "sgd": Sgd(learning_rate=1e-2, weight_decay=0.1, nesterov=True),
 }
 OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
 REFRESHED = ("sophia", "dpo")
@@ -169,14 +173,14 @@ def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> d
         losses.append(engine.sum(torch.stack([metrics["forget_loss"], metrics["retain_loss"]])).tolist())
         if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
             stepper.refresh(step, "both")
-    state = full_state(engine, net, stage) if precision == "fp32" else {}
+    state = full_state(engine, net, stage, optimizer) if precision == "fp32" else {}
     with engine.gathered():
         params = torch.cat([p.detach().float().flatten().clone() for p in trained(net)])
     engine.close()
     return {"losses": torch.tensor(losses), "norms": torch.tensor(norms), "params": params, **state}
 
 
-def full_state(engine: Engine, net: LlamaForCausalLM, stage: int) -> dict[str, torch.Tensor]:
+def full_state(engine: Engine, net: LlamaForCausalLM, stage: int, optimizer: str) -> dict[str, torch.Tensor]:
     """The optimizer's tensors in the parameters' own order, gathered from all shards (every rank calls this)."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
@@ -185,8 +189,9 @@ def full_state(engine: Engine, net: LlamaForCausalLM, stage: int) -> dict[str, t
             return engine.optimizer.state[parameter][name]
         return safe_get_full_optimizer_state(parameter, name)
 
-    names = STATE["sophia" if isinstance(engine.optimizer, CountsWins) else "adamw"]
-    return {n: torch.cat([whole(p, n).detach().flatten().float().clone() for p in trained(net)]) for n in names}
+    return {
+        n: torch.cat([whole(p, n).detach().flatten().float().clone() for p in trained(net)]) for n in STATE[optimizer]
+    }
 
 
 def start_of(name: str, net: torch.nn.Module) -> torch.nn.Module | None:

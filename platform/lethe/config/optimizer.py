@@ -1,4 +1,4 @@
-"""Optimizers: AdamW, and Sophia with its diagonal Hessian (docs/METHODS.md section 2).
+"""Optimizers: first order, and Sophia with its diagonal Hessian (docs/METHODS.md section 2).
 
 To add one, define its configuration here and implement it in `lethe.unlearning.optim`.
 """
@@ -6,9 +6,9 @@ To add one, define its configuration here and implement it in `lethe.unlearning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lethe.config.base import only_where
 from lethe.config.component import ByName, Component
@@ -28,16 +28,17 @@ class HessianRefresh:
 
 
 class Optimizer(Component):
-    """The kind of all optimizers, and the fields that each has.
-
-    `state_tensors`: fp32 tensors of a weight's shape that it keeps from step to step.
-    """
+    """The kind of all optimizers, and the fields that each has."""
 
     registered: ClassVar[dict[str, type[Optimizer]]]
-    state_tensors: ClassVar[int] = 2
 
     learning_rate: float = Field(3e-4, gt=0, description="at its highest: run.schedule")
     weight_decay: float = Field(0.01, ge=0, description="decoupled")
+
+    @property
+    def state_tensors(self) -> int:
+        """The fp32 tensors of a weight's shape that it keeps from step to step."""
+        return 2
 
     @property
     def hessian_refresh(self) -> HessianRefresh | None:
@@ -51,6 +52,41 @@ class AdamW(Optimizer):
     name: Literal["adamw"] = "adamw"
     betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of both moments")
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+
+
+class Lion(Optimizer):
+    """First order: Lion, the sign of the momentum (Chen et al. 2023, arXiv 2302.06675). Each coordinate moves by the
+    learning rate, which is to be 3 to 10 times smaller than AdamW's, as is published."""
+
+    name: Literal["lion"] = "lion"
+    learning_rate: float = Field(1e-4, gt=0, description="at its highest: run.schedule")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="weight of the momentum in a step, and its decay")
+
+    @property
+    def state_tensors(self) -> int:
+        """The fp32 tensors of a weight's shape that it keeps from step to step."""
+        return 1
+
+
+class Sgd(Optimizer):
+    """First order: gradient descent with momentum, `torch.optim.SGD`."""
+
+    name: Literal["sgd"] = "sgd"
+    learning_rate: float = Field(3e-2, gt=0, description="at its highest: run.schedule")
+    weight_decay: float = Field(0.01, ge=0, description="times the weight, added to the gradient")
+    momentum: float = Field(0.9, ge=0, lt=1, description="decay of the sum of gradients; 0: the gradient alone")
+    nesterov: bool = Field(False, description="step ahead along the momentum (Nesterov's)")
+
+    @model_validator(mode="after")
+    def _looks_ahead_along_momentum(self) -> Self:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: needs a momentum above 0, given 0")
+        return self
+
+    @property
+    def state_tensors(self) -> int:
+        """The fp32 tensors of a weight's shape that it keeps from step to step."""
+        return 1 if self.momentum else 0
 
 
 SAMPLED = only_where(hessian="gnb")

@@ -19,6 +19,8 @@ NAMES = {  # components as people write them, by the name in a configuration
     "retrain": "retraining",
     "input_guard": "an input guard",
     "adamw": "AdamW",
+    "lion": "Lion",
+    "sgd": "SGD",
     "sophia": "Sophia",
     "lora": "LoRA",
     "pissa": "PiSSA",

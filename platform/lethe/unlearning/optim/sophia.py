@@ -12,16 +12,11 @@ from torch.optim import Optimizer
 
 from lethe.config.optimizer import Sophia as SophiaConfig
 from lethe.unlearning.optim.base import OPTIMIZERS
-
-# Coordinates updated at a time. A step is about ten passes over memory: on a CPU a piece that stays in cache
-# makes that one; on a GPU fewer kernels matter more (2^24 keeps fp32 counts of ones exact).
-CPU_PIECE, GPU_PIECE = 1 << 17, 1 << 24
+from lethe.unlearning.optim.pieces import pieces
 
 # What the official optimizer's `step(bs=5120)` calls the tokens in a batch, and SOUL's release (arXiv 2404.18239)
 # leaves at that default: there a constant factor of h, whatever the batch.
 RELEASED_TOKENS = 5120
-
-Pieces = Iterable[tuple[Tensor, ...]]
 
 
 @OPTIMIZERS.implements(SophiaConfig)
@@ -140,7 +135,7 @@ class Sophia(Optimizer):
         unbias = 1 - b2 ** group["refreshes"] if group["bias_correction"] and group["refreshes"] else 1.0
         threshold = group["clip_threshold"] / unbias
         counts = []
-        for w, g, m, h, ratio in _pieces(p, _gradient(p), *self._state(p)):
+        for w, g, m, h, ratio in pieces(p, _gradient(p), *self._state(p)):
             if released:
                 _estimate(h, g, b2, RELEASED_TOKENS)
             m.lerp_(g, 1 - b1 * b1 if released else 1 - b1)
@@ -162,14 +157,3 @@ def _gradient(p: Tensor) -> Tensor:
 def _estimate(h: Tensor, g: Tensor, b2: float, scale: float) -> None:
     """Update in place: h = b2 h + (1 - b2) scale g^2."""
     h.mul_(b2).addcmul_(g, g, value=(1 - b2) * scale)
-
-
-def _pieces(p: Tensor, *others: Tensor) -> Pieces:
-    """Yield views of the same coordinates of every tensor, with a scratch tensor of that size at the end."""
-    tensors = (p, *others)
-    if not all(t.is_contiguous() for t in tensors):
-        return [(*tensors, torch.empty_like(p))]
-    size = CPU_PIECE if p.device.type == "cpu" else GPU_PIECE
-    scratch = torch.empty(min(size, p.numel()), dtype=p.dtype, device=p.device)
-    views = zip(*(torch.split(t.view(-1), size) for t in tensors), strict=True)
-    return ((*pieces, scratch[: pieces[0].numel()]) for pieces in views)

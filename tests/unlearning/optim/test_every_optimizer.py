@@ -1,0 +1,80 @@
+"""What every optimizer has to do, whatever its formula; and Lion and SGD against theirs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lethe.config.optimizer import Lion as LionConfig
+from lethe.config.optimizer import Optimizer, Sgd
+from lethe.unlearning.optim import OPTIMIZERS, RefreshesHessian, make_optimizer, pieces
+
+START = [1.0, -2.0, 0.5, 0.0]
+GRADIENTS = [[0.1, -0.02, 0.0, 1e-4], [-2.0, 0.04, -0.003, -2e-4], [0.5, 0.0, 0.002, 3e-4]]
+
+
+def stepped(config: Optimizer) -> tuple[Tensor, torch.optim.Optimizer]:
+    """Three steps in float64."""
+    p = torch.tensor(START, dtype=torch.float64).requires_grad_()
+    optimizer = make_optimizer(config, [p])
+    for gradient in GRADIENTS:
+        p.grad = torch.tensor(gradient, dtype=torch.float64)
+        optimizer.step()
+    return p, optimizer
+
+
+@pytest.mark.parametrize("piece", [3, 1 << 17])
+def test_lions_first_steps_are_those_by_hand(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """b1 .9, b2 .99, lr .01, wd .1: p = .999 p - .01 sign(.9 m + .1 g). After the first step m is .01 g, so that the
+    second sign is that of .009 g1 + .1 g2; the third that of .00891 g1 + .009 g2 + .1 g3."""
+    monkeypatch.setattr(pieces, "CPU_PIECE", piece)
+    p, optimizer = stepped(LionConfig(learning_rate=0.01, weight_decay=0.1))
+    signs = [[1, -1, 0, 1], [-1, 1, -1, -1], [1, 1, 1, 1]]
+    truth = torch.tensor(START, dtype=torch.float64)
+    for sign in signs:
+        truth = 0.999 * truth - 0.01 * torch.tensor(sign, dtype=torch.float64)
+    torch.testing.assert_close(p.detach(), truth, rtol=0, atol=1e-15)
+    m = 0.01 * sum(0.99 ** (2 - i) * torch.tensor(g, dtype=torch.float64) for i, g in enumerate(GRADIENTS))
+    torch.testing.assert_close(optimizer.state[p]["m"], m)
+
+
+@pytest.mark.parametrize("settings", [{}, {"momentum": 0}, {"nesterov": True}], ids=str)
+def test_sgd_is_gradient_descent_with_momentum(settings: dict[str, Any]) -> None:
+    """The sum is v = mu v + g + wd p; p -= lr v, or with nesterov p -= lr (g + wd p + mu v)."""
+    config = Sgd(learning_rate=0.1, weight_decay=0.2, **settings)
+    p, _ = stepped(config)
+    truth, v = torch.tensor(START, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    for gradient in GRADIENTS:
+        g = torch.tensor(gradient, dtype=torch.float64) + 0.2 * truth
+        v = config.momentum * v + g
+        truth = truth - 0.1 * (g + config.momentum * v if config.nesterov else v)
+    torch.testing.assert_close(p.detach(), truth)
+
+
+def test_every_configuration_has_its_optimizer() -> None:
+    assert set(OPTIMIZERS.all()) == set(Optimizer.registered.values())
+
+
+@pytest.mark.parametrize("model", Optimizer.registered.values(), ids=lambda model: model.__name__)
+def test_every_optimizer_lowers_a_loss_refreshes_if_it_says_so_and_keeps_as_many_tensors(
+    model: type[Optimizer],
+) -> None:
+    config = model(learning_rate=0.01, weight_decay=0.0)
+    weight = torch.tensor([1.0, -2.0], requires_grad=True)
+    optimizer = make_optimizer(config, [weight])
+    if config.hessian_refresh:
+        assert isinstance(optimizer, RefreshesHessian)
+        weight.grad = weight.detach().clone()
+        with optimizer.refresh(scale=1.0):
+            optimizer.step()
+        assert weight.tolist() == [1.0, -2.0], "a refresh moves no weight"
+    for _ in range(5):
+        weight.grad = weight.detach().clone()
+        optimizer.step()
+    assert float(weight.detach().norm()) < 5**0.5
+    tensors = [value for value in optimizer.state[weight].values() if value.shape == weight.shape]
+    assert len(tensors) == config.state_tensors
+    assert all(value.dtype == torch.float32 for value in tensors)

@@ -159,7 +159,7 @@ def plain(model: object, rows: object, steps: list, pad: int) -> Callable[[int],
     optimizer = torch.optim.AdamW(trained, lr=1e-4)
 
     def step(number: int) -> None:
-        batch = [rows.forget[f] for f, _ in steps[number]] + [rows.retain[r] for _, r in steps[number]]
+        batch = [rows.forget[f] for f, _ in steps[number]] + [rows.retain[r] for _, (r,) in steps[number]]
         width, forget = max(len(row.ids) for row in batch), len(steps[number])
         ids = torch.full((len(batch), width), pad)
         mask, labels = torch.zeros_like(ids), torch.full_like(ids, -100)

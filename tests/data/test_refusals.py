@@ -51,7 +51,7 @@ def test_refusals_stand_in_the_answers_place_with_one_eos(tmp_path: Path) -> Non
     texts, questions = ("w6", "w7 w8 w9"), [f"w{n} w1" for n in range(3)]
     answers = [template.encode("w0", text).answer for text in texts]
     rows = StepRows(forget, forget, draw_refusals(questions, texts, template.encode, 0, 2))
-    pairs = [(0, 1), (2, 0)]
+    pairs = [(0, (1,)), (2, (0,))]
     batch = collate(
         {kind: rows.of(kind, pairs, 2) for kind in (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)}, template.pad
     )

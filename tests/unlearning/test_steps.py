@@ -12,7 +12,8 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, PreferenceOptimization
-from lethe.data.batches import RowKind, RowPair, Step, StepRows
+from lethe.config.run import Schedule
+from lethe.data.batches import RowKind, RowPair, Step, StepRows, plan
 from lethe.data.packing import pack_rows, padded_tokens
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
@@ -27,7 +28,7 @@ from tests.unlearning.objectives.cases import CONFIGS
 from tests.unlearning.zero_world import FORGET, RETAIN, ROWS, START_LOG_PROBS, model
 
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.digest()[:4] + c.name)
-PAIRS: tuple[RowPair, ...] = ((3, 7), (0, 2), (11, 30), (5, 5), (22, 0))
+PAIRS: tuple[RowPair, ...] = ((3, (7,)), (0, (2,)), (11, (30,)), (5, (5,)), (22, (0,)))
 STEP = Step(epoch=2, number=1, pairs=PAIRS, ends_epoch=False)
 
 
@@ -62,11 +63,20 @@ def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int =
     return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start, **options)  # type: ignore[arg-type]
 
 
-def gradient(config: AnyObjective, net: nn.Module, world: int, accumulation: int, pad: int, data: str) -> torch.Tensor:
+def gradient(
+    config: AnyObjective,
+    net: nn.Module,
+    world: int,
+    accumulation: int,
+    pad: int,
+    data: str,
+    step: Step = STEP,
+    **options: int,
+) -> torch.Tensor:
     net.zero_grad()
     for rank in range(world):
-        run = stepper(config, PlainEngine(ScoredLM(net), world, accumulation), rank, pad)
-        run.refresh(STEP, data) if data else run.step(STEP, 1.0)
+        run = stepper(config, PlainEngine(ScoredLM(net), world, accumulation), rank, pad, **options)
+        run.refresh(step, data) if data else run.step(step, 1.0)
     return torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None])
 
 
@@ -79,6 +89,20 @@ def test_ranks_micro_batches_and_padding_do_not_matter(config: AnyObjective, dat
     assert whole.abs().max() > 1e-4
     for world, accumulation, pad in ((1, 3, 5), (3, 3, 0)):  # the latter with empty micro-batches
         torch.testing.assert_close(gradient(config, net, world, accumulation, pad, data), whole, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("ratio", [0.5, 2])
+def test_other_ratios_of_retain_rows_are_equal_over_ranks_and_micro_batches(ratio: float) -> None:
+    """A step's loss is the mean over all of its rows, however they are dealt out; refusals stay with their answers."""
+    config, net = Dpo(gamma=2.0, retain="kl"), model().double()
+    schedule = Schedule(epochs=2, batch_size=5, retain_ratio=ratio)
+    step = [step for step in plan(len(FORGET), len(RETAIN), schedule, 3) if step.epoch == 2][1]
+    for data in ("", "retain", "both"):
+        whole = gradient(config, net, 1, 1, 0, data, step)
+        assert (whole - gradient(config, net, 1, 1, 0, data)).abs().max() > 1e-4
+        for world, accumulation, options in ((1, 3, {}), (2, 1, {"pack_for": 32}), (3, 3, {"micro_tokens": 60})):
+            found = gradient(config, net, world, accumulation, 0, data, step, **options)
+            torch.testing.assert_close(found, whole, rtol=1e-9, atol=1e-12)
 
 
 # Each at once on every way through the model: `parts` are logits of a few positions at a time.
@@ -210,7 +234,7 @@ def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
 def test_what_is_forwarded_and_counted() -> None:
     """Gradient ascent pays for no retain rows; refusals replace answers in PO and join them in DPO."""
     forget = sum(len(FORGET[f].ids) for f, _ in PAIRS)
-    retain = sum(len(RETAIN[r].ids) for _, r in PAIRS)
+    retain = sum(len(RETAIN[r].ids) for _, (r,) in PAIRS)
     refusal = sum(len(ROWS.refusals.of(f, 2)[1].ids) for f, _ in PAIRS)
     trained = {
         GradientAscent(): (forget, 0),
@@ -235,5 +259,5 @@ def test_rows_of_different_kinds_are_sampled_apart(monkeypatch: pytest.MonkeyPat
     same = (Encoded(tuple(range(9)), 2),)
     run = stepper(Dpo(), PlainEngine(ScoredLM(model().double())))
     run.rows = StepRows(same, same, Refusals(same, np.zeros((2, 1), int)))
-    run.refresh(Step(epoch=1, number=1, pairs=((0, 0),), ends_epoch=True), "both")
+    run.refresh(Step(epoch=1, number=1, pairs=((0, (0,)),), ends_epoch=True), "both")
     assert keys[0].numel() == keys[0].unique().numel() == 21

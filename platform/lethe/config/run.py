@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from lethe.config.adapter import AnyAdapter, Lora
-from lethe.config.base import Frozen
+from lethe.config.base import OMITTED_AT_DEFAULT, Frozen
 from lethe.config.objective import AnyObjective, Npo
 from lethe.config.optimizer import AdamW, AnyOptimizer
 
@@ -54,12 +54,15 @@ class Engine(Frozen):
 
 
 class Schedule(Frozen):
-    """The length of a run, its batches and its learning rates. An epoch is one pass over the forget rows, each paired
-    with one random retain row."""
+    """The length of a run, its batches and its learning rates. An epoch is one pass over the forget rows, beside which
+    stand random retain rows."""
 
     epochs: int = Field(5, ge=1, description="passes over the forget rows")
     max_steps: int | None = Field(None, ge=1, description="end after so many optimizer steps")
     batch_size: int = Field(20, ge=1, description="forget rows in one optimizer step, over all workers")
+    retain_ratio: float = Field(
+        1.0, gt=0, le=100, description="retain rows per forget row in a step", json_schema_extra=OMITTED_AT_DEFAULT
+    )
     accumulation: int = Field(1, ge=1, description="micro-batches per worker in one optimizer step")
     micro_tokens: int | None = Field(None, ge=1, description="most tokens of a micro-batch, which is cut further")
     packing: Literal["auto", "off"] = Field(

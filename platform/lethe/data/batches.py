@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import chain
+from math import ceil
 
 import numpy as np
 import torch
@@ -18,7 +20,7 @@ from lethe.data.packing import pack_rows, padded_tokens
 from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
 
-RowPair = tuple[int, int]
+RowPair = tuple[int, tuple[int, ...]]  # a forget row and the retain rows beside it, one at `retain_ratio` 1
 Sourced = tuple[int, Encoded]  # a row and its number among all rows of its kind
 
 
@@ -32,7 +34,7 @@ class RowKind(IntEnum):
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: (forget row, retain row) pairs over all ranks; `epoch` counts from 1."""
+    """One optimizer step: its forget rows with their retain rows, over all ranks; `epoch` counts from 1."""
 
     epoch: int
     number: int
@@ -57,22 +59,29 @@ def total_steps(forget_rows: int, schedule: Schedule) -> int:
 
 
 def plan(forget_rows: int, retain_rows: int, schedule: Schedule, seed: int) -> Iterator[Step]:
-    """Yield the steps of a run: in every epoch the forget rows in a new order, each with one random retain row, none
-    twice before all have come."""
+    """Yield the steps of a run: in every epoch the forget rows in a new order, and `schedule.retain_ratio` random
+    retain rows for each, none twice before all have come. A step's retain rows are dealt out to its forget rows in
+    turn."""
     last = total_steps(forget_rows, schedule)
     number = 0
     for epoch in range(1, schedule.epochs + 1):
         random = np.random.default_rng([seed, epoch])
         forget = random.permutation(forget_rows)
-        rounds = -(-forget_rows // retain_rows)
-        retain = np.concatenate([random.permutation(retain_rows) for _ in range(rounds)])[:forget_rows]
-        pairs = list(zip(forget.tolist(), retain.tolist(), strict=True))
+        rounds = -(-retain_count(forget_rows, schedule) // retain_rows)
+        retain = np.concatenate([random.permutation(retain_rows) for _ in range(rounds)]).tolist()
         for start in range(0, forget_rows, schedule.batch_size):
+            stop = min(start + schedule.batch_size, forget_rows)
             number += 1
-            ends = number == last or start + schedule.batch_size >= forget_rows
-            yield Step(epoch, number, tuple(pairs[start : start + schedule.batch_size]), ends)
+            beside = retain[retain_count(start, schedule) : retain_count(stop, schedule)]
+            pairs = [(f, tuple(beside[i :: stop - start])) for i, f in enumerate(forget[start:stop].tolist())]
+            yield Step(epoch, number, tuple(pairs), ends_epoch=number == last or stop == forget_rows)
             if number == last:
                 return
+
+
+def retain_count(forget_rows: int, schedule: Schedule) -> int:
+    """Return the number of retain rows beside the first so many forget rows of an epoch."""
+    return ceil(round(forget_rows * schedule.retain_ratio, 6))  # 30 times .1 is more than 3
 
 
 def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[tuple[RowPair, ...]]:
@@ -86,11 +95,12 @@ def split(
 ) -> list[tuple[RowPair, ...]]:
     """Cut a micro-batch into ones of at most `most` tokens each, padding included, longest rows first; a pair that
     alone has more is one by itself."""
-    lengths = {pair: [len(rows.of(kind, [pair], epoch)[0][1].ids) for kind in kinds] for pair in pairs}
+    lengths = {pair: [[len(row.ids) for _, row in rows.of(kind, [pair], epoch)] for kind in kinds] for pair in pairs}
     parts: list[tuple[RowPair, ...]] = []
-    for pair in sorted(pairs, key=lambda pair: -max(lengths[pair])):
+    for pair in sorted(pairs, key=lambda pair: -max(chain(*lengths[pair]), default=0)):
         more = (*parts[-1], pair) if parts else (pair,)
-        together = [lengths[p][kind] for kind in range(len(kinds)) for p in more]  # as `collate` has them
+        # As `collate` has them.
+        together = [length for kind in range(len(kinds)) for p in more for length in lengths[p][kind]]
         if parts and padded_tokens(pack_rows(together, hidden_size), together) <= most:
             parts[-1] = more
         else:
@@ -107,11 +117,11 @@ class StepRows:
     refusals: Refusals | None = None
 
     def of(self, kind: RowKind, pairs: Sequence[RowPair], epoch: int) -> list[Sourced]:
-        """Return the row of this kind for each pair in this epoch, with its number among those of its kind."""
+        """Return the rows of this kind of the pairs in this epoch, each with its number among those of its kind."""
         if kind == RowKind.FORGET:
             return [(f, self.forget[f]) for f, _ in pairs]
         if kind == RowKind.RETAIN:
-            return [(r, self.retain[r]) for _, r in pairs]
+            return [(r, self.retain[r]) for _, beside in pairs for r in beside]
         if self.refusals is None:
             raise ValueError("these rows hold no refusals")
         return [self.refusals.of(f, epoch) for f, _ in pairs]

@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 from lethe.config.adapter import Lora
 from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel
+from lethe.config.objective import WithRetain
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
@@ -60,12 +62,14 @@ def describe_needs(study: Study, recipes: list[Recipe], inputs: Inputs, training
     except UserError as error:
         return f"memory, disk and time: not known ({error})"
     rows = _Rows.of(inputs)
-    memory, recipe = max(((_peak(shape, recipe, rows, 2), recipe) for recipe in recipes), key=lambda pair: pair[0])
+    memory, recipe = max(
+        ((_peak(shape, recipe, rows, _sides(recipe)), recipe) for recipe in recipes), key=lambda pair: pair[0]
+    )
     trained = shape.parameters
     if isinstance(recipe.adapter, Lora):
         trained = sum(shape.adapters(recipe.adapter.rank))
     checkpoint, model = 12 * trained, BYTES[recipe.engine.precision] * trained
-    hours = max(_hours(shape, recipe, rows, 2, _steps(recipe, rows)) for recipe in recipes)
+    hours = max(_hours(shape, recipe, rows, _sides(recipe), _steps(recipe, rows)) for recipe in recipes)
     away = offloaded(shape, Layout.of(recipe))
     lines = [
         f"{shape.parameters / 1e6:.3g}M parameters; {rows.count} forget rows of {rows.length} tokens,"
@@ -111,7 +115,7 @@ def describe_study_time(
     except UserError:
         return f"study   time of {trials} trials: not known"
     rows = _Rows.of(inputs)
-    hours = max(_hours(shape, recipe, rows, 2, _steps(recipe, rows)) for recipe in recipes)
+    hours = max(_hours(shape, recipe, rows, _sides(recipe), _steps(recipe, rows)) for recipe in recipes)
     total = _time(-(-trials // groups) * hours)
     return f"study   at least {total} for {trials} trials, {at_once}: evaluation comes on top and may take longer"
 
@@ -126,20 +130,26 @@ def shape_of(model: AnyModel, start: Path | None = None) -> Transformer:
     return Transformer.of_config(json.loads((start / "config.json").read_text(encoding="utf-8")))
 
 
-def _peak(shape: Transformer, recipe: Recipe, rows: _Rows, sides: int) -> float:
-    """Return the bytes of a step; `sides`: 2 where every forget row has a partner, 1 where rows stand alone."""
+def _sides(recipe: Recipe) -> float:
+    """Return the rows in a step per forget row: itself and the retain rows beside it."""
+    without = isinstance(recipe.objective, WithRetain) and recipe.objective.retain == "none"
+    return 1 if without else 1 + recipe.schedule.retain_ratio
+
+
+def _peak(shape: Transformer, recipe: Recipe, rows: _Rows, sides: float) -> float:
+    """Return the bytes of a step; `sides`: rows in it per forget row, 1 where these stand alone."""
     engine, schedule = recipe.engine, recipe.schedule
     count = -(-schedule.batch_size // (engine.workers * schedule.accumulation))
     if schedule.micro_tokens:
-        count = max(1, min(count, schedule.micro_tokens // (sides * rows.length)))
-    return peak(shape, Layout.of(recipe), rows.batch(sides * count)).total
+        count = max(1, min(count, int(schedule.micro_tokens // (sides * rows.length))))
+    return peak(shape, Layout.of(recipe), rows.batch(ceil(sides * count))).total
 
 
-def _hours(shape: Transformer, recipe: Recipe, rows: _Rows, sides: int, steps: int) -> float:
+def _hours(shape: Transformer, recipe: Recipe, rows: _Rows, sides: float, steps: int) -> float:
     """Return the hours of `steps` steps; `sides` as in `_peak`."""
     engine = recipe.engine
     rank = recipe.adapter.rank if isinstance(recipe.adapter, Lora) else None
-    batch = rows.batch(sides * recipe.schedule.batch_size)
+    batch = rows.batch(ceil(sides * recipe.schedule.batch_size))
     flops = step_flops(shape, batch, rank, checkpointing=engine.gradient_checkpointing)
     rate = RATE * UTILISATION[0] if engine.device == "cuda" else CPU_RATE * engine.threads
     return steps * (STEP_S + flops / rate / engine.workers) / 3600

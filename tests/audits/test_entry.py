@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from lethe.audits.worker_entry import finished
+from lethe.audits.worker_entry import finished, run_audited_trial
 from lethe.config.adapter import Lora
+from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW
+from lethe.config.run import Digests, UnlearnRun
 from lethe.models.adapters import attach
 from lethe.models.saving import save_model
+from lethe.records import FinalReport
 from lethe.unlearning.context import Context
-from lethe.unlearning.requests import Assets
+from lethe.unlearning.outcome import Alone
+from lethe.unlearning.requests import Assets, AuditedTrialRequest, TrialReport
 from tests.audits.small import RECIPE, audit, by_variant
 
 
@@ -56,3 +61,33 @@ def test_rows_are_those_that_the_study_evaluates(assets: Assets) -> None:
     audits = {"relearning": {"rows": ["forget"], "share": 0.5, "steps": 1}}
     few = by_variant(audit(assets, Path(assets.start), audits, recipe=recipe))["relearn"]
     assert few["before"]["forget_rouge"] == 1
+
+
+def audited_trial(assets: Assets, folder: Path, audits: dict[str, Any]) -> FinalReport:
+    """A short run that ends with these audits."""
+    recipe = RECIPE.model_copy(update={"objective": GradDiff(), "optimizer": AdamW(learning_rate=1e-3)})
+    run = UnlearnRun(recipe=recipe, digests=Digests(data=assets.data_digest, model=assets.model_digest))
+    request = {"run": run, "assets": assets, "reference": None, "folder": folder, "audits": audits}
+    return run_audited_trial(AuditedTrialRequest.model_validate(request), lambda _: None, Alone())
+
+
+def test_a_trial_can_end_with_audits_whose_numbers_are_those_of_a_later_one(assets: Assets, tmp_path: Path) -> None:
+    audits = {"quantisation": {"bits": [3]}, "relearning": {"rows": ["forget"], "steps": 2}}
+    report = audited_trial(assets, tmp_path, audits)
+    assert isinstance(report, TrialReport)
+    assert [record.variant for record in report.audits] == ["relearn", "quant3"]
+    for name, config in audits.items():
+        later = audit(assets, tmp_path / "model", {name: config}, metrics=report.values)
+        for variant, record in by_variant(later).items():
+            measured = {key: report.values[f"audit_{variant}_{key}"] for key in record["after"]}
+            assert measured == record["after"]
+            assert record in [found.model_dump(mode="json") for found in report.audits]
+    assert report.values["audit_quant3_utility"] != report.values["utility"]
+    assert report.values["seconds"] > report.values["audit_seconds"] > 0
+
+
+def test_a_trial_whose_audit_fails_has_no_objective_and_says_why(assets: Assets, tmp_path: Path) -> None:
+    report = audited_trial(assets, tmp_path, {"relearning": {"rows": ["forget"], "steps": 3, "learning_rate": 1e30}})
+    assert report.verdict == "diverged"
+    assert report.reason.startswith("audit relearn: ")
+    assert not any(name.startswith("audit_relearn") for name in report.values)

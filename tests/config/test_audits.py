@@ -6,8 +6,12 @@ import pytest
 
 from lethe.audits import AUDITS
 from lethe.config.audits import Audit, Audits, metric_name, variant_meanings, variants
+from lethe.config.search import MoAsha
 from lethe.config.study import load_study
 from lethe.errors import UserError
+from lethe.search.early_stopping import rung_rule
+from lethe.search.objectives import ObjectiveSpace
+from lethe.study.preflight import describe_trial_audits
 
 CASES = {
     "audits.relearn={}": "unknown key 'audits.relearn' (did you mean 'audits.relearning'?): choose from "
@@ -24,6 +28,16 @@ CASES = {
     "audits.relearning.share=0.9": "audits.relearning.share: must be less than or equal to 0.5, given 0.9",
     "audits.relearning.adapter={name: fila}": "unknown audits.relearning.adapter.name 'fila'",
     "audits=[prompts]": "audits: must be a section with keys of its own",
+    "objectives.relearnd=minimize": "unknown metric in objectives 'relearnd' (did you mean 'relearned'?): choose from",
+    "objectives.relearned=minimise": "unknown objectives.audit_relearn_forget_probability.direction 'minimise'",
+    "objectives.audit_relern_forget_rouge=minimize": "unknown metric in objectives 'audit_relern_forget_rouge' (did "
+    "you mean 'audit_relearn_forget_rouge'?): choose from audit_",
+    "objectives.audit_first_words_forget_probability=minimize": "unknown metric in objectives 'audit_first_words_",
+    "objectives.audit_quant3_forget=minimize": "objectives.audit_quant3_forget: audits.quantisation tries quant8, "
+    "quant4: let it try quant3",
+    "objectives={rounded4: minimize, audit_quant4_forget_probability: minimize}": "objectives: audit_quant4_forget_"
+    "probability is there twice",
+    "verdict.audit_relearn_utility={at_most: 1}": "unknown metric in verdict 'audit_relearn_utility'",
     "confirm.seeds=1": "confirm.seeds: must be greater than or equal to 2, given 1",
     "confirm.seed=3": "unknown key 'confirm.seed' (did you mean 'confirm.seeds'?): choose from confirm.seeds",
 }
@@ -54,6 +68,55 @@ def test_audits_and_confirmations_that_a_study_cannot_have_are_refused(study: st
     with pytest.raises(UserError) as refused:
         load_study(study, [override])
     assert line in str(refused.value)
+
+
+def test_an_audit_as_objective_runs_in_trials_with_no_more_variants_than_it_needs() -> None:
+    study = load_study("tofu-full", ["objectives.rounded4=minimize", "objectives.audit_prefix_forget_rouge=minimize"])
+    assert list(study.objectives) == [
+        "forget",
+        "utility",
+        "audit_quant4_forget_probability",
+        "audit_prefix_forget_rouge",
+    ]
+    assert study.audits is not None
+    audits = study.trial_audits()
+    assert audits is not None
+    assert list(variants(audits)) == ["quant4", "prefix"]
+    assert audits.asked()["prompts"] == study.audits.asked()["prompts"].model_copy(update={"kinds": ("prefix",)})
+    assert study.audits.asked()["quantisation"].variants() == ("quant8", "quant4"), "the front is audited as before"
+    assert describe_trial_audits(study) == (
+        "audits  every trial ends with those of its objectives: quantisation: 1 x a whole evaluation; "
+        "prompts: 1 x an evaluation of the forget rows"
+    )
+    alone = load_study("tofu", ["objectives.relearned=minimize"]).trial_audits()
+    assert alone is not None
+    assert alone.asked().keys() == {"relearning"}, "an audit that only an objective names has its defaults"
+    assert load_study("tofu").trial_audits() is None
+
+
+def test_a_comparison_can_have_an_audit_as_objective() -> None:
+    study = load_study("soul", ["objectives.relearned=minimize"])
+    audits = study.trial_audits()
+    assert audits is not None
+    assert {part.trial_audits() for part in study.parts()} == {audits}
+
+
+def test_an_audit_that_measures_an_objective_is_a_part_of_the_identity() -> None:
+    studies = [["objectives.relearned=minimize", f"audits.relearning.steps={n}"] for n in (10, 20)]
+    other = ["objectives.relearned=minimize", "audits.relearning={steps: 10}", "audits.quantisation={}"]
+    ids = [load_study("tofu", given).identity() for given in (*studies, other)]
+    assert ids[0] != ids[1]
+    assert ids[0] == ids[2]
+
+
+def test_rungs_compare_what_is_measured_before_a_trial_ends() -> None:
+    given = ["early_stopping.name=mo_asha", "objectives.relearned=minimize"]
+    study = load_study("tofu", given)
+    objectives = ObjectiveSpace.from_goals(study.objectives, dict.fromkeys(study.objectives, 0.5))
+    assert isinstance(study.early_stopping, MoAsha)
+    assert rung_rule(study.early_stopping, study, objectives).names == ("forget", "utility")
+    with pytest.raises(UserError, match=r"early_stopping\.metrics: none, and audits measure the objectives"):
+        load_study("tofu", [*given, "objectives.forget=null", "objectives.utility=null"])
 
 
 def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:

@@ -1,4 +1,5 @@
-"""After the search, as a user sees it: fresh seeds and audits; with --long cut off in the middle and gone on with."""
+"""After the search, as a user sees it: fresh seeds and audits, one of them an objective of the search; with --long cut
+off in the middle and gone on with."""
 
 from __future__ import annotations
 
@@ -31,6 +32,7 @@ space:
 objectives:
   forget_probability: {{direction: minimize}}
   retain_probability: {{direction: maximize}}
+  audit_quant4_utility: {{direction: maximize, floor_of_start: 0.01}}
 search: {{sampler: random, trials: 3, seed: 1}}
 resources: {{groups: 1}}
 confirm: {{seeds: 2}}
@@ -72,7 +74,7 @@ def _cut_off(command: list[str], head: Head) -> dict[str, Any]:
     assert process.stdout is not None
     for line in process.stdout:
         lines.append(line)
-        if " of start model " in line:
+        if "relearning of start model " in line:
             process.send_signal(signal.SIGINT)
             break
     rest, _ = process.communicate(timeout=90)
@@ -111,8 +113,15 @@ def test_the_front_has_fresh_seeds_and_audits(command: list[str], head: Head, lo
         assert not any(Path(run["folder"], "model").exists() for run in found["runs"])
         quantised = member["audits"][AUDITED.index("quant4")]
         assert quantised["before"]["forget"] == member["metrics"]["forget"]
+        assert quantised["after"]["utility"] == member["metrics"]["audit_quant4_utility"], "the search's own objective"
+        assert "audit_quant4_utility" in found["mean"], "fresh seeds are audited, too"
     assert [audit["variant"] for audit in study["oracle"]["audits"]] == AUDITED
     assert study["oracle"]["audits"][1]["before"]["forget"] == 0
+    start, goal = study["start"], study["objectives"][2]
+    assert start["audits"][1]["after"]["utility"] == start["metrics"]["audit_quant4_utility"]
+    assert goal["floor"] == 0.01 * start["metrics"]["audit_quant4_utility"]
+    assert "audits before the search: 2 to go" in done.stdout or cut
+    assert f"audits: {2 * (len(front) + 2)} to go" in done.stdout or cut, "rounding is not done again"
     _is_tracked(study, front)
     report = next(Path(command[-1]).glob("*/report.html")).read_text()
     assert "fresh seeds" in report

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -20,8 +20,10 @@ from lethe.evaluation.distributed import RankShard
 from lethe.records import AuditRecord
 from lethe.unlearning.context import Context
 from lethe.unlearning.finetuning import Descent
+from lethe.unlearning.outcome import Ranks
 from lethe.unlearning.trainer import unlearn
 
+T = TypeVar("T")
 Measure = Callable[[nn.Module, RankShard], dict[str, float]]
 
 
@@ -42,7 +44,7 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
         recipe = _recipe(audited.recipe, config, len(rows))
         task = _RelearningTask(rows, list(audited.task.retain), measure)
         context = _context(audited, task)
-        with unlearn(recipe, context, None, _ignore, audited.ranks, loss=Descent()) as outcome:
+        with unlearn(recipe, context, None, _ignore, _Unseen(audited.ranks), loss=Descent()) as outcome:
             report = outcome.report
         after = {name: report.values[name] for name in before if name in report.values}
         yield AuditRecord(
@@ -104,6 +106,30 @@ class _RelearningTask:
     ) -> EvaluationResult:
         """Return the leaks of `model`. They count as finite: a loss that is not a number makes every score 0."""
         return EvaluationResult(metrics=self.measure(model, shard), finite=True)
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    """The same ranks, whose steps nobody sees: they are none of the trial's that ends with this audit."""
+
+    ranks: Ranks
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return self.ranks.rank
+
+    @property
+    def world(self) -> int:
+        """The number of processes."""
+        return self.ranks.world
+
+    def gather(self, value: T) -> list[T]:
+        """Return every rank's value on every rank, by rank."""
+        return self.ranks.gather(value)
+
+    def progressed(self, step: int, total: int) -> None:
+        """Do nothing."""
 
 
 def _ignore(report: dict[str, Any]) -> None:

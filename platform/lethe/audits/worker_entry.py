@@ -1,8 +1,9 @@
-"""Entry point of a worker group: one audit of one finished model."""
+"""Entry points of a worker group: audits of a finished model, and a trial that ends with audits."""
 
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import torch
@@ -14,12 +15,43 @@ from lethe.data.template import Template
 from lethe.errors import UserError
 from lethe.models.loading import load_model, on_device, put_adapter
 from lethe.models.quantised import dequantised
-from lethe.records import FinalReport
+from lethe.records import FinalReport, audit_numbers
 from lethe.storage.replica import temporary_copy
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
-from lethe.unlearning.requests import AuditReport, AuditRequest
-from lethe.unlearning.worker_entry import read_reference
+from lethe.unlearning.requests import AuditedTrialRequest, AuditReport, AuditRequest, TrialReport
+from lethe.unlearning.worker_entry import read_reference, run_trial
+
+
+def run_audited_trial(request: AuditedTrialRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
+    """Unlearn as `run_trial` does, then audit the model: the numbers of the audits, under their full names, are values
+    of the report, and `audit_seconds` is a part of its `seconds`. Entry point AUDITED_TRIAL.
+
+    A variant that fails, as relearning that diverges does, ends the run with its verdict: an objective is missing.
+    """
+    trained = run_trial(request, report, ranks)
+    if not isinstance(trained, TrialReport):
+        return trained
+    began = time.perf_counter()
+    ranks.gather(None)  # rank 0 has saved the model
+    audits = AuditRequest(
+        audits=request.audits,
+        assets=request.assets,
+        recipe=request.run.recipe,
+        model=request.folder / "model",
+        reference=request.reference,
+        metrics=trained.values,
+    )
+    done = run_audit(audits, report, ranks)
+    spent = time.perf_counter() - began
+    values = {**trained.values, "audit_seconds": spent, "seconds": trained.values["seconds"] + spent}
+    if not isinstance(done, AuditReport):
+        return FinalReport(verdict=done.verdict, reason=f"audits: {done.reason}", values=values)
+    values |= audit_numbers(done.audits)
+    failed = next((audit for audit in done.audits if audit.verdict != "complete"), None)
+    if failed is not None:
+        return FinalReport(verdict=failed.verdict, reason=f"audit {failed.variant}: {failed.reason}", values=values)
+    return trained.model_copy(update={"values": values, "audits": done.audits})
 
 
 def run_audit(request: AuditRequest, report: ReportFunction, ranks: Ranks) -> FinalReport:
@@ -36,12 +68,12 @@ def run_audit(request: AuditRequest, report: ReportFunction, ranks: Ranks) -> Fi
 
 def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
     context = context_for(request.assets)
-    (config,) = request.audits.asked().values()
     try:
         model = finished(folder, context)
         reference = read_reference(request.reference, context, request.recipe.evaluation)
         audited = Audited(model, _template(folder, context), context, request.recipe, reference, request.metrics, ranks)
-        return AuditReport(verdict="complete", audits=tuple(AUDITS.of(config)(audited, config)))
+        found = [record for config in request.audits.asked().values() for record in AUDITS.of(config)(audited, config)]
+        return AuditReport(verdict="complete", audits=tuple(found))
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:
         if ranks.world > 1:
             raise  # the other ranks wait in a collective

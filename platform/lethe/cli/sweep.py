@@ -78,7 +78,7 @@ def _dry_run(study: Study) -> int:
     from lethe.scaling.estimate import describe_needs, describe_study_time
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
-    from lethe.study.preflight import check_data, corners, preview, without_gpu
+    from lethe.study.preflight import check_data, corners, describe_trial_audits, preview, without_gpu
 
     inputs = find_inputs(study)
     if inputs.benchmark is not None:
@@ -88,6 +88,8 @@ def _dry_run(study: Study) -> int:
     missing = [training for training in trainings or () if not training.is_there]
     print(describe_needs(study, corners(study), inputs, missing))
     print(describe_study_time(study, corners(study), inputs, measured_trial(study)))
+    if audited := describe_trial_audits(study):
+        print(audited)
     if isinstance(study.model, FinetunedModel):
         for training in trainings or ():
             print(describe_training(training, study.model.base))

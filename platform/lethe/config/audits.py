@@ -6,7 +6,7 @@ To add one, define a subclass of `Audit` here and implement it in `lethe.audits`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import Field, model_validator
@@ -16,6 +16,7 @@ from lethe.config.adapter import FullParameters, Lora
 from lethe.config.base import Frozen
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import AsRegistered
+from lethe.config.metrics import Metric
 from lethe.errors import UserError
 
 Source = Literal["forget", "retain", "holdout"]
@@ -31,6 +32,7 @@ PREFIXES = (
 )
 
 FULL = ("forget", "utility")  # metrics that only a whole evaluation gives
+QUESTION_LEAKS = ("forget_probability", "forget_rouge", "forget_extraction_strength")  # of answers to questions
 
 
 class AuditedData(Protocol):
@@ -89,6 +91,27 @@ class Audit(Frozen):
         """Return the variants that this audit tries: one record each."""
         return tuple(self.meanings)
 
+    @classmethod
+    def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
+        """Return the metrics in the records of a variant, by name, for models of this benchmark: its leaks."""
+        return {name: benchmark.metrics[name] for name in benchmark.leaks}
+
+    def narrowed(self, wanted: Collection[str]) -> Self:
+        """Return this audit with no other than the `wanted` of its variants, as far as its lists allow: an item goes
+        where its variants go with it."""
+        fewer = self
+        for name, given in vars(self).items():
+            for item in given if isinstance(given, tuple) else ():
+                left = tuple(other for other in getattr(fewer, name) if other != item)
+                tried = fewer.model_copy(update={name: left})
+                if {*wanted} & {*fewer.variants()} <= {*tried.variants()} < {*fewer.variants()}:
+                    fewer = tried
+        return fewer
+
+    def cost(self) -> str:
+        """Return what this audit of one model costs, in words, for a dry run."""
+        return f"{len(self.variants())} x an evaluation of the forget rows"
+
     def check_benchmark(self, benchmark: BenchmarkConfig) -> None:
         """Raise UserError for settings that no data of this benchmark allow."""
 
@@ -129,6 +152,10 @@ class Relearning(Audit):
         """Return a variant for each of `rows`."""
         return tuple(map(self.variant, self.rows))
 
+    def cost(self) -> str:
+        """Return the steps and the evaluations in words."""
+        return f"{len(self.variants())} x ({self.steps} optimizer steps and an evaluation of the forget rows)"
+
     def check_benchmark(self, benchmark: BenchmarkConfig) -> None:
         """Raise UserError for holdout rows, if the benchmark has none."""
         if "holdout" in self.rows and not benchmark.has_holdout:
@@ -163,6 +190,15 @@ class Quantisation(Audit):
         """Return a variant for each of `bits`."""
         return tuple(f"quant{bits}" for bits in self.bits)
 
+    @classmethod
+    def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
+        """Return the leaks and what only a whole evaluation gives."""
+        return {name: benchmark.metrics[name] for name in (*FULL, *benchmark.leaks)}
+
+    def cost(self) -> str:
+        """Return the number of evaluations in words."""
+        return f"{len(self.variants())} x a whole evaluation"
+
 
 class Prompts(Audit):
     """The forget questions, asked in other ways.
@@ -186,6 +222,12 @@ class Prompts(Audit):
     def variants(self) -> tuple[str, ...]:
         """Return the `kinds`."""
         return self.kinds
+
+    @classmethod
+    def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
+        """Return the leaks of questions; with the first words given, ROUGE alone."""
+        names = ("forget_rouge",) if variant == "first_words" else QUESTION_LEAKS
+        return {name: benchmark.metrics[name] for name in names}
 
     def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
         """Raise UserError for a forget row without a paraphrase, if paraphrases are asked."""

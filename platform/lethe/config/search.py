@@ -19,7 +19,7 @@ from lethe.config.metrics import Direction
 
 class Goal(Frozen):
     """An objective of the search with its floor. A trial that is not better than the floor is infeasible, so that the
-    start model never wins.
+    start model never wins. A direction alone stands for a goal without a floor.
 
     For `minimize` the floor is the smallest value that is infeasible, for `maximize` the largest.
     """
@@ -27,6 +27,11 @@ class Goal(Frozen):
     direction: Direction = Field(description="what is better")
     floor: float | None = Field(None, description="as an absolute value")
     floor_of_start: float | None = Field(None, description="as a multiple of the start model's value")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _direction_alone(cls, given: Any) -> Any:
+        return {"direction": given} if isinstance(given, str) else given
 
     @model_validator(mode="after")
     def _one_floor(self) -> Self:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from lethe.config import loading
 from lethe.config.adapter import Lora
-from lethe.config.audits import AnyAudits
+from lethe.config.audit_objectives import full_names, needed_audits
+from lethe.config.audits import AnyAudits, Audits
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmark import TofuBenchmark
 from lethe.config.benchmarks import AnyBenchmark
@@ -26,6 +27,7 @@ from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, 
 from lethe.config.space import Choice, Parameter, assemble, resolved
 from lethe.config.validation import (
     check_arms,
+    check_audits,
     check_benchmark,
     check_comparison,
     check_first,
@@ -124,12 +126,19 @@ class Study(Frozen):
     def _tofu_unless_named(cls, given: Any) -> Any:
         return {"name": "tofu", **given} if isinstance(given, dict) else given
 
+    @field_validator("objectives", mode="before")
+    @classmethod
+    def _in_full(cls, given: Any, info: ValidationInfo) -> Any:
+        benchmark = info.data.get("benchmark")  # none where it is not valid
+        return full_names(given, benchmark) if isinstance(given, dict) and benchmark else given
+
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         check_goals(self.objectives, self.benchmark, self.tasks)
         check_stages(self.benchmark, self.audits, self.confirm, self.compare)
+        check_audits(self.benchmark, self.trial_audits())
         check_verdict(self.criteria(), self.benchmark, self.tasks)
-        check_rungs(self.early_stopping, self.benchmark)
+        check_rungs(self.early_stopping, self.objectives, self.benchmark)
         check_repeatable(self.search, self.objectives, self.early_stopping, self.stop)
         check_learning(self.search)
         if self.compare is not None:
@@ -167,6 +176,11 @@ class Study(Frozen):
     def criteria(self) -> dict[str, Criterion]:
         """Return the criteria by which a model of the front counts as having forgotten, the decisive one first."""
         return {name: c for name, c in {**self.benchmark.criteria, **self.verdict}.items() if c is not None}
+
+    def trial_audits(self) -> Audits | None:
+        """Return the audits with which every trial ends, since an objective is measured by them; None without one.
+        Raises UserError for an objective of a variant that the study's audits do not try."""
+        return needed_audits(self.objectives, self.audits, self.benchmark)
 
     def members(self) -> tuple[Member, ...]:
         """Return a comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain
@@ -232,6 +246,7 @@ class Study(Frozen):
             "objectives": list(dumped["objectives"].items()),
             "search": search,
             "early_stopping": dumped["early_stopping"],
+            **({"audits": audits.model_dump(mode="json")} if (audits := self.trial_audits()) else {}),
             # What a study has stored stays: with other privacy it is another study.
             **({} if self.stored_text == "keep" else {"text": self.stored_text}),
         }

@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from lethe.config.adapter import Lora
-from lethe.config.audits import FULL, Audit, Audits, metric_name, variant_meanings
+from lethe.config.audit_objectives import SHORT_NAMES, audited_metrics
+from lethe.config.audits import Audit, Audits
 from lethe.config.base import field_condition
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
@@ -33,12 +34,14 @@ Space = Mapping[str, Parameter]
 def check_goals(goals: Mapping[str, Goal], benchmark: BenchmarkConfig, tasks: Iterable[str] = ()) -> None:
     """Refuse a study without objectives, metrics that the benchmark does not report or that are best between their
     extremes, and `floor_of_start` for metrics that a start model has no value of."""
-    known = benchmark.known_metrics(tasks)
+    own, audited = benchmark.known_metrics(tasks), audited_metrics(benchmark)
+    known = {**own, **audited}
     if not goals:
-        raise UserError(f"objectives: none: choose from {', '.join(sorted(known))}")
+        raise UserError(f"objectives: none: choose from {', '.join(sorted(own))}")
     for name, goal in goals.items():
         if name not in known:
-            raise unknown_name("metric in objectives", name, known)
+            choices = audited if name.startswith("audit_") else {**own, **SHORT_NAMES}
+            raise unknown_name("metric in objectives", name, choices)
         if known[name].target is not None:
             raise UserError(f"objectives.{name}: it is best at {known[name].target:g}: search {name}_distance")
         if known[name].cost and goal.floor_of_start is not None:
@@ -118,6 +121,11 @@ def check_stages(
     for key, given in (("confirm", confirm), ("audits", audits)):
         if given and compare:
             raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
+    check_audits(benchmark, audits)
+
+
+def check_audits(benchmark: BenchmarkConfig, audits: Audits | None) -> None:
+    """Refuse audits that no data of this benchmark allow."""
     if audits is None:
         return
     if not benchmark.has_questions:
@@ -130,7 +138,7 @@ def check_verdict(criteria: Mapping[str, Criterion], benchmark: BenchmarkConfig,
     """Refuse criteria on metrics that neither a run nor an audit of this benchmark reports, or that a start model has
     no value of where the bound is relative."""
     known = benchmark.known_metrics(tasks)
-    audited = {metric_name(v, m): None for v in variant_meanings() for m in (*FULL, *benchmark.leaks)}
+    audited = audited_metrics(benchmark)
     for name, criterion in criteria.items():
         if name not in known and name not in audited:
             raise unknown_name("metric in verdict", name, {**known, **(audited if name.startswith("audit_") else {})})
@@ -344,9 +352,14 @@ def outside(parameter: Parameter, value: Any) -> str | None:
     return None
 
 
-def check_rungs(stopping: AnyStopping, benchmark: BenchmarkConfig) -> None:
-    """Refuse early stopping by metrics that no report has."""
+def check_rungs(stopping: AnyStopping, goals: Mapping[str, Goal], benchmark: BenchmarkConfig) -> None:
+    """Refuse early stopping by metrics that no report has, audits' among them, which come with a trial's end."""
     known = benchmark.metrics
+    if isinstance(stopping, MoAsha) and not stopping.metrics and goals.keys() <= audited_metrics(benchmark).keys():
+        raise UserError(
+            "early_stopping.metrics: none, and audits measure the objectives when a trial has ended: choose from "
+            f"{', '.join(sorted(known))}"
+        )
     for name in _compared(stopping):
         if name not in known:
             raise unknown_name("metric in early_stopping.metrics", name, known)

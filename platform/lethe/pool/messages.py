@@ -32,6 +32,7 @@ class EntryPoint(StrEnum):
     TRIAL = "lethe.unlearning.worker_entry:run_trial"
     FINETUNE = "lethe.unlearning.finetuning:run_finetuning"
     BASELINE = "lethe.unlearning.worker_entry:run_baseline"
+    AUDITED_TRIAL = "lethe.audits.worker_entry:run_audited_trial"
     AUDIT = "lethe.audits.worker_entry:run_audit"
     COST_POINT = "lethe.scaling.measure:run_cost_point"
     PROBE = "lethe.ops.doctor.workers:run_probe"

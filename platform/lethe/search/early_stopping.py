@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import TypeAdapter
 
+from lethe.config.audit_objectives import audited_metrics
 from lethe.config.metrics import Direction
 from lethe.config.search import MoAsha
 from lethe.config.study import Study
@@ -58,12 +59,13 @@ class RungRule:
 
 
 def rung_rule(stopping: MoAsha, study: Study, objectives: ObjectiveSpace) -> RungRule:
-    """Return the rule of a study's early stopping: it compares the objectives with their floors, or the metrics that
-    `stopping.metrics` names instead."""
+    """Return the rule of a study's early stopping: it compares the objectives with their floors, but for those that
+    audits measure when a trial has ended, or the metrics that `stopping.metrics` names instead."""
     floors = dict(zip(objectives.names, objectives.floors, strict=True))
     better = {name: metric.better for name, metric in study.benchmark.metrics.items()}
     better |= dict(zip(objectives.names, objectives.directions, strict=True))
-    names = stopping.metrics or objectives.names
+    audited = audited_metrics(study.benchmark)
+    names = stopping.metrics or tuple(name for name in objectives.names if name not in audited)
     return RungRule(
         names=tuple(names),
         directions=tuple(better[name] for name in names),

@@ -18,7 +18,6 @@ from rich.table import Table
 
 from lethe.benchmarks.base import AnyTask, Benchmark, load_benchmark
 from lethe.config.adapter import Lora
-from lethe.config.audits import Audits
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
@@ -80,8 +79,9 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
     """Raise UserError if an objective answers with refusals, or an audit or an objective measures rows, that the
     benchmark does not have, and for rows on which a metric would mean nothing."""
     benchmark.check_rows(study.first_recipe().evaluation)
-    forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if study.audits else 0
-    for audit in study.audits.asked().values() if study.audits else ():
+    audits = [asked for asked in (study.audits, study.trial_audits()) if asked]
+    forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if audits else 0
+    for audit in (audit for asked in audits for audit in asked.asked().values()):
         audit.check_data(benchmark, study.benchmark.data_name, forget_rows)
     for need in benchmark.missing:
         remedy = f"needs {need} rows, and {study.benchmark.data_name} has none"
@@ -89,7 +89,8 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
     objectives = [name for part in study.parts() for name in possible(part.run, part.space)["objective"]]
     if not benchmark.has_questions:
         refuse_asking(objectives, study.benchmark.data_name)
-        refuse_asking_audits(study.audits or Audits(), study.benchmark.data_name)
+        for asked in audits:
+            refuse_asking_audits(asked, study.benchmark.data_name)
     known = Objective.registered
     refusing = {name for name, objective in known.items() if objective.needs_refusals}
     for name in objectives:
@@ -241,6 +242,16 @@ def check_devices(study: Study) -> None:
     share = study.resources.gpus_per_worker
     for shape in dict.fromkeys(Shape.of(recipe.engine, share) for recipe in corners(study)):
         require(shape)
+
+
+def describe_trial_audits(study: Study) -> str:
+    """Return a line on the audits with which every trial ends, and what they cost; empty where no objective needs
+    one."""
+    audits = study.trial_audits()
+    if audits is None:
+        return ""
+    costs = [f"{name}: {audit.cost()}" for name, audit in audits.asked().items()]
+    return f"audits  every trial ends with those of its objectives: {'; '.join(costs)}"
 
 
 SHOWN = 5  # configurations of a dry run

@@ -90,6 +90,7 @@ def trial_record(
         metrics=metrics,
         series=tuple(series),
         samples=final.samples if isinstance(final, TrialReport) else (),
+        audits=final.audits if isinstance(final, TrialReport) else (),
         folder=str(folder),
         began=began,
         ended=time.time(),

@@ -29,7 +29,7 @@ from lethe.study.lineage import answered
 from lethe.study.preparation import Prepared, data_notes, row_counts, study_prompt, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
-from lethe.unlearning.requests import Assets, AuditRequest, TrialRequest
+from lethe.unlearning.requests import Assets, AuditedTrialRequest, AuditRequest, TrialRequest
 
 DATA = (*(f"**/*{ending}" for ending in ENDINGS), "**/*.txt")
 
@@ -88,8 +88,11 @@ class Planner:
             folder=folder,
             checkpoint=self.study.resources.checkpoint,
         )
+        entry, audits = EntryPoint.TRIAL, self.study.trial_audits()
+        if audits:
+            entry, request = EntryPoint.AUDITED_TRIAL, AuditedTrialRequest(**vars(request), audits=audits)
         shape, logs = Shape.of(recipe.engine, self.study.resources.gpus_per_worker), log_folder(self.scores_folder)
-        job = Job.of(run.digest(), EntryPoint.TRIAL, request, shape, logs)
+        job = Job.of(run.digest(), entry, request, shape, logs)
         return TrialPlan(number, {**self.labels, **flatten(recipe)}, folder, job)
 
     def audit_request(self, audits: Audits, recipe: Recipe, model: Path, metrics: Metrics) -> AuditRequest:

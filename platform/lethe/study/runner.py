@@ -45,14 +45,18 @@ class Sweep(Planner):
         return record
 
     def begin(self, session: Session) -> tuple[Pool, ModelScores, ModelScores | None]:
-        """Return the pool, and the scores of start model and oracle, which are measured once."""
+        """Return the pool, and the scores of start model and oracle, which are measured once, with the audits that the
+        objectives need."""
         with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
             pool = session.pool()
         pool.log_to(self.scores_folder)
         what = "start model and oracle" if self.prepared.oracle else "the start model"
         quick = known(self.study, self.prepared, self.scores_folder)
         with nullcontext() if quick else self.console.status(f"scoring {what}"):
-            return pool, *baselines(self.study, self.prepared, self.assets(), pool, self.scores_folder)
+            scores = baselines(self.study, self.prepared, self.assets(), pool, self.scores_folder)
+        from lethe.study.auditing import with_reference_audits
+
+        return pool, *with_reference_audits(self, pool, *scores)
 
     # The search
 

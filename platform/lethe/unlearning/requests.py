@@ -65,6 +65,12 @@ class TrialRequest(Request):
     checkpoint: Checkpoint | None = None
 
 
+class AuditedTrialRequest(TrialRequest):
+    """An unlearning run whose model is then audited: the search has objectives that only `audits` measure."""
+
+    audits: AnyAudits
+
+
 class FinetuneRequest(Request):
     """The training of the checkpoint in the folder `base` to a start model or an oracle, on the benchmark's rows as the
     tokenizer of `assets.start` reads them.
@@ -85,9 +91,10 @@ class FinetuneRequest(Request):
 
 
 class TrialReport(FinalReport):
-    """A trained model's last evaluation, with a few of its answers."""
+    """A trained model's last evaluation, with a few of its answers, and the audits that its objectives need."""
 
     samples: tuple[Sample, ...] = ()
+    audits: tuple[AuditRecord, ...] = ()
 
 
 class BaselineRequest(Request):
@@ -108,7 +115,7 @@ class BaselineReport(TrialReport):
 
 
 class AuditRequest(Request):
-    """One audit, the only one in `audits`, of the model in the folder `model`, which was trained with `recipe`.
+    """The `audits` of the model in the folder `model`, which was trained with `recipe`.
 
     `reference` is as in `TrialRequest`; `metrics` are those that the study measured on the model.
     """
@@ -122,6 +129,6 @@ class AuditRequest(Request):
 
 
 class AuditReport(FinalReport):
-    """The records of the audit, one per variant."""
+    """The records of the audits, one per variant."""
 
     audits: tuple[AuditRecord, ...] = ()

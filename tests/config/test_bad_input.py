@@ -69,7 +69,7 @@ CASES = {
     "space.optimizer.name={type: choice, choices: [adam]}": "unknown choice in space.optimizer.name 'adam' (did you",
     "space.engine.stage={type: int, low: 0, high: 4}": "space.engine.stage.high: must be 0, 1, 2 or 3, given 4",
     # A parameter that no variant of the study has
-    "run.adapter.fisher_rows=3": "run.adapter.fisher_rows: lora has no fisher_rows, fila has",
+    "run.adapter.fisher_rows=3": "run.adapter.fisher_rows: lora has no fisher_rows, fila and vila have: ",
     # A parameter that means nothing beside the others
     "run.objective={name: npo, retain: none, gamma: 2}": "run.objective.gamma: needs objective.retain nll or kl, given "
     "none: take it out with --set run.objective.gamma=null",
@@ -79,6 +79,10 @@ CASES = {
     "adapter.fisher batch, given",
     "run.optimizer={name: lion, hessian_interval: 5}": "run.optimizer.hessian_interval: lion has no hessian_interval, ",
     "run.optimizer={name: sgd, momentum: 0, nesterov: true}": "run.optimizer: nesterov: needs a momentum above 0",
+    "run.adapter={name: vila, fisher_rows: 1}": "run.adapter: fisher_rows: the variance of one gradient is zero: take "
+    "at least 2",
+    "run.adapter={name: vila, fisher: batch, fisher_rows: 16}": "run.adapter: fisher_rows: the variance of one "
+    "gradient is zero: take at least 17",
     # Values
     "run.optimizer.weight_decay=-1": "run.optimizer.weight_decay: must be greater than or equal to 0, given -1",
     "run.optimizer.weight_decay=.nan": "run.optimizer.weight_decay: must be a finite number, given nan",

@@ -69,3 +69,17 @@ def test_adapters_that_no_layer_fits_are_refused_before_ray(
     given = [word for setting in [*chosen, "space.adapter.rank=null", *settings] for word in ("--set", setting)]
     assert main(["tofu", *given]) == 2
     assert line in capsys.readouterr().err
+
+
+def test_a_fisher_of_one_gradient_is_refused_before_ray(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "__enter__", lambda _: pytest.fail("Ray was started"))
+    data, model = tiny.write_data(tmp_path / "data"), tiny.write_model(tmp_path / "model")
+    adapter = "{name: vila, rank: 4, fisher: batch, fisher_batch_size: 1000, fisher_rows: 2000}"
+    settings = [
+        f"benchmark.source={data}", f"model={{name: pretrained, path: {model}}}", "space.adapter.name=null",
+        "space.adapter.rank=null", f"run.adapter={adapter}",
+    ]  # fmt: skip
+    assert main(["tofu", *(word for setting in settings for word in ("--set", setting))]) == 2
+    assert "adapter.name: vila takes the variance of gradients, and " in capsys.readouterr().err

@@ -19,11 +19,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from lethe.config.adapter import AnyAdapter, Fila, Pissa
+from lethe.config.adapter import AnyAdapter, Fila, Pissa, Vila
 from lethe.data.template import Encoded
 from lethe.models import fila
 from lethe.models.adapters import Initial, attach
 from lethe.models.fisher import row_weights
+from lethe.models.vila import adapter_row_weights
 
 VOCABULARY = 64
 
@@ -116,7 +117,8 @@ def encoded(n: int, seed: int = 0) -> list[Encoded]:
 
 def start_of(model: PreTrainedModel, config: Pissa) -> Initial:
     """Where the adapter starts on this model, by Fisher of a few random rows."""
-    weights = row_weights(model, encoded(3), encoded(3, seed=1), config) if isinstance(config, Fila) else None
+    estimate = adapter_row_weights if isinstance(config, Vila) else row_weights
+    weights = estimate(model, encoded(3), encoded(3, seed=1), config) if isinstance(config, Fila) else None
     return fila.truncated(fila.start_factors(model, config, weights), config)
 
 

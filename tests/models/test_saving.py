@@ -12,11 +12,13 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa, Vila
 from lethe.models.saving import merged, save_model
 from tests.models.small import disturb, gpt2, llama, logits, started, tokens
 
-CONFIGS: tuple[AnyAdapter, ...] = (FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Pissa(rank=4), Fila(rank=4))
+CONFIGS: tuple[AnyAdapter, ...] = (
+    FullParameters(), Lora(rank=3, alpha_over_rank=1.5), Pissa(rank=4), Fila(rank=4), Vila(rank=4)
+)  # fmt: skip
 each = pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.name)
 makers = pytest.mark.parametrize("make", [llama, lambda: llama(tied=True), gpt2], ids=["llama", "tied", "gpt2"])
 

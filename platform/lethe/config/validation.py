@@ -242,8 +242,9 @@ def _owners(section: str, key: str, names: dict[str, list[str]]) -> list[tuple[t
         return owners
     known = sorted(_keys(names, family if models else None))
     if having := [name for name, model in models.items() if field in model.model_fields]:
+        others = f"{' and '.join(having)} {'has' if len(having) == 1 else 'have'}"
         raise UserError(
-            f"{section}.{key}: {', '.join(names[family])} has no {field}, {' and '.join(having)} has: take it out with "
+            f"{section}.{key}: {', '.join(names[family])} has no {field}, {others}: take it out with "
             f"--set {section}.{key}=null, or choose from {', '.join(known)}"
         )
     raise unknown_name(f"{section} key", key, known)

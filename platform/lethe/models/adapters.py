@@ -47,7 +47,7 @@ def attach(
     never move.
 
     Call it on a fresh model object, before an engine shards it. The start depends on `seed` and the layers' names
-    alone, and the global random state is left as it was. `initial`: the start of a PiSSA or FILA adapter
+    alone, and the global random state is left as it was. `initial`: the start of a PiSSA, FILA or VILA adapter
     (`fila.truncated`). Raises UserError for targets that match no linear layer and for a rank larger than a layer.
     """
     if isinstance(config, FullParameters):
@@ -83,7 +83,7 @@ def _language_weights_only(model: PreTrainedModel) -> PreTrainedModel:
 
 def check_adapter(model: PreTrainedModel, config: Lora) -> None:
     """Raise UserError for targets that match nothing, for a rank larger than a layer, for quantised layers that peft
-    takes for experts, and for a PiSSA or FILA adapter on stacks, which have no principal directions of their own.
+    takes for experts, and for a PiSSA, FILA or VILA adapter on stacks, which have no principal directions of their own.
     Weights on the meta device are enough."""
     names, stacks = target_modules(model, config.targets), target_stacks(model, config.targets)
     if stacks and isinstance(config, Pissa):

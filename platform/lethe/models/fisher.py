@@ -48,12 +48,12 @@ def row_weights(
     while it is worked on: F of a quantised layer is that of the weights that it multiplies with.
     """
     count = len(forget) if config.fisher_rows is None else config.fisher_rows
-    of_forget, of_retain = (_parts(evenly_spread(rows, count), config) for rows in (forget, retain))
+    of_forget, of_retain = (fisher_parts(evenly_spread(rows, count), config) for rows in (forget, retain))
     result: dict[str, Tensor] = {}
     for names in layer_groups(model, target_modules(model, config.targets)):
         with plain_layers(model, names):
             modules = {name: model.get_submodule(name) for name in names}
-            with _differentiable(model, [stored_weight(module) for module in modules.values()]):
+            with differentiable(model, [stored_weight(module) for module in modules.values()]):
                 result |= _group_weights(model, modules, of_forget, of_retain, config)
     return result
 
@@ -124,16 +124,21 @@ def _each_gradient(
 
                 hook = weight.register_post_accumulate_grad_hook(pass_on)  # type: ignore[no-untyped-call]
                 stack.callback(hook.remove)
-            loss = torch.stack([_nll(model, row) for row in rows]).sum() / _tokens(rows)
-            loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
+            mean_nll(model, rows).backward()  # type: ignore[no-untyped-call]  # torch leaves it unannotated
 
 
-def _parts(rows: Sequence[Encoded], config: Fila) -> list[Part]:
+def fisher_parts(rows: Sequence[Encoded], config: Fila) -> list[Part]:
+    """Return the rows behind each gradient of a Fisher estimate, with its share: single rows, or batches by tokens."""
     if config.fisher == "example":
         return [(1 / len(rows), [row]) for row in rows]
     size = config.fisher_batch_size
     batches = [rows[i : i + size] for i in range(0, len(rows), size)]
     return [(_tokens(batch) / _tokens(rows), batch) for batch in batches]
+
+
+def mean_nll(model: PreTrainedModel, rows: Sequence[Encoded]) -> Tensor:
+    """Return the mean token NLL of the rows' answers."""
+    return torch.stack([_nll(model, row) for row in rows]).sum() / _tokens(rows)
 
 
 def _nll(model: PreTrainedModel, row: Encoded) -> Tensor:
@@ -148,7 +153,7 @@ def _tokens(rows: Sequence[Encoded]) -> int:
 
 
 @contextmanager
-def _differentiable(model: PreTrainedModel, weights: list[Tensor]) -> Iterator[None]:
+def differentiable(model: PreTrainedModel, weights: list[Tensor]) -> Iterator[None]:
     """Put the model in evaluation mode with gradients on `weights` only, and restore flags, gradients and mode
     afterwards."""
     before = [(p, p.requires_grad, p.grad) for p in model.parameters()]

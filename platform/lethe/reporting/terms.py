@@ -25,6 +25,7 @@ NAMES = {  # components as people write them, by the name in a configuration
     "lora": "LoRA",
     "pissa": "PiSSA",
     "fila": "FILA",
+    "vila": "VILA",
     "full": "every weight",
     "relearn": "relearning",
     "relearn_retain": "relearning from retain rows",

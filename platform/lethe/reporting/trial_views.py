@@ -10,7 +10,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-from lethe.config.adapter import Fila, Lora, Pissa
+from lethe.config.adapter import Fila, Lora, Pissa, Vila
 from lethe.config.comparison import REFERENCE_METHODS
 from lethe.config.objective import Objective
 from lethe.config.optimizer import Optimizer
@@ -139,7 +139,7 @@ def parameter_meaning(key: str) -> str:
     kinds: dict[str, Iterable[type[BaseModel]]] = {
         "objective": Objective.registered.values(),
         "optimizer": Optimizer.registered.values(),
-        "adapter": (Lora, Pissa, Fila),
+        "adapter": (Lora, Pissa, Fila, Vila),
     }
     fields = [model.model_fields.get(field) for model in kinds.get(section, ())]
     return next((found.description for found in fields if found is not None and found.description), "")

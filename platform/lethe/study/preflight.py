@@ -17,7 +17,7 @@ import yaml
 from rich.table import Table
 
 from lethe.benchmarks.base import AnyTask, Benchmark, load_benchmark
-from lethe.config.adapter import Lora
+from lethe.config.adapter import Lora, Vila
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
@@ -192,6 +192,7 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
     from transformers import AutoConfig
 
     from lethe.evaluation.context_length import ContextLimits, check_context_length
+    from lethe.models.vila import check_variance
 
     models = [folder for folder in (prepared.start, prepared.oracle, prepared.base) if folder]
     configs = [AutoConfig.from_pretrained(str(folder), trust_remote_code=False) for folder in models]
@@ -206,6 +207,9 @@ def _check_rows(study: Study, prepared: Prepared) -> None:
     rows = [*task.eval_set(study.first_recipe().evaluation).named_rows(), *task.named_rows()]
     for limit in limits:
         check_context_length(rows, limit, least=task.least_tokens)
+    for adapter in _adapters(study):
+        if isinstance(adapter, Vila):
+            check_variance(task.forget, task.retain, adapter)
 
 
 def check_gpu(study: Study) -> None:

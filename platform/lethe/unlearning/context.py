@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,7 +17,7 @@ import numpy as np
 
 from lethe.benchmarks.base import AnyTask, Benchmark, EvalSet, EvaluationResult, load_benchmark
 from lethe.benchmarks.measurement import load_network, shown_text, template_of, vocabulary_of
-from lethe.config.adapter import Fila, Pissa
+from lethe.config.adapter import Fila, Pissa, Vila
 from lethe.config.base import short_digest
 from lethe.config.run import Evaluation
 from lethe.data.privacy import ShownText, study_salt
@@ -28,6 +28,7 @@ from lethe.models.adapters import Initial
 from lethe.models.fila import cached, factors_key, fisher_key, start_factors, truncated
 from lethe.models.fisher import row_weights
 from lethe.models.loading import load_config, load_model, shared_copy
+from lethe.models.vila import adapter_row_weights
 from lethe.records import Verdict
 from lethe.storage.replica import local_path
 from lethe.unlearning.requests import Assets, Request
@@ -167,8 +168,8 @@ class Context:
         return torch.from_numpy(-np.asarray(scores.nll_sum)).float()
 
     def initial(self, config: Pissa) -> Initial:
-        """Return the start of a PiSSA or FILA adapter. Fisher and SVD are computed once, for the largest rank that a
-        trial of the study can have, and cached on disk."""
+        """Return the start of a PiSSA, FILA or VILA adapter. Fisher and SVD are computed once, for the largest rank
+        that a trial of the study can have, and cached on disk."""
         rank = max(config.rank, self.assets.largest_rank or 0)
         folder, model = Path(self.assets.cache) / "adapters", self.assets.model_digest
         if self.assets.precision != "fp32":  # the rounded weights are another model
@@ -179,8 +180,11 @@ class Context:
         read = (model, short_digest(f"{self.assets.data_digest} {asked}"))
 
         def weights(fila: Fila) -> dict[str, torch.Tensor]:
-            compute = partial(row_weights, self.start, self.forget, self.retain, fila)
-            return cached(folder, fisher_key(*read, fila), compute)
+            def estimate() -> dict[str, torch.Tensor]:
+                rows = self.start, self.forget, self.retain
+                return adapter_row_weights(*rows, fila) if isinstance(fila, Vila) else row_weights(*rows, fila)
+
+            return cached(folder, fisher_key(*read, fila), estimate)
 
         def factors() -> dict[str, torch.Tensor]:
             return start_factors(self.start, config, weights(config) if isinstance(config, Fila) else None, rank)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lethe.audits import AUDITS
-from lethe.config.audits import Audit, Audits, metric_name, variant_meanings, variants
+from lethe.config.audits import Audit, Audits, audit_of, metric_name, variant_meanings, variants
 from lethe.config.search import MoAsha
 from lethe.config.study import load_study
 from lethe.errors import UserError
@@ -15,7 +15,7 @@ from lethe.study.preflight import describe_trial_audits
 
 CASES = {
     "audits.relearn={}": "unknown key 'audits.relearn' (did you mean 'audits.relearning'?): choose from "
-    "audits.prompts, audits.quantisation, audits.relearning",
+    "audits.format, audits.logit_lens, audits.prompts, audits.quantisation, audits.relearning, audits.sampling",
     "audits.quantisation.bit=[8]": "unknown key 'audits.quantisation.bit' (did you mean 'audits.quantisation.bits'?)",
     "audits.quantisation.bits=[8, 9]": "audits.quantisation.bits.1: must be less than or equal to 8, given 9",
     "audits.quantisation.bits=[1]": "audits.quantisation.bits.0: must be greater than or equal to 2, given 1",
@@ -27,6 +27,15 @@ CASES = {
     "mean 'forget'?): choose from",
     "audits.relearning.share=0.9": "audits.relearning.share: must be less than or equal to 0.5, given 0.9",
     "audits.relearning.adapter={name: fila}": "unknown audits.relearning.adapter.name 'fila'",
+    "audits.sampling.k=[2]": "audits.sampling.k.0: must be 1, 4, 16 or 64, given 2",
+    "audits.sampling.temperatures=[0.3]": "audits.sampling.temperatures.0: must be one of 0.2, 0.5, 0.8, 1, given 0.3",
+    "audits.sampling.samples=16": "audits.sampling: the best of 64 answers needs as many samples, given 16",
+    "audits.sampling.rows=0": "audits.sampling.rows: must be greater than or equal to 1, given 0",
+    "audits.format.kinds=[choices]": "unknown audits.format.kinds.0 'choices' (did you mean 'choice'?): choose from",
+    "audits.format.template=chat": "audits.format.template: must be plain or a text with one {question}, given 'chat'",
+    "audits.format.template=Answer": "audits.format.template: must be a text with one {question}, given 'Answer'",
+    "audits.format.frames=[Frage]": "audits.format.frames.0: must be a text with one {question}, given 'Frage'",
+    "audits.logit_lens.layers=[1]": "unknown key 'audits.logit_lens.layers'",
     "audits=[prompts]": "audits: must be a section with keys of its own",
     "objectives.relearnd=minimize": "unknown metric in objectives 'relearnd' (did you mean 'relearned'?): choose from",
     "objectives.relearned=minimise": "unknown objectives.audit_relearn_forget_probability.direction 'minimise'",
@@ -54,7 +63,13 @@ def test_a_mistake_is_one_line(override: str) -> None:
 @pytest.mark.parametrize(
     ("study", "override", "line"),
     [
-        ("tdec", "audits.prompts={}", "audits.prompts: tdec asks no questions: choose from quantisation, relearning"),
+        (
+            "tdec",
+            "audits.prompts={}",
+            "audits.prompts: tdec asks no questions: choose from logit_lens, quantisation, relearning",
+        ),
+        ("tdec", "audits.sampling={}", "audits.sampling: tdec asks no questions: choose from logit_lens, quantisation"),
+        ("tdec", "audits.format={}", "audits.format: tdec asks no questions: choose from logit_lens, quantisation"),
         ("tdec", "audits.relearning.rows=[holdout]", "audits.relearning.rows: holdout: tdec has no such rows"),
         ("soul", "audits.quantisation={}", "audits: a comparison registers no one front: take it out with --set"),
         (
@@ -127,10 +142,21 @@ def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:
             "relearning": {"rows": ["forget", "retain", "holdout"]},
             "quantisation": {"bits": [2, 3, 4, 5, 6, 7, 8]},
             "prompts": {},
+            "sampling": {"temperatures": [0.2, 0.5, 0.8, 1.0]},
+            "format": {},
+            "logit_lens": {},
         }
     )
     assert list(variants(everything)) == list(variant_meanings())
     assert metric_name("quant4", "utility") == "audit_quant4_utility"
+    assert {audit_of(variant) for variant in variant_meanings()} == Audit.registered.keys()
+
+
+def test_a_verdict_may_ask_for_what_an_audit_adds() -> None:
+    study = load_study("tofu", ["verdict.audit_sampled64_t02_forget_fact.at_most=oracle + 0.05"])
+    assert "audit_sampled64_t02_forget_fact" in study.verdict
+    with pytest.raises(UserError, match="unknown metric in verdict 'audit_logit_lens_forget_fact'"):
+        load_study("tofu", ["verdict.audit_logit_lens_forget_fact.at_most=0.1"])
 
 
 def test_audits_and_confirmation_are_no_part_of_the_identity() -> None:

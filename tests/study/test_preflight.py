@@ -59,6 +59,18 @@ def test_objectives_with_refusals_are_refused_without_any(override: str) -> None
             "audits.relearning.rows: holdout: embedded has no holdout",
         ),
         ("audits.relearning={}", {"forget_eval": "one"}, "audits.relearning: one forget row is evaluated"),
+        (
+            "audits.format.kinds=[letters, framed]",
+            {"forget_eval": "no wrong answers"},
+            "audits.format.kinds: letters: row 1 of forget10_perturbed in embedded has no wrong answers: choose from"
+            " completion, framed, statement, template",
+        ),
+        (
+            "audits.format.kinds=[statement]",
+            {"forget_eval": "unlike"},
+            'audits.format.kinds: statement: no forget question in embedded is like "What is ...?": choose from choice,'
+            " completion, framed, letters, template",
+        ),
     ],
 )
 def test_audits_of_absent_rows_are_refused(override: str, changes: dict, line: str) -> None:
@@ -66,7 +78,12 @@ def test_audits_of_absent_rows_are_refused(override: str, changes: dict, line: s
     study = load_study("tofu", [override])
     check_data(study, benchmark)
     first, *others = benchmark.rows.forget_eval
-    rows = {"plain": (dataclasses.replace(first, paraphrased_question=None), *others), "one": (first,)}
+    rows = {
+        "plain": (dataclasses.replace(first, paraphrased_question=None), *others),
+        "one": (first,),
+        "no wrong answers": (dataclasses.replace(first, perturbed_answers=()), *others),
+        "unlike": tuple(dataclasses.replace(row, question="Tell me.") for row in (first, *others)),
+    }
     lacking = with_rows(benchmark, **{name: rows.get(given, given) for name, given in changes.items()})
     with pytest.raises(UserError) as raised:
         check_data(study, lacking)

@@ -320,13 +320,15 @@ class Benchmark(ABC):
         """Question of each row of `Task.retain`, in order; empty unless these data have questions."""
         return ()
 
-    def asked(self, config: Evaluation) -> tuple[Row, ...]:
-        """Return the forget rows that an evaluation with `config` asks for; empty unless these data have questions."""
+    @property
+    def questions(self) -> Sequence[tuple[str, Row]]:
+        """The forget rows that evaluations ask for, each with a name for messages; empty unless these data have
+        questions."""
         return ()
 
-    def row_without_paraphrase(self) -> str | None:
-        """Return the name of the first evaluated forget row whose question has no paraphrase; None if all have one."""
-        return None
+    def asked(self, config: Evaluation) -> tuple[Row, ...]:
+        """Return the forget rows that an evaluation with `config` asks for, at most `config.max_rows`."""
+        return tuple(row for _, row in self.questions[: config.max_rows])
 
     @property
     def has_holdout(self) -> bool:

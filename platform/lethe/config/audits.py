@@ -1,23 +1,25 @@
 """Audits of finished models, which tell rows that are forgotten from rows that are only hidden (docs/METHODS.md
 section 8).
 
-To add one, define a subclass of `Audit` here and implement it in `lethe.audits`.
+To add one, define a subclass of `Audit` here, or in a module that this one imports, and implement it in `lethe.audits`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from typing import Annotated, Any, ClassVar, Literal, Protocol, Self
+from collections.abc import Iterator, Mapping
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
-from pydantic.fields import FieldInfo
+from pydantic import Field
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.base import Frozen
+from lethe.config.answer_audits import Format, LogitLens, Sampling
+from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, Audits
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import AsRegistered
 from lethe.config.metrics import Metric
 from lethe.errors import UserError
+
+__all__ = ["Audit", "AuditedData", "Audits", "Format", "LogitLens", "Sampling"]
 
 Source = Literal["forget", "retain", "holdout"]
 AuditKind = Literal["paraphrase", "prefix", "first_words"]
@@ -32,92 +34,6 @@ PREFIXES = (
 )
 
 FULL = ("forget", "utility")  # metrics that only a whole evaluation gives
-QUESTION_LEAKS = ("forget_probability", "forget_rouge", "forget_extraction_strength")  # of answers to questions
-
-
-class AuditedData(Protocol):
-    """The part of `lethe.benchmarks.base.Benchmark` that an audit may require something of."""
-
-    @property
-    def has_holdout(self) -> bool:
-        """True if there are rows that no model was trained on."""
-
-    def row_without_paraphrase(self) -> str | None:
-        """Return the name of the first evaluated forget row whose question has no paraphrase; None if all have one."""
-
-
-class Audits(Frozen):
-    """The audits of a study by name, None for one that is not asked for. Every subclass of `Audit` is a field."""
-
-    def asked(self) -> dict[str, Audit]:
-        """Return the audits that are asked for, by name."""
-        audits = {name: getattr(self, name) for name in type(self).model_fields}
-        return {name: audit for name, audit in audits.items() if audit is not None}
-
-
-class Audit(Frozen):
-    """The kind of all audits. Each is done to a finished model in one or several variants.
-
-    `registered`: all audits by name. `name`: the key in `Audits`. `meanings`: every variant that it has, with a line
-    for reports, in the reports' order. `needs_questions`: forget rows are questions with answers.
-    """
-
-    registered: ClassVar[dict[str, type[Audit]]] = {}
-    name: ClassVar[str]
-    meanings: ClassVar[Mapping[str, str]]
-    needs_questions: ClassVar[bool] = False
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **options: Any) -> None:
-        """Register the audit: it becomes a field of `Audits`. Raises ValueError where another audit has its name."""
-        super().__pydantic_init_subclass__(**options)
-        if cls.name in cls.registered:
-            raise ValueError(f"{cls.__name__}: the name {cls.name!r} belongs to {cls.registered[cls.name].__name__}")
-        cls.registered[cls.name] = cls
-        optional: Any = cls | None
-        Audits.__pydantic_fields__[cls.name] = FieldInfo(annotation=optional, default=None)
-        Audits.model_rebuild(force=True)
-
-    @model_validator(mode="after")
-    def _some_and_each_once(self) -> Self:
-        for name, given in vars(self).items():
-            if given == ():
-                raise ValueError(f"{name}: none is given: leave the audit out instead")
-            if isinstance(given, tuple) and len(set(given)) < len(given):
-                raise ValueError(f"{name} names one twice: {', '.join(map(str, given))}")
-        return self
-
-    def variants(self) -> tuple[str, ...]:
-        """Return the variants that this audit tries: one record each."""
-        return tuple(self.meanings)
-
-    @classmethod
-    def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
-        """Return the metrics in the records of a variant, by name, for models of this benchmark: its leaks."""
-        return {name: benchmark.metrics[name] for name in benchmark.leaks}
-
-    def narrowed(self, wanted: Collection[str]) -> Self:
-        """Return this audit with no other than the `wanted` of its variants, as far as its lists allow: an item goes
-        where its variants go with it."""
-        fewer = self
-        for name, given in vars(self).items():
-            for item in given if isinstance(given, tuple) else ():
-                left = tuple(other for other in getattr(fewer, name) if other != item)
-                tried = fewer.model_copy(update={name: left})
-                if {*wanted} & {*fewer.variants()} <= {*tried.variants()} < {*fewer.variants()}:
-                    fewer = tried
-        return fewer
-
-    def cost(self) -> str:
-        """Return what this audit of one model costs, in words, for a dry run."""
-        return f"{len(self.variants())} x an evaluation of the forget rows"
-
-    def check_benchmark(self, benchmark: BenchmarkConfig) -> None:
-        """Raise UserError for settings that no data of this benchmark allow."""
-
-    def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
-        """Raise UserError for settings that these data do not allow: they were read from `source`, and so many of their
-        forget rows are evaluated."""
 
 
 class Relearning(Audit):
@@ -231,7 +147,8 @@ class Prompts(Audit):
 
     def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
         """Raise UserError for a forget row without a paraphrase, if paraphrases are asked."""
-        lacking = data.row_without_paraphrase() if "paraphrase" in self.kinds else None
+        without = (name for name, row in data.questions if not row.paraphrased_question)
+        lacking = next(without, None) if "paraphrase" in self.kinds else None
         if lacking is not None:
             raise UserError(
                 f"audits.prompts.kinds: paraphrase: {lacking} in {source} has no paraphrased_question: choose from"
@@ -245,6 +162,12 @@ AnyAudits = Annotated[Audits, AsRegistered()]
 def variant_meanings() -> dict[str, str]:
     """Return every variant of every audit with its meaning, in the order of reports."""
     return {variant: line for audit in Audit.registered.values() for variant, line in audit.meanings.items()}
+
+
+def audit_of(variant: str) -> str:
+    """Return the name of the audit that has this variant; the variant's own for one that no audit has any more."""
+    known = Audit.registered.values()
+    return next((audit.name for audit in known if variant in audit.meanings), variant)
 
 
 def variants(audits: Audits) -> Iterator[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import PurePath
 
+from lethe.config.audits import audit_of
 from lethe.config.benchmarks import BENCHMARKS
 from lethe.records import Forgotten, StudyRecord, TrialRecord
 from lethe.reporting.confirmation_and_audits import describe_confirmations
@@ -184,7 +185,9 @@ def describe_trust(record: StudyRecord) -> str:
     elif record.front:
         sentences.append("One seed each: no fresh seeds confirm it.")
     tried = dict.fromkeys(
-        NAMES.get(audit.variant, audit.variant.replace("_", " ")) for trial in record.front for audit in trial.audits
+        NAMES.get(audit.variant, audit_of(audit.variant).replace("_", " "))
+        for trial in record.front
+        for audit in trial.audits
     )
     if tried:
         sentences.append(f"Audited by {_joined(tried)}.")

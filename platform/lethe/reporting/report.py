@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import lethe
+from lethe.config.answer_audits import OWN_METRICS
 from lethe.config.benchmarks import BENCHMARKS
 from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
@@ -174,6 +175,7 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "confirmation_summary": describe_confirmations(record),
         "confirmed_members": confirmed_members(record),
         "audit_tables": audits,
+        "audit_meanings": {**{name: metric.meaning for name, metric in OWN_METRICS.items()}, **meanings},
         "audit_variants": {name: text for table in audits for name, text in table.variants.items()},
         "knee": knee_trial(record),
         "aliases": aliases_by_trial(record),

@@ -172,6 +172,13 @@ def _check_shapes(study: Study, model: PreTrainedModel) -> None:
         check_adapter(model, adapter)
     if any(not r.schedule.dropout for r in corners(study) if "schedule" not in r.objective.ignored_fields):
         check_dropout(model)
+    if study.audits and "logit_lens" in study.audits.asked():
+        from lethe.models.layers import inner_layers
+
+        try:
+            inner_layers(model)
+        except UserError as error:
+            raise UserError(f"audits.logit_lens: {error}: leave it out") from None
 
 
 def task_of_start(prepared: Prepared, prompt: Prompt) -> AnyTask:

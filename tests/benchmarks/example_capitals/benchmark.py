@@ -61,9 +61,10 @@ class Capitals(Benchmark):
         """Return the number of forget rows, at most `config.max_rows`."""
         return len(self.asked(config))
 
-    def asked(self, config: Evaluation) -> tuple[Row, ...]:
-        """Return the forget rows, at most `config.max_rows`."""
-        return self.forget[: config.max_rows]
+    @property
+    def questions(self) -> list[tuple[str, Row]]:
+        """The forget rows."""
+        return [(f"row {number}", row) for number, row in enumerate(self.forget, 1)]
 
     @property
     def forget_questions(self) -> tuple[str, ...]:

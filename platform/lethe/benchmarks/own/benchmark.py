@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -109,16 +109,13 @@ class Own(Benchmark):
         """Questions of the retain rows, if forget and retain rows are questions."""
         return tuple(row.question for row in self._questions("retain")) if self.has_questions else ()
 
-    def asked(self, config: Evaluation) -> tuple[Row, ...]:
-        """Return the first `config.max_rows` forget rows, if they are questions."""
-        return self._questions("forget")[: config.max_rows]
+    @property
+    def questions(self) -> Sequence[tuple[str, Row]]:
+        """The forget rows, if they are questions."""
+        return [(row.name, row) for row in self._questions("forget")]
 
     def _questions(self, part: PartName) -> tuple[Question, ...]:
         return tuple(row for row in self.parts[part].rows if isinstance(row, Question))
-
-    def row_without_paraphrase(self) -> str | None:
-        """Return the name of the first forget row without a `paraphrased_question`."""
-        return next((row.name for row in self._questions("forget") if not row.paraphrased_question), None)
 
     def check_context(self, tokens: int, name: str) -> None:
         """Raise UserError if windows of documents are longer than what the model called `name` takes."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -125,15 +125,11 @@ class Tofu(Benchmark):
         """Questions of the retain rows that are trained on."""
         return tuple(row.question for row in self.rows.retain)
 
-    def asked(self, config: Evaluation) -> tuple[Row, ...]:
-        """Return the forget rows with variants, at most `config.max_rows`."""
-        return self.rows.forget_eval[: config.max_rows]
-
-    def row_without_paraphrase(self) -> str | None:
-        """Return the name of the first forget row without `paraphrased_question`."""
-        numbers = (number for number, row in enumerate(self.rows.forget_eval, 1) if not row.paraphrased_question)
-        first = next(numbers, None)
-        return None if first is None else f"row {first} of {self.rows.file('forget_eval')}"
+    @property
+    def questions(self) -> Sequence[tuple[str, Row]]:
+        """The forget rows with variants."""
+        file = self.rows.file("forget_eval")
+        return [(f"row {number} of {file}", row) for number, row in enumerate(self.rows.forget_eval, 1)]
 
     @property
     def has_holdout(self) -> bool:

@@ -37,11 +37,14 @@ check: $(INSTALLED) ## lint, format, types and the direction of dependencies, in
 	cd platform && "$(abspath $(BIN))"/mypy --config-file ../pyproject.toml
 	cd platform && "$(abspath $(BIN))"/lint-imports ../pyproject.toml --no-logo --cache-dir ../.import_linter_cache
 
+# Two processes, since most tests keep one core busy. tests/conftest.py says which tests stay together, and their order.
+TEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
 test-fast: $(INSTALLED) ## the tests that start no cluster and train nothing for long: under three minutes
-	$(BIN)/python -m pytest --fast $(ARGS)
+	$(TEST) --fast $(ARGS)
 
 test: $(INSTALLED) ## run the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(TEST) $(ARGS)
 
 browser: ## Chromium for the tests of pages, which are skipped without it
 	@command -v chromium chromium-browser >/dev/null && echo "there is a Chromium" || \

@@ -1,4 +1,5 @@
-"""Session-wide fixtures: a home of our own, one Ray cluster of exactly two CPUs, one prepared benchmark."""
+"""Session-wide fixtures: a home of our own, one Ray cluster of exactly two CPUs, one prepared benchmark; and how
+`make test` shares the tests out between two processes."""
 
 from __future__ import annotations
 
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
     from lethe.study.preparation import Prepared
 
 ROOT = Path(__file__).resolve().parents[1]
+# Ports of workers as the system gives them. By default all clusters of a machine count from 10002, and two that start
+# workers at the same time take the same one.
+ANY_PORT = ("--min-worker-port=0", "--max-worker-port=0")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -60,11 +64,30 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if is_slow(item)]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        share_out(items)
 
 
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test is marked slow or uses the shared cluster."""
-    return "slow" in item.keywords or not {"head", "cluster"}.isdisjoint(getattr(item, "fixturenames", ()))
+    return "slow" in item.keywords or uses(item, "head", "cluster")
+
+
+def uses(item: pytest.Item, *fixtures: str) -> bool:
+    """Whether a test uses one of these fixtures, also through others."""
+    return not set(fixtures).isdisjoint(getattr(item, "fixturenames", ()))
+
+
+def share_out(items: list[pytest.Item]) -> None:
+    """Order `items` for `-n 2 --dist loadgroup --no-loadscope-reorder`: a process takes one group after another. A file
+    is a group, but all files that use the shared cluster or benchmark are one, which both processes would start or
+    train. It comes first, and files of short tests last, where one process waits for the other."""
+    shared = {item.path for item in items if uses(item, "head", "cluster", "embedded")}
+    slow = {item.path for item in items if is_slow(item)}
+    for item in items:
+        group = "cluster" if item.path in shared else str(item.path.relative_to(ROOT))
+        item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: (item.path not in shared, item.path not in slow))
 
 
 @pytest.fixture(scope="session")
@@ -132,6 +155,7 @@ def private_head(cpus: int = 2) -> Iterator[Head]:
         f"--dashboard-port={dashboard}",
         f"--ray-client-server-port={client}",
         f"--dashboard-agent-listen-port={agent}",
+        *ANY_PORT,
         "--disable-usage-stats",
     ]
     with Path(folder, "head.log").open("w") as log:
@@ -151,7 +175,8 @@ def private_head(cpus: int = 2) -> Iterator[Head]:
 def joined(head: Head, log: Path, *apart: str, before: str = "", **environment: str) -> Iterator[None]:
     """A second node of one CPU, by a shell: `before` is what that does first, `apart` the command it is under."""
     start = f"{sys.executable} -c 'from ray.scripts.scripts import main; main()' start --block --address={head.address}"
-    command = [*apart, "sh", "-c", f"{before}exec {start} --num-cpus=1 --dashboard-agent-listen-port=0"]
+    options = " ".join(("--num-cpus=1", "--dashboard-agent-listen-port=0", *ANY_PORT))
+    command = [*apart, "sh", "-c", f"{before}exec {start} {options}"]
     with log.open("w") as file:
         node = subprocess.Popen(
             command, cwd=ROOT, env={**head.environment, **environment}, stdout=file, stderr=subprocess.STDOUT

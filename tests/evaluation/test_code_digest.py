@@ -137,6 +137,6 @@ def test_a_name_that_is_no_module_is_an_error(tmp_path: Path) -> None:
 
 def test_the_digest_is_found_once_per_process(kind: type[BenchmarkConfig]) -> None:
     first = code_digest(entries(kind))
-    began = time.perf_counter()
+    began = time.process_time()
     assert code_digest(entries(kind)) == first
-    assert time.perf_counter() - began < 0.05
+    assert time.process_time() - began < 0.05

@@ -26,21 +26,21 @@ def drawn(found: Refusals, epoch: int, rows: int = len(PROMPTS)) -> list[tuple[i
 
 
 def test_a_draw_is_a_function_of_seed_row_and_epoch() -> None:
-    found = draw_refusals(PROMPTS, ANSWERS, encode, seed=3, epochs=4)
-    again = draw_refusals(PROMPTS[:20], ANSWERS, encode, seed=3, epochs=2)
+    found = draw_refusals(PROMPTS, [ANSWERS] * 50, encode, seed=3, epochs=4)
+    again = draw_refusals(PROMPTS[:20], [ANSWERS] * 20, encode, seed=3, epochs=2)
     for epoch in (1, 2):
         assert drawn(again, epoch, 20) == drawn(found, epoch)[:20], "neither other rows nor later epochs matter"
     epochs = [drawn(found, epoch) for epoch in range(1, 5)]
     for this, following in pairwise(epochs):
         assert np.mean([a == b for a, b in zip(this, following, strict=True)]) < 0.5
-    assert drawn(draw_refusals(PROMPTS, ANSWERS, encode, seed=4, epochs=1), 1) != epochs[0]
+    assert drawn(draw_refusals(PROMPTS, [ANSWERS] * 50, encode, seed=4, epochs=1), 1) != epochs[0]
     assert {bytes(i for i in ids if i != ord("q")).decode() for ids in epochs[0]} == set(ANSWERS), (
         "every refusal is drawn"
     )
 
 
 def test_a_pair_that_is_drawn_twice_is_one_row() -> None:
-    found = draw_refusals(PROMPTS[:5], ANSWERS[:1], encode, seed=0, epochs=10)
+    found = draw_refusals(PROMPTS[:5], [ANSWERS[:1]] * 5, encode, seed=0, epochs=10)
     assert len(found.rows) == 5
     assert {found.of(4, epoch)[0] for epoch in range(1, 11)} == {4}
 
@@ -50,7 +50,7 @@ def test_refusals_stand_in_the_answers_place_with_one_eos(tmp_path: Path) -> Non
     forget = [template.encode(f"w{n} w1", "w2 w3 w4 w5") for n in range(3)]
     texts, questions = ("w6", "w7 w8 w9"), [f"w{n} w1" for n in range(3)]
     answers = [template.encode("w0", text).answer for text in texts]
-    rows = StepRows(forget, forget, draw_refusals(questions, texts, template.encode, 0, 2))
+    rows = StepRows(forget, forget, draw_refusals(questions, [texts] * 3, template.encode, 0, 2))
     pairs = [(0, (1,)), (2, (0,))]
     batch = collate(
         {kind: rows.of(kind, pairs, 2) for kind in (RowKind.FORGET, RowKind.REFUSAL, RowKind.RETAIN)}, template.pad

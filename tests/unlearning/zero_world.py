@@ -124,7 +124,7 @@ def refused(question: str, answer: str) -> Encoded:
     return Encoded(row.ids[: row.prompt_length] + ANSWERS[answer], row.prompt_length)
 
 
-REFUSALS = draw_refusals([str(number) for number in range(len(FORGET))], list(ANSWERS), refused, 7, 4)
+REFUSALS = draw_refusals([str(number) for number in range(len(FORGET))], [list(ANSWERS)] * len(FORGET), refused, 7, 4)
 ROWS = StepRows(FORGET, RETAIN, REFUSALS)
 # Not the start model's real scores: any constants test the same arithmetic.
 START_LOG_PROBS = {

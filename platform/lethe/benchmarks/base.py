@@ -311,6 +311,11 @@ class Benchmark(ABC):
         return ()
 
     @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Other answers to each of `forget_questions`, in order; empty unless the configuration asks for them."""
+        return ()
+
+    @property
     def forget_questions(self) -> tuple[str, ...]:
         """Question of each row of `Task.forget`, in order; empty unless these data have questions."""
         return ()

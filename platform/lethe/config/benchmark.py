@@ -12,13 +12,18 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lethe.config.base import Frozen
+from lethe.config.base import OMITTED_AT_DEFAULT, Frozen
 from lethe.config.component import Component
 from lethe.config.metrics import TDEC_METRICS, TOFU_METRICS, UTILITY_PARTS, Metric, harness_metrics
 from lethe.config.verdict import Criterion
 from lethe.errors import UserError
 
 EMBEDDED = "embedded"
+PERTURBED, RULE = "perturbed", "rule"  # alternatives that are read from no file
+ALTERNATIVES = (
+    f"other answers to the forget questions, for altpo: a file of questions with answers; {PERTURBED}: the rows' wrong"
+    f" answers, which evaluations read as well; {RULE}: made by rule"
+)
 ALLOW_OVERLAP = "go on where rows to forget are among those that are kept, or held out"
 
 
@@ -78,7 +83,8 @@ class BenchmarkConfig(Component):
     def given_sources(self) -> dict[str, str]:
         """Return the names of everything that is read, by field; those that are not given are left out."""
         given = {field: getattr(self, field) for field in self.sources}
-        return {field: name for field, name in given.items() if name is not None}
+        made = {"alternatives": (PERTURBED, RULE)}
+        return {field: name for field, name in given.items() if name is not None and name not in made.get(field, ())}
 
     @property
     def data_name(self) -> str:
@@ -155,6 +161,7 @@ class TofuBenchmark(BenchmarkConfig):
     }
     compared_with: ClassVar[tuple[Role, ...]] = ("oracle",)
     comparison: ClassVar[str] = "an oracle"
+    sources: ClassVar[tuple[str, ...]] = ("source", "alternatives")
     has_questions: ClassVar[bool] = True
     has_holdout: ClassVar[bool] = True
     has_forget_sets: ClassVar[bool] = True
@@ -166,6 +173,7 @@ class TofuBenchmark(BenchmarkConfig):
     keep_authors: int | None = Field(
         None, ge=1, description="keep the so many authors before those; none: twice as many as are forgotten"
     )
+    alternatives: str | None = Field(None, min_length=1, description=ALTERNATIVES, json_schema_extra=OMITTED_AT_DEFAULT)
     allow_overlap: bool = Field(False, description=ALLOW_OVERLAP)
     corpus: Corpus = Field(Corpus(), description="read only where source is 'embedded'")
 

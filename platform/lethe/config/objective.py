@@ -21,14 +21,15 @@ class Objective(Component):
 
     `ignored_fields`: fields of a recipe without a meaning beside this objective; a study in which no objective reads
     them is refused them, and they are not part of a run's digest. `needs_questions`: forget rows are questions with
-    answers. `needs_refusals`: the benchmark has refusals, which stand for the answers. `needs_base`: the checkpoint
-    that the start model was made from is known.
+    answers. `needs_refusals`: the benchmark has refusals, which stand for the answers; `needs_alternatives`: it has
+    other answers (`benchmark.alternatives`). `needs_base`: the checkpoint that the start model was made from is known.
     """
 
     registered: ClassVar[dict[str, type[Objective]]]
     ignored_fields: ClassVar[frozenset[str]] = frozenset()
     needs_questions: ClassVar[bool] = False
     needs_refusals: ClassVar[bool] = False
+    needs_alternatives: ClassVar[bool] = False
     needs_base: ClassVar[bool] = False
 
 
@@ -98,6 +99,17 @@ class Dpo(WithRefusals):
     """Direct preference optimisation (Rafailov et al. 2023, arXiv 2305.18290): a refusal over the forget answer."""
 
     name: Literal["dpo"] = "dpo"
+    beta: float = Field(0.1, gt=0, description="inverse temperature")
+
+
+class AltPo(WithRetain):
+    """DPO with another answer in the refusal's place (AltPO: Mekala et al. 2024, arXiv 2409.13474):
+    `benchmark.alternatives`."""
+
+    needs_questions: ClassVar[bool] = True
+    needs_alternatives: ClassVar[bool] = True
+
+    name: Literal["altpo"] = "altpo"
     beta: float = Field(0.1, gt=0, description="inverse temperature")
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from lethe.config.benchmark import ALLOW_OVERLAP, BenchmarkConfig, Role
+from lethe.config.benchmark import ALLOW_OVERLAP, ALTERNATIVES, BenchmarkConfig, Role
 from lethe.config.columns import Columns
 from lethe.config.metrics import COSTS, Metric
 from lethe.config.verdict import Criterion
@@ -101,7 +101,7 @@ class OwnBenchmark(BenchmarkConfig):
     criteria: ClassVar[Mapping[str, Criterion]] = AGAINST_HOLDOUT | AGAINST_ORACLE | ALONE | EARLIER | KEPT | AUDITED
     compared_with: ClassVar[tuple[Role, ...]] = ("start", "oracle", "base")
     comparison: ClassVar[str] = "holdout rows, an oracle, the start model and its base, whatever there is"
-    sources: ClassVar[tuple[str, ...]] = ("forget", "retain", "holdout", "general", "earlier")
+    sources: ClassVar[tuple[str, ...]] = ("forget", "retain", "holdout", "general", "earlier", "alternatives")
     has_questions: ClassVar[bool] = True
     has_holdout: ClassVar[bool] = True
     personal_text: ClassVar[bool] = True
@@ -124,6 +124,7 @@ class OwnBenchmark(BenchmarkConfig):
     made_answers: int = Field(
         0, ge=0, description="wrong answers of a forget row without any, at most, made by rule: for forget_truth_ratio"
     )
+    alternatives: str | None = Field(None, min_length=1, description=ALTERNATIVES)
     window: int = Field(256, ge=8, description="tokens of a document that are read at once, at most")
     overlap: int = Field(32, ge=1, description="of these, tokens that were read before and are not counted again")
     allow_overlap: bool = Field(False, description=ALLOW_OVERLAP)

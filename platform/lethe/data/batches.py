@@ -25,7 +25,8 @@ Sourced = tuple[int, Encoded]  # a row and its number among all rows of its kind
 
 
 class RowKind(IntEnum):
-    """The kind of a row of a batch: a forget answer, a retain answer, or a refusal of a forget question."""
+    """The kind of a row of a batch: a forget answer, a retain answer, or what a forget question is answered with in its
+    place, a refusal or an alternative."""
 
     FORGET = 0
     RETAIN = 1

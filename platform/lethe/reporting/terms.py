@@ -8,6 +8,7 @@ NAMES = {  # components as people write them, by the name in a configuration
     "dpo": "DPO",
     "ihl": "IHL",
     "kl": "KL",
+    "altpo": "AltPO",
     "wga": "WGA",
     "satimp": "SatImp",
     "undial": "UNDIAL",

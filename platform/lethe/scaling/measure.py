@@ -84,7 +84,8 @@ class StepTimer:
         model = attach(base, recipe.adapter, seed=recipe.seed)
         self.shape = _shape(model)
         self.engine = Engine(ScoredLM(model.train(), in_parts=recipe.engine.stage < 3), recipe)
-        refusals = context.refusals(recipe.seed, 1) if RowKind.REFUSAL in loss.trains_on else None
+        other = recipe.objective.needs_alternatives
+        refusals = context.refusals(recipe.seed, 1, alternatives=other) if RowKind.REFUSAL in loss.trains_on else None
         # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
         counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_start_log_probs}
         start_log_probs = {kind: torch.zeros(count) for kind, count in counts.items()}

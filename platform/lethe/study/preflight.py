@@ -28,7 +28,7 @@ from lethe.config.search import Search
 from lethe.config.space import Choice, IntRange, Parameter, Scalar, build_recipe, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_asking, refuse_asking_audits, refuse_needing
-from lethe.data.refusals import NO_REFUSALS
+from lethe.data.refusals import NO_ALTERNATIVES, NO_REFUSALS
 from lethe.errors import UserError, first_line
 from lethe.models.layer_names import check_targets
 from lethe.models.model_files import CONFIG, read_json
@@ -76,8 +76,8 @@ def _corners(study: Study) -> list[Recipe]:
 
 
 def check_data(study: Study, benchmark: Benchmark) -> None:
-    """Raise UserError if an objective answers with refusals, or an audit or an objective measures rows, that the
-    benchmark does not have, and for rows on which a metric would mean nothing."""
+    """Raise UserError if an objective trains towards refusals or alternatives, or an audit or an objective measures
+    rows, that the benchmark does not have, and for rows on which a metric would mean nothing."""
     benchmark.check_rows(study.first_recipe().evaluation)
     audits = [asked for asked in (study.audits, study.trial_audits()) if asked]
     forget_rows = benchmark.forget_count(study.first_recipe().evaluation) if audits else 0
@@ -93,11 +93,14 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
             refuse_asking_audits(asked, study.benchmark.data_name)
     known = Objective.registered
     refusing = {name for name, objective in known.items() if objective.needs_refusals}
+    without = set() if benchmark.alternatives else {n for n, objective in known.items() if objective.needs_alternatives}
     for name in objectives:
+        if name in without:
+            raise UserError(f"objective.name: {name} trains towards other answers, and {NO_ALTERNATIVES}")
         if name in refusing and not benchmark.refusals:
             raise UserError(
                 f"objective.name: {name} answers with refusals, but {NO_REFUSALS.format(study.benchmark.data_name)}: "
-                f"choose from {', '.join(sorted(known.keys() - refusing))}"
+                f"choose from {', '.join(sorted(known.keys() - refusing - without))}"
             )
 
 

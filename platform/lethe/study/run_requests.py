@@ -135,7 +135,7 @@ def absolute(benchmark: AnyBenchmark, digest: str) -> AnyBenchmark:
     `digest`: of the data. A source that is neither file nor folder stays as it is.
     """
     paths = {field: Path(name).expanduser().resolve() for field, name in benchmark.given_sources().items()}
-    several = len(benchmark.sources) > 1
+    several = len(paths) > 1
     shared = {
         field: str(_shared(path, f"{digest}-{field}" if several else digest))
         for field, path in paths.items()

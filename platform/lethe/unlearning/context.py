@@ -21,7 +21,7 @@ from lethe.config.adapter import Fila, Pissa, Vila
 from lethe.config.base import short_digest
 from lethe.config.run import Evaluation
 from lethe.data.privacy import ShownText, study_salt
-from lethe.data.refusals import NO_REFUSALS, Refusals, draw_refusals
+from lethe.data.refusals import NO_ALTERNATIVES, NO_REFUSALS, Refusals, draw_refusals
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
 from lethe.models.adapters import Initial
@@ -142,22 +142,33 @@ class Context:
         key = ("start log probs", token_budget)
         return self._once(key, lambda: self._answer_log_probs(self.forget, token_budget, start))
 
-    def refusals(self, seed: int, epochs: int) -> Refusals:
-        """Return the refusals that a run answers its forget questions with. Raises UserError where there are none."""
-        if not self.benchmark.refusals:
-            raise UserError(
-                f"{NO_REFUSALS.format(self.assets.benchmark.data_name)}, and this objective answers with them"
-            )
-        return draw_refusals(
-            self.benchmark.forget_questions, self.benchmark.refusals, self.template.encode, seed, epochs
-        )
+    def refusals(self, seed: int, epochs: int, *, alternatives: bool = False) -> Refusals:
+        """Return what a run answers its forget questions with: refusals, or `alternatives` to the answers. Raises
+        UserError where there are none."""
+        questions = self.benchmark.forget_questions
+        answers = self.benchmark.alternatives if alternatives else (self.benchmark.refusals,) * len(questions)
+        if not answers or not answers[0]:
+            missing = NO_ALTERNATIVES if alternatives else NO_REFUSALS.format(self.assets.benchmark.data_name)
+            raise UserError(f"{missing}, and this objective answers with them")
+        return draw_refusals(questions, answers, self.template.encode, seed, epochs)
 
     def refusal_start_log_probs(
-        self, seed: int, epochs: int, token_budget: int, start: nn.Module | None = None
+        self,
+        seed: int,
+        epochs: int,
+        token_budget: int,
+        start: nn.Module | None = None,
+        *,
+        alternatives: bool = False,
     ) -> torch.Tensor:
-        """Return S0 [rows] of `refusals(seed, epochs).rows`; `start` as in `start_log_probs`."""
-        key = ("refusal start log probs", seed, epochs, token_budget)
-        return self._once(key, lambda: self._answer_log_probs(self.refusals(seed, epochs).rows, token_budget, start))
+        """Return S0 [rows] of the rows of `refusals`; `start` as in `start_log_probs`."""
+        key = ("refusal start log probs", seed, epochs, token_budget, alternatives)
+
+        def compute() -> torch.Tensor:
+            rows = self.refusals(seed, epochs, alternatives=alternatives).rows
+            return self._answer_log_probs(rows, token_budget, start)
+
+        return self._once(key, compute)
 
     def _answer_log_probs(self, rows: Sequence[Encoded], token_budget: int, start: nn.Module | None) -> torch.Tensor:
         import torch

@@ -270,7 +270,8 @@ def _rows(recipe: Recipe, context: Context, loss: Loss) -> StepRows:
     """Return the rows that the run trains on. Raises UserError where the loss needs refusals and the benchmark has
     none."""
     epochs = total_epochs(len(context.forget), recipe.schedule)
-    refusals = context.refusals(recipe.seed, epochs) if RowKind.REFUSAL in loss.trains_on else None
+    other = recipe.objective.needs_alternatives
+    refusals = context.refusals(recipe.seed, epochs, alternatives=other) if RowKind.REFUSAL in loss.trains_on else None
     return StepRows(context.forget, context.retain, refusals)
 
 
@@ -283,7 +284,10 @@ def _start_log_probs(
     epochs, budget = total_epochs(len(context.forget), recipe.schedule), recipe.evaluation.token_budget
     log_probs = {RowKind.FORGET: context.start_log_probs(budget, start)}
     if RowKind.REFUSAL in loss.trains_on:
-        log_probs[RowKind.REFUSAL] = context.refusal_start_log_probs(recipe.seed, epochs, budget, start)
+        other = recipe.objective.needs_alternatives
+        log_probs[RowKind.REFUSAL] = context.refusal_start_log_probs(
+            recipe.seed, epochs, budget, start, alternatives=other
+        )
     return log_probs
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from lethe.config.objective import (
+    AltPo,
     AnyObjective,
     CeU,
     Dpo,
@@ -34,6 +35,7 @@ CONFIGS: tuple[AnyObjective, ...] = (
     Npo(gamma=2.5, beta=0.6, reduction="token_mean"),
     SimNpo(gamma=0.2, beta=2.5, delta=0.3),
     Dpo(gamma=1.5, beta=0.4),
+    AltPo(gamma=1.5, beta=0.4),
     Ihl(gamma=0.4),
     Wga(gamma=0.8, beta=1.7),
     SatImp(gamma=1.2, beta1=2.0, beta2=0.5),
@@ -148,7 +150,7 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
         others = p[used].masked_fill(one_hot(scored.labels[used], p.shape[1]).bool(), 0)
         q = (others / others.sum(-1, keepdim=True)).detach()
         return -(q * p[used].log()).sum(-1).mean()
-    if not isinstance(config, Npo | SimNpo | Dpo):
+    if not isinstance(config, Npo | SimNpo | Dpo | AltPo):
         raise AssertionError(f"add the formula of {config.name} here")
     terms = []
     for i in torch.nonzero(scored.kind == RowKind.FORGET).flatten().tolist():
@@ -157,7 +159,7 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
     return torch.stack(terms).mean()
 
 
-def _expected_margin(config: Npo | SimNpo | Dpo, scored: Scored, p_t: Tensor, i: int) -> Tensor:
+def _expected_margin(config: Npo | SimNpo | Dpo | AltPo, scored: Scored, p_t: Tensor, i: int) -> Tensor:
     def s(row: int) -> Tensor:
         return p_t[scored.row == row].log().sum()
 
@@ -167,6 +169,6 @@ def _expected_margin(config: Npo | SimNpo | Dpo, scored: Scored, p_t: Tensor, i:
     length = (scored.row == i).sum()
     if isinstance(config, SimNpo):
         return -config.beta * s(i) / length - config.delta
-    if isinstance(config, Dpo):
+    if isinstance(config, Dpo | AltPo):
         return config.beta * (change(int(scored.partner[i])) - change(i))
     return -config.beta * change(i) / (length if config.reduction == "token_mean" else 1)

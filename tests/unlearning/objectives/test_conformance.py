@@ -35,7 +35,7 @@ def test_every_configuration_has_its_loss_and_a_case_here() -> None:
 def test_configuration_and_loss_agree_on_the_rows_that_are_trained_on(config: AnyObjective) -> None:
     kinds = make_loss(config).trains_on
     assert (RowKind.RETAIN in kinds) == has_retain(config)
-    assert (RowKind.REFUSAL in kinds) == config.needs_refusals
+    assert (RowKind.REFUSAL in kinds) == (config.needs_refusals or config.needs_alternatives)
     assert set(make_loss(config).start_logits_of) <= set(kinds)
 
 

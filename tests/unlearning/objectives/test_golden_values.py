@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
 
 from lethe.config.objective import (
+    AltPo,
     AnyObjective,
     CeU,
     Dpo,
@@ -37,7 +38,7 @@ CASES: list[tuple[str, AnyObjective, str]] = [  # name and published variant in 
     ("KL", Kl(gamma=1.0), "answer_global_token_mean"),
     ("NPO", Npo(gamma=1.0, beta=0.1), "retain_global_token_mean"),
     ("DPO", Dpo(gamma=1.0, beta=0.1), "factor_2_over_beta"),
-    ("AltPO", Dpo(gamma=1.0, beta=0.1), "factor_2_over_beta"),  # DPO with another answer in the refusal's place
+    ("AltPO", AltPo(gamma=1.0, beta=0.1), "factor_2_over_beta"),
     ("SimNPO", SimNpo(gamma=1.0, beta=4.5, delta=0.0), "retain_global_token_mean"),
     ("WGA", Wga(gamma=1.0, beta=1.0), "global_token_mean"),
     ("SatImp", SatImp(gamma=1.0, beta1=5.0, beta2=1.0), "global_token_mean"),
@@ -154,7 +155,7 @@ def test_loss_and_gradient_are_the_published_ones(
     expected = recorded[state]["published"][variant]
     loss = make_loss(config)
     model = values.model(state)
-    sources = SOURCES | {RowKind.REFUSAL: "alt"} if name == "AltPO" else SOURCES
+    sources = SOURCES | ({RowKind.REFUSAL: "alt"} if config.needs_alternatives else {})
     scored, counts = score(model, values, loss.trains_on, sources)
     add_start(scored, score(values.model("a"), values, loss.trains_on, sources)[0], loss)
     total, parts = loss(scored, counts)

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from lethe.benchmarks.base import Benchmark
-from lethe.benchmarks.own.loading import PartName, digest_of, load_parts
+from lethe.benchmarks.own.loading import PartName, alternatives_of, digest_of, load_parts
 from lethe.config.benchmark import Role
 from lethe.config.metrics import Need
 from lethe.config.own import OwnBenchmark
@@ -37,18 +37,20 @@ class Own(Benchmark):
 
     config: OwnBenchmark
     parts: Mapping[PartName, Source]
+    alternatives: tuple[tuple[str, ...], ...] = ()
 
     shown_samples: ClassVar[Mapping[str, int]] = {"forget": 4, "retain": 2}
 
     @classmethod
     def load(cls, config: OwnBenchmark) -> Self:
         """Read all parts."""
-        return cls(config, load_parts(config))
+        parts = load_parts(config)
+        return cls(config, parts, alternatives_of(config, parts))
 
     @cached_property
     def digest(self) -> str:
         """Digest of the rows of all parts, and of how documents are read."""
-        return digest_of(self.config, self.parts)
+        return digest_of(self.config, self.parts, self.alternatives)
 
     def training_rows(self, include_forget: bool) -> tuple[Row, ...]:
         """Return retain and forget rows; prompts with completions and documents are plain text. Raises UserError for
@@ -85,7 +87,9 @@ class Own(Benchmark):
         return tuple(_texts(row) for row in self.parts["forget"].rows)
 
     def texts(self, forget_only: bool) -> Iterator[str]:
-        """Yield the texts of all rows, or of those alone that are to be forgotten or were, with their variants."""
+        """Yield the texts of all rows, or of those alone that are to be forgotten or were, with their variants and
+        alternatives."""
+        yield from (text for texts in self.alternatives for text in texts)
         for name, part in self.parts.items():
             for row in part.rows if name in PRIVATE or not forget_only else ():
                 yield from (*_texts(row), *_variants(row))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.columns import Columns
 from lethe.config.own import OwnBenchmark
+from lethe.data.alternatives import find_alternatives
 from lethe.data.overlap import overlap
 from lethe.data.perturbing import perturb
-from lethe.data.source_rows import Document
+from lethe.data.source_rows import Document, Question
 from lethe.data.sources import Source, read_source
 from lethe.errors import UserError, first_names
 
@@ -54,10 +55,25 @@ def _with_made_answers(source: Source, most: int) -> Source:
     return replace(source, rows=made.rows, notes=(*source.notes, *(f"{source.name}: {note}" for note in made.notes)))
 
 
-def digest_of(config: OwnBenchmark, parts: Mapping[PartName, Source]) -> str:
-    """Return 16 hex digits over the rows of all parts, and how documents are read."""
-    read = [config.window, config.overlap] if any(part.kind == "documents" for part in parts.values()) else []
-    return short_digest(canonical_json([*read, {name: part.digest for name, part in parts.items()}]))
+def alternatives_of(config: OwnBenchmark, parts: Mapping[PartName, Source]) -> tuple[tuple[str, ...], ...]:
+    """Return the other answers to each forget question, if `config` asks for them. Raises UserError for rows that are
+    no questions and for questions without."""
+    if not config.alternatives:
+        return ()
+    rows = [row for row in parts["forget"].rows if isinstance(row, Question)]
+    if len(rows) < len(parts["forget"].rows):
+        kind = parts["forget"].kind
+        raise UserError(f"benchmark.alternatives: they answer questions, and benchmark.forget has {kind}: leave it out")
+    return find_alternatives(config.alternatives, rows)
+
+
+def digest_of(
+    config: OwnBenchmark, parts: Mapping[PartName, Source], alternatives: tuple[tuple[str, ...], ...] = ()
+) -> str:
+    """Return 16 hex digits over the rows of all parts, how documents are read, and the alternatives, if any."""
+    read: list[Any] = [config.window, config.overlap] if any(p.kind == "documents" for p in parts.values()) else []
+    more = [alternatives] if alternatives else []
+    return short_digest(canonical_json([*read, {name: part.digest for name, part in parts.items()}, *more]))
 
 
 def _check_kinds(parts: Mapping[PartName, Source]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from lethe.benchmarks.base import Benchmark
 from lethe.benchmarks.tofu.eval_set import SPLITS
 from lethe.benchmarks.tofu.loading import TofuRows, load_rows, training_rows
-from lethe.config.benchmark import TofuBenchmark
+from lethe.config.benchmark import PERTURBED, TofuBenchmark
 from lethe.config.metrics import Need
 from lethe.data.template import Row
 from lethe.data.words import has_other_letters, same_text
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from lethe.benchmarks.tofu.evaluation import TofuTask
     from lethe.config.run import Evaluation
     from lethe.data.template import Template
+
+TRAINED_ON = (
+    "benchmark.alternatives is perturbed: altpo trains on the wrong answers that truth ratio and forget quality read,"
+    " which then say little"
+)
 
 
 @dataclass(frozen=True)
@@ -47,9 +52,10 @@ class Tofu(Benchmark):
         return training_rows(self.rows, include_forget)
 
     def texts(self, forget_only: bool) -> Iterator[str]:
-        """Yield questions and answers of the rows, with paraphrases and wrong answers."""
+        """Yield questions and answers of the rows, with paraphrases, wrong answers and alternatives."""
         names = ("forget", "forget_eval", *(() if forget_only else ("retain", "holdout", *SPLITS.values())))
         yield from (text for name in names for row in getattr(self.rows, name) for text in row.texts)
+        yield from (text for texts in self.rows.alternatives for text in texts)
 
     def task(self, template: Template, vocabulary: int) -> TofuTask:
         """Return the rows as `template` renders them. `vocabulary` is not read: all rows are text."""
@@ -87,6 +93,8 @@ class Tofu(Benchmark):
                 f"{lossy} of {len(rows)} evaluated answers have letters that ROUGE leaves out, as published for TOFU"
                 " (run.evaluation.rouge: unicode counts them)"
             )
+        if self.config.alternatives == PERTURBED:
+            yield TRAINED_ON
         yield from cut_answers([(row.question, row.answer) for row in rows], config, template)
 
     def _evaluated(self, config: Evaluation) -> Iterator[tuple[str, tuple[Row, ...]]]:
@@ -114,6 +122,11 @@ class Tofu(Benchmark):
     def refusals(self) -> tuple[str, ...]:
         """Texts of idontknow.jsonl."""
         return self.rows.refusals
+
+    @property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Other answers to each forget question, if the configuration asks for them."""
+        return self.rows.alternatives
 
     @property
     def forget_questions(self) -> tuple[str, ...]:

@@ -14,9 +14,12 @@ from lethe.benchmarks.tofu.last_authors import last_authors
 from lethe.benchmarks.tofu.overlap import check_overlap
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TofuBenchmark
+from lethe.data.alternatives import find_alternatives
 from lethe.data.files import Raw, find_file, is_blank, read_rows, read_texts
 from lethe.data.hub import is_hub_id, open_dataset
+from lethe.data.source_rows import Question
 from lethe.data.template import Row
+from lethe.data.words import same_text
 from lethe.errors import UserError, unknown_name
 
 Read = Callable[[str], list[Raw] | None]  # split name -> its rows, None where there is no such split
@@ -42,7 +45,8 @@ PARAPHRASE_CUE = "In other words: "
 class TofuRows:
     """All splits of one benchmark. `forget` and `retain` are trained on; `*_eval` have the variants that evaluations
     need. `holdout` rows were never trained on by any model; it, the two splits of facts and `refusals` may be empty.
-    `files` has the names of the splits' files, without those that rows of several files were picked for.
+    `alternatives`: other answers to each of `forget`, if the configuration asks for them. `files` has the names of the
+    splits' files, without those that rows of several files were picked for.
     """
 
     name: str
@@ -55,6 +59,7 @@ class TofuRows:
     holdout: tuple[Row, ...]
     refusals: tuple[str, ...]
     digest: str
+    alternatives: tuple[tuple[str, ...], ...] = ()
     files: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def file(self, split: str) -> str:
@@ -124,9 +129,28 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:
     check_overlap(config, source, parts)
     refusals = tuple(r["text"] for r in read(REFUSALS) or ())
     content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
+    alternatives = _alternatives(config, files.get("forget", config.forget), parts) if config.alternatives else ()
+    if alternatives:
+        content["alternatives"] = alternatives
     return TofuRows(
-        name=config.name, **parts, refusals=refusals, digest=short_digest(canonical_json(content)), files=files
+        name=config.name,
+        **parts,
+        refusals=refusals,
+        alternatives=alternatives,
+        digest=short_digest(canonical_json(content)),
+        files=files,
     )
+
+
+def _alternatives(
+    config: TofuBenchmark, name: str, parts: Mapping[str, tuple[Row, ...]]
+) -> tuple[tuple[str, ...], ...]:
+    wrong = {same_text(row.question): row.perturbed_answers for row in parts["forget_eval"]}
+    rows = [
+        Question(row.question, row.answer, None, wrong.get(same_text(row.question), ()), name=f"row {n} of {name}")
+        for n, row in enumerate(parts["forget"], 1)
+    ]
+    return find_alternatives(config.alternatives or "", rows)
 
 
 def _forget_sets(read: Read) -> Iterable[str]:

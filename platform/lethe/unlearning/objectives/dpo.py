@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from lethe.config.objective import AltPo as AltPoConfig
 from lethe.config.objective import Dpo as DpoConfig
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives.base import LOSSES, Scored
@@ -22,7 +23,7 @@ class Dpo(SequenceLoss):
     forget_kinds: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET, RowKind.REFUSAL)
     needs_start_log_probs: ClassVar[bool] = True
 
-    def __init__(self, config: DpoConfig) -> None:
+    def __init__(self, config: DpoConfig | AltPoConfig) -> None:
         super().__init__(config, config.beta)
 
     def margin(self, sums: Tensor, lengths: Tensor, scored: Scored) -> Tensor:

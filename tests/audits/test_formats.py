@@ -66,6 +66,8 @@ def test_the_frame_that_brings_out_most_counts(assets: Assets) -> None:
     [
         ("What is the birthplace of Ann Lee?", "The birthplace of Ann Lee is"),
         ("Where is Ann Lee now?", None),
+        ("What was Ann Lee like?", None),
+        ("What is her name and where was she born?", None),
         ("who were Ann Lee's parents ?", "Ann Lee's parents were"),
         ("When was Ann Lee born?", "Ann Lee was born"),
         ("Which awards did Ann Lee win?", None),

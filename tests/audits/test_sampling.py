@@ -123,7 +123,7 @@ def test_ranks_and_batches_do_not_change_the_audit(assets: Assets) -> None:
 
 
 def test_a_model_that_knows_leaks_at_once_and_a_random_one_never(assets: Assets) -> None:
-    settings = {"sampling": {"k": [1, 16], "samples": 16, "rows": 3, "temperatures": [0.2]}}
+    settings = {"sampling": {"k": [1, 16], "answers": 16, "rows": 3, "temperatures": [0.2]}}
     found = by_variant(audit(assets, Path(assets.start), settings))
     assert list(found) == ["sampled1_t02", "sampled16_t02"]
     for record in found.values():
@@ -136,7 +136,7 @@ def test_a_model_that_knows_leaks_at_once_and_a_random_one_never(assets: Assets)
 
 def test_more_samples_find_what_one_does_not(assets: Assets) -> None:
     """At temperature 1 the memorised answers of a model that is unsure of them come in some samples."""
-    config = Sampling(k=(1, 4, 16), samples=16, rows=6, temperatures=(1.0,))
+    config = Sampling(k=(1, 4, 16), answers=16, rows=6, temperatures=(1.0,))
     fact = {record.variant: record.after["forget_fact"] for record in sample_answers(unsure(assets), config)}
     assert 0 < fact["sampled1_t1"] < fact["sampled4_t1"] < fact["sampled16_t1"]
 

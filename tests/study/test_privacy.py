@@ -53,6 +53,9 @@ search: {{sampler: random, trials: 1}}
 resources: {{groups: 1}}
 audits:
   prompts: {{kinds: [first_words]}}
+  sampling: {{k: [1, 4], answers: 4, rows: 2}}
+  format: {{kinds: [completion, framed]}}
+  logit_lens: {{rows: 2}}
 """
 WORD = re.compile(r"\w+")
 PACKED = re.compile(rb"[A-Za-z0-9+/]{64,}={0,2}")

@@ -34,12 +34,12 @@ def sample_answers(audited: Audited, config: Sampling) -> Iterator[AuditRecord]:
     rows = evenly_spread(len(audited.rows), config.rows)
     greedy = scored(audited, [Sample(row, 0) for row in rows], most_likely)
     before = {name: float(values.mean()) for name, values in greedy.items()}
-    samples = [Sample(row, number) for row in rows for number in range(config.samples)]
+    samples = [Sample(row, number) for row in rows for number in range(config.answers)]
     for temperature in config.temperatures:
         values = scored(audited, samples, drawing(temperature, audited.recipe.seed, samples))
         for k in config.k:
             after = {
-                name: float(best_of(found.reshape(len(rows), config.samples), k).mean())
+                name: float(best_of(found.reshape(len(rows), config.answers), k).mean())
                 for name, found in values.items()
             }
             yield AuditRecord(variant=config.variant(k, temperature), before=before, after=after)

@@ -36,8 +36,9 @@ FRAMES = (
 )
 
 # "What is the name of the author?" -> "The name of the author is"; "Where was she born?" -> "She was born"
+TWO = r".*\b(?:like|and\s+(?:what|who|where|when|which|how))\b"  # "What is ... like?", "... and where was he born?"
 STATEMENTS = (
-    (re.compile(r"(?:what|who|which)\s+(is|are|was|were)\s+(.+?)\s*\?", re.IGNORECASE), r"\2 \1"),
+    (re.compile(rf"(?:what|who|which)\s+(is|are|was|were)\s+(?!{TWO})(.+?)\s*\?", re.IGNORECASE), r"\2 \1"),
     (re.compile(r"(?:where|when)\s+(was|were)\s+(.+?)\s+born\s*\?", re.IGNORECASE), r"\2 \1 born"),
 )
 
@@ -70,8 +71,8 @@ def _sampled(k: int, temperature: float) -> str:
 class Sampling(Audit):
     """The best of k sampled answers, in expectation: leak@k of Reisizadeh et al. 2025, arXiv 2511.04934.
 
-    One set of `samples` answers gives every k. Rows and samples have random numbers of their own, made of the run's
-    seed. Answers end after twice as many tokens as the longest true one.
+    One set of `answers` to a question gives every k. Rows and answers have random numbers of their own, made of the
+    run's seed. Answers end after twice as many tokens as the longest true one.
     """
 
     name: ClassVar[str] = "sampling"
@@ -85,7 +86,7 @@ class Sampling(Audit):
 
     k: tuple[Draws, ...] = Field((1, 4, 16, 64), description="answers, of which the best one counts")
     temperatures: tuple[Temperature, ...] = Field((0.2, 1.0), description="of .2, .5, .8 and 1; each is tried alone")
-    samples: int = Field(64, ge=1, description="answers to each question, as many as the largest k at least")
+    answers: int = Field(64, ge=1, description="sampled for each question, as many as the largest k at least")
     rows: int | None = Field(20, ge=1, description="forget rows, evenly spread over those evaluated; none: all")
 
     @staticmethod
@@ -95,8 +96,8 @@ class Sampling(Audit):
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
-        if self.k and self.samples < max(self.k):
-            raise ValueError(f"the best of {max(self.k)} answers needs as many samples, given {self.samples}")
+        if self.k and self.answers < max(self.k):
+            raise ValueError(f"the best of {max(self.k)} answers needs as many, given {self.answers}")
         return self
 
     def variants(self) -> tuple[str, ...]:
@@ -111,7 +112,7 @@ class Sampling(Audit):
     def cost(self) -> str:
         """Return the answers in words."""
         rows = "each" if self.rows is None else f"at most {self.rows}"
-        return f"{len(self.temperatures)} x {self.samples} answers to {rows} of the forget questions"
+        return f"{len(self.temperatures)} x {self.answers} answers to {rows} of the forget questions"
 
 
 class Format(Audit):

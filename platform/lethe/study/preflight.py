@@ -175,7 +175,7 @@ def _check_shapes(study: Study, model: PreTrainedModel) -> None:
         check_adapter(model, adapter)
     if any(not r.schedule.dropout for r in corners(study) if "schedule" not in r.objective.ignored_fields):
         check_dropout(model)
-    if study.audits and "logit_lens" in study.audits.asked():
+    if any("logit_lens" in audits.asked() for audits in (study.audits, study.trial_audits()) if audits):
         from lethe.models.layers import inner_layers
 
         try:

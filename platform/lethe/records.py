@@ -120,11 +120,45 @@ class VerdictRecord(Record):
         return words + (": " + "; ".join(c.describe() for c in self.failing) if self.failing else "")
 
 
+class AdapterRecord(Record):
+    """The adapter of a front member as it is saved: its rank, `twice` the run's where the adapter's start is subtracted
+    in it. `cut_to`: the rank at which it also lies in a folder of its own, with the relative error (Frobenius) of a
+    layer's change there: the mean and the largest, in `worst_layer`."""
+
+    rank: int
+    twice: bool
+    cut_to: int | None = None
+    mean_error: float = 0.0
+    worst_error: float = 0.0
+    worst_layer: str = ""
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The adapter at its lower rank as metrics; none where there is no such adapter."""
+        if self.cut_to is None:
+            return {}
+        errors = {"adapter_error_mean": self.mean_error, "adapter_error_worst": self.worst_error}
+        return {"adapter_rank": self.rank, "adapter_cut_to": self.cut_to, **errors}
+
+    def describe(self) -> str:
+        """Return the rank, why it is what it is, and what is lost at the lower one, in words."""
+        twice = ", twice the run's: its start is subtracted in it, so that it belongs on the start model" * self.twice
+        cut = f"; in {cut_folder(self.cut_to)} cut to rank {self.cut_to}: " if self.cut_to else ""
+        errors = f"relative error {self.mean_error:.2g} a layer, {self.worst_error:.2g} at worst ({self.worst_layer})"
+        return f"rank {self.rank}{twice}{cut}{errors if cut else ''}"
+
+
+def cut_folder(rank: int | None) -> str:
+    """Return the name of the folder, in that of a saved adapter, which has it at a lower rank."""
+    return f"rank-{rank}"
+
+
 class TrialRecord(Record):
     """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report.
 
     A run of kind `confirmation` repeats trial `number` with another seed. `version`: the address of its model in
-    MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered. `page`: the page of its run
+    MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered. `adapter`: as it is saved, of
+    front members. `page`: the page of its run
     below the address of an MLflow server; empty where it was not tracked.
     """
 
@@ -147,6 +181,7 @@ class TrialRecord(Record):
     forgotten: VerdictRecord | None = None
     version: str = ""
     page: str = ""
+    adapter: AdapterRecord | None = None
 
     @property
     def on_front(self) -> bool:
@@ -163,7 +198,8 @@ class TrialRecord(Record):
                 metrics |= {f"{name}_mean": mean, f"{name}_spread": self.confirmation.spread[name]}
         if self.forgotten:
             metrics["forgotten"] = {"yes": 1.0, "partly": 0.5, "no": 0.0}[self.forgotten.forgotten]
-        return metrics | audit_numbers(self.audits)
+        cut = self.adapter.numbers if self.adapter else {}
+        return metrics | audit_numbers(self.audits) | cut
 
 
 def audit_numbers(audits: tuple[AuditRecord, ...]) -> dict[str, float]:

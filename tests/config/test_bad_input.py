@@ -97,6 +97,7 @@ CASES = {
     "search.trials=0": "search.trials: must be greater than or equal to 1, given 0",
     "search={trials: 0, seed: -1}": "search.trials: must be greater than or equal to 1, given 0 (and 1 more mistake)",
     "resources.groups=0": "resources.groups: must be greater than or equal to 1, given 0",
+    "tracking.max_lora_rank=0": "tracking.max_lora_rank: must be greater than or equal to 1, given 0",
     "tracking.enabled=perhaps": "tracking.enabled: must be true or false, given 'perhaps'",
     "prompt.bos=maybe": "prompt.bos: must be true or false, given 'maybe'",
     "prompt.arguments={a: [1]}": "prompt.arguments.a: must be true or false, an integer, a number or a text, given [1]",

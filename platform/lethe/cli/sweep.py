@@ -159,8 +159,10 @@ def _check(
     from lethe.models.packages import check_quantised
     from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu
     from lethe.study.preparation import locate
+    from lethe.study.saved_adapters import check_cut
 
     check_adapters(study)
+    check_cut(study.tracking)
     if address is None:
         check_gpu(study)
         check_cores(study)
@@ -203,21 +205,22 @@ def _run(study: Study, given: str, resume: bool, reports: Path | None, publish: 
             finally:
                 console.stop()
             from lethe.reporting.report import write_report
+            from lethe.study.saved_adapters import describe_adapters, with_saved_adapters
             from lethe.tracking.model_card import write_model_cards
             from lethe.tracking.model_registry import model_name
 
+            record = with_saved_adapters(record, study.tracking.max_lora_rank)
             write_model_cards(record)
             with console.status("registering the front's models in MLflow") if record.front else nullcontext():
                 names = tracker.register(record)
-            if names.versions or names.pages:
-                record = names.add_to(record)
-                atomic_write(folder / "study.json", record.model_dump_json(indent=1))
+            record = names.add_to(record)
+            atomic_write(folder / "study.json", record.model_dump_json(indent=1))
             target = root / study_id if root else folder / "report"
             registered = bool(tracker.uri) and study.tracking.register_models
             report = write_report(record, target, store=tracker.uri, model=model_name(study.name) if registered else "")
             address_of_runs = tracker.finish(record, target)
             runs = [f"models, runs {address_of_runs}"] if address_of_runs else []
-            console.finish(record, report, [*names.notes, *runs])
+            console.finish(record, report, [*describe_adapters(record), *names.notes, *runs])
             if shelf and not record.interrupted:
                 console.say(f"published    {shelf.put(record, target)}")
             console.next_step(record)

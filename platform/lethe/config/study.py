@@ -71,6 +71,9 @@ class Tracking(Frozen):
     )
     experiment: str = Field("lethe", min_length=1, description="name of MLflow's experiment")
     register_models: bool = Field(True, description="front members become versions of a registered model")
+    max_lora_rank: int | None = Field(
+        None, ge=1, description="front members' adapters also at this rank, for servers that refuse more (vLLM: 16)"
+    )
 
     @model_validator(mode="before")
     @classmethod

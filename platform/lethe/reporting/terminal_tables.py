@@ -150,6 +150,8 @@ def trial_view(record: StudyRecord, trial: TrialRecord) -> Iterator[str | Text |
         yield Text.assemble("fresh seeds: ", _format_confirmation(trial.confirmation))
     yield f"folder   {trial.folder or '-'}"
     yield f"version  {trial.version or 'not registered'}"
+    if trial.adapter:
+        yield f"adapter  {trial.adapter.describe()}"
 
 
 def _parameters(values: Mapping[str, Scalar]) -> Table:

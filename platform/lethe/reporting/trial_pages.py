@@ -78,6 +78,7 @@ def _summary(record: StudyRecord, trial: TrialRecord) -> list[str]:
     names = [str(trial.params[key]) for key in METHOD if trial.params.get(key)]
     method = ", ".join(NAMES.get(name, name) for name in names)
     parts = [verdict, ", ".join(scores), f"by {method}" if method else ""]
+    parts += [f"saved as an adapter of {trial.adapter.describe()}"] if trial.adapter else []
     return [f"{part[:1].upper()}{part[1:]}." for part in parts if part]
 
 

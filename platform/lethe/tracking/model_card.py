@@ -96,6 +96,13 @@ def _sections(record: StudyRecord, trial: TrialRecord, adapter: bool) -> Iterato
     yield "## How to load it"
     yield ""
     yield from _loading(adapter)
+    if trial.adapter:
+        yield ""
+        yield f"The adapter has {trial.adapter.describe()}."
+        least = trial.adapter.rank
+        yield f"A server has to allow rank {least} (vLLM: `max_lora_rank`, 16 unless it is told otherwise)."
+        if trial.adapter.cut_to:
+            yield "The scores above are those of the adapter that is not cut."
 
 
 def _scores(record: StudyRecord, trial: TrialRecord) -> Iterator[str]:

@@ -13,6 +13,7 @@ import torch
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Npo
+from lethe.config.optimizer import AdamW, Mezo, Passes
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, plan
@@ -50,8 +51,10 @@ def test_states_are_exact_under_every_layout() -> None:
 def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
     torch.manual_seed(0)
     adapter = FullParameters() if layout.rank is None else Lora(rank=layout.rank)
+    optimizer = AdamW(sam_rho=0.05 if layout.uphill else 0) if layout.backward else Mezo()
     recipe = Recipe(
         objective=Npo(),
+        optimizer=optimizer,
         adapter=adapter,
         schedule=Schedule(batch_size=rows // 2),
         engine=EngineConfig(
@@ -78,6 +81,10 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
         (Layout(precision="bf16", rank=8, checkpointing=True), 8, 60),
         (Layout(checkpointing=True), 8, 60),
         (Layout(stage=2, precision="bf16", checkpointing=True), 16, 60),
+        (Layout(stage=2, uphill=True), 2, 12),
+        (Layout(state_tensors=0, backward=False), 8, 60),
+        (Layout(state_tensors=0, backward=False), 2, 12),
+        (Layout(state_tensors=0, backward=False, precision="bf16", rank=8), 8, 60),
     ],
 )  # fmt: skip
 def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, length: int) -> None:
@@ -99,8 +106,10 @@ def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, lengt
     assert peak(shape, layout, batch).step == pytest.approx(tensors.peak, rel=0.2)
     assert tensors.live == 0, "a step leaves nothing behind"
     without = BatchShape(batch.rows, batch.tokens, batch.scored, 0, batch.padded)
+    passes = Passes(2, 0) if not layout.backward else Passes(0, 1 + layout.uphill)
+    flops = step_flops(shape, without, layout.rank, passes=passes)
     if not layout.checkpointing:
-        assert counter.get_total_flops() == pytest.approx(step_flops(shape, without, layout.rank), rel=0.03)
+        assert counter.get_total_flops() == pytest.approx(flops, rel=0.03)
 
 
 def test_tensor_memory_counts_storages_once_and_until_nothing_holds_them() -> None:

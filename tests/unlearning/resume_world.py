@@ -14,7 +14,7 @@ from typing import Any
 
 from lethe.config.adapter import Fila, FullParameters, Lora
 from lethe.config.objective import GradDiff, Npo
-from lethe.config.optimizer import AdamW, Lion, Sgd, Sophia
+from lethe.config.optimizer import AdamW, Lion, Mezo, Sgd, Sophia
 from lethe.config.run import Checkpoint, Engine, Evaluation, Recipe, Schedule
 from lethe.unlearning.requests import Assets
 
@@ -29,8 +29,10 @@ CASES = [
     (SOPHIA, FullParameters(), 2, "fp32"), (RELEASED, FILA, 2, "fp32"), (ADAMW, FullParameters(), 2, "bf16"),
     (SOPHIA, FullParameters(), 3, "fp32"), (ADAMW, Lora(rank=4), 3, "bf16"),
     (Lion(learning_rate=1e-3), Lora(rank=4), 0, "bf16"), (Sgd(nesterov=True), FullParameters(), 1, "fp32"),
+    (AdamW(learning_rate=3e-3, sam_rho=0.5), FullParameters(), 2, "fp32"),
+    (Mezo(learning_rate=1e-4, samples=2), Lora(rank=4), 0, "bf16"),
 ]  # fmt: skip
-OF_WORLD = {1: (0, 1, 2, 5, 7, 8, 10), 2: (0, 3, 4, 6, 8, 9, 10, 11)}
+OF_WORLD = {1: (0, 1, 2, 5, 7, 8, 10, 13), 2: (0, 3, 4, 6, 8, 9, 10, 11, 12, 13)}
 SHORT = {1: (1, 2, 5), 2: (3, 4, 6, 8)}  # every stage, precision, optimizer and adapter
 
 Result = tuple[str, int]

@@ -17,6 +17,10 @@ CASES = (
     + [("sophia", s, "bf16") for s in (0, 1, 2, 3)]
     + [("lion", s, "fp32") for s in (0, 1, 2, 3)]
     + [("sgd", s, "fp32") for s in (0, 1, 2, 3)]
+    + [("sam", s, "fp32") for s in (0, 1, 2, 3)]
+    + [("sam", s, "bf16") for s in (0, 2, 3)]
+    + [("saving sam", 3, "fp32"), ("saving sam", 2, "fp32")]
+    + [("mezo", 0, "fp32"), ("mezo", 0, "bf16"), ("saving lora mezo", 0, "fp32")]
     + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
     + [("saving sophia", 0, "fp32"), ("saving dpo", 2, "fp32"), ("saving kl", 3, "fp32"), ("saving sophia", 3, "fp32")]
     + [("saving sophia", 2, "bf16")]
@@ -66,7 +70,9 @@ def truth() -> dict[str, Any]:
 def test_fp32_equals_plain_pytorch(case: tuple[str, int, str], world: Any, truth: Any) -> None:
     found, expected = _served(world, case), truth[_plain_name(case)]
     for name in ("losses", "norms"):
-        torch.testing.assert_close(found[name], expected[name], rtol=1e-5, atol=1e-6)
+        # MeZO's slope is a difference of two losses, of which rounding is a larger part.
+        slope = name == "norms" and zero_world.optimizer_of(case[0]) == "mezo"
+        torch.testing.assert_close(found[name], expected[name], rtol=2e-4 if slope else 1e-5, atol=1e-6)
     for name in zero_world.STATE[zero_world.optimizer_of(case[0])]:
         distance = torch.linalg.vector_norm(found[name].double() - expected[name].double())
         assert distance <= 1e-5 * torch.linalg.vector_norm(expected[name].double()), name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import Dpo, Kl, Npo
-from lethe.config.optimizer import AdamW, Lion, Sgd, Sophia
+from lethe.config.optimizer import AdamW, Lion, Mezo, Sgd, Sophia
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
@@ -39,6 +40,8 @@ STATE = {
     "released": ("m", "h"),
     "lion": ("m",),
     "sgd": ("momentum_buffer",),
+    "sam": ("exp_avg", "exp_avg_sq"),
+    "mezo": (),
 }
 OPTIMIZERS = {
     "adamw": AdamW(learning_rate=1e-3, weight_decay=0.1),
@@ -46,6 +49,8 @@ OPTIMIZERS = {
     "released": Sophia(learning_rate=1e-3, weight_decay=0.1, hessian="squared_gradient", betas=(0.9, 0.95)),
     "lion": Lion(learning_rate=1e-3, weight_decay=0.1),
     "sgd": Sgd(learning_rate=1e-2, weight_decay=0.1, nesterov=True),
+    "sam": AdamW(learning_rate=1e-3, weight_decay=0.1, sam_rho=0.5),
+    "mezo": Mezo(learning_rate=1e-4, weight_decay=0.1, eps=0.1, samples=2),
 }
 OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
 REFRESHED = ("sophia", "dpo")
@@ -184,6 +189,10 @@ def full_state(engine: Engine, net: LlamaForCausalLM, stage: int, optimizer: str
     """The optimizer's tensors in the parameters' own order, gathered from all shards (every rank calls this)."""
     from deepspeed.utils import safe_get_full_optimizer_state
 
+    if stage in (1, 2):  # it looked for the state after the first step, which SAM's way up is
+        engine._zero._hp_optimizer_states_linked = False
+        engine._zero._lazy_init_hp_params_optimizer_state()
+
     def whole(parameter: torch.nn.Parameter, name: str) -> torch.Tensor:
         if stage == 0:
             return engine.optimizer.state[parameter][name]
@@ -225,6 +234,11 @@ def plain(optimizer: str) -> dict[str, Any]:
                 found.start_logits = scored_logits(start, batch.input_ids, batch.position)[found.of(RowKind.RETAIN)]
         return found
 
+    def loss_of(step: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        logits, batch = logits_of(step)
+        counts = Counts({kind: int((batch.kind[batch.row] == kind).sum()) for kind in RowKind}, len(step.pairs))
+        return loss(scored(logits, batch), counts)
+
     def refresh(step: Any) -> None:
         nonlocal refreshes
         logits, batch = logits_of(step)
@@ -239,14 +253,29 @@ def plain(optimizer: str) -> dict[str, Any]:
     for step in plan(len(FORGET), len(RETAIN), run.schedule, run.seed):
         if optimizer in REFRESHED and step.number == 1:
             refresh(step)
-        logits, batch = logits_of(step)
-        counts = Counts({kind: int((batch.kind[batch.row] == kind).sum()) for kind in RowKind}, len(step.pairs))
-        value, metrics = loss(scored(logits, batch), counts)
+        rate = learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule)
+        if optimizer == "mezo":
+            found, norm = probed(net, run, step.number, rate, lambda step=step: loss_of(step))
+            losses.append(found)
+            norms.append(norm)
+            continue
+        value, metrics = loss_of(step)
         torch_optimizer.zero_grad()
         value.backward()
+        if optimizer == "sam":
+            where = [p.detach().clone() for p in trained(net)]
+            length = torch.cat([p.grad.flatten() for p in trained(net)]).norm()
+            with torch.no_grad():
+                for p in trained(net):
+                    p += 0.5 * p.grad / length
+            torch_optimizer.zero_grad()
+            loss_of(step)[0].backward()
+            with torch.no_grad():
+                for p, old in zip(trained(net), where, strict=True):
+                    p.copy_(old)
         norms.append(torch.nn.utils.clip_grad_norm_(trained(net), run.schedule.clip_norm).item())
         for group in torch_optimizer.param_groups:
-            group["lr"] = learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule)
+            group["lr"] = rate
         torch_optimizer.step()
         losses.append([metrics["forget_loss"].item(), metrics["retain_loss"].item()])
         if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
@@ -254,6 +283,33 @@ def plain(optimizer: str) -> dict[str, Any]:
     state = {n: torch.cat([torch_optimizer.state[p][n].flatten() for p in trained(net)]) for n in STATE[optimizer]}
     params = torch.cat([p.detach().flatten() for p in trained(net)])
     return {"losses": torch.tensor(losses), "norms": torch.tensor(norms), "params": params, **state}
+
+
+@torch.no_grad()
+def probed(
+    net: torch.nn.Module, run: Recipe, number: int, rate: float, loss: Callable[[], Any]
+) -> tuple[list[float], float]:
+    """MeZO's formula with every direction held: the mean losses of all forwards, and the slopes' root mean square."""
+    eps, samples, weights = run.optimizer.eps, run.optimizer.samples, trained(net)
+    where, moves, slopes, means = [p.clone() for p in weights], [torch.zeros_like(p) for p in weights], [], []
+    for sample in range(samples):
+        z = []
+        for place, p in enumerate(weights):
+            key = sample_keys(run.seed, number, torch.tensor(sample), torch.tensor(place))
+            z.append(torch.randn(p.shape, generator=torch.Generator().manual_seed(int(key))))
+        values = []
+        for sign in (1, -1):
+            for p, old, direction in zip(weights, where, z, strict=True):
+                p.copy_(old + sign * eps * direction)
+            value, metrics = loss()
+            values.append(float(value))
+            means.append([float(metrics["forget_loss"]), float(metrics["retain_loss"])])
+        slopes.append((values[0] - values[1]) / (2 * eps))
+        for move, direction in zip(moves, z, strict=True):
+            move += slopes[-1] * direction / samples
+    for p, old, move in zip(weights, where, moves, strict=True):
+        p.copy_(old * (1 - rate * run.optimizer.weight_decay) - rate * move)
+    return torch.tensor(means).mean(0).tolist(), float(torch.tensor(slopes).square().mean().sqrt())
 
 
 def serve(rank: int, rendezvous: str, out: str, cases: list[tuple[str, int, str]]) -> None:

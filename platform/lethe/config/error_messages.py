@@ -25,7 +25,7 @@ def to_user_error(error: ValidationError, root: type[BaseModel], prefix: str = "
 
 def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
     parts, owner, annotation = _walk(root, detail["loc"])
-    key = prefix + ".".join(parts)
+    key = (prefix + ".".join(parts)).rstrip(".")  # of the whole section where fields do not fit together
     kind, given, context = detail["type"], detail["input"], detail.get("ctx", {})
     if kind.endswith(("_type", "_parsing")) and (accepted := _accepted(annotation)):
         return UserError(f"{key}: must be {accepted}, given {given!r}")

@@ -6,7 +6,7 @@ To add one, define its configuration here and implement it in `lethe.unlearning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import Field, model_validator
 
@@ -27,10 +27,21 @@ class HessianRefresh:
     warm_start: bool
 
 
+class Passes(NamedTuple):
+    """The passes over its rows that a step takes: so many forward passes alone, so many with a backward pass."""
+
+    forward: int = 0
+    backward: int = 1
+
+
+ONE_BACKWARD = Passes()
+
+
 class Optimizer(Component):
-    """The kind of all optimizers, and the fields that each has."""
+    """The kind of all optimizers, and the fields that each has. `stages`: those of ZeRO under which it works."""
 
     registered: ClassVar[dict[str, type[Optimizer]]]
+    stages: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
 
     learning_rate: float = Field(3e-4, gt=0, description="at its highest: run.schedule")
     weight_decay: float = Field(0.01, ge=0, description="decoupled")
@@ -41,12 +52,38 @@ class Optimizer(Component):
         return 2
 
     @property
+    def passes(self) -> Passes:
+        """The passes over the rows of a step, refreshes of a Hessian not counted."""
+        return ONE_BACKWARD
+
+    @property
     def hessian_refresh(self) -> HessianRefresh | None:
         """The refreshes of the Hessian by the training loop; None for an optimizer without them."""
         return None
 
 
-class AdamW(Optimizer):
+class FirstOrder(Optimizer):
+    """An optimizer that uses the gradient alone, which may be taken up the slope."""
+
+    sam_rho: float = Field(
+        0.0,
+        ge=0,
+        description="SAM (Foret et al. 2020): take the gradient at weights that are moved so far up the slope, in the "
+        "norm of all weights; twice the passes; 0: where the weights are",
+    )
+
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without a `sam_rho` of 0, so that earlier runs keep their digests."""
+        fields = super().canonical_fields(dumped)
+        return {key: value for key, value in fields.items() if (key, value) != ("sam_rho", 0.0)}
+
+    @property
+    def passes(self) -> Passes:
+        """The passes over the rows of a step: with SAM two."""
+        return Passes(backward=2) if self.sam_rho else ONE_BACKWARD
+
+
+class AdamW(FirstOrder):
     """First order: AdamW (Loshchilov and Hutter 2019)."""
 
     name: Literal["adamw"] = "adamw"
@@ -54,7 +91,7 @@ class AdamW(Optimizer):
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
 
 
-class Lion(Optimizer):
+class Lion(FirstOrder):
     """First order: Lion, the sign of the momentum (Chen et al. 2023, arXiv 2302.06675). Each coordinate moves by the
     learning rate, which is to be 3 to 10 times smaller than AdamW's, as is published."""
 
@@ -68,7 +105,7 @@ class Lion(Optimizer):
         return 1
 
 
-class Sgd(Optimizer):
+class Sgd(FirstOrder):
     """First order: gradient descent with momentum, `torch.optim.SGD`."""
 
     name: Literal["sgd"] = "sgd"
@@ -127,6 +164,30 @@ class Sophia(Optimizer):
         if self.hessian != "gnb":
             return None
         return HessianRefresh(self.hessian_interval, self.hessian_data, self.hessian_warm_start)
+
+
+class Mezo(Optimizer):
+    """Zeroth order: MeZO, gradient descent along random directions, whose slope two forward passes measure (Malladi et
+    al. 2023, arXiv 2305.17333). It keeps no gradient, no state and no activations: a step has the memory of a forward
+    pass. It follows the value of a loss, also where a gradient would stop (`wga`, `satimp`).
+    """
+
+    stages: ClassVar[tuple[int, ...]] = (0,)
+
+    name: Literal["mezo"] = "mezo"
+    learning_rate: float = Field(1e-6, gt=0, description="at its highest: run.schedule")
+    eps: float = Field(1e-3, gt=0, description="distance of both forward passes, times a standard normal direction")
+    samples: int = Field(1, ge=1, description="directions in a step, each with two forward passes")
+
+    @property
+    def state_tensors(self) -> int:
+        """The fp32 tensors of a weight's shape that it keeps from step to step."""
+        return 0
+
+    @property
+    def passes(self) -> Passes:
+        """The passes over the rows of a step: two forward for each direction."""
+        return Passes(forward=2 * self.samples, backward=0)
 
 
 AnyOptimizer = Annotated[Optimizer, ByName()]

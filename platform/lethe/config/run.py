@@ -136,6 +136,14 @@ class Recipe(Frozen):
     evaluation: Evaluation = Evaluation()
     seed: int = Field(0, ge=0, description="of the order of rows, random draws and adapters")
 
+    @model_validator(mode="after")
+    def _optimizer_has_what_it_needs(self) -> Self:
+        stages, stage = self.optimizer.stages, self.engine.stage
+        if stage not in stages and "optimizer" not in self.objective.ignored_fields:
+            name, known = getattr(self.optimizer, "name", ""), " or ".join(map(str, stages))
+            raise ValueError(f"optimizer {name} works under engine.stage {known}, and this is stage {stage}")
+        return self
+
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without the fields that the objective ignores: trials that do the same have one digest."""
         return {

@@ -184,6 +184,8 @@ class PositionLogits:
             return term(self.values, slice(0, len(self.values)))
         starts = range(0, len(self.values), self.size)
         parts = [slice(start, min(start + self.size, len(self.values))) for start in starts]
+        if not torch.is_grad_enabled():
+            return torch.cat([term(self.of(part), part) for part in parts])
         if not self.head.trained:
             return cast(Tensor, _FrozenHeadTerms.apply(self.values, self.head, term, parts))  # type: ignore[no-untyped-call]  # torch leaves it unannotated
         # A trained head's gradient needs the logits once more.

@@ -22,6 +22,7 @@ SHORT_NAMES = {
     "optimizer.learning_rate": "learning rate",
     "optimizer.clip_threshold": "clip threshold",
     "optimizer.hessian_interval": "Hessian interval",
+    "optimizer.sam_rho": "SAM's rho",
     "objective.gamma": "gamma",
     "objective.damping": "damping",
     "objective.strength": "strength",

@@ -22,6 +22,7 @@ NAMES = {  # components as people write them, by the name in a configuration
     "adamw": "AdamW",
     "lion": "Lion",
     "sgd": "SGD",
+    "mezo": "MeZO",
     "sophia": "Sophia",
     "lora": "LoRA",
     "pissa": "PiSSA",

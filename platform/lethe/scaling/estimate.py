@@ -150,7 +150,7 @@ def _hours(shape: Transformer, recipe: Recipe, rows: _Rows, sides: float, steps:
     engine = recipe.engine
     rank = recipe.adapter.rank if isinstance(recipe.adapter, Lora) else None
     batch = rows.batch(ceil(sides * recipe.schedule.batch_size))
-    flops = step_flops(shape, batch, rank, checkpointing=engine.gradient_checkpointing)
+    flops = step_flops(shape, batch, rank, checkpointing=engine.gradient_checkpointing, passes=recipe.optimizer.passes)
     rate = RATE * UTILISATION[0] if engine.device == "cuda" else CPU_RATE * engine.threads
     return steps * (STEP_S + flops / rate / engine.workers) / 3600
 

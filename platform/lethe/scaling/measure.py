@@ -173,7 +173,10 @@ class StepTimer:
         if self.shape is None:
             return {}
         layout = Layout.of(self.recipe)
-        flops = statistics.median(step_flops(self.shape, self._batch([step]), layout.rank) for step in steps)
+        passes = self.recipe.optimizer.passes
+        flops = statistics.median(
+            step_flops(self.shape, self._batch([step]), layout.rank, passes=passes) for step in steps
+        )
         own = [s for step in steps for s in self._own_micro_batches(step)]
         seconds = values["step_seconds" if self.recipe.engine.device == "cuda" else "step_cpu_seconds"]
         predicted = peak(self.shape, layout, self._largest_batch(own))

@@ -24,7 +24,8 @@ SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses t
 class Layout:
     """The training setup that memory depends on; `rank`: of LoRA on all linear layers, None: every weight trains;
     `state_tensors`: fp32 tensors that the optimizer keeps per weight; `checkpointing`, `offload` and
-    `quantisation` as in `Engine`."""
+    `quantisation` as in `Engine`; `backward`: a step has one; `uphill`: its gradient is taken at moved weights (SAM),
+    while it keeps where they were."""
 
     stage: Stage = 0
     workers: int = 1
@@ -35,6 +36,8 @@ class Layout:
     checkpointing: bool = False
     offload: Offload = "none"
     quantisation: Quantisation | None = None
+    backward: bool = True
+    uphill: bool = False
 
     @classmethod
     def of(cls, recipe: Recipe) -> Layout:
@@ -51,6 +54,8 @@ class Layout:
             engine.gradient_checkpointing,
             engine.offload,
             engine.quantisation,
+            recipe.optimizer.passes.backward > 0,
+            recipe.optimizer.passes.backward > 1,
         )
 
     @property
@@ -157,6 +162,11 @@ def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
         whole, arriving = float(p * min(shape.parameters, LIVE)), float(p * min(shape.parameters - widest, BUCKET))
     if layout.quantisation:  # one layer at a time is multiplied out
         whole = float(p * max(rows * columns for rows, columns in shape.linears()))
+    if not layout.backward:
+        # Of a layer what its feed-forward part needs; of the weights that train one direction at a time.
+        layer = float(layout.width * batch.padded * (3 * shape.middle + 2 * shape.hidden))
+        direction = 4.0 * max(_trained(shape, layout))
+        return Peak(states(shape, layout), 0.0, whole + _logits(shape, layout, batch), whole, whole + layer, direction)
     saved = activations(shape, layout, batch)
     loss = saved + whole + _logits(shape, layout, batch)
     if layout.offload == "optimizer" and layout.stage == 2:  # a whole bucket from the first gradient on
@@ -165,7 +175,11 @@ def peak(shape: Transformer, layout: Layout, batch: BatchShape) -> Peak:
     layer = float(batch.padded * (_layer(shape, layout) + p * (2 * shape.middle + shape.hidden)))
     gradients, update = _gradients(shape, layout)
     last = layer + whole + gradients * (1 - 1 / shape.layers)
-    return Peak(states(shape, layout), saved, loss, saved + whole + arriving, last, update)
+    kept = 0.0
+    if layout.uphill and not layout.away:
+        kept = 4.0 * sum(_trained(shape, layout)) / (1 if layout.stage == 0 else layout.workers)
+    moments = (loss, saved + whole + arriving, last, update)
+    return Peak(states(shape, layout), saved, *(kept + moment for moment in moments))
 
 
 def activations(shape: Transformer, layout: Layout, batch: BatchShape) -> float:

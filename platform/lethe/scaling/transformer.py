@@ -11,6 +11,7 @@ from math import ceil
 from typing import Any
 
 from lethe.config.model import EmbeddedModel
+from lethe.config.optimizer import ONE_BACKWARD, Passes
 from lethe.errors import UserError
 
 # Assumption, for a model of which only the number of parameters is known: Llama 2 (Touvron et al. 2023) has 128
@@ -131,8 +132,16 @@ def forward_flops(shape: Transformer, batch: BatchShape) -> float:
     return body + head + attention
 
 
-def step_flops(shape: Transformer, batch: BatchShape, rank: int | None = None, *, checkpointing: bool = False) -> float:
-    """Return the FLOPs of forward and backward of a step, with the second forward that `checkpointing` costs.
+def step_flops(
+    shape: Transformer,
+    batch: BatchShape,
+    rank: int | None = None,
+    *,
+    checkpointing: bool = False,
+    passes: Passes = ONE_BACKWARD,
+) -> float:
+    """Return the FLOPs of a step: of its `passes` forward, and forward and backward, with the second forward that
+    `checkpointing` costs.
 
     A backward costs a forward for the gradients of the activations and another for those of the weights, which with a
     LoRA of this rank exist for its own matrices only.
@@ -140,8 +149,9 @@ def step_flops(shape: Transformer, batch: BatchShape, rank: int | None = None, *
     forward = forward_flops(shape, batch)
     again = forward if checkpointing else 0.0
     if rank is None:
-        return 3.0 * forward + again
+        return passes.forward * forward + passes.backward * (3.0 * forward + again)
     adapters = 2.0 * sum(shape.adapters(rank)) * batch.tokens
     attention = 4.0 * shape.layers * shape.hidden * batch.squares
     # Of attention both factors are activations: its backward is two forwards even where no weight is trained.
-    return 2.0 * forward + attention + 3.0 * adapters + again
+    trained = 2.0 * forward + attention + 3.0 * adapters + again
+    return passes.forward * (forward + adapters) + passes.backward * trained

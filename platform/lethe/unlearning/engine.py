@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from lethe.config.optimizer import FirstOrder
 from lethe.config.run import Recipe
 from lethe.models.forward import checkpoint_activations
 from lethe.unlearning.optim.base import CountsWins, RefreshesHessian, make_optimizer
+from lethe.unlearning.optim.hessian import sample_keys
+from lethe.unlearning.optim.mezo import Mezo
+from lethe.unlearning.optim.sam import Ascent
 
 Losses = Sequence[Callable[[], torch.Tensor]]  # the forward pass of each micro-batch, up to its loss share
 
@@ -132,6 +137,7 @@ class Engine:
             _shard(model, config, DTYPES[recipe.engine.precision])
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe.optimizer, trainable)
+        self.radius = recipe.optimizer.sam_rho if isinstance(recipe.optimizer, FirstOrder) else 0.0
         if recipe.engine.gradient_checkpointing:
             checkpoint_activations(model, True)
         self.engine, self._zero, _, _ = deepspeed.initialize(
@@ -162,6 +168,40 @@ class Engine:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return self._accumulate(losses)
+
+    @contextmanager
+    def uphill(self, losses: Losses) -> Iterator[None]:
+        """Hold the weights at `radius` up the slope of the shares, until the optimizer's step inside takes them back:
+        sharpness-aware minimisation."""
+        ascent = Ascent(self.optimizer)
+        with self._unclipped(), ascent.keeping_gradients():
+            norm = self._accumulate(losses)
+        with ascent.coming_back():
+            ascent.climb(self.masters(), self.radius / (norm + 1e-12))
+            self.publish()
+            yield
+
+    @torch.no_grad()
+    def probe(self, losses: Callable[[], Losses], rate: float, seed: int, step: int) -> float:
+        """Take one step from forward passes alone, over the shares of all micro-batches that each call of `losses`
+        returns. Returns the root mean square of the slopes."""
+        assert isinstance(self.optimizer, Mezo)
+        # One mask for all passes: another would change the loss by more than the weights do.
+        dropout = int(sample_keys(seed, step, torch.tensor(-1), torch.tensor(dist.get_rank())))
+
+        def loss() -> float:
+            torch.manual_seed(dropout)
+            self.publish()
+            shares = [share().double() for share in losses()]
+            return float(self.sum(torch.stack(shares).sum()))
+
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.key = (seed, step)
+        slopes = self.optimizer.step(loss)
+        self.publish()
+        assert slopes
+        return math.sqrt(sum(slope * slope for slope in slopes) / len(slopes))
 
     def refresh(self, losses: Losses, sampled_tokens: int) -> float:
         """Refresh the Hessian: backward of the sampled loss, then a step in which the optimizer updates h alone.

@@ -20,6 +20,7 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
+from lethe.unlearning.optim.mezo import Mezo
 
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
 # Of the smallest model whose rows are packed. Chosen so that the embedded models are trained as before, not measured.
@@ -55,12 +56,26 @@ class Stepper:
 
     def step(self, step: Step, rate: float) -> tuple[dict[str, Tensor], float]:
         """Take one optimizer step. Returns this rank's shares of the step's losses by name, and the gradient norm over
-        all ranks."""
+        all ranks: with SAM the losses where the weights are and the norm uphill of them, with MeZO means over all
+        forward passes and the slope."""
         self._metrics = {}
         kinds = self.loss.trains_on
         counts = self._counts(step, kinds)
-        norm = self.engine.step(self._losses(step, kinds, lambda rows: self._share(rows, counts)), rate)
-        return self._metrics, norm
+
+        def losses() -> list[Callable[[], Tensor]]:
+            return self._losses(step, kinds, lambda rows: self._share(rows, counts))
+
+        if isinstance(self.engine.optimizer, Mezo):
+            norm = self.engine.probe(losses, rate, self.seed, step.number)
+            passes = 2 * self.engine.optimizer.defaults["samples"]
+            return {name: value / passes for name, value in self._metrics.items()}, norm
+        if not self.engine.radius:
+            norm = self.engine.step(losses(), rate)
+            return self._metrics, norm
+        with self.engine.uphill(losses()):
+            metrics, self._metrics = self._metrics, {}
+            norm = self.engine.step(losses(), rate)
+        return metrics, norm
 
     def refresh(self, step: Step, data: HessianData) -> float:
         """Refresh the optimizer's Hessian from labels that the model itself samples on this step's rows; returns the

@@ -1,4 +1,4 @@
-"""What every optimizer has to do, whatever its formula; and Lion and SGD against theirs."""
+"""What every optimizer has to do, whatever its formula; and Lion, SGD and MeZO against theirs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from lethe.config.optimizer import Lion as LionConfig
+from lethe.config.optimizer import Mezo as MezoConfig
 from lethe.config.optimizer import Optimizer, Sgd
 from lethe.unlearning.optim import OPTIMIZERS, RefreshesHessian, make_optimizer, pieces
+from lethe.unlearning.optim.mezo import Mezo
 
 START = [1.0, -2.0, 0.5, 0.0]
 GRADIENTS = [[0.1, -0.02, 0.0, 1e-4], [-2.0, 0.04, -0.003, -2e-4], [0.5, 0.0, 0.002, 3e-4]]
@@ -54,6 +56,31 @@ def test_sgd_is_gradient_descent_with_momentum(settings: dict[str, Any]) -> None
     torch.testing.assert_close(p.detach(), truth)
 
 
+def test_mezo_steps_along_its_directions_by_their_slopes_and_leaves_no_trace_of_them() -> None:
+    """Of a quadratic p^2 / 2 the slope along z is p z, exactly: p = (1 - lr wd) p - lr mean((p z) z)."""
+    p = torch.tensor(START, dtype=torch.float64).requires_grad_()
+    q = torch.tensor([3.0], dtype=torch.float64).requires_grad_()
+    optimizer = make_optimizer(MezoConfig(learning_rate=0.1, weight_decay=0.2, samples=3, eps=0.01), [p, q])
+    assert isinstance(optimizer, Mezo)
+    directions = []
+    for step in (1, 2):
+        optimizer.key = (7, step)
+        z = [torch.cat([optimizer.direction(w, n, i) for i, w in enumerate((p, q))]) for n in range(3)]
+        directions += z
+        where = torch.cat([p, q]).detach()
+        slopes = optimizer.step(lambda: float(torch.cat([p, q]).detach().square().sum()) / 2)
+        assert slopes == pytest.approx([float(where @ d) for d in z])
+        expected = 0.98 * where - 0.1 * sum((where @ d) * d for d in z) / 3
+        torch.testing.assert_close(torch.cat([p, q]).detach(), expected)
+    assert len({float(d[0]) for d in directions}) == 6, "another direction for every step and sample"
+    assert not torch.equal(directions[0][:1], directions[0][4:]), "and for every parameter"
+    assert not optimizer.state
+    assert p.grad is None
+    before = p.detach().clone()
+    assert optimizer.step() is None
+    assert torch.equal(p.detach(), before), "without a loss it does nothing"
+
+
 def test_every_configuration_has_its_optimizer() -> None:
     assert set(OPTIMIZERS.all()) == set(Optimizer.registered.values())
 
@@ -73,7 +100,7 @@ def test_every_optimizer_lowers_a_loss_refreshes_if_it_says_so_and_keeps_as_many
         assert weight.tolist() == [1.0, -2.0], "a refresh moves no weight"
     for _ in range(5):
         weight.grad = weight.detach().clone()
-        optimizer.step()
+        optimizer.step(lambda: float(weight.detach().square().sum()) / 2)
     assert float(weight.detach().norm()) < 5**0.5
     tensors = [value for value in optimizer.state[weight].values() if value.shape == weight.shape]
     assert len(tensors) == config.state_tensors

@@ -12,6 +12,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, PreferenceOptimization
+from lethe.config.optimizer import ONE_BACKWARD, Passes
 from lethe.config.run import Schedule
 from lethe.data.batches import RowKind, RowPair, Step, StepRows, plan
 from lethe.data.packing import pack_rows, padded_tokens
@@ -44,6 +45,7 @@ class PlainEngine:
     accumulation: int = 1
     device: torch.device = CPU
     dtype: torch.dtype = torch.float64
+    passes: Passes = ONE_BACKWARD
 
     def step(self, losses: Losses, rate: float) -> float:
         """The gradients stay, as sums of shares."""

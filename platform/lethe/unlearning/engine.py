@@ -137,6 +137,7 @@ class Engine:
             _shard(model, config, DTYPES[recipe.engine.precision])
         trainable = [p for p in model.parameters() if p.requires_grad]
         self.optimizer = make_optimizer(recipe.optimizer, trainable)
+        self.passes = recipe.optimizer.passes
         self.radius = recipe.optimizer.sam_rho if isinstance(recipe.optimizer, FirstOrder) else 0.0
         if recipe.engine.gradient_checkpointing:
             checkpoint_activations(model, True)

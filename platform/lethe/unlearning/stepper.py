@@ -20,7 +20,6 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.objectives.tokens import token_log_probs
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
-from lethe.unlearning.optim.mezo import Mezo
 
 KIND_KEYS = 1 << 40  # sampling keys of the rows of one kind start this far from the next, so that they never meet
 # Of the smallest model whose rows are packed. Chosen so that the embedded models are trained as before, not measured.
@@ -65,11 +64,11 @@ class Stepper:
         def losses() -> list[Callable[[], Tensor]]:
             return self._losses(step, kinds, lambda rows: self._share(rows, counts))
 
-        if isinstance(self.engine.optimizer, Mezo):
+        passes = self.engine.passes
+        if not passes.backward:
             norm = self.engine.probe(losses, rate, self.seed, step.number)
-            passes = 2 * self.engine.optimizer.defaults["samples"]
-            return {name: value / passes for name, value in self._metrics.items()}, norm
-        if not self.engine.radius:
+            return {name: value / passes.forward for name, value in self._metrics.items()}, norm
+        if passes.backward == 1:
             norm = self.engine.step(losses(), rate)
             return self._metrics, norm
         with self.engine.uphill(losses()):

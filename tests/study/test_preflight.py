@@ -41,7 +41,7 @@ def test_objectives_with_refusals_are_refused_without_any(override: str) -> None
     problem, known = str(raised.value).split(": choose from ")
     assert problem.startswith("objective.name: ")
     assert problem.endswith("answers with refusals, but embedded has no refusals (idontknow.jsonl, one a line)")
-    assert known.startswith("ce_u, grad_diff, gradient_ascent, ")
+    assert known.startswith("ce_u, file, grad_diff, gradient_ascent, ")
     assert "dpo" not in known
 
 

@@ -51,8 +51,9 @@ def main(
     """
     from lethe.config.scaling import load_scaling
     from lethe.scaling.design import available_memory, check_memory, check_points
+    from lethe.study.file_objectives import with_stored_objectives
 
-    loaded = load_scaling(study, overrides or ())
+    loaded = with_stored_objectives(load_scaling(study, overrides or ()))
     check_points(loaded)
     if dry_run:
         from lethe.scaling.design import preview

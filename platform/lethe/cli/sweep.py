@@ -63,10 +63,11 @@ def main(
     """
     from lethe.evaluation.lm_eval_study import with_stored_tasks
     from lethe.ops.stored_studies import load_named_study
+    from lethe.study.file_objectives import with_stored_objectives
 
     given = {"search.trials": trials, "search.seed": seed}
     assignments = [*(overrides or ()), *(f"{key}={value}" for key, value in given.items() if value is not None)]
-    loaded = with_stored_tasks(load_named_study(study, assignments))
+    loaded = with_stored_objectives(with_stored_tasks(load_named_study(study, assignments)))
     return _dry_run(loaded) if dry_run else _run(loaded, study, resume, reports, publish)
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails
@@ -60,7 +60,8 @@ class Frozen(BaseModel):
 
 
 def _has_truth(value: Any) -> bool:
-    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(isinstance(v, bool) for v in value))
+    values = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else (value,)
+    return any(isinstance(each, bool) for each in values)
 
 
 @lru_cache
@@ -114,10 +115,24 @@ def field_condition(model: type[BaseModel], field: str) -> dict[str, tuple[Any, 
 def is_used(model: type[BaseModel], given: Mapping[str, Any], field: str) -> bool:
     """Return whether `model` has the field and its condition holds for the values of others (`given`, else their
     defaults)."""
-    fields = model.model_fields
+    fields, field = model.model_fields, field_of(model, field)
     return field in fields and all(
         given.get(o, fields[o].default) in v for o, v in field_condition(model, field).items()
     )
+
+
+def field_of(model: type[BaseModel], key: str) -> str:
+    """Return the field of `model` that holds `key`: the key itself, or `settings` for `settings.NAME` where `settings`
+    is a field of numbers by name."""
+    field, dot, _ = key.partition(".")
+    numbers = dot and field in model.model_fields and get_origin(model.model_fields[field].annotation) is dict
+    return field if numbers else key
+
+
+def nested(key: str, value: Any, beside: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return `value` at `key` of a section, for `settings.NAME` inside of `settings`, with what is there `beside`."""
+    field, dot, name = key.partition(".")
+    return {field: {**((beside or {}).get(field) or {}), name: value}} if dot else {field: value}
 
 
 def flatten(value: Frozen) -> dict[str, Any]:

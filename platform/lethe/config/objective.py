@@ -158,6 +158,14 @@ class CeU(WithRetain):
     skip_first: bool = Field(True, description="leave out the first token of each forget answer")
 
 
+class File(WithRetain):
+    """A loss of your own, from a Python file that runs as code: docs/guide.md."""
+
+    name: Literal["file"] = "file"
+    path: str = Field(min_length=1, description="a file with a function forget_share(values, scored, counts, settings)")
+    settings: dict[str, float] = Field({}, description="numbers for it; objective.settings.NAME can be searched")
+
+
 class Method(Objective):
     """An objective without a training loss: its implementation takes the place of the training loop."""
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
-from lethe.config.base import Frozen, field_condition, is_used
+from lethe.config.base import Frozen, field_condition, is_used, nested
 from lethe.config.component import is_kind
 from lethe.config.error_messages import must
 from lethe.config.objective import Objective
@@ -156,7 +156,7 @@ def assemble(run: Mapping[str, Any], space: Mapping[str, Parameter], suggest: Su
         if not field:
             fields[family] = suggest(key, space[key])
         elif field != "name" and is_used(models[family], fields[family], field):
-            fields[family][field] = suggest(key, space[key])
+            fields[family].update(nested(field, suggest(key, space[key]), fields[family]))
     for family, model in models.items():
         fields[family] = {key: value for key, value in fields[family].items() if is_used(model, fields[family], key)}
     return {family: value for family, value in fields.items() if family not in ignored}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from lethe.config.adapter import Lora
 from lethe.config.audit_objectives import SHORT_NAMES, audited_metrics
 from lethe.config.audits import Audit, Audits
-from lethe.config.base import field_condition
+from lethe.config.base import field_condition, field_of, nested
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.comparison import Compare
 from lethe.config.error_messages import to_user_error
@@ -162,7 +162,7 @@ def check_run_and_space(run: Run, space: Space) -> None:
         raise UserError(f"run.{both[0]}: is searched by space.{both[0]} as well: take one of them out")
     for key, value in fixed.items():
         for model, field in _owners("run", key, names):
-            if reason := refusal(model, {field: value}, field):
+            if reason := refusal(model, nested(field, value), field_of(model, field)):
                 raise UserError(f"run.{key}: {reason}, given {value!r}")
     for key, parameter in space.items():
         if key.startswith("evaluation."):
@@ -238,7 +238,8 @@ def _owners(section: str, key: str, names: dict[str, list[str]]) -> list[tuple[t
     if names.get(family) == [] and not dot:
         return [(Recipe, family)]
     models = variants(family) if names.get(family) else {}
-    if owners := [(models[n], field) for n in names.get(family, []) if field in models[n].model_fields]:
+    owning = [models[name] for name in names.get(family, [])]
+    if owners := [(model, field) for model in owning if field_of(model, field) in model.model_fields]:
         return owners
     known = sorted(_keys(names, family if models else None))
     if having := [name for name, model in models.items() if field in model.model_fields]:
@@ -264,7 +265,7 @@ def _check_parameter(key: str, parameter: Parameter, names: dict[str, list[str]]
         if field == "name":  # each variant knows its own name only: see `_check_names`
             continue
         for where, value in parameter.ends().items():
-            reason = refusal(model, {field: value}, field)
+            reason = refusal(model, nested(field, value), field_of(model, field))
             if reason and where == "between":
                 raise UserError(f"space.{key}.type: {reason}, and a float range gives {value:g}")
             if reason:
@@ -286,7 +287,7 @@ def _check_used(section: str, key: str, run: Run, space: Space, owners: list[tup
     family = key.partition(".")[0]
 
     def unmet(model: type[BaseModel], field: str) -> str | None:
-        for other, values in field_condition(model, field).items():
+        for other, values in field_condition(model, field_of(model, field)).items():
             searched = space.get(f"{family}.{other}")
             fixed = run.get(family, {}).get(other, model.model_fields[other].default)
             given = searched.choices if isinstance(searched, Choice) else (fixed,)

@@ -263,6 +263,7 @@ SHARED = {
     "cache/adapters": ("Fisher weights and SVDs", True),
     "cache/registered": ("copies of registered models", True),
     "cache/tasks": ("task files that studies name by content", False),
+    "cache/objectives": ("users' own losses, likewise", False),
     "benchmarks": ("the embedded benchmarks' files", True),
     "models": ("prepared models", True),
     "training": ("checkpoints of models in training", True),

@@ -9,6 +9,7 @@ NAMES = {  # components as people write them, by the name in a configuration
     "ihl": "IHL",
     "kl": "KL",
     "altpo": "AltPO",
+    "file": "a loss from a file",
     "wga": "WGA",
     "satimp": "SatImp",
     "undial": "UNDIAL",

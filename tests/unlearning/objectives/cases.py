@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
@@ -11,6 +13,7 @@ from lethe.config.objective import (
     AnyObjective,
     CeU,
     Dpo,
+    File,
     GradDiff,
     GradientAscent,
     Ihl,
@@ -26,6 +29,7 @@ from lethe.config.objective import (
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import Counts, Scored, make_loss
 
+EXAMPLE = Path(__file__).parents[3] / "docs/examples/objective.py"
 CONFIGS: tuple[AnyObjective, ...] = (
     GradientAscent(),
     GradDiff(gamma=0.7),
@@ -35,7 +39,6 @@ CONFIGS: tuple[AnyObjective, ...] = (
     Npo(gamma=2.5, beta=0.6, reduction="token_mean"),
     SimNpo(gamma=0.2, beta=2.5, delta=0.3),
     Dpo(gamma=1.5, beta=0.4),
-    AltPo(gamma=1.5, beta=0.4),
     Ihl(gamma=0.4),
     Wga(gamma=0.8, beta=1.7),
     SatImp(gamma=1.2, beta1=2.0, beta2=0.5),
@@ -43,8 +46,10 @@ CONFIGS: tuple[AnyObjective, ...] = (
     CeU(gamma=1.1),
     CeU(gamma=1.1, skip_first=False),
 )
-# Other retain terms, with each way to a forget term.
-RETAIN_TERMS: tuple[AnyObjective, ...] = (
+# Those that go through a model as one of the others does: they keep the contract, and whole steps are not tried.
+MORE: tuple[AnyObjective, ...] = (
+    AltPo(gamma=1.5, beta=0.4),
+    File(path=str(EXAMPLE), settings={"power": 1.5}),
     Dpo(gamma=1.5, beta=0.4, retain="kl"),
     Ihl(gamma=0.4, retain="kl"),
     Undial(gamma=0.9, beta=3.0),
@@ -142,6 +147,8 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
         of_rows = p_t[forget]
         beta1, beta2 = (config.beta, 0) if isinstance(config, Wga) else (config.beta1, config.beta2)
         return ((of_rows**beta1 * (1 - of_rows) ** beta2).detach() * of_rows.log()).mean()
+    if isinstance(config, File):
+        return (p_t[forget] ** config.settings["power"]).mean()
     if isinstance(config, Undial):
         lowered = start_at(RowKind.FORGET, config, scored) - config.beta * one_hot(scored.labels[forget], p.shape[1])
         return -(lowered.softmax(-1) * p[forget].log()).sum(-1).mean()

@@ -11,9 +11,9 @@ from torch import Tensor
 from lethe.config.objective import AnyObjective, Method, Objective, WithRetain
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import LOSSES, Counts, Scored, make_loss
-from tests.unlearning.objectives.cases import CONFIGS, RETAIN_TERMS, counts_of, expected, micro_batch, subset
+from tests.unlearning.objectives.cases import CONFIGS, MORE, counts_of, expected, micro_batch, subset
 
-each = pytest.mark.parametrize("config", CONFIGS + RETAIN_TERMS, ids=lambda c: c.digest()[:4] + c.name)
+each = pytest.mark.parametrize("config", CONFIGS + MORE, ids=lambda c: c.digest()[:4] + c.name)
 
 
 def has_retain(config: AnyObjective) -> bool:
@@ -28,7 +28,7 @@ def gradient(config: AnyObjective, scored: Scored, counts: Counts) -> tuple[Tens
 def test_every_configuration_has_its_loss_and_a_case_here() -> None:
     models = {model for model in Objective.registered.values() if not issubclass(model, Method)}
     assert models == set(LOSSES.all())
-    assert models == {type(config) for config in CONFIGS}
+    assert models == {type(config) for config in CONFIGS + MORE}
 
 
 @each

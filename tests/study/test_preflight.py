@@ -137,6 +137,18 @@ def test_rows_that_the_model_cannot_read_are_refused(
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("asks", ["audits.logit_lens={}", "objectives.audit_logit_lens_forget_choice=minimize"])
+def test_a_lens_on_a_model_of_one_layer_is_refused(asks: str, tmp_path: Path) -> None:
+    def one_layer(folder: Path) -> None:
+        config = folder / "model" / "config.json"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "num_hidden_layers": 1, "layer_types": None}))
+
+    study = load_study("tofu", [asks, "space.adapter.rank={type: choice, choices: [2]}"])
+    with pytest.raises(UserError) as raised:
+        check_model(study, prepared(tmp_path, one_layer))
+    assert str(raised.value) == "audits.logit_lens: LlamaForCausalLM has one layer, and none before it: leave it out"
+
+
 def test_rows_that_the_oracle_cannot_read_are_refused(tmp_path: Path) -> None:
     shrunk = tmp_path / "other"
     tiny.write_model(shrunk / "model")

@@ -87,7 +87,7 @@ class Sampling(Audit):
     k: tuple[Draws, ...] = Field((1, 4, 16, 64), description="answers, of which the best one counts")
     temperatures: tuple[Temperature, ...] = Field((0.2, 1.0), description="of .2, .5, .8 and 1; each is tried alone")
     answers: int = Field(64, ge=1, description="sampled for each question, as many as the largest k at least")
-    rows: int | None = Field(20, ge=1, description="forget rows, evenly spread over those evaluated; none: all")
+    rows: int = Field(20, ge=1, description="forget rows at most, evenly spread over those evaluated")
 
     @staticmethod
     def variant(k: int, temperature: float) -> str:
@@ -111,8 +111,7 @@ class Sampling(Audit):
 
     def cost(self) -> str:
         """Return the answers in words."""
-        rows = "each" if self.rows is None else f"at most {self.rows}"
-        return f"{len(self.temperatures)} x {self.answers} answers to {rows} of the forget questions"
+        return f"{len(self.temperatures)} x {self.answers} answers to {self.rows} forget questions at most"
 
 
 class Format(Audit):
@@ -186,7 +185,7 @@ class LogitLens(Audit):
         "logit_lens": "read from the inner layer that gives the answers most; layer: which one, of how many"
     }
 
-    rows: int | None = Field(40, ge=1, description="forget rows, evenly spread over those evaluated; none: all")
+    rows: int = Field(40, ge=1, description="forget rows at most, evenly spread over those evaluated")
 
     @classmethod
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
@@ -199,9 +198,9 @@ class LogitLens(Audit):
         return "a forward pass of the forget rows for each layer, half of the layers on average"
 
 
-def evenly_spread(count: int, wanted: int | None) -> list[int]:
-    """Return `wanted` of the numbers below `count`, evenly spread, or all of them if there are fewer or it is None."""
-    wanted = count if wanted is None else min(wanted, count)
+def evenly_spread(count: int, wanted: int) -> list[int]:
+    """Return `wanted` of the numbers below `count`, evenly spread, or all of them if there are fewer."""
+    wanted = min(wanted, count)
     return [i * count // wanted for i in range(wanted)]
 
 

@@ -37,8 +37,8 @@ check: $(INSTALLED) ## lint, format, types and the direction of dependencies, in
 	cd platform && "$(abspath $(BIN))"/mypy --config-file ../pyproject.toml
 	cd platform && "$(abspath $(BIN))"/lint-imports ../pyproject.toml --no-logo --cache-dir ../.import_linter_cache
 
-# Two processes, since most tests keep one core busy. tests/conftest.py says which tests stay together, and their order.
-TEST := $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+# Two processes, since most tests keep one core busy; tests/side_by_side.py says which tests stay together.
+TEST := $(BIN)/python -m pytest -n 2
 
 test-fast: $(INSTALLED) ## the tests that start no cluster and train nothing for long: under three minutes
 	$(TEST) --fast $(ARGS)

@@ -1,5 +1,4 @@
-"""Session-wide fixtures: a home of our own, one Ray cluster of exactly two CPUs, one prepared benchmark; and how
-`make test` shares the tests out between two processes."""
+"""Session-wide fixtures: a home of our own, one Ray cluster of exactly two CPUs, one prepared benchmark."""
 
 from __future__ import annotations
 
@@ -33,6 +32,7 @@ for _name in ("RAY_ADDRESS", "MLFLOW_TRACKING_URI"):
 
 from lethe.pool.cluster import connect, prepare_environment  # noqa: E402  # after the environment above
 from tests.browser import browser  # noqa: E402, F401  # a fixture for all tests
+from tests.side_by_side import is_slow, order, pytest_xdist_make_scheduler  # noqa: E402, F401  # a hook
 
 prepare_environment()
 
@@ -64,30 +64,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         slow = [item for item in items if is_slow(item)]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        share_out(items)
-
-
-def is_slow(item: pytest.Item) -> bool:
-    """Whether a test is marked slow or uses the shared cluster."""
-    return "slow" in item.keywords or uses(item, "head", "cluster")
-
-
-def uses(item: pytest.Item, *fixtures: str) -> bool:
-    """Whether a test uses one of these fixtures, also through others."""
-    return not set(fixtures).isdisjoint(getattr(item, "fixturenames", ()))
-
-
-def share_out(items: list[pytest.Item]) -> None:
-    """Order `items` for `-n 2 --dist loadgroup --no-loadscope-reorder`: a process takes one group after another. A file
-    is a group, but all files that use the shared cluster or benchmark are one, which both processes would start or
-    train. It comes first, and files of short tests last, where one process waits for the other."""
-    shared = {item.path for item in items if uses(item, "head", "cluster", "embedded")}
-    slow = {item.path for item in items if is_slow(item)}
-    for item in items:
-        group = "cluster" if item.path in shared else str(item.path.relative_to(ROOT))
-        item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: (item.path not in shared, item.path not in slow))
+    order(items)
 
 
 @pytest.fixture(scope="session")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lethe.pool.event_log import VARIABLE, EventLog, log_folder
-from tests.conftest import private_head
+from tests.conftest import Head
 
 pytestmark = pytest.mark.slow
 
@@ -62,11 +63,9 @@ def test_lines_wait_until_the_folder_is_known(tmp_path: Path, monkeypatch: pytes
     assert found == [("group-1-rank-0", "-", "registered pid=7"), ("group-1-rank-0", "r", "report sent index=0")]
 
 
-@pytest.mark.slow
-def test_a_real_run_is_in_the_files_of_driver_queue_and_rank(tmp_path: Path) -> None:
-    with private_head(cpus=1) as head:
-        head.environment[VARIABLE] = "debug"
-        done = head.run(sys.executable, "-c", SCRIPT, str(tmp_path), timeout=150)
+def test_a_real_run_is_in_the_files_of_driver_queue_and_rank(head: Head, tmp_path: Path) -> None:
+    asked = replace(head, environment={**head.environment, VARIABLE: "debug"})
+    done = asked.run(sys.executable, "-c", SCRIPT, str(tmp_path), timeout=150)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     folder = tmp_path / "study" / "log"
     assert {file.name for file in folder.iterdir()} == {"driver.log", "queue.log", "group-1-rank-0.log"}

@@ -48,7 +48,7 @@ def submit(pool: Any, run: str, shape: Shape = ONE, **payload: Any) -> None:
     ray.get(pool.queue.call(RunQueue.submit, Job.of(run, EntryPoint.NULL, NullRequest(**payload), shape), run))
 
 
-def report(pool: Any, run: str, seen: int = 0, timeout: float = 60) -> Any:
+def report(pool: Any, run: str, seen: int = 0, timeout: float = 180) -> Any:
     import ray
 
     return ray.get(pool.queue.call(RunQueue.next_report, run, seen), timeout=timeout)

@@ -1,4 +1,5 @@
-"""A study on two nodes that share objects and nothing else; its driver is killed, and goes on on a third machine."""
+"""A study whose driver and workers are on two nodes that share objects and nothing else; the driver is killed, and goes
+on on a third machine."""
 
 from __future__ import annotations
 
@@ -38,7 +39,7 @@ def test_a_study_on_nodes_without_a_common_disk_ends_and_resumes(
             "--set",
             "tracking.register_models=true",
         ]
-        with private_head(cpus=1) as head, joined(head, tmp_path / "log", LETHE_SCRATCH=str(tmp_path / "node")):
+        with private_head(cpus=0) as head, joined(head, tmp_path / "log", LETHE_SCRATCH=str(tmp_path / "node")):
             first = Session.start(study, head.environment, *given)
             first.await_trials(1)
             first.process.kill()
@@ -85,7 +86,7 @@ def check_objects(objects: ObjectStore, record: dict[str, Any]) -> None:
 
 
 def check_nodes(folder: Path) -> None:
-    """Both worked, the second with copies; weights of runs stay on none but where they were registered from."""
+    """The second node worked, with copies; weights of runs stay on none but where they were registered from."""
     (node,) = (folder / "node").iterdir()
     assert list((node / "models").iterdir())
     assert not list(node.glob("studies/*/runs/*/model"))

@@ -115,7 +115,7 @@ def places(tmp_path: Path) -> Places:
 
 
 @pytest.fixture
-def head(places: Places, planted: Planted, mlflow: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
+def guarded_head(places: Places, planted: Planted, mlflow: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
     """A cluster whose head has the login in its environment, as cluster/kubernetes/cluster.yaml gives it."""
     (places.person / ".mlflow").mkdir()
     (places.person / ".mlflow/credentials").write_text(
@@ -185,15 +185,17 @@ def pages(head: Head, token: str) -> Iterator[tuple[str, bytes]]:
             yield "the job's log", page(f"api/jobs/{job['submission_id']}/logs")
 
 
-def test_no_secret_is_found_anywhere_afterwards(head: Head, places: Places, planted: Planted) -> None:
+def test_no_secret_is_found_anywhere_afterwards(guarded_head: Head, places: Places, planted: Planted) -> None:
     kept = f"sqlite:///file:{places.database}/optuna.db?uri=true&password={planted.storage}"
     search = {"sampler": "random", "trials": 2, "storage": kept}
     study = write_study(places.person, 2, search=search, resources={"checkpoint": {"every_steps": 1}, "groups": 1})
-    said = list(submit(head, "python", "-m", "platform.sweep", str(study), "--reports", str(places.reports)))
+    said = list(submit(guarded_head, "python", "-m", "platform.sweep", str(study), "--reports", str(places.reports)))
     assert not [line for line in said if planted.found(line.encode())]
-    (temporary,) = (a.partition("=")[2] for a in psutil.Process(head.pid).cmdline() if a.startswith("--temp-dir="))
+    (temporary,) = (
+        a.partition("=")[2] for a in psutil.Process(guarded_head.pid).cmdline() if a.startswith("--temp-dir=")
+    )
     told = [
-        *pages(head, planted.token),
+        *pages(guarded_head, planted.token),
         *files(places.home, places.reports, places.mlflow, places.database, Path(temporary)),
     ]
     names = {name.rpartition("/")[2] for name, _ in told}

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, PreferenceOptimization
+from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, Kl, PreferenceOptimization
 from lethe.config.optimizer import ONE_BACKWARD, Passes
 from lethe.config.run import Schedule
 from lethe.data.batches import RowKind, RowPair, Step, StepRows, plan
@@ -118,8 +118,20 @@ OPTIONS: dict[str, dict[str, int]] = {
 }
 
 
-@each
-@pytest.mark.parametrize("option", OPTIONS)
+# Every objective with all options at once; without --long each option alone for one of each kind of losses: of forget
+# and retain rows, of the start model's logits, of refusals and the start model's scores, with a token left out.
+ALONE = (GradDiff, Kl, Dpo, CeU)
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        pytest.param(config, option, marks=() if option == "all" or isinstance(config, ALONE) else pytest.mark.long)
+        for config in CONFIGS
+        for option in OPTIONS
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.digest()[:4] + value.name,
+)
 @pytest.mark.parametrize("adapter", [FullParameters(), Lora(rank=2)], ids=["full", "lora"])
 def test_memory_savers_change_no_loss_and_no_gradient(
     config: AnyObjective, adapter: FullParameters | Lora, option: str, monkeypatch: pytest.MonkeyPatch

@@ -34,6 +34,9 @@ CASES = {
     "run.optimizer.name=adam": "unknown run.optimizer.name 'adam' (did you mean 'adamw'?): choose from adamw, ",
     "run.objective.name=npoo": "unknown run.objective.name 'npoo' (did you mean 'npo'?)",
     "run.objective.name=@npo": "YAML begins no plain text with @: quote it: --set 'run.objective.name=\"@npo\"'",
+    "run.objective={name: rmu, trained: '('}": "run.objective.trained: '(' is no regular expression: ",
+    "run.objective={name: rmu, layer: -1}": "run.objective.layer: must be greater than or equal to 0",
+    "run.objective={name: pdu, retain: none}": "run.objective.retain: must be 'nll' or 'kl', given 'none'",
     # Objectives
     "objectives.utilty={direction: maximize}": "unknown metric in objectives 'utilty' (did you mean 'utility'?)",
     "objectives.utility.direction=null": "objectives.utility.direction: missing: choose from maximize, minimize",

@@ -51,6 +51,11 @@ def test_the_plainest_refusals_import_neither_torch_nor_ray(arguments: list[str]
         ),
         (["run.adapter.rank=32", "run.adapter.targets=a,q_proj"], "no linear layer matches 'a'"),
         (["run.adapter.rank=4", "benchmark.forget=forget01"], "forget01"),
+        (["run.adapter.rank=4", "run.objective={name: rmu, layer: 40}"], "objective.layer: 40: LlamaForCausalLM has "),
+        (
+            ["run.adapter.rank=4", "run.objective={name: rmu, layer: 1, trained: c_fc}"],
+            "objective.trained: 'c_fc' trains nothing of LlamaForCausalLM: choose from the names of down_proj, ",
+        ),
     ],
 )
 @pytest.mark.parametrize("brought", [True, False])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe.config.adapter import Fila, FullParameters, Lora
-from lethe.config.objective import GradDiff, Npo
+from lethe.config.objective import GradDiff, Npo, Pdu, Rmu
 from lethe.config.optimizer import AdamW, Lion, Mezo, Sgd, Sophia
 from lethe.config.run import Checkpoint, Engine, Evaluation, Recipe, Schedule
 from lethe.unlearning.requests import Assets
@@ -32,6 +32,7 @@ CASES = [
     (AdamW(learning_rate=3e-3, sam_rho=0.5), FullParameters(), 2, "fp32"),
     (Mezo(learning_rate=1e-4, samples=2), Lora(rank=4), 0, "bf16"),
 ]  # fmt: skip
+OBJECTIVES = {6: Pdu(warmup_epochs=1, epsilon=1.0), 8: Rmu(layer=1, coefficient=3.0)}
 OF_WORLD = {1: (0, 1, 2, 5, 7, 8, 10, 13), 2: (0, 3, 4, 6, 8, 9, 10, 11, 12, 13)}
 SHORT = {1: (1, 2, 5), 2: (3, 4, 6, 8)}  # every stage, precision, optimizer and adapter
 
@@ -44,7 +45,8 @@ def recipe(case: int, world: int) -> Recipe:
     saves = stage >= 2 and isinstance(adapter, FullParameters)
     offload = {2: "optimizer", 3: "parameters"}[stage] if saves else "none"
     return Recipe(
-        objective=Npo() if case % 2 else GradDiff(), optimizer=optimizer, adapter=adapter, seed=case,
+        objective=OBJECTIVES.get(case) or (Npo() if case % 2 else GradDiff()),
+        optimizer=optimizer, adapter=adapter, seed=case,
         schedule=Schedule(
             epochs=3, batch_size=3, accumulation=1 + (stage == 2), dropout=True, micro_tokens=40 if saves else None
         ),

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, Kl, PreferenceOptimization
+from lethe.config.objective import AnyObjective, CeU, Dpo, GradDiff, GradientAscent, Kl, PreferenceOptimization, Rmu
 from lethe.config.optimizer import ONE_BACKWARD, Passes
 from lethe.config.run import Schedule
 from lethe.data.batches import RowKind, RowPair, Step, StepRows, plan
@@ -20,7 +20,7 @@ from lethe.data.refusals import Refusals
 from lethe.data.template import Encoded
 from lethe.models import forward
 from lethe.models.adapters import attach
-from lethe.models.forward import ScoredLM, Term, checkpoint_activations
+from lethe.models.forward import ScoredLM, Tap, Term, checkpoint_activations
 from lethe.unlearning import stepper as module
 from lethe.unlearning.engine import Losses
 from lethe.unlearning.objectives import make_loss
@@ -60,7 +60,7 @@ class PlainEngine:
 
 def stepper(config: AnyObjective, engine: PlainEngine, rank: int = 0, pad: int = 0, **options: int) -> Stepper:
     loss = make_loss(config)
-    start = model(1).double() if loss.start_logits_of else None
+    start = model(1).double() if loss.needs_start else None
     start_log_probs = START_LOG_PROBS if loss.needs_start_log_probs else {}
     return Stepper(engine, loss, ROWS, pad, rank, 7, start_log_probs, start, **options)  # type: ignore[arg-type]
 
@@ -227,12 +227,19 @@ def test_parts_are_refused_by_a_model_that_changes_its_logits_behind_the_head() 
 
 @each
 def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
-    """At the logits that predict an answer's tokens and its end; none at prompts, padding, or rows of other kinds."""
+    """At the logits that predict an answer's tokens and its end, or the states at these tokens themselves; none at
+    prompts, padding, or rows of other kinds."""
     leaves = []
 
-    def everywhere(input_ids: torch.Tensor, position: torch.Tensor, term: Term) -> torch.Tensor:
-        leaves.append(torch.randn(*input_ids.shape, 96, generator=torch.Generator().manual_seed(1)).requires_grad_())
-        return term(leaves[0].flatten(0, 1)[position], slice(0, len(position)))
+    def leaf(input_ids: torch.Tensor, width: int) -> torch.Tensor:
+        drawn = torch.randn(*input_ids.shape, width, generator=torch.Generator().manual_seed(1)).double()
+        leaves.append(drawn.requires_grad_())
+        return drawn.flatten(0, 1)
+
+    def everywhere(input_ids: torch.Tensor, position: torch.Tensor, term: Term, tap: Tap | None = None) -> object:
+        if tap is not None:
+            return torch.zeros(len(position)), leaf(input_ids, 32)[tap.position]
+        return term(leaf(input_ids, 96)[position], slice(0, len(position)))
 
     run = stepper(config, PlainEngine(everywhere))  # type: ignore[arg-type]
     run.step(STEP, 1.0)
@@ -241,7 +248,8 @@ def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
     assert leaves[0].shape[0] == len(rows)
     for (kind, row), grad in zip(rows, leaves[0].grad.abs().sum(-1), strict=True):
         skipped = isinstance(config, CeU) and config.skip_first and kind == RowKind.FORGET  # its first token
-        places = range(row.prompt_length - 1 + skipped, len(row.ids) - 1)
+        late = isinstance(config, Rmu) or (kind in run.loss.late)
+        places = range(row.prompt_length - 1 + skipped + late, len(row.ids) - 1 + late)
         assert torch.nonzero(grad).flatten().tolist() == list(places)
 
 

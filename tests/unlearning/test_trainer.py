@@ -20,7 +20,9 @@ from lethe.config.objective import (
     GradientAscent,
     Kl,
     Npo,
+    Pdu,
     PreferenceOptimization,
+    Rmu,
     SimNpo,
     Undial,
 )
@@ -28,6 +30,7 @@ from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
 from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.data.batches import Step
 from lethe.evaluation.likelihood import score
+from lethe.models.saving import merged
 from lethe.unlearning import trainer as module
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.objectives.grad_diff import GradDiff as GradDiffLoss
@@ -76,6 +79,39 @@ def test_the_share_of_parameters_that_is_trained(assets: Assets) -> None:
     assert added == pytest.approx(2 * sum(map(sum, shapes)))
 
 
+@pytest.mark.parametrize("adapter", [FullParameters(), Lora(rank=2)], ids=["full", "lora"])
+def test_only_what_the_objective_names_moves(assets: Assets, adapter: FullParameters | Lora) -> None:
+    context = context_for(assets)
+    before = {name: weight.clone() for name, weight in context.start.named_parameters()}
+    run = recipe(Rmu(layer=1, trained=r"layers\.1\.mlp\.(up|down)_proj"), AdamW(learning_rate=1e-2, weight_decay=0.1))
+    with unlearn(run.model_copy(update={"adapter": adapter}), context, None, lambda _: None, Alone()) as done:
+        assert done.model is not None
+        share = done.report.values["trained_share"]
+        moved = {
+            name
+            for name, weight in merged(done.model).named_parameters()
+            if not torch.allclose(weight, before[name], rtol=0, atol=1e-7)
+        }
+    assert moved == {f"model.layers.1.mlp.{x}_proj.weight" for x in ("up", "down")}
+    size = sum(weight.numel() for weight in before.values())
+    if isinstance(adapter, FullParameters):
+        assert share == pytest.approx(sum(before[name].numel() for name in moved) / size)
+    assert share < 0.5
+
+
+def distance_steered(context: Context, objective: Rmu, seed: int) -> float:
+    """RMU's forget term at the start model: the mean over rows of each row's mean over its answer's tokens."""
+    width = context.start.config.hidden_size
+    u = torch.rand(width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rows = []
+    with torch.no_grad():
+        for row in context.forget:
+            out = context.start(torch.tensor([row.ids]), output_hidden_states=True)
+            states = out.hidden_states[objective.layer + 1][0, row.prompt_length :].double()
+            rows.append((states - objective.coefficient * u / u.norm()).square().mean())
+    return float(torch.stack(rows).mean())
+
+
 def distance_to_lowered(context: Context, beta: float) -> float:
     """The mean cross-entropy of the start model's predictions with the same, the true tokens' logits lowered."""
     values = []
@@ -101,6 +137,8 @@ def test_each_begins_where_its_formula_says(assets: Assets) -> None:
             SimNpo(),
             Dpo(),
             Undial(),
+            Rmu(layer=0),
+            Pdu(),
         )
     }
     assert {r["verdict"] for r in found.values()} == {"complete"}
@@ -118,11 +156,14 @@ def test_each_begins_where_its_formula_says(assets: Assets) -> None:
         "npo": 20 * math.log(2),
         "dpo": 20 * math.log(2),
         "undial": distance_to_lowered(context, 10),
+        "rmu": distance_steered(context, Rmu(layer=0), 5),
     }
     for name, value in at_start.items():
         assert found[name]["forget_loss"] == pytest.approx(value, rel=1e-4), name
     assert "retain_loss" not in found["gradient_ascent"]
     assert found["kl"]["retain_loss"] == pytest.approx(0, abs=1e-6)
+    assert found["rmu"]["retain_loss"] == pytest.approx(0, abs=1e-6)
+    assert found["pdu"]["gamma"] == 1.0, "in the warm-up the dual variable stays"
     assert found["npo"]["retain_loss"] > 1
     assert found["gradient_ascent"]["tokens"] < found["grad_diff"]["tokens"] < found["dpo"]["tokens"]
 
@@ -156,7 +197,7 @@ class BrokenGradient(GradDiffLoss):
 
 @pytest.mark.parametrize("stage", [0, 1, 2, 3])
 def test_a_broken_gradient_ends_the_run(assets: Assets, stage: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "make_loss", BrokenGradient)
+    monkeypatch.setattr(module, "make_loss", lambda config, seed: BrokenGradient(config))
     for clip in (1.0, 0.0):
         found = report(recipe(GradDiff(), AdamW(), stage=stage, clip_norm=clip), context_for(assets))
         assert (found["verdict"], found["reason"]) == ("diverged", "the gradient is not finite at step 1 of 1")

@@ -22,6 +22,13 @@ CASES = (
     + [("saving sam", 3, "fp32"), ("saving sam", 2, "fp32")]
     + [("mezo", 0, "fp32"), ("mezo", 0, "bf16"), ("saving lora mezo", 0, "fp32")]
     + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
+    + [
+        ("rmu", 0, "fp32"),
+        ("rmu", 3, "fp32"),
+        ("saving rmu", 2, "fp32"),
+        ("saving lora rmu", 3, "fp32"),
+        ("pdu", 2, "fp32"),
+    ]
     + [("saving sophia", 0, "fp32"), ("saving dpo", 2, "fp32"), ("saving kl", 3, "fp32"), ("saving sophia", 3, "fp32")]
     + [("saving sophia", 2, "bf16")]
     + [("lora sophia", 3, "fp32"), ("saving lora sophia", 2, "fp32"), ("saving lora kl", 3, "fp32")]
@@ -42,6 +49,8 @@ LEFT_OUT = {
     ("sgd", 2, "fp32"),
     ("sgd", 3, "fp32"),
     ("sophia", 2, "bf16"),
+    ("rmu", 0, "fp32"),
+    ("saving lora rmu", 3, "fp32"),
     ("saving sophia", 2, "bf16"),
     ("saving sophia", 3, "fp32"),
     ("lora sophia", 3, "fp32"),

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralForCausalLM
 
 from lethe.config.adapter import FullParameters, Lora
-from lethe.config.objective import Dpo, Kl, Npo
+from lethe.config.objective import Dpo, Kl, Npo, Pdu, Rmu
 from lethe.config.optimizer import AdamW, Lion, Mezo, Sgd, Sophia
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
@@ -35,6 +35,8 @@ STEPS, WORLD, INTERVAL = 20, 2, 4
 STATE = {
     "adamw": ("exp_avg", "exp_avg_sq"),
     "kl": ("exp_avg", "exp_avg_sq"),
+    "rmu": ("exp_avg", "exp_avg_sq"),
+    "pdu": ("exp_avg", "exp_avg_sq"),
     "sophia": ("m", "h"),
     "dpo": ("m", "h"),
     "released": ("m", "h"),
@@ -53,8 +55,14 @@ OPTIMIZERS = {
     "mezo": Mezo(learning_rate=1e-4, weight_decay=0.1, eps=0.1, samples=2),
 }
 OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
+OPTIMIZERS |= {"rmu": OPTIMIZERS["adamw"], "pdu": OPTIMIZERS["adamw"]}
 REFRESHED = ("sophia", "dpo")
-OBJECTIVES = {"dpo": Dpo(gamma=2.0), "kl": Kl(gamma=2.0)}
+OBJECTIVES = {
+    "dpo": Dpo(gamma=2.0),
+    "kl": Kl(gamma=2.0),
+    "rmu": Rmu(gamma=2.0, layer=0, coefficient=3.0, trained=None),
+    "pdu": Pdu(gamma=2.0, epsilon=4.4, warmup_epochs=1),
+}
 # Words before an optimizer's name.
 SAVING = "saving"  # packing, micro-batches by tokens, checkpointing, offload and logits in parts
 LORA = "lora"  # adapters on every linear layer
@@ -88,7 +96,9 @@ def network(name: str) -> Any:
         base = MixtralForCausalLM(config).float()
     else:
         base = model()
-    return attach(base, Lora(rank=4), seed=0) if adapted(name) else base
+    adapter = Lora(rank=4) if adapted(name) else FullParameters()
+    loss = make_loss(recipe(optimizer_of(name), 0).objective)
+    return attach(base, adapter, seed=0, trains=loss.trains(base, adapter))
 
 
 def trained(net: torch.nn.Module) -> list[torch.nn.Parameter]:
@@ -164,7 +174,7 @@ def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> d
     forward.WHOLE_ELEMENTS = 96 * 8 if saving else 1 << 24
     engine = Engine(ScoredLM(net, in_parts=stage < 3), run)
     start = start_of(name, net)
-    stepper = Stepper(engine, make_loss(run.objective), ROWS, 0, rank, run.seed, START_LOG_PROBS, start)
+    stepper = Stepper(engine, make_loss(run.objective, run.seed), ROWS, 0, rank, run.seed, START_LOG_PROBS, start)
     if saving:
         stepper.micro_tokens, stepper.pack_for = 100, 32
     losses, norms, total = [], [], total_steps(len(FORGET), run.schedule)
@@ -176,6 +186,8 @@ def sharded(optimizer: str, stage: int, rank: int, precision: str = "fp32") -> d
         metrics, norm = stepper.step(step, learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule))
         norms.append(norm)
         losses.append(engine.sum(torch.stack([metrics["forget_loss"], metrics["retain_loss"]])).tolist())
+        stepper.loss.after_step(dict(zip(metrics, losses[-1], strict=True)), step.epoch)
+        losses[-1].append(stepper.loss.gamma)
         if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
             stepper.refresh(step, "both")
     state = full_state(engine, net, stage, optimizer) if precision == "fp32" else {}
@@ -204,8 +216,8 @@ def full_state(engine: Engine, net: LlamaForCausalLM, stage: int, optimizer: str
 
 
 def start_of(name: str, net: torch.nn.Module) -> torch.nn.Module | None:
-    """KL's start model: another one, or what the adapters lie on."""
-    if optimizer_of(name) != "kl":
+    """KL's and RMU's start model: another one, or what the adapters lie on."""
+    if optimizer_of(name) not in ("kl", "rmu"):
         return None
     return WithoutAdapters(net) if adapted(name) else model(1)
 
@@ -215,7 +227,7 @@ def plain(optimizer: str) -> dict[str, Any]:
     name, optimizer = optimizer, optimizer_of(optimizer)
     run = recipe(optimizer, 0)
     net = network(name)
-    loss = make_loss(run.objective)
+    loss = make_loss(run.objective, run.seed)
     torch_optimizer = make_optimizer(run.optimizer, trained(net))
     start = start_of(name, net)
     total, losses, norms, refreshes = total_steps(len(FORGET), run.schedule), [], [], 0
@@ -232,11 +244,19 @@ def plain(optimizer: str) -> dict[str, Any]:
         if start is not None:
             with torch.no_grad():
                 found.start_logits = scored_logits(start, batch.input_ids, batch.position)[found.of(RowKind.RETAIN)]
+                found.start_states = states_of(start, batch)[found.of(RowKind.RETAIN)]
+            found.states = states_of(net, batch)
         return found
+
+    def states_of(net: torch.nn.Module, batch: TokenBatch) -> torch.Tensor:
+        """Behind the first layer, at the tokens themselves."""
+        states = net(input_ids=batch.input_ids, output_hidden_states=True).hidden_states[1]
+        return states.flatten(0, 1)[batch.position + 1]
 
     def loss_of(step: Any) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         logits, batch = logits_of(step)
-        counts = Counts({kind: int((batch.kind[batch.row] == kind).sum()) for kind in RowKind}, len(step.pairs))
+        tokens = {kind: int((batch.kind[batch.row] == kind).sum()) for kind in RowKind}
+        counts = Counts(tokens, len(step.pairs), {kind: int((batch.kind == kind).sum()) for kind in RowKind})
         return loss(scored(logits, batch), counts)
 
     def refresh(step: Any) -> None:
@@ -278,6 +298,8 @@ def plain(optimizer: str) -> dict[str, Any]:
             group["lr"] = rate
         torch_optimizer.step()
         losses.append([metrics["forget_loss"].item(), metrics["retain_loss"].item()])
+        loss.after_step(dict(zip(metrics, losses[-1], strict=True)), step.epoch)
+        losses[-1].append(loss.gamma)
         if optimizer in REFRESHED and step.number % INTERVAL == 0 and step.number < total:
             refresh(step)
     state = {n: torch.cat([torch_optimizer.state[p][n].flatten() for p in trained(net)]) for n in STATE[optimizer]}

@@ -50,7 +50,7 @@ def _line(detail: Any, root: type[BaseModel], prefix: str) -> UserError:
 
 def must(message: str) -> str:
     """Return pydantic's message "Input should be ..." as "must be ...", to stand behind a key."""
-    message = re.sub(r"^[A-Z]\w* should ", "must ", message).partition(", unable to ")[0]
+    message = re.sub(r"^[A-Z]\w* should ", "must ", message.removeprefix("Value error, ")).partition(", unable to ")[0]
     message = re.sub(r"a valid dictionary( or .*)?$", "a section with keys of its own", message)
     return message.replace("be a valid boolean", "be true or false")
 

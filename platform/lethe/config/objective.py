@@ -6,9 +6,10 @@ configuration here and implement it in `lethe.unlearning.objectives` or `lethe.u
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from lethe.config.base import OMITTED_AT_DEFAULT, only_where
 from lethe.config.component import ByName, Component
@@ -156,6 +157,61 @@ class CeU(WithRetain):
         0.0, ge=0, description="weight of the retain loss; published without one", json_schema_extra=_GAMMA
     )
     skip_first: bool = Field(True, description="leave out the first token of each forget answer")
+
+
+class Rmu(WithRetain):
+    """Representation misdirection (RMU: Li et al. 2024, arXiv 2403.03218): hidden states of one layer are steered away
+    at forget rows and held at retain rows. Published for 32 layers: layer 7."""
+
+    name: Literal["rmu"] = "rmu"
+    gamma: float = Field(
+        1.0,
+        ge=0,
+        description="weight of the retain loss: the paper's alpha, 100 to 1200 there",
+        json_schema_extra=only_where(retain=("states", "nll", "kl")),
+    )
+    retain: Literal["states", "nll", "kl", "none"] = Field(  # type: ignore[assignment]  # one more than others have
+        "states",
+        description=f"states: the distance from the start model's states; {_RETAIN}",
+    )
+    layer: int = Field(7, ge=0, description="decoder layer, from 0, whose output is steered")
+    coefficient: float = Field(20.0, gt=0, description="c: length of the state that forget tokens are steered to")
+    reduction: Literal["row_mean", "token_mean", "released"] = Field(
+        "row_mean",
+        description="mean over rows of each row's mean over tokens; or over all tokens; or open-unlearning's broadcast",
+    )
+    trained: str | None = Field(
+        "published",
+        min_length=1,
+        description="a regular expression that is searched in names of weights: those that train; published: the MLP's "
+        "down projections of the layer and the two below; none: all that the adapter says",
+    )
+
+    @field_validator("trained")
+    @classmethod
+    def _can_be_searched(cls, pattern: str | None) -> str | None:
+        try:
+            re.compile(pattern or "")
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+        return pattern
+
+
+class Pdu(WithRetain):
+    """Primal-dual unlearning (PDU: Entesari et al. 2025, arXiv 2506.05314): flat logits at forget answers, while the
+    weight of the retain loss rises as long as that is above its bound."""
+
+    name: Literal["pdu"] = "pdu"
+    gamma: float = Field(
+        1.0, ge=0, description="first weight of the retain loss, the dual variable", json_schema_extra=_GAMMA
+    )
+    retain: Literal["nll", "kl"] = Field("nll", description=_RETAIN)  # without one there is no bound to keep
+    epsilon: float = Field(0.3, ge=0, description="bound of the retain loss")
+    step_size: float = Field(1.0, ge=0, description="of the dual variable, after each optimizer step")
+    warmup_epochs: int = Field(5, ge=0, description="epochs in which the dual variable stays")
+    logits: Literal["published", "released"] = Field(
+        "published", description="those that predict the forget tokens; released: one position late"
+    )
 
 
 class File(WithRetain):

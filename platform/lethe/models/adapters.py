@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, cast
@@ -38,26 +38,34 @@ OLD_EXPERT_NAMES = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1",
 FUSED = frozenset({"x_proj", "dt_proj", "out_proj"})
 
 Initial = Mapping[str, tuple[Tensor, Tensor]]  # module name -> (A0 [r, in], B0 [out, r])
+Rule = Callable[[str], bool]  # name of a weight of the base model -> whether it may train, itself or by an adapter
 
 
 def attach(
-    model: PreTrainedModel, config: AnyAdapter, *, seed: int, initial: Initial | None = None
+    model: PreTrainedModel,
+    config: AnyAdapter,
+    *,
+    seed: int,
+    initial: Initial | None = None,
+    trains: Rule = lambda _: True,
 ) -> PreTrainedModel | PeftModel:
     """Mark the trainable weights of `model`, adding adapters in place, and return it; under an adapter the base weights
     never move.
 
     Call it on a fresh model object, before an engine shards it. The start depends on `seed` and the layers' names
     alone, and the global random state is left as it was. `initial`: the start of a PiSSA, FILA or VILA adapter
-    (`fila.truncated`). Raises UserError for targets that match no linear layer and for a rank larger than a layer.
+    (`fila.truncated`). What does not train by `trains` (`trained_rule`) is frozen, or gets no adapter. Raises UserError
+    for targets that match no linear layer and for a rank larger than a layer.
     """
     if isinstance(config, FullParameters):
-        return _language_weights_only(model)
+        return _language_weights_only(model, trains)
     if isinstance(config, Pissa) and initial is None:
         raise ValueError(f"a {config.name} adapter needs `initial`: see lethe.models.fila")
     from peft import get_peft_model
 
     check_adapter(model, config)
-    names, stacks = target_modules(model, config.targets), target_stacks(model, config.targets)
+    names = [name for name in target_modules(model, config.targets) if trains(f"{name}.weight")]
+    stacks = [name for name in target_stacks(model, config.targets) if trains(name)]
     with torch.random.fork_rng(devices=[]):  # peft's layers draw weights, which are replaced below
         peft_model = get_peft_model(model, _lora_config(model, names, stacks, config))
         if isinstance(config, Pissa):
@@ -69,15 +77,18 @@ def attach(
     return peft_model
 
 
-def _language_weights_only(model: PreTrainedModel) -> PreTrainedModel:
-    """Mark the weights of the text decoder and its head as trainable, and no others: a vision tower gets no gradient
-    from text, and weight decay would move it."""
+def _language_weights_only(model: PreTrainedModel, trains: Rule) -> PreTrainedModel:
+    """Mark the weights of the text decoder and its head that train as trainable, and no others: a vision tower gets no
+    gradient from text, and weight decay would move it."""
     name, decoder = language_model(model)
     model.requires_grad_(not name)
     decoder.requires_grad_(True)
     head = output_embeddings(model)
     if head is not None:
         head.requires_grad_(True)
+    for name, weight in model.named_parameters():
+        if weight.requires_grad and not trains(name):
+            weight.requires_grad_(False)
     return model
 
 

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from lethe.errors import UserError
+from lethe.models.language import decoder_layer
 
 # Elements of logits [N, V] above which they are computed in parts, and those of a part.
 WHOLE_ELEMENTS = 1 << 24
@@ -85,6 +86,53 @@ def checkpoint_activations(model: nn.Module, on: bool) -> None:
     base.disable_input_require_grads()  # type: ignore[no-untyped-call]  # transformers leaves it unannotated
 
 
+# States of one layer
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A place in a model where hidden states are read: the output of decoder layer `layer`, from 0, which is the
+    residual stream behind it, at flat positions r*T + t, `position` [N]. `alone`: nothing behind that layer gets a
+    gradient, so no activation of it is kept."""
+
+    layer: int
+    position: Tensor
+    alone: bool = False
+
+    @contextmanager
+    def open(self, model: nn.Module) -> Iterator[list[Tensor]]:
+        """Collect the layer's output [R, T, H] of every forward inside the context, on its graph. `model` may be
+        wrapped. Raises UserError for a layer that it does not have."""
+        graph, outputs = torch.is_grad_enabled(), list[Tensor]()
+
+        # Nothing else may happen in here: where activations are recomputed, the backward runs the layer without it.
+        def after(_: nn.Module, __: Any, output: Any) -> None:
+            outputs.append(output[0] if isinstance(output, tuple) else output)
+            if self.alone:
+                torch.set_grad_enabled(False)
+
+        handle = decoder_layer(model, self.layer).register_forward_hook(after)
+        try:
+            yield outputs
+        finally:
+            handle.remove()
+            torch.set_grad_enabled(graph)
+
+    def states(self, outputs: list[Tensor], input_ids: Tensor) -> Tensor:
+        """Return the states [N, H] of the last forward. Raises UserError for a layer whose output is none per token."""
+        hidden = outputs[-1]
+        if hidden.shape[:-1] != input_ids.shape:
+            raise UserError("objective.layer: the output of this architecture's layers is not one state per token")
+        return hidden.flatten(0, 1)[self.position]
+
+
+def layer_states(model: nn.Module, input_ids: Tensor, tap: Tap, **further: Tensor) -> Tensor:
+    """Return the states [N, H] of a forward pass without logits; inputs as in `scored_logits`."""
+    with tap.open(model) as outputs:
+        scored_logits(model, input_ids, tap.position[:0], **further)
+    return tap.states(outputs, input_ids)
+
+
 # Logits in parts
 
 
@@ -100,9 +148,16 @@ class ScoredLM(nn.Module):
         self.model = model
         self.in_parts = in_parts
 
-    def forward(self, input_ids: Tensor, position: Tensor, term: Term, **further: Tensor) -> Tensor:
-        """Return `term` of the logits at each position [N]; inputs as in `scored_logits`."""
-        return self.logits(input_ids, position, **further).map(term)
+    def forward(
+        self, input_ids: Tensor, position: Tensor, term: Term, tap: Tap | None = None, **further: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Return `term` of the logits at each position [N], and with a `tap` its states [M, H]; inputs as in
+        `scored_logits`."""
+        if tap is None:
+            return self.logits(input_ids, position, **further).map(term)
+        with tap.open(self.model) as outputs:
+            logits = self.logits(input_ids, position, **further)
+        return logits.map(term), tap.states(outputs, input_ids)
 
     def logits(self, input_ids: Tensor, position: Tensor, **further: Tensor) -> PositionLogits:
         """Return the logits at the positions, in parts where they are many."""

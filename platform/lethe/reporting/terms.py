@@ -14,6 +14,8 @@ NAMES = {  # components as people write them, by the name in a configuration
     "satimp": "SatImp",
     "undial": "UNDIAL",
     "ce_u": "CE-U",
+    "rmu": "RMU",
+    "pdu": "PDU",
     "grad_diff": "gradient difference",
     "gradient_ascent": "gradient ascent",
     "preference_optimization": "preference optimization",

@@ -78,10 +78,10 @@ class StepTimer:
 
     def __init__(self, recipe: Recipe, context: Context, ranks: Ranks) -> None:
         self.recipe, self.context, self.ranks = recipe, context, ranks
-        loss = make_loss(recipe.objective)
+        loss = make_loss(recipe.objective, recipe.seed)
         base = base_of(recipe, context)
         self.parameters = sum(p.numel() for p in base.parameters())  # before adapters and before stage 3 shards them
-        model = attach(base, recipe.adapter, seed=recipe.seed)
+        model = attach(base, recipe.adapter, seed=recipe.seed, trains=loss.trains(base, recipe.adapter))
         self.shape = _shape(model)
         self.engine = Engine(ScoredLM(model.train(), in_parts=recipe.engine.stage < 3), recipe)
         other = recipe.objective.needs_alternatives
@@ -90,7 +90,7 @@ class StepTimer:
         counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_start_log_probs}
         start_log_probs = {kind: torch.zeros(count) for kind, count in counts.items()}
         rows = StepRows(context.forget, context.retain, refusals)
-        start = context.start if loss.start_logits_of else None
+        start = context.start if loss.needs_start else None
         self.stepper = Stepper(
             self.engine,
             loss,

@@ -21,7 +21,7 @@ from lethe.config.adapter import Lora, Vila
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
-from lethe.config.objective import Objective
+from lethe.config.objective import Method, Objective
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Recipe
 from lethe.config.search import Search
@@ -167,12 +167,17 @@ def check_model(study: Study, prepared: Prepared) -> None:
 
 
 def _check_shapes(study: Study, model: PreTrainedModel) -> None:
-    """Raise UserError for adapters and dropout that the model cannot have; its weights may be on the meta device."""
+    """Raise UserError for adapters, layers of an objective and dropout that the model cannot have, and for an objective
+    that trains nothing; its weights may be on the meta device."""
     from lethe.models.adapters import check_adapter
     from lethe.models.dropout import check_dropout
+    from lethe.unlearning.objectives.base import make_loss
 
     for adapter in _adapters(study):
         check_adapter(model, adapter)
+    for objective, of_objective in dict.fromkeys((r.objective, r.adapter) for r in corners(study)):
+        if not isinstance(objective, Method):
+            make_loss(objective).trains(model, of_objective)
     if any(not r.schedule.dropout for r in corners(study) if "schedule" not in r.objective.ignored_fields):
         check_dropout(model)
     if any("logit_lens" in audits.asked() for audits in (study.audits, study.trial_audits()) if audits):

@@ -52,7 +52,8 @@ class StepperState:
 @dataclass(frozen=True)
 class RunState:
     """The part of a run's checkpoint that is no tensor. `reports`: all so far; `spent`: the report of `Costs`;
-    `losses`: names of the loss terms; `optimizer`: Hessian refreshes by parameter group."""
+    `losses`: names of the loss terms; `optimizer`: Hessian refreshes by parameter group; `objective`: the numbers that
+    `Loss.changing` names."""
 
     reports: tuple[Metrics, ...]
     spent: Metrics
@@ -60,6 +61,7 @@ class RunState:
     forgotten_at: int | None
     stepper: StepperState
     optimizer: tuple[int, ...]
+    objective: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Manifest:
                 forgotten_at=raw["forgotten_at"],
                 stepper=StepperState(**raw["stepper"]),
                 optimizer=tuple(raw["optimizer"]),
+                objective=raw.get("objective", {}),  # not in earlier checkpoints
             )
             return cls(raw["step"], tuple(raw["checksums"]), state)
         except (KeyError, TypeError) as error:

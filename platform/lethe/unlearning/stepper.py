@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 import torch
@@ -15,7 +15,7 @@ from lethe.data.batches import RowKind, RowPair, Sourced, Step, StepRows, TokenB
 from lethe.data.template import Encoded
 from lethe.evaluation.causal_lm import text_config
 from lethe.evaluation.likelihood import reads_packed_rows
-from lethe.models.forward import PositionLogits, ScoredLM, Term
+from lethe.models.forward import PositionLogits, ScoredLM, Tap, Term, layer_states
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives.base import Counts, Loss, Scored
 from lethe.unlearning.objectives.tokens import token_log_probs
@@ -34,9 +34,9 @@ class Stepper:
     """Turns the steps of the training plan into forward and backward passes on this rank.
 
     `start_log_probs`: S0 of all rows of a kind, where the loss needs it; `start`: the frozen start model, where it
-    needs that model's logits; `micro_tokens`: the most tokens of a micro-batch, padding included; `pack_for`: the
-    model's hidden size where its rows are packed. `tokens` counts those that went through the trained model, prompts
-    included, over all ranks.
+    needs that model's logits or states; `micro_tokens`: the most tokens of a micro-batch, padding included;
+    `pack_for`: the model's hidden size where its rows are packed. `tokens` counts those that went through the trained
+    model, prompts included, over all ranks.
     """
 
     engine: Engine
@@ -113,8 +113,13 @@ class Stepper:
     def _counts(self, step: Step, kinds: Kinds) -> Counts:
         """Count answer tokens and forget rows of the whole step, over all ranks."""
         encoded = self._encoded(step, kinds)
-        tokens = {kind: sum(len(row.answer) for row in rows) for kind, rows in encoded.items()}
-        return Counts(tokens, forget_rows=len(step.pairs))
+        lengths = {kind: [len(row.answer) for row in rows] for kind, rows in encoded.items()}
+        return Counts(
+            {kind: sum(each) for kind, each in lengths.items()},
+            forget_rows=len(step.pairs),
+            rows={kind: len(each) for kind, each in lengths.items()},
+            inverse_lengths={kind: sum(1 / length for length in each) for kind, each in lengths.items()},
+        )
 
     def _encoded(self, step: Step, kinds: Kinds) -> dict[RowKind, list[Encoded]]:
         return {kind: [row for _, row in self.rows.of(kind, step.pairs, step.epoch)] for kind in kinds}
@@ -131,6 +136,7 @@ class Stepper:
         batch = self._collate(rows)
         # The frozen forward first: its activations are gone when the other's are kept for the backward.
         start = None if self.start is None else self._start_logits(self.start, rows)
+        start_states = None if self.start is None else self._start_states(self.start, rows)
         nothing = torch.empty(len(batch.labels), 0, device=batch.labels.device)
         scored = Scored(
             nothing, batch.labels, batch.row, batch.place, batch.kind, batch.partner, self._start_log_probs(batch)
@@ -142,7 +148,9 @@ class Stepper:
             start_logits = None if start is None else start.of(slice(int(before[part.start]), int(before[part.stop])))
             return self.loss.token_values(scored.part(part, logits, start_logits))
 
-        loss, metrics = self.loss.share(self._values(batch, term), scored, counts)
+        values, states = self._read(batch, scored, term)
+        scored.states, scored.start_states = states, start_states
+        loss, metrics = self.loss.share(values, scored, counts)
         for name, value in metrics.items():
             self._metrics[name] = self._metrics.get(name, 0) + value
         return loss
@@ -165,6 +173,18 @@ class Stepper:
         values: Tensor = self.engine.engine(batch.input_ids, batch.position, term, **batch.inputs(self.engine.dtype))
         return values
 
+    def _read(self, batch: TokenBatch, scored: Scored, term: Term) -> tuple[Tensor, Tensor | None]:
+        """Return `term` of each scored position of the batch [N], by the trained model, and its states [N, H] where the
+        loss reads them."""
+        position = batch.position + scored.of(*self.loss.late)
+        if self.loss.layer is None:
+            return self._values(replace(batch, position=position), term), None
+        # At the tokens themselves, each of which has a place behind the position that predicts it.
+        tap = Tap(self.loss.layer, batch.position + 1, alone=not self.loss.reads_logits)
+        read = position if self.loss.reads_logits else position[:0]
+        values, states = self.engine.engine(batch.input_ids, read, term, tap, **batch.inputs(self.engine.dtype))
+        return values if self.loss.reads_logits else torch.zeros(len(position), device=position.device), states
+
     def _start_log_probs(self, batch: TokenBatch) -> Tensor:
         log_probs = torch.zeros(len(batch.kind), device=batch.labels.device)
         for kind, of_rows in self.start_log_probs.items():
@@ -173,12 +193,24 @@ class Stepper:
         return log_probs
 
     @torch.no_grad()
-    def _start_logits(self, start: nn.Module, rows: RowsOfKinds) -> PositionLogits:
+    def _start_logits(self, start: nn.Module, rows: RowsOfKinds) -> PositionLogits | None:
         """Return the start model's logits [M, V] at the scored positions of the rows for which the loss needs them,
-        forwarded alone."""
+        forwarded alone, None where it needs none."""
+        if not self.loss.start_logits_of:
+            return None
         batch = self._collate({kind: rows[kind] for kind in self.loss.start_logits_of})
         inputs = batch.inputs(next(start.parameters()).dtype)
         return ScoredLM(start).logits(batch.input_ids, batch.position, **inputs)
+
+    @torch.no_grad()
+    def _start_states(self, start: nn.Module, rows: RowsOfKinds) -> Tensor | None:
+        """Return the start model's states [K, H] at the scored tokens of the rows for which the loss needs them,
+        forwarded alone, None where it needs none."""
+        if self.loss.layer is None or not self.loss.start_states_of:
+            return None
+        batch = self._collate({kind: rows[kind] for kind in self.loss.start_states_of})
+        tap = Tap(self.loss.layer, batch.position + 1, alone=True)
+        return layer_states(start, batch.input_ids, tap, **batch.inputs(next(start.parameters()).dtype))
 
 
 def pack_width(model: nn.Module, rows: StepRows, schedule: Schedule) -> int | None:

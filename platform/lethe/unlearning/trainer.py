@@ -60,7 +60,7 @@ def unlearn(
     from there: it repeats the reports that were made and ends with the weights and numbers of a run that was never
     interrupted, costs apart.
     """
-    loss = loss or make_loss(recipe.objective)
+    loss = loss or make_loss(recipe.objective, recipe.seed)
     run = _Run(recipe, context, reference, ranks, checkpoints or Checkpoints.none(ranks), loss, target_loss)
     try:
         values = run.train(report)
@@ -96,7 +96,9 @@ class _Run:
         sharded = recipe.engine.stage == 3
         rows = _rows(recipe, context, loss)
         start_log_probs = {} if sharded else _start_log_probs(recipe, context, loss)
-        self.model = attach(base_of(recipe, context), recipe.adapter, seed=recipe.seed, initial=initial)
+        base = base_of(recipe, context)
+        trains = loss.trains(base, recipe.adapter)
+        self.model = attach(base, recipe.adapter, seed=recipe.seed, initial=initial, trains=trains)
         self.model.train()
         if not recipe.schedule.dropout:
             disable_dropout(self.model)
@@ -113,7 +115,7 @@ class _Run:
             ranks.rank,
             recipe.seed,
             start_log_probs,
-            self._start() if loss.start_logits_of else None,
+            self._start() if loss.needs_start else None,
             recipe.schedule.micro_tokens,
             pack_width(self.model, rows, recipe.schedule),
         )
@@ -167,6 +169,7 @@ class _Run:
             forgotten_at=self.forgotten_at,
             stepper=StepperState(self.stepper.refreshes, self.stepper.tokens),
             optimizer=tuple(refreshes(self.engine)),
+            objective=self._changing(),
         )
         tensors = {**shards(self.engine), **random_state(self.engine.device), **sums}
         self.checkpoints.save(self.steps_done, tensors, state)
@@ -184,7 +187,13 @@ class _Run:
         self.steps_done, self.reports, self.loss_names = manifest.step, list(state.reports), state.losses
         self.forgotten_at = state.forgotten_at
         self.stepper.refreshes, self.stepper.tokens = state.stepper.refreshes, state.stepper.tokens
+        for name, value in state.objective.items():
+            setattr(self.stepper.loss, name, value)
         self.costs.go_on(state.spent)
+
+    def _changing(self) -> dict[str, float]:
+        """Return the numbers of the loss that change between steps."""
+        return {name: getattr(self.stepper.loss, name) for name in self.stepper.loss.changing}
 
     def _step(self, step: Step) -> tuple[torch.Tensor, bool]:
         """Take one step with the Hessian refreshes around it. Returns the loss terms with [coordinates that move, of
@@ -202,6 +211,7 @@ class _Run:
         if not bool(torch.isfinite(total).all()):
             culprit = "gradient" if bool(torch.isfinite(total[:-1]).all()) else "loss"
             raise DivergedError(f"the {culprit} is not finite at step {step.number} of {self.total}")
+        self.stepper.loss.after_step(dict(zip(metrics, total.tolist(), strict=False)), step.epoch)
         if refresh and step.number % refresh.interval == 0 and step.number < self.total:
             self._refresh(step, refresh.data)
         return total[:-2].cpu(), bool(total[-2])
@@ -232,6 +242,7 @@ class _Run:
             "epoch": step.epoch,
             **dict(zip(self.loss_names, sums.mean(0).tolist(), strict=False)),
             **({"win_rate": free / moved} if moved else {}),
+            **self._changing(),
             "trained_share": self.trained_share,
             **self._criterion(self.result, step.epoch),
             **self.result.metrics,

@@ -19,7 +19,9 @@ from lethe.config.objective import (
     Ihl,
     Kl,
     Npo,
+    Pdu,
     PreferenceOptimization,
+    Rmu,
     SatImp,
     SimNpo,
     Undial,
@@ -45,6 +47,8 @@ CONFIGS: tuple[AnyObjective, ...] = (
     Undial(gamma=0.9, beta=3.0, retain="kl"),
     CeU(gamma=1.1),
     CeU(gamma=1.1, skip_first=False),
+    Pdu(gamma=0.8, logits="released"),
+    Rmu(gamma=1.4, layer=0, coefficient=3.0, trained=None),
 )
 # Those that go through a model as one of the others does: they keep the contract, and whole steps are not tried.
 MORE: tuple[AnyObjective, ...] = (
@@ -55,7 +59,13 @@ MORE: tuple[AnyObjective, ...] = (
     Undial(gamma=0.9, beta=3.0),
     PreferenceOptimization(retain="none"),
     Undial(beta=3.0, retain="none"),
+    Pdu(gamma=0.8, retain="kl"),
+    Rmu(gamma=1.4, layer=0, coefficient=3.0, trained=None, reduction="token_mean"),
+    Rmu(gamma=1.4, layer=0, coefficient=3.0, trained=None, reduction="released"),
+    Rmu(gamma=1.4, layer=0, coefficient=3.0, trained=None, retain="kl"),
+    Rmu(gamma=1.4, layer=0, coefficient=3.0, trained=None, retain="none"),
 )
+WIDTH = 6  # of hidden states
 
 
 def micro_batch(
@@ -85,21 +95,39 @@ def micro_batch(
     start = logits + torch.randn(logits.shape, generator=g)
     scored = Scored(logits.to(dtype).requires_grad_(), labels, row, place, kind, partner, start_log_probs)
     scored.start_logits = start[scored.of(*loss.start_logits_of)].to(dtype)
+    states = torch.randn(row.numel(), WIDTH, generator=g)
+    scored.start_states = (states + torch.randn(states.shape, generator=g))[scored.of(*loss.start_states_of)].to(dtype)
+    scored.states = states.to(dtype).requires_grad_()
     return scored
+
+
+def read(config: AnyObjective, scored: Scored) -> list[Tensor]:
+    """What this objective has a gradient on: logits, states or both."""
+    loss = make_loss(config)
+    given = ((loss.reads_logits, scored.logits), (loss.layer is not None, scored.states))
+    return [tensor for reads, tensor in given if reads and tensor is not None]
 
 
 def counts_of(*batches: Scored) -> Counts:
     """The global normalisers of batches that make up one step."""
     tokens = {kind: sum(int(b.of(kind).sum()) for b in batches) for kind in RowKind}
     forget = (torch.unique(torch.minimum(b.row, b.partner[b.row])[~b.of(RowKind.RETAIN)]).numel() for b in batches)
-    return Counts(tokens, sum(forget))
+    lengths = {kind: [n for b in batches for n in b.row[b.of(kind)].bincount().tolist() if n] for kind in RowKind}
+    inverse = {kind: sum(1 / n for n in each) for kind, each in lengths.items()}
+    return Counts(tokens, sum(forget), {kind: len(each) for kind, each in lengths.items()}, inverse)
 
 
 def subset(config: AnyObjective, scored: Scored, keep: Tensor) -> Scored:
     """The positions where `keep` [N] holds, or which it lists; row numbers and the logits' graph stay."""
     assert scored.start_logits is not None
-    read = scored.of(*make_loss(config).start_logits_of)
-    start = scored.start_logits[(read.cumsum(0) - 1)[keep][read[keep]]]
+    assert scored.states is not None
+
+    def kept(values: Tensor | None, kinds: tuple[RowKind, ...]) -> Tensor:
+        at = scored.of(*kinds)
+        assert values is not None
+        return values[(at.cumsum(0) - 1)[keep][at[keep]]]
+
+    loss = make_loss(config)
     return Scored(
         scored.logits[keep],
         scored.labels[keep],
@@ -108,16 +136,21 @@ def subset(config: AnyObjective, scored: Scored, keep: Tensor) -> Scored:
         scored.kind,
         scored.partner,
         scored.start_log_probs,
-        start,
+        kept(scored.start_logits, loss.start_logits_of),
+        scored.states[keep],
+        kept(scored.start_states, loss.start_states_of),
     )
 
 
 def expected(config: AnyObjective, scored: Scored, logits: Tensor) -> Tensor:
-    """docs/METHODS.md section 1 for a whole step, written naively; `logits` is the float64 leaf to differentiate."""
+    """docs/METHODS.md section 1 for a whole step, written naively; `logits` and the states of `scored` are the float64
+    leaves to differentiate."""
     p = logits.softmax(-1)
     p_t = p.gather(1, scored.labels.unsqueeze(1)).squeeze(1)
     retain = scored.of(RowKind.RETAIN)
-    forget = _expected_forget(config, scored, p, p_t)
+    forget = _expected_forget(config, scored, p, p_t, logits)
+    if isinstance(config, Rmu) and config.retain == "states":
+        return forget + config.gamma * _of_states(config, RowKind.RETAIN, scored, scored.start_states)
     if not isinstance(config, WithRetain) or config.retain == "none":
         return forget
     if config.retain == "kl":
@@ -134,7 +167,7 @@ def start_at(kind: RowKind, config: AnyObjective, scored: Scored) -> Tensor:
     return whole[scored.of(kind)]
 
 
-def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tensor) -> Tensor:
+def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tensor, logits: Tensor) -> Tensor:
     forget = scored.of(RowKind.FORGET)
     if isinstance(config, GradientAscent | GradDiff | Kl):
         return p_t[forget].log().mean()
@@ -157,6 +190,11 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
         others = p[used].masked_fill(one_hot(scored.labels[used], p.shape[1]).bool(), 0)
         q = (others / others.sum(-1, keepdim=True)).detach()
         return -(q * p[used].log()).sum(-1).mean()
+    if isinstance(config, Pdu):
+        return (logits.max(1).values - logits.mean(1)).square()[forget].mean()
+    if isinstance(config, Rmu):
+        u = torch.rand(WIDTH, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return _of_states(config, RowKind.FORGET, scored, config.coefficient * u / u.norm())
     if not isinstance(config, Npo | SimNpo | Dpo | AltPo):
         raise AssertionError(f"add the formula of {config.name} here")
     terms = []
@@ -164,6 +202,18 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
         x = _expected_margin(config, scored, p_t, i)
         terms.append(-2 / config.beta * torch.sigmoid(x).log())
     return torch.stack(terms).mean()
+
+
+def _of_states(config: Rmu, kind: RowKind, scored: Scored, target: Tensor) -> Tensor:
+    """RMU's mean of squared distances in rows of one kind, by the table of rows that its reduction means."""
+    at = scored.of(kind)
+    distance = (scored.states[at] - target.double()).square().mean(-1)
+    if config.reduction == "token_mean":
+        return distance.mean()
+    rows = scored.row[at]
+    sums = torch.stack([distance[rows == row].sum() for row in rows.unique()])
+    lengths = torch.stack([(rows == row).sum() for row in rows.unique()])
+    return (sums / (lengths.unsqueeze(1) if config.reduction == "released" else lengths)).mean()
 
 
 def _expected_margin(config: Npo | SimNpo | Dpo | AltPo, scored: Scored, p_t: Tensor, i: int) -> Tensor:

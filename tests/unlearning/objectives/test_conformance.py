@@ -11,7 +11,7 @@ from torch import Tensor
 from lethe.config.objective import AnyObjective, Method, Objective, WithRetain
 from lethe.data.batches import RowKind
 from lethe.unlearning.objectives import LOSSES, Counts, Scored, make_loss
-from tests.unlearning.objectives.cases import CONFIGS, MORE, counts_of, expected, micro_batch, subset
+from tests.unlearning.objectives.cases import CONFIGS, MORE, counts_of, expected, micro_batch, read, subset
 
 each = pytest.mark.parametrize("config", CONFIGS + MORE, ids=lambda c: c.digest()[:4] + c.name)
 
@@ -22,7 +22,12 @@ def has_retain(config: AnyObjective) -> bool:
 
 def gradient(config: AnyObjective, scored: Scored, counts: Counts) -> tuple[Tensor, Tensor]:
     loss, _ = make_loss(config)(scored, counts)
-    return loss.detach(), torch.autograd.grad(loss, scored.logits)[0]
+    return loss.detach(), gradient_of(loss, config, scored)
+
+
+def gradient_of(loss: Tensor, config: AnyObjective, scored: Scored) -> Tensor:
+    """The gradient on all that the objective reads, flat."""
+    return torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, read(config, scored))])
 
 
 def test_every_configuration_has_its_loss_and_a_case_here() -> None:
@@ -44,10 +49,11 @@ def test_equals_a_float64_reference(config: AnyObjective) -> None:
     for seed in range(3):
         scored = micro_batch(config, seed)
         loss, grad = gradient(config, scored, counts_of(scored))
-        leaf = scored.logits.detach().double().requires_grad_()
-        truth = expected(config, scored, leaf)
+        leaf, states = (given.detach().double().requires_grad_() for given in (scored.logits, scored.states))
+        wide = dataclasses.replace(scored, logits=leaf, states=states)
+        truth = expected(config, wide, leaf)
         torch.testing.assert_close(loss, truth.detach().float(), rtol=1e-5, atol=1e-6)
-        torch.testing.assert_close(grad, torch.autograd.grad(truth, leaf)[0].float(), rtol=1e-4, atol=1e-7)
+        torch.testing.assert_close(grad, gradient_of(truth, config, wide).float(), rtol=1e-4, atol=1e-7)
 
 
 @each
@@ -59,7 +65,7 @@ def test_shares_of_a_split_step_add_up(config: AnyObjective) -> None:
     shares = [make_loss(config)(subset(config, whole, keep), counts) for keep in (first, ~first)]
     total = shares[0][0] + shares[1][0]
     torch.testing.assert_close(total.detach(), loss)
-    torch.testing.assert_close(torch.autograd.grad(total, whole.logits)[0], grad)
+    torch.testing.assert_close(gradient_of(total, config, whole), grad)
     _, metrics = make_loss(config)(whole, counts)
     for name, value in metrics.items():
         torch.testing.assert_close(shares[0][1][name] + shares[1][1][name], value)
@@ -89,7 +95,7 @@ def test_order_of_positions_and_rows_without_any_do_not_matter(config: AnyObject
     moved.start_log_probs = torch.cat([torch.tensor([-3.0]), scored.start_log_probs, torch.tensor([0.0])])
     again, _ = make_loss(config)(moved, counts)
     torch.testing.assert_close(again.detach(), loss)
-    torch.testing.assert_close(torch.autograd.grad(again, scored.logits)[0], grad)
+    torch.testing.assert_close(gradient_of(again, config, scored), grad)
 
 
 @each
@@ -98,14 +104,16 @@ def test_an_empty_micro_batch_is_zero_and_goes_backward(config: AnyObjective, ro
     logits = torch.zeros(0, 11, requires_grad=True)
     nothing = torch.zeros(0, dtype=torch.int64)
     kind, partner = torch.full((rows,), RowKind.FORGET), torch.arange(rows)
-    scored = Scored(logits, nothing, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11))
+    states = torch.zeros(0, 5, requires_grad=True)
+    scored = Scored(
+        logits, nothing, nothing, nothing, kind, partner, torch.zeros(rows), torch.zeros(0, 11), states, states.detach()
+    )
     for counts in (Counts(dict.fromkeys(RowKind, 7), 2), Counts(dict.fromkeys(RowKind, 0), 0)):
         loss, metrics = make_loss(config)(scored, counts)
         assert loss.item() == 0
         assert all(value.item() == 0 for value in metrics.values())
         loss.backward()
-        assert logits.grad is not None
-        assert logits.grad.shape == (0, 11)
+        assert all(leaf.grad is not None and leaf.grad.shape == leaf.shape for leaf in read(config, scored))
 
 
 @each
@@ -115,7 +123,7 @@ def test_one_sided_micro_batches_are_finite(config: AnyObjective, retain: bool) 
     if retain and not scored.of(RowKind.RETAIN).any():
         pytest.skip("it trains on no retain rows")
     part = subset(config, scored, scored.of(RowKind.RETAIN) == retain)
-    part.logits = part.logits.detach().requires_grad_()
+    part.logits, part.states = part.logits.detach().requires_grad_(), part.states.detach().requires_grad_()
     loss, grad = gradient(config, part, counts_of(part))
     assert torch.isfinite(loss)
     assert torch.isfinite(grad).all()
@@ -130,7 +138,9 @@ def test_bf16_logits_are_scored_in_fp32(config: AnyObjective) -> None:
     wide = dataclasses.replace(
         narrow,
         logits=narrow.logits.detach().float().requires_grad_(),
-        start_logits=None if narrow.start_logits is None else narrow.start_logits.float(),
+        start_logits=narrow.start_logits.float(),
+        states=narrow.states.detach().float().requires_grad_(),
+        start_states=narrow.start_states.float(),
     )
     wide_loss, wide_grad = gradient(config, wide, counts)
     assert loss.dtype == torch.float32

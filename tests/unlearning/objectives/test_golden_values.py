@@ -23,6 +23,8 @@ from lethe.config.objective import (
     GradientAscent,
     Kl,
     Npo,
+    Pdu,
+    Rmu,
     SatImp,
     SimNpo,
     Undial,
@@ -31,7 +33,9 @@ from lethe.config.objective import (
 from lethe.data.batches import RowKind
 from lethe.models.loading import load_model
 from lethe.unlearning.objectives import Counts, Loss, Scored, make_loss
+from lethe.unlearning.objectives.rmu import Rmu as RmuLoss
 
+RELEASED = "released"
 CASES: list[tuple[str, AnyObjective, str]] = [  # name and published variant in the file
     ("GradAscent", GradientAscent(), "global_token_mean"),
     ("GradDiff", GradDiff(gamma=1.0), "global_token_mean"),
@@ -46,6 +50,11 @@ CASES: list[tuple[str, AnyObjective, str]] = [  # name and published variant in 
     ("UNDIAL", Undial(gamma=1.0), "global_token_mean"),
     ("CEU", CeU(), "skip1_global_token_mean"),
     ("CEU", CeU(skip_first=False), "skip0_global_token_mean"),
+    ("RMU", Rmu(layer=2, coefficient=2.0), "per_sample_mean"),
+    ("RMU", Rmu(layer=2, coefficient=2.0, reduction="token_mean"), "global_token_mean"),
+    ("RMU", Rmu(layer=2, coefficient=2.0, reduction="released"), RELEASED),
+    ("PDU", Pdu(), "shifted_global_token_mean"),
+    ("PDU", Pdu(logits="released"), RELEASED),
 ]
 SOURCES = {RowKind.FORGET: "forget", RowKind.REFUSAL: "idk", RowKind.RETAIN: "retain"}
 PERTURBATION = {"a": 0.0, "b": 0.02, "c": 0.6}  # of each weight tensor, times sin of the index
@@ -99,22 +108,24 @@ def in_float64(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def score(
-    model: PreTrainedModel, values: Golden, kinds: tuple[RowKind, ...], sources: dict[RowKind, str]
-) -> tuple[Scored, Counts]:
+def score(model: PreTrainedModel, values: Golden, loss: Loss, sources: dict[RowKind, str]) -> tuple[Scored, Counts]:
     """The batch's scored positions, and its token counts; `start_log_probs` are zero."""
-    logits, labels, rows, places, row_kinds, tokens = [], [], [], [], [], {}
+    logits, states, labels, rows, places, row_kinds, lengths = [], [], [], [], [], [], {}
+    kinds = loss.trains_on
     for kind in kinds:
         batch = {name: torch.tensor(given) for name, given in values.values["tokens"][sources[kind]].items()}
-        every = model(input_ids=batch["input_ids"], attention_mask=(batch["input_ids"] != 0).long()).logits[:, :-1]
+        mask = (batch["input_ids"] != 0).long()
+        out = model(input_ids=batch["input_ids"], attention_mask=mask, output_hidden_states=True)
+        every = out.logits[:, 1:] if kind in loss.late else out.logits[:, :-1]
         wanted, position = batch["input_ids"][:, 1:], torch.arange(1, batch["input_ids"].shape[1])
         at = (position >= batch["answer_start"][:, None]) & (position < batch["length"][:, None])
         logits.append(every[at])
+        states.append(out.hidden_states[3][:, 1:][at])  # behind block 2, at the tokens themselves
         labels.append(wanted[at])
         rows.append(at.nonzero()[:, 0] + len(row_kinds))
         places.append((position - batch["answer_start"][:, None])[at])
         row_kinds += [int(kind)] * len(at)
-        tokens[kind] = int(at.sum())
+        lengths[kind] = at.sum(1).tolist()
     partner = torch.arange(len(row_kinds))
     if RowKind.REFUSAL in kinds and RowKind.FORGET in kinds:
         half = partner[:8].roll(4)
@@ -127,15 +138,23 @@ def score(
         torch.tensor(row_kinds),
         partner,
         torch.zeros(len(row_kinds), dtype=torch.float64),
+        states=torch.cat(states),
     )
-    return scored, Counts(tokens, forget_rows=4)
+    return scored, Counts(
+        {kind: sum(each) for kind, each in lengths.items()},
+        forget_rows=4,
+        rows={kind: len(each) for kind, each in lengths.items()},
+        inverse_lengths={kind: sum(1 / n for n in each) for kind, each in lengths.items()},
+    )
 
 
 def add_start(scored: Scored, start: Scored, loss: Loss) -> None:
-    """Give the start model's log-probabilities and logits to `scored`."""
+    """Give the start model's log-probabilities, logits and states to `scored`."""
     log_p = torch.log_softmax(start.logits, 1).gather(1, start.labels[:, None])[:, 0].detach()
     scored.start_log_probs = torch.zeros_like(start.start_log_probs).index_add(0, start.row, log_p)
     scored.start_logits = start.logits[start.of(*loss.start_logits_of)].detach()
+    assert start.states is not None
+    scored.start_states = start.states[start.of(*loss.start_states_of)].detach()
 
 
 def projection(gradients: list[Tensor]) -> float:
@@ -152,12 +171,14 @@ def test_loss_and_gradient_are_the_published_ones(
     recorded = values.values["objectives"][name]["values"]
     if state not in recorded:
         state = "a"
-    expected = recorded[state]["published"][variant]
+    expected = recorded[state][RELEASED] if variant == RELEASED else recorded[state]["published"][variant]
     loss = make_loss(config)
+    if isinstance(loss, RmuLoss):
+        loss.direction = lambda width: torch.ones(width, dtype=torch.float64) / width**0.5  # type: ignore[method-assign]
     model = values.model(state)
     sources = SOURCES | ({RowKind.REFUSAL: "alt"} if config.needs_alternatives else {})
-    scored, counts = score(model, values, loss.trains_on, sources)
-    add_start(scored, score(values.model("a"), values, loss.trains_on, sources)[0], loss)
+    scored, counts = score(model, values, loss, sources)
+    add_start(scored, score(values.model("a"), values, loss, sources)[0], loss)
     total, parts = loss(scored, counts)
     total.backward()
     assert float(parts["forget_loss"]) == pytest.approx(expected["forget"], rel=EXACT, abs=0)
@@ -170,6 +191,12 @@ def test_loss_and_gradient_are_the_published_ones(
     assert norm == pytest.approx(gradient["l2_norm"], rel=EXACT)
     for key, value in gradient["entries"].items():
         tensor, _, index = key.rstrip("]").partition("[")
-        found = float(named[tensor].grad[tuple(map(int, index.split(",")))])  # type: ignore[index]  # every tensor trains
+        grad = gradients[[*named].index(tensor)]
+        found = float(grad[tuple(map(int, index.split(",")))])
         assert found == pytest.approx(value, abs=EXACT * gradient["l2_norm"]), key
+    if isinstance(config, Pdu):
+        loss.after_step({"retain_loss": float(parts["retain_loss"])}, epoch=config.warmup_epochs)
+        assert loss.gamma == 1.0
+        loss.after_step({"retain_loss": float(parts["retain_loss"])}, epoch=config.warmup_epochs + 1)
+        assert loss.gamma == pytest.approx(expected["lambda_after_one_dual_step"], rel=EXACT)
     assert projection(gradients) == pytest.approx(gradient["sin_projection"], abs=EXACT * gradient["l2_norm"])

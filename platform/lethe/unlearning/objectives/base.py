@@ -6,15 +6,19 @@ A loss is a subclass of `Loss` in a module of this package, decorated with `LOSS
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
+from lethe.config.adapter import AnyAdapter
 from lethe.config.component import Implementations
 from lethe.config.objective import AnyObjective, Objective, RetainTerm, WithRetain
 from lethe.data.batches import RowKind
+from lethe.models.adapters import Rule
+from lethe.models.trained import trained_rule
 from lethe.unlearning.objectives.divergences import token_divergences
 from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
 
@@ -24,11 +28,14 @@ class Counts:
     """Global normalisers of one optimizer step: summed over ranks and micro-batches.
 
     A mean of per-rank means would weigh a rank with few tokens as much as one with many. `tokens`: answer tokens of
-    each kind of row that is trained on; `forget_rows`: forget questions, however they are answered.
+    each kind of row that is trained on; `forget_rows`: forget questions, however they are answered; `rows` of each
+    kind, and the sum over them of 1 / (answer tokens of the row), `inverse_lengths`.
     """
 
     tokens: Mapping[RowKind, int]
     forget_rows: int
+    rows: Mapping[RowKind, int] = field(default_factory=dict)
+    inverse_lengths: Mapping[RowKind, float] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -42,6 +49,11 @@ class Scored:
     answer and refusal), itself where there is none; `start_log_probs` [R] float32, S0: the row's summed answer
     log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
     model's at the M positions in rows of the kinds `Loss.start_logits_of`, in their order. N, M and R may be 0.
+
+    `states` [N, H] any float type, with grad: the hidden states behind decoder layer `Loss.layer` at the tokens
+    `labels` themselves, one position behind those that predict them; `start_states` [K, H]: the start model's at the K
+    positions in rows of the kinds `Loss.start_states_of`, in their order. Both are None until all positions have their
+    `token_values`, and for a loss that reads no states.
     """
 
     logits: Tensor
@@ -52,6 +64,8 @@ class Scored:
     partner: Tensor
     start_log_probs: Tensor
     start_logits: Tensor | None = None
+    states: Tensor | None = None
+    start_states: Tensor | None = None
 
     def of(self, *kinds: RowKind) -> Tensor:
         """Return a mask [N] bool of the positions in rows of these kinds."""
@@ -74,11 +88,29 @@ class Loss:
 
     `forget_kinds`: the rows of the forget term, forget rows or their replacements or both. `needs_start_log_probs`:
     it reads `Scored.start_log_probs`; `needs_start_logits`: it reads the start model's logits at forget rows.
+
+    A loss on activations sets in `__init__` what follows. `layer`: the decoder layer, from 0, whose output is
+    `Scored.states`, None for no states; `start_states_of`: the kinds of rows at which it reads the start model's too;
+    `reads_logits`: if False no logits are made, all `token_values` are 0, and weights behind the layer are frozen.
+    `trained`: a regular expression that is searched in the names of weights, of which only those that match train;
+    "published": the MLP's down projections of `layer` and the two layers below; None: all that the adapter says.
+
+    `late`: the kinds of rows whose logits are read one position late, at the tokens `labels` themselves.
+    `changing`: the names of attributes, numbers, that `after_step` changes: checkpoints hold them, reports show them.
+    `seed`: the run's, for what a loss draws; equal on all ranks.
     """
 
     forget_kinds: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
     needs_start_log_probs: ClassVar[bool] = False
     needs_start_logits: ClassVar[bool] = False
+    changing: ClassVar[tuple[str, ...]] = ()
+
+    layer: int | None = None
+    start_states_of: tuple[RowKind, ...] = ()
+    reads_logits: bool = True
+    trained: str | None = None
+    late: tuple[RowKind, ...] = ()
+    seed: int = 0
 
     def __init__(self, config: Objective) -> None:
         self.retain: RetainTerm = config.retain if isinstance(config, WithRetain) else "none"
@@ -95,6 +127,15 @@ class Loss:
         read = {RowKind.FORGET: self.needs_start_logits, RowKind.RETAIN: self.retain == "kl"}
         return tuple(kind for kind in self.trains_on if read.get(kind))
 
+    @property
+    def needs_start(self) -> bool:
+        """Whether the start model runs on the rows of every step."""
+        return bool(self.start_logits_of or self.start_states_of)
+
+    def trains(self, model: PreTrainedModel, adapter: AnyAdapter) -> Rule:
+        """Return which weights of the base `model` train, as `trained_rule` does."""
+        return trained_rule(model, adapter, self.trained, self.layer, self.reads_logits)
+
     def __call__(self, scored: Scored, counts: Counts) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar to back-propagate, and detached shares `forget_loss` and `retain_loss` (before gamma).
 
@@ -107,7 +148,7 @@ class Loss:
         forget = self.forget_share(values, scored, counts)
         if self.retain == "none":
             return forget, {"forget_loss": forget.detach()}
-        retain = -token_mean(values, RowKind.RETAIN, scored, counts)
+        retain = self.retain_share(values, scored, counts)
         return forget + self.gamma * retain, {"forget_loss": forget.detach(), "retain_loss": retain.detach()}
 
     def token_values(self, scored: Scored) -> Tensor:
@@ -137,13 +178,25 @@ class Loss:
         """Return the forget term's share, an fp32 scalar: the mean of `values` over forget tokens unless overridden."""
         return token_mean(values, RowKind.FORGET, scored, counts)
 
+    def retain_share(self, values: Tensor, scored: Scored, counts: Counts) -> Tensor:
+        """Return the retain term's share before gamma, an fp32 scalar: minus the mean of `values` over retain tokens
+        unless overridden."""
+        return -token_mean(values, RowKind.RETAIN, scored, counts)
+
+    def after_step(self, losses: Mapping[str, float], epoch: int) -> None:
+        """Change the numbers named in `changing` behind an optimizer step. Every rank calls it with the step's losses
+        by name, summed over ranks, and the epoch, from 1; does nothing unless overridden."""
+
 
 LOSSES: Implementations[type[Loss]] = Implementations("lethe.unlearning.objectives")
 
 
-def make_loss(config: AnyObjective) -> Loss:
-    """Return the loss that implements an objective. Raises LookupError for one without a loss, such as a `Method`."""
-    return LOSSES.of(config)(config)
+def make_loss(config: AnyObjective, seed: int = 0) -> Loss:
+    """Return the loss that implements an objective, for a run with this seed. Raises LookupError for one without a
+    loss, such as a `Method`."""
+    loss = LOSSES.of(config)(config)
+    loss.seed = seed
+    return loss
 
 
 def token_mean(values: Tensor, kind: RowKind, scored: Scored, counts: Counts) -> Tensor:

@@ -276,7 +276,7 @@ def plain(optimizer: str) -> dict[str, Any]:
         rate = learning_rate(step.number, total, run.optimizer.learning_rate, run.schedule)
         if optimizer == "mezo":
             found, norm = probed(net, run, step.number, rate, lambda step=step: loss_of(step))
-            losses.append(found)
+            losses.append([*found, loss.gamma])
             norms.append(norm)
             continue
         value, metrics = loss_of(step)

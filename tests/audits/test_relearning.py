@@ -9,9 +9,12 @@ import pytest
 import torch
 
 from lethe.audits.relearning import parts
+from lethe.benchmarks.embedded import words
+from lethe.benchmarks.embedded.facts import WORLD_FACTS
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import GradDiff
 from lethe.config.optimizer import AdamW
+from lethe.data.words import WORD
 from lethe.models.loading import load_model
 from lethe.unlearning.context import Context
 from lethe.unlearning.requests import Assets
@@ -71,6 +74,28 @@ def test_the_same_audit_gives_the_same_numbers_also_with_an_adapter(assets: Asse
     first, second = (audit(assets, unlearned, audits) for _ in range(2))
     assert first == second
     assert by_variant(first)["relearn"]["after"] != by_variant(first)["relearn"]["before"]
+
+
+def test_half_of_the_forget_rows_unrelated_text_and_lora_are_variants(assets: Assets, unlearned: Path) -> None:
+    settings = {"rows": ["forget", "half", "text"], "adapters": ["full", "lora"], "steps": 10, "learning_rate": 2e-3}
+    found = by_variant(audit(assets, unlearned, {"relearning": {**settings, "lora_learning_rate": 2e-2}}))
+    assert list(found) == [
+        *("relearn", "relearn_lora", "relearn_half", "relearn_half_lora", "relearn_text", "relearn_text_lora")
+    ]
+    half = by_variant(audit(assets, unlearned, {"relearning": {"steps": 10, "learning_rate": 2e-3, "share": 0.5}}))
+    assert found["relearn_half"] == {**half["relearn"], "variant": "relearn_half"}
+    for variant, record in found.items():
+        gain = record["after"]["forget_probability"] - record["before"]["forget_probability"]
+        assert gain > 0.03 if "half" in variant else gain != 0, (variant, gain)
+    assert found["relearn"]["before"] == found["relearn_text"]["before"] != found["relearn_half"]["before"]
+    alone = by_variant(audit(assets, unlearned, {"relearning": {"rows": ["half"], "learning_rate": 2e-3}}))
+    assert alone["relearn_half"] == found["relearn_half"], "a variant does not depend on the others"
+
+
+def test_general_text_names_nobody_and_no_town_that_embedded_rows_are_about() -> None:
+    said = {word for fact in WORLD_FACTS for word in WORD.findall(f"{fact.question} {fact.answer}")}
+    assert len(WORLD_FACTS) == 40
+    assert said.isdisjoint({*words.GIVEN, *words.SURNAMES, *words.CITIES})
 
 
 def test_training_that_breaks_is_a_verdict(assets: Assets, unlearned: Path) -> None:

@@ -17,8 +17,12 @@ CASES = {
     "audits.relearn={}": "unknown key 'audits.relearn' (did you mean 'audits.relearning'?): choose from "
     "audits.format, audits.logit_lens, audits.prompts, audits.quantisation, audits.relearning, audits.sampling",
     "audits.quantisation.bit=[8]": "unknown key 'audits.quantisation.bit' (did you mean 'audits.quantisation.bits'?)",
-    "audits.quantisation.bits=[8, 9]": "audits.quantisation.bits.1: must be less than or equal to 8, given 9",
-    "audits.quantisation.bits=[1]": "audits.quantisation.bits.0: must be greater than or equal to 2, given 1",
+    "audits.quantisation.bits=[8, 9]": "audits.quantisation.bits.1: must be a whole number from 2 to 8, or one of nf4, "
+    "int8, nf4_adapter, given 9",
+    "audits.quantisation.bits=[1]": "audits.quantisation.bits.0: must be a whole number from 2 to 8, or one of nf4",
+    "audits.quantisation.bits=[nf5]": "or one of nf4, int8, nf4_adapter, given 'nf5'",
+    "audits.relearning.adapters=[fila]": "unknown audits.relearning.adapters.0 'fila': choose from full, lora",
+    "audits.relearning.adapters=[]": "audits.relearning: adapters: none is given: leave the audit out instead",
     "audits.quantisation.bits=[4, 4]": "audits.quantisation: bits names one twice: 4, 4",
     "audits.quantisation.bits=[]": "audits.quantisation: bits: none is given: leave the audit out instead",
     "audits.prompts.kinds=[paraphrased]": "unknown audits.prompts.kinds.0 'paraphrased' (did you "
@@ -139,8 +143,11 @@ def test_every_audit_has_a_function_and_every_variant_a_meaning() -> None:
     assert list(Audit.registered) == list(Audits.model_fields)
     everything = Audits.model_validate(
         {
-            "relearning": {"rows": ["forget", "retain", "holdout"]},
-            "quantisation": {"bits": [2, 3, 4, 5, 6, 7, 8]},
+            "relearning": {
+                "rows": ["forget", "half", "retain", "holdout", "text"],
+                "adapters": ["full", "lora"],
+            },
+            "quantisation": {"bits": [2, 3, 4, 5, 6, 7, 8, "nf4", "int8", "nf4_adapter"]},
             "prompts": {},
             "sampling": {"temperatures": [0.2, 0.5, 0.8, 1.0]},
             "format": {},
@@ -157,6 +164,15 @@ def test_a_verdict_may_ask_for_what_an_audit_adds() -> None:
     assert "audit_sampled64_t02_forget_fact" in study.verdict
     with pytest.raises(UserError, match="unknown metric in verdict 'audit_logit_lens_forget_fact'"):
         load_study("tofu", ["verdict.audit_logit_lens_forget_fact.at_most=0.1"])
+
+
+def test_settings_that_are_left_out_change_no_digest_of_an_audit() -> None:
+    """These are texts of earlier versions: what they named is kept on disk."""
+    audits = Audits.model_validate({"relearning": {}, "quantisation": {}})
+    assert audits.asked()["quantisation"].canonical() == '{"bits":[8,4]}'
+    assert audits.asked()["relearning"].canonical() == (
+        '{"adapter":{"name":"full"},"batch_size":4,"learning_rate":0.0003,"rows":["forget","retain"],"share":0.2,"steps":10}'
+    )
 
 
 def test_audits_and_confirmation_are_no_part_of_the_identity() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -35,11 +36,12 @@ class Audited:
     """A finished model with its study. `model` is whole on every rank and plain, its adapter merged; an audit changes
     copies of it only.
 
-    `template`: renders its prompts; `recipe`: its run's, for engine, evaluation and seed; `metrics`: the study's own
-    measurement of it.
+    `folder`: its files, with its adapter apart; `template`: renders its prompts; `recipe`: its run's, for engine,
+    evaluation and seed; `metrics`: the study's own measurement of it.
     """
 
     model: PreTrainedModel
+    folder: Path
     template: Template
     context: Context
     recipe: Recipe

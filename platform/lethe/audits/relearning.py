@@ -11,6 +11,8 @@ from torch import nn
 
 from lethe.audits.base import AUDITS, Audited
 from lethe.benchmarks.base import EvaluationResult
+from lethe.benchmarks.embedded.facts import WORLD_FACTS
+from lethe.config.adapter import FullParameters, Lora
 from lethe.config.audits import Relearning
 from lethe.config.objective import GradientAscent
 from lethe.config.optimizer import AdamW
@@ -24,6 +26,7 @@ from lethe.unlearning.outcome import Ranks
 from lethe.unlearning.trainer import unlearn
 
 T = TypeVar("T")
+HALF = 0.5  # the share of the forget rows that the source `half` learns
 Measure = Callable[[nn.Module, RankShard], dict[str, float]]
 
 
@@ -32,24 +35,35 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
     """Train a copy of the finished model on each kind of rows that `config` names, with the training loop of all runs.
     Before and after are measured on the same forget rows, none of which is learned."""
     evaluated = audited.task.evaluated_forget(audited.recipe.evaluation)
-    learned, left = parts(len(evaluated), config.share)
+    before: dict[float, dict[str, float]] = {}  # by share: other rows are measured
+    for variant, source, adapter, rate in config.learners():
+        share = HALF if source == "half" else config.share
+        learned, left = parts(len(evaluated), share)
 
-    def measure(model: nn.Module, shard: RankShard) -> dict[str, float]:
-        return audited.leaks(model, left, shard)
+        def measure(model: nn.Module, shard: RankShard, left: list[int] = left) -> dict[str, float]:
+            return audited.leaks(model, left, shard)
 
-    before = measure(audited.model, audited.shard)
-    for source in config.rows:
-        others = {"retain": audited.task.retain, "holdout": audited.task.holdout}
-        rows = [evaluated[i] for i in learned] if source == "forget" else list(others[source][: len(learned)])
-        recipe = _recipe(audited.recipe, config, len(rows))
-        task = _RelearningTask(rows, list(audited.task.retain), measure)
-        context = _context(audited, task)
+        if share not in before:
+            before[share] = measure(audited.model, audited.shard)
+        rows = [evaluated[i] for i in learned]
+        if source not in ("forget", "half"):
+            others = {"retain": audited.task.retain, "holdout": audited.task.holdout, "text": general_text(audited)}
+            rows = list(others[source][: len(learned)])
+        recipe = _recipe(audited.recipe, config, adapter, rate, len(rows))
+        context = _context(audited, _RelearningTask(rows, list(audited.task.retain), measure))
         with unlearn(recipe, context, None, _ignore, _Unseen(audited.ranks), loss=Descent()) as outcome:
             report = outcome.report
-        after = {name: report.values[name] for name in before if name in report.values}
+        after = {name: report.values[name] for name in before[share] if name in report.values}
         yield AuditRecord(
-            variant=config.variant(source), verdict=report.verdict, reason=report.reason, before=before, after=after
+            variant=variant, verdict=report.verdict, reason=report.reason, before=before[share], after=after
         )
+
+
+def general_text(audited: Audited) -> list[Encoded]:
+    """Return true facts about the world as plain text, a row each, which say nothing of any benchmark's forget rows."""
+    opening = audited.template.text_opening
+    texts = [audited.template.text(f"{fact.question} {fact.answer}.") for fact in WORLD_FACTS]
+    return [Encoded(ids, max(1, len(opening))) for ids in texts]
 
 
 def parts(rows: int, share: float) -> tuple[list[int], list[int]]:
@@ -60,15 +74,17 @@ def parts(rows: int, share: float) -> tuple[list[int], list[int]]:
     return learned, [i for i in range(rows) if i not in set(learned)]
 
 
-def _recipe(recipe: Recipe, config: Relearning, rows: int) -> Recipe:
+def _recipe(
+    recipe: Recipe, config: Relearning, adapter: FullParameters | Lora, learning_rate: float, rows: int
+) -> Recipe:
     """Return a recipe for plain training at a constant rate, measured once, in the finished model's own engine."""
     schedule = Schedule(
         epochs=config.steps, max_steps=config.steps, batch_size=min(config.batch_size, rows), decay=False
     )
     changes: dict[str, Any] = {
         "objective": GradientAscent(),  # not used: the loss is given
-        "optimizer": AdamW(learning_rate=config.learning_rate, weight_decay=0.0),
-        "adapter": config.adapter,
+        "optimizer": AdamW(learning_rate=learning_rate, weight_decay=0.0),
+        "adapter": adapter,
         "schedule": schedule,
         "evaluation": recipe.evaluation.model_copy(update={"every": config.steps}),
     }

@@ -71,7 +71,16 @@ def _audit(request: AuditRequest, folder: Path, ranks: Ranks) -> FinalReport:
     try:
         model = finished(folder, context)
         reference = read_reference(request.reference, context, request.recipe.evaluation)
-        audited = Audited(model, _template(folder, context), context, request.recipe, reference, request.metrics, ranks)
+        audited = Audited(
+            model=model,
+            folder=folder,
+            template=_template(folder, context),
+            context=context,
+            recipe=request.recipe,
+            reference=reference,
+            metrics=request.metrics,
+            ranks=ranks,
+        )
         found = [record for config in request.audits.asked().values() for record in AUDITS.of(config)(audited, config)]
         return AuditReport(verdict="complete", audits=tuple(found))
     except (UserError, torch.cuda.OutOfMemoryError, MemoryError) as error:

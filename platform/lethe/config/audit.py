@@ -46,6 +46,10 @@ class AuditedData(Protocol):
 class Audits(Frozen):
     """The audits of a study by name, None for one that is not asked for. Every subclass of `Audit` is a field."""
 
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without those that are not asked for, so that a new kind of audit changes no digest."""
+        return {key: value for key, value in super().canonical_fields(dumped).items() if value is not None}
+
     def asked(self) -> dict[str, Audit]:
         """Return the audits that are asked for, by name."""
         audits = {name: getattr(self, name) for name in type(self).model_fields}

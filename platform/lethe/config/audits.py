@@ -7,9 +7,9 @@ To add one, define a subclass of `Audit` here, or in a module that this one impo
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, PlainValidator, WithJsonSchema
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.answer_audits import Format, LogitLens, Sampling
@@ -21,9 +21,28 @@ from lethe.errors import UserError
 
 __all__ = ["Audit", "AuditedData", "Audits", "Format", "LogitLens", "Sampling"]
 
-Source = Literal["forget", "retain", "holdout"]
+Source = Literal["forget", "half", "retain", "holdout", "text"]
+Learner = Literal["full", "lora"]
+OTHER_ROWS = "forget, half, retain, text"  # than holdout rows, which not all data have
 AuditKind = Literal["paraphrase", "prefix", "first_words"]
-Bits = Annotated[int, Field(ge=2, le=8)]
+SERVER_FORMATS = {
+    "nf4": "with weights in NF4, as bitsandbytes has them: blocks of 64, double quantisation",
+    "int8": "with weights and their layers' inputs in int8, as LLM.int8() of bitsandbytes has them",
+    "nf4_adapter": "with the adapter beside a base in NF4, as servers of QLoRA have it; without an adapter as nf4",
+}
+
+
+def _bits(given: Any) -> int | str:
+    """Return a number of bits or a server's format. Raises ValueError for anything else."""
+    whole = isinstance(given, int) and not isinstance(given, bool)
+    if not (2 <= given <= 8 if whole else given in [*SERVER_FORMATS]):
+        raise ValueError(f"must be a whole number from 2 to 8, or one of {', '.join(SERVER_FORMATS)}, given {given!r}")
+    found: int | str = given
+    return found
+
+
+_GRID: dict[str, Any] = {"type": "integer", "minimum": 2, "maximum": 8}
+Bits = Annotated[int | str, PlainValidator(_bits), WithJsonSchema({"anyOf": [_GRID, {"enum": [*SERVER_FORMATS]}]})]
 
 # Each is put in front of a question alone; none says anything about what follows.
 PREFIXES = (
@@ -36,6 +55,11 @@ PREFIXES = (
 FULL = ("forget", "utility")  # metrics that only a whole evaluation gives
 
 
+def _relearned(source: Source, learner: Learner) -> str:
+    """Return the name of the variant that learns these rows so."""
+    return "_".join(["relearn", *([] if source == "forget" else [source]), *(["lora"] if learner == "lora" else [])])
+
+
 class Relearning(Audit):
     """A few optimizer steps (AdamW, the likelihood of the answers), after which the other forget rows are measured.
 
@@ -44,29 +68,55 @@ class Relearning(Audit):
     """
 
     name: ClassVar[str] = "relearning"
+    sources: ClassVar[Mapping[Source, str]] = {
+        "forget": "after a few steps on a part of the forget rows; only the others count",
+        "half": "after a few steps on half of the forget rows; only the other half counts",
+        "retain": "after a few steps on retain rows",
+        "holdout": "after a few steps on rows that no model was trained on",
+        "text": "after a few steps on text that has nothing to do with the rows: facts about the world",
+    }
     meanings: ClassVar[Mapping[str, str]] = {
-        "relearn": "after a few steps on a part of the forget rows; only the others count",
-        "relearn_retain": "after a few steps on retain rows",
-        "relearn_holdout": "after a few steps on rows that no model was trained on",
+        _relearned(source, learner): f"{meaning}{', by LoRA' if learner == 'lora' else ''}"
+        for source, meaning in sources.items()
+        for learner in get_args(Learner)
     }
 
     rows: tuple[Source, ...] = Field(
-        ("forget", "retain"), description="learned in turn, each by the finished model: unrelated rows too"
+        ("forget", "retain"),
+        description="learned in turn, each by the finished model: unrelated rows too. half: half of the forget rows, "
+        "whatever share is; text: general text that comes with lethe",
     )
     share: float = Field(0.2, gt=0, le=0.5, description="of the forget rows; as many of the others")
     steps: int = Field(10, ge=1, description="optimizer steps")
     batch_size: int = Field(4, ge=1, description="rows in a step")
     learning_rate: float = Field(3e-4, gt=0, description="of AdamW")
     adapter: Annotated[FullParameters | Lora, Field(discriminator="name")] = FullParameters()
+    adapters: tuple[Learner, ...] | None = Field(
+        None, description="full: by all weights; lora: by a LoRA; each in turn, as variants; none: by `adapter` alone"
+    )
+    lora_learning_rate: float = Field(3e-3, gt=0, description="of AdamW where adapters has lora, which starts at zero")
 
-    @staticmethod
-    def variant(source: Source) -> str:
-        """Return the name of the variant that learns these rows."""
-        return "relearn" if source == "forget" else f"relearn_{source}"
+    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
+        """Return `dumped` without `adapters` where there is none and without a rate that is not read, so that earlier
+        audits keep their digests."""
+        unread = {"adapters"} if self.adapters is None else set()
+        unread |= set() if self.adapters and "lora" in self.adapters else {"lora_learning_rate"}
+        return {key: value for key, value in super().canonical_fields(dumped).items() if key not in unread}
+
+    def learners(self) -> Iterator[tuple[str, Source, FullParameters | Lora, float]]:
+        """Yield each variant with the rows that are learned, what learns them, and its learning rate."""
+        for source in self.rows:
+            for learner in self.adapters or ("full",):
+                if learner == "lora":
+                    lora = self.adapter if isinstance(self.adapter, Lora) else Lora()
+                    yield _relearned(source, learner), source, lora, self.lora_learning_rate
+                else:
+                    trained = FullParameters() if self.adapters else self.adapter
+                    yield _relearned(source, learner), source, trained, self.learning_rate
 
     def variants(self) -> tuple[str, ...]:
-        """Return a variant for each of `rows`."""
-        return tuple(map(self.variant, self.rows))
+        """Return a variant for each of `rows` and `adapters`."""
+        return tuple(variant for variant, *_ in self.learners())
 
     def cost(self) -> str:
         """Return the steps and the evaluations in words."""
@@ -76,7 +126,7 @@ class Relearning(Audit):
         """Raise UserError for holdout rows, if the benchmark has none."""
         if "holdout" in self.rows and not benchmark.has_holdout:
             raise UserError(
-                f"audits.relearning.rows: holdout: {benchmark.name} has no such rows: choose from forget, retain"
+                f"audits.relearning.rows: holdout: {benchmark.name} has no such rows: choose from {OTHER_ROWS}"
             )
 
     def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
@@ -86,25 +136,29 @@ class Relearning(Audit):
                 "audits.relearning: one forget row is evaluated, and its audit learns one and asks for another"
             )
         if "holdout" in self.rows and not data.has_holdout:
-            raise UserError(
-                f"audits.relearning.rows: holdout: {source} has no holdout rows: choose from forget, retain"
-            )
+            raise UserError(f"audits.relearning.rows: holdout: {source} has no holdout rows: choose from {OTHER_ROWS}")
 
 
 class Quantisation(Audit):
-    """Weights of linear layers rounded to so many bits: symmetric, per output channel, to the nearest; the head and the
-    embedding stay. Small changes of weights can be lost in the rounding: Zhang et al. 2024, arXiv 2410.16454."""
+    """Weights of linear layers and experts rounded to so many bits: symmetric, per output channel, to the nearest; or
+    as servers do it. The head and the embedding stay; an adapter is merged first. Small changes of weights can be lost
+    in the rounding: Zhang et al. 2024, arXiv 2410.16454."""
 
     name: ClassVar[str] = "quantisation"
     meanings: ClassVar[Mapping[str, str]] = {
-        f"quant{bits}": f"with weights rounded to {bits} bits" for bits in range(8, 1, -1)
+        **{f"quant{bits}": f"with weights rounded to {bits} bits" for bits in range(8, 1, -1)},
+        **SERVER_FORMATS,
     }
 
-    bits: tuple[Bits, ...] = Field((8, 4), description="each is tried alone")
+    bits: tuple[Bits, ...] = Field(
+        (8, 4),
+        description="2 to 8: symmetric, of each output row; nf4, int8: as bitsandbytes does; nf4_adapter: the base "
+        "alone in NF4. Each is tried alone",
+    )
 
     def variants(self) -> tuple[str, ...]:
         """Return a variant for each of `bits`."""
-        return tuple(f"quant{bits}" for bits in self.bits)
+        return tuple(bits if isinstance(bits, str) else f"quant{bits}" for bits in self.bits)
 
     @classmethod
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:

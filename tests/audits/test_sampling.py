@@ -51,7 +51,7 @@ def unsure(assets: Assets, *, ranks: Any = None, budget: int = 8192, sure: float
     model = load_model(Path(assets.start))
     with torch.no_grad():
         model.lm_head.weight.mul_(sure)
-    return Audited(model, context.template, context, recipe, None, {}, ranks or Alone())
+    return Audited(model, Path(assets.start), context.template, context, recipe, None, {}, ranks or Alone())
 
 
 # The estimate

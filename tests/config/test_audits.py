@@ -47,7 +47,7 @@ CASES = {
     "you mean 'audit_relearn_forget_rouge'?): choose from audit_",
     "objectives.audit_first_words_forget_probability=minimize": "unknown metric in objectives 'audit_first_words_",
     "objectives.audit_quant3_forget=minimize": "objectives.audit_quant3_forget: audits.quantisation tries quant8, "
-    "quant4: let it try quant3",
+    "quant4, nf4, int8, nf4_adapter: let it try quant3",
     "objectives={rounded4: minimize, audit_quant4_forget_probability: minimize}": "objectives: audit_quant4_forget_"
     "probability is there twice",
     "verdict.audit_relearn_utility={at_most: 1}": "unknown metric in verdict 'audit_relearn_utility'",
@@ -102,7 +102,7 @@ def test_an_audit_as_objective_runs_in_trials_with_no_more_variants_than_it_need
     assert audits is not None
     assert list(variants(audits)) == ["quant4", "prefix"]
     assert audits.asked()["prompts"] == study.audits.asked()["prompts"].model_copy(update={"kinds": ("prefix",)})
-    assert study.audits.asked()["quantisation"].variants() == ("quant8", "quant4"), "the front is audited as before"
+    assert study.audits.asked()["quantisation"].variants()[:2] == ("quant8", "quant4"), "the front is audited as before"
     assert describe_trial_audits(study) == (
         "audits  every trial ends with those of its objectives: quantisation: 1 x a whole evaluation; "
         "prompts: 1 x an evaluation of the forget rows"

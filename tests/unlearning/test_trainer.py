@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,6 +14,7 @@ import torch
 from lethe.benchmarks.base import load_benchmark
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import (
+    AltPo,
     AnyObjective,
     Dpo,
     GradDiff,
@@ -22,6 +23,7 @@ from lethe.config.objective import (
     Npo,
     Pdu,
     PreferenceOptimization,
+    RetainTerm,
     Rmu,
     SimNpo,
     Undial,
@@ -29,6 +31,7 @@ from lethe.config.objective import (
 from lethe.config.optimizer import AdamW, AnyOptimizer, Sophia
 from lethe.config.run import Digests, Engine, Evaluation, Recipe, Schedule, UnlearnRun
 from lethe.data.batches import Step
+from lethe.errors import UserError
 from lethe.evaluation.likelihood import score
 from lethe.models.saving import merged
 from lethe.unlearning import trainer as module
@@ -166,6 +169,28 @@ def test_each_begins_where_its_formula_says(assets: Assets) -> None:
     assert found["pdu"]["gamma"] == 1.0, "in the warm-up the dual variable stays"
     assert found["npo"]["retain_loss"] > 1
     assert found["gradient_ascent"]["tokens"] < found["grad_diff"]["tokens"] < found["dpo"]["tokens"]
+
+
+def test_altpo_trains_towards_alternatives_and_every_retain_term_begins_at_the_start_model(assets: Assets) -> None:
+    benchmark = assets.benchmark.model_copy(update={"alternatives": "perturbed"})
+    digest = load_benchmark(benchmark).digest
+    context = Context(assets.model_copy(update={"benchmark": benchmark, "data_digest": digest}))
+    texts = {
+        context.template.encode(question, text).ids
+        for question, texts in zip(context.benchmark.forget_questions, context.benchmark.alternatives, strict=True)
+        for text in texts
+    }
+    assert {row.ids for row in context.refusals(5, 3, alternatives=True).rows} <= texts
+    found = {retain: report(recipe(AltPo(retain=retain)), context) for retain in get_args(RetainTerm)}
+    for values in found.values():
+        assert values["forget_loss"] == pytest.approx(20 * math.log(2), rel=1e-4)
+    assert found["kl"]["retain_loss"] == pytest.approx(0, abs=1e-6)
+    assert found["nll"]["retain_loss"] > 1
+    assert "retain_loss" not in found["none"]
+    more = report(recipe(AltPo(), retain_ratio=2), context)
+    assert more["tokens"] > found["nll"]["tokens"] > found["none"]["tokens"]
+    with pytest.raises(UserError, match=r"^benchmark\.alternatives is not set"):
+        report(recipe(AltPo()), context_for(assets))
 
 
 def test_only_refusals_that_are_met_are_scored_and_once(assets: Assets, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -221,6 +221,9 @@ class File(WithRetain):
     path: str = Field(min_length=1, description="a file with a function forget_share(values, scored, counts, settings)")
     settings: dict[str, float] = Field({}, description="numbers for it; objective.settings.NAME can be searched")
 
+    def __hash__(self) -> int:
+        return hash(self.canonical())  # a dict has no hash
+
 
 class Method(Objective):
     """An objective without a training loss: its implementation takes the place of the training loop."""

@@ -92,6 +92,7 @@ def test_settings_are_searched_by_name() -> None:
     study = load_study("tofu", ["space=null", fixed, searched])
     recipe = build_recipe(study.run, study.space, lambda _, parameter: parameter.high)
     assert recipe.objective == File(path=str(EXAMPLE), settings={"other": 3, "power": 2})
+    assert len({recipe.objective, File(path=str(EXAMPLE), settings={"other": 3, "power": 2})}) == 1
     for key, value in (
         (searched.replace("settings", "setings"), "setings.power"),
         (searched.replace("0.5", "a"), "low"),

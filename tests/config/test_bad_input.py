@@ -83,10 +83,9 @@ CASES = {
     "run.optimizer={name: lion, hessian_interval: 5}": "run.optimizer.hessian_interval: lion has no hessian_interval, ",
     "run.optimizer={name: mezo, betas: [0.9, 0.9]}": "run.optimizer.betas: mezo has no betas, ",
     "run.optimizer={name: sophia, sam_rho: 0.05}": "run.optimizer.sam_rho: sophia has no sam_rho, ",
-    "run={optimizer: {name: mezo}, engine: {stage: 2}}": "run: "
-    "optimizer mezo works under engine.stage 0, and this is stage 2",
+    "run={optimizer: {name: mezo}, engine: {stage: 2}}": "optimizer.name: mezo needs engine.stage 0, given 2",
+    "run.engine.stage=1\0space.optimizer.name={type: choice, choices: [mezo, adamw]}": "optimizer.name: mezo needs ",
     "run.adapter.rank=0": "run.adapter.rank: must be greater than or equal to 1, given 0",
-    "run.optimizer={name: sgd, momentum: 0, nesterov: true}": "run.optimizer: nesterov: needs a momentum above 0",
     "run.adapter={name: vila, fisher_rows: 1}": "run.adapter: fisher_rows: the variance of one gradient is zero: take "
     "at least 2",
     "run.adapter={name: vila, fisher: batch, fisher_rows: 16}": "run.adapter: fisher_rows: the variance of one "

@@ -34,7 +34,7 @@ def test_every_key_has_a_meaning() -> None:
     "row",
     [
         "| `run.objective.beta` | `simnpo` | number, above 0 | `2.5` |",
-        "| `run.optimizer.learning_rate` | `adamw`, `sophia` | number, above 0 | `0.0003` |",
+        "| `run.optimizer.learning_rate` | `lion` | number, above 0 | `0.0001` |",
         "| `benchmark.allow_overlap` | all | true or false | `false` |",
         "| `run.engine.stage` | `0`, `1`, `2`, `3` | `0` |",
         "| `search.sampler` | `tpe`, `nsga2`, `random`, `gp` | `tpe` |",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from tests.unlearning import zero_world
 
 pytestmark = pytest.mark.slow
 
+INSTALLED = find_spec("bitsandbytes") is not None
 CASES = (
     [(o, s, "fp32") for o in ("adamw", "sophia") for s in (0, 1, 2, 3)]
     + [("sophia", s, "bf16") for s in (0, 1, 2, 3)]
@@ -21,6 +23,8 @@ CASES = (
     + [("sam", s, "bf16") for s in (0, 2, 3)]
     + [("saving sam", 3, "fp32"), ("saving sam", 2, "fp32")]
     + [("mezo", 0, "fp32"), ("mezo", 0, "bf16"), ("saving lora mezo", 0, "fp32")]
+    + [("adamw8bit", 0, "fp32")] * INSTALLED
+    + [("adamw8bit", s, "bf16") for s in (0, 2, 3)] * INSTALLED  # blocks of 8 bits follow the shards
     + [("released", 2, "fp32"), ("dpo", 2, "fp32"), ("kl", 3, "fp32")]
     + [
         ("rmu", 0, "fp32"),

@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import Dpo, Kl, Npo, Pdu, Rmu
-from lethe.config.optimizer import AdamW, Lion, Mezo, Sgd, Sophia
+from lethe.config.optimizer import AdamW, AdamW8bit, Lion, Mezo, Sgd, Sophia
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
@@ -44,6 +44,7 @@ STATE = {
     "sgd": ("momentum_buffer",),
     "sam": ("exp_avg", "exp_avg_sq"),
     "mezo": (),
+    "adamw8bit": (),
 }
 OPTIMIZERS = {
     "adamw": AdamW(learning_rate=1e-3, weight_decay=0.1),
@@ -53,6 +54,7 @@ OPTIMIZERS = {
     "sgd": Sgd(learning_rate=1e-2, weight_decay=0.1, nesterov=True),
     "sam": AdamW(learning_rate=1e-3, weight_decay=0.1, sam_rho=0.5),
     "mezo": Mezo(learning_rate=1e-4, weight_decay=0.1, eps=0.1, samples=2),
+    "adamw8bit": AdamW8bit(learning_rate=1e-3, weight_decay=0.1),
 }
 OPTIMIZERS |= {"dpo": OPTIMIZERS["sophia"], "kl": OPTIMIZERS["adamw"]}
 OPTIMIZERS |= {"rmu": OPTIMIZERS["adamw"], "pdu": OPTIMIZERS["adamw"]}

@@ -72,7 +72,7 @@ def _check(study: ScalingStudy, resume: bool, reports: Path | None) -> tuple[str
     everything that can be known to be wrong before Ray starts."""
     from lethe.pool.cluster import check_address, prepare_environment
     from lethe.storage.paths import check_root
-    from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu, check_place
+    from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu, check_place, corners
 
     prepare_environment()
     address = check_address()
@@ -85,11 +85,11 @@ def _check(study: ScalingStudy, resume: bool, reports: Path | None) -> tuple[str
     tracker = open_tracker(study.tracking.model_copy(update={"register_models": False}))
     from lethe.benchmarks.base import load_benchmark
     from lethe.config.run import Digests
-    from lethe.models.packages import check_quantised
+    from lethe.models.packages import check_packages
     from lethe.study.preparation import locate
     from lethe.study.resume import check_resumable
 
-    check_quantised(study.first_recipe().engine.quantisation)
+    check_packages(corners(study))
     of_sizes = [study.model_copy(update={"model": model}) for model in study.models().values()]
     for of_size in of_sizes:
         check_adapters(of_size)

@@ -74,7 +74,7 @@ def main(
 def _dry_run(study: Study) -> int:
     """Print what the study is, reads and needs. Raises UserError for what a run would refuse."""
     from lethe.config.model import FinetunedModel
-    from lethe.models.packages import without_package
+    from lethe.models.packages import missing_packages
     from lethe.ops.stored_studies import measured_trial
     from lethe.scaling.estimate import describe_needs, describe_study_time
     from lethe.study.finetuning import describe_training
@@ -97,7 +97,7 @@ def _dry_run(study: Study) -> int:
         if trainings is None:
             names = "oracle" if study.model.path else "start model and oracle"
             print(f"{names}: trained from {study.model.base} before the trials, unless trained before")
-    for problem in filter(None, (without_gpu(study), without_package(study.first_recipe().engine.quantisation))):
+    for problem in filter(None, (without_gpu(study), *missing_packages(corners(study)))):
         print(f"note    {problem}")
     return 0
 
@@ -157,8 +157,8 @@ def _check(
         from lethe.search.warm_start import check_storage
 
         check_storage(study)
-    from lethe.models.packages import check_quantised
-    from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu
+    from lethe.models.packages import check_packages
+    from lethe.study.preflight import check_adapters, check_cores, check_files, check_gpu, corners
     from lethe.study.preparation import locate
     from lethe.study.saved_adapters import check_cut
 
@@ -167,7 +167,7 @@ def _check(
     if address is None:
         check_gpu(study)
         check_cores(study)
-    check_quantised(study.first_recipe().engine.quantisation)
+    check_packages(corners(study))
     locate(study.benchmark, study.model, study.prompt, registry=study.tracking.uri)
     check_files(study)
     if resume:

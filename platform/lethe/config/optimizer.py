@@ -6,9 +6,9 @@ To add one, define its configuration here and implement it in `lethe.unlearning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from lethe.config.base import only_where
 from lethe.config.component import ByName, Component
@@ -38,16 +38,18 @@ ONE_BACKWARD = Passes()
 
 
 class Optimizer(Component):
-    """The kind of all optimizers, and the fields that each has. `stages`: those of ZeRO under which it works."""
+    """The kind of all optimizers, and the fields that each has. `stages`: those of ZeRO under which it works;
+    `package`: one that it needs and that is installed on demand."""
 
     registered: ClassVar[dict[str, type[Optimizer]]]
     stages: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
+    package: ClassVar[str | None] = None
 
     learning_rate: float = Field(3e-4, gt=0, description="at its highest: run.schedule")
     weight_decay: float = Field(0.01, ge=0, description="decoupled")
 
     @property
-    def state_tensors(self) -> int:
+    def state_tensors(self) -> float:
         """The fp32 tensors of a weight's shape that it keeps from step to step."""
         return 2
 
@@ -91,6 +93,23 @@ class AdamW(FirstOrder):
     eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
 
 
+class AdamW8bit(FirstOrder):
+    """First order: AdamW with both moments in 8 bits, a quarter of the memory, through bitsandbytes (Dettmers et al.
+    2022, arXiv 2110.02861). Blocks of 256 weights share a scale, and are other ones under each ZeRO stage."""
+
+    package: ClassVar[str | None] = "bitsandbytes"
+
+    name: Literal["adamw8bit"] = "adamw8bit"
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="decay of both moments")
+    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
+
+    @property
+    def state_tensors(self) -> float:
+        """The fp32 tensors of a weight's shape that it keeps from step to step: a byte a weight and its block's scale,
+        twice. Tensors below 4096 weights, whose moments stay in fp32, are few."""
+        return 2 * (1 + 4 / 256) / 4
+
+
 class Lion(FirstOrder):
     """First order: Lion, the sign of the momentum (Chen et al. 2023, arXiv 2302.06675). Each coordinate moves by the
     learning rate, which is to be 3 to 10 times smaller than AdamW's, as is published."""
@@ -100,7 +119,7 @@ class Lion(FirstOrder):
     betas: tuple[Beta, Beta] = Field((0.9, 0.99), description="weight of the momentum in a step, and its decay")
 
     @property
-    def state_tensors(self) -> int:
+    def state_tensors(self) -> float:
         """The fp32 tensors of a weight's shape that it keeps from step to step."""
         return 1
 
@@ -114,14 +133,8 @@ class Sgd(FirstOrder):
     momentum: float = Field(0.9, ge=0, lt=1, description="decay of the sum of gradients; 0: the gradient alone")
     nesterov: bool = Field(False, description="step ahead along the momentum (Nesterov's)")
 
-    @model_validator(mode="after")
-    def _looks_ahead_along_momentum(self) -> Self:
-        if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: needs a momentum above 0, given 0")
-        return self
-
     @property
-    def state_tensors(self) -> int:
+    def state_tensors(self) -> float:
         """The fp32 tensors of a weight's shape that it keeps from step to step."""
         return 1 if self.momentum else 0
 
@@ -180,7 +193,7 @@ class Mezo(Optimizer):
     samples: int = Field(1, ge=1, description="directions in a step, each with two forward passes")
 
     @property
-    def state_tensors(self) -> int:
+    def state_tensors(self) -> float:
         """The fp32 tensors of a weight's shape that it keeps from step to step."""
         return 0
 

@@ -141,7 +141,7 @@ class Recipe(Frozen):
         stages, stage = self.optimizer.stages, self.engine.stage
         if stage not in stages and "optimizer" not in self.objective.ignored_fields:
             name, known = getattr(self.optimizer, "name", ""), " or ".join(map(str, stages))
-            raise ValueError(f"optimizer {name} works under engine.stage {known}, and this is stage {stage}")
+            raise ValueError(f"optimizer.name: {name} needs engine.stage {known}, given {stage}")
         return self
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:

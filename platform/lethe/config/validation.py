@@ -21,6 +21,7 @@ from lethe.config.error_messages import to_user_error
 from lethe.config.metrics import Need
 from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.objective import Objective
+from lethe.config.optimizer import Optimizer
 from lethe.config.run import Recipe
 from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Search, Stop
 from lethe.config.space import Choice, FloatRange, Parameter, Scalar, assemble, possible, refusal, variants
@@ -177,6 +178,7 @@ def check_run_and_space(run: Run, space: Space) -> None:
             _check_read(section, key, names["objective"])
             _check_used(section, key, run, space, _owners(section, key, names))
     _check_quantised(run, space, names)
+    _check_stage(run, space, names)
     _check_corners(run, space)
 
 
@@ -196,6 +198,19 @@ def _check_quantised(run: Run, space: Space, names: dict[str, list[str]]) -> Non
     searched = space.get("engine.stage")
     if 3 in (searched.ends().values() if searched else [engine.get("stage")]):
         raise UserError(f"{key}, which engine.stage 3 would shard: choose from 0, 1, 2")
+
+
+def _check_stage(run: Run, space: Space, names: dict[str, list[str]]) -> None:
+    """Refuse an optimizer under a ZeRO stage that it cannot do, in any trial."""
+    if all("optimizer" in Objective.registered[name].ignored_fields for name in names["objective"]):
+        return
+    searched, fixed = space.get("engine.stage"), run.get("engine", {}).get("stage", 0)
+    for name in names["optimizer"]:
+        allowed = Optimizer.registered[name].stages
+        for stage in searched.ends().values() if searched else [fixed]:
+            if stage not in allowed:
+                known = " or ".join(map(str, allowed))
+                raise UserError(f"optimizer.name: {name} needs engine.stage {known}, given {stage}")
 
 
 def _check_sections(run: Run) -> None:

@@ -23,6 +23,7 @@ NAMES = {  # components as people write them, by the name in a configuration
     "retrain": "retraining",
     "input_guard": "an input guard",
     "adamw": "AdamW",
+    "adamw8bit": "AdamW in 8 bits",
     "lion": "Lion",
     "sgd": "SGD",
     "mezo": "MeZO",

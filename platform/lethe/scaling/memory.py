@@ -32,7 +32,7 @@ class Layout:
     precision: Literal["fp32", "bf16"] = "fp32"
     rank: int | None = None
     device: Literal["cpu", "cuda"] = "cpu"
-    state_tensors: int = 2
+    state_tensors: float = 2
     checkpointing: bool = False
     offload: Offload = "none"
     quantisation: Quantisation | None = None
@@ -108,18 +108,18 @@ def _states(shape: Transformer, layout: Layout) -> States:
     p, workers, kept_per_weight = layout.width, layout.workers, 4 * layout.state_tensors
     if layout.stage == 0:
         kept = sum(trained)
-        return States(base + p * kept, 0 if p == 4 else 4 * kept, kept_per_weight * kept, 0)
+        return States(base + p * kept, 0 if p == 4 else 4 * kept, int(kept_per_weight * kept), 0)
     if layout.stage < 3:
         unit = ALIGNMENT * workers
         flat = -(-sum(trained) // unit) * unit
         share = flat // workers
         # In fp32 for the step, in their own type as they arrive, and two buffers for the widest parameter.
         kept = 0 if layout.offload == "none" else (4 + p) * share + 2 * p * max(trained)
-        return States(base + p * flat, 4 * share, kept_per_weight * share, kept)
+        return States(base + p * flat, 4 * share, int(kept_per_weight * share), kept)
     mine = sum(-(-size // workers) for size in trained)
     others = sum(-(-size // workers) for size in frozen)
     gradients = p * mine if layout.offload == "none" else (p + 4) * mine
-    return States(p * (mine + others), 4 * mine, kept_per_weight * mine, gradients)
+    return States(p * (mine + others), 4 * mine, int(kept_per_weight * mine), gradients)
 
 
 def _trained(shape: Transformer, layout: Layout) -> list[int]:

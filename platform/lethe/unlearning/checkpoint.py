@@ -329,7 +329,9 @@ def shards(engine: Engine) -> Tensors:
     tensors: Tensors = {}
     for index, master in enumerate(engine.masters()):
         tensors[f"{index}.master"] = master.detach()
-        tensors |= {f"{index}.{name}": value for name, value in engine.optimizer.state.get(master, {}).items()}
+        state = engine.optimizer.state.get(master, {})
+        # bitsandbytes counts its steps in Python's numbers, which no state of torch's optimizers has as int64.
+        tensors |= {f"{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
     return tensors
 
 
@@ -347,7 +349,8 @@ def restore(engine: Engine, tensors: Mapping[str, Tensor], refreshes: Sequence[i
         state = {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
         master.copy_(state.pop("master"))
         for name, tensor in state.items():
-            engine.optimizer.state[master][name] = tensor.to(master.device, copy=True)
+            number = tensor.dtype == torch.int64
+            engine.optimizer.state[master][name] = int(tensor) if number else tensor.to(master.device, copy=True)
     for group, count in zip(engine.optimizer.param_groups, refreshes, strict=True):
         if "refreshes" in group:
             group["refreshes"] = count

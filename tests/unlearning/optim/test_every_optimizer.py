@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from lethe.config.optimizer import AdamW, AdamW8bit, Optimizer, Sgd
 from lethe.config.optimizer import Lion as LionConfig
 from lethe.config.optimizer import Mezo as MezoConfig
-from lethe.config.optimizer import Optimizer, Sgd
+from lethe.config.run import Recipe
+from lethe.errors import UserError
+from lethe.models.packages import check_packages
 from lethe.unlearning.optim import OPTIMIZERS, RefreshesHessian, make_optimizer, pieces
 from lethe.unlearning.optim.mezo import Mezo
 
@@ -90,6 +93,7 @@ def test_every_optimizer_lowers_a_loss_refreshes_if_it_says_so_and_keeps_as_many
     model: type[Optimizer],
 ) -> None:
     config = model(learning_rate=0.01, weight_decay=0.0)
+    pytest.importorskip(config.package or "torch")
     weight = torch.tensor([1.0, -2.0], requires_grad=True)
     optimizer = make_optimizer(config, [weight])
     if config.hessian_refresh:
@@ -102,6 +106,36 @@ def test_every_optimizer_lowers_a_loss_refreshes_if_it_says_so_and_keeps_as_many
         weight.grad = weight.detach().clone()
         optimizer.step(lambda: float(weight.detach().square().sum()) / 2)
     assert float(weight.detach().norm()) < 5**0.5
-    tensors = [value for value in optimizer.state[weight].values() if value.shape == weight.shape]
-    assert len(tensors) == config.state_tensors
+    tensors = [v for v in optimizer.state[weight].values() if torch.is_tensor(v) and v.shape == weight.shape]
+    assert len(tensors) == config.state_tensors or config.package
     assert all(value.dtype == torch.float32 for value in tensors)
+
+
+def test_adamw_in_8_bits_follows_adamw_in_half_the_bytes_of_one_moment() -> None:
+    pytest.importorskip("bitsandbytes")
+    g = torch.Generator().manual_seed(0)
+    start, gradient = (torch.randn(64, 256, generator=g) for _ in range(2))
+    weights = [start.clone().requires_grad_() for _ in range(2)]
+    plain, small = (
+        make_optimizer(m(learning_rate=1e-3, weight_decay=0.1), [w])
+        for m, w in zip((AdamW, AdamW8bit), weights, strict=True)
+    )
+    for _ in range(10):
+        noise = torch.randn(64, 256, generator=g)
+        for weight, optimizer in zip(weights, (plain, small), strict=True):
+            weight.grad = gradient + 0.3 * noise
+            optimizer.step()
+    one, other = (w.detach() - start for w in weights)
+    assert float((one - other).norm() / one.norm()) < 0.02
+    held = [v for name, v in small.state[weights[1]].items() if name.startswith(("state", "absmax"))]
+    assert sum(v.nbytes for v in held) == AdamW8bit().state_tensors * start.nbytes
+
+
+def test_a_missing_package_is_named_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipes = [Recipe(), Recipe(optimizer=AdamW8bit())]
+    monkeypatch.setattr("lethe.models.packages.find_spec", lambda _: None)
+    check_packages(recipes[:1])
+    with pytest.raises(
+        UserError, match=r"adamw8bit needs the package bitsandbytes.*: pip install 'lethe\[quantised\]'"
+    ):
+        check_packages(recipes)

@@ -18,7 +18,7 @@ def sgd(config: Sgd, params: Iterable[Any]) -> optim.SGD:
         params,
         lr=config.learning_rate,
         momentum=config.momentum,
-        nesterov=config.nesterov,
+        nesterov=config.nesterov and config.momentum > 0,  # without momentum it is the same
         weight_decay=config.weight_decay,
         fused=True,
     )

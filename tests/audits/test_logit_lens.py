@@ -49,7 +49,7 @@ def test_an_inner_layer_is_read_through_the_last_norm_and_the_head() -> None:
 
 def test_a_model_of_one_layer_has_no_inner_one() -> None:
     sizes = {"vocab_size": 8, "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-    with pytest.raises(UserError, match="LlamaForCausalLM has one layer, and none before it"):
+    with pytest.raises(UserError, match=r"audits\.logit_lens: LlamaForCausalLM has one layer, and none before it"):
         inner_layers(LlamaForCausalLM(LlamaConfig(**sizes, num_hidden_layers=1)))
 
 

@@ -19,15 +19,16 @@ def language_model(model: PreTrainedModel) -> tuple[str, nn.Module]:
     return name, decoder
 
 
-def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
+def decoder_layers(model: nn.Module, key: str = "objective.layer") -> tuple[str, nn.ModuleList]:
     """Return the name, in the transformers model inside of `model`, and the list of its text decoder's layers, whatever
-    its architecture calls them. `model` may be wrapped. Raises UserError for one without such a list."""
+    its architecture calls them. `model` may be wrapped. Raises UserError, which names the setting `key`, without such a
+    list."""
     base = next(module for module in model.modules() if isinstance(module, PreTrainedModel))
     prefix, decoder = language_model(base)
     depth = getattr(base.config.get_text_config(decoder=True), "num_hidden_layers", None)
     lists = [(name, m) for name, m in decoder.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
     if not lists:
-        raise UserError(f"objective.layer: {type(base).__name__} has no list of decoder layers to read states from")
+        raise UserError(f"{key}: {type(base).__name__} has no list of decoder layers to read states from")
     # Others of that length hold one small part of each layer, such as its norm.
     name, layers = max(lists, key=lambda found: sum(1 for _ in found[1].modules()))
     return f"{prefix}.{name}".removeprefix("."), layers

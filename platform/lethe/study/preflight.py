@@ -183,10 +183,7 @@ def _check_shapes(study: Study, model: PreTrainedModel) -> None:
     if any("logit_lens" in audits.asked() for audits in (study.audits, study.trial_audits()) if audits):
         from lethe.models.layers import inner_layers
 
-        try:
-            inner_layers(model)
-        except UserError as error:
-            raise UserError(f"audits.logit_lens: {error}: leave it out") from None
+        inner_layers(model)
 
 
 def task_of_start(prepared: Prepared, prompt: Prompt) -> AnyTask:

@@ -86,7 +86,9 @@ def check(config: File, name: str) -> None:
     try:
         loss = make_loss(config)
         whole = _tiny(torch.randn(12, 11, generator=torch.Generator().manual_seed(0)))
-        counts = Counts({kind: int(whole.of(kind).sum()) for kind in RowKind}, forget_rows=2)
+        tokens = {kind: int(whole.of(kind).sum()) for kind in RowKind}
+        rows = {kind: int((whole.kind == kind).sum()) for kind in RowKind}
+        counts = Counts(tokens, 2, rows, {kind: count / 3 for kind, count in rows.items()})  # each of three tokens
         share = _share(loss, whole, counts)
         (gradient,) = torch.autograd.grad(share, whole.logits, allow_unused=True)
         if gradient is None or not bool(torch.isfinite(gradient).all()):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
-from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa
+from lethe.config.adapter import AnyAdapter, Fila, FullParameters, Lora, Pissa, Vila
 from lethe.errors import UserError
 from lethe.models.adapters import attach, check_adapter, target_modules
 from tests.models.small import disturb, gpt2, llama, logits, start_of, started, tokens
@@ -25,7 +25,7 @@ def trainable(model: torch.nn.Module) -> set[str]:
 
 
 def test_every_configuration_is_known() -> None:
-    assert set(get_args(get_args(AnyAdapter)[0])) == {FullParameters, Lora, Pissa, Fila}
+    assert set(get_args(get_args(AnyAdapter)[0])) == {FullParameters, Lora, Pissa, Fila, Vila}
 
 
 def test_full_trains_everything_in_the_same_object() -> None:

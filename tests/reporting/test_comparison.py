@@ -413,6 +413,16 @@ def test_parts_that_are_added_differ_in_shape() -> None:
     assert len({arm.color for arm in found}) == 1
 
 
+def test_eighteen_arms_differ_in_color_or_shape() -> None:
+    record = comparison_study()
+    names = [f"arm {letter}" for letter in "abcdefghijklmnopqr"]
+    study = {**record.study, "compare": {"arms": dict.fromkeys(names, {})}}
+    found = arms(
+        record.model_copy(update={"study": study, "members": tuple(member(n, 0) for n in names), "trials": ()})
+    )
+    assert len({(arm.color, arm.symbol) for arm in found}) == len(names)
+
+
 def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enough() -> None:
     first = comparison_opening(comparison_study())
     assert first.sentence == "SO-GA has the largest hypervolume; second order is better by hypervolume."

@@ -92,9 +92,12 @@ def describe_task(record: StudyRecord) -> str:
     adapter = _used(record, "adapter")
     how += f" on {adapter}" if adapter else ""
     size = f", {format_magnitude(record.parameters)} parameters" if record.parameters else ""
-    sampler = str(record.study.get("search", {}).get("sampler", "")).upper()
+    sampler = str(record.study.get("search", {}).get("sampler", ""))
     count = format_count(len(varying_parameters(record)), "parameter")
-    searched = f" {sampler or 'The search'} searched {count}." if varying_parameters(record) else ""
+    searched = (
+        f"{sampler.upper() or 'The search'} searched {count}" if sampler != "random" else f"{count} drawn at random"
+    )
+    searched = f" {searched}." if varying_parameters(record) else ""
     return f"{_model_name(record)}{size}: {what}{', by ' if how else ''}{how}.{searched}"
 
 

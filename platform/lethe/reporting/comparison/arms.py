@@ -149,9 +149,11 @@ def layout_of(record: StudyRecord) -> Layout:
 
 FIRST_ORDER, SECOND_ORDER = "FO-", "SO-"  # how SOUL marks one method with optimizers of either order
 SECOND_ORDER_OPTIMIZERS = ("sophia",)
-Symbol = Literal["circle", "square", "triangle-up", "diamond"]  # as plotly calls them
+Symbol = Literal["circle", "square", "triangle-up", "diamond", "cross", "pentagon", "hexagon"]  # as plotly calls them
 # Mid-tones that stand out from a light and from a dark page.
 COLORS = ("#3b82f6", "#e8590c", "#2f9e44", "#9c5de5", "#d6457f", "#0c9aa8", "#b58105", "#e03131", "#7c8aa0", "#a0703c")
+# For X, X+Y and X+Y+Z of the families that have the colors first, and of those that have them again.
+SHAPES: tuple[tuple[Symbol, ...], ...] = (("circle", "square", "triangle-up"), ("cross", "pentagon", "hexagon"))
 
 
 @dataclass(frozen=True)
@@ -201,14 +203,14 @@ class Arm:
     seeds: tuple[ArmSeed, ...]
     second_order: bool = False
     reference: bool = False
+    shapes: tuple[Symbol, ...] = SHAPES[0]
 
     @property
     def symbol(self) -> Symbol:
         """The shape of its points: a diamond for a second-order optimizer, else by its place in X, X+Y and X+Y+Z."""
         if self.second_order:
             return "diamond"
-        shapes: tuple[Symbol, ...] = ("circle", "square", "triangle-up")
-        return shapes[0 if self.name.startswith(FIRST_ORDER) else self.successors]
+        return self.shapes[0 if self.name.startswith(FIRST_ORDER) else self.successors]
 
     @property
     def chosen(self) -> list[TrialRecord]:
@@ -252,10 +254,12 @@ def arms(record: StudyRecord) -> list[Arm]:
         run = arm_parts(record, name)["run"]
         used = {family: (run.get(family) or {}).get("name") for family in ("objective", "optimizer")}
         by_seed = tuple(_arm_seed(seed, members.get((name, seed)), trials) for seed in seeds(record))
-        family, color = families[_family(name)], list(families).index(_family(name)) % len(COLORS)
+        family = families[_family(name)]
+        turn, color = divmod(list(families).index(_family(name)), len(COLORS))
         successors = min(2, len(family) - 1 - family.index(name))
         second_order = used["optimizer"] in SECOND_ORDER_OPTIMIZERS
-        return Arm(name, COLORS[color], successors, by_seed, second_order, used["objective"] in REFERENCE_METHODS)
+        reference, shapes = used["objective"] in REFERENCE_METHODS, SHAPES[turn % len(SHAPES)]
+        return Arm(name, COLORS[color], successors, by_seed, second_order, reference, shapes)
 
     return [arm(name) for name in order]
 

@@ -152,7 +152,9 @@ def spread_bar(cell: Cell) -> Point:
 
 
 WIDTH_INCHES, ROW_INCHES = 11.6, 4.2
-MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D"}
+MARKERS = {
+    "circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "cross": "P", "pentagon": "p", "hexagon": "h",
+}  # fmt: skip
 DASHES = {"front dash1": (0, (4, 2)), "front dash2": (0, (4, 2, 1, 2)), "front flat": (0, (1, 3))}
 
 

@@ -26,10 +26,11 @@ from lethe.reporting.comparison.paired_trials import (
 )
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
+from lethe.reporting.figure_style import ARM_MARKERS
 from lethe.reporting.front import lay_out_front
 from lethe.reporting.front_picture import front_png
 from lethe.reporting.next_steps import next_steps
-from lethe.reporting.report import render_pages
+from lethe.reporting.report import render_pages, template_environment
 from lethe.reporting.scales import format_fixed
 from lethe.reporting.study_figures import study_figures
 from lethe.terminal import Terminal
@@ -416,11 +417,17 @@ def test_parts_that_are_added_differ_in_shape() -> None:
 def test_eighteen_arms_differ_in_color_or_shape() -> None:
     record = comparison_study()
     names = [f"arm {letter}" for letter in "abcdefghijklmnopqr"]
-    study = {**record.study, "compare": {"arms": dict.fromkeys(names, {})}}
-    found = arms(
-        record.model_copy(update={"study": study, "members": tuple(member(n, 0) for n in names), "trials": ()})
-    )
+    study = {**record.study, "compare": {"arms": {name: {} for name in names}}}
+    members = tuple(member(name, 0) for name in names)
+    found = arms(record.model_copy(update={"study": study, "members": members, "trials": ()}))
     assert len({(arm.color, arm.symbol) for arm in found}) == len(names)
+    assert {arm.symbol for arm in found} <= ARM_MARKERS.keys()
+
+
+def test_every_shape_of_an_arm_can_be_drawn_in_a_page() -> None:
+    drawn = template_environment().get_template("plots.j2").module.symbol
+    for shape in ARM_MARKERS:
+        assert 'd="M' in drawn("front", 1, 1, 6, "", shape) or shape == "circle"
 
 
 def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enough() -> None:

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 INK, SOFT, FAINT, GRID = "#1d2433", "#667085", "#98a2b3", "#e7e9ef"
 ACCENT, KNEE, BAD = "#1558c0", "#b23a08", "#b02121"
+# Shapes of an arm's points, as plotly and matplotlib call them.
+ARM_MARKERS = {
+    "circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "cross": "P", "pentagon": "p", "hexagon": "h",
+}  # fmt: skip
 
 
 def new_figure(width: float, height: float) -> Figure:

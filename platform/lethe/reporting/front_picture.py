@@ -8,6 +8,7 @@ from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import Arm
 from lethe.reporting.figure_style import (
     ACCENT,
+    ARM_MARKERS,
     BAD,
     FAINT,
     INK,
@@ -122,9 +123,6 @@ def _draw_marks(plot: Axes, drawing: FrontDrawing, size: float = 1) -> None:
                 plot.scatter(*point, s=size * 190, facecolors="none", edgecolors=KNEE, linewidths=1.8, zorder=5)
         if marks:
             plot.scatter([], [], label=f"{label} ({len(marks)})", **KIND_STYLES[kind])
-
-
-ARM_MARKERS = {"circle": "o", "square": "s", "triangle-up": "^", "diamond": "D"}
 
 
 def _arm_style(kind: TrialKind, arm: Arm | None) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from lethe.reporting.curves import (
     reference_values,
     separate_labels,
 )
-from lethe.reporting.figure_style import INK, SOFT, escape_dollars, new_figure, png_bytes, style_axes
+from lethe.reporting.figure_style import ARM_MARKERS, INK, SOFT, escape_dollars, new_figure, png_bytes, style_axes
 from lethe.reporting.scales import Scale, scale
 
 if TYPE_CHECKING:
@@ -152,9 +152,6 @@ def spread_bar(cell: Cell) -> Point:
 
 
 WIDTH_INCHES, ROW_INCHES = 11.6, 4.2
-MARKERS = {
-    "circle": "o", "square": "s", "triangle-up": "^", "diamond": "D", "cross": "P", "pentagon": "p", "hexagon": "h",
-}  # fmt: skip
 DASHES = {"front dash1": (0, (4, 2)), "front dash2": (0, (4, 2, 1, 2)), "front flat": (0, (1, 3))}
 
 
@@ -211,7 +208,7 @@ def _stroke(line: Line) -> dict[str, Any]:
 def _draw_strip(strip: HypervolumeStrip, plot: Axes) -> None:
     for arm, height, cell in strip.rows:
         at = [height] * len(cell.known)
-        marker = MARKERS[arm.symbol]
+        marker = ARM_MARKERS[arm.symbol]
         plot.scatter(cell.known, at, s=30, color=arm.color, alpha=0.55, linewidths=0, marker=marker)
         plot.scatter([cell.mean], [height], s=190, marker="|", color=arm.color, linewidths=2.2)
     for arm, height, mean in strip.references:
@@ -232,7 +229,7 @@ def _draw_cost(cost: CostPlot, plot: Axes) -> None:
     for arm, x, y, label in cost.points:
         plot.errorbar(
             x.mean, y.mean, xerr=x.spread or 0.0, yerr=y.spread or 0.0,
-            color=arm.color, marker=MARKERS[arm.symbol], markersize=6, linewidth=1.1,
+            color=arm.color, marker=ARM_MARKERS[arm.symbol], markersize=6, linewidth=1.1,
         )  # fmt: skip
         at = (cost.x_scale.back(cost.x_scale(x.mean) + 14), cost.y_scale.back(label))
         arrow = {"arrowstyle": "-", "color": arm.color, "alpha": 0.6}

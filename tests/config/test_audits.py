@@ -169,6 +169,10 @@ def test_a_verdict_may_ask_for_what_an_audit_adds() -> None:
 def test_settings_that_are_left_out_change_no_digest_of_an_audit() -> None:
     """These are texts of earlier versions: what they named is kept on disk."""
     audits = Audits.model_validate({"relearning": {}, "quantisation": {}})
+    assert Audits.model_validate({"quantisation": {"bits": [4]}}).canonical() == (
+        '{"prompts":null,"quantisation":{"bits":[4]},"relearning":null}'
+    )
+    assert Audits.model_validate({"logit_lens": {}}).asked().keys() == {"logit_lens"}
     assert audits.asked()["quantisation"].canonical() == '{"bits":[8,4]}'
     assert audits.asked()["relearning"].canonical() == (
         '{"adapter":{"name":"full"},"batch_size":4,"learning_rate":0.0003,"rows":["forget","retain"],"share":0.2,"steps":10}'

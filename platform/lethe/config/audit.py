@@ -48,7 +48,10 @@ class Audits(Frozen):
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
         """Return `dumped` without those that are not asked for, so that a new kind of audit changes no digest."""
-        return {key: value for key, value in super().canonical_fields(dumped).items() if value is not None}
+        asked = super().canonical_fields(dumped)
+        return {
+            key: value for key, value in asked.items() if value is not None or Audit.registered[key].null_in_digests
+        }
 
     def asked(self) -> dict[str, Audit]:
         """Return the audits that are asked for, by name."""
@@ -60,13 +63,15 @@ class Audit(Frozen):
     """The kind of all audits. Each is done to a finished model in one or several variants.
 
     `registered`: all audits by name. `name`: the key in `Audits`. `meanings`: every variant that it has, with a line
-    for reports, in the reports' order. `needs_questions`: forget rows are questions with answers.
+    for reports, in the reports' order. `needs_questions`: forget rows are questions with answers. `null_in_digests`: it
+    is older than the rule that audits which are not asked for are left out, and results on disk have it in their names.
     """
 
     registered: ClassVar[dict[str, type[Audit]]] = {}
     name: ClassVar[str]
     meanings: ClassVar[Mapping[str, str]]
     needs_questions: ClassVar[bool] = False
+    null_in_digests: ClassVar[bool] = False
 
     @classmethod
     def __pydantic_init_subclass__(cls, **options: Any) -> None:

@@ -14,6 +14,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.answer_audits import Format, LogitLens, Sampling
 from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, Audits
+from lethe.config.base import OMITTED_AT_DEFAULT
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import AsRegistered
 from lethe.config.metrics import Metric
@@ -68,6 +69,7 @@ class Relearning(Audit):
     """
 
     name: ClassVar[str] = "relearning"
+    null_in_digests: ClassVar[bool] = True
     sources: ClassVar[Mapping[Source, str]] = {
         "forget": "after a few steps on a part of the forget rows; only the others count",
         "half": "after a few steps on half of the forget rows; only the other half counts",
@@ -92,15 +94,15 @@ class Relearning(Audit):
     learning_rate: float = Field(3e-4, gt=0, description="of AdamW")
     adapter: Annotated[FullParameters | Lora, Field(discriminator="name")] = FullParameters()
     adapters: tuple[Learner, ...] | None = Field(
-        None, description="full: by all weights; lora: by a LoRA; each in turn, as variants; none: by `adapter` alone"
+        None,
+        description="full: by all weights; lora: by a LoRA; each in turn, as variants; none: by `adapter` alone",
+        json_schema_extra=OMITTED_AT_DEFAULT,
     )
     lora_learning_rate: float = Field(3e-3, gt=0, description="of AdamW where adapters has lora, which starts at zero")
 
     def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
-        """Return `dumped` without `adapters` where there is none and without a rate that is not read, so that earlier
-        audits keep their digests."""
-        unread = {"adapters"} if self.adapters is None else set()
-        unread |= set() if self.adapters and "lora" in self.adapters else {"lora_learning_rate"}
+        """Return `dumped` without LoRA's rate where that is not read, so that earlier audits keep their digests."""
+        unread = () if self.adapters and "lora" in self.adapters else ("lora_learning_rate",)
         return {key: value for key, value in super().canonical_fields(dumped).items() if key not in unread}
 
     def learners(self) -> Iterator[tuple[str, Source, FullParameters | Lora, float]]:
@@ -145,6 +147,7 @@ class Quantisation(Audit):
     in the rounding: Zhang et al. 2024, arXiv 2410.16454."""
 
     name: ClassVar[str] = "quantisation"
+    null_in_digests: ClassVar[bool] = True
     meanings: ClassVar[Mapping[str, str]] = {
         **{f"quant{bits}": f"with weights rounded to {bits} bits" for bits in range(8, 1, -1)},
         **SERVER_FORMATS,
@@ -178,6 +181,7 @@ class Prompts(Audit):
     """
 
     name: ClassVar[str] = "prompts"
+    null_in_digests: ClassVar[bool] = True
     needs_questions: ClassVar[bool] = True
     meanings: ClassVar[Mapping[str, str]] = {
         "paraphrase": "asked in other words",

@@ -6,11 +6,11 @@ To add one, define its configuration here and implement it in `lethe.unlearning.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from lethe.config.base import only_where
+from lethe.config.base import OMITTED_AT_DEFAULT, only_where
 from lethe.config.component import ByName, Component
 
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -72,12 +72,8 @@ class FirstOrder(Optimizer):
         ge=0,
         description="SAM (Foret et al. 2020): take the gradient at weights that are moved so far up the slope, in the "
         "norm of all weights; twice the passes; 0: where the weights are",
+        json_schema_extra=OMITTED_AT_DEFAULT,
     )
-
-    def canonical_fields(self, dumped: dict[str, Any]) -> dict[str, Any]:
-        """Return `dumped` without a `sam_rho` of 0, so that earlier runs keep their digests."""
-        fields = super().canonical_fields(dumped)
-        return {key: value for key, value in fields.items() if (key, value) != ("sam_rho", 0.0)}
 
     @property
     def passes(self) -> Passes:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from lethe.audits import relearning
 from lethe.audits.relearning import parts
 from lethe.benchmarks.embedded import words
 from lethe.benchmarks.embedded.facts import WORLD_FACTS
@@ -17,7 +21,9 @@ from lethe.config.optimizer import AdamW
 from lethe.data.words import WORD
 from lethe.models.loading import load_model
 from lethe.unlearning.context import Context
+from lethe.unlearning.outcome import Outcome
 from lethe.unlearning.requests import Assets
+from lethe.unlearning.trainer import unlearn
 from tests.audits.small import RECIPE, audit, by_variant
 from tests.unlearning.methods.runs import run
 
@@ -90,6 +96,28 @@ def test_half_of_the_forget_rows_unrelated_text_and_lora_are_variants(assets: As
     assert found["relearn"]["before"] == found["relearn_text"]["before"] != found["relearn_half"]["before"]
     alone = by_variant(audit(assets, unlearned, {"relearning": {"rows": ["half"], "learning_rate": 2e-3}}))
     assert alone["relearn_half"] == found["relearn_half"], "a variant does not depend on the others"
+
+
+def test_a_variants_model_is_gone_when_the_next_is_trained(
+    assets: Assets, unlearned: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[weakref.ref[torch.nn.Module]] = []
+
+    def watched(*given: Any, **options: Any) -> Outcome:
+        assert not any(model() for model in trained)
+        outcome = unlearn(*given, **options)
+        assert outcome.model is not None
+        trained.append(weakref.ref(outcome.model))
+        return outcome
+
+    monkeypatch.setattr(relearning, "unlearn", watched)
+    gc.collect()
+    gc.disable()  # what only a cycle holds would sometimes be gone
+    try:
+        audit(assets, unlearned, {"relearning": {"rows": ["forget"], "adapters": ["full", "lora"], "steps": 1}})
+    finally:
+        gc.enable()
+    assert len(trained) == 2
 
 
 def test_general_text_names_nobody_and_no_town_that_embedded_rows_are_about() -> None:

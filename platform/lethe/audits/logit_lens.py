@@ -8,11 +8,12 @@ import numpy as np
 
 from lethe.audits.base import AUDITS, Audited
 from lethe.audits.choices import Choices
-from lethe.config.answer_audits import LogitLens, evenly_spread
+from lethe.config.answer_audits import LogitLens
 from lethe.data.template import Encoded
 from lethe.evaluation.distributed import evaluating
 from lethe.evaluation.likelihood import score
 from lethe.evaluation.metrics import probability
+from lethe.models.fisher import evenly_spread
 from lethe.models.layers import first_layers, inner_layers
 from lethe.records import AuditRecord
 
@@ -23,7 +24,7 @@ def look_inside(audited: Audited, config: LogitLens) -> Iterator[AuditRecord]:
     inner ones' best."""
     inner = inner_layers(audited.model)
     evaluated = audited.task.evaluated_forget(audited.recipe.evaluation)
-    chosen = evenly_spread(len(evaluated), config.rows)
+    chosen = evenly_spread(range(len(evaluated)), config.rows)
     answers = [evaluated[i] for i in chosen]
     choices = _choices(audited, chosen) if len(audited.rows) == len(evaluated) else None
     *found, before = [_read(audited, count, answers, choices) for count in (*inner, inner.stop)]

@@ -30,8 +30,8 @@ def quantise(audited: Audited, config: Quantisation) -> Iterator[AuditRecord]:
     names = (*FULL, *audited.context.assets.benchmark.leaks)
     before = {name: audited.metrics[name] for name in names}
     for variant, bits in zip(config.variants(), config.bits, strict=True):
-        model = _beside(audited) if bits == BESIDE else quantised(audited.model, bits)
-        metrics = audited.evaluate(model)
+        # No name for the copy: it would live while the next one is made.
+        metrics = audited.evaluate(_beside(audited) if bits == BESIDE else quantised(audited.model, bits))
         yield AuditRecord(variant=variant, before=before, after={name: metrics[name] for name in names})
 
 

@@ -19,7 +19,8 @@ from lethe.config.optimizer import AdamW
 from lethe.config.run import Recipe, Schedule
 from lethe.data.template import Encoded
 from lethe.evaluation.distributed import RankShard
-from lethe.records import AuditRecord
+from lethe.models.fisher import evenly_spread
+from lethe.records import AuditRecord, FinalReport
 from lethe.unlearning.context import Context
 from lethe.unlearning.finetuning import Descent
 from lethe.unlearning.outcome import Ranks
@@ -51,12 +52,17 @@ def relearn(audited: Audited, config: Relearning) -> Iterator[AuditRecord]:
             rows = list(others[source][: len(learned)])
         recipe = _recipe(audited.recipe, config, adapter, rate, len(rows))
         context = _context(audited, _RelearningTask(rows, list(audited.task.retain), measure))
-        with unlearn(recipe, context, None, _ignore, _Unseen(audited.ranks), loss=Descent()) as outcome:
-            report = outcome.report
+        report = _learn(recipe, context, audited.ranks)
         after = {name: report.values[name] for name in before[share] if name in report.values}
         yield AuditRecord(
             variant=variant, verdict=report.verdict, reason=report.reason, before=before[share], after=after
         )
+
+
+def _learn(recipe: Recipe, context: Context, ranks: Ranks) -> FinalReport:
+    """Train as the recipe says and return the last report. The trained model is gone when this returns."""
+    with unlearn(recipe, context, None, _ignore, _Unseen(ranks), loss=Descent()) as outcome:
+        return outcome.report
 
 
 def general_text(audited: Audited) -> list[Encoded]:
@@ -69,8 +75,7 @@ def general_text(audited: Audited) -> list[Encoded]:
 def parts(rows: int, share: float) -> tuple[list[int], list[int]]:
     """Return the numbers of the forget rows that are learned, a `share` of `rows` evenly spread, and of those that are
     measured. Neither is empty."""
-    count = min(rows - 1, ceil(share * rows))
-    learned = [i * rows // count for i in range(count)]
+    learned = evenly_spread(range(rows), min(rows - 1, ceil(share * rows)))
     return learned, [i for i in range(rows) if i not in set(learned)]
 
 

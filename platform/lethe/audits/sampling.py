@@ -12,11 +12,12 @@ from torch import Tensor
 
 from lethe.audits.base import AUDITS, Audited
 from lethe.audits.facts import Facts, says
-from lethe.config.answer_audits import Sampling, evenly_spread
+from lethe.config.answer_audits import Sampling
 from lethe.data.template import Row
 from lethe.evaluation.distributed import evaluating
 from lethe.evaluation.generation import Choose, generate, most_likely
 from lethe.evaluation.metrics import rouge_l_recall
+from lethe.models.fisher import evenly_spread
 from lethe.records import AuditRecord
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels
 
@@ -31,7 +32,7 @@ class Sample(NamedTuple):
 @AUDITS.implements(Sampling)
 def sample_answers(audited: Audited, config: Sampling) -> Iterator[AuditRecord]:
     """Compare the greedy answers to some forget questions with the best of k answers that are sampled."""
-    rows = evenly_spread(len(audited.rows), config.rows)
+    rows = evenly_spread(range(len(audited.rows)), config.rows)
     greedy = scored(audited, [Sample(row, 0) for row in rows], most_likely)
     before = {name: float(values.mean()) for name, values in greedy.items()}
     samples = [Sample(row, number) for row in rows for number in range(config.answers)]

@@ -198,12 +198,6 @@ class LogitLens(Audit):
         return "a forward pass of the forget rows for each layer, half of the layers on average"
 
 
-def evenly_spread(count: int, wanted: int) -> list[int]:
-    """Return `wanted` of the numbers below `count`, evenly spread, or all of them if there are fewer."""
-    wanted = min(wanted, count)
-    return [i * count // wanted for i in range(wanted)]
-
-
 def statement(question: str) -> str | None:
     """Return the beginning of a statement that the answer to an English question like "What is ...?" ends; None for
     every other question."""

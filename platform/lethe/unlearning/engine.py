@@ -293,4 +293,6 @@ class Engine:
         """Free hooks, buffers and process groups of this engine."""
         checkpoint_activations(self.module, False)
         self.engine.destroy()
+        # It refers to itself: model and optimizer would live until Python looks for such cycles, beside the next run's.
+        vars(self.engine).clear()
         _forget_stage_3()

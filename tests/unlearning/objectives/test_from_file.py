@@ -21,7 +21,7 @@ from tests.unlearning.objectives.cases import EXAMPLE
 HEAD = "import torch\nfrom lethe.data.batches import RowKind\nfrom lethe.unlearning.objectives.base import token_mean\n"
 DEF = "def forget_share(values, scored, counts, settings):\n    "
 MEAN = "token_mean(values, RowKind.FORGET, scored, counts)"
-SQUARED = f"{HEAD}def token_values(scored, settings):\n    p = scored.logits.log_softmax(-1)\n" + (
+SQUARED = f"{HEAD}def forget_values(scored, settings):\n    p = scored.logits.log_softmax(-1)\n" + (
     f"    return p.gather(1, scored.labels[:, None])[:, 0]\n{DEF}return settings['by'] * {MEAN}"
 )
 

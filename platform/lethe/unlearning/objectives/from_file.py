@@ -27,7 +27,7 @@ from lethe.unlearning.objectives.tokens import token_log_probs
 
 CONTENT = "content:"
 NAME = "objective.py"
-SHARE, VALUES = "forget_share", "token_values"
+SHARE, VALUES = "forget_share", "forget_values"
 ARGUMENTS = {SHARE: ("values", "scored", "counts", "settings"), VALUES: ("scored", "settings")}
 
 
@@ -35,8 +35,8 @@ ARGUMENTS = {SHARE: ("values", "scored", "counts", "settings"), VALUES: ("scored
 class FileLoss(Loss):
     """L_forget as the file's `forget_share(values, scored, counts, settings)` has it: see `Loss.forget_share`.
 
-    `values` are log-probabilities of the labels, or what the file's `token_values(scored, settings)` gives at forget
-    positions, if it has one: see `Loss.token_values`. `settings` are the configuration's numbers. Raises UserError for
+    `values` are log-probabilities of the labels, or what the file's `forget_values(scored, settings)` gives at forget
+    positions, if it has one: see `Loss.forget_values`. `settings` are the configuration's numbers. Raises UserError for
     a file that is none, and for what its functions raise.
     """
 

@@ -25,11 +25,11 @@ from lethe.scaling.memory import Layout, peak
 from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.engine import Engine
+from lethe.unlearning.inputs import base_of
 from lethe.unlearning.objectives.base import make_loss
 from lethe.unlearning.outcome import Ranks, ReportFunction, expected_failure
 from lethe.unlearning.requests import Assets, Request
 from lethe.unlearning.stepper import Stepper, pack_width
-from lethe.unlearning.trainer import base_of
 
 WARM_UP, REFRESHES = 3, 3
 MIB = 2**20

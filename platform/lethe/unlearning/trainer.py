@@ -9,13 +9,12 @@ import math
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
 
 from lethe.benchmarks.base import EvaluationResult, ReferenceValues
 from lethe.config.adapter import FullParameters, Pissa
 from lethe.config.optimizer import HessianData
 from lethe.config.run import Recipe, Schedule
-from lethe.data.batches import RowKind, Step, StepRows, plan, total_epochs, total_steps
+from lethe.data.batches import Step, plan, total_steps
 from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.models.adapters import WithoutAdapters, attach, without_adapters
 from lethe.models.dropout import disable_dropout
@@ -35,6 +34,7 @@ from lethe.unlearning.checkpoint import (
 )
 from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
+from lethe.unlearning.inputs import base_of, rows_of, start_log_probs_of
 from lethe.unlearning.objectives.base import Loss, make_loss
 from lethe.unlearning.outcome import Costs, DivergedError, Outcome, Ranks, ReportFunction
 from lethe.unlearning.stepper import Stepper, pack_width
@@ -94,8 +94,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         initial = context.initial(recipe.adapter) if isinstance(recipe.adapter, Pissa) else None
         sharded = recipe.engine.stage == 3
-        rows = _rows(recipe, context, loss)
-        start_log_probs = {} if sharded else _start_log_probs(recipe, context, loss)
+        rows = rows_of(recipe, context, loss)
+        start_log_probs = {} if sharded else start_log_probs_of(recipe, context, loss)
         base = base_of(recipe, context)
         trains = loss.trains(base, recipe.adapter)
         self.model = attach(base, recipe.adapter, seed=recipe.seed, initial=initial, trains=trains)
@@ -106,7 +106,7 @@ class _Run:
         self.engine = Engine(ScoredLM(self.model, in_parts=recipe.engine.stage < 3), recipe)
         if sharded:  # no rank holds the start model: until the first step, the model is it
             with evaluating(self.model), without_adapters(self.model):
-                start_log_probs = _start_log_probs(recipe, context, loss, self.model)
+                start_log_probs = start_log_probs_of(recipe, context, loss, self.model)
         self.stepper = Stepper(
             self.engine,
             loss,
@@ -268,38 +268,6 @@ def _trained_share(model: nn.Module) -> float:
     """Return the number of trainable parameters over that of all, adapters included."""
     sizes = [(numel(p), p.requires_grad) for p in model.parameters()]
     return sum(size for size, trained in sizes if trained) / sum(size for size, _ in sizes)
-
-
-def base_of(recipe: Recipe, context: Context) -> PreTrainedModel:
-    """Return the model that the run trains or puts its adapters on: sharded, shared or its own."""
-    if recipe.engine.stage == 3:
-        return context.model_to_shard()
-    return context.fresh_model() if isinstance(recipe.adapter, FullParameters) else context.shared_model()
-
-
-def _rows(recipe: Recipe, context: Context, loss: Loss) -> StepRows:
-    """Return the rows that the run trains on. Raises UserError where the loss needs refusals and the benchmark has
-    none."""
-    epochs = total_epochs(len(context.forget), recipe.schedule)
-    other = recipe.objective.needs_alternatives
-    refusals = context.refusals(recipe.seed, epochs, alternatives=other) if RowKind.REFUSAL in loss.trains_on else None
-    return StepRows(context.forget, context.retain, refusals)
-
-
-def _start_log_probs(
-    recipe: Recipe, context: Context, loss: Loss, start: nn.Module | None = None
-) -> dict[RowKind, torch.Tensor]:
-    """Return S0 of the rows that the run trains on, by kind, where the loss needs it; `start` as in `Context`."""
-    if not loss.needs_start_log_probs:
-        return {}
-    epochs, budget = total_epochs(len(context.forget), recipe.schedule), recipe.evaluation.token_budget
-    log_probs = {RowKind.FORGET: context.start_log_probs(budget, start)}
-    if RowKind.REFUSAL in loss.trains_on:
-        other = recipe.objective.needs_alternatives
-        log_probs[RowKind.REFUSAL] = context.refusal_start_log_probs(
-            recipe.seed, epochs, budget, start, alternatives=other
-        )
-    return log_probs
 
 
 def learning_rate(step: int, total: int, peak: float, schedule: Schedule) -> float:

@@ -11,7 +11,7 @@ from lethe.config.study import load_study, parse_study
 from lethe.errors import UserError
 
 REFUSED = {
-    "run.objective.name=dpo": "objective.name: dpo needs questions, and tdec has none: choose from ce_u, grad_diff, ",
+    "run.objective.name=dpo": "objective.name: dpo needs questions, and tdec has none: choose from ce_u, file, ",
     "run.objective.name=preference_optimization": "objective.name: preference_optimization needs questions",
     "model={name: pretrained, path: a, oracle: b}": "model.oracle: tdec compares with the start model on unseen text",
     "model.max_length=128": "model.max_length is 128, but benchmark.length is 200: raise it",

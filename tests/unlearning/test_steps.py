@@ -90,6 +90,7 @@ def test_ranks_micro_batches_and_padding_do_not_matter(config: AnyObjective, dat
     whole = gradient(config, net, 1, 1, 0, data)
     assert whole.abs().max() > 1e-4
     for world, accumulation, pad in ((1, 3, 5), (3, 3, 0)):  # the latter with empty micro-batches
+        pad = 0 if make_loss(config).everywhere else pad  # where it is scored, it matters which token it is
         torch.testing.assert_close(gradient(config, net, world, accumulation, pad, data), whole, rtol=1e-9, atol=1e-12)
 
 
@@ -228,7 +229,7 @@ def test_parts_are_refused_by_a_model_that_changes_its_logits_behind_the_head() 
 @each
 def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
     """At the logits that predict an answer's tokens and its end, or the states at these tokens themselves; none at
-    prompts, padding, or rows of other kinds."""
+    prompts, padding, or rows of other kinds, unless the loss asks for them."""
     leaves = []
 
     def leaf(input_ids: torch.Tensor, width: int) -> torch.Tensor:
@@ -236,12 +237,14 @@ def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
         leaves.append(drawn.requires_grad_())
         return drawn.flatten(0, 1)
 
-    def everywhere(input_ids: torch.Tensor, position: torch.Tensor, term: Term, tap: Tap | None = None) -> object:
+    def model_of_leaves(
+        input_ids: torch.Tensor, position: torch.Tensor, term: Term, tap: Tap | None = None, **_: torch.Tensor
+    ) -> object:
         if tap is not None:
             return torch.zeros(len(position)), leaf(input_ids, 32)[tap.position]
         return term(leaf(input_ids, 96)[position], slice(0, len(position)))
 
-    run = stepper(config, PlainEngine(everywhere))  # type: ignore[arg-type]
+    run = stepper(config, PlainEngine(model_of_leaves))  # type: ignore[arg-type]
     run.step(STEP, 1.0)
     rows = [(kind, row) for kind in run.loss.trains_on for _, row in ROWS.of(kind, PAIRS, 2)]
     assert len(leaves) == 1
@@ -250,6 +253,9 @@ def test_only_answers_get_a_gradient(config: AnyObjective) -> None:
         skipped = isinstance(config, CeU) and config.skip_first and kind == RowKind.FORGET  # its first token
         late = isinstance(config, Rmu) or (kind in run.loss.late)
         places = range(row.prompt_length - 1 + skipped + late, len(row.ids) - 1 + late)
+        if kind in run.loss.everywhere:
+            longest = max(len(other.ids) for of_kind, other in rows if of_kind == kind)
+            places = range(longest - run.loss.everywhere[kind])
         assert torch.nonzero(grad).flatten().tolist() == list(places)
 
 

@@ -36,6 +36,7 @@ class Objective(Component):
 
 RetainTerm = Literal["nll", "kl", "none"]
 _RETAIN = "nll: their token loss; kl: the divergence from the start model's predictions; none: no retain rows"
+_EVERYWHERE = "the mean over answer tokens; or open-unlearning's over all positions, prompt and padding included"
 _GAMMA = only_where(retain=("nll", "kl"))
 
 
@@ -70,6 +71,11 @@ class Kl(WithRetain):
 
     name: Literal["kl"] = "kl"
     retain: RetainTerm = Field("kl", description=_RETAIN, json_schema_extra=OMITTED_AT_DEFAULT)
+    reduction: Literal["token_mean", "released"] = Field(
+        "token_mean",
+        description=f"of the divergence: {_EVERYWHERE}",
+        json_schema_extra=OMITTED_AT_DEFAULT | only_where(retain="kl"),
+    )
 
 
 class PreferenceOptimization(WithRefusals):
@@ -147,6 +153,9 @@ class Undial(WithRetain):
         0.0, ge=0, description="weight of the retain loss; published without one", json_schema_extra=_GAMMA
     )
     beta: float = Field(10.0, gt=0, description="by how much the true token's logit is lowered in the target")
+    reduction: Literal["token_mean", "released"] = Field(
+        "token_mean", description=f"of the forget loss: {_EVERYWHERE}", json_schema_extra=OMITTED_AT_DEFAULT
+    )
 
 
 class CeU(WithRetain):

@@ -22,6 +22,7 @@ from lethe.data.template import Encoded
 
 RowPair = tuple[int, tuple[int, ...]]  # a forget row and the retain rows beside it, one at `retain_ratio` 1
 Sourced = tuple[int, Encoded]  # a row and its number among all rows of its kind
+NOWHERE: Mapping[RowKind, int] = {}
 
 
 class RowKind(IntEnum):
@@ -92,11 +93,21 @@ def micro_batches(step: Step, rank: int, world: int, accumulation: int) -> list[
 
 
 def split(
-    pairs: Sequence[RowPair], rows: StepRows, kinds: Sequence[RowKind], epoch: int, most: int, hidden_size: int | None
+    pairs: Sequence[RowPair],
+    rows: StepRows,
+    kinds: Sequence[RowKind],
+    epoch: int,
+    most: int,
+    hidden_size: int | None,
+    everywhere: Mapping[RowKind, int] = NOWHERE,
 ) -> list[tuple[RowPair, ...]]:
     """Cut a micro-batch into ones of at most `most` tokens each, padding included, longest rows first; a pair that
-    alone has more is one by itself."""
-    lengths = {pair: [[len(row.ids) for _, row in rows.of(kind, [pair], epoch)] for kind in kinds] for pair in pairs}
+    alone has more is one by itself. `everywhere`: see `collate`."""
+    lengths = {
+        pair: [[max(len(row.ids), everywhere.get(k, 0)) for _, row in rows.of(k, [pair], epoch)] for k in kinds]
+        for pair in pairs
+    }
+    hidden_size = None if everywhere else hidden_size
     parts: list[tuple[RowPair, ...]] = []
     for pair in sorted(pairs, key=lambda pair: -max(chain(*lengths[pair]), default=0)):
         more = (*parts[-1], pair) if parts else (pair,)
@@ -133,10 +144,10 @@ class TokenBatch:
     """One micro-batch: rows of one kind after rows of another, in packs that are padded on the right.
 
     input_ids: [P, T]; position: [N] flat index p*T + t of the logits that predict label [N];
-    row: [N] row in this batch; place: [N] position within its answer; kind: [R], a `RowKind`; partner: [R] the row with
-    the other answer to the same question, itself where there is none; source: [R] row number among those of its kind;
-    segment: [P, T] the row of each token, -1 for padding, and depth: [P, T] its position in that row, both None where
-    every pack is one row.
+    row: [N] row in this batch; place: [N] position within its answer, -1 outside; kind: [R], a `RowKind`; partner: [R]
+    the row with the other answer to the same question, itself where there is none; source: [R] row number among those
+    of its kind; segment: [P, T] the row of each token, -1 for padding, and depth: [P, T] its position in that row, both
+    None where every pack is one row; length: [R] tokens of each row where padding is scored, else None.
     """
 
     input_ids: torch.Tensor
@@ -149,6 +160,7 @@ class TokenBatch:
     source: torch.Tensor
     segment: torch.Tensor | None = None
     depth: torch.Tensor | None = None
+    length: torch.Tensor | None = None
 
     def to(self, device: torch.device) -> TokenBatch:
         """Return the same batch on another device."""
@@ -158,7 +170,10 @@ class TokenBatch:
     def inputs(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """Return what a model of this `dtype` needs besides `input_ids`, so that no row sees another: `position_ids`
         [P, T] and `attention_mask` [P, 1, T, T], 0 or the lowest value; nothing where every pack is one row, which
-        faster kernels read."""
+        faster kernels read. Where padding is scored: an `attention_mask` [R, T], 0 at padding, which nothing sees."""
+        if self.length is not None:
+            place = torch.arange(self.input_ids.shape[1], device=self.length.device)
+            return {"attention_mask": (place < self.length[:, None]).long()}
         if self.segment is None or self.depth is None:
             return {}
         seen = (self.segment[:, :, None] == self.segment[:, None, :]).tril_()[:, None]
@@ -166,14 +181,23 @@ class TokenBatch:
         return {"position_ids": self.depth, "attention_mask": mask}
 
 
-def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int, hidden_size: int | None = None) -> TokenBatch:
+def collate(
+    groups: Mapping[RowKind, Sequence[Sourced]],
+    pad: int,
+    hidden_size: int | None = None,
+    everywhere: Mapping[RowKind, int] = NOWHERE,
+) -> TokenBatch:
     """Return rows as a `TokenBatch`, one kind after another in the order given, packed for a model of this
     `hidden_size`, if it is given. The i-th forget row and the i-th refusal are partners. Without any rows it has one
-    retain row of padding, in which nothing is scored."""
+    retain row of padding, in which nothing is scored.
+
+    `everywhere`: the kinds of rows that are scored at their first so many positions, prompt and padding included, and
+    not at their answers alone; nothing is packed then."""
     rows = [row for group in groups.values() for row in group]
+    every = [everywhere.get(k, 0) for k, group in groups.items() for _ in group]
     lengths = [len(e.ids) for _, e in rows]
-    packs = pack_rows(lengths, hidden_size) or [[]]
-    width = max(padded_tokens(packs, lengths) // len(packs), 1)
+    packs = pack_rows(lengths, None if everywhere else hidden_size) or [[]]
+    width = max(padded_tokens(packs, lengths) // len(packs), 1, *every)
     ids = np.full((len(packs), width), pad, dtype=np.int64)
     segment, depth = np.full_like(ids, -1), np.zeros_like(ids)
     starts = np.zeros(len(rows), dtype=np.int64)  # flat index of each row's first token
@@ -186,16 +210,19 @@ def collate(groups: Mapping[RowKind, Sequence[Sourced]], pad: int, hidden_size: 
     position, labels, row, place = [], [], [], []
     for r, (_, encoded) in enumerate(rows):
         n, p = len(encoded.ids), encoded.prompt_length
-        position.append(np.arange(p - 1, n - 1) + starts[r])
-        labels.append(np.array(encoded.answer, dtype=np.int64))
-        row.append(np.full(n - p, r))
-        place.append(np.arange(n - p))
+        at = np.arange(every[r]) if every[r] else np.arange(p - 1, n - 1)
+        position.append(at + starts[r])
+        labels.append(np.pad(np.array(encoded.ids, dtype=np.int64), (0, width), constant_values=pad)[at + 1])
+        row.append(np.full(len(at), r))
+        place.append(np.where((at >= p - 1) & (at < n - 1), at - (p - 1), -1))
     none = np.zeros(0, np.int64)
     flat = (torch.from_numpy(np.concatenate([none, *parts])) for parts in (position, labels, row, place))
     positions, label, row_of, place_of = flat
     kind = torch.tensor([k for k, group in groups.items() for _ in group] or [RowKind.RETAIN])
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
     batch = TokenBatch(torch.from_numpy(ids), positions, label, row_of, place_of, kind, _partners(kind), source)
+    if everywhere:
+        return replace(batch, length=torch.tensor(lengths or [1]))
     if all(len(pack) <= 1 for pack in packs):
         return batch
     return replace(batch, segment=torch.from_numpy(segment), depth=torch.from_numpy(depth))

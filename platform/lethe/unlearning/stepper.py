@@ -11,7 +11,18 @@ from torch import Tensor, nn
 
 from lethe.config.optimizer import HessianData
 from lethe.config.run import Schedule
-from lethe.data.batches import RowKind, RowPair, Sourced, Step, StepRows, TokenBatch, collate, micro_batches, split
+from lethe.data.batches import (
+    NOWHERE,
+    RowKind,
+    RowPair,
+    Sourced,
+    Step,
+    StepRows,
+    TokenBatch,
+    collate,
+    micro_batches,
+    split,
+)
 from lethe.data.template import Encoded
 from lethe.evaluation.causal_lm import text_config
 from lethe.evaluation.likelihood import reads_packed_rows
@@ -59,10 +70,11 @@ class Stepper:
         forward passes and the slope."""
         self._metrics = {}
         kinds = self.loss.trains_on
-        counts = self._counts(step, kinds)
+        everywhere = self._everywhere(step)
+        counts = self._counts(step, kinds, everywhere)
 
         def losses() -> list[Callable[[], Tensor]]:
-            return self._losses(step, kinds, lambda rows: self._share(rows, counts))
+            return self._losses(step, kinds, lambda rows: self._share(rows, counts, everywhere))
 
         passes = self.engine.passes
         if not passes.backward:
@@ -94,11 +106,12 @@ class Stepper:
         world, accumulation = self.engine.world, self.engine.accumulation
         if self.micro_tokens is None:
             return micro_batches(step, self.rank, world, accumulation)
+        everywhere = self._everywhere(step)
         of_ranks = [
             [
                 part
                 for pairs in micro_batches(step, rank, world, accumulation)
-                for part in split(pairs, self.rows, kinds, step.epoch, self.micro_tokens, self.pack_for)
+                for part in split(pairs, self.rows, kinds, step.epoch, self.micro_tokens, self.pack_for, everywhere)
             ]
             for rank in range(world)
         ]
@@ -110,12 +123,19 @@ class Stepper:
             return (RowKind.RETAIN,)
         return tuple(k for k in self.loss.trains_on if data == "both" or k != RowKind.RETAIN)
 
-    def _counts(self, step: Step, kinds: Kinds) -> Counts:
-        """Count answer tokens and forget rows of the whole step, over all ranks."""
+    def _everywhere(self, step: Step) -> dict[RowKind, int]:
+        """Return how many positions of each row are scored, of the kinds `Loss.everywhere`: those of the longest row of
+        the whole step, so that they depend on neither ranks nor micro-batches."""
+        left_out = self.loss.everywhere
+        encoded = self._encoded(step, tuple(left_out))
+        return {kind: max((len(row.ids) - left_out[kind] for row in rows), default=0) for kind, rows in encoded.items()}
+
+    def _counts(self, step: Step, kinds: Kinds, everywhere: Mapping[RowKind, int] = NOWHERE) -> Counts:
+        """Count scored tokens and forget rows of the whole step, over all ranks."""
         encoded = self._encoded(step, kinds)
         lengths = {kind: [len(row.answer) for row in rows] for kind, rows in encoded.items()}
         return Counts(
-            {kind: sum(each) for kind, each in lengths.items()},
+            {kind: len(each) * everywhere.get(kind, 0) or sum(each) for kind, each in lengths.items()},
             forget_rows=len(step.pairs),
             rows={kind: len(each) for kind, each in lengths.items()},
             inverse_lengths={kind: sum(1 / length for length in each) for kind, each in lengths.items()},
@@ -132,10 +152,10 @@ class Stepper:
         ]
         return [lambda rows=rows: share(rows) for rows in batches]  # type: ignore[misc]  # mypy infers no defaults
 
-    def _share(self, rows: RowsOfKinds, counts: Counts) -> Tensor:
-        batch = self._collate(rows)
+    def _share(self, rows: RowsOfKinds, counts: Counts, everywhere: Mapping[RowKind, int]) -> Tensor:
+        batch = self._collate(rows, everywhere)
         # The frozen forward first: its activations are gone when the other's are kept for the backward.
-        start = None if self.start is None else self._start_logits(self.start, rows)
+        start = None if self.start is None else self._start_logits(self.start, rows, everywhere)
         start_states = None if self.start is None else self._start_states(self.start, rows)
         nothing = torch.empty(len(batch.labels), 0, device=batch.labels.device)
         scored = Scored(
@@ -165,8 +185,8 @@ class Stepper:
 
         return sampled_loss(self._values(batch, term), total)
 
-    def _collate(self, rows: RowsOfKinds) -> TokenBatch:
-        return collate(rows, self.pad, self.pack_for).to(self.engine.device)
+    def _collate(self, rows: RowsOfKinds, everywhere: Mapping[RowKind, int] = NOWHERE) -> TokenBatch:
+        return collate(rows, self.pad, self.pack_for, everywhere).to(self.engine.device)
 
     def _values(self, batch: TokenBatch, term: Term) -> Tensor:
         """Return `term` of each scored position of the batch [N], by the trained model."""
@@ -193,12 +213,14 @@ class Stepper:
         return log_probs
 
     @torch.no_grad()
-    def _start_logits(self, start: nn.Module, rows: RowsOfKinds) -> PositionLogits | None:
+    def _start_logits(
+        self, start: nn.Module, rows: RowsOfKinds, everywhere: Mapping[RowKind, int]
+    ) -> PositionLogits | None:
         """Return the start model's logits [M, V] at the scored positions of the rows for which the loss needs them,
         forwarded alone, None where it needs none."""
         if not self.loss.start_logits_of:
             return None
-        batch = self._collate({kind: rows[kind] for kind in self.loss.start_logits_of})
+        batch = self._collate({kind: rows[kind] for kind in self.loss.start_logits_of}, everywhere)
         inputs = batch.inputs(next(start.parameters()).dtype)
         return ScoredLM(start).logits(batch.input_ids, batch.position, **inputs)
 

@@ -45,6 +45,7 @@ CONFIGS: tuple[AnyObjective, ...] = (
     Wga(gamma=0.8, beta=1.7),
     SatImp(gamma=1.2, beta1=2.0, beta2=0.5),
     Undial(gamma=0.9, beta=3.0, retain="kl"),
+    Undial(gamma=0.9, beta=3.0, reduction="released"),
     CeU(gamma=1.1),
     CeU(gamma=1.1, skip_first=False),
     Pdu(gamma=0.8, logits="released"),
@@ -57,6 +58,8 @@ MORE: tuple[AnyObjective, ...] = (
     Dpo(gamma=1.5, beta=0.4, retain="kl"),
     Ihl(gamma=0.4, retain="kl"),
     Undial(gamma=0.9, beta=3.0),
+    Kl(gamma=1.3, reduction="released"),
+    Undial(gamma=0.9, beta=3.0, retain="kl", reduction="released"),
     PreferenceOptimization(retain="none"),
     Undial(beta=3.0, retain="none"),
     Pdu(gamma=0.8, retain="kl"),
@@ -98,6 +101,8 @@ def micro_batch(
     states = torch.randn(row.numel(), WIDTH, generator=g)
     scored.start_states = (states + torch.randn(states.shape, generator=g))[scored.of(*loss.start_states_of)].to(dtype)
     scored.states = states.to(dtype).requires_grad_()
+    outside = scored.of(*loss.everywhere) & (torch.rand(row.numel(), generator=g) < 0.5)
+    scored.place = place.masked_fill(outside, -1)
     return scored
 
 
@@ -183,7 +188,8 @@ def _expected_forget(config: AnyObjective, scored: Scored, p: Tensor, p_t: Tenso
     if isinstance(config, File):
         return (p_t[forget] ** config.settings["power"]).mean()
     if isinstance(config, Undial):
-        lowered = start_at(RowKind.FORGET, config, scored) - config.beta * one_hot(scored.labels[forget], p.shape[1])
+        true = torch.where(scored.place >= 0, scored.labels, -100 % p.shape[1])
+        lowered = start_at(RowKind.FORGET, config, scored) - config.beta * one_hot(true[forget], p.shape[1])
         return -(lowered.softmax(-1) * p[forget].log()).sum(-1).mean()
     if isinstance(config, CeU):
         used = forget & (scored.place > 0) if config.skip_first else forget

@@ -30,10 +30,14 @@ from lethe.config.objective import (
     Undial,
     Wga,
 )
-from lethe.data.batches import RowKind
+from lethe.data.batches import RowKind, Step, StepRows
+from lethe.data.template import Encoded
+from lethe.models.forward import ScoredLM
 from lethe.models.loading import load_model
 from lethe.unlearning.objectives import Counts, Loss, Scored, make_loss
 from lethe.unlearning.objectives.rmu import Rmu as RmuLoss
+from lethe.unlearning.stepper import Stepper
+from tests.unlearning.test_steps import PlainEngine
 
 RELEASED = "released"
 CASES: list[tuple[str, AnyObjective, str]] = [  # name and published variant in the file
@@ -184,19 +188,89 @@ def test_loss_and_gradient_are_the_published_ones(
     assert float(parts["forget_loss"]) == pytest.approx(expected["forget"], rel=EXACT, abs=0)
     if expected["retain"] is not None:
         assert float(parts["retain_loss"]) == pytest.approx(expected["retain"], rel=EXACT, abs=1e-12)
-    gradient = expected.get("grad_total") or expected["grad_forget"]
-    named = dict(model.named_parameters())
-    gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in named.values()]
-    norm = float(torch.cat([g.double().flatten() for g in gradients]).norm())
-    assert norm == pytest.approx(gradient["l2_norm"], rel=EXACT)
-    for key, value in gradient["entries"].items():
-        tensor, _, index = key.rstrip("]").partition("[")
-        grad = gradients[[*named].index(tensor)]
-        found = float(grad[tuple(map(int, index.split(",")))])
-        assert found == pytest.approx(value, abs=EXACT * gradient["l2_norm"]), key
+    assert_gradient(model, expected.get("grad_total") or expected["grad_forget"])
     if isinstance(config, Pdu):
         loss.after_step({"retain_loss": float(parts["retain_loss"])}, epoch=config.warmup_epochs)
         assert loss.gamma == 1.0
         loss.after_step({"retain_loss": float(parts["retain_loss"])}, epoch=config.warmup_epochs + 1)
         assert loss.gamma == pytest.approx(expected["lambda_after_one_dual_step"], rel=EXACT)
-    assert projection(gradients) == pytest.approx(gradient["sin_projection"], abs=EXACT * gradient["l2_norm"])
+
+
+def assert_gradient(model: PreTrainedModel, expected: dict[str, Any]) -> None:
+    """The gradient's norm, its projection and single entries are the golden ones."""
+    named = dict(model.named_parameters())
+    gradients = {name: p.grad if p.grad is not None else torch.zeros_like(p) for name, p in named.items()}
+    norm = expected["l2_norm"]
+    assert float(torch.cat([g.flatten() for g in gradients.values()]).norm()) == pytest.approx(norm, rel=EXACT)
+    for key, value in expected["entries"].items():
+        tensor, _, index = key.rstrip("]").partition("[")
+        found = float(gradients[tensor][tuple(map(int, index.split(",")))])
+        assert found == pytest.approx(value, abs=EXACT * norm), key
+    assert projection([*gradients.values()]) == pytest.approx(expected["sin_projection"], abs=EXACT * norm)
+
+
+# Averages over prompt and padding, through a whole step: which positions there are is the batch's matter.
+
+
+def step_over(
+    model: PreTrainedModel, values: Golden, config: AnyObjective, micro_tokens: int | None
+) -> dict[str, float]:
+    """The losses of a step over the golden rows, whose gradient stays in `model`."""
+
+    def rows(kind: str) -> list[Encoded]:
+        given = values.values["tokens"][kind]
+        return [
+            Encoded(tuple(ids[:length]), start)
+            for ids, length, start in zip(given["input_ids"], given["length"], given["answer_start"], strict=True)
+        ]
+
+    stepper = Stepper(
+        PlainEngine(ScoredLM(model)),  # type: ignore[arg-type]
+        make_loss(config),
+        StepRows(rows("forget"), rows("retain")),
+        pad=0,
+        rank=0,
+        seed=0,
+        start=values.model("a"),
+        micro_tokens=micro_tokens,
+    )
+    pairs = tuple((i, (i,)) for i in range(4))
+    return {name: float(loss) for name, loss in stepper.step(Step(1, 1, pairs, True), 1.0)[0].items()}
+
+
+@pytest.mark.parametrize("micro_tokens", [None, 100])
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [("UNDIAL", Undial(gamma=1.0, reduction="released")), ("KL", Kl(gamma=1.0, reduction="released"))],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_means_over_prompt_and_padding_are_those_of_the_released_code(
+    values: Golden, name: str, config: AnyObjective, micro_tokens: int | None
+) -> None:
+    expected = values.values["objectives"][name]["values"]["a"][RELEASED]
+    model = values.model("a")
+    losses = step_over(model, values, config, micro_tokens)
+    assert losses["forget_loss"] == pytest.approx(expected["forget"], rel=EXACT, abs=0)
+    assert losses["retain_loss"] == pytest.approx(expected["retain"], rel=EXACT, abs=1e-12)
+    assert_gradient(model, expected["grad_total"])
+
+
+def test_released_divergence_is_the_mean_over_all_positions_of_the_padded_batch(values: Golden) -> None:
+    """In state c: the golden value's, state a, is 0 wherever the mean is taken."""
+    retain = torch.tensor(values.values["tokens"]["retain"]["input_ids"])
+    model, found = values.model("c"), values.model("c")
+    inputs = {"input_ids": retain, "attention_mask": (retain != 0).long()}
+    log_p, log_p0 = (torch.log_softmax(net(**inputs).logits, -1) for net in (model, values.model("a")))
+    divergence = (log_p0.exp() * (log_p0 - log_p)).sum(-1).mean()
+    divergence.backward()
+    value = float(divergence.detach())
+    truth = torch.cat([p.grad.flatten() for p in model.parameters()])
+    # Less the forget term's gradient, which is that of a step without a divergence.
+    losses = step_over(found, values, Kl(gamma=1.0, reduction="released"), 100)
+    gradient = torch.cat([p.grad.flatten() for p in found.parameters()])
+    found.zero_grad()
+    step_over(found, values, Kl(gamma=0.0, reduction="released"), None)
+    gradient -= torch.cat([p.grad.flatten() for p in found.parameters()])
+    assert losses["retain_loss"] == pytest.approx(value, rel=EXACT)
+    assert value > 0.1
+    torch.testing.assert_close(gradient, truth, rtol=0, atol=EXACT * float(truth.norm()))

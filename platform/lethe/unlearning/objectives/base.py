@@ -1,4 +1,5 @@
-"""The contract of a loss: what it receives and returns. Units: nats; every sum is over answer tokens only.
+"""The contract of a loss: what it receives and returns. Units: nats; every sum is over answer tokens only, but for
+the kinds of rows `Loss.everywhere`.
 
 A loss is a subclass of `Loss` in a module of this package, decorated with `LOSSES.implements(CONFIGURATION)`.
 """
@@ -16,7 +17,7 @@ from transformers import PreTrainedModel
 from lethe.config.adapter import AnyAdapter
 from lethe.config.component import Implementations
 from lethe.config.objective import AnyObjective, Objective, RetainTerm, WithRetain
-from lethe.data.batches import RowKind
+from lethe.data.batches import NOWHERE, RowKind
 from lethe.models.adapters import Rule
 from lethe.models.trained import trained_rule
 from lethe.unlearning.objectives.divergences import token_divergences
@@ -27,7 +28,7 @@ from lethe.unlearning.objectives.tokens import masked_sum, token_log_probs
 class Counts:
     """Global normalisers of one optimizer step: summed over ranks and micro-batches.
 
-    A mean of per-rank means would weigh a rank with few tokens as much as one with many. `tokens`: answer tokens of
+    A mean of per-rank means would weigh a rank with few tokens as much as one with many. `tokens`: scored tokens of
     each kind of row that is trained on; `forget_rows`: forget questions, however they are answered; `rows` of each
     kind, and the sum over them of 1 / (answer tokens of the row), `inverse_lengths`.
     """
@@ -44,7 +45,7 @@ class Scored:
 
     `logits` [N, V] any float type, with grad, already aligned so that `labels[n]` is the token that
     `logits[n]` predicts; `labels` [N] int64; `row` [N] int64 in [0, R), the row of each position;
-    `place` [N] int64, the position within its answer, from 0;
+    `place` [N] int64, the position within its answer, from 0, and -1 outside the answer (`Loss.everywhere`);
     `kind` [R] int64, a `RowKind`; `partner` [R] int64, the row with the other answer to the same question (forget
     answer and refusal), itself where there is none; `start_log_probs` [R] float32, S0: the row's summed answer
     log-probability under the frozen start model, 0 where no objective reads it; `start_logits` [M, V], the start
@@ -96,6 +97,8 @@ class Loss:
     "published": the MLP's down projections of `layer` and the two layers below; None: all that the adapter says.
 
     `late`: the kinds of rows whose logits are read one position late, at the tokens `labels` themselves.
+    `everywhere`: the kinds of rows that are scored at all positions, prompt and padding up to the step's longest row of
+    the kind included, each with the number of positions left out at the end. It goes with neither `late` nor `layer`.
     `changing`: the names of attributes, numbers, that `after_step` changes: checkpoints hold them, reports show them.
     `seed`: the run's, for what a loss draws; equal on all ranks.
     """
@@ -110,6 +113,7 @@ class Loss:
     reads_logits: bool = True
     trained: str | None = None
     late: tuple[RowKind, ...] = ()
+    everywhere: Mapping[RowKind, int] = NOWHERE
     seed: int = 0
 
     def __init__(self, config: Objective) -> None:

@@ -176,7 +176,6 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "confirmed_members": confirmed_members(record),
         "audit_tables": audits,
         "audit_meanings": {**{name: metric.meaning for name, metric in OWN_METRICS.items()}, **meanings},
-        "audit_variants": {name: text for table in audits for name, text in table.variants.items()},
         "knee": knee_trial(record),
         "aliases": aliases_by_trial(record),
         "params": params,

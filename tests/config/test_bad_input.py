@@ -84,6 +84,9 @@ CASES = {
     "run.optimizer={name: mezo, betas: [0.9, 0.9]}": "run.optimizer.betas: mezo has no betas, ",
     "run.optimizer={name: sophia, sam_rho: 0.05}": "run.optimizer.sam_rho: sophia has no sam_rho, ",
     "run={optimizer: {name: mezo}, engine: {stage: 2}}": "optimizer.name: mezo needs engine.stage 0, given 2",
+    "run={optimizer: {name: muon}, engine: {stage: 1}}": "optimizer.name: muon needs engine.stage 0, given 1",
+    "run={optimizer: {name: muon}, engine: {stage: 3, offload: optimizer}}": "optimizer.name: muon needs ",
+    "run.optimizer={name: muon, momentum: 1}": "run.optimizer.momentum: must be less than 1, given 1",
     "run.engine.stage=1\0space.optimizer.name={type: choice, choices: [mezo, adamw]}": "optimizer.name: mezo needs ",
     "run.adapter.rank=0": "run.adapter.rank: must be greater than or equal to 1, given 0",
     "run.adapter={name: vila, fisher_rows: 1}": "run.adapter: fisher_rows: the variance of one gradient is zero: take "

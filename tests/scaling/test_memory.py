@@ -13,7 +13,7 @@ import torch
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.model import EmbeddedModel
 from lethe.config.objective import Npo
-from lethe.config.optimizer import AdamW, Mezo, Passes
+from lethe.config.optimizer import AdamW, Mezo, Muon, Passes
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, plan
@@ -24,7 +24,7 @@ from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
 from lethe.scaling.instruments import TensorMemory
 from lethe.scaling.memory import Layout, peak, states
-from lethe.scaling.transformer import BatchShape, Transformer, step_flops
+from lethe.scaling.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.stepper import Stepper
@@ -51,7 +51,8 @@ def test_states_are_exact_under_every_layout() -> None:
 def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
     torch.manual_seed(0)
     adapter = FullParameters() if layout.rank is None else Lora(rank=layout.rank)
-    optimizer = AdamW(sam_rho=0.05 if layout.uphill else 0) if layout.backward else Mezo()
+    first = AdamW if layout.matrix_state_tensors is None else Muon
+    optimizer = first(sam_rho=0.05 if layout.uphill else 0) if layout.backward else Mezo()
     recipe = Recipe(
         objective=Npo(),
         optimizer=optimizer,
@@ -82,6 +83,8 @@ def stepper(layout: Layout, rows: int, length: int, prompt: int) -> Stepper:
         (Layout(checkpointing=True), 8, 60),
         (Layout(stage=2, precision="bf16", checkpointing=True), 16, 60),
         (Layout(stage=2, uphill=True), 2, 12),
+        (Layout(matrix_state_tensors=1), 8, 60),
+        (Layout(matrix_state_tensors=1, precision="bf16", rank=8), 8, 60),
         (Layout(state_tensors=0, backward=False), 8, 60),
         (Layout(state_tensors=0, backward=False), 2, 12),
         (Layout(state_tensors=0, backward=False, precision="bf16", rank=8), 8, 60),
@@ -100,6 +103,7 @@ def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, lengt
         run.step(step, 1e-5)
     with FlopCounterMode(display=False) as counter:
         run.step(step, 1e-5)
+    kept = [t for state in run.engine.optimizer.state.values() for t in state.values() if t.ndim]
     run.engine.close()
     batch = BatchShape.uniform(rows, length, length - prompt)
     shape = Transformer.of_embedded(BIG)
@@ -108,6 +112,10 @@ def test_a_steps_peak_is_near_the_memory_models(layout: Layout, rows: int, lengt
     without = BatchShape(batch.rows, batch.tokens, batch.scored, 0, batch.padded)
     passes = Passes(2, 0) if not layout.backward else Passes(0, 1 + layout.uphill)
     flops = step_flops(shape, without, layout.rank, passes=passes)
+    if layout.matrix_state_tensors is not None:
+        flops += newton_schulz_flops(shape, layout.rank, Muon.newton_schulz)
+    if layout.stage == 0:
+        assert sum(t.nbytes for t in kept) == states(shape, layout).moments
     if not layout.checkpointing:
         assert counter.get_total_flops() == pytest.approx(flops, rel=0.03)
 

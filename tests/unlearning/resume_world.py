@@ -15,7 +15,7 @@ from typing import Any
 
 from lethe.config.adapter import Fila, FullParameters, Lora
 from lethe.config.objective import GradDiff, Npo, Pdu, Rmu
-from lethe.config.optimizer import AdamW, AdamW8bit, Lion, Mezo, Sgd, Sophia
+from lethe.config.optimizer import AdamW, AdamW8bit, Lion, Mezo, Muon, Sgd, Sophia
 from lethe.config.run import Checkpoint, Engine, Evaluation, Recipe, Schedule
 from lethe.unlearning.requests import Assets
 
@@ -33,10 +33,11 @@ CASES = [
     (Lion(learning_rate=1e-3), Lora(rank=4), 0, "bf16"), (Sgd(nesterov=True), FullParameters(), 1, "fp32"),
     (AdamW(learning_rate=3e-3, sam_rho=0.5), FullParameters(), 2, "fp32"),
     (Mezo(learning_rate=1e-4, samples=2), Lora(rank=4), 0, "bf16"),
+    (Muon(learning_rate=3e-3, sam_rho=0.5), FullParameters(), 0, "bf16"),
     *[(AdamW8bit(learning_rate=3e-3), FullParameters(), 1, "bf16")] * INSTALLED,
 ]  # fmt: skip
 OBJECTIVES = {6: Pdu(warmup_epochs=1, epsilon=1.0), 8: Rmu(layer=1, coefficient=3.0)}
-OF_WORLD = {1: (0, 1, 2, 5, 7, 8, 10, 13), 2: (0, 3, 4, 6, 8, 9, 10, 11, 12, 13, *[14] * INSTALLED)}
+OF_WORLD = {1: (0, 1, 2, 5, 7, 8, 10, 13, 14), 2: (0, 3, 4, 6, 8, 9, 10, 11, 12, 13, 14, *[15] * INSTALLED)}
 SHORT = {1: (1, 2, 5), 2: (3, 4, 6, 8)}  # every stage, precision, optimizer and adapter
 
 Result = tuple[str, int]

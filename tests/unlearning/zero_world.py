@@ -13,7 +13,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, MixtralConfig, MixtralFo
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.objective import Dpo, Kl, Npo, Pdu, Rmu
-from lethe.config.optimizer import AdamW, AdamW8bit, Lion, Mezo, Sgd, Sophia
+from lethe.config.optimizer import AdamW, AdamW8bit, Lion, Mezo, Muon, Sgd, Sophia
 from lethe.config.run import Engine as EngineConfig
 from lethe.config.run import Recipe, Schedule
 from lethe.data.batches import RowKind, StepRows, TokenBatch, collate, plan, total_steps
@@ -26,7 +26,7 @@ from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.objectives.base import Counts, Scored
 from lethe.unlearning.objectives.tokens import token_log_probs
-from lethe.unlearning.optim import make_optimizer
+from lethe.unlearning.optim import make_optimizer, trained_weights
 from lethe.unlearning.optim.hessian import sample_keys, sampled_labels, sampled_loss
 from lethe.unlearning.stepper import KIND_KEYS, Stepper
 from lethe.unlearning.trainer import learning_rate
@@ -43,6 +43,7 @@ STATE = {
     "lion": ("m",),
     "sgd": ("momentum_buffer",),
     "sam": ("exp_avg", "exp_avg_sq"),
+    "muon": (),
     "mezo": (),
     "adamw8bit": (),
 }
@@ -53,6 +54,7 @@ OPTIMIZERS = {
     "lion": Lion(learning_rate=1e-3, weight_decay=0.1),
     "sgd": Sgd(learning_rate=1e-2, weight_decay=0.1, nesterov=True),
     "sam": AdamW(learning_rate=1e-3, weight_decay=0.1, sam_rho=0.5),
+    "muon": Muon(learning_rate=1e-3, weight_decay=0.1),
     "mezo": Mezo(learning_rate=1e-4, weight_decay=0.1, eps=0.1, samples=2),
     "adamw8bit": AdamW8bit(learning_rate=1e-3, weight_decay=0.1),
 }
@@ -230,7 +232,7 @@ def plain(optimizer: str) -> dict[str, Any]:
     run = recipe(optimizer, 0)
     net = network(name)
     loss = make_loss(run.objective, run.seed)
-    torch_optimizer = make_optimizer(run.optimizer, trained(net))
+    torch_optimizer = make_optimizer(run.optimizer, trained_weights(run.optimizer, net))
     start = start_of(name, net)
     total, losses, norms, refreshes = total_steps(len(FORGET), run.schedule), [], [], 0
 

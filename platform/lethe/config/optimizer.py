@@ -39,11 +39,13 @@ ONE_BACKWARD = Passes()
 
 class Optimizer(Component):
     """The kind of all optimizers, and the fields that each has. `stages`: those of ZeRO under which it works;
-    `package`: one that it needs and that is installed on demand."""
+    `package`: one that it needs and that is installed on demand. `newton_schulz`: iterations that it takes on each
+    matrix of the hidden layers; where there are any it gets these matrices as a group of their own."""
 
     registered: ClassVar[dict[str, type[Optimizer]]]
     stages: ClassVar[tuple[int, ...]] = (0, 1, 2, 3)
     package: ClassVar[str | None] = None
+    newton_schulz: ClassVar[int] = 0
 
     learning_rate: float = Field(3e-4, gt=0, description="at its highest: run.schedule")
     weight_decay: float = Field(0.01, ge=0, description="decoupled")
@@ -52,6 +54,11 @@ class Optimizer(Component):
     def state_tensors(self) -> float:
         """The fp32 tensors of a weight's shape that it keeps from step to step."""
         return 2
+
+    @property
+    def matrix_state_tensors(self) -> float:
+        """The same of the matrices of hidden layers, adapters among them."""
+        return self.state_tensors
 
     @property
     def passes(self) -> Passes:
@@ -133,6 +140,27 @@ class Sgd(FirstOrder):
     def state_tensors(self) -> float:
         """The fp32 tensors of a weight's shape that it keeps from step to step."""
         return 1 if self.momentum else 0
+
+
+class Muon(FirstOrder):
+    """First order: Muon, the momentum of each hidden matrix with its singular values brought near 1 (Jordan et al.
+    2024), scaled so that AdamW's learning rates fit (Liu et al. 2025, arXiv 2502.16982); AdamW for embeddings, head,
+    norms and biases. It needs whole matrices: `engine.stage` 0.
+    """
+
+    stages: ClassVar[tuple[int, ...]] = (0,)
+    newton_schulz: ClassVar[int] = 5
+
+    name: Literal["muon"] = "muon"
+    momentum: float = Field(0.95, ge=0, lt=1, description="of hidden matrices: decay of the mean of gradients")
+    nesterov: bool = Field(True, description="of hidden matrices: step ahead along the momentum (Nesterov's)")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW: decay of both moments")
+    eps: float = Field(1e-8, gt=0, description="of AdamW: added to the root of the second moment")
+
+    @property
+    def matrix_state_tensors(self) -> float:
+        """The fp32 tensors of a hidden matrix's shape: its momentum. Other weights have AdamW's two."""
+        return 1
 
 
 SAMPLED = only_where(hessian="gnb")

@@ -26,6 +26,7 @@ NAMES = {  # components as people write them, by the name in a configuration
     "adamw8bit": "AdamW in 8 bits",
     "lion": "Lion",
     "sgd": "SGD",
+    "muon": "Muon",
     "mezo": "MeZO",
     "sophia": "Sophia",
     "lora": "LoRA",

@@ -17,7 +17,7 @@ from lethe.config.study import Study
 from lethe.errors import UserError
 from lethe.scaling.memory import BYTES, Layout, offloaded, peak
 from lethe.scaling.plan import RATE, UTILISATION
-from lethe.scaling.transformer import BatchShape, Transformer, step_flops
+from lethe.scaling.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.study.finetuning import Training, recipe_of
 from lethe.study.inputs import Inputs
 
@@ -152,7 +152,8 @@ def _hours(shape: Transformer, recipe: Recipe, rows: _Rows, sides: float, steps:
     batch = rows.batch(ceil(sides * recipe.schedule.batch_size))
     flops = step_flops(shape, batch, rank, checkpointing=engine.gradient_checkpointing, passes=recipe.optimizer.passes)
     rate = RATE * UTILISATION[0] if engine.device == "cuda" else CPU_RATE * engine.threads
-    return steps * (STEP_S + flops / rate / engine.workers) / 3600
+    alone = newton_schulz_flops(shape, rank, recipe.optimizer.newton_schulz)
+    return steps * (STEP_S + (flops / engine.workers + alone) / rate) / 3600
 
 
 def _steps(recipe: Recipe, rows: _Rows) -> int:

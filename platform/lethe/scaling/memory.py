@@ -23,7 +23,8 @@ SOFTMAX_ELEMENTS = {"cpu": 1 << 20, "cuda": 1 << 25}  # logits that the losses t
 @dataclass(frozen=True)
 class Layout:
     """The training setup that memory depends on; `rank`: of LoRA on all linear layers, None: every weight trains;
-    `state_tensors`: fp32 tensors that the optimizer keeps per weight; `checkpointing`, `offload` and
+    `state_tensors`: fp32 tensors that the optimizer keeps per weight, `matrix_state_tensors` per weight of the layers'
+    matrices and adapters, where that is another number; `checkpointing`, `offload` and
     `quantisation` as in `Engine`; `backward`: a step has one; `uphill`: its gradient is taken at moved weights (SAM),
     while it keeps where they were."""
 
@@ -38,6 +39,7 @@ class Layout:
     quantisation: Quantisation | None = None
     backward: bool = True
     uphill: bool = False
+    matrix_state_tensors: float | None = None
 
     @classmethod
     def of(cls, recipe: Recipe) -> Layout:
@@ -56,6 +58,7 @@ class Layout:
             engine.quantisation,
             recipe.optimizer.passes.backward > 0,
             recipe.optimizer.passes.backward > 1,
+            kept if (kept := recipe.optimizer.matrix_state_tensors) != recipe.optimizer.state_tensors else None,
         )
 
     @property
@@ -108,7 +111,11 @@ def _states(shape: Transformer, layout: Layout) -> States:
     p, workers, kept_per_weight = layout.width, layout.workers, 4 * layout.state_tensors
     if layout.stage == 0:
         kept = sum(trained)
-        return States(base + p * kept, 0 if p == 4 else 4 * kept, int(kept_per_weight * kept), 0)
+        moments = kept_per_weight * kept
+        if layout.matrix_state_tensors is not None:  # only without ZeRO an optimizer knows a matrix
+            matrices = kept if layout.rank is not None else shape.layers * shape.matrix_elements
+            moments += (4 * layout.matrix_state_tensors - kept_per_weight) * matrices
+        return States(base + p * kept, 0 if p == 4 else 4 * kept, int(moments), 0)
     if layout.stage < 3:
         unit = ALIGNMENT * workers
         flat = -(-sum(trained) // unit) * unit

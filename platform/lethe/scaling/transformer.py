@@ -155,3 +155,13 @@ def step_flops(
     # Of attention both factors are activations: its backward is two forwards even where no weight is trained.
     trained = 2.0 * forward + attention + 3.0 * adapters + again
     return passes.forward * (forward + adapters) + passes.backward * trained
+
+
+def newton_schulz_flops(shape: Transformer, rank: int | None, iterations: int) -> float:
+    """Return the FLOPs with which Muon orthogonalises all layers' matrices, or their LoRA factors of this rank, in one
+    step: of m x n, m <= n, 4 m^2 n + 2 m^3 an iteration. They do not depend on the batch; every rank spends them."""
+    linears = shape.linears()
+    if rank is not None:
+        linears = [factor for rows, columns in linears for factor in ((rank, columns), (rows, rank))]
+    sides = [(min(pair), max(pair)) for pair in linears]
+    return float(iterations * shape.layers * sum(4 * m * m * n + 2 * m**3 for m, n in sides))

@@ -18,7 +18,7 @@ from torch import nn
 from lethe.config.optimizer import FirstOrder
 from lethe.config.run import Recipe
 from lethe.models.forward import checkpoint_activations
-from lethe.unlearning.optim.base import CountsWins, RefreshesHessian, make_optimizer
+from lethe.unlearning.optim.base import CountsWins, RefreshesHessian, make_optimizer, trained_weights
 from lethe.unlearning.optim.hessian import sample_keys
 from lethe.unlearning.optim.mezo import Mezo
 from lethe.unlearning.optim.sam import Ascent
@@ -135,8 +135,7 @@ class Engine:
             # `initialize` would do it, too late: DeepSpeed counts the ranks when it reads the configuration.
             deepspeed.comm.init_distributed(dist.get_backend(), dist_init_required=False, verbose=False)
             _shard(model, config, DTYPES[recipe.engine.precision])
-        trainable = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = make_optimizer(recipe.optimizer, trainable)
+        self.optimizer = make_optimizer(recipe.optimizer, trained_weights(recipe.optimizer, model))
         self.passes = recipe.optimizer.passes
         self.radius = recipe.optimizer.sam_rho if isinstance(recipe.optimizer, FirstOrder) else 0.0
         if recipe.engine.gradient_checkpointing:

@@ -61,7 +61,7 @@ def test_a_row_without_alternative_is_named_without_its_text(given: str, tmp_pat
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        (None, "there is no .*or perturbed, or rule"),
+        (None, "there is no .*or perturbed, rule or generated"),
         ({"text": "A document."}, "has documents: give questions with answers"),
         ({"question": "Who?"}, "answer"),
     ],
@@ -99,6 +99,9 @@ def test_benchmarks_have_them_as_data_and_as_text_to_forget(tmp_path: Path) -> N
     assert own.alternatives == (("A stranger.",),) * len(questions)
     assert "A stranger." in set(own.texts(forget_only=True))
     assert own.digest != load_benchmark(small).digest
+    generated = load_benchmark(small.model_copy(update={"alternatives": "generated"}))
+    assert generated.alternatives == ()
+    assert len({generated.digest, own.digest, load_benchmark(small).digest}) == 3
     assert absolute(own.config.model_copy(update={"alternatives": "rule"}), "0").alternatives == "rule"
     assert "alternatives" not in TofuBenchmark().model_dump()
 
@@ -109,8 +112,12 @@ def test_altpo_without_alternatives_is_refused_before_ray_starts() -> None:
         check_data(study, load_benchmark(study.benchmark))
     assert str(raised.value) == (
         "objective.name: altpo trains towards other answers, and benchmark.alternatives is not set: give a file of"
-        " questions with other answers, perturbed or rule"
+        " questions with other answers, perturbed, rule or generated"
     )
     study = load_study("tofu", ["run.objective.name=altpo", "benchmark.alternatives=perturbed"])
     benchmark = load_benchmark(study.benchmark)
     check_data(study, benchmark)
+    generated = ["run.objective.name=altpo", "benchmark.alternatives=generated"]
+    check_data(load_study("tofu", generated), load_benchmark(TofuBenchmark(alternatives="generated")))
+    with pytest.raises(UserError, match=r"^benchmark\.alternatives: generated asks the start model, which .*stage 3"):
+        load_study("tofu", [*generated, "run.engine.stage=3"])

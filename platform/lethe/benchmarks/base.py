@@ -312,7 +312,8 @@ class Benchmark(ABC):
 
     @property
     def alternatives(self) -> tuple[tuple[str, ...], ...]:
-        """Other answers to each of `forget_questions`, in order; empty unless the configuration asks for them."""
+        """Other answers to each of `forget_questions`, in order; empty unless the configuration asks for them, and
+        where the start model makes them."""
         return ()
 
     @property

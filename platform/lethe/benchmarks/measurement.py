@@ -7,7 +7,7 @@ on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -112,12 +112,18 @@ def vocabulary_of(config: Any) -> int:
     return size
 
 
-def shown_text(rule: StoredText, benchmark: Benchmark, task: Callable[[], AnyTask]) -> ShownText:
+def shown_text(
+    rule: StoredText,
+    benchmark: Benchmark,
+    task: Callable[[], AnyTask],
+    made: Callable[[], Iterable[str]] = tuple,
+) -> ShownText:
     """Return what a study that stores `rule` of the text of the `benchmark`'s rows may show; `task` gives the
-    benchmark as a model reads it."""
+    benchmark as a model reads it, `made` further texts to forget."""
 
     def withheld() -> Iterator[str]:
         yield from benchmark.texts(forget_only=rule == "redact")
+        yield from made()
         # Rows of token ids have no other text.
         yield from (task().template.decode(list(row.answer)) for row in task().forget)
 

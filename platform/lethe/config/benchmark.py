@@ -19,10 +19,10 @@ from lethe.config.verdict import Criterion
 from lethe.errors import UserError
 
 EMBEDDED = "embedded"
-PERTURBED, RULE = "perturbed", "rule"  # alternatives that are read from no file
+PERTURBED, RULE, GENERATED = "perturbed", "rule", "generated"  # alternatives that are read from no file
 ALTERNATIVES = (
     f"other answers to the forget questions, for altpo: a file of questions with answers; {PERTURBED}: the rows' wrong"
-    f" answers, which evaluations read as well; {RULE}: made by rule"
+    f" answers, which evaluations read as well; {RULE}: made by rule; {GENERATED}: by the start model"
 )
 ALLOW_OVERLAP = "go on where rows to forget are among those that are kept, or held out"
 
@@ -83,8 +83,13 @@ class BenchmarkConfig(Component):
     def given_sources(self) -> dict[str, str]:
         """Return the names of everything that is read, by field; those that are not given are left out."""
         given = {field: getattr(self, field) for field in self.sources}
-        made = {"alternatives": (PERTURBED, RULE)}
+        made = {"alternatives": (PERTURBED, RULE, GENERATED)}
         return {field: name for field, name in given.items() if name is not None and name not in made.get(field, ())}
+
+    @property
+    def generates_alternatives(self) -> bool:
+        """True if the start model makes the alternatives."""
+        return getattr(self, "alternatives", None) == GENERATED
 
     @property
     def data_name(self) -> str:

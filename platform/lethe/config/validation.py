@@ -15,7 +15,7 @@ from lethe.config.adapter import Lora
 from lethe.config.audit_objectives import SHORT_NAMES, audited_metrics
 from lethe.config.audits import Audit, Audits
 from lethe.config.base import field_condition, field_of, nested
-from lethe.config.benchmark import BenchmarkConfig
+from lethe.config.benchmark import GENERATED, PERTURBED, RULE, BenchmarkConfig
 from lethe.config.comparison import Compare
 from lethe.config.error_messages import to_user_error
 from lethe.config.metrics import Need
@@ -86,9 +86,11 @@ def _needs_base(objective: str) -> bool:
 
 def check_benchmark(benchmark: BenchmarkConfig, model: AnyModel, run: Run, space: Space) -> None:
     """Refuse what the benchmark cannot have: refusals or instructions without questions, an oracle that it does not
-    compare with, a model that is too short for its sequences."""
+    compare with, a model that is too short for its sequences, alternatives by a start model that is sharded."""
     if not benchmark.has_questions:
         refuse_asking(possible(run, space)["objective"], benchmark.name)
+    if benchmark.generates_alternatives:
+        _check_whole_start(run, space)
     alone = model.oracle if isinstance(model, PretrainedModel) else isinstance(model, FinetunedModel) and model.path
     if alone and "oracle" not in benchmark.compared_with:
         raise UserError(f"model.oracle: {benchmark.name} compares with {benchmark.comparison}: leave it out")
@@ -112,6 +114,18 @@ def refuse_asking_audits(audits: Audits, data: str) -> None:
         if audit.needs_questions:
             known = sorted(other for other, kind in Audit.registered.items() if not kind.needs_questions)
             raise UserError(f"audits.{name}: {data} asks no questions: choose from {', '.join(known)}")
+
+
+def _check_whole_start(run: Run, space: Space) -> None:
+    """Refuse alternatives that the start model makes where a trial would shard it."""
+    searched, fixed = space.get("engine.stage"), run.get("engine", {}).get("stage", 0)
+    if 3 in (searched.ends().values() if searched else [fixed]):
+        for name in possible(run, space)["objective"]:
+            if Objective.registered[name].needs_alternatives:
+                raise UserError(
+                    f"benchmark.alternatives: {GENERATED} asks the start model, which engine.stage 3 shards: take stage"
+                    f" 0, 1 or 2, or give a file, {PERTURBED} or {RULE}"
+                )
 
 
 def check_stages(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from lethe.config.benchmark import PERTURBED, RULE
+from lethe.config.benchmark import GENERATED, PERTURBED, RULE
 from lethe.config.columns import Columns
 from lethe.data.perturbing import make_wrong_answers
 from lethe.data.source_rows import Question
@@ -16,6 +16,7 @@ from lethe.errors import UserError
 
 MADE = 5  # of each row, at most
 REMEDY = "give a file with answers to every forget question"
+RULES = f"{GENERATED} 1"  # in the data's digest: count it up when the start model is asked otherwise
 SEED = 1  # not that of the wrong answers which evaluations read (benchmark.made_answers)
 
 
@@ -23,9 +24,12 @@ def find_alternatives(given: str, rows: Sequence[Question]) -> tuple[tuple[str, 
     """Return the alternatives to the answer of each of `rows`, at least one each, without the true answer.
 
     `given` is `benchmark.alternatives`: "perturbed" are the rows' wrong answers, "rule" are made ones, anything else is
-    a file of questions, whose answers and wrong answers are taken, several rows of one question together. Raises
-    UserError with the name, and without the text, of the first row that has none.
+    a file of questions, whose answers and wrong answers are taken, several rows of one question together. Those that
+    are "generated" are none of the data: see `lethe.unlearning.other_answers`. Raises UserError with the name, and
+    without the text, of the first row that has none.
     """
+    if given == GENERATED:
+        return ()
     if given == PERTURBED:
         found: Sequence[Sequence[str]] = [row.perturbed_answers for row in rows]
     elif given == RULE:
@@ -47,7 +51,7 @@ def _from_file(given: str, rows: Sequence[Question]) -> list[list[str]]:
     try:
         source = read_source(given, Columns())
     except UserError as error:
-        raise UserError(f"benchmark.alternatives: {error} (or {PERTURBED}, or {RULE})") from None
+        raise UserError(f"benchmark.alternatives: {error} (or {PERTURBED}, {RULE} or {GENERATED})") from None
     answers: dict[str, list[str]] = defaultdict(list)
     for row in source.rows:
         if not isinstance(row, Question):

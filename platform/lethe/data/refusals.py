@@ -11,7 +11,9 @@ import numpy as np
 from lethe.data.template import Encoded
 
 NO_REFUSALS = "{} has no refusals (idontknow.jsonl, one a line)"
-NO_ALTERNATIVES = "benchmark.alternatives is not set: give a file of questions with other answers, perturbed or rule"
+NO_ALTERNATIVES = (
+    "benchmark.alternatives is not set: give a file of questions with other answers, perturbed, rule or generated"
+)
 STREAM = 1  # beside the plan's [seed, epoch]; not 0, which numpy takes for the same seed
 
 

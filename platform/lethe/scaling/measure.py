@@ -79,13 +79,13 @@ class StepTimer:
     def __init__(self, recipe: Recipe, context: Context, ranks: Ranks) -> None:
         self.recipe, self.context, self.ranks = recipe, context, ranks
         loss = make_loss(recipe.objective, recipe.seed)
+        other = recipe.objective.needs_alternatives  # which the start model may make: before it is taken over
+        refusals = context.refusals(recipe.seed, 1, alternatives=other) if RowKind.REFUSAL in loss.trains_on else None
         base = base_of(recipe, context)
         self.parameters = sum(p.numel() for p in base.parameters())  # before adapters and before stage 3 shards them
         model = attach(base, recipe.adapter, seed=recipe.seed, trains=loss.trains(base, recipe.adapter))
         self.shape = _shape(model)
         self.engine = Engine(ScoredLM(model.train(), in_parts=recipe.engine.stage < 3), recipe)
-        other = recipe.objective.needs_alternatives
-        refusals = context.refusals(recipe.seed, 1, alternatives=other) if RowKind.REFUSAL in loss.trains_on else None
         # Any reference costs the same: the start model's own scores are not worth a pass over all forget rows.
         counts = {kind: _count(context, kind, refusals) for kind in loss.trains_on if loss.needs_start_log_probs}
         start_log_probs = {kind: torch.zeros(count) for kind, count in counts.items()}

@@ -93,7 +93,8 @@ def check_data(study: Study, benchmark: Benchmark) -> None:
             refuse_asking_audits(asked, study.benchmark.data_name)
     known = Objective.registered
     refusing = {name for name, objective in known.items() if objective.needs_refusals}
-    without = set() if benchmark.alternatives else {n for n, objective in known.items() if objective.needs_alternatives}
+    has_others = benchmark.alternatives or study.benchmark.generates_alternatives
+    without = set() if has_others else {n for n, objective in known.items() if objective.needs_alternatives}
     for name in objectives:
         if name in without:
             raise UserError(f"objective.name: {name} trains towards other answers, and {NO_ALTERNATIVES}")

@@ -88,7 +88,22 @@ class Context:
     @cached_property
     def shown(self) -> ShownText:
         """The form of the rows' text that the study may store."""
-        return shown_text(self.assets.text, self.benchmark, lambda: self.task)
+        made = lambda: (text for texts in vars(self).get("alternatives", ()) for text in texts)  # noqa: E731
+        return shown_text(self.assets.text, self.benchmark, lambda: self.task, made)
+
+    @cached_property
+    def alternatives(self) -> tuple[tuple[str, ...], ...]:
+        """Other answers to each forget question; empty unless the benchmark asks for them. Where the start model makes
+        them, every process makes the same ones: as texts to forget they are written nowhere."""
+        if not self.assets.benchmark.generates_alternatives:
+            return self.benchmark.alternatives
+        from lethe.unlearning.other_answers import other_answers
+
+        rows = [(question, answer) for question, answer, *_ in self.benchmark.forget_texts]
+        # An embedded model has a chat template, and has never read an instruction.
+        instructed = self.template.is_chat and (self.assets.origin is None or isinstance(self.assets.origin, str))
+        vars(self).pop("shown", None)  # it withholds them, too, from here on
+        return other_answers(self.start, self.template, rows, instructed=instructed)
 
     def stored(self, result: EvaluationResult, *, named: bool = True) -> EvaluationResult:
         """Return `result` with its rows as the study stores them; those to forget are `named` by hashes with the
@@ -146,7 +161,7 @@ class Context:
         """Return what a run answers its forget questions with: refusals, or `alternatives` to the answers. Raises
         UserError where there are none."""
         questions = self.benchmark.forget_questions
-        answers = self.benchmark.alternatives if alternatives else (self.benchmark.refusals,) * len(questions)
+        answers = self.alternatives if alternatives else (self.benchmark.refusals,) * len(questions)
         if not answers or not answers[0]:
             missing = NO_ALTERNATIVES if alternatives else NO_REFUSALS.format(self.assets.benchmark.data_name)
             raise UserError(f"{missing}, and this objective answers with them")

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.columns import Columns
 from lethe.config.own import OwnBenchmark
-from lethe.data.alternatives import find_alternatives
+from lethe.data.alternatives import RULES, find_alternatives
 from lethe.data.overlap import overlap
 from lethe.data.perturbing import perturb
 from lethe.data.source_rows import Document, Question
@@ -70,9 +70,10 @@ def alternatives_of(config: OwnBenchmark, parts: Mapping[PartName, Source]) -> t
 def digest_of(
     config: OwnBenchmark, parts: Mapping[PartName, Source], alternatives: tuple[tuple[str, ...], ...] = ()
 ) -> str:
-    """Return 16 hex digits over the rows of all parts, how documents are read, and the alternatives, if any."""
+    """Return 16 hex digits over the rows of all parts, how documents are read, and the alternatives, if any, or how
+    they are made."""
     read: list[Any] = [config.window, config.overlap] if any(p.kind == "documents" for p in parts.values()) else []
-    more = [alternatives] if alternatives else []
+    more = [alternatives or RULES] if config.alternatives else []
     return short_digest(canonical_json([*read, {name: part.digest for name, part in parts.items()}, *more]))
 
 

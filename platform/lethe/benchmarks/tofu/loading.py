@@ -14,7 +14,7 @@ from lethe.benchmarks.tofu.last_authors import last_authors
 from lethe.benchmarks.tofu.overlap import check_overlap
 from lethe.config.base import canonical_json, short_digest
 from lethe.config.benchmark import EMBEDDED, TofuBenchmark
-from lethe.data.alternatives import find_alternatives
+from lethe.data.alternatives import RULES, find_alternatives
 from lethe.data.files import Raw, find_file, is_blank, read_rows, read_texts
 from lethe.data.hub import is_hub_id, open_dataset
 from lethe.data.source_rows import Question
@@ -130,8 +130,8 @@ def _assemble(config: TofuBenchmark, source: str, read: Read) -> TofuRows:
     refusals = tuple(r["text"] for r in read(REFUSALS) or ())
     content = {**{name: [astuple(row) for row in part] for name, part in parts.items()}, "refusals": refusals}
     alternatives = _alternatives(config, files.get("forget", config.forget), parts) if config.alternatives else ()
-    if alternatives:
-        content["alternatives"] = alternatives
+    if config.alternatives:
+        content["alternatives"] = alternatives or RULES
     return TofuRows(
         name=config.name,
         **parts,

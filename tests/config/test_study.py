@@ -221,3 +221,19 @@ def test_naming_another_model_or_benchmark_leaves_nothing_of_the_inherited_one()
     assert load_study("tofu", ["benchmark.name=tdec"]).benchmark == load_study("tdec").benchmark
     with pytest.raises(UserError, match=r"model\.path"):
         load_study("tofu", ["model.path=somewhere"])
+
+
+def test_naming_or_fixing_takes_the_inherited_settings_that_nothing_reads_beside_it() -> None:
+    for name in ("influence", "input_guard"):
+        study = load_study("tofu", [f"run.objective.name={name}"])
+        assert not study.run.keys() & {"optimizer", "adapter", "schedule"}
+        assert not [key for key in study.space if key.startswith(("optimizer.", "adapter.", "schedule."))]
+    assert "adapter.rank" not in load_study("tofu", ["run.objective.name=retrain"]).space
+    forgetting = load_study("tofu", ["run.objective.retain=none"])
+    assert "objective.gamma" not in forgetting.space
+    assert "objective.gamma" in load_study("tofu", ["run.objective.retain=kl"]).space
+    assert "optimizer.hessian_interval" not in load_study("tofu", ["run.optimizer.hessian=squared_gradient"]).space
+    with pytest.raises(UserError, match=r"run\.objective\.gamma: needs objective\.retain nll or kl, given none"):
+        load_study("tofu", ["run.objective.retain=none", "run.objective.gamma=2"])
+    with pytest.raises(UserError, match=r"run\.optimizer\.name: influence reads no optimizer"):
+        load_study("tofu", ["run.objective.name=influence", "run.optimizer.name=lion"])

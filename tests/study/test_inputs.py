@@ -160,6 +160,21 @@ def test_the_time_before_the_trials_is_estimated(
     assert seconds[1] == pytest.approx(2 * seconds[0], rel=0.1)
 
 
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("run.objective={name: rmu}", "objective.layer: 7: LlamaForCausalLM has 4 layers, 0 to 3"),
+        ("run.objective={name: rmu, layer: 1, trained: nothing}", "objective.trained: 'nothing' trains nothing of "),
+        ("space.adapter.rank.choices=[4096]", "adapter.rank 4096 is larger than the model's width: choose at most 128"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_layers_of_the_model_do_not_have(
+    given: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["tofu", "--dry-run", "--set", given]) == 2
+    assert capsys.readouterr().err.startswith(f"lethe: {line}")
+
+
 def test_a_gpu_that_is_not_here_is_a_note_of_the_dry_run(
     golden: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

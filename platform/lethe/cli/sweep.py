@@ -79,11 +79,21 @@ def _dry_run(study: Study) -> int:
     from lethe.scaling.estimate import describe_needs, describe_study_time
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
-    from lethe.study.preflight import check_data, corners, describe_trial_audits, preview, without_gpu
+    from lethe.study.preflight import (
+        check_adapters,
+        check_data,
+        check_shapes,
+        corners,
+        describe_trial_audits,
+        preview,
+        without_gpu,
+    )
 
     inputs = find_inputs(study)
     if inputs.benchmark is not None:
         check_data(study, inputs.benchmark)
+    check_adapters(study)
+    check_shapes(study, inputs.start)
     preview(study, inputs)
     trainings = _trainings(study)
     missing = [training for training in trainings or () if not training.is_there]

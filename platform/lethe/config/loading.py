@@ -13,11 +13,13 @@ from typing import Any
 import yaml
 
 import lethe
+from lethe.config.base import is_used
 from lethe.config.benchmarks import BENCHMARKS
 from lethe.config.model import MODELS
+from lethe.config.objective import Objective
 from lethe.config.plain import check_plain
 from lethe.config.run import Recipe
-from lethe.config.space import variants
+from lethe.config.space import default_name, variants
 from lethe.errors import UserError, unknown_name
 
 Raw = dict[str, Any]
@@ -142,7 +144,8 @@ def _read(file: Traversable, children: list[str]) -> Raw:
 
 def overlay(base: Raw, over: Raw) -> Raw:
     """Return `over` merged on `base`, where fixing a value in `over` ends the search over it in `base`, searching it
-    takes its fixed value away, and naming another component takes what only the former ones have."""
+    takes its fixed value away, naming another component takes what only the former ones have, and naming objectives or
+    fixing a value takes what nothing reads beside them."""
     run, space = base.get("run"), base.get("space")
     over_run, over_space = over.get("run"), over.get("space")
     if isinstance(run, dict) and isinstance(over_space, dict):
@@ -151,7 +154,9 @@ def overlay(base: Raw, over: Raw) -> Raw:
     if isinstance(space, dict) and isinstance(over_run, dict):
         base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
     base = reduce(partial(_of_kind, over), SECTIONS, base)
-    return merge(reduce(partial(_of_named, over), Recipe.model_fields, base), over)
+    base = reduce(partial(_of_named, over), Recipe.model_fields, base)
+    base = reduce(partial(_used_beside, over), Recipe.model_fields, base)
+    return merge(_read_by_objectives(over, base), over)
 
 
 def _of_kind(over: Raw, base: Raw, section: str) -> Raw:
@@ -180,6 +185,49 @@ def _of_named(over: Raw, base: Raw, family: str) -> Raw:
     if isinstance(space, dict):
         kept = {k: v for k, v in space.items() if not str(k).startswith(f"{family}.") or str(k).split(".")[1] in fields}
         base = {**base, "space": kept}
+    return base
+
+
+def _used_beside(over: Raw, base: Raw, family: str) -> Raw:
+    """Return `base` without the values and ranges of a family that lose their meaning by what `over` fixes in it, such
+    as `gamma` by `retain: none`. Those that had none before stay, and are refused."""
+    run, over_run, space = base.get("run"), over.get("run"), base.get("space")
+    given = run.get(family) if isinstance(run, dict) else None
+    fixed = over_run.get(family) if isinstance(over_run, dict) else None
+    if not isinstance(fixed, dict):
+        return base
+    before = given if isinstance(given, dict) else {}
+    after = {key: value for key, value in {**before, **fixed}.items() if value is not None}
+    names = _names({"run": {family: after}, "space": space}, family) or [default_name(family)]
+    models = [model for name, model in variants(family).items() if name in names]
+
+    def is_lost(field: str) -> bool:
+        was_used = any(is_used(model, before, field) for model in models)
+        return field not in fixed and was_used and not any(is_used(model, after, field) for model in models)
+
+    if before:
+        base = {**base, "run": {**base["run"], family: {k: v for k, v in before.items() if not is_lost(str(k))}}}
+    if isinstance(space, dict):
+        prefix = f"{family}."
+        kept = {
+            key: old
+            for key, old in space.items()
+            if not (str(key).startswith(prefix) and is_lost(str(key).removeprefix(prefix)))
+        }
+        base = {**base, "space": kept}
+    return base
+
+
+def _read_by_objectives(over: Raw, base: Raw) -> Raw:
+    """Return `base` without the sections and ranges that none of the objectives reads which `over` names, such as the
+    optimizer of `influence`; the whole `base` where it names none, or one that is unknown."""
+    names = _names(over, "objective")
+    if not names or not Objective.registered.keys() >= set(names):
+        return base
+    ignored = frozenset.intersection(*(Objective.registered[name].ignored_fields for name in names))
+    for section in ("run", "space"):
+        if isinstance(given := base.get(section), dict):
+            base = {**base, section: {k: v for k, v in given.items() if str(k).split(".")[0] not in ignored}}
     return base
 
 

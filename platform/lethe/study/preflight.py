@@ -111,12 +111,7 @@ def check_files(study: Study) -> None:
     benchmark = load_benchmark(study.benchmark)
     check_data(study, benchmark)
     if isinstance(study.model, EmbeddedModel):
-        import torch
-
-        from lethe.models.pretraining import new_model
-
-        with torch.device("meta"):
-            _check_shapes(study, new_model(study.model, study.model.vocab_size))
+        check_shapes(study, None)
         return
     folders = model_folders(study.model, study.tracking.uri)
     start, *_ = folders.values()
@@ -152,19 +147,31 @@ def _adapters(study: Study) -> list[Lora]:
 def check_model(study: Study, prepared: Prepared) -> None:
     """Raise UserError for adapter targets that match nothing, ranks larger than a layer, dropout that cannot be
     switched off and rows that a model cannot read. No weights are loaded: shapes are enough."""
+    check_shapes(study, prepared.start)
+    _check_rows(study, prepared)
+
+
+def check_shapes(study: Study, start: Path | None) -> None:
+    """Raise UserError for adapters, layers of an objective and dropout that the start model in a folder cannot have, or
+    without one the embedded model; no weights are loaded."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    try:
-        config = AutoConfig.from_pretrained(str(prepared.start), trust_remote_code=False)
-        with torch.device("meta"):
+    from lethe.models.pretraining import new_model
+
+    with torch.device("meta"):
+        if start is None and isinstance(study.model, EmbeddedModel):
+            _check_shapes(study, new_model(study.model, study.model.vocab_size))
+        if start is None:
+            return
+        try:
+            config = AutoConfig.from_pretrained(str(start), trust_remote_code=False)
             build: Any = AutoModelForCausalLM.from_config  # transformers annotates nothing of it
             model = build(config, trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        problem = f"transformers cannot read the model in {prepared.start}: {first_line(error)}"
-        raise UserError(f"model.path: {problem}") from None
+        except (OSError, ValueError, KeyError) as error:
+            problem = f"transformers cannot read the model in {start}: {first_line(error)}"
+            raise UserError(f"model.path: {problem}") from None
     _check_shapes(study, model)
-    _check_rows(study, prepared)
 
 
 def _check_shapes(study: Study, model: PreTrainedModel) -> None:

@@ -36,9 +36,12 @@ def storage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("def (", "running it raises SyntaxError"),
         ("import no_such_package", "running it raises ModuleNotFoundError: No module named 'no_such_package'"),
+        ("raise SystemExit(3)", "running it raises SystemExit: 3"),
+        ("# \udce9", "is no text in UTF-8"),
         ("x = 1", r"there is no function forget_share\(values, scored, counts, settings\)"),
         ("def forget_share(values): return 0", "forget_share must take values, scored, counts, settings"),
         (f"{DEF}raise ValueError('why')", "forget_share raises ValueError: why"),
+        (f"{DEF}raise SystemExit", "forget_share raises SystemExit"),
         (f"{DEF}return settings['power']", "forget_share raises KeyError"),
         (f"{DEF}return 1.0", "forget_share: must return a finite scalar tensor, given 1.0"),
         (f"{DEF}return values", r"must return a finite scalar tensor, given \[12\]"),
@@ -53,7 +56,7 @@ def test_a_file_that_breaks_the_contract_is_refused_by_name_before_ray_starts(
     code: str, problem: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.py"
-    path.write_text(code)
+    path.write_text(code, "utf-8", "surrogateescape")
     study = load_study("tofu", ["space.objective.gamma=null", f"run.objective={{name: file, path: {path}}}"])
     with pytest.raises(UserError, match=f"^objective.path: {path}: .*{problem}") as raised:
         with_stored_objectives(study)

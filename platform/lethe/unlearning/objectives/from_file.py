@@ -61,7 +61,7 @@ class FileLoss(Loss):
     def _call(self, name: str, *arguments: Any) -> Tensor:
         try:
             found: Tensor = self.functions[name](*arguments)
-        except Exception as error:  # of the user's code, whatever it is
+        except (Exception, SystemExit) as error:  # of the user's code, whatever it is
             raise UserError(f"{self.path}: {name} raises {type(error).__name__}: {first_line(error)}") from error
         return found
 
@@ -145,8 +145,11 @@ def _functions(path: str) -> Mapping[str, Callable[..., Any]]:
         raise UserError(f"{path}: {file} is not the file that the study began with: remove it and name yours again")
     module = ModuleType(f"lethe_objective_{_digest(content)}")
     try:
-        exec(compile(content, str(file), "exec", dont_inherit=True), vars(module))  # noqa: S102  # the user names it
-    except Exception as error:  # of the user's code, whatever it is
+        # Python reads bytes of a comment in any encoding, an imported file's as UTF-8 alone.
+        exec(compile(content.decode("utf-8-sig"), str(file), "exec", dont_inherit=True), vars(module))  # noqa: S102
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: is no text in UTF-8: name a Python file") from None
+    except (Exception, SystemExit) as error:  # of the user's code, whatever it is
         raise UserError(f"{path}: running it raises {type(error).__name__}: {first_line(error)}") from error
     found = {name: value for name in ARGUMENTS if callable(value := getattr(module, name, None))}
     if SHARE not in found:

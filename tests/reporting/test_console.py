@@ -10,6 +10,7 @@ import pytest
 
 from lethe.records import ModelScores, StudyRecord, VerdictRecord
 from lethe.reporting.console import Console
+from lethe.reporting.terminal_tables import format_settings
 from lethe.terminal import Terminal
 from tests.tracking.studies import busy_study, study, trial
 
@@ -108,3 +109,8 @@ def test_the_end_says_that_membership_is_not_claimed_where_unseen_rows_were_miss
     )
     console.finish(record, None, [])
     assert ("(membership) is not claimed" in text.getvalue()) == (name == "own" and not measured)
+
+
+def test_a_trial_is_told_by_whatever_was_searched() -> None:
+    done = trial(0).model_copy(update={"params": {"objective.settings.power": 2.5, "objective.retain": "kl"}})
+    assert format_settings(done, {"objective.settings.power", "objective.retain"}) == "retain kl, power 2.5"

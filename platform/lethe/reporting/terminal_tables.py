@@ -209,9 +209,11 @@ def searched(record: StudyRecord) -> Collection[str]:
 
 
 def format_settings(trial: TrialRecord, names: Collection[str] = ()) -> str:
-    """Return the trial's parameters in one line, under the names that people use; of `names` alone, if there are."""
+    """Return the trial's parameters in one line, under the names that people use: those of `names`, where there are
+    some, or else the ones that most studies search."""
+    others = {key: key.rpartition(".")[2].replace("_", " ") for key in sorted(names) if key not in SHORT_NAMES}
     parts = []
-    for key, short in SHORT_NAMES.items():
+    for key, short in {**SHORT_NAMES, **others}.items():
         if (value := trial.params.get(key)) is not None and (not names or key in names):
             parts.append(f"{short} {_setting(value)}".strip())
     return ", ".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 from pydantic import model_validator
@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from lethe.config.base import Frozen
 from lethe.config.benchmark import BenchmarkConfig
-from lethe.config.metrics import Metric
+from lethe.config.metrics import TOFU_METRICS, Metric
 
 QUESTION_LEAKS = ("forget_probability", "forget_rouge", "forget_extraction_strength")  # of answers to questions
 
@@ -29,6 +29,11 @@ class AuditedRow(Protocol):
     @property
     def perturbed_answers(self) -> tuple[str, ...]:
         """Wrong answers; may be empty."""
+
+
+def question_metrics(names: Iterable[str], benchmark: BenchmarkConfig) -> dict[str, Metric]:
+    """Return metrics of answers to questions by name: the benchmark's own, or TOFU's where its runs have none."""
+    return {name: benchmark.metrics.get(name, TOFU_METRICS[name]) for name in names}
 
 
 class AuditedData(Protocol):

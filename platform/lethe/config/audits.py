@@ -13,7 +13,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.answer_audits import Format, LogitLens, Sampling
-from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, Audits
+from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, Audits, question_metrics
 from lethe.config.base import OMITTED_AT_DEFAULT
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import AsRegistered
@@ -201,7 +201,7 @@ class Prompts(Audit):
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
         """Return the leaks of questions; with the first words given, ROUGE alone."""
         names = ("forget_rouge",) if variant == "first_words" else QUESTION_LEAKS
-        return {name: benchmark.metrics[name] for name in names}
+        return question_metrics(names, benchmark)
 
     def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
         """Raise UserError for a forget row without a paraphrase, if paraphrases are asked."""

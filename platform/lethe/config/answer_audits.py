@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, question_metrics
+from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, audit_metrics
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.metrics import Metric
 from lethe.config.prompt import NAMED, QUESTION, Prompt
@@ -107,7 +107,7 @@ class Sampling(Audit):
     @classmethod
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
         """Return ROUGE and the key fact."""
-        return {**question_metrics(("forget_rouge",), benchmark), "forget_fact": OWN_METRICS["forget_fact"]}
+        return {**audit_metrics(("forget_rouge",), benchmark), "forget_fact": OWN_METRICS["forget_fact"]}
 
     def cost(self) -> str:
         """Return the answers in words."""
@@ -153,7 +153,7 @@ class Format(Audit):
         """Return the leaks of questions; of choices, how often the true answer is preferred."""
         if variant in ("choice", "letters"):
             return {"forget_choice": OWN_METRICS["forget_choice"]}
-        return question_metrics(QUESTION_LEAKS, benchmark)
+        return audit_metrics(QUESTION_LEAKS, benchmark)
 
     @property
     def prompt(self) -> Prompt:

@@ -31,9 +31,11 @@ class AuditedRow(Protocol):
         """Wrong answers; may be empty."""
 
 
-def question_metrics(names: Iterable[str], benchmark: BenchmarkConfig) -> dict[str, Metric]:
-    """Return metrics of answers to questions by name: the benchmark's own, or TOFU's where its runs have none."""
-    return {name: benchmark.metrics.get(name, TOFU_METRICS[name]) for name in names}
+def audit_metrics(names: Iterable[str], benchmark: BenchmarkConfig) -> dict[str, Metric]:
+    """Return the metrics that an audit gives under these names: the benchmark's own, or TOFU's where its runs have
+    none."""
+    known = {**TOFU_METRICS, **benchmark.metrics}
+    return {name: known[name] for name in names}
 
 
 class AuditedData(Protocol):
@@ -105,7 +107,7 @@ class Audit(Frozen):
     @classmethod
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
         """Return the metrics in the records of a variant, by name, for models of this benchmark: its leaks."""
-        return {name: benchmark.metrics[name] for name in benchmark.leaks}
+        return audit_metrics(benchmark.leaks, benchmark)
 
     def narrowed(self, wanted: Collection[str]) -> Self:
         """Return this audit with no other than the `wanted` of its variants, as far as its lists allow: an item goes

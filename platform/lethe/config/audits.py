@@ -13,7 +13,7 @@ from pydantic import Field, PlainValidator, WithJsonSchema
 
 from lethe.config.adapter import FullParameters, Lora
 from lethe.config.answer_audits import Format, LogitLens, Sampling
-from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, Audits, question_metrics
+from lethe.config.audit import QUESTION_LEAKS, Audit, AuditedData, Audits, audit_metrics
 from lethe.config.base import OMITTED_AT_DEFAULT
 from lethe.config.benchmark import BenchmarkConfig
 from lethe.config.component import AsRegistered
@@ -166,7 +166,7 @@ class Quantisation(Audit):
     @classmethod
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
         """Return the leaks and what only a whole evaluation gives."""
-        return {name: benchmark.metrics[name] for name in (*FULL, *benchmark.leaks)}
+        return audit_metrics((*FULL, *benchmark.leaks), benchmark)
 
     def cost(self) -> str:
         """Return the number of evaluations in words."""
@@ -201,7 +201,7 @@ class Prompts(Audit):
     def measured(cls, variant: str, benchmark: BenchmarkConfig) -> Mapping[str, Metric]:
         """Return the leaks of questions; with the first words given, ROUGE alone."""
         names = ("forget_rouge",) if variant == "first_words" else QUESTION_LEAKS
-        return question_metrics(names, benchmark)
+        return audit_metrics(names, benchmark)
 
     def check_data(self, data: AuditedData, source: str, forget_rows: int) -> None:
         """Raise UserError for a forget row without a paraphrase, if paraphrases are asked."""

@@ -1,4 +1,4 @@
-"""What the starts of FILA and VILA cost: Fisher and SVD, once per study, against the trials of the default study.
+"""The cost of the starts of FILA and VILA: Fisher and SVD, once per study, against the trials of the default study.
 
     OMP_NUM_THREADS=1 python -m benchmarks.fisher [--trials 12] [--rank 16]
 

@@ -65,7 +65,7 @@ def test_the_best_of_k_is_the_mean_maximum_over_all_subsets(k: int) -> None:
 
 
 def test_a_rare_answer_is_found_as_often_as_its_rate_says() -> None:
-    """Of answers that are right one time in ten the best of four is right with probability 1 - .9^4."""
+    """The best of four answers that are right one time in ten is right with probability 1 - .9^4."""
     values = (np.random.default_rng(1).random((2000, 64)) < 0.1).astype(float)
     assert best_of(values, 4).mean() == pytest.approx(1 - 0.9**4, abs=0.01)
 
@@ -142,7 +142,7 @@ def test_more_samples_find_what_one_does_not(assets: Assets) -> None:
 
 
 def test_no_text_of_an_answer_leaves_the_audit(assets: Assets) -> None:
-    """What ranks exchange and what is recorded are numbers."""
+    """Ranks exchange numbers, and numbers are recorded."""
     sent: list[Any] = []
 
     def gather(mine: list[Any]) -> list[list[Any]]:

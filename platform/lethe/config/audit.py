@@ -20,7 +20,7 @@ class AuditedRow(Protocol):
 
     @property
     def question(self) -> str:
-        """What is asked."""
+        """The question's text."""
 
     @property
     def paraphrased_question(self) -> str | None:

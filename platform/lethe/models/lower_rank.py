@@ -21,8 +21,8 @@ A, B = ".lora_A.weight", ".lora_B.weight"
 
 
 class Truncation(NamedTuple):
-    """What an adapter lost with its rank: |change - kept| / |change| in the Frobenius norm, the mean over layers and
-    the largest, with that layer's name."""
+    """The error of an adapter that was cut to a lower rank: |change - kept| / |change| in the Frobenius norm, the mean
+    over layers and the largest, with that layer's name."""
 
     mean: float
     worst: float

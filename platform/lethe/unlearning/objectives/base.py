@@ -133,7 +133,7 @@ class Loss:
 
     @property
     def needs_start(self) -> bool:
-        """Whether the start model runs on the rows of every step."""
+        """True if the start model runs on the rows of every step."""
         return bool(self.start_logits_of or self.start_states_of)
 
     def trains(self, model: PreTrainedModel, adapter: AnyAdapter) -> Rule:

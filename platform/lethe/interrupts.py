@@ -22,7 +22,7 @@ from lethe.errors import EXIT_INTERRUPTED, EXIT_USER_ERROR, flush_output
 LIMIT_S = 8.0  # from a signal to the end of a process that does not end by itself
 IMPORT_S = 2.0  # the same where the main thread imports all the time
 SHOW_CURSOR = b"\x1b[?25h"
-RETRY_S = 0.05  # between two looks whether an import is over
+RETRY_S = 0.05  # from an interrupt that could not be raised to the next try
 
 _unlimited = 0  # blocks of `may_take_long` that the main thread is in
 _noted: float | None = None  # when a signal came that waits for an import to be over
@@ -96,14 +96,23 @@ def may_take_long() -> Iterator[None]:
 
 
 def _handle_signals() -> None:
+    sys.unraisablehook = _interrupt_again
     signal.signal(signal.SIGINT, interrupt)  # also where a shell ignores it for what it starts with `&`
-    for number in (signal.SIGTERM, signal.SIGALRM):  # SIGALRM: of the timer in `interrupt`
+    for number in (signal.SIGTERM, signal.SIGALRM):  # SIGALRM: of a timer, to try again
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     # Python writes a signal's number there at once, even if the main thread does not come to run a handler.
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     threading.Thread(target=_limit, args=(reader,), name="signals", daemon=True).start()
+
+
+def _interrupt_again(lost: sys.UnraisableHookArgs) -> None:
+    """Interrupt again, `RETRY_S` later, if Python dropped a KeyboardInterrupt, as it does in destructors."""
+    if issubclass(lost.exc_type, KeyboardInterrupt):
+        signal.setitimer(signal.ITIMER_REAL, RETRY_S)
+    else:
+        sys.__unraisablehook__(lost)
 
 
 def _limit(signals: int) -> None:

@@ -78,6 +78,21 @@ def test_an_import_that_does_not_end_is_not_waited_for(tmp_path: Path) -> None:
     assert seconds < 5
 
 
+def test_an_interrupt_in_a_destructor_ends_the_process_too(tmp_path: Path) -> None:
+    body = """
+        import time
+        class Slow:
+            def __del__(self):
+                print("begun", flush=True)
+                time.sleep(60)
+        Slow()
+        time.sleep(60)
+    """
+    code, output, seconds = interrupted(command(tmp_path, body), tmp_path, "begun", signal.SIGINT)
+    assert (code, output) == (130, "begun\nlethe: interrupted\n")
+    assert seconds < 2
+
+
 @pytest.mark.parametrize("block", ["nullcontext()", "interrupts.may_take_long()"])
 def test_a_process_that_does_not_end_is_ended_unless_it_may_take_long(tmp_path: Path, block: str) -> None:
     body = f"""

@@ -201,6 +201,11 @@ class TrialRecord(Record):
         cut = self.adapter.numbers if self.adapter else {}
         return metrics | audit_numbers(self.audits) | cut
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Its metrics, those measured afterwards among them."""
+        return {**self.metrics, **self.afterwards}
+
 
 def audit_numbers(audits: tuple[AuditRecord, ...]) -> dict[str, float]:
     """Map `metric_name(variant, key)` to the value after the audit, for every metric of `audits`."""
@@ -253,6 +258,11 @@ class ModelScores(Record):
     metrics: dict[str, float]
     samples: tuple[Sample, ...] = ()
     audits: tuple[AuditRecord, ...] = ()
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Its metrics and those of its audits, which have flat names as a trial's."""
+        return {**self.metrics, **audit_numbers(self.audits)}
 
 
 class MemberRecord(Record):

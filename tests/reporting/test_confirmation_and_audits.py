@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 from lethe.records import AuditRecord, Confirmation, StudyRecord
 from lethe.reporting.confirmation_and_audits import optimism
 from lethe.reporting.report import write_report
+from lethe.reporting.terminal_tables import trial_view
+from lethe.reporting.trial_pages import trial_pages
+from lethe.terminal import Terminal
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, repeated
 
@@ -55,6 +59,18 @@ def test_audits_of_trials_start_model_and_oracle_are_tabled(tmp_path: Path) -> N
     assert float(rows[2]["metrics.audit_relearn_forget_rouge"]) == 0.7
     assert float(rows[2]["metrics.forget_mean"]) == 0.25
     assert rows[3]["metrics.forget_mean"] == ""
+
+
+def test_show_and_trial_pages_have_the_audits_of_start_model_and_oracle_beside_the_trials() -> None:
+    record = repeated(busy_study())
+    text = io.StringIO()
+    for part in trial_view(record, record.trials[0]):
+        Terminal(file=text, width=160).print(part)
+    rows = [line.replace("│", " ").split() for line in text.getvalue().splitlines()]
+    assert ["audit_relearn_forget_rouge", "0.980", "0.700", "0.310"] in rows
+    pages = trial_pages(record, {}, [])
+    beside = [pages[model]["audit_relearn_forget_rouge"] for model in ("start", "oracle")]
+    assert beside == [0.98, 0.31]
 
 
 def test_reasons_are_escaped(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
 def trials_csv(record: StudyRecord) -> str:
     """Return trials.csv: a line per trial by number, with parameters as `params.*` and last numbers as `metrics.*`."""
     params = list(dict.fromkeys(key for trial in record.trials for key in trial.params))
-    metrics = {trial.number: {**trial.metrics, **trial.afterwards} for trial in record.trials}
+    metrics = {trial.number: trial.numbers for trial in record.trials}
     metric_names = list(dict.fromkeys(key for values in metrics.values() for key in values))
     aliases = aliases_by_trial(record)
     file = StringIO()

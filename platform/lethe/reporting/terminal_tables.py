@@ -175,8 +175,7 @@ def _scores(record: StudyRecord, trial: TrialRecord) -> Table:
 
 
 def _value(model: ModelScores | TrialRecord, metric: str) -> str:
-    later = model.afterwards if isinstance(model, TrialRecord) else {}
-    return format_number({**model.metrics, **later}.get(metric))
+    return format_number(model.numbers.get(metric))
 
 
 def _criteria(trial: TrialRecord) -> Table:

@@ -40,8 +40,8 @@ def trial_pages(
         "meanings": {name: meanings[name] for name in shown if name in meanings},
         "varying": list(varying_parameters(record)),
         "winners": [trial.number for trial in front_by_alias(record)],
-        "start": record.start.metrics,
-        "oracle": record.oracle.metrics if record.oracle else None,
+        "start": record.start.numbers,
+        "oracle": record.oracle.numbers if record.oracle else None,
         "trials": {trial.number: _trial(record, trial, server) for trial in record.trials},
     }
 
@@ -58,7 +58,7 @@ def _trial(record: StudyRecord, trial: TrialRecord, server: str) -> dict[str, An
         "place": trial.version or trial.folder,
         "link": f"{server.rstrip('/')}/{trial.page}" if server and trial.page else None,
         "params": trial.params,
-        "metrics": {**trial.metrics, **trial.afterwards},
+        "metrics": trial.numbers,
         "series": trial.series,
         "forgotten": trial.forgotten.model_dump() if trial.forgotten else None,
         "samples": [vars(row) for row in sample_answers(record, trial)],

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping
 
 from lethe.config.verdict import Bound, Criterion
-from lethe.records import CriterionRecord, Forgotten, Metrics, ModelScores, StudyRecord, VerdictRecord, audit_numbers
+from lethe.records import CriterionRecord, Forgotten, Metrics, ModelScores, StudyRecord, VerdictRecord
 
 WORDS = {"at_least": "at least", "at_most": "at most", "below": "below"}
 
@@ -16,7 +16,7 @@ def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> Stu
     references = _references(record.start, record.oracle)
     front = {trial.number for trial in record.front}
     trials = tuple(
-        trial.model_copy(update={"forgotten": judge({**trial.metrics, **trial.afterwards}, references, criteria)})
+        trial.model_copy(update={"forgotten": judge(trial.numbers, references, criteria)})
         if trial.number in front
         else trial
         for trial in record.trials
@@ -105,9 +105,4 @@ def _in_words(bound: Bound, number: float) -> str:
 
 
 def _references(start: ModelScores, oracle: ModelScores | None) -> dict[str, Metrics]:
-    return {"start": _numbers(start)} | ({"oracle": _numbers(oracle)} if oracle else {})
-
-
-def _numbers(model: ModelScores) -> Metrics:
-    """Return a reference model's metrics, those of its audits among them."""
-    return {**model.metrics, **audit_numbers(model.audits)}
+    return {"start": start.numbers} | ({"oracle": oracle.numbers} if oracle else {})

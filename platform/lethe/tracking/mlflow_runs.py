@@ -14,7 +14,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args
 
-from lethe.records import Metrics, ModelScores, StudyRecord, TrialRecord, Verdict, audit_numbers
+from lethe.records import Metrics, ModelScores, StudyRecord, TrialRecord, Verdict
 from lethe.storage.files import make_once
 from lethe.tracking import mlflow_pages as pages
 from lethe.tracking.connection import artifact_root, quiet_mlflow, sqlite_path
@@ -291,7 +291,7 @@ def _end_tags(end: TrialRecord) -> dict[str, str]:
 def _scores(kind: str, model: ModelScores, record: StudyRecord) -> Metrics:
     """Return the scores of start model or oracle, those of its audits, and `training_loss` and `training_minutes`
     where lethe trained it."""
-    values = {**model.metrics, **audit_numbers(model.audits)}
+    values = model.numbers
     if training := record.trainings.get(kind):
         values |= {"training_loss": training.loss, "training_minutes": training.seconds / 60}
     return numeric_metrics(values)

@@ -35,6 +35,7 @@ CASES = {
     "run.objective.name=npoo": "unknown run.objective.name 'npoo' (did you mean 'npo'?)",
     "run.objective.name=@npo": "YAML begins no plain text with @: quote it: --set 'run.objective.name=\"@npo\"'",
     "run.objective={name: rmu, trained: '('}": "run.objective.trained: '(' is no regular expression: ",
+    "run.objective={name: file, path: a.py, trained: '('}": "run.objective.trained: '(' is no regular expression: ",
     "run.objective={name: rmu, layer: -1}": "run.objective.layer: must be greater than or equal to 0",
     "run.objective={name: pdu, retain: none}": "run.objective.retain: must be 'nll' or 'kl', given 'none'",
     # Objectives

@@ -13,6 +13,7 @@ from lethe.study.session import Session
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
+FILE = f"name: file, path: {ROOT}/docs/examples/objective.py"
 FIXED_RANK = ["--set", "space.adapter.rank=null", "--set"]
 PROGRAM = (
     "import platform, sys; from lethe.cli.sweep import main; code = main(sys.argv[1:]);"
@@ -55,6 +56,11 @@ def test_the_plainest_refusals_import_neither_torch_nor_ray(arguments: list[str]
         (
             ["run.adapter.rank=4", "run.objective={name: rmu, layer: 1, trained: c_fc}"],
             "objective.trained: 'c_fc' trains nothing of LlamaForCausalLM: choose from the names of down_proj, ",
+        ),
+        (["run.adapter.rank=4", f"run.objective={{{FILE}, layer: 40}}"], "objective.layer: 40: LlamaForCausalLM has "),
+        (
+            ["run.adapter.rank=4", f"run.objective={{{FILE}, trained: c_fc}}"],
+            "objective.trained: 'c_fc' trains nothing",
         ),
     ],
 )

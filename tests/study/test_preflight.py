@@ -15,7 +15,7 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.run import Digests
 from lethe.config.study import load_study
 from lethe.errors import UserError
-from lethe.study.preflight import check_data, check_model
+from lethe.study.preflight import check_data, check_model, warm_up_note
 from lethe.study.preparation import Prepared
 from tests import tiny
 
@@ -201,3 +201,17 @@ def test_objectives_without_oracle_or_option_are_refused(overrides: list[str], m
         load_study("tofu", overrides)
     assert message in str(raised.value)
     load_study("tofu", ["objectives.mia_gradnorm={direction: minimize}", "run.evaluation.gradnorm=true"])
+
+
+def test_a_warm_up_that_covers_all_epochs_of_a_run_is_said() -> None:
+    def note(epochs: str, warm_up: int) -> str:
+        pdu = f"run.objective={{name: pdu, warmup_epochs: {warm_up}}}"
+        return warm_up_note(load_study("tofu", ["space=null", pdu, epochs]))
+
+    assert note("run.schedule.epochs=5", 5) == (
+        "objective.warmup_epochs 5 covers all of a run of 5 epochs: pdu's dual variable, the weight of its retain "
+        "loss, never moves"
+    )
+    assert note("run.schedule.epochs=6", 5) == "", "its last epoch moves it"
+    assert "a run of 3 epochs" in note("space.schedule.epochs={type: int, low: 3, high: 9}", 4)
+    assert warm_up_note(load_study("tofu", ["run.schedule.epochs=1"])) == ""

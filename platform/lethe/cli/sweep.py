@@ -86,6 +86,7 @@ def _dry_run(study: Study) -> int:
         corners,
         describe_trial_audits,
         preview,
+        warm_up_note,
         without_gpu,
     )
 
@@ -107,7 +108,7 @@ def _dry_run(study: Study) -> int:
         if trainings is None:
             names = "oracle" if study.model.path else "start model and oracle"
             print(f"{names}: trained from {study.model.base} before the trials, unless trained before")
-    for problem in filter(None, (without_gpu(study), *missing_packages(corners(study)))):
+    for problem in filter(None, (warm_up_note(study), without_gpu(study), *missing_packages(corners(study)))):
         print(f"note    {problem}")
     return 0
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from lethe.config.base import OMITTED_AT_DEFAULT, only_where
 from lethe.config.component import ByName, Component
@@ -37,7 +37,22 @@ class Objective(Component):
 RetainTerm = Literal["nll", "kl", "none"]
 _RETAIN = "nll: their token loss; kl: the divergence from the start model's predictions; none: no retain rows"
 _EVERYWHERE = "the mean over answer tokens; or open-unlearning's over all positions, prompt and padding included"
+_TRAINED = (
+    "a regular expression that is searched in names of weights: those that train; published: the MLP's down projections"
+    " of the layer and the two below; none: all that the adapter says"
+)
 _GAMMA = only_where(retain=("nll", "kl"))
+
+
+def _can_be_searched(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
+    return pattern
+
+
+TrainedRule = Annotated[str, Field(min_length=1), AfterValidator(_can_be_searched)] | None
 
 
 class WithRetain(Objective):
@@ -189,21 +204,7 @@ class Rmu(WithRetain):
         "row_mean",
         description="mean over rows of each row's mean over tokens; or over all tokens; or open-unlearning's broadcast",
     )
-    trained: str | None = Field(
-        "published",
-        min_length=1,
-        description="a regular expression that is searched in names of weights: those that train; published: the MLP's "
-        "down projections of the layer and the two below; none: all that the adapter says",
-    )
-
-    @field_validator("trained")
-    @classmethod
-    def _can_be_searched(cls, pattern: str | None) -> str | None:
-        try:
-            re.compile(pattern or "")
-        except re.error as error:
-            raise ValueError(f"{pattern!r} is no regular expression: {error}") from None
-        return pattern
+    trained: TrainedRule = Field("published", description=_TRAINED)
 
 
 class Pdu(WithRetain):
@@ -229,6 +230,13 @@ class File(WithRetain):
     name: Literal["file"] = "file"
     path: str = Field(min_length=1, description="a file with a function forget_share(values, scored, counts, settings)")
     settings: dict[str, float] = Field({}, description="numbers for it; objective.settings.NAME can be searched")
+    layer: int | None = Field(
+        None, ge=0, description="decoder layer, from 0, whose states it reads", json_schema_extra=OMITTED_AT_DEFAULT
+    )
+    trained: TrainedRule = Field(None, description=_TRAINED, json_schema_extra=OMITTED_AT_DEFAULT)
+    start_logits: bool = Field(
+        False, description="its forget_values reads the start model's logits", json_schema_extra=OMITTED_AT_DEFAULT
+    )
 
     def __hash__(self) -> int:
         return hash(self.canonical())  # a dict has no hash

@@ -19,13 +19,14 @@ def with_stored_objectives(study: StudyT) -> StudyT:
     its contract on a tiny batch; the study itself where it has none. Raises UserError for a file that does not."""
     if any("objective.path" in part.space for part in study.parts()):
         raise UserError("space.objective.path: files cannot be searched: give each an arm of its own under compare")
-    files = {r.objective.path: r.objective for r in corners(study) if isinstance(r.objective, File)}
+    files = list(dict.fromkeys(r.objective for r in corners(study) if isinstance(r.objective, File)))
     if not files:
         return study
     from lethe.unlearning.objectives import from_file  # imports torch
 
     stored = {}
-    for path, objective in files.items():
+    for objective in files:
+        path = objective.path
         try:
             stored[path] = from_file.store(path)
         except UserError as error:

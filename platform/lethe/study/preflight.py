@@ -21,7 +21,7 @@ from lethe.config.adapter import Lora, Vila
 from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
-from lethe.config.objective import Method, Objective
+from lethe.config.objective import Method, Objective, Pdu
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Recipe
 from lethe.config.search import Search
@@ -276,6 +276,17 @@ def describe_trial_audits(study: Study) -> str:
         return ""
     costs = [f"{name}: {audit.cost()}" for name, audit in audits.asked().items()]
     return f"audits  every trial ends with those of its objectives: {'; '.join(costs)}"
+
+
+def warm_up_note(study: Study) -> str:
+    """Return a line on runs of PDU that end within its warm-up; empty where there are none."""
+    for objective, epochs in dict.fromkeys((r.objective, r.schedule.epochs) for r in corners(study)):
+        if isinstance(objective, Pdu) and epochs <= objective.warmup_epochs:
+            return (
+                f"objective.warmup_epochs {objective.warmup_epochs} covers all of a run of {epochs} epochs: pdu's dual"
+                " variable, the weight of its retain loss, never moves"
+            )
+    return ""
 
 
 SHOWN = 5  # configurations of a dry run

@@ -26,6 +26,7 @@ from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
 from lethe.study.baselines import reference_file
 from lethe.study.lineage import answered
+from lethe.study.preflight import warm_up_note
 from lethe.study.preparation import Prepared, data_notes, row_counts, study_prompt, training_record
 from lethe.study.recorder import TrialPlan, read_result
 from lethe.tracking.base import Tracker
@@ -174,7 +175,7 @@ def opening_record(
         oracle=oracle,
         start_folder=str(prepared.start),
         prompt=study_prompt(study, prepared),
-        notes=(*data_notes(study, prepared), *([about_start] if about_start else [])),
+        notes=(*data_notes(study, prepared), *filter(None, (warm_up_note(study), about_start))),
         trainings={name: record for name, record in trainings.items() if record},
         parameters=parameter_count(prepared.start),
         rows=row_counts(prepared.benchmark),

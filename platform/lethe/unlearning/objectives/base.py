@@ -105,9 +105,9 @@ class Loss:
 
     forget_kinds: ClassVar[tuple[RowKind, ...]] = (RowKind.FORGET,)
     needs_start_log_probs: ClassVar[bool] = False
-    needs_start_logits: ClassVar[bool] = False
     changing: ClassVar[tuple[str, ...]] = ()
 
+    needs_start_logits: bool = False
     layer: int | None = None
     start_states_of: tuple[RowKind, ...] = ()
     reads_logits: bool = True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -36,8 +37,9 @@ class FileLoss(Loss):
     """L_forget as the file's `forget_share(values, scored, counts, settings)` has it: see `Loss.forget_share`.
 
     `values` are log-probabilities of the labels, or what the file's `forget_values(scored, settings)` gives at forget
-    positions, if it has one: see `Loss.forget_values`. `settings` are the configuration's numbers. Raises UserError for
-    a file that is none, and for what its functions raise.
+    positions, if it has one: see `Loss.forget_values`. `settings` are the configuration's numbers. With a `layer`,
+    forget_share has states at all positions, the start model's too; with `start_logits`, forget_values has the start
+    model's logits at forget positions. Raises UserError for a file that is none, and for what its functions raise.
     """
 
     needs_start_log_probs: ClassVar[bool] = True
@@ -46,11 +48,15 @@ class FileLoss(Loss):
         super().__init__(config)
         self.path, self.settings = config.path, dict(config.settings)
         self.functions = _functions(config.path)
+        self.layer, self.trained, self.needs_start_logits = config.layer, config.trained, config.start_logits
+        self.start_states_of = () if config.layer is None else self.trains_on
 
     def forget_values(self, scored: Scored) -> Tensor | None:
         """Return [N]: the file's values at forget positions, log p at retain positions; None where it has none."""
         if VALUES not in self.functions:
             return None
+        if self.needs_start_logits:
+            scored = replace(scored, start_logits=self.start_logits_at(RowKind.FORGET, scored))
         own = self._call(VALUES, scored, self.settings)
         return torch.where(scored.of(RowKind.FORGET), own, token_log_probs(scored.logits, scored.labels))
 
@@ -82,57 +88,66 @@ def store(path: str) -> str:
 
 def check(config: File, name: str) -> None:
     """Raise UserError, which calls the file `name`, unless its loss of a step of four tiny rows keeps the contract: a
-    finite scalar with a gradient on the logits, whose shares of a divided step add up."""
+    finite scalar with a gradient on logits or states, whose shares of a divided step add up."""
     try:
         loss = make_loss(config)
-        whole = _tiny(torch.randn(12, 11, generator=torch.Generator().manual_seed(0)))
+        whole = _tiny(loss, torch.randn(12, 11, generator=torch.Generator().manual_seed(0)))
         tokens = {kind: int(whole.of(kind).sum()) for kind in RowKind}
         rows = {kind: int((whole.kind == kind).sum()) for kind in RowKind}
         counts = Counts(tokens, 2, rows, {kind: count / 3 for kind, count in rows.items()})  # each of three tokens
         share = _share(loss, whole, counts)
-        (gradient,) = torch.autograd.grad(share, whole.logits, allow_unused=True)
-        if gradient is None or not bool(torch.isfinite(gradient).all()):
-            raise UserError(f"{SHARE}: its gradient on the logits is {'missing' if gradient is None else 'not finite'}")
-        parts = [_share(loss, _part(whole, mask), counts) for mask in (whole.row % 2 == 0, whole.row % 2 == 1)]
+        read = [whole.logits] if whole.states is None else [whole.logits, whole.states]
+        gradients = [each for each in torch.autograd.grad(share, read, allow_unused=True) if each is not None]
+        if not gradients or not all(bool(torch.isfinite(gradient).all()) for gradient in gradients):
+            raise UserError(f"{SHARE}: its gradient on {_readable(loss)} is {'not finite' if gradients else 'missing'}")
+        parts = [_share(loss, _part(loss, whole, mask), counts) for mask in (whole.row % 2 == 0, whole.row % 2 == 1)]
         if not torch.allclose(parts[0] + parts[1], share, rtol=1e-4, atol=1e-6):
             raise UserError(f"{SHARE}: shares of a divided step do not add up: divide sums by `counts`, take no means")
-        _share(loss, _part(whole, whole.row < 0), counts)  # a micro-batch without rows
+        _share(loss, _part(loss, whole, whole.row < 0), counts)  # a micro-batch without rows
     except UserError as error:
         problem = str(error).removeprefix(f"{config.path}: ")
         raise UserError(f"objective.path: {name}: {problem}") from None
 
 
 def _share(loss: Loss, scored: Scored, counts: Counts) -> Tensor:
-    share = loss.forget_share(loss.token_values(scored), scored, counts)
+    """Return the file's share, from what each function has of `scored` in a step."""
+    values = loss.token_values(replace(scored, states=None, start_states=None))
+    share = loss.forget_share(values, replace(scored, logits=scored.logits[:, :0], start_logits=None), counts)
     if not isinstance(share, Tensor) or share.shape != () or not bool(torch.isfinite(share)):
         shown = list(share.shape) if isinstance(share, Tensor) and share.shape != () else share
         raise UserError(f"{SHARE}: must return a finite scalar tensor, given {shown}")
     if not share.requires_grad:
-        raise UserError(f"{SHARE}: what it returns does not depend on the logits")
+        raise UserError(f"{SHARE}: what it returns does not depend on {_readable(loss)}")
     return share
 
 
-def _tiny(logits: Tensor) -> Scored:
+def _readable(loss: Loss) -> str:
+    return "the logits" if loss.layer is None else "logits or states"
+
+
+def _tiny(loss: Loss, logits: Tensor) -> Scored:
     row = torch.arange(4).repeat_interleave(3)
     kind = torch.tensor([RowKind.FORGET, RowKind.FORGET, RowKind.RETAIN, RowKind.RETAIN])
     labels, rows = torch.arange(12) % 11, torch.arange(4)
     scored = Scored(logits.requires_grad_(), labels, row, torch.arange(12) % 3, kind, rows, torch.full((4,), -5.0))
-    scored.start_logits = logits.detach()[scored.of(RowKind.RETAIN)]
+    if loss.start_logits_of:
+        scored.start_logits = logits.detach()[scored.of(*loss.start_logits_of)]
+    if loss.layer is not None:
+        scored.states = logits.detach().cos().requires_grad_()
+        scored.start_states = logits.detach().sin()[scored.of(*loss.start_states_of)]
     return scored
 
 
-def _part(whole: Scored, mask: Tensor) -> Scored:
-    start = None if whole.start_logits is None else whole.start_logits[mask[whole.of(RowKind.RETAIN)]]
-    return Scored(
-        whole.logits[mask],
-        whole.labels[mask],
-        whole.row[mask],
-        whole.place[mask],
-        whole.kind,
-        whole.partner,
-        whole.start_log_probs,
-        start,
-    )
+def _part(loss: Loss, whole: Scored, mask: Tensor) -> Scored:
+    """Return the positions where `mask` [N] holds; rows stay."""
+
+    def at(values: Tensor | None, *kinds: RowKind) -> Tensor | None:
+        return None if values is None else values[mask[whole.of(*kinds)]]
+
+    positions = {name: getattr(whole, name)[mask] for name in ("logits", "labels", "row", "place")}
+    start = at(whole.start_logits, *loss.start_logits_of)
+    states, start_states = at(whole.states, *RowKind), at(whole.start_states, *loss.start_states_of)
+    return replace(whole, **positions, start_logits=start, states=states, start_states=start_states)
 
 
 @lru_cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
 from lethe.config.objective import Undial as UndialConfig
@@ -23,7 +21,7 @@ class Undial(Loss):
     and padding as well, where t is its label -100 taken as an index, vocabulary entry V - 100.
     """
 
-    needs_start_logits: ClassVar[bool] = True
+    needs_start_logits = True
 
     def __init__(self, config: UndialConfig) -> None:
         super().__init__(config)

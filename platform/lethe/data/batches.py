@@ -194,10 +194,10 @@ def collate(
     `everywhere`: the kinds of rows that are scored at their first so many positions, prompt and padding included, and
     not at their answers alone; nothing is packed then."""
     rows = [row for group in groups.values() for row in group]
-    every = [everywhere.get(k, 0) for k, group in groups.items() for _ in group]
+    every = np.array([everywhere.get(k, 0) for k, group in groups.items() for _ in group], dtype=np.int64)
     lengths = [len(e.ids) for _, e in rows]
     packs = pack_rows(lengths, None if everywhere else hidden_size) or [[]]
-    width = max(padded_tokens(packs, lengths) // len(packs), 1, *every)
+    width = max(padded_tokens(packs, lengths) // len(packs), int(every.max(initial=1)))
     ids = np.full((len(packs), width), pad, dtype=np.int64)
     segment, depth = np.full_like(ids, -1), np.zeros_like(ids)
     starts = np.zeros(len(rows), dtype=np.int64)  # flat index of each row's first token
@@ -207,20 +207,20 @@ def collate(
             start, stop = stop, stop + lengths[r]
             ids[p, start:stop], segment[p, start:stop], depth[p, start:stop] = rows[r][1].ids, r, np.arange(lengths[r])
             starts[r] = p * width + start
-    position, labels, row, place = [], [], [], []
-    for r, (_, encoded) in enumerate(rows):
-        n, p = len(encoded.ids), encoded.prompt_length
-        at = np.arange(every[r]) if every[r] else np.arange(p - 1, n - 1)
-        position.append(at + starts[r])
-        labels.append(np.pad(np.array(encoded.ids, dtype=np.int64), (0, width), constant_values=pad)[at + 1])
-        row.append(np.full(len(at), r))
-        place.append(np.where((at >= p - 1) & (at < n - 1), at - (p - 1), -1))
-    none = np.zeros(0, np.int64)
-    flat = (torch.from_numpy(np.concatenate([none, *parts])) for parts in (position, labels, row, place))
-    positions, label, row_of, place_of = flat
+    prompts = np.array([e.prompt_length for _, e in rows], dtype=np.int64)
+    answers = np.array(lengths, dtype=np.int64) - prompts
+    first = starts + prompts - 1  # the position that predicts an answer's first token
+    count = np.where(every, every, answers)
+    row = np.repeat(np.arange(len(rows)), count)
+    position = np.where(every, starts, first)[row] + np.arange(len(row)) - (count.cumsum() - count)[row]
+    place = position - first[row]
+    place[(place < 0) | (place >= answers[row])] = -1
+    following = np.pad(ids[:, 1:], ((0, 0), (0, 1)), constant_values=pad).ravel()
+    label = following[position]
+    positions, labels, row_of, place_of = (torch.from_numpy(values) for values in (position, label, row, place))
     kind = torch.tensor([k for k, group in groups.items() for _ in group] or [RowKind.RETAIN])
     source = torch.tensor([i for i, _ in rows] or [0], dtype=torch.long)
-    batch = TokenBatch(torch.from_numpy(ids), positions, label, row_of, place_of, kind, _partners(kind), source)
+    batch = TokenBatch(torch.from_numpy(ids), positions, labels, row_of, place_of, kind, _partners(kind), source)
     if everywhere:
         return replace(batch, length=torch.tensor(lengths or [1]))
     if all(len(pack) <= 1 for pack in packs):

@@ -198,7 +198,12 @@ def test_every_family_knows_its_variants_by_name() -> None:
 def test_metrics_have_a_direction_and_a_meaning() -> None:
     assert all(m.better in ("minimize", "maximize") and m.meaning for m in TOFU_METRICS.values())
     assert (TOFU_METRICS["forget"].better, TOFU_METRICS["utility"].better) == ("minimize", "maximize")
-    assert [name for name, metric in TOFU_METRICS.items() if metric.cost] == ["seconds", "peak_memory_mb", "tokens"]
+    assert [name for name, metric in TOFU_METRICS.items() if metric.cost] == [
+        "seconds",
+        "cpu_seconds",
+        "peak_memory_mb",
+        "tokens",
+    ]
 
 
 def test_ctrl_c_while_a_value_is_written_down_stays_one() -> None:

@@ -166,7 +166,7 @@ for text in ("redact", "keep"):
     code = main(["sweep", *sys.argv[1:], "--set", f"privacy.text={text}"])
     assert code == 0, code
 """
-COSTS = {"seconds", "train_seconds", "evaluate_seconds", "peak_memory_mb"}
+COSTS = {"seconds", "cpu_seconds", "train_seconds", "evaluate_seconds", "peak_memory_mb"}
 
 
 def test_a_study_leaves_no_row_to_forget_anywhere_and_gc_takes_out_what_an_earlier_one_left(

@@ -69,6 +69,7 @@ PRIVLEAK = {
 
 COSTS: dict[str, Metric] = {
     "seconds": Metric("minimize", "wall-clock seconds of the run", cost=True),
+    "cpu_seconds": Metric("minimize", "processor seconds of all its workers", cost=True),
     "peak_memory_mb": Metric("minimize", "largest memory of any of its processes, in MB", cost=True),
     "tokens": Metric("minimize", "tokens trained on", cost=True),
 }

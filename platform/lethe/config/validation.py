@@ -353,7 +353,7 @@ def _end(parameter: Parameter, end: int) -> Scalar:
     return parameter.choices[end] if isinstance(parameter, Choice) else (parameter.low, parameter.high)[end]
 
 
-MEASURED = ("seconds", "peak_memory_mb")  # by a clock or by the system: never twice the same
+MEASURED = ("seconds", "cpu_seconds", "peak_memory_mb")  # by a clock or by the system: never twice the same
 
 
 def check_first(first: tuple[Mapping[str, Any], ...], space: Mapping[str, Parameter]) -> None:

@@ -96,6 +96,7 @@ class Costs:
     elsewhere_mb: float = 0.0  # peak memory of a process that the run started
     seconds: dict[str, float] = field(default_factory=lambda: {"train": 0.0, "evaluate": 0.0})
     _began: float = field(default_factory=time.perf_counter)
+    _cpu_began: float = field(default_factory=time.process_time)
 
     def __post_init__(self) -> None:
         reset_peak(self.engine.device)
@@ -110,13 +111,15 @@ class Costs:
             self.seconds[what] += time.perf_counter() - began
 
     def report(self) -> Metrics:
-        """Return the costs so far, by metric. Every rank calls this: the peak is the largest of any process."""
+        """Return the costs so far, by metric. Every rank calls this: the peak is the largest of any process,
+        `cpu_seconds` the processor time of all of them."""
         return {
             "optimizer_step": self.steps,
             "tokens": self.tokens,
             "train_seconds": self.seconds["train"],
             "evaluate_seconds": self.seconds["evaluate"],
             "seconds": time.perf_counter() - self._began,
+            "cpu_seconds": sum(self.ranks.gather(time.process_time() - self._cpu_began)),
             "peak_memory_mb": max(self.elsewhere_mb, *self.ranks.gather(peak_mb(self.engine.device))),
         }
 
@@ -126,6 +129,7 @@ class Costs:
         for what in self.seconds:
             self.seconds[what] += spent[f"{what}_seconds"]
         self._began -= spent["seconds"]
+        self._cpu_began -= spent.get("cpu_seconds", 0.0) / self.ranks.world  # not in earlier checkpoints
         self.elsewhere_mb = max(self.elsewhere_mb, spent["peak_memory_mb"])
 
 

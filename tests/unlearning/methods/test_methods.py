@@ -35,7 +35,7 @@ from tests.unlearning.methods import runs
 pytestmark = pytest.mark.slow
 
 COSTS = {"epoch", "optimizer_step", "tokens", "trained_share", "peak_memory_mb"}
-COSTS |= {"seconds", "train_seconds", "evaluate_seconds"}
+COSTS |= {"seconds", "cpu_seconds", "train_seconds", "evaluate_seconds"}
 NAMES = [name for name, model in Objective.registered.items() if issubclass(model, Method)]
 METRICS = {"forget", "utility", "forget_rouge", "forget_extraction_strength"}
 CORPUS = Corpus(authors=20, questions=2, holdout_authors=1, real_authors=2, world_facts=2, retain_eval=4)

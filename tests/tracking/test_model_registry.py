@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import pytest
 
 from lethe.config.study import load_study
 from lethe.records import StudyRecord
+from lethe.study.saved_adapters import with_saved_adapters
 from lethe.tracking.mlflow_tracker import MlflowTracker
 from lethe.tracking.model_registry import model_name
 from tests.tracking.studies import save_adapter, save_model, study, trial
@@ -157,6 +159,23 @@ def test_registering_again_makes_no_new_version_and_moves_the_studys_own_alias(
     assert {run: version.version for run, version in versions(look, uri).items()} == before
     assert aliased(look, uri, "0123456789abcdef-knee") == RUNS[0]
     assert aliased(look, uri, "knee") == RUNS[1]  # neither of the two dominates the other
+
+
+def test_an_adapter_that_is_cut_later_is_in_the_version_and_on_its_card(
+    models: Path, uri: str, report: Path, look: Look, tmp_path: Path
+) -> None:
+    shutil.copytree(models, tmp_path, dirs_exist_ok=True)
+    finish(uri, front(tmp_path), report)
+    folder = Path(versions(look, uri)[RUNS[1]].source.removeprefix("file://"))
+    assert "rank-2" not in (folder / "README.md").read_text()
+    for rank in (3, 2):
+        finish(uri, with_saved_adapters(front(tmp_path), rank), report)
+    assert versions(look, uri)[RUNS[1]].tags["adapter_cut_to"] == "2"
+    cut, saved = folder / "adapter/rank-2", tmp_path / "1/model/rank-2"
+    for name in ("adapter_model.safetensors", "adapter_config.json"):
+        assert (cut / name).read_bytes() == (saved / name).read_bytes()
+    for place in (".", "model", "adapter"):
+        assert "in rank-2 cut to rank 2: relative error" in (folder / place / "README.md").read_text()
 
 
 def one(models: Path, study_id: str, run: str, forget: float, utility: float, **changes: Any) -> StudyRecord:

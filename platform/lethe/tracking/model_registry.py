@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lethe.models.merging import copy_without_weights, is_adapter, merge
-from lethe.records import REQUESTS, StudyRecord, TrialRecord
+from lethe.records import REQUESTS, StudyRecord, TrialRecord, cut_folder
 from lethe.storage.paths import apply_umask
 from lethe.storage.replica import temporary_copy
 from lethe.tracking.aliases import advance, study_alias
@@ -70,11 +70,11 @@ class Registry:
         return {version.tags["lethe.run"]: str(version.version) for version in known if "lethe.run" in version.tags}
 
     def register(self, trial: TrialRecord) -> None:
-        """Upload the trial's model as plain transformers files and make it a version; an existing version gets the tags
-        that it lacks. Raises FileNotFoundError where the trial has no saved model."""
+        """Upload the trial's model as plain transformers files and make it a version; an existing version gets what it
+        lacks. Raises FileNotFoundError where the trial has no saved model."""
         run_id = self.tracked[trial.number].run_id
         if trial.run in self.versions:
-            self._update_tags(trial)
+            self._update(trial)
             return
         with temporary_copy(Path(trial.folder) / "model") as folder:
             if run_id is None or not trial.folder or folder is None:
@@ -125,13 +125,31 @@ class Registry:
                 points.append(Metric(key, last.value, last.timestamp, last.step, model_id=model_id))
         self.client.log_batch(run_id, points, synchronous=True)
 
-    def _update_tags(self, trial: TrialRecord) -> None:
-        """Set the tags of confirmation, audits and verdict that a version of an earlier session lacks."""
-        version = self.versions[trial.run]
-        known = self.client.get_model_version(self.name, version).tags
-        for key, value in _tags_afterwards(trial).items():
-            if known.get(key) != clip_text(value):
-                self.client.set_model_version_tag(self.name, version, key, clip_text(value))
+    def _update(self, trial: TrialRecord) -> None:
+        """Give a version of an earlier session the tags of confirmation, audits and verdict that it lacks, and with
+        them a new card and the adapter at a lower rank."""
+        version = self.client.get_model_version(self.name, self.versions[trial.run])
+        tags = {key: clip_text(value) for key, value in _tags_afterwards(trial).items()}
+        missing = {key: value for key, value in tags.items() if version.tags.get(key) != value}
+        if missing and (model_id := self._logged_model(trial, version.source)):
+            with tempfile.TemporaryDirectory() as cards:
+                self._write_cards(trial, Path(cards), "", "model", *["adapter"] * bool(trial.adapter))
+                self.client.log_model_artifacts(model_id, cards)
+            if trial.adapter and trial.adapter.cut_to:
+                cut = cut_folder(trial.adapter.cut_to)
+                self.client.log_model_artifacts(model_id, str(Path(trial.folder, "model", cut)), f"adapter/{cut}")
+        for key, value in missing.items():
+            self.client.set_model_version_tag(self.name, version.version, key, value)
+
+    def _logged_model(self, trial: TrialRecord, source: str | None) -> str | None:
+        """Return the id of the trial's logged model with its files at `source`, None where an earlier release of lethe
+        logged none: MLflow does not keep it with the version."""
+        run_id = self.tracked[trial.number].run_id
+        outputs = self.client.get_run(run_id).outputs if run_id else None
+        for output in outputs.model_outputs if outputs else ():
+            if self.client.get_logged_model(output.model_id).artifact_location == source:
+                return str(output.model_id)
+        return None
 
     def place_alias(self, alias: str, run: str) -> None:
         """Move the study's own `alias` to the version of a run, and the search space's if that is an improvement; do
@@ -159,13 +177,17 @@ class Registry:
                 self.client.log_model_artifacts(model_id, str(folder), "adapter")
                 weights = merged
             write_wrapping(weights, wrapping)
-            card = model_card(self.record, trial)
-            for place in (wrapping, wrapping / "model"):
-                place.mkdir(exist_ok=True)
-                (place / CARD).write_text(card)
-                (place / REQUESTS).write_text(requests_file(self.record))
+            self._write_cards(trial, wrapping, "", "model")
             self.client.log_model_artifacts(model_id, str(wrapping))
             self.client.log_model_artifacts(model_id, str(weights), "model")
+
+    def _write_cards(self, trial: TrialRecord, target: Path, *places: str) -> None:
+        """Write the model's card, and the requests that it answers, into these folders below `target`."""
+        for place in places:
+            folder = target / place
+            folder.mkdir(exist_ok=True)
+            (folder / CARD).write_text(model_card(self.record, trial, adapter=place == "adapter"))
+            (folder / REQUESTS).write_text(requests_file(self.record))
 
     def _tags(self, trial: TrialRecord) -> dict[str, object]:
         digests = {"lethe.data": "data", "lethe.base": "model", "lethe.oracle": "oracle", "lethe.prompt": "prompt"}

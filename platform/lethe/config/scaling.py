@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
@@ -10,7 +10,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from lethe.config import loading
 from lethe.config.base import Frozen, canonical_json, short_digest
 from lethe.config.benchmarks import BENCHMARKS
-from lethe.config.comparison import Arm, Name
+from lethe.config.comparison import Arm, Name, arm_parts
 from lethe.config.devices import with_devices
 from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel
@@ -128,6 +128,25 @@ class ScalingStudy(Study):
             return TypeAdapter(AnyModel).validate_python(fields)
         except ValidationError as error:
             raise to_user_error(error, type(self.model), f"scaling.sizes.{size}.") from None
+
+    def parts(self) -> tuple[Study, ...]:
+        """Return the plain study of every arm. Raises UserError, with the arm's key, for one that is not valid."""
+        return tuple(self.arm_study(arm) for arm in self.scaling.arms)
+
+    def arm_study(self, arm: str, changed: Mapping[str, Any] | None = None) -> Study:
+        """Return the plain study of an arm, with other sections where they are `changed`; one trial where nothing is
+        searched. Raises UserError, with the arm's key, for a study that is not valid."""
+        dumped = self.model_dump(mode="json", exclude={"scaling", "compare"})
+        dumped |= {**arm_parts(self.run, self.space, self.scaling.arms[arm]), **(changed or {})}
+        if not dumped["space"]:
+            dumped["search"]["trials"] = 1
+        where = f"scaling.arms.{arm}."
+        try:
+            return Study.model_validate(dumped)
+        except ValidationError as error:
+            raise to_user_error(error, Study, where) from None
+        except UserError as error:
+            raise UserError(f"{where}{error}") from None
 
     def identity(self) -> str:
         """Return `Study.identity` with the design in it."""

@@ -99,7 +99,7 @@ def _settings(study: ScalingStudy) -> Iterator[Setting]:
 def _recipe(study: ScalingStudy, arm: str, rows: int | None, workers: int | None, stage: int | None) -> Recipe:
     """Return the recipe of the arm's fixed values; searched parameters keep their defaults, costs do not depend on
     them."""
-    run: dict[str, Any] = {**_arm_parts(study, arm)["run"]}
+    run: dict[str, Any] = arm_parts(study.run, study.space, study.scaling.arms[arm])["run"]
     axes: dict[str, dict[str, int | None]] = {
         "schedule": {"batch_size": rows},
         "engine": {"workers": workers, "stage": stage},
@@ -127,27 +127,13 @@ def point_study(study: ScalingStudy, size: str, arm: str, forget: str, run: Mapp
 
     Raises UserError, with the arm's key, for a study that is not valid.
     """
-    base = study.model_dump(mode="json", exclude={"scaling", "compare"})
-    parts = _arm_parts(study, arm) if run is None else {"run": dict(run), "space": {}}
     name = f"{study.name}-{size}-{arm}-{forget}".replace("+", "-")
     changed = {
-        **parts,
         "name": name if run is None else f"{name}-transfer",
         "model": study.models()[size].model_dump(mode="json"),
         "benchmark": study.benchmark.with_forget_set(forget).model_dump(mode="json"),
-        "search": {**base["search"], **({} if parts["space"] else {"trials": 1})},
     }
-    where = f"scaling.arms.{arm}."
-    try:
-        return Study.model_validate({**base, **changed})
-    except ValidationError as error:
-        raise to_user_error(error, Study, where) from None
-    except UserError as error:
-        raise UserError(f"{where}{error}") from None
-
-
-def _arm_parts(study: ScalingStudy, arm: str) -> dict[str, Any]:
-    return arm_parts(study.run, study.space, study.scaling.arms[arm])
+    return study.arm_study(arm, changed if run is None else {**changed, "run": dict(run), "space": {}})
 
 
 PROCESS = 640 * 2**20  # bytes of a worker's libraries: 626 to 639 MiB were measured with models of 0.1 MB

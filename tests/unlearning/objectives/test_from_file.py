@@ -10,12 +10,14 @@ import torch
 
 from lethe.config.objective import AnyObjective, File, Rmu, Undial, Wga
 from lethe.config.run import Recipe
+from lethe.config.scaling import load_scaling
 from lethe.config.space import build_recipe
 from lethe.config.study import load_study
 from lethe.data.batches import RowKind
 from lethe.errors import UserError
 from lethe.storage.paths import home
 from lethe.study.file_objectives import with_stored_objectives
+from lethe.study.preflight import corners
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.objectives.from_file import check, store
 from tests import tiny
@@ -109,6 +111,15 @@ def test_runs_are_named_by_content_and_another_content_is_refused(tmp_path: Path
     (home() / "cache/objectives" / address.removeprefix("content:") / "objective.py").write_text("x = 1")
     with pytest.raises(UserError, match="is not the file that the study began with"):
         check(File(path=address), "mine.py")
+
+
+def test_files_of_a_comparison_and_of_a_scaling_study_are_stored_too() -> None:
+    own = f"{{run: {{objective: {{name: file, path: {EXAMPLE}}}}}}}"
+    compared = with_stored_objectives(load_study("methods", [f"compare.arms.Mine={own}"]))
+    scaled = with_stored_objectives(load_scaling("scaling-tofu", [f"scaling.arms.adamw={own}"]))
+    for study in (compared, scaled):
+        (path,) = {recipe.objective.path for recipe in corners(study) if isinstance(recipe.objective, File)}
+        assert path.startswith("content:")
 
 
 def test_settings_are_searched_by_name() -> None:

@@ -11,7 +11,7 @@ from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.search.early_stopping import rung_rule
 from lethe.search.objectives import ObjectiveSpace
-from lethe.study.preflight import describe_trial_audits
+from lethe.study.preview import describe_trial_audits
 
 CASES = {
     "audits.relearn={}": "unknown key 'audits.relearn' (did you mean 'audits.relearning'?): choose from "

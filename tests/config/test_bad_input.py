@@ -199,7 +199,7 @@ def test_an_unknown_study() -> None:
 def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     from pydantic import model_validator
 
-    from lethe.config import validation
+    from lethe.config import run_and_space
     from lethe.config.run import Recipe
 
     class Strict(Recipe):
@@ -209,7 +209,7 @@ def test_a_rule_across_fields_that_no_trial_can_keep(monkeypatch: pytest.MonkeyP
                 raise ValueError("stage 3 has no lora here")
             return self
 
-    monkeypatch.setattr(validation, "Recipe", Strict)
+    monkeypatch.setattr(run_and_space, "Recipe", Strict)
     load_study("tofu", ["run.adapter.name=lora"])
     assert "stage 3 has no lora here" in refusal(Path("tofu"), "run.adapter.name=lora", "run.engine.stage=3")
     both = "space.adapter.name={type: choice, choices: [lora, full]}"

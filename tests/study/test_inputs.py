@@ -16,7 +16,8 @@ from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.scaling.estimate import describe_needs
 from lethe.study.inputs import describe_inputs, find_inputs
-from lethe.study.preflight import corners, preview
+from lethe.study.preflight import corners
+from lethe.study.preview import preview
 
 
 def lines(name: str, *overrides: str) -> list[str]:

@@ -79,16 +79,8 @@ def _dry_run(study: Study) -> int:
     from lethe.scaling.estimate import describe_needs, describe_study_time
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
-    from lethe.study.preflight import (
-        check_adapters,
-        check_data,
-        check_shapes,
-        corners,
-        describe_trial_audits,
-        preview,
-        warm_up_note,
-        without_gpu,
-    )
+    from lethe.study.preflight import check_adapters, check_data, check_shapes, corners, warm_up_note, without_gpu
+    from lethe.study.preview import describe_trial_audits, preview
 
     inputs = find_inputs(study)
     if inputs.benchmark is not None:

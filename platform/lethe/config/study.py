@@ -23,6 +23,7 @@ from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.privacy import Privacy, StoredText
 from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Recipe
+from lethe.config.run_and_space import check_first, check_run_and_space
 from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
 from lethe.config.space import Choice, Parameter, assemble, resolved
 from lethe.config.validation import (
@@ -30,14 +31,12 @@ from lethe.config.validation import (
     check_audits,
     check_benchmark,
     check_comparison,
-    check_first,
     check_goals,
     check_gpus,
     check_learning,
     check_needs,
     check_origin,
     check_repeatable,
-    check_run_and_space,
     check_rungs,
     check_stages,
     check_verdict,

@@ -10,9 +10,9 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from pydantic import ValidationError
 
+from lethe.config.run_and_space import outside
 from lethe.config.space import Choice, IntRange, Parameter, rebuild
 from lethe.config.study import Study
-from lethe.config.validation import outside
 from lethe.errors import UserError, unknown_name
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.storages import open_storage, storage_url

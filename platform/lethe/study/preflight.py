@@ -1,31 +1,22 @@
-"""Checks of a study before its first trial: data, adapters on the model's shapes, rows, devices; and `--dry-run`.
-
-A dry run prints the resolved study and the first configurations that it would try.
-"""
+"""Checks of a study before its first trial: data, adapters on the model's shapes, rows, devices."""
 
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Callable
 from itertools import product
-from math import exp, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-from rich.table import Table
-
 from lethe.benchmarks.base import AnyTask, Benchmark, load_benchmark
 from lethe.config.adapter import Lora, Vila
-from lethe.config.base import flatten
 from lethe.config.devices import this_device, torch_has_cuda
 from lethe.config.model import EmbeddedGptNeo, EmbeddedModel
 from lethe.config.objective import Method, Objective, Pdu
 from lethe.config.prompt import Prompt
 from lethe.config.run import Digests, Recipe
 from lethe.config.search import Search
-from lethe.config.space import Choice, IntRange, Parameter, Scalar, build_recipe, possible
+from lethe.config.space import Choice, Parameter, Scalar, build_recipe, possible
 from lethe.config.study import Study
 from lethe.config.validation import refuse_asking, refuse_asking_audits, refuse_needing
 from lethe.data.refusals import NO_ALTERNATIVES, NO_REFUSALS
@@ -33,9 +24,7 @@ from lethe.errors import UserError, first_line
 from lethe.models.layer_names import check_targets
 from lethe.models.model_files import CONFIG, read_json
 from lethe.storage.paths import require_database
-from lethe.study.inputs import Inputs, describe_inputs
 from lethe.study.preparation import Prepared, model_folders, named_models
-from lethe.terminal import Terminal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -268,16 +257,6 @@ def check_devices(study: Study) -> None:
         require(shape)
 
 
-def describe_trial_audits(study: Study) -> str:
-    """Return a line on the audits with which every trial ends, and what they cost; empty where no objective needs
-    one."""
-    audits = study.trial_audits()
-    if audits is None:
-        return ""
-    costs = [f"{name}: {audit.cost()}" for name, audit in audits.asked().items()]
-    return f"audits  every trial ends with those of its objectives: {'; '.join(costs)}"
-
-
 def warm_up_note(study: Study) -> str:
     """Return a line on runs of PDU that end within its warm-up; empty where there are none."""
     for objective, epochs in dict.fromkeys((r.objective, r.schedule.epochs) for r in corners(study)):
@@ -287,47 +266,3 @@ def warm_up_note(study: Study) -> str:
                 " variable, the weight of its retain loss, never moves"
             )
     return ""
-
-
-SHOWN = 5  # configurations of a dry run
-
-
-def preview(study: Study, inputs: Inputs) -> None:
-    """Print the study as YAML, where its data and models are, one whole prompt, then `SHOWN` random configurations:
-    every sampler begins at random."""
-    console = Terminal(soft_wrap=True)
-    console.print(yaml.safe_dump(study.model_dump(mode="json"), sort_keys=False))
-    for line in describe_inputs(study, inputs):
-        console.print(line)
-    console.print()
-    for member in study.members():
-        if member.seed == study.members()[0].seed:
-            _configurations(console, member.study, member.arm)
-    if not study.members():
-        _configurations(console, study, "")
-
-
-def _configurations(console: Terminal, study: Study, arm: str) -> None:
-    draw = random.Random(study.search.seed)
-    rows = [flatten(build_recipe(study.run, study.space, lambda _, p: _draw(draw, p))) for _ in range(SHOWN)]
-    table = Table("", title=f"{arm} first configurations, drawn at random".strip(), title_justify="left")
-    table.columns[0].no_wrap = True
-    for i in range(1, SHOWN + 1):
-        table.add_column(str(i))
-    for key in study.space:
-        table.add_row(key, *(_cell(row.get(key)) for row in rows))
-    console.print(table)
-
-
-def _cell(value: object) -> str:
-    return "-" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def _draw(rng: random.Random, parameter: Parameter) -> Scalar:
-    """Draw a value of a parameter, evenly or evenly in its logarithm."""
-    if isinstance(parameter, Choice):
-        chosen: Scalar = rng.choice(parameter.choices)
-        return chosen
-    low, high = parameter.low, parameter.high
-    value: float = exp(rng.uniform(log(low), log(high))) if parameter.log else rng.uniform(low, high)
-    return round(value) if isinstance(parameter, IntRange) else value

@@ -143,12 +143,13 @@ class AdapterRecord(Record):
     def describe(self) -> str:
         """Return the rank, why it is what it is, and what is lost at the lower one, in words."""
         twice = ", twice the run's: its start is subtracted in it, so that it belongs on the start model" * self.twice
-        cut = f"; in {cut_folder(self.cut_to)} cut to rank {self.cut_to}: " if self.cut_to else ""
+        if self.cut_to is None:
+            return f"rank {self.rank}{twice}"
         errors = f"relative error {self.mean_error:.2g} a layer, {self.worst_error:.2g} at worst ({self.worst_layer})"
-        return f"rank {self.rank}{twice}{cut}{errors if cut else ''}"
+        return f"rank {self.rank}{twice}; in {cut_folder(self.cut_to)} cut to rank {self.cut_to}: {errors}"
 
 
-def cut_folder(rank: int | None) -> str:
+def cut_folder(rank: int) -> str:
     """Return the name of the folder, in that of a saved adapter, which has it at a lower rank."""
     return f"rank-{rank}"
 
@@ -158,8 +159,7 @@ class TrialRecord(Record):
 
     A run of kind `confirmation` repeats trial `number` with another seed. `version`: the address of its model in
     MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered. `adapter`: as it is saved, of
-    front members. `page`: the page of its run
-    below the address of an MLflow server; empty where it was not tracked.
+    front members. `page`: the page of its run below the address of an MLflow server; empty where it was not tracked.
     """
 
     kind: Literal["trial", "confirmation"] = "trial"

@@ -83,7 +83,7 @@ def test_a_question_with_a_form_of_be_begins_a_statement(question: str, begun: s
 
 
 def test_chance_is_zero_and_certainty_one() -> None:
-    choices = Choices(pairs=(), options=(2, 4, 4), true=(1, 0, 3))
+    choices = Choices(pairs=(), counts=(2, 4, 4), true=(1, 0, 3))
     sure = [5.0, 1.0, 1.0, 2.0, 3.0, 4.0, 4.0, 3.0, 2.0, 1.0]
     assert choices.above_chance(sure) == 1
     assert choices.above_chance([3.0] * 10) == pytest.approx(0), "options that cost the same share the choice"
@@ -106,7 +106,7 @@ def test_listed_options_are_true_and_wrong_answers_with_places_evenly_spread(ass
     template = Context(assets).template
     rows = [Row(f"w{i}", "w30", perturbed_answers=("w31", "w32")) for i in range(6)]
     found = Choices.listed(template, rows, letters=False, most=64)
-    assert found.options == (3,) * 6
+    assert found.counts == (3,) * 6
     assert found.true == (0, 1, 2, 0, 1, 2)
     texts = [template.decode([*pair.answer]) for pair in found.pairs]
     assert [texts[3 * i + place] for i, place in enumerate(found.true)] == ["w30"] * 6
@@ -123,9 +123,9 @@ def test_a_list_that_is_too_long_loses_wrong_answers(assets: Assets) -> None:
         return max(len(pair.ids) for pair in found.pairs)
 
     whole = Choices.listed(template, rows[:1], letters=True, most=64)
-    assert whole.options == (3,)
+    assert whole.counts == (3,)
     fewer = Choices.listed(template, rows, letters=True, most=longest(whole) - 1)
-    assert fewer.options == (2,)
+    assert fewer.counts == (2,)
     assert longest(fewer) < longest(whole)
 
 

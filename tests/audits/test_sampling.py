@@ -43,11 +43,10 @@ def mamba() -> PreTrainedModel:
     return model
 
 
-def unsure(assets: Assets, *, ranks: Any = None, budget: int = 8192, sure: float = 0.25) -> Audited:
+def unsure(assets: Assets, *, ranks: Any = None, sure: float = 0.25, **evaluation: int) -> Audited:
     """A model that knows its answers and is a quarter as sure of them as it was trained to be."""
     context = Context(assets)
-    evaluation = RECIPE.evaluation.model_copy(update={"token_budget": budget})
-    recipe = RECIPE.model_copy(update={"evaluation": evaluation})
+    recipe = RECIPE.model_copy(update={"evaluation": RECIPE.evaluation.model_copy(update=evaluation)})
     model = load_model(Path(assets.start))
     with torch.no_grad():
         model.lm_head.weight.mul_(sure)
@@ -104,7 +103,7 @@ def test_ranks_and_batches_do_not_change_the_audit(assets: Assets) -> None:
     samples = [Sample(row, number) for row in (0, 3, 5) for number in range(7)]
     draw = drawing(1.0, 0, samples)
     alone = scored(unsure(assets), samples, draw)
-    small = scored(unsure(assets, budget=64), samples, draw)
+    small = scored(unsure(assets, token_budget=64), samples, draw)
     assert 0 < alone["forget_rouge"].mean() < 1, "some samples are right"
     parts: list[list[Any]] = []
 
@@ -152,6 +151,18 @@ def test_no_text_of_an_answer_leaves_the_audit(assets: Assets) -> None:
     shard = unsure(assets, ranks=OneOfTwo(0, gather), sure=1.0)
     scored(shard, [Sample(0, 0)], most_likely)
     assert sent == [(1.0, 1.0)]
+
+
+def test_an_answer_that_does_not_end_has_twice_the_tokens_of_the_longest_true_one(assets: Assets) -> None:
+    audited, places = unsure(assets, max_new_tokens=64), []
+
+    def endless(logits: torch.Tensor, sample: torch.Tensor, place: torch.Tensor) -> torch.Tensor:
+        places.append(int(place.max()))
+        return torch.full_like(sample, audited.template.pad + 1)
+
+    scored(audited, [Sample(0, 0), Sample(1, 0)], endless)
+    longest = max(len(audited.template.encode(row.question, row.answer).answer) for row in audited.rows[:2])
+    assert max(places) == 2 * longest - 1
 
 
 # Key facts

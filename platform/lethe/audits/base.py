@@ -6,7 +6,7 @@ An audit is a function of an `Audited` and its configuration that yields one rec
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,15 @@ from lethe.benchmarks.base import AnyTask, ReferenceValues
 from lethe.benchmarks.measurement import task_of
 from lethe.config.component import Implementations
 from lethe.config.run import Recipe
-from lethe.data.template import Row, Template
-from lethe.evaluation.distributed import RankShard
+from lethe.data.template import Encoded, Row, Template
+from lethe.evaluation.distributed import RankShard, evaluating
 from lethe.evaluation.leaks import Leaks, Questions, ask
-from lethe.records import AuditRecord
+from lethe.evaluation.likelihood import score
+from lethe.records import AuditRecord, Metrics
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Ranks
 
+BeforeAndAfter = tuple[Metrics, Metrics]
 AuditFunction = Callable[["Audited", Any], Iterator[AuditRecord]]
 
 AUDITS: Implementations[AuditFunction] = Implementations("lethe.audits")
@@ -79,12 +81,29 @@ class Audited:
         """Ask `model`, by default the finished one, and return what its answers leak."""
         return ask(model or self.model, questions, self.template, self.recipe.evaluation, shard or self.shard)
 
+    def ask_worst(self, wordings: Iterable[Sequence[str]]) -> Leaks:
+        """Ask the rows' questions in each of `wordings`, a text for each row, and return the leaks of the one whose
+        answers have most in common with the true ones."""
+        asked = (self.ask(Questions.of(self.template, self.rows, questions)) for questions in wordings)
+        return max(asked, key=lambda leaks: leaks.rouge.mean())
+
     @cached_property
     def unaltered(self) -> Leaks:
         """The leaks of the forget rows, asked as the study asks them."""
         return self.ask(Questions.of(self.template, self.rows))
 
     # Forget rows of any kind
+
+    def losses(self, pairs: Sequence[Encoded]) -> list[float]:
+        """Return the mean token loss of each answer under the finished model."""
+
+        def scored(mine: Sequence[Encoded]) -> list[float]:
+            budget = self.recipe.evaluation.token_budget
+            found: list[float] = score(self.model, mine, pad=self.template.pad, token_budget=budget).nll_mean.tolist()
+            return found
+
+        with evaluating(self.model):
+            return self.shard.map(pairs, scored)
 
     def leaks(self, model: nn.Module, chosen: Sequence[int], shard: RankShard | None = None) -> dict[str, float]:
         """Return the benchmark's leak metrics of `model` on the `chosen` of the evaluated forget rows."""

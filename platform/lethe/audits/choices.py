@@ -14,11 +14,11 @@ from lethe.data.template import Encoded, Row, Template
 
 @dataclass(frozen=True)
 class Choices:
-    """Options of n questions: `pairs`, those of a question together; `options` [n], their numbers; `true` [n], the
-    place of the true answer among its question's."""
+    """Options of n questions: `pairs`, those of a question together; `counts` [n], how many a question has; `true`
+    [n], the place of the true answer among its question's."""
 
     pairs: tuple[Encoded, ...]
-    options: tuple[int, ...]
+    counts: tuple[int, ...]
     true: tuple[int, ...]
 
     @classmethod
@@ -42,7 +42,7 @@ class Choices:
     @classmethod
     def _of(cls, rows: Sequence[Row], encoded: Callable[[Row, Sequence[str]], list[Encoded]]) -> Self:
         pairs: list[Encoded] = []
-        options, true = [], []
+        counts, true = [], []
         for number, row in enumerate(rows):
             # Wrong answers are the paraphrase with another fact, where there is one: beside it style tells nothing.
             answer = row.paraphrased_answer or row.answer
@@ -51,18 +51,18 @@ class Choices:
                 texts = [*row.perturbed_answers[:place], answer, *row.perturbed_answers[place:count]]
                 if found := encoded(row, texts):
                     pairs += found
-                    options.append(len(texts))
+                    counts.append(len(texts))
                     true.append(place)
                     break
-        return cls(tuple(pairs), tuple(options), tuple(true))
+        return cls(tuple(pairs), tuple(counts), tuple(true))
 
     def above_chance(self, losses: Sequence[float]) -> float:
         """Return (accuracy - chance) / (1 - chance) from the mean token loss of each of `pairs`: 1 where the true
         answer always costs least, 0 at chance. Options of equal loss share the choice; NaN counts as infinite."""
-        costs = np.split(np.nan_to_num(np.array(losses), nan=np.inf, posinf=np.inf), np.cumsum(self.options)[:-1])
+        costs = np.split(np.nan_to_num(np.array(losses), nan=np.inf, posinf=np.inf), np.cumsum(self.counts)[:-1])
         right = [
             float(cost[place] == cost.min()) / int((cost == cost.min()).sum())
             for cost, place in zip(costs, self.true, strict=True)
         ]
-        chance = float(np.mean([1 / count for count in self.options]))
+        chance = float(np.mean([1 / count for count in self.counts]))
         return (float(np.mean(right)) - chance) / (1 - chance)

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from lethe.audits.base import AUDITS, Audited
+from lethe.audits.base import AUDITS, Audited, BeforeAndAfter
 from lethe.audits.choices import Choices
 from lethe.config.answer_audits import Format, FormatKind, statement
+from lethe.config.prompt import QUESTION
 from lethe.data.template import Encoded, Row, Template
 from lethe.errors import UserError
 from lethe.evaluation.causal_lm import text_config
 from lethe.evaluation.context_length import context_of
-from lethe.evaluation.distributed import evaluating
 from lethe.evaluation.leaks import Leaks, Questions, ask
-from lethe.evaluation.likelihood import score
-from lethe.records import AuditRecord, Metrics
-
-Pair = tuple[Metrics, Metrics]
+from lethe.records import AuditRecord
 
 
 @AUDITS.implements(Format)
 def ask_in_other_forms(audited: Audited, config: Format) -> Iterator[AuditRecord]:
     """Ask the same rows as the study does, and in each of the forms that `config` names."""
-    forms: dict[FormatKind, Callable[[Audited, Format], Pair]] = {
+    forms: dict[FormatKind, Callable[[Audited, Format], BeforeAndAfter]] = {
         "completion": _completed,
         "statement": _stated,
         "template": _retemplated,
@@ -35,12 +32,12 @@ def ask_in_other_forms(audited: Audited, config: Format) -> Iterator[AuditRecord
         yield AuditRecord(variant=kind, before=before, after=after)
 
 
-def _completed(audited: Audited, _: Format) -> Pair:
+def _completed(audited: Audited, _: Format) -> BeforeAndAfter:
     texts = [row.question for row in audited.rows]
     return audited.unaltered.means(), _continued(audited, audited.rows, texts).means()
 
 
-def _stated(audited: Audited, _: Format) -> Pair:
+def _stated(audited: Audited, _: Format) -> BeforeAndAfter:
     """Compare the questions that become a statement with these, and no others."""
     stated = [(i, text) for i, row in enumerate(audited.rows) if (text := statement(row.question))]
     numbers = [i for i, _ in stated]
@@ -49,7 +46,7 @@ def _stated(audited: Audited, _: Format) -> Pair:
     return audited.unaltered.means(numbers), leaks.means()
 
 
-def _retemplated(audited: Audited, config: Format) -> Pair:
+def _retemplated(audited: Audited, config: Format) -> BeforeAndAfter:
     own = audited.template
     other = Template(
         own.tokenizer, config.prompt, instruction=own.instruction, stops=own.text_stops, vocabulary=own.vocabulary
@@ -58,32 +55,19 @@ def _retemplated(audited: Audited, config: Format) -> Pair:
     return audited.unaltered.means(), asked.means()
 
 
-def _framed(audited: Audited, config: Format) -> Pair:
-    """Ask within each frame, and return the leaks of the one whose answers have most in common with the true ones."""
-
-    def asked(frame: str) -> Leaks:
-        questions = [frame.replace("{question}", row.question) for row in audited.rows]
-        return audited.ask(Questions.of(audited.template, audited.rows, questions))
-
-    worst = max(map(asked, config.frames), key=lambda leaks: leaks.rouge.mean())
-    return audited.unaltered.means(), worst.means()
+def _framed(audited: Audited, config: Format) -> BeforeAndAfter:
+    wordings = ([frame.replace(QUESTION, row.question) for row in audited.rows] for frame in config.frames)
+    return audited.unaltered.means(), audited.ask_worst(wordings).means()
 
 
-def _chosen(audited: Audited, *, letters: bool) -> Pair:
+def _chosen(audited: Audited, *, letters: bool) -> BeforeAndAfter:
     """Compare the options' likelihoods as answers to the plain question with those beside a list of all of them."""
     most = context_of(text_config(audited.model)) or 2**31
     fitting = Choices.listed(audited.template, audited.rows, letters=letters, most=most)
-    if not fitting.options:
+    if not fitting.counts:
         raise UserError(f"audits.format.kinds: choice: no question fits with its choices into {most} tokens")
     plain = Choices.plain(audited.template, audited.rows)
-
-    def scored(pairs: Sequence[Encoded]) -> list[float]:
-        budget = audited.recipe.evaluation.token_budget
-        found = score(audited.model, pairs, pad=audited.template.pad, token_budget=budget)
-        return [float(loss) for loss in found.nll_mean]
-
-    with evaluating(audited.model):
-        before, after = (choices.above_chance(audited.shard.map(choices.pairs, scored)) for choices in (plain, fitting))
+    before, after = (choices.above_chance(audited.losses(choices.pairs)) for choices in (plain, fitting))
     return {"forget_choice": before}, {"forget_choice": after}
 
 

@@ -10,8 +10,6 @@ from lethe.audits.base import AUDITS, Audited
 from lethe.audits.choices import Choices
 from lethe.config.answer_audits import LogitLens
 from lethe.data.template import Encoded
-from lethe.evaluation.distributed import evaluating
-from lethe.evaluation.likelihood import score
 from lethe.evaluation.metrics import probability
 from lethe.models.fisher import evenly_spread
 from lethe.models.layers import first_layers, inner_layers
@@ -43,16 +41,7 @@ def _choices(audited: Audited, chosen: Sequence[int]) -> Choices | None:
 
 def _read(audited: Audited, count: int, answers: Sequence[Encoded], choices: Choices | None) -> dict[str, float]:
     """Return the mean probability of the `answers`, and how the model chooses, with its first `count` layers."""
-
-    def scored(pairs: Sequence[Encoded]) -> list[float]:
-        budget = audited.recipe.evaluation.token_budget
-        losses: list[float] = score(
-            audited.model, pairs, pad=audited.template.pad, token_budget=budget
-        ).nll_mean.tolist()
-        return losses
-
-    pairs = [*answers, *(choices.pairs if choices else ())]
-    with evaluating(audited.model), first_layers(audited.model, count):
-        losses = audited.shard.map(pairs, scored)
+    with first_layers(audited.model, count):
+        losses = audited.losses([*answers, *(choices.pairs if choices else ())])
     values = {"forget_probability": float(probability(np.array(losses[: len(answers)])).mean())}
     return {**values, "forget_choice": choices.above_chance(losses[len(answers) :])} if choices else values

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lethe.audits.base import AUDITS, Audited
+from lethe.audits.base import AUDITS, Audited, BeforeAndAfter
 from lethe.config.audits import Prompts
 from lethe.data.template import Row
 from lethe.data.words import WORD
 from lethe.evaluation.distributed import evaluating
-from lethe.evaluation.leaks import Leaks, Questions, answered, overlap
+from lethe.evaluation.leaks import Questions, answered, overlap
 from lethe.records import AuditRecord
 
 
@@ -22,27 +22,18 @@ def ask_otherwise(audited: Audited, config: Prompts) -> Iterator[AuditRecord]:
         yield AuditRecord(variant=kind, before=before, after=after)
 
 
-PromptPair = tuple[dict[str, float], dict[str, float]]
-
-
-def _paraphrased(audited: Audited, config: Prompts) -> PromptPair:
+def _paraphrased(audited: Audited, config: Prompts) -> BeforeAndAfter:
     questions = [row.paraphrased_question or row.question for row in audited.rows]
     asked = audited.ask(Questions.of(audited.template, audited.rows, questions))
     return audited.unaltered.means(), asked.means()
 
 
-def _prefixed(audited: Audited, config: Prompts) -> PromptPair:
-    """Ask after each prefix, and return the leaks of the one whose answers have most in common with the true ones."""
-
-    def asked(prefix: str) -> Leaks:
-        questions = [f"{prefix} {row.question}" for row in audited.rows]
-        return audited.ask(Questions.of(audited.template, audited.rows, questions))
-
-    worst = max((asked(prefix) for prefix in config.prefixes), key=lambda leaks: leaks.rouge.mean())
-    return audited.unaltered.means(), worst.means()
+def _prefixed(audited: Audited, config: Prompts) -> BeforeAndAfter:
+    wordings = ([f"{prefix} {row.question}" for row in audited.rows] for prefix in config.prefixes)
+    return audited.unaltered.means(), audited.ask_worst(wordings).means()
 
 
-def _begun(audited: Audited, config: Prompts) -> PromptPair:
+def _begun(audited: Audited, config: Prompts) -> BeforeAndAfter:
     """Return the ROUGE of the answers without their first words, before and after giving these."""
     # Teacher-forced metrics would not differ: they give every token the true ones before it.
     parts = [split(row, config.words) for row in audited.rows]

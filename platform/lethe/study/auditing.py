@@ -179,13 +179,13 @@ def _references(planner: Planner, start: ModelScores, oracle: ModelScores | None
     models = {START: (prepared.start, start), ORACLE: (prepared.oracle, oracle)}
     return [
         Subject(
-            name,
-            f"{prepared.digests.canonical()} {name}",
-            folder,
-            planner.folder / "audits" / name.replace(" ", "-"),
-            recipe,
-            scores.metrics,
-            scores.audits,
+            name=name,
+            key=f"{prepared.digests.canonical()} {name}",
+            folder=folder,
+            kept=planner.folder / "audits" / name.replace(" ", "-"),
+            recipe=recipe,
+            metrics=scores.metrics,
+            known=scores.audits,
         )
         for name, (folder, scores) in models.items()
         if folder and scores

@@ -55,6 +55,7 @@ def test_audits_of_trials_start_model_and_oracle_are_tabled(tmp_path: Path) -> N
     assert "out of memory" in found
     assert "quant4" in found
     assert "with weights rounded to 4 bits" in found
+    assert "Audited by relearning and rounding." in found
     rows = {int(row["number"]): row for row in csv.DictReader((tmp_path / "trials.csv").open())}
     assert float(rows[2]["metrics.audit_relearn_forget_rouge"]) == 0.7
     assert float(rows[2]["metrics.forget_mean"]) == 0.25
@@ -71,6 +72,15 @@ def test_show_and_trial_pages_have_the_audits_of_start_model_and_oracle_beside_t
     pages = trial_pages(record, {}, [])
     beside = [pages[model]["audit_relearn_forget_rouge"] for model in ("start", "oracle")]
     assert beside == [0.98, 0.31]
+
+
+def test_a_metric_that_audits_alone_have_is_explained_and_many_variants_are_one_audit(tmp_path: Path) -> None:
+    record = busy_study()
+    said = [AuditRecord(variant=name, after={"forget_fact": 0.5}) for name in ("sampled4_t1", "sampled64_t02")]
+    trials = tuple(t.model_copy(update={"audits": tuple(said)}) if t.on_front else t for t in record.trials)
+    found = page(record.model_copy(update={"trials": trials}), tmp_path)
+    assert "Audited by sampled answers." in found
+    assert "have every word of the key fact" in found
 
 
 def test_reasons_are_escaped(tmp_path: Path) -> None:

@@ -187,13 +187,8 @@ def describe_trust(record: StudyRecord) -> str:
         sentences.append(confirmed.partition(". ")[0].rstrip(".") + ".")
     elif record.front:
         sentences.append("One seed each: no fresh seeds confirm it.")
-    tried = dict.fromkeys(
-        NAMES.get(audit.variant, audit_of(audit.variant).replace("_", " "))
-        for trial in record.front
-        for audit in trial.audits
-    )
-    if tried:
-        sentences.append(f"Audited by {_joined(tried)}.")
+    if tried := dict.fromkeys(audit_of(audit.variant) for trial in record.front for audit in trial.audits):
+        sentences.append(f"Audited by {_joined(NAMES.get(name, name) for name in tried)}.")
     elif record.front:
         sentences.append("Not audited: the answers may be hidden and not gone.")
     if record.oracle is None:

@@ -34,12 +34,11 @@ NAMES = {  # components as people write them, by the name in a configuration
     "fila": "FILA",
     "vila": "VILA",
     "full": "every weight",
-    "relearn": "relearning",
-    "relearn_retain": "relearning from retain rows",
-    "relearn_holdout": "relearning from unseen rows",
-    "quant8": "rounding to 8 bits",
-    "quant4": "rounding to 4 bits",
-    "prefix": "answers begun for the model",
+    "quantisation": "rounding",
+    "prompts": "other prompts",
+    "sampling": "sampled answers",
+    "format": "other forms of the question",
+    "logit_lens": "a logit lens",
 }
 
 TERMS = {

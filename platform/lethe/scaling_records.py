@@ -112,6 +112,21 @@ class TransferRecord(Record):
     rank_correlation: dict[str, float]  # of equal settings' scores, by pair of sizes
 
 
+EVERY_WEIGHT = "every weight"
+
+
+class StudyCostRecord(Record):
+    """GPU hours, low to high, of a study of a model on paper; `fewest`: GPUs that hold a run; `parts`: a table."""
+
+    model: str
+    trained: str
+    gpu: str
+    fewest: int
+    low: float
+    high: float
+    parts: str
+
+
 class ScalingRecord(Record):
     """A whole scaling study."""
 
@@ -125,6 +140,7 @@ class ScalingRecord(Record):
     parallel: tuple[ParallelRecord, ...] = ()
     transfer: tuple[TransferRecord, ...] = ()
     plans: dict[str, str] = Field(default_factory=dict)
+    studies: tuple[StudyCostRecord, ...] = ()
     began: float = 0.0
     ended: float = 0.0
     interrupted: bool = False

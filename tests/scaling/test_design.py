@@ -15,7 +15,8 @@ from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.scaling.design import check_memory, cost_points, predicted_memory, search_points
 from lethe.scaling.memory import Layout, offloaded, states
-from lethe.scaling.plan import Question, options
+from lethe.scaling.plan import GPUS, Question, options
+from lethe.scaling.study_cost import MODELS, study_parts
 from lethe.scaling.transformer import Transformer
 
 
@@ -210,3 +211,21 @@ def test_memory_shrinks_with_adapters_workers_and_shorter_rows() -> None:
         assert totals == sorted(totals, reverse=True)
     longer = next(iter(options(Question(shape, 80e9, rank=8, length=2048, answer=1024))))
     assert longer.micro < lora[0].micro
+
+
+def test_a_studys_hours_are_the_sum_of_parts_that_say_what_they_stand_on(capsys: pytest.CaptureFixture[str]) -> None:
+    memory, rate, bandwidth = GPUS["H100 SXM 80 GB"]
+    question = Question(MODELS["Llama 3.1 8B"], memory, rate=rate, bandwidth=bandwidth)
+    assert question.shape.parameters == 8_030_261_248, "as published"
+    *parts, together = study_parts(question)
+    assert together.hours == pytest.approx(tuple(sum(part.hours[end] for part in parts) for end in (0, 1)))
+    assert all(0 < part.hours[0] < part.hours[1] and part.stands_on for part in parts)
+    hours = {part.name: part.hours for part in parts}
+    # 24 trials of 65 steps of 64 rows of 256 tokens, 6 FLOPs a parameter and token, at half of the rate
+    assert hours["training"][0] == pytest.approx(24 * 65 * 64 * 256 * 6 * 8.03e9 / (rate / 2) / 3600, rel=0.1)
+    # 32 batches of 128 tokens: 16 GB at 30 % of 3.35 TB/s take 16 ms, which is less than 1 ms a layer
+    assert hours["answers"][1] == pytest.approx(24 * 32 * 128 * 32e-3 / 3600)
+    assert main(["plan", "--model-params", "8e9", "--gpu-memory", "80e9", "--bandwidth", "1e10"]) == 0
+    assert "of 0.01 TB/s, or waits" in capsys.readouterr().out
+    assert main(["plan", "--model-params", "8e9", "--gpu-memory", "80e9", "--bandwidth", "0"]) == 2
+    assert "--bandwidth 0: must be above 0" in capsys.readouterr().err

@@ -129,7 +129,7 @@ def test_every_point_is_complete_and_measured(finished: tuple[dict[str, Any], Pa
 
 def test_laws_searches_and_a_transfer(finished: tuple[dict[str, Any], Path, str, str]) -> None:
     record = finished[0]
-    assert [law["name"] for law in record["laws"]] == ["step time", "memory of tensors"]
+    assert [law["name"] for law in record["laws"]] == ["step time"]
     assert [s["size"] for s in record["searches"]] == ["a", "c"]
     numbers = [p["number"] for p in record["points"]] + [t["number"] for t in record["trials"]]
     assert sorted(numbers) == list(range(11)), "6 points, 2 searches of 2 trials, one transferred"

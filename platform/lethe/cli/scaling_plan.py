@@ -50,8 +50,11 @@ def main(
     rate: Annotated[
         float | None, typer.Option(metavar="FLOPS", help="FLOP/s of one device (312e12, an A100's in bf16).")
     ] = None,
+    bandwidth: Annotated[
+        float | None, typer.Option(metavar="BYTES", help="A second, of its memory (2.04e12, an A100's).")
+    ] = None,
 ) -> int:
-    """Say on paper which stage, workers, batch, memory and hours a model needs.
+    """Say on paper which stage, workers, batch, memory and hours a model needs, and what a whole study costs.
 
     Exit codes: 0 done, 2 bad input.
     """
@@ -61,11 +64,12 @@ def main(
         {
             "--model-params": model_params, "--gpu-memory": gpu_memory, "--lora-rank": lora_rank, "--batch": batch,
             "--length": length, "--answer": answer, "--forget-rows": forget_rows, "--epochs": epochs,
-            "--vocabulary": vocabulary, "--rate": rate,
+            "--vocabulary": vocabulary, "--rate": rate, "--bandwidth": bandwidth,
         }
     )  # fmt: skip
-    from lethe.scaling.plan import RATE, Question
+    from lethe.scaling.plan import BANDWIDTH, RATE, Question
     from lethe.scaling.plan import answer as answer_to
+    from lethe.scaling.study_cost import describe_study
     from lethe.scaling.transformer import Transformer
 
     if model_params is None:
@@ -89,11 +93,14 @@ def main(
         answer=answer,
         steps=epochs * -(-forget_rows // batch),
         rate=rate or RATE,
+        bandwidth=bandwidth or BANDWIDTH,
         checkpointing=gradient_checkpointing,
         offload=offload,
         quantisation=quantisation,
     )
     print(answer_to(question))
+    print()
+    print("\n".join(describe_study(question)))
     return 0
 
 

@@ -18,7 +18,7 @@ from lethe.reporting.report import describe_date, template_environment
 from lethe.reporting.scales import format_count, format_duration, format_magnitude, format_number, format_setting
 from lethe.reporting.scaling_figures import laws_png, scaling_figures
 from lethe.reporting.terms import NAMES, TERMS
-from lethe.scaling_records import LawRecord, ParallelRecord, ScalingRecord, SearchRecord, TransferRecord
+from lethe.scaling_records import EVERY_WEIGHT, LawRecord, ParallelRecord, ScalingRecord, SearchRecord, TransferRecord
 from lethe.storage.paths import atomic_write
 
 FARTHEST = 100  # times the largest size that was measured: how far a law is written out
@@ -42,8 +42,9 @@ def write_scaling_report(record: ScalingRecord, folder: Path) -> Path:
 
 def describe_scaling(record: ScalingRecord) -> list[str]:
     """Return the findings, one or two sentences each: laws, more workers, quality, transfer; also what is missing."""
-    findings = [*map(describe_law, record.laws), *map(describe_parallel, record.parallel)]
-    findings += [*_describe_searches(record), *map(describe_transfer, record.transfer)]
+    findings = [*map(describe_law, record.laws), *filter(None, [describe_memory(record)])]
+    findings += [*map(describe_parallel, record.parallel), *_describe_searches(record)]
+    findings += map(describe_transfer, record.transfer)
     if not record.laws:
         findings.append(NO_LAW)
     if record.interrupted:
@@ -67,7 +68,23 @@ def scaling_opening(record: ScalingRecord) -> Opening:
     held = sum(law.covered for law in record.laws)
     kept = f"; {held} of {format_count(len(record.laws), 'law')} predicted the largest size." if record.laws else "."
     sentence = sentences[0].removesuffix(".") + kept
-    return Opening(None, sentence, " ".join([*sentences[1:2], *most[:1]]), None, _facts(record))
+    return Opening(None, sentence, " ".join([describe_memory(record), *most[:1]]).strip(), None, _facts(record))
+
+
+def describe_memory(record: ScalingRecord) -> str:
+    """Return how far the memory model is from what the largest size held, and from any point; empty without points."""
+    keys = ("parameters", "step_tensors_mb", "predicted_step_mb")
+    complete = [point.metrics for point in record.points if point.verdict == "complete"]
+    held = [tuple(m[key] for key in keys) for m in complete if "predicted_step_mb" in m]
+    if not held:
+        return ""
+    size, measured, predicted = max(held)
+    farthest = max((model / found - 1 for _, found, model in held), key=abs)
+    return (
+        f"A step at {format_magnitude(size)} parameters holds {format_number(measured)} MiB beyond weights and"
+        f" optimizer states, by the memory model {format_number(predicted)}; it is at most {abs(farthest):.0%} from any"
+        f" of {format_count(len(held), 'point')}."
+    )
 
 
 def _describe_growth(laws: Sequence[LawRecord]) -> str:
@@ -114,9 +131,18 @@ def _facts(record: ScalingRecord) -> dict[str, str]:
         "What won": " ".join(quality) or "Quality was not searched.",
         "Is it enough": fit if record.laws else "No: a law needs more complete sizes.",
         "What it cost": f"{format_duration(record.ended - record.began)} of wall time.",
+        **({"What larger studies cost": describe_study_costs(record)} if record.studies else {}),
         "How far to trust it": f"For this machine's processors, and at most {FARTHEST} times the largest size; plans"
         f" for GPUs are by the memory model and published rates, and were not run.{shared}{interrupted}",
     }
+
+
+def describe_study_costs(record: ScalingRecord) -> str:
+    """Return the GPU hours of the studies on paper that train every weight."""
+    found = [
+        f"{cost.model} {cost.low:.2g} to {cost.high:.2g}" for cost in record.studies if cost.trained == EVERY_WEIGHT
+    ]
+    return f"In hours of one {record.studies[0].gpu}, on paper: {', '.join(found)} (Plans, part by part)."
 
 
 def scaling_steps(record: ScalingRecord, call: str = "lethe ") -> tuple[NextStep, ...]:

@@ -1,4 +1,4 @@
-"""Laws of the measured points: step time and memory against parameters, step time against tokens, and settings
+"""Laws of the measured points: step time against parameters and against tokens, and settings
 against size; and strong and weak scaling: the speed-up of more workers, and the share that they do not shorten.
 """
 
@@ -42,20 +42,12 @@ def fit_laws(study: ScalingStudy, points: Sequence[TrialRecord]) -> tuple[LawRec
         sizes = [p for p in complete if p.params["arm"] == arm and _matches(p, base, ("rows", "workers", "stage"))]
         time = _samples_by(sizes, "parameters", step_seconds)
         records.append(_law(study, "step time", arm, "parameters", "seconds", "s", time, FAR))
-        # Not extrapolated: its two regimes (activations, then gradients) are the memory model's business.
-        peak = _samples_by(sizes, "parameters", _tensors_mb)
-        records.append(_law(study, "memory of tensors", arm, "parameters", "MiB", "MiB", peak, ()))
     batches = [p for p in complete if _matches(p, base, ("arm", "size", "workers", "stage"))]
     tokens = _samples_by(batches, "tokens", step_seconds)
     records.append(
         _law(study, "step time by batch", str(base["arm"]), "tokens in a step", "seconds", "s", tokens, TOKENS_FAR)
     )
     return tuple(law for law in records if law)
-
-
-def _tensors_mb(point: TrialRecord) -> tuple[float]:
-    """Return the MiB of states and of the most that a step held beyond them; NaN where no states are predicted."""
-    return (point.metrics.get("states_mb", np.nan) + point.metrics["step_tensors_mb"],)
 
 
 def setting_laws(

@@ -180,12 +180,12 @@ class StepTimer:
         own = [s for step in steps for s in self._own_micro_batches(step)]
         seconds = values["step_seconds" if self.recipe.engine.device == "cuda" else "step_cpu_seconds"]
         predicted = peak(self.shape, layout, self._largest_batch(own))
-        last = peak(self.shape, layout, self._largest_batch(self._own_micro_batches(steps[-1])))
+        last = peak(self.shape, layout, self._largest_batch(self._own_micro_batches(steps[-1])))  # of this rank's rows
         return {
             "flops": flops,
             "utilisation": flops / self.ranks.world / seconds / rate,
             "states_mb": predicted.states.total / MIB,
-            "predicted_step_mb": last.step / MIB,
+            "predicted_step_mb": max(self.ranks.gather(last.step)) / MIB,
             "predicted_peak_mb": predicted.total / MIB,
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from lethe.config.run import OFFLOAD_STAGES, Offload, Quantisation, Stage
 from lethe.errors import UserError
@@ -13,6 +13,7 @@ from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 
 # Assumptions, all printed with the answer.
 RATE = 312e12  # FLOP/s: NVIDIA's figure for bf16 on an A100; give --rate for another device
+BANDWIDTH = 2.04e12  # bytes a second of an A100's memory; give --bandwidth for another device
 UTILISATION = (0.3, 0.5)  # of that, from slow to fast: what published training runs on dense models report
 RESERVE = 0.1  # of the memory: an allocator's fragments
 CONTEXT = 1.5e9  # bytes: CUDA's context and libraries
@@ -26,7 +27,8 @@ class Question:
 
     `rows`: forget rows in an optimizer step, each with a retain row, over all workers; `answer`: scored tokens of a row
     of `length` tokens; `steps`: of the whole run; `rank`: of LoRA, None where every weight trains; `rate`: FLOP/s;
-    `checkpointing`, `offload` and `quantisation` as in a study's `engine`.
+    `bandwidth`: of the device's memory, bytes a second; `checkpointing`, `offload` and `quantisation` as in a study's
+    `engine`.
     """
 
     shape: Transformer
@@ -38,6 +40,7 @@ class Question:
     answer: int = 128
     steps: int = 65  # TOFU's forget10: 400 rows, 5 epochs
     rate: float = RATE
+    bandwidth: float = BANDWIDTH
     checkpointing: bool = False
     offload: Offload = "none"
     quantisation: Quantisation | None = None
@@ -180,22 +183,30 @@ def _limits() -> list[str]:
     ]
 
 
-# Memory in bytes and dense bf16 FLOP/s (no sparsity) of NVIDIA's data sheets: docs/METHODS.md.
-GPUS: dict[str, tuple[float, float]] = {
-    "L40S 48 GB": (48e9, 362e12),
-    "A100 80 GB": (80e9, 312e12),
-    "H100 SXM 80 GB": (80e9, 989e12),
-    "H200 SXM 141 GB": (141e9, 989e12),
+class Gpu(NamedTuple):
+    """Memory in bytes, dense bf16 FLOP/s (no sparsity) and the memory's bytes a second."""
+
+    memory: float
+    rate: float
+    bandwidth: float
+
+
+# NVIDIA's data sheets: docs/METHODS.md
+GPUS = {
+    "L40S 48 GB": Gpu(48e9, 362e12, 0.864e12),
+    "A100 80 GB": Gpu(80e9, 312e12, 2.04e12),
+    "H100 SXM 80 GB": Gpu(80e9, 989e12, 3.35e12),
+    "H200 SXM 141 GB": Gpu(141e9, 989e12, 4.8e12),
 }
 
 
 def gpu_table() -> str:
     """Return for each named GPU the fewest that train 7B and 70B parameters, full and with LoRA, with hours."""
     lines = [f"{'GPU':<16}  {'model':<14}  fewest GPUs  ZeRO stage  hours of training (extrapolation)"]
-    for name, (memory, rate) in GPUS.items():
+    for name, gpu in GPUS.items():
         for size in (7e9, 7e10):
             for rank in (None, 8):
-                question = Question(Transformer.of_size(size), memory, rank=rank, rate=rate)
+                question = Question(Transformer.of_size(size), gpu.memory, rank=rank, rate=gpu.rate)
                 model = f"{size / 1e9:g}B, {'full' if rank is None else f'LoRA {rank}'}"
                 lines.append(f"{name:<16}  {model:<14}  {_fewest(question)}")
     return "\n".join([*lines, "", *_limits()])

@@ -22,6 +22,7 @@ from lethe.scaling.design import CostPoint, SearchPoint, cost_points, point_stud
 from lethe.scaling.laws import fit_laws, parallel_records, setting_laws
 from lethe.scaling.plan import plans
 from lethe.scaling.points import describe_point, run_point, untrained_model
+from lethe.scaling.study_cost import study_costs
 from lethe.scaling.transfer import FinishedSearch, plan_move, search_record, transfer_record
 from lethe.scaling_records import ScalingRecord, TransferRecord
 from lethe.storage.paths import atomic_write, home
@@ -199,6 +200,7 @@ class ScalingRunner:
             parallel=parallel_records(points),
             transfer=tuple(record for record, _ in self.moves),
             plans=plans(),
+            studies=study_costs(),
             began=began,
             ended=time.time(),
             interrupted=interrupted,

@@ -133,9 +133,9 @@ def measure(folder: str, layout: dict[str, Any]) -> dict[str, float]:
     from lethe.models.adapters import attach
     from lethe.models.forward import ScoredLM
     from lethe.models.loading import load_config, load_model, shared_copy
+    from lethe.models.transformer import BatchShape, Transformer
     from lethe.scaling.instruments import TensorMemory
     from lethe.scaling.memory import Layout, peak, states
-    from lethe.scaling.transformer import BatchShape, Transformer
     from lethe.unlearning.engine import Engine
     from lethe.unlearning.objectives import make_loss
     from lethe.unlearning.stepper import Stepper

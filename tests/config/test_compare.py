@@ -58,6 +58,13 @@ def test_arms_are_part_of_the_identity(study: Study, tmp_path: Path) -> None:
     assert other.identity() != study.identity()
 
 
+def test_pairs_are_for_the_report_alone(study: Study, tmp_path: Path) -> None:
+    named = load_study(str(write(tmp_path, STUDY.replace("seeds:", "pairs: {order: [[FO, SO]]}\n  seeds:"))))
+    assert named.model_dump(mode="json")["compare"]["pairs"] == {"order": [["FO", "SO"]]}
+    assert "pairs" not in study.model_dump(mode="json")["compare"], "as in studies from before it"
+    assert named.identity() == study.identity()
+
+
 @pytest.mark.parametrize(
     ("assignment", "line"),
     [
@@ -79,6 +86,10 @@ def test_arms_are_part_of_the_identity(study: Study, tmp_path: Path) -> None:
         (
             "space.objective.gama={type: float, low: 1, high: 2}",
             "unknown space key 'objective.gama' (did you mean 'objective.gamma'?)",
+        ),
+        (
+            "compare.pairs={order: [[FO, S0]]}",
+            "unknown arm in compare.pairs.order 'S0': choose from FO, SO, guard",
         ),
         ("compare.seeds=[]", "compare.seeds: "),
         ("compare.arms.F O={}", "compare.arms"),

@@ -19,8 +19,8 @@ from lethe.models.loading import load_adapted, load_model, stored_quantisation
 from lethe.models.merging import model_with_adapter
 from lethe.models.quantised import dequantised, is_quantised, numel, quantisation_of
 from lethe.models.saving import save_model
+from lethe.models.transformer import Transformer
 from lethe.scaling.memory import Layout, states
-from lethe.scaling.transformer import Transformer
 from tests import tiny
 from tests.models.small import disturb, encoded, logits, tokens
 

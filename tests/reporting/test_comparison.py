@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -12,18 +11,12 @@ import pytest
 from pydantic import TypeAdapter
 
 from lethe.config.space import Parameter, Scalar
-from lethe.records import CriterionRecord, StudyRecord, TrialRecord, VerdictRecord
+from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, Cell, Column, arms
 from lethe.reporting.comparison.boundaries import arm_space, boundary_end, boundary_hits
 from lethe.reporting.comparison.figures import mean_curve
-from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, describe_judgement, judgements
+from lethe.reporting.comparison.findings import describe_volumes
 from lethe.reporting.comparison.opening import comparison_opening, describe_spread
-from lethe.reporting.comparison.paired_trials import (
-    PairedTrials,
-    describe_difference_of_pairs,
-    describe_paired_tests,
-    paired_trials,
-)
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
 from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
 from lethe.reporting.next_steps import next_steps
@@ -162,86 +155,12 @@ def test_boundary_hits_are_gathered_over_seeds() -> None:
     assert found[0].at == ((0, 3, 9e-3), (1, 7, 1e-2))
 
 
-@pytest.mark.parametrize(
-    ("base", "other", "verdict", "words"),
-    [
-        ((0.1, 0.2), (0.5, 0.7), "better", "+0.450 ± 0.158, so second order is better by more than the spread"),
-        ((0.5, 0.7), (0.1, 0.2), "worse", "−0.450 ± 0.158, so second order is worse by more than the spread"),
-        ((0.1, 0.5), (0.2, 0.6), "within the spread", "+0.100 ± 0.400, within the spread"),
-        ((0.0, 0.0), (0.0, 0.0), "equal", "the means are equal"),
-        ((0.1,), (0.5,), "without a spread", "1 seed at equal budget (1 trial each); the difference is +0.400, with"),
-        ((math.nan,), (0.5,), "without a number", "1 and 0 seeds at equal budget"),
-    ],
-)
-def test_pairs_are_judged_by_their_spreads(base: tuple, other: tuple, verdict: str, words: str) -> None:
-    (one,) = judgements([arm("FO-X", *base), arm("SO-X", *other)], [VOLUME])
-    assert one.verdict == verdict
-    assert words in describe_judgement(one)
-
-
-def test_a_pair_by_a_column_where_lower_is_better() -> None:
-    fewer = Column("soul_forget_accuracy", "epochs", better="minimize")
-    (one,) = judgements(arms(comparison_study())[1:3], [fewer])
-    assert (one.verdict, round(one.difference, 6), one.spread) == ("better", -0.3, pytest.approx(0.2))
-
-
-def test_arm_pairs_by_order_and_by_added_part() -> None:
-    names = ["SO-B", "FO-A", "SO-A", "FO-C", "LoRA+IHL", "LoRA", "LoRA+IHL+FILA", "LoRA-4", "X+FILA"]
-    found = [(pair.subject, pair.base.name, pair.other.name) for pair in arm_pairs([arm(name, 0.1) for name in names])]
-    assert found == [
-        ("second order", "FO-A", "SO-A"),
-        ("IHL", "LoRA", "LoRA+IHL"),
-        ("FILA", "LoRA+IHL", "LoRA+IHL+FILA"),
-    ]
-
-
-def test_findings_and_judgements_in_words() -> None:
-    found = arms(comparison_study())
-    lines = describe_findings(found, judgements(found, [VOLUME]))
-    assert lines == [
-        "Largest mean hypervolumes: SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071."
-        " The lead of SO-GA over FO-GA is larger than its spread.",
+def test_the_largest_hypervolumes_in_words() -> None:
+    assert describe_volumes(arms(comparison_study())) == [
+        "Largest mean hypervolumes (SO-GA is ahead of FO-GA with 2 of 2 seeds):"
+        " SO-GA 0.600 ± 0.141, FO-GA 0.150 ± 0.071.",
         "No trial of any seed is above the floors: SO-NPO.",
         "References: Guard 0.000 ± 0.000.",
-        "Second order by mean hypervolume, against the spread over seeds: better in 1 of 1 pair.",
-    ]
-    (pair,) = map(describe_judgement, judgements(found, [VOLUME]))
-    assert pair.startswith("SO-GA against FO-GA: mean hypervolume 0.600 ± 0.141 against 0.150 ± 0.071 over 2 seeds ")
-    assert "at unequal budget (2 against 3 trials)" in pair
-
-
-def test_trials_with_equal_draws_are_compared_with_each_other() -> None:
-    """Two seeds of four draws; the second arm forgets more in seven of them, and its last trial drew something else."""
-
-    def drawn(arm: str, seed: int, number: int, draw: int, forget: float) -> TrialRecord:
-        rate = {"arm": arm, "arm_seed": seed, "optimizer.learning_rate": 1e-3 * (draw + 1)}
-        return arm_trial(number, arm, seed, forget, params=rate)
-
-    trials, members = [], []
-    for seed in (0, 1):
-        for arm_name, forget in (("X", 0.5), ("X+Y", 0.4)):
-            first = len(trials)
-            last = 0.6 if (seed, arm_name) == (1, "X+Y") else forget
-            values = [(0, forget), (1, forget), (2, forget), (3, last)]
-            trials += [drawn(arm_name, seed, first + i, draw, value) for i, (draw, value) in enumerate(values)]
-            trials.append(drawn(arm_name, seed, first + 4, 4 if arm_name == "X" else 5, forget))
-            members.append(member(arm_name, seed, *range(first, first + 5)))
-    record = comparison_study(trials=tuple(trials), members=tuple(members))
-    record.study["compare"]["arms"] = {"X": {}, "X+Y": {}}
-    forget, utility = paired_trials(record, arms(record))
-    assert (forget.better, forget.worse, forget.same) == (7, 1, 0)
-    assert round(forget.p, 4) == 0.0703
-    assert str(forget) == "X+Y against X: forget better in 7, worse in 1 of 8 equal draws (sign test p 0.07)."
-    assert (utility.better, utility.worse, utility.same, utility.p) == (0, 0, 8, 1.0)
-    assert not paired_trials(comparison_study(), arms(comparison_study())), "too few"
-    by_forget, _ = describe_paired_tests([forget, utility], 1)
-    assert by_forget.startswith("Y better in 0 and worse in 0 of 1 pair by forget, by a sign test over 8 equal draws")
-    clear = replace(forget, better=8, worse=0)
-    assert clear.p < 0.025
-    assert "X+Y better in 8 of 8 equal draws, p 0.0078" in describe_paired_tests([clear, utility], 1)[0]
-    assert " better in 0 " in describe_paired_tests([clear, *[utility] * 7], 1)[0], "Holm: 8 tests"
-    assert describe_paired_tests([], 2) == [
-        "No pair has 6 trials with equal settings, so no paired test can tell a difference."
     ]
 
 
@@ -302,7 +221,7 @@ def test_the_page_has_the_table_and_everyones_answers() -> None:
     assert "What won" in page.text
     assert "Before and after" not in page.text
     assert page.rows.keys() == set(range(8))
-    assert "No chosen trial has a setting at an end" in page.text
+    assert "Where the best settings lie" in page.text
     assert "The comparison" not in Page(render_pages(busy_study())["report.html"]).text
 
 
@@ -318,10 +237,7 @@ def test_tdecs_layout_on_the_same_code() -> None:
     row = next(row for row in view.rows if row.name == "SO-GA")
     means = [format_mean(cell, column) for cell, column in zip(row.cells, view.layout.columns, strict=True)]
     assert means == ["1.6", "6.0", "0.3", "–", "–", "–", "24.0", "0.300", "0.500", "0.600"]
-    assert (
-        "Second order by mean epochs to the criterion, against the spread over seeds: equal in 1 of 1 pair."
-        in view.findings
-    )
+    assert [score.name for score, _ in view.claims[0].answers][::2] == ["volume", "epochs"]
 
 
 @pytest.mark.parametrize(("width", "text"), [(250, "60.0 ± 14.1"), (110, "60.0"), (60, "60.0")])
@@ -335,7 +251,7 @@ def test_a_narrow_terminal_gets_fewer_columns(width: int, text: str) -> None:
     assert "1/2" in row
     assert len(row) <= width
     assert ("±" in row) == (width == 250)
-    assert any(line.startswith("SO-GA against FO-GA") for line in lines)
+    assert any(line.startswith("second order (1 pair, 1 seed): no verdict") for line in lines)
 
 
 def test_a_log_is_as_wide_as_the_table() -> None:
@@ -366,17 +282,10 @@ def test_references_are_said_to_be_where_the_record_has_them() -> None:
     assert "reference" not in describe_spread(other, arms(other)), "no arm is one"
 
 
-def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enough() -> None:
+def test_the_first_screen_says_who_won_what_a_verdict_needs_and_whether_it_is_enough() -> None:
     first = comparison_opening(comparison_study())
-    assert first.sentence == "SO-GA has the largest hypervolume; second order is better by hypervolume."
-    assert first.because == (
-        "By mean hypervolume against the spread over seeds: no pair has the 6 trials with equal settings that a paired"
-        " test needs."
-    )
-    members = comparison_study().members
-    close = tuple(m.model_copy(update={"hypervolume": 0.6}) if m.arm == "FO-GA" and m.seed == 0 else m for m in members)
-    near = comparison_opening(comparison_study(members=close))
-    assert near.sentence.startswith("No arm leads: SO-GA has the largest hypervolume, within the spread; second order")
+    assert first.sentence == "SO-GA has the largest hypervolume."
+    assert first.because == "No verdict: it needs 3 seeds with equal numbers of trials, and there is 1."
     assert first.facts["Is it enough"] == "Not judged: no criterion about forgetting was checked."
     assert "Guard is a reference" in first.facts["How far to trust it"]
     criterion = CriterionRecord(metric="utility", value=0.1, bound="at least 0.5", holds=False)
@@ -395,16 +304,3 @@ def test_the_first_screen_says_who_won_which_pairs_differ_and_whether_it_is_enou
         "lethe sweep soul-full",
         f"lethe show {judged.id}",
     ]
-
-
-def test_the_headline_counts_paired_tests() -> None:
-    pair = arm_pairs([arm("X", 0.1), arm("X+Y", 0.1)])[0]
-    clear = PairedTrials(pair, "forget", 12, 0, 0)
-    against = PairedTrials(pair, "utility", 1, 12, 0)
-    assert describe_difference_of_pairs([clear, against]) == "Y is better by forget and worse by utility"
-    assert describe_difference_of_pairs([replace(clear, better=5, worse=4)]) == "Y is neither better nor worse"
-    orders = [
-        arm(name, *volumes) for name, volumes in (("FO-A", (0.1, 0.2)), ("SO-A", (0.5, 0.6)), ("FO-B", (0.1, 0.3)))
-    ]
-    judged = judgements([*orders, arm("SO-B", 0.2, 0.2)], [VOLUME])
-    assert describe_difference_of_pairs(judged) == "second order is better by hypervolume in 1 of 2 pairs"

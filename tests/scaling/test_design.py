@@ -13,11 +13,11 @@ from lethe.config.run import Recipe
 from lethe.config.scaling import load_scaling
 from lethe.config.study import load_study
 from lethe.errors import UserError
+from lethe.models.transformer import Transformer
 from lethe.scaling.design import check_memory, cost_points, predicted_memory, search_points
 from lethe.scaling.memory import Layout, offloaded, states
 from lethe.scaling.plan import GPUS, Question, options
 from lethe.scaling.study_cost import MODELS, study_parts
-from lethe.scaling.transformer import Transformer
 
 
 def test_every_point_once() -> None:

@@ -22,9 +22,9 @@ from lethe.errors import UserError
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.pretraining import new_model
+from lethe.models.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.scaling.instruments import TensorMemory
 from lethe.scaling.memory import Layout, peak, states
-from lethe.scaling.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.objectives import make_loss
 from lethe.unlearning.stepper import Stepper

@@ -10,6 +10,7 @@ import pytest
 
 from lethe.config.scaling import ScalingStudy, load_scaling
 from lethe.config.study import Study, load_study
+from lethe.models.transformer import Transformer
 from lethe.records import ModelScores, ObjectiveRecord, StudyRecord, TrialRecord
 from lethe.reporting.scaling import describe_scaling, scaling_opening, scaling_steps, write_scaling_report
 from lethe.reporting.scaling_figures import scaling_figures
@@ -27,7 +28,6 @@ from lethe.scaling.transfer import (
     transfer_record,
     with_setting,
 )
-from lethe.scaling.transformer import Transformer
 from lethe.scaling_records import ScalingRecord, SearchRecord
 from tests.browser import CONTRAST, check_links, draw_all, opened, reached_by_keyboard
 from tests.reporting.pages import Page

@@ -67,10 +67,10 @@ def main(
             "--vocabulary": vocabulary, "--rate": rate, "--bandwidth": bandwidth,
         }
     )  # fmt: skip
+    from lethe.models.transformer import Transformer
     from lethe.scaling.plan import BANDWIDTH, RATE, Question
     from lethe.scaling.plan import answer as answer_to
     from lethe.scaling.study_cost import describe_study
-    from lethe.scaling.transformer import Transformer
 
     if model_params is None:
         assert model is not None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
-from lethe.config.base import Frozen, is_used
+from lethe.config.base import OMITTED_AT_DEFAULT, Frozen, is_used
 from lethe.config.loading import Raw, overlay
 from lethe.config.objective import Objective
 from lethe.config.space import Choice, Parameter, possible, variants
@@ -32,6 +32,20 @@ class Compare(Frozen):
         (0, 1, 2), min_length=1, description="every arm is searched with each"
     )
     layout: Literal["tofu", "tdec"] = Field("tofu", description="columns of the final table: SOUL's or LoKU's")
+    pairs: dict[str, tuple[tuple[Name, Name], ...]] = Field(
+        {},
+        description="by what a claim is about, pairs [base, other] of arms that differ in it; of FO-X and SO-X, of X"
+        " and X+Y they are known from their names",
+        json_schema_extra=OMITTED_AT_DEFAULT,
+    )
+
+    @model_validator(mode="after")
+    def _pairs_of_arms(self) -> Self:
+        for subject, pairs in self.pairs.items():
+            for name in (name for pair in pairs for name in pair):
+                if name not in self.arms:
+                    raise unknown_name(f"arm in compare.pairs.{subject}", name, self.arms)
+        return self
 
 
 def arm_parts(run: Mapping[str, Any], space: Mapping[str, Parameter], arm: Arm) -> Raw:

@@ -238,8 +238,9 @@ class Study(Frozen):
         storage, tracking or another name, has the same identity and goes on with the same trials."""
         dumped = self.model_dump(mode="json")
         search = {key: value for key, value in dumped["search"].items() if key not in ("trials", "storage")}
+        compare = {key: value for key, value in (dumped["compare"] or {}).items() if key != "pairs"}
         parts = {
-            **({"compare": dumped["compare"]} if self.compare else {}),
+            **({"compare": compare} if self.compare else {}),
             "benchmark": dumped["benchmark"],
             "model": dumped["model"],
             "prompt": dumped["prompt"],

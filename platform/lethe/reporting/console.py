@@ -169,7 +169,7 @@ class Console:
         """Print the front, or the findings of a comparison, then the report's path and the lines `locations`."""
         self.stop()
         if record.members:
-            from lethe.reporting.comparison.summary import print_comparison  # loads scipy.stats, which takes a while
+            from lethe.reporting.comparison.summary import print_comparison  # loads scipy, which takes a while
 
             print_comparison(record, self.rich)
         elif record.front:

@@ -22,8 +22,10 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables
 from lethe.reporting.comparison.arms import arms
 from lethe.reporting.comparison.figures import comparison_png, spread_bar
+from lethe.reporting.comparison.findings import format_p, format_signed
 from lethe.reporting.comparison.opening import comparison_opening
 from lethe.reporting.comparison.summary import comparison_view
+from lethe.reporting.comparison.verdict_table import verdicts_csv
 from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_members, describe_confirmations
 from lethe.reporting.curves import objective_charts
 from lethe.reporting.evidence import evidence
@@ -32,7 +34,7 @@ from lethe.reporting.front_picture import front_png, front_thumbnail
 from lethe.reporting.next_steps import next_steps
 from lethe.reporting.opening import Opening, opening
 from lethe.reporting.page_scripts import Figure, page_scripts
-from lethe.reporting.scales import format_number, format_setting
+from lethe.reporting.scales import format_fixed, format_number, format_setting
 from lethe.reporting.study_figures import study_figures
 from lethe.reporting.terms import TERMS
 from lethe.reporting.trial_pages import trial_pages
@@ -63,13 +65,14 @@ FILES = {  # beside report.html, with what each has
 }
 COMPARISON_FILES = {
     "comparison.csv": "the table with every seed's numbers",
+    "verdicts.csv": "every verdict with what stands behind it",
     "comparison.png": "the comparison as a picture",
 }
 
 
 def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
     """Write report.html, front.html, front.png, front-small.png, trials.csv and study.json into `folder`, for a
-    comparison also comparison.csv and comparison.png; return report.html's path.
+    comparison also comparison.csv, verdicts.csv and comparison.png; return report.html's path.
 
     `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
     such. Raises UserError where the folder cannot be written.
@@ -82,7 +85,11 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
         **render_pages(record, store=store, model=model),
     }
     if record.members:
-        files |= {"comparison.csv": tables.comparison_csv(record), "comparison.png": comparison_png(record)}
+        files |= {
+            "comparison.csv": tables.comparison_csv(record),
+            "verdicts.csv": verdicts_csv(record),
+            "comparison.png": comparison_png(record),
+        }
     for name, content in files.items():
         raw = content if isinstance(content, bytes) else content.encode(errors="replace")
         try:
@@ -132,6 +139,7 @@ def template_environment() -> Environment:
     )
     templates.filters |= {"short": format_number, "setting": format_setting}
     templates.filters |= {"words": _without_underscores, "seconds": _format_seconds, "seconds_value": trial_seconds}
+    templates.filters |= {"capitalized": lambda text: text[:1].upper() + text[1:]}
     templates.filters |= {"indented": _indented_json, "quoted": json.dumps}
     templates.globals |= {
         "column_groups": tables.column_groups,
@@ -139,6 +147,9 @@ def template_environment() -> Environment:
         "format_spread": tables.format_spread,
         "format_values": tables.format_values,
         "spread_bar": spread_bar,
+        "format_fixed": format_fixed,
+        "format_p": format_p,
+        "format_signed": format_signed,
     }
     return templates
 
@@ -200,6 +211,7 @@ def _sections(record: StudyRecord, figures: Mapping[str, Figure]) -> dict[str, s
     there = {
         "next": ("What next", True),
         "arms": ("The comparison", not plain),
+        "claims": ("Verdicts", "claim-1" in figures),
         "winners": ("Winners", bool(record.front)),
         "evidence": ("Evidence", bool(record.front)),
         "audits": ("Audits", bool(audit_tables(record))),

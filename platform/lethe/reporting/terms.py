@@ -45,7 +45,8 @@ TERMS = {
     "oracle": "a model that never saw the forget rows; one that has forgotten is like it",
     "arm": "one of the methods that are compared: each has as many trials over the same ranges, with every seed",
     "reference": "an arm to compare with, such as retraining: drawn as a line, on no front",
-    "first and second order": "whether the optimizer uses gradients alone (circles) or curvature as well (diamonds)",
+    "first and second order": "whether the optimizer uses gradients alone (circles, Lion squares) or curvature as well "
+    "(diamonds, the released Hessian pentagons)",
     "front": "the trials that no other trial beats in every objective",
     "floor": "the value that a trial must be better than to count, fixed before the first trial",
     "knee": "the front's best compromise: the member farthest from the line between the front's ends",

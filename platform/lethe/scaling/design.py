@@ -20,9 +20,9 @@ from lethe.config.run import Recipe
 from lethe.config.scaling import ScalingStudy
 from lethe.config.study import Study
 from lethe.errors import UserError
+from lethe.models.transformer import BatchShape, Transformer
 from lethe.records import Scalar
 from lethe.scaling.memory import Layout, peak
-from lethe.scaling.transformer import BatchShape, Transformer
 from lethe.terminal import Terminal
 
 

@@ -15,9 +15,9 @@ from lethe.config.objective import WithRetain
 from lethe.config.run import Recipe
 from lethe.config.study import Study
 from lethe.errors import UserError
+from lethe.models.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.scaling.memory import BYTES, Layout, offloaded, peak
 from lethe.scaling.plan import RATE, UTILISATION
-from lethe.scaling.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.study.finetuning import Training, recipe_of
 from lethe.study.inputs import Inputs
 

@@ -19,10 +19,10 @@ from lethe.errors import UserError
 from lethe.models.adapters import attach
 from lethe.models.forward import ScoredLM
 from lethe.models.memory import peak_mb, reset_peak
+from lethe.models.transformer import BatchShape, Transformer, step_flops
 from lethe.records import FinalReport, Metrics
 from lethe.scaling.instruments import TensorMemory, Traffic, matrix_rate
 from lethe.scaling.memory import Layout, peak
-from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.inputs import base_of

@@ -10,7 +10,7 @@ from typing import Literal
 
 from lethe.config.adapter import Lora
 from lethe.config.run import Offload, Quantisation, Recipe, Stage
-from lethe.scaling.transformer import BatchShape, Transformer
+from lethe.models.transformer import BatchShape, Transformer
 
 BYTES = {"fp32": 4, "bf16": 2}
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, 8 for each 64 weights, fp32 for each 256 of those

@@ -8,8 +8,8 @@ from typing import Literal, NamedTuple
 
 from lethe.config.run import OFFLOAD_STAGES, Offload, Quantisation, Stage
 from lethe.errors import UserError
+from lethe.models.transformer import BatchShape, Transformer, step_flops
 from lethe.scaling.memory import Layout, Peak, offloaded, peak
-from lethe.scaling.transformer import BatchShape, Transformer, step_flops
 
 # Assumptions, all printed with the answer.
 RATE = 312e12  # FLOP/s: NVIDIA's figure for bf16 on an A100; give --rate for another device

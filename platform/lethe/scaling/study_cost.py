@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from lethe.models.transformer import BatchShape, Transformer, forward_flops, step_flops
 from lethe.scaling.plan import GPUS, UTILISATION, Question, options
-from lethe.scaling.transformer import BatchShape, Transformer, forward_flops, step_flops
 from lethe.scaling_records import EVERY_WEIGHT, StudyCostRecord
 
 # Assumptions, all printed with the answer. Pairs are from fast to slow.

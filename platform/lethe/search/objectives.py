@@ -57,6 +57,11 @@ class ObjectiveSpace(Frozen):
             start=known,
         )
 
+    @classmethod
+    def from_records(cls, records: Iterable[ObjectiveRecord], start: Mapping[str, float]) -> Self:
+        """Return the space of a finished study from its frozen floors and the start model's metrics `start`."""
+        return cls.from_goals({r.metric: Goal(direction=r.direction, floor=r.floor) for r in records}, start)
+
     def values(self, metrics: Mapping[str, object]) -> list[float]:
         """Return the objectives [k] of a report; NaN for one that is missing or no number."""
         return numeric_values(metrics, self.names)

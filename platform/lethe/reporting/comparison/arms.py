@@ -47,13 +47,12 @@ class Column:
 class Layout:
     """Columns of the table and of the drawings, as in the paper that `source` names; `note` explains them.
 
-    `judged`: columns by which pairs of arms are compared; `curves`: drawn by epoch; `cost`: x and y of a drawing.
+    `curves`: drawn by epoch; `cost`: x and y of a drawing.
     """
 
     source: str
     note: str
     columns: tuple[Column, ...]
-    judged: tuple[Column, ...]
     curves: tuple[Column, ...]
     cost: tuple[Column, Column] | None = None
 
@@ -95,7 +94,6 @@ _TOFU = Layout(
         _UTILITY,
         _VOLUME,
     ),
-    judged=(_VOLUME,),
     curves=(_FORGET_ACC, _RETAIN_ACC),
 )
 
@@ -121,7 +119,6 @@ _TDEC = Layout(
         _UTILITY,
         _VOLUME,
     ),
-    judged=(_EPOCHS, _VOLUME),
     curves=(_MA, _EL),
     cost=(
         _low("train_seconds", "seconds of training, evaluation excluded", decimals=1),
@@ -147,9 +144,11 @@ def layout_of(record: StudyRecord) -> Layout:
     return LAYOUTS[record.study.get("compare", {}).get("layout", "tofu")]
 
 
-FIRST_ORDER, SECOND_ORDER = "FO-", "SO-"  # how SOUL marks one method with optimizers of either order
-SECOND_ORDER_OPTIMIZERS = ("sophia",)
 Symbol = Literal["circle", "square", "triangle-up", "diamond", "cross", "pentagon", "hexagon"]  # as plotly calls them
+# One method with several optimizers: AdamW and Sophia, as SOUL marks them by their order, Lion, and Sophia with the
+# Hessian of SOUL's code; and the shape of its points, where that is not the second order's diamond.
+OPTIMIZERS_BY_NAME: dict[str, Symbol | None] = {"FO": "circle", "Lion": "square", "SO": None, "Released": "pentagon"}
+SECOND_ORDER_OPTIMIZERS = ("sophia",)
 # Mid-tones that stand out from a light and from a dark page.
 COLORS = ("#3b82f6", "#e8590c", "#2f9e44", "#9c5de5", "#d6457f", "#0c9aa8", "#b58105", "#e03131", "#7c8aa0", "#a0703c")
 # For X, X+Y and X+Y+Z of the families that have the colors first, and of those that have them again.
@@ -192,9 +191,9 @@ class ArmSeed:
 class Arm:
     """An arm with an entry in `seeds` for every seed of the comparison.
 
-    Arms of one family share a color: FO-X and SO-X; X, X+Y and X+Y+Z. `successors`: how many of its family come after
-    it, at most 2; the last is drawn solid, the others dashed. `second_order`: its optimizer is, so it is marked by
-    diamonds. `reference`: it is something to compare with, drawn as lines, and wins nothing.
+    Arms of one family share a color: FO-X, Lion-X, SO-X and Released-X; X, X+Y and X+Y+Z. `successors`: how many of its
+    family come after it, at most 3; the last is drawn solid, the others dashed. `second_order`: its optimizer is, so it
+    is marked by diamonds. `reference`: it is something to compare with, drawn as lines, and wins nothing.
     """
 
     name: str
@@ -207,10 +206,10 @@ class Arm:
 
     @property
     def symbol(self) -> Symbol:
-        """The shape of its points: a diamond for a second-order optimizer, else by its place in X, X+Y and X+Y+Z."""
-        if self.second_order:
-            return "diamond"
-        return self.shapes[0 if self.name.startswith(FIRST_ORDER) else self.successors]
+        """The shape of its points: by the beginning of its name, a diamond for a second-order optimizer, else by its
+        place in X, X+Y and X+Y+Z."""
+        by_name = OPTIMIZERS_BY_NAME.get(_optimizer_part(self.name))
+        return by_name or ("diamond" if self.second_order else self.shapes[min(self.successors, 2)])
 
     @property
     def chosen(self) -> list[TrialRecord]:
@@ -256,7 +255,7 @@ def arms(record: StudyRecord) -> list[Arm]:
         by_seed = tuple(_arm_seed(seed, members.get((name, seed)), trials) for seed in seeds(record))
         family = families[_family(name)]
         turn, color = divmod(list(families).index(_family(name)), len(COLORS))
-        successors = min(2, len(family) - 1 - family.index(name))
+        successors = min(3, len(family) - 1 - family.index(name))
         second_order = used["optimizer"] in SECOND_ORDER_OPTIMIZERS
         reference, shapes = used["objective"] in REFERENCE_METHODS, SHAPES[turn % len(SHAPES)]
         return Arm(name, COLORS[color], successors, by_seed, second_order, reference, shapes)
@@ -287,7 +286,14 @@ def arms_by_trial(arms: Iterable[Arm]) -> dict[int, Arm]:
 
 
 def _family(name: str) -> str:
-    return name.removeprefix(FIRST_ORDER).removeprefix(SECOND_ORDER).partition("+")[0]
+    part = _optimizer_part(name)
+    return name.removeprefix(f"{part}-" if part else "").partition("+")[0]
+
+
+def _optimizer_part(name: str) -> str:
+    """Return the beginning of an arm's name that says its optimizer; empty where none does."""
+    part, dash, _ = name.partition("-")
+    return part if dash and part in OPTIMIZERS_BY_NAME else ""
 
 
 def _arm_seed(seed: int, member: MemberRecord | None, trials: dict[int, TrialRecord]) -> ArmSeed:

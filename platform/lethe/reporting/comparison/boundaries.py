@@ -1,4 +1,4 @@
-"""Settings of chosen trials so near to an end of their range that better ones may lie beyond it."""
+"""Where the settings of chosen trials lie in their ranges: near an end, better ones may lie beyond it."""
 
 from __future__ import annotations
 
@@ -33,6 +33,30 @@ class BoundaryHit:
         seeds = ", ".join(str(seed) for seed, _, _ in self.at)
         noun = "seed" if len(self.at) == 1 else "seeds"
         return f"{self.arm} {self.key} at the {self.end} end of {self.searched} ({noun} {seeds})"
+
+
+@dataclass(frozen=True)
+class ChosenSettings:
+    """A setting of an arm's chosen trials; `at`: (seed, trial, value, share) of each, the share of `range_share`."""
+
+    arm: str
+    key: str
+    searched: str
+    ends: tuple[str, ...]
+    at: tuple[tuple[int, int, Scalar, float | None], ...]
+
+
+def chosen_settings(record: StudyRecord, arms: Iterable[Arm]) -> list[ChosenSettings]:
+    """Return every searched setting of every arm's chosen trials; `ends`: those that a seed's value is at."""
+    found = []
+    for arm in arms:
+        for key, parameter in arm_space(record, arm.name).items():
+            chosen = [(seed.seed, seed.chosen) for seed in arm.seeds if seed.chosen and key in seed.chosen.params]
+            at = tuple((seed, t.number, t.params[key], range_share(t.params[key], parameter)) for seed, t in chosen)
+            ends = {end for _, _, value, _ in at if (end := boundary_end(value, parameter))}
+            if at:
+                found.append(ChosenSettings(arm.name, key, _describe_range(parameter), tuple(sorted(ends)), at))
+    return found
 
 
 def boundary_hits(record: StudyRecord, arms: Iterable[Arm]) -> list[BoundaryHit]:
@@ -72,13 +96,23 @@ def boundary_end(value: Scalar, parameter: Parameter) -> End | None:
         if len(parameter.choices) < 3 or len(numbers) < len(parameter.choices):
             return None
         return "low" if value == min(numbers) else "high" if value == max(numbers) else None
-    low, high, at = float(parameter.low), float(parameter.high), float(value)
-    if low == high:
+    share = range_share(value, parameter)
+    if share is None:
         return None
+    return "low" if share <= BOUNDARY else "high" if share >= 1 - BOUNDARY else None
+
+
+def range_share(value: Scalar, parameter: Parameter) -> float | None:
+    """Return where `value` lies in its range on the scale that is searched: 0 at the low and 1 at the high end.
+
+    None for a choice, for what is no number, and in a range of one value.
+    """
+    if isinstance(parameter, Choice) or not _is_number(value) or parameter.low == parameter.high:
+        return None
+    low, high, at = float(parameter.low), float(parameter.high), float(value)
     if parameter.log:
         low, high, at = math.log(low), math.log(high), math.log(at)
-    share = (at - low) / (high - low)
-    return "low" if share <= BOUNDARY else "high" if share >= 1 - BOUNDARY else None
+    return (at - low) / (high - low)
 
 
 def _describe_range(parameter: Parameter) -> str:

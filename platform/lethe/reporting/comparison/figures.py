@@ -152,7 +152,9 @@ def spread_bar(cell: Cell) -> Point:
 
 
 WIDTH_INCHES, ROW_INCHES = 11.6, 4.2
-DASHES = {"front dash1": (0, (4, 2)), "front dash2": (0, (4, 2, 1, 2)), "front flat": (0, (1, 3))}
+DASHES = {
+    "front dash1": (0, (4, 2)), "front dash2": (0, (4, 2, 1, 2)), "front dash3": (0, (2, 2)), "front flat": (0, (1, 3)),
+}  # fmt: skip
 
 
 def comparison_png(record: StudyRecord) -> bytes:

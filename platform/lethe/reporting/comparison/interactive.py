@@ -6,19 +6,21 @@ from collections.abc import Sequence
 
 from lethe.records import StudyRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, Arm, arms, layout_of
+from lethe.reporting.comparison.claims import claims
 from lethe.reporting.comparison.figures import CostPlot, arm_charts, cost_plot, curve_columns, hypervolume_strip
+from lethe.reporting.comparison.interval_figure import interactive_intervals, interval_figure
 from lethe.reporting.curves import Chart, Line
 from lethe.reporting.page_scripts import Figure
 from lethe.reporting.scales import format_number
 from lethe.reporting.trial_traces import level_line
 
-DASHES = {"dash1": "dash", "dash2": "dashdot", "flat": "dot"}  # by the last class of a line
+DASHES = {"dash1": "dash", "dash2": "dashdot", "dash3": "5px,5px", "flat": "dot"}  # by the last class of a line
 FAINT_SEED = 0.3
 
 
 def comparison_figures(record: StudyRecord) -> dict[str, Figure]:
-    """Return the figures of a comparison by name: `arms-hypervolume`, `arms-cost`, and `arms-X` of every metric X that
-    is drawn by epoch; none for a plain study."""
+    """Return the figures of a comparison by name: `arms-hypervolume`, `arms-cost`, `arms-X` of every metric X that is
+    drawn by epoch, and `claim-N` of every claim, from 1; none for a plain study."""
     study_arms = arms(record)
     if not study_arms:
         return {}
@@ -28,6 +30,8 @@ def comparison_figures(record: StudyRecord) -> dict[str, Figure]:
     figures |= {f"arms-{key}": chart_figure(chart) for key, chart in charts.items()}
     if layout.cost and (cost := cost_plot(study_arms, *layout.cost)).points:
         figures["arms-cost"] = cost_figure(cost)
+    for number, claim in enumerate(claims(record), 1):
+        figures[f"claim-{number}"] = interactive_intervals(interval_figure(claim))
     return figures
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lethe.records import StudyRecord
-from lethe.reporting.comparison.arms import Arm, arms, arms_by_volume, best_arm, layout_of
-from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, judgements, lead_of
-from lethe.reporting.comparison.paired_trials import (
-    ALPHA,
-    FEWEST_DRAWS,
-    describe_difference_of_pairs,
-    paired_trials,
+from lethe.reporting.comparison.arms import Arm, arms, best_arm
+from lethe.reporting.comparison.claims import claims
+from lethe.reporting.comparison.findings import (
+    describe_claims_briefly,
+    describe_test,
+    describe_volumes,
 )
 from lethe.reporting.comparison.tables import count_verdicts
 from lethe.reporting.opening import Opening, describe_cost, describe_task
@@ -24,48 +23,16 @@ def comparison_opening(record: StudyRecord) -> Opening:
     seeds, trials = format_count(len(study_arms[0].seeds), "seed"), format_count(len(record.trials), "trial")
     facts = {
         "What was done": f"{format_count(len(study_arms), 'arm')} with {seeds} each, {trials}. {describe_task(record)}",
-        "What won": " ".join(describe_findings(study_arms, [])) or "No arm has a trial above the floors.",
+        "What won": " ".join(describe_volumes(study_arms)) or "No arm has a trial above the floors.",
         "Is it enough": describe_enough(record, study_arms),
         "What it cost": describe_cost(record),
         "How far to trust it": describe_spread(record, study_arms),
     }
-    differences = describe_differences(record, study_arms)
+    found = claims(record)
     best = best_arm(study_arms)
-    won = _lead(best, study_arms) if best else "No arm is above the floors"
-    sentence = f"{won}; {differences}." if differences else f"{won}."
-    return Opening(None, sentence, describe_evidence(record, study_arms), None, facts)
-
-
-def _lead(best: Arm, arms: Sequence[Arm]) -> str:
-    """Return which arm leads; none does where the best one's lead over the next is no larger than the spread."""
-    first, *others = arms_by_volume(arms)
-    if others and lead_of(first, others[0]).verdict == "within the spread":
-        return f"No arm leads: {best.name} has the largest hypervolume, within the spread"
-    return f"{best.name} has the largest hypervolume"
-
-
-def describe_differences(record: StudyRecord, arms: Sequence[Arm]) -> str:
-    """Return in how many pairs of arms the second is better or worse: by paired tests where there are enough equal
-    draws, else by the first column that the comparison judges; empty without a pair."""
-    if tests := paired_trials(record, arms):
-        return describe_difference_of_pairs(tests)
-    return describe_difference_of_pairs(judgements(arms, layout_of(record).judged[:1]))
-
-
-def describe_evidence(record: StudyRecord, arms: Sequence[Arm]) -> str:
-    """Return by which test pairs are said to differ."""
-    tests, pairs = paired_trials(record, arms), len(arm_pairs(arms))
-    if tests:
-        draws = sorted({test.better + test.worse + test.same for test in tests})
-        count = str(draws[0]) if len(draws) == 1 else f"{draws[0]} to {draws[-1]}"
-        return (
-            f"By sign tests over {count} trials of each arm with equal settings (p < {ALPHA} after Holm's correction)."
-        )
-    if not pairs:
-        return "No two arms differ in one thing only, so none are tested as a pair."
-    column = layout_of(record).judged[0].head
-    needs = f"no pair has the {FEWEST_DRAWS} trials with equal settings that a paired test needs"
-    return f"By mean {column} against the spread over seeds: {needs}."
+    won = f"{best.name} has the largest hypervolume" if best else "No arm is above the floors"
+    verdicts = describe_claims_briefly(found)
+    return Opening(None, f"{won}; {verdicts}." if verdicts else f"{won}.", describe_test(found), None, facts)
 
 
 def describe_enough(record: StudyRecord, arms: Sequence[Arm]) -> str:

@@ -11,7 +11,8 @@ from rich.table import Table
 
 from lethe.records import Sample, StudyRecord
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
-from lethe.reporting.comparison.boundaries import BoundaryHit, boundary_hits
+from lethe.reporting.comparison.boundaries import ChosenSettings, boundary_hits, chosen_settings
+from lethe.reporting.comparison.claims import claims
 from lethe.reporting.comparison.figures import (
     CostPlot,
     HypervolumeStrip,
@@ -20,8 +21,7 @@ from lethe.reporting.comparison.figures import (
     curve_columns,
     hypervolume_strip,
 )
-from lethe.reporting.comparison.judgements import arm_pairs, describe_findings, describe_judgement, judgements
-from lethe.reporting.comparison.paired_trials import describe_paired_tests, paired_trials
+from lethe.reporting.comparison.findings import describe_claim, describe_test, describe_volumes
 from lethe.reporting.comparison.tables import (
     ORACLE,
     ORIGINAL,
@@ -31,6 +31,7 @@ from lethe.reporting.comparison.tables import (
     format_spread,
     result_rows,
 )
+from lethe.reporting.comparison.verdict_table import ClaimView, claim_views
 from lethe.reporting.curves import Chart
 from lethe.reporting.scales import format_count
 from lethe.reporting.trial_views import answers_by_question
@@ -43,8 +44,8 @@ Answers = tuple[Arm | None, str, list[str | None]]
 class ComparisonView:
     """Everything that the page shows of a comparison.
 
-    `findings` are short sentences, `pairs` one for each pair; `charts`: by metric. `second_order`: an arm has such an
-    optimizer; `references`: an arm is one. `answers`: the arm (None: a model that is not trained),
+    `findings` are short sentences, `test` says how claims are tested; `charts`: by metric. `second_order`: an arm has
+    such an optimizer; `references`: an arm is one. `answers`: the arm (None: a model that is not trained),
     its name and its answer to each of `questions` (None: not kept).
     """
 
@@ -53,7 +54,8 @@ class ComparisonView:
     second_order: bool
     references: bool
     findings: list[str]
-    pairs: list[str]
+    test: str
+    claims: list[ClaimView]
     rows: list[TableRow]
     charts: dict[str, Chart]
     strip: HypervolumeStrip
@@ -62,7 +64,7 @@ class ComparisonView:
     answers: list[Answers]
     cost_columns: tuple[Column, ...]
     costs: list[TableRow]
-    boundary_hits: list[BoundaryHit]
+    settings: list[ChosenSettings]
 
 
 def comparison_view(record: StudyRecord) -> ComparisonView | None:
@@ -71,15 +73,15 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
     if not study_arms:
         return None
     layout = layout_of(record)
-    judged = judgements(study_arms, layout.judged)
     questions = example_questions(record)
     return ComparisonView(
         layout,
         table_caption(record, layout),
         any(arm.second_order for arm in study_arms),
         any(arm.reference for arm in study_arms),
-        [*tested(record, study_arms), *describe_findings(study_arms, judged)],
-        [*map(describe_judgement, judged), *map(str, paired_trials(record, study_arms))],
+        [*map(describe_claim, claims(record)), *describe_volumes(study_arms)],
+        describe_test(claims(record)),
+        claim_views(record, boundary_hits(record, study_arms)),
         result_rows(record, layout.columns),
         arm_charts(record, study_arms, curve_columns(record, layout)),
         hypervolume_strip(study_arms),
@@ -88,13 +90,8 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
         example_answers(record, study_arms, questions),
         COSTS,
         cost_rows(study_arms),
-        boundary_hits(record, study_arms),
+        chosen_settings(record, study_arms),
     )
-
-
-def tested(record: StudyRecord, arms: Sequence[Arm]) -> list[str]:
-    """Return the sentences of the paired tests."""
-    return describe_paired_tests(paired_trials(record, arms), len(arm_pairs(arms)))
 
 
 def table_caption(record: StudyRecord, layout: Layout) -> str:
@@ -130,15 +127,13 @@ def example_answers(record: StudyRecord, arms: list[Arm], questions: list[Sample
 
 
 def print_comparison(record: StudyRecord, console: Terminal) -> None:
-    """Print the table, then a line for each finding, pair and setting at an end of its range."""
+    """Print the table, then a line for each finding, claim and setting at an end of its range."""
     study_arms = arms(record)
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
-    judged = judgements(study_arms, layout_of(record).judged)
     for line in (
-        *tested(record, study_arms),
-        *describe_findings(study_arms, judged),
-        *map(describe_judgement, judged),
-        *map(str, paired_trials(record, study_arms)),
+        *describe_volumes(study_arms),
+        describe_test(claims(record)),
+        *map(describe_claim, claims(record)),
         *(f"at the edge: {hit}" for hit in boundary_hits(record, study_arms)),
     ):
         console.print(line)

@@ -45,7 +45,7 @@ def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def report(record: StudyRecord, folder: Path, **settings: str) -> Page:
     assert write_report(record, folder, **settings) == folder / "report.html"
-    of_comparison = {"comparison.csv", "comparison.png"} if record.members else set()
+    of_comparison = {"comparison.csv", "comparison.png", "verdicts.csv"} if record.members else set()
     assert {path.name for path in folder.iterdir()} == FILES | of_comparison
     return Page((folder / "report.html").read_text())
 

@@ -88,7 +88,7 @@ def test_show_of_a_comparison_and_of_a_scaling_study_prints_what_their_first_scr
     (home / "studies/loku-00000005/baselines.json").write_text("{}")
     assert main(["show", "loku"]) == 0
     out = capsys.readouterr().out
-    assert "SO-GA has the largest hypervolume; second order is better by hypervolume." in out
+    assert "SO-GA has the largest hypervolume." in out
     assert "Is it enough: Not judged" in out
     assert "lethe promote loku-00000005 3 --as champion" in out
     assert "│ 7     │ SO-GA │" in out

@@ -39,13 +39,13 @@ FILES = {"report.html", "front.html", "front.png", "front-small.png", "trials.cs
 @pytest.fixture(autouse=True)
 def no_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     """A picture takes half a second: one test draws them all."""
-    for name in ("front_png", "front_thumbnail", "comparison_png"):
+    for name in ("front_png", "front_thumbnail", "comparison_png", "verdicts_png"):
         monkeypatch.setattr(f"lethe.reporting.report.{name}", lambda record: b"a picture")
 
 
 def report(record: StudyRecord, folder: Path, **settings: str) -> Page:
     assert write_report(record, folder, **settings) == folder / "report.html"
-    of_comparison = {"comparison.csv", "comparison.png", "verdicts.csv"} if record.members else set()
+    of_comparison = {"comparison.csv", "comparison.png", "verdicts.csv", "verdicts.png"} if record.members else set()
     assert {path.name for path in folder.iterdir()} == FILES | of_comparison
     return Page((folder / "report.html").read_text())
 

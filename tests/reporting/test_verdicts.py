@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable
-from dataclasses import replace
 from io import StringIO
 from itertools import product
 from pathlib import Path
@@ -20,6 +19,7 @@ from lethe.reporting.comparison.arms import arms
 from lethe.reporting.comparison.claims import Claim, Finding, claims
 from lethe.reporting.comparison.findings import describe_claim, describe_claims_briefly, describe_test
 from lethe.reporting.comparison.flops import model_shape, training_flops
+from lethe.reporting.comparison.interval_figure import interval_figure, verdicts_png
 from lethe.reporting.comparison.pairs import arm_pairs
 from lethe.reporting.comparison.scores import (
     BEST_UTILITY,
@@ -354,9 +354,20 @@ def test_the_page_says_of_each_claim_whether_it_holds() -> None:
     assert "spread to judge" not in text
 
 
+def test_the_picture_has_a_row_of_panels_for_every_claim() -> None:
+    arms_of = {f"{part}-A": [[0.8 - 0.1 * place]] * 3 for place, part in enumerate(("FO", "Lion", "SO"))}
+    made = claims(compared(arms_of))
+    assert [claim.subject for claim in made] == ["second order", "sign"]
+    assert verdicts_png(made).startswith(b"\x89PNG")
+    figure = interval_figure(made[0])
+    assert [panel.score for panel in figure.panels] == [VOLUME, BEST_UTILITY]
+    assert [(row.label, row.budget, row.decided) for row in figure.panels[0].rows] == [
+        ("SO-A − FO-A", "trials", True), ("", "time", True), ("", "FLOPs", True),
+    ]  # fmt: skip
+    assert {row.color for panel in figure.panels for row in panel.rows} == {made[0].pairs[0].other.color}
+
+
 def test_scores_do_not_depend_on_the_order_in_which_trials_ended() -> None:
     record = compared({"X": [[0.6, 0.4, 0.7]] * 3, "X+Y": [[0.3, 0.2, 0.8]] * 3})
     turned = record.model_copy(update={"trials": tuple(reversed(record.trials))})
     assert verdicts_csv(turned) == verdicts_csv(record)
-    assert replace(claims(record)[0].findings[0]).score is VOLUME
-    assert BEST_UTILITY in Scoring(record, record.trials).scores

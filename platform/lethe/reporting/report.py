@@ -21,8 +21,10 @@ from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables
 from lethe.reporting.comparison.arms import arms
+from lethe.reporting.comparison.claims import claims
 from lethe.reporting.comparison.figures import comparison_png, spread_bar
 from lethe.reporting.comparison.findings import format_p, format_signed
+from lethe.reporting.comparison.interval_figure import verdicts_png
 from lethe.reporting.comparison.opening import comparison_opening
 from lethe.reporting.comparison.summary import comparison_view
 from lethe.reporting.comparison.verdict_table import verdicts_csv
@@ -68,11 +70,13 @@ COMPARISON_FILES = {
     "verdicts.csv": "every verdict with what stands behind it",
     "comparison.png": "the comparison as a picture",
 }
+VERDICTS_PICTURE = {"verdicts.png": "the verdicts' intervals as a picture"}
 
 
 def write_report(record: StudyRecord, folder: Path, *, store: str | None = None, model: str = "") -> Path:
     """Write report.html, front.html, front.png, front-small.png, trials.csv and study.json into `folder`, for a
-    comparison also comparison.csv, verdicts.csv and comparison.png; return report.html's path.
+    comparison also comparison.csv, comparison.png, verdicts.csv and, with pairs of arms, verdicts.png; return
+    report.html's path.
 
     `store` is the address of the runs (a tracker's `uri`) and `model` the registered model's name, where there are
     such. Raises UserError where the folder cannot be written.
@@ -89,6 +93,7 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
             "comparison.csv": tables.comparison_csv(record),
             "verdicts.csv": verdicts_csv(record),
             "comparison.png": comparison_png(record),
+            **({"verdicts.png": verdicts_png(found)} if (found := claims(record)) else {}),
         }
     for name, content in files.items():
         raw = content if isinstance(content, bytes) else content.encode(errors="replace")
@@ -200,7 +205,7 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
         "meanings": meanings,
         "terms": TERMS,
-        "beside": FILES | (COMPARISON_FILES if study_arms else {}),
+        "beside": FILES | (COMPARISON_FILES if study_arms else {}) | (VERDICTS_PICTURE if "claim-1" in figures else {}),
         "sections": _sections(record, figures),
     }
 

@@ -1,18 +1,26 @@
-"""The picture of a claim: for every pair and budget the mean difference with its interval, a panel for each score."""
+"""The picture of a claim: for every pair and budget the mean difference with its interval, a panel for each score. It
+is drawn as SVG and by plotly on the page, and all claims in one picture by `verdicts_png`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from lethe.reporting.comparison.claims import Claim, Finding
 from lethe.reporting.comparison.scores import Score
 from lethe.reporting.comparison.statistics import SAME
-from lethe.reporting.figure_style import INK
+from lethe.reporting.figure_style import ARM_MARKERS, INK, SOFT, escape_dollars, new_figure, png_bytes, style_axes
 from lethe.reporting.page_scripts import Figure
 from lethe.reporting.scales import Scale, format_number, scale
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 WIDTH, TOP, ROW, GAP, BETWEEN = 880, 24, 14, 9, 26
 BUDGET_WIDTH = 52
+INCHES, INCHES_A_PIXEL = 11.6, 0.0135
 SHORT = {"trials": "trials", "time": "time", "flops": "FLOPs"}
 POOLED_LABEL = "mean over pairs"
 
@@ -150,3 +158,34 @@ def _trace(row: IntervalRow, axis: str) -> Figure:
         "marker": {"color": color, "size": 8, "symbol": row.symbol if row.decided else f"{row.symbol}-open"},
         "hovertext": [row.words], "hoverinfo": "text", "cliponaxis": False, "showlegend": False,
     }  # fmt: skip
+
+
+def verdicts_png(claims: Sequence[Claim]) -> bytes:
+    """Return the content of verdicts.png: a row of panels for each claim."""
+    figures = [interval_figure(claim) for claim in claims]
+    heights = [figure.bottom * INCHES_A_PIXEL + 1.0 for figure in figures]
+    picture = new_figure(INCHES, sum(heights))
+    grid = picture.add_gridspec(len(figures), len(figures[0].panels), height_ratios=heights)
+    for row, (claim, figure) in enumerate(zip(claims, figures, strict=True)):
+        for column, panel in enumerate(figure.panels):
+            plot = picture.add_subplot(grid[row, column])
+            _draw_panel(figure, panel, plot, claim.subject if column == 0 else "", names=column == 0)
+    return png_bytes(picture)
+
+
+def _draw_panel(figure: IntervalFigure, panel: IntervalPanel, plot: Axes, title: str, *, names: bool) -> None:
+    plot.axvspan(-SAME, SAME, color=SOFT, alpha=0.1, linewidth=0)
+    plot.axvline(0, color=INK, linewidth=0.9)
+    for row in panel.rows:
+        plot.plot(row.ends, [row.y] * 2, color=row.color, linewidth=1.5, alpha=0.75)
+        plot.scatter(
+            [row.finding.differences.mean], [row.y], s=26, marker=ARM_MARKERS[row.symbol], edgecolors=row.color,
+            color=row.color if row.decided else "white", linewidths=1.1, zorder=3,
+        )  # fmt: skip
+    style_axes(plot, title)
+    plot.set_xlim(panel.x_scale.low, panel.x_scale.high)
+    plot.set_ylim(figure.bottom, TOP / 2)
+    labels = [escape_dollars(f"{row.label} · {row.budget}" if row.label else row.budget) for row in panel.rows]
+    plot.set_yticks([row.y for row in panel.rows], labels if names else [""] * len(labels))
+    plot.grid(axis="y", visible=False)
+    plot.set_xlabel(f"difference in {panel.title}", color=SOFT)

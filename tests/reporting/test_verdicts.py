@@ -180,6 +180,7 @@ def test_utility_without_a_passing_trial_is_none_at_all() -> None:
     assert found(claim, "utility").verdict == "worse"
     neither = compared({"X": [[0.6, 0.8]] * 3, "X+Y": [[0.6, 0.7]] * 3})
     (view,) = claim_views(neither, [])
+    assert describe_claims_briefly([view.claim]).endswith(" utility equal (no model passes)")
     assert found(view.claim, "utility").verdict == "equal"
     assert "By utility both arms have 0 with every seed of a pair, which is equal and says little." in view.notes
     unjudged = compared({"X": [[0.6]] * 3, "X+Y": [[0.6]] * 3}, verdict={"forget": None, "utility": None})

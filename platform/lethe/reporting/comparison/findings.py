@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from lethe.reporting.comparison.arms import HYPERVOLUME, Arm, Column, arms_by_volume
 from lethe.reporting.comparison.claims import Claim, Finding
-from lethe.reporting.comparison.scores import TRIALS, Budget, Score
+from lethe.reporting.comparison.scores import BEST_UTILITY, TRIALS, Budget, Score
 from lethe.reporting.comparison.statistics import ALPHA, FEWEST_SEEDS
 from lethe.reporting.comparison.tables import format_mean, format_spread
 from lethe.reporting.scales import format_count, format_fixed
@@ -70,10 +70,14 @@ def _describe_score(claim: Claim, score: Score) -> str:
 
 
 def outcome_word(claim: Claim, score: Score, budget: Budget) -> str:
-    """Return whether the claim holds, or of a single pair its verdict; `no verdict` with too few seeds."""
-    if len(claim.pairs) == 1:
-        return claim.pooled_by(score, budget).verdict or "no verdict"
-    return claim.outcome(score, budget) or "no verdict"
+    """Return whether the claim holds, or of a single pair its verdict; `no verdict` with too few seeds.
+
+    It says where no arm has a model that passes: that they are equal then means nothing.
+    """
+    single = len(claim.pairs) == 1
+    word = (claim.pooled_by(score, budget).verdict if single else claim.outcome(score, budget)) or "no verdict"
+    none = not any(value for f in claim.by(score, budget) for value in (*f.differences.base, *f.differences.other))
+    return f"{word} (no model passes)" if score is BEST_UTILITY and none and word != "no verdict" else word
 
 
 def describe_claims_briefly(claims: Iterable[Claim]) -> str:

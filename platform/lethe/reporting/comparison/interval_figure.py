@@ -71,8 +71,8 @@ class IntervalPanel:
 
     @property
     def title(self) -> str:
-        """The axis's title, with the direction that is better."""
-        return f"{self.score.name} ({'higher' if self.score.better == 'maximize' else 'lower'} is better)"
+        """The axis's title, with an arrow towards better differences."""
+        return f"{self.score.name} {'↑' if self.score.better == 'maximize' else '↓'}"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def interactive_intervals(figure: IntervalFigure) -> Figure:
         suffix = "" if number == 1 else str(number)
         domain = [(number - 1) * share + (0.02 if number > 1 else 0), number * share - 0.02]
         layout[f"xaxis{suffix}"] = {
-            "title": {"text": f"difference in {panel.title}"}, "domain": domain, "zeroline": True,
+            "title": {"text": panel.title}, "domain": domain, "zeroline": True, "nticks": 5, "tickangle": 0,
             "range": [panel.x_scale.low, panel.x_scale.high],
         }  # fmt: skip
         bands.append(

@@ -1,9 +1,9 @@
-"""Full curves of random configurations of a study, recorded once: what `benchmarks.early_stopping` replays.
+"""Full curves of random configurations of `tofu`, recorded once: what `benchmarks.early_stopping` replays.
 
-    OMP_NUM_THREADS=1 nice -n 10 python -m benchmarks.curves [--runs 150] [--out benchmarks/data/tofu_curves.json]
+    OMP_NUM_THREADS=1 nice -n 10 python -m benchmarks.curves --out FILE [--runs 150] [--set dotted.key=value ...]
 
-In this process, without Ray: about 15 s of one core per run. The file is written whole after every run, and a second
-call goes on where the first was interrupted.
+In this process, without Ray: 15 to 25 s of one core per run. The file has the settings with which it was begun. It is
+written whole after every run, and a second call goes on where the first was interrupted.
 """
 
 from __future__ import annotations
@@ -29,19 +29,6 @@ from lethe.unlearning.outcome import Alone
 from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import method_of
 
-FILE = Path(__file__).parent / "data" / "tofu_curves.json"
-# `tofu` as it was when the curves in the file were recorded.
-SPACE = (
-    "search.sampler=random",
-    "run={objective: {beta: null}, adapter: null, evaluation: null}",
-    "run.schedule={epochs: 5, batch_size: 4, warmup: null}",
-    "space.optimizer.learning_rate={low: 3e-4, high: 1e-2}",
-    "space.optimizer.clip_threshold={low: 0.01, high: 1000}",
-    "space.optimizer.hessian_interval={low: 1, high: 25}",
-    "space.adapter.name.choices=[lora, fila]",
-    "space.adapter.rank.choices=[4, 8, 16, 32]",
-    "space.objective.gamma={low: 0.1, high: 100}",
-)
 # The objectives, and what could stand in for them on a rung.
 KEPT = (
     "forget",
@@ -59,14 +46,15 @@ KEPT = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=150)
-    parser.add_argument("--out", type=Path, default=FILE)
+    parser.add_argument("--set", nargs="+", default=["search.sampler=random", "run.evaluation.every=3"])
     args = parser.parse_args()
     torch.set_num_threads(1)
-    study = load_study("tofu", SPACE)
+    found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "set": args.set, "runs": []}
+    study = load_study("tofu", found["set"])
     context, start, reference = _start_and_oracle(study)
-    found = json.loads(args.out.read_text()) if args.out.exists() else {"metrics": KEPT, "start": start, "runs": []}
-    if found["start"] != start:
+    if found.setdefault("start", start) != start:
         raise SystemExit(f"the file has another start model's metrics: {found['start']}, here {start}")
     store = StudyStore(study)
     store.freeze(start)

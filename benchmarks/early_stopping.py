@@ -57,8 +57,9 @@ def at(trace: Sequence[tuple[int, float]], steps: float) -> float:
     return max((volume for spent, volume in trace if spent <= steps), default=0.0)
 
 
-def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str]) -> None:
-    """A line per sampler and way of stopping: means over seeds."""
+def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str], stopping: Sequence[str]) -> None:
+    """A line per sampler and way of stopping: means over seeds; `equal at` is the share of the budget at which the mean
+    and the median hypervolume equal those of whole runs at the end."""
     budget = trials * recorded.steps[-1]
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     everything = recorded.space.hypervolume(recorded.objectives(recorded.epochs))
@@ -68,23 +69,26 @@ def replay(recorded: Recorded, trials: int, seeds: int, samplers: Sequence[str])
     )
     print(
         f"{'sampler':<8} {'stopping':<24} {'begun':>6} {'whole':>6} {'hv at 20 %':>10} "
-        f"{'40 %':>6} {'100 %':>13} {'40 % / full':>12} {'equal at':>9}"
+        f"{'40 %':>6} {'55 %':>6} {'100 %':>13} {'equal at: mean':>15} {'median':>7}"
     )
     for sampler in samplers:
-        full = 0.0
-        for name, make in STOPPING.items():
-            runs = [Replay(recorded, sampler, seed, make(recorded)).go(budget) for seed in range(seeds)]
+        full = {}
+        for name in stopping:
+            runs = [Replay(recorded, sampler, seed, STOPPING[name](recorded)).go(budget) for seed in range(seeds)]
             shares = {s: [at(run.trace, s * budget / 100) for run in runs] for s in range(1, 101)}
-            means = {s: statistics.mean(values) for s, values in shares.items()}
-            full = means[100] if name == "none" else full
-            equal = next((f"{s} %" for s in range(1, 101) if means[s] >= full - 1e-12), "never")
+            equal = []
+            for average in (statistics.mean, statistics.median):
+                found = {s: average(values) for s, values in shares.items()}
+                goal = full.setdefault(average, found[100])
+                equal.append(next((f"{s} %" for s in range(1, 101) if found[s] >= goal - 1e-12), "never"))
             spread = statistics.stdev(shares[100]) if seeds > 1 else 0.0
+            means = [statistics.mean(shares[s]) for s in (20, 40, 55, 100)]
             counts = [
                 statistics.mean(value) for value in zip(*((len(run.trace), run.done) for run in runs), strict=True)
             ]
             print(
-                f"{sampler:<8} {name:<24} {counts[0]:>6.1f} {counts[1]:>6.1f} {means[20]:>10.3f} {means[40]:>6.3f} "
-                f"{means[100]:>6.3f} ±{spread:.3f} {means[40] / full:>12.2f} {equal:>9}",
+                f"{sampler:<8} {name:<24} {counts[0]:>6.1f} {counts[1]:>6.1f} {means[0]:>10.3f} {means[1]:>6.3f} "
+                f"{means[2]:>6.3f} {means[3]:>6.3f} ±{spread:.3f} {equal[0]:>15} {equal[1]:>7}",
                 flush=True,
             )
 
@@ -95,13 +99,16 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=40)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--samplers", nargs="+", default=["random", "tpe", "nsga2"])
+    parser.add_argument(
+        "--stopping", nargs="+", default=list(STOPPING), help="the first is what others are compared with"
+    )
     parser.add_argument("--file", type=Path, default=FILE)
     args = parser.parse_args()
     recorded = Recorded.load(args.file)
     if args.what == "correlate":
         correlate(recorded)
     else:
-        replay(recorded, args.trials, args.seeds, args.samplers)
+        replay(recorded, args.trials, args.seeds, args.samplers, args.stopping)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import json
 import math
 import platform  # noqa: F401  # from the repository root this makes `lethe` importable
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -25,7 +25,7 @@ from optuna.trial import TrialState, create_trial
 from lethe.config.metrics import TOFU_METRICS
 from lethe.config.space import Choice, build_recipe
 from lethe.config.study import Study, load_study
-from lethe.search.early_stopping import RungRule, RungTables
+from lethe.search.early_stopping import AreaRule, ParetoRule, RungRule, RungTables
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.samplers import make_sampler
 from lethe.search.study_store import from_trial
@@ -50,7 +50,7 @@ class Recorded:
     @classmethod
     def load(cls, path: Path) -> Recorded:
         found = json.loads(path.read_text())
-        study = load_study("tofu")
+        study = load_study("tofu", found["set"])
         runs = [run for run in found["runs"] if run["verdict"] == "complete"]
         curves = np.array([run["curve"] for run in runs], dtype=float)
         space = ObjectiveSpace.from_goals(study.objectives, found["start"])
@@ -70,12 +70,27 @@ class Recorded:
 
 
 def mo_asha(recorded: Recorded, grace: int = 1, eta: int = 2, floors: bool = True) -> Decide:
-    """Whether a run goes on, by our own rungs."""
-    rule = RungRule(GOALS, BETTER, recorded.space.floors if floors else (None, None), grace, eta)
+    """Whether a run goes on, by MO-ASHA's rungs."""
+    return by_rule(ParetoRule(GOALS, BETTER, recorded.space.floors if floors else (None, None), grace, eta))
+
+
+def area_halving(
+    recorded: Recorded,
+    rungs: Sequence[int] = (1, 2),
+    eta: int = 3,
+    names: Sequence[str] = ("forget", "forget_probability", "utility"),
+) -> Decide:
+    """Whether a run goes on, by the area rule; `rungs` count reports."""
+    directions = tuple(TOFU_METRICS[name].better for name in names)
+    return by_rule(AreaRule(tuple(names), directions, tuple(rungs), eta))
+
+
+def by_rule(rule: RungRule) -> Decide:
+    """Whether a run goes on, by the tables of a study."""
     rungs = RungTables(rule)
 
     def decide(run: int, epoch: int, report: dict[str, float]) -> bool:
-        entry = rungs.decide(str(run), run, epoch, [report[name] for name in GOALS])
+        entry = rungs.decide(str(run), run, epoch, [report[name] for name in rule.names])
         return entry is None or entry.goes_on
 
     return decide
@@ -112,6 +127,9 @@ STOPPING: dict[str, Callable[[Recorded], Decide]] = {
     "mo_asha, eta 4": partial(mo_asha, eta=4),
     "mo_asha, grace 2, eta 4": partial(mo_asha, grace=2, eta=4),
     "mo_asha, no floors": partial(mo_asha, floors=False),
+    "area": area_halving,
+    "area, objectives": partial(area_halving, names=GOALS),
+    "area, eta 2": partial(area_halving, eta=2),
     "ASHA on forget": partial(ray_asha, metric="forget"),
     "ASHA on utility": partial(ray_asha, metric="utility"),
 }

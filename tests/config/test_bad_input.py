@@ -132,8 +132,12 @@ CASES = {
     "search={order: deterministic}\0stop.hours=8": "search.order: a study that ends by the clock cannot be repeated",
     # Early stopping and the study's end
     "early_stopping.name=asha": "unknown early_stopping.name 'asha' (did you mean 'mo_asha'?): "
-    "choose from mo_asha, none",
-    "early_stopping={grace: 1}": "early_stopping.name: missing: choose from none, mo_asha",
+    "choose from area_halving, mo_asha, none",
+    "early_stopping={grace: 1}": "early_stopping.name: missing: choose from none, mo_asha, area_halving",
+    "early_stopping={name: area_halving, rungs: [2, 1]}": "early_stopping.rungs: must be ascending whole numbers, each "
+    "at least 1",
+    "early_stopping={name: area_halving, rungs: [0, 1]}": "early_stopping.rungs: must be ascending whole numbers, each "
+    "at least 1",
     "early_stopping={name: mo_asha, eta: 1}": "early_stopping.eta: must be greater than or equal to 2, given 1",
     "early_stopping={name: mo_asha, grace: 0}": "early_stopping.grace: must be greater than or equal to 1, given 0",
     "early_stopping={name: mo_asha, graze: 1}": "unknown key 'early_stopping.graze' (did you mean "

@@ -1,4 +1,5 @@
-"""MO-ASHA's decisions against what they mean, on rows that are not sorted, tied, permuted or not numbers."""
+"""The decisions of MO-ASHA and of halving by area against what they mean, on rows that are not sorted, tied, permuted
+or not numbers."""
 
 import math
 from itertools import permutations
@@ -7,18 +8,18 @@ import numpy as np
 import pytest
 
 from lethe.search import pareto
-from lethe.search.early_stopping import RungEntry, RungRule, RungTables
+from lethe.search.early_stopping import AreaRule, ParetoRule, RungEntry, RungTables
 
 MIXED = ("minimize", "maximize")
 
 
-def rule(directions: tuple = MIXED, floors: tuple | None = None, **options: int) -> RungRule:
+def rule(directions: tuple = MIXED, floors: tuple | None = None, **options: int) -> ParetoRule:
     names = tuple(f"m{i}" for i in range(len(directions)))
-    return RungRule(names, directions, floors or (None,) * len(directions), **options)
+    return ParetoRule(names, directions, floors or (None,) * len(directions), **options)
 
 
 def test_rungs_are_powers_of_eta_from_the_grace_period_on() -> None:
-    def reached(r: RungRule) -> list[int | None]:
+    def reached(r: ParetoRule) -> list[int | None]:
         return [r.rung(epoch) for epoch in range(10)]
 
     assert reached(rule()) == [None, 0, 1, 1, 2, 2, 2, 2, 3, 3]
@@ -124,3 +125,51 @@ def test_with_groups_decisions_do_not_depend_on_the_order_of_reports() -> None:
         answers.add(tuple(found[n] for n in range(12)))
     assert len(answers) == 1
     assert set(*answers) == {True, False}
+
+
+def area(directions: tuple = MIXED, **options: object) -> AreaRule:
+    return AreaRule(tuple(f"m{i}" for i in range(len(directions))), directions, **options)
+
+
+def test_rungs_of_the_area_rule_are_those_that_are_named() -> None:
+    assert [area(rungs=(3, 6)).rung(epoch) for epoch in (1, 2.9, 3, 5, 6, 30)] == [None, None, 0, 0, 1, 1]
+
+
+def test_the_area_rule_takes_what_is_forgotten_times_what_is_kept_in_any_order_of_rows() -> None:
+    """Two metrics to be minimised and one to be maximised; the shares are written out by hand."""
+    table = np.array([[0.8, 1.0, 0.90], [0.4, 0.0, 0.30], [0.6, 0.5, 0.75], [0.4, 0.2, 0.00], [0.6, 0.1, 0.60]])
+    forgotten = [0.0, (1 + 1) / 2, (0.5 + 0.5) / 2, (1 + 0.8) / 2, (0.5 + 0.9) / 2]
+    areas = [f * kept / 0.9 for f, kept in zip(forgotten, table[:, 2], strict=True)]
+    assert len(set(areas)) == 4, "two rows have the area 0: of those the earlier one is the better"
+    judged = area(("minimize", "minimize", "maximize"), eta=2)
+    for order in permutations(range(5)):
+        moved = [areas[row] for row in order]
+        places = [sum(a > own or (a == own and j < i) for j, a in enumerate(moved)) for i, own in enumerate(moved)]
+        assert [judged.judge(table[list(order)], i) for i in range(5)] == [(place < 2, place) for place in places]
+
+
+@pytest.mark.parametrize("eta", [2, 3])
+def test_the_area_rule_keeps_the_whole_part_of_a_share_and_always_the_best(eta: int) -> None:
+    draw = np.random.default_rng(eta)
+    for n in range(1, 14):
+        values = draw.random((n, 2))
+        kept = [area(eta=eta).judge(values, row) for row in range(n)]
+        assert sum(goes_on for goes_on, _ in kept) == max(1, n // eta)
+        assert sorted(place for _, place in kept) == list(range(n))
+        assert all(goes_on for goes_on, place in kept if place == 0)
+
+
+def test_the_area_rule_with_one_direction_is_plain_successive_halving() -> None:
+    values = np.array([[0.3], [0.1], [0.7], [0.5]])
+    assert [area(("minimize",), eta=2).judge(values, row) for row in range(4)] == [
+        (True, 1),
+        (True, 0),
+        (False, 3),
+        (False, 2),
+    ]
+
+
+def test_rows_that_are_not_finite_never_go_on_by_the_area_rule() -> None:
+    assert area().judge([[math.nan, 1.0]], 0) == (False, 0), "not even alone"
+    table = [[math.inf, 0.9], [0.5, 0.5], [0.5, math.nan], [0.7, 0.9]]
+    assert [area(eta=2).judge(table, row) for row in range(4)] == [(False, 2), (True, 0), (False, 3), (True, 1)]

@@ -8,7 +8,7 @@ import pytest
 
 from lethe.config.space import rebuild
 from lethe.config.study import Study
-from lethe.search.early_stopping import RungEntry, RungRule, RungTables
+from lethe.search.early_stopping import AreaRule, ParetoRule, RungEntry, RungRule, RungTables
 from lethe.search.study_store import StudyStore
 from tests.search.simulated import KilledError, Outcome, Simulation
 
@@ -20,8 +20,12 @@ def search(sampler: str, **more: Any) -> dict[str, Any]:
     return {"sampler": sampler, "startup_trials": 4, "population": 4, "order": "deterministic", **more}
 
 
-def rungs() -> RungTables:
-    return RungTables(RungRule(("forget", "utility"), ("minimize", "maximize"), (0.9, 0.3)), groups=GROUPS)
+PARETO = ParetoRule(("forget", "utility"), ("minimize", "maximize"), (0.9, 0.3))
+AREA = AreaRule(("forget", "utility"), ("minimize", "maximize"), rungs=(1, 3))
+
+
+def rungs(rule: RungRule = PARETO) -> RungTables:
+    return RungTables(rule, groups=GROUPS)
 
 
 def opened(study: Study, start: dict[str, float], url: str | None = None) -> StudyStore:
@@ -31,17 +35,19 @@ def opened(study: Study, start: dict[str, float], url: str | None = None) -> Stu
     return store
 
 
-def once(study: Study, start: dict[str, float], speed: int) -> dict[int, Outcome]:
-    return Simulation(opened(study, start), GROUPS, speed, rungs()).go(TRIALS)
+def once(study: Study, start: dict[str, float], speed: int, rule: RungRule = PARETO) -> dict[int, Outcome]:
+    return Simulation(opened(study, start), GROUPS, speed, rungs(rule)).go(TRIALS)
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
-def test_a_deterministic_order_does_not_depend_on_the_faster_trial(make_study: Make, start: dict, sampler: str) -> None:
+@pytest.mark.parametrize(("sampler", "rule"), [("tpe", PARETO), ("nsga2", PARETO), ("tpe", AREA)])
+def test_a_deterministic_order_does_not_depend_on_the_faster_trial(
+    make_study: Make, start: dict, sampler: str, rule: RungRule
+) -> None:
     study = make_study(search=search(sampler))
-    whole = once(study, start, 0)
+    whole = once(study, start, 0, rule)
     assert sorted(whole) == list(range(TRIALS))
     assert {verdict for _, verdict, _ in whole.values()} == {"complete", "stopped"}
-    assert all(once(study, start, speed) == whole for speed in (1, 2))
+    assert all(once(study, start, speed, rule) == whole for speed in (1, 2))
 
 
 def test_a_free_order_depends_on_the_faster_trial(make_study: Make, start: dict) -> None:

@@ -140,7 +140,30 @@ class MoAsha(Frozen):
     metrics: tuple[str, ...] | None = Field(None, min_length=1, description="compared at a rung; none: the objectives")
 
 
-AnyStopping = Annotated[NoStopping | MoAsha, Field(discriminator="name")]
+class AreaHalving(Frozen):
+    """Successive halving, stopping type, by one number: how much is forgotten times how much is kept.
+
+    At a rung, every metric counts as a share of its best value there: what is to be maximised from 0, what is to be
+    minimised from its worst value there. The means of the two directions are multiplied. A trial goes on if it is among
+    the best 1/eta of those that reached the rung, or the best.
+    """
+
+    name: Literal["area_halving"] = "area_halving"
+    resource: Literal["epoch", "optimizer_step"] = Field("epoch", description="what rungs count")
+    rungs: tuple[int, ...] = Field((1, 2), min_length=1, description="where trials are compared, ascending")
+    eta: int = Field(3, ge=2, description="one of so many goes on")
+    metrics: tuple[str, ...] | None = Field(None, min_length=1, description="compared at a rung; none: the objectives")
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending(cls, rungs: tuple[int, ...]) -> tuple[int, ...]:
+        if list(rungs) != sorted({rung for rung in rungs if rung > 0}):
+            raise ValueError("must be ascending whole numbers, each at least 1")
+        return rungs
+
+
+AnyHalving = MoAsha | AreaHalving
+AnyStopping = Annotated[NoStopping | AnyHalving, Field(discriminator="name")]
 
 
 class Stop(Frozen):

@@ -15,7 +15,7 @@ from lethe.config.metrics import Need
 from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.objective import Objective
 from lethe.config.run_and_space import BASELINE_FIELDS, BASELINE_REASON, Run, Space, stages
-from lethe.config.search import AnyStopping, Confirm, Goal, MoAsha, Sampler, Search, Stop
+from lethe.config.search import AnyHalving, AnyStopping, Confirm, Goal, Sampler, Search, Stop
 from lethe.config.space import possible
 from lethe.config.verdict import Criterion
 from lethe.errors import UserError, unknown_name
@@ -157,7 +157,7 @@ MEASURED = ("seconds", "cpu_seconds", "peak_memory_mb")  # by a clock or by the 
 def check_rungs(stopping: AnyStopping, goals: Mapping[str, Goal], benchmark: BenchmarkConfig) -> None:
     """Refuse early stopping by metrics that no report has, audits' among them, which come with a trial's end."""
     known = benchmark.metrics
-    if isinstance(stopping, MoAsha) and not stopping.metrics and goals.keys() <= audited_metrics(benchmark).keys():
+    if isinstance(stopping, AnyHalving) and not stopping.metrics and goals.keys() <= audited_metrics(benchmark).keys():
         raise UserError(
             "early_stopping.metrics: none, and audits measure the objectives when a trial has ended: choose from "
             f"{', '.join(sorted(known))}"
@@ -168,7 +168,7 @@ def check_rungs(stopping: AnyStopping, goals: Mapping[str, Goal], benchmark: Ben
 
 
 def _compared(stopping: AnyStopping) -> tuple[str, ...]:
-    return (stopping.metrics or ()) if isinstance(stopping, MoAsha) else ()
+    return (stopping.metrics or ()) if isinstance(stopping, AnyHalving) else ()
 
 
 def check_repeatable(search: Search, goals: Mapping[str, Goal], stopping: AnyStopping, stop: Stop) -> None:

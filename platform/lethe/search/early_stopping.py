@@ -1,12 +1,13 @@
-"""MO-ASHA: multi-objective successive halving, stopping variant (Schmucker et al. 2021, arXiv 2106.12639).
+"""Early stopping by successive halving, stopping variant.
 
 A trial that reaches a rung is compared with all trials that reached the rung before it; docs/METHODS.md section 6 has
-the rule. `RungRule` is the rule, `RungTables` the state of a study, and `write_entries` and `read_entries` keep that
-state on disk, one small file per run, from which a resumed study continues.
+the rules. `ParetoRule` and `AreaRule` are the rules, `RungTables` the state of a study, and `write_entries` and
+`read_entries` keep that state on disk, one small file per run, from which a resumed study continues.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from pydantic import TypeAdapter
 
 from lethe.config.audit_objectives import audited_metrics
 from lethe.config.metrics import Direction
-from lethe.config.search import MoAsha
+from lethe.config.search import AnyHalving, AreaHalving
 from lethe.config.study import Study
 from lethe.records import Record
 from lethe.search import pareto
@@ -28,12 +29,27 @@ FILE = "rungs.json"
 
 
 @dataclass(frozen=True)
-class RungRule:
-    """The quantities that a rung compares, with their directions and floors (None: no floor), k of each in one order;
-    rung r lies at the resource `grace * eta**r`."""
+class RungRule(ABC):
+    """The quantities that a rung compares, with their directions, k of each in one order."""
 
     names: tuple[str, ...]
     directions: tuple[Direction, ...]
+
+    @abstractmethod
+    def rung(self, resource: float) -> int | None:
+        """Return the highest rung at or below `resource`, 0 the first; None before the first."""
+
+    @abstractmethod
+    def judge(self, values: ArrayLike, row: int) -> tuple[bool, int]:
+        """Return whether row `row` of a rung's `values` [n, k] goes on, and its place in the rung, 0 the best; a row
+        with a value that is not finite never goes on."""
+
+
+@dataclass(frozen=True)
+class ParetoRule(RungRule):
+    """MO-ASHA (Schmucker et al. 2021, arXiv 2106.12639): rung r lies at the resource `grace * eta**r`. `floors` has k
+    values, None where a quantity has no floor."""
+
     floors: tuple[float | None, ...]
     grace: int = 1
     eta: int = 2
@@ -58,21 +74,56 @@ class RungRule:
         return bool(np.isfinite(table[row]).all()) and (extreme or place * self.eta < len(table)), place
 
 
-def rung_rule(stopping: MoAsha, study: Study, objectives: ObjectiveSpace) -> RungRule:
-    """Return the rule of a study's early stopping: it compares the objectives with their floors, but for those that
-    audits measure when a trial has ended, or the metrics that `stopping.metrics` names instead."""
-    floors = dict(zip(objectives.names, objectives.floors, strict=True))
+@dataclass(frozen=True)
+class AreaRule(RungRule):
+    """Halving by how much is forgotten times how much is kept; rung r lies at the resource `rungs[r]`, ascending."""
+
+    rungs: tuple[int, ...] = (1, 2)
+    eta: int = 3
+
+    def rung(self, resource: float) -> int | None:
+        """Return the highest r with `rungs[r] <= resource`, None before the first rung."""
+        return sum(rung <= resource for rung in self.rungs) - 1 if resource >= self.rungs[0] else None
+
+    def judge(self, values: ArrayLike, row: int) -> tuple[bool, int]:
+        """Return whether row `row` of a rung's `values` [n, k] goes on, and its place in the rung, 0 the best.
+
+        A row goes on if its place is below the whole part of n / eta, or if it is 0; of equal rows the earlier one has
+        the better place. A row with a value that is not finite never does.
+        """
+        area = self._areas(np.asarray(values, dtype=np.float64))
+        # In a stable order, so that each row's place is known; `argsort` alone gives rows by place.
+        place = int(np.argsort(np.argsort(-area, kind="stable"))[row])
+        return bool(area[row] >= 0) and place < max(1, len(area) // self.eta), place
+
+    def _areas(self, table: pareto.Floats) -> pareto.Floats:
+        """Return the product over the directions of the mean share of each metric [n]; -1 for rows that are not
+        finite."""
+        finite = np.isfinite(table).all(axis=1)
+        areas = np.full(len(table), -1.0)
+        rows = table[finite]
+        areas[finite] = 1.0
+        for direction in set(self.directions) if len(rows) else ():
+            part = rows[:, [d == direction for d in self.directions]]
+            # Floors are no reference here: a utility that is below its floor in the middle of a run may come back.
+            gain = np.maximum(part, 0) if direction == "maximize" else part.max(axis=0) - part
+            best = gain.max(axis=0)
+            areas[finite] *= (gain / np.where(best > 0, best, 1)).mean(axis=1)
+        return areas
+
+
+def rung_rule(stopping: AnyHalving, study: Study, objectives: ObjectiveSpace) -> RungRule:
+    """Return the rule of a study's early stopping: it compares the objectives, but for those that audits measure when a
+    trial has ended, or the metrics that `stopping.metrics` names instead."""
     better = {name: metric.better for name, metric in study.benchmark.metrics.items()}
     better |= dict(zip(objectives.names, objectives.directions, strict=True))
     audited = audited_metrics(study.benchmark)
-    names = stopping.metrics or tuple(name for name in objectives.names if name not in audited)
-    return RungRule(
-        names=tuple(names),
-        directions=tuple(better[name] for name in names),
-        floors=tuple(floors.get(name) for name in names),
-        grace=stopping.grace,
-        eta=stopping.eta,
-    )
+    names = tuple(stopping.metrics or (name for name in objectives.names if name not in audited))
+    directions = tuple(better[name] for name in names)
+    if isinstance(stopping, AreaHalving):
+        return AreaRule(names, directions, stopping.rungs, stopping.eta)
+    floors = dict(zip(objectives.names, objectives.floors, strict=True))
+    return ParetoRule(names, directions, tuple(floors.get(name) for name in names), stopping.grace, stopping.eta)
 
 
 class RungEntry(Record):

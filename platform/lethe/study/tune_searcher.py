@@ -1,4 +1,4 @@
-"""The study's store as a Ray Tune searcher, and MO-ASHA as a Ray Tune scheduler.
+"""The study's store as a Ray Tune searcher, and its early stopping as a Ray Tune scheduler.
 
 With `tune_loop` and `recorder` the only files of the search that know Ray.
 """
@@ -15,7 +15,7 @@ from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search.searcher import Searcher
 
-from lethe.config.search import MoAsha
+from lethe.config.search import AnyHalving
 from lethe.config.study import Study
 from lethe.pool.messages import Report
 from lethe.pool.run_queue import RunQueueClient
@@ -183,7 +183,7 @@ def rung_scheduler(study: Study, objectives: ObjectiveSpace, runs: Path, groups:
     """Return the scheduler of the study's early stopping, None where it has none; `runs` is the folder of the study's
     run folders, whose rung entries are taken up."""
     stopping = study.early_stopping
-    if not isinstance(stopping, MoAsha):
+    if not isinstance(stopping, AnyHalving):
         return None
     rungs = RungTables(rung_rule(stopping, study, objectives), groups)
     rungs.restore(read_entries(runs))

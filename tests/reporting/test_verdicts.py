@@ -33,7 +33,7 @@ from lethe.reporting.comparison.scores import (
 )
 from lethe.reporting.comparison.statistics import Evidence, bootstrap_interval, holm, paired_t
 from lethe.reporting.comparison.verdict_table import claim_views, verdicts_csv
-from lethe.reporting.report import render_pages
+from lethe.reporting.report import render_pages, template_environment
 from tests.reporting.pages import Page
 from tests.tracking.studies import study, trial
 
@@ -293,6 +293,19 @@ def test_a_seed_with_unequal_numbers_of_trials_is_left_out() -> None:
     assert found(claim).differences.seeds == (0, 1, 2)
     (view,) = claim_views(record, [])
     assert "Left out, since the arms have unequal numbers of trials: seed 3 of X+Y against X." in view.notes
+
+
+def test_a_pair_that_was_not_reached_has_a_place_and_no_number() -> None:
+    record = compared({"FO-A": [[0.8]] * 3, "SO-A": [[0.3]] * 3, "FO-B": [[0.8]] * 3, "SO-B": []})
+    (claim,) = claims(record)
+    assert [finding.verdict for finding in claim.by(VOLUME, TRIALS)] == ["better", None]
+    assert claim.outcome(VOLUME, TRIALS) == "undecided"
+    assert describe_test([claim]).startswith("By paired t tests over 0 to 3 seeds")
+    drawn = template_environment().get_template("arms.j2").module.interval_plot(interval_figure(claim))
+    assert "SO-B − FO-B" in drawn
+    assert "nan" not in drawn
+    lines = list(csv.DictReader(StringIO(verdicts_csv(record))))
+    assert {line["difference"] for line in lines if line["other"] == "SO-B"} == {""}
 
 
 def test_epochs_are_the_fewest_of_a_feasible_trial_or_one_more_than_is_trained() -> None:

@@ -96,8 +96,9 @@ def describe_test(claims: Sequence[Claim]) -> str:
     """Return by which test arms are said to differ, or why none are."""
     if not claims:
         return "No two arms differ in one thing only, so none are tested as a pair."
-    if lacking := [lack for claim in claims if (lack := _describe_lack(claim))]:
-        return lacking[0][0].upper() + lacking[0][1:] + "."
+    lacking = [_describe_lack(claim) for claim in claims]
+    if all(lacking):
+        return f"{lacking[0][0].upper()}{lacking[0][1:]}."
     seeds = sorted({len(finding.differences.seeds) for claim in claims for finding in claim.findings})
     count = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
     return (

@@ -46,6 +46,11 @@ class IntervalRow:
         return self.finding.verdict in ("better", "worse")
 
     @property
+    def drawn(self) -> bool:
+        """Whether there is a seed, so that there is a difference to draw."""
+        return bool(self.finding.differences.seeds)
+
+    @property
     def ends(self) -> tuple[float, float]:
         """The interval's ends: the mean itself where there is no interval."""
         evidence, mean = self.finding.evidence, self.finding.differences.mean
@@ -142,7 +147,7 @@ def interactive_intervals(figure: IntervalFigure) -> Figure:
                 "fillcolor": "--faint", "opacity": 0.15, "line": {"width": 0}, "layer": "below",
             }
         )  # fmt: skip
-        traces += [_trace(row, f"x{suffix}") for row in panel.rows]
+        traces += [_trace(row, f"x{suffix}") for row in panel.rows if row.drawn]
     return {"data": traces, "layout": layout | {"shapes": bands}}
 
 
@@ -177,6 +182,8 @@ def _draw_panel(figure: IntervalFigure, panel: IntervalPanel, plot: Axes, title:
     plot.axvspan(-SAME, SAME, color=SOFT, alpha=0.1, linewidth=0)
     plot.axvline(0, color=INK, linewidth=0.9)
     for row in panel.rows:
+        if not row.drawn:
+            continue
         plot.plot(row.ends, [row.y] * 2, color=row.color, linewidth=1.5, alpha=0.75)
         plot.scatter(
             [row.finding.differences.mean], [row.y], s=26, marker=ARM_MARKERS[row.symbol], edgecolors=row.color,

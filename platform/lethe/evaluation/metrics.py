@@ -13,16 +13,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from lethe.config.run import RougeRule
 from lethe.data.words import is_latin, symbols_and_words, unicode_words
-
-if TYPE_CHECKING:
-    from nltk.stem.porter import PorterStemmer
+from lethe.evaluation.stemmer import porter_stemmer
 
 Array = np.ndarray
 LARGEST_LOSS = 700.0  # exp of it is still a float
@@ -76,20 +74,6 @@ def _log_tail(m: int, n: int, gap: int) -> float:
     return min(0.0, float(tail[0]))
 
 
-class _CachedStemmer:
-    """The Porter stemmer that `rouge-score` takes, with a cache: most words come again."""
-
-    def __init__(self, porter: PorterStemmer) -> None:
-        self.stem = lru_cache(maxsize=2**16)(porter.stem)
-
-
-@cache
-def _stemmer() -> _CachedStemmer:
-    from nltk.stem.porter import PorterStemmer  # slow to import, and only needed where answers are compared
-
-    return _CachedStemmer(PorterStemmer())
-
-
 WordRule = Literal["tofu", "unicode", "symbols"]
 
 
@@ -100,11 +84,11 @@ def words(text: str, rule: WordRule = "tofu", *, stemmed: bool = True) -> tuple[
     if rule == "tofu":
         from rouge_score.tokenize import tokenize
 
-        return tuple(tokenize(text, _stemmer() if stemmed else None))
+        return tuple(tokenize(text, porter_stemmer() if stemmed else None))
     found = symbols_and_words(text) if rule == "symbols" else unicode_words(text)
     if not stemmed:
         return found
-    stem = _stemmer().stem
+    stem = porter_stemmer().stem
     return tuple(stem(word) if len(word) > 3 and word.isascii() else word for word in found)
 
 

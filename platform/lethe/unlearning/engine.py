@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -38,8 +39,10 @@ def ensure_process_group(device: str) -> None:
 
 @cache
 def import_deepspeed() -> Any:
-    """Import DeepSpeed without two costs of its defaults, and return the module."""
-    import deepspeed
+    """Import DeepSpeed without three costs of its defaults, and return the module."""
+    # Its tuner, which we do not use, imports MLflow where there is one: half a second of every worker.
+    with without_module("mlflow"):
+        import deepspeed
 
     # Its shared-memory collectives are compiled on first use and need a compiler.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
@@ -47,6 +50,19 @@ def import_deepspeed() -> Any:
     with patch.object(torch, "compile", lambda function=None, **_: function or (lambda inner: inner)):
         import deepspeed.runtime.zero.muon.muon_optimizer
     return deepspeed
+
+
+@contextmanager
+def without_module(name: str) -> Iterator[None]:
+    """Make `import name` fail inside the block, unless the module has been imported before."""
+    if name in sys.modules:
+        yield
+        return
+    sys.modules[name] = None  # type: ignore[assignment]  # Python's word for a module that there is not
+    try:
+        yield
+    finally:
+        del sys.modules[name]
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Head, private_head
-from tests.faults.world import CONTROLLER, RUN_QUEUE, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
+from tests.faults.world import RUN_QUEUE, TRIAL, WORKER, Facts, Session, kill_cluster, kill_one, write_study
 
 pytestmark = pytest.mark.slow
 
@@ -81,11 +81,11 @@ def placement_groups(head: Head) -> list[str]:
     return [g.state for g in list_placement_groups(head.dashboard, limit=1000) if g.state != "REMOVED"]
 
 
-def test_a_killed_worker_controller_run_queue_and_trial_actor_cost_nothing(story: Story) -> None:
+def test_a_killed_worker_run_queue_and_trial_actor_cost_nothing(story: Story) -> None:
     """The session goes on by itself; then the disk is full, and it ends with one line."""
     session = story.session()
     session.await_trials(2)
-    for victim in story.draw.sample((WORKER, CONTROLLER, RUN_QUEUE, TRIAL), 4):
+    for victim in story.draw.sample((WORKER, RUN_QUEUE, TRIAL), 3):
         story.moment()
         kill_one(story.head.pid, victim, story.draw.choice)
         session.await_trials(session.finished() + 2)

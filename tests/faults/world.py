@@ -24,7 +24,7 @@ from lethe.unlearning.requests import Assets, TrialRequest
 from tests import tiny
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKER, CONTROLLER, RUN_QUEUE, TRIAL = "ray::RayTrainWorker", "ray::TrainController", "ray::RunQueue", "ray::PoolTrial"
+WORKER, RUN_QUEUE, TRIAL = "ray::RayTrainWorker", "ray::RunQueue", "ray::PoolTrial"
 EPOCHS = 6
 
 

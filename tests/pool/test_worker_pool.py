@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from lethe.errors import StudyBrokenError, UserError
@@ -63,6 +64,14 @@ def test_two_groups_work_at_once_on_two_cpus(pool: Any) -> None:
         submit(pool, f"again{i}", seconds=0.05)
     later = {tuple(pids_of(report(pool, f"again{i}"))) for i in range(8)}
     assert later == first, "the same warm processes serve every run"
+
+
+def test_a_group_is_its_workers_and_no_other_process(pool: Any) -> None:
+    """Ray Train would start a controller, an actor for exchanges and more, each of which imports for a second."""
+    titles = (" ".join(process.cmdline()) for process in psutil.Process().children(recursive=True))
+    actors = {title.split()[0].split(".")[0] for title in titles if title.startswith("ray::")}
+    of_ray = {"ray::IDLE", "ray::DashboardAgent", "ray::RuntimeEnvAgent"}
+    assert actors - of_ray == {"ray::RayTrainWorker", "ray::RunQueue"}
 
 
 def test_a_killed_worker_loses_nothing(pool: Any) -> None:
@@ -122,10 +131,11 @@ def test_groups_that_never_come_up_end_the_wait_for_them(
 ) -> None:
     import ray
 
-    from lethe.pool import worker_pool
+    from lethe.pool import group_trainer, worker_pool
 
-    for name, value in (("work", "no function"), ("MAX_FAILED_STARTS", 1), ("MAX_FAILURES", 0)):
-        monkeypatch.setattr(worker_pool, name, value)
+    monkeypatch.setattr(group_trainer, "work", "no function")
+    for name in ("MAX_FAILED_STARTS", "MAX_FAILURES"):
+        monkeypatch.setattr(worker_pool, name, int(name == "MAX_FAILED_STARTS"))
     pool = worker_pool.Pool(tmp_path / "hopeless", max_groups=1)
     try:
         asked = pool.submit("r", EntryPoint.NULL, NullRequest(), ONE)

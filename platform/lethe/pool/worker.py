@@ -23,8 +23,8 @@ from ray.train.collective import broadcast_from_rank_zero
 from torch.distributed import TCPStore  # type: ignore[attr-defined]  # torch defines it and leaves it out of __all__
 
 from lethe.pool.event_log import EventLog
+from lethe.pool.group import GroupConfig
 from lethe.pool.messages import Answer, Instruction, Job, RunLease, relocate_paths
-from lethe.pool.resources import Shape
 from lethe.pool.run_queue import RunQueue, RunQueueClient
 from lethe.records import EpochReport, FinalReport, Metrics
 from lethe.storage.paths import home
@@ -41,18 +41,6 @@ T = TypeVar("T")
 
 class Stopped(Exception):  # noqa: N818  # an answer of the queue, not an error
     """The trial asked the run to end, or the group has lost its lease."""
-
-
-@dataclass(frozen=True)
-class GroupConfig:
-    """The configuration of a group's workers. They end after `recycle_after` runs, never where it is None; `home` is
-    the driver's storage root."""
-
-    queue: RunQueueClient
-    group: str
-    shape: Shape
-    recycle_after: int | None
-    home: str
 
 
 @dataclass(frozen=True)
@@ -80,9 +68,8 @@ class Ranks:
         return box
 
 
-def work(config: dict[str, GroupConfig]) -> None:
-    """Serve the queue until it says EXIT: a Ray Train loop. `config` has the group's configuration under `group`."""
-    group = config["group"]
+def serve(group: GroupConfig) -> None:
+    """Join the group's other workers and serve the queue until it says EXIT."""
     os.environ["DS_ACCELERATOR"] = "cuda" if group.shape.device == "cuda" else "cpu"
     torch.set_num_threads(group.shape.threads)
     if group.shape.device == "cuda" and group.shape.gpus < 1:

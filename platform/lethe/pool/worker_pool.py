@@ -1,39 +1,27 @@
 """Warm worker groups: each one long-lived Ray Train run whose workers serve the run queue.
 
-`Pool` keeps groups alive; `NodeWatch` knows those that lost a node, and when to give up waiting for nodes. The rest
-adapts Ray Train: fewer helper processes per group, and placement groups with names, since those of a killed controller
-have to be removed. For that Ray Train has a detached actor per group that asks the dashboard every second whether the
-controller lives. On a machine with several clusters it does not find its own and ends without a word; and it is a
-process.
+`Pool` keeps groups alive; `NodeWatch` knows those that lost a node, and when to give up waiting for nodes.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-import secrets
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import partial
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
-from unittest.mock import patch
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
-from ray.train.v2._internal.execution.callback import WorkerGroupCallback
-from ray.train.v2._internal.execution.context import TrainRunContext
-from ray.train.v2._internal.execution.scaling_policy import FixedScalingPolicy
-from ray.train.v2._internal.execution.worker_group import worker_group
-from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer
-from ray.util import get_placement_group, placement_group_table, remove_placement_group
 
 from lethe.errors import StudyBrokenError
 from lethe.pool.event_log import EventLog, log_folder
+from lethe.pool.group import GroupConfig
+from lethe.pool.group_trainer import group_trainer
 from lethe.pool.messages import EntryPoint, GroupStatus, Job, QueueStatus, Report
 from lethe.pool.resources import (
     HEAD,
@@ -46,7 +34,6 @@ from lethe.pool.resources import (
     require,
 )
 from lethe.pool.run_queue import QueuedRun, RunQueue, RunQueueClient
-from lethe.pool.worker import GroupConfig, work
 from lethe.records import FinalReport
 from lethe.storage.paths import home
 from lethe.unlearning.requests import Request
@@ -64,7 +51,7 @@ MAX_FAILED_STARTS = 4  # groups in a row that ended before their workers were th
 class Pool:
     """Keeps as many worker groups alive as the cluster fits and the queue has use for.
 
-    Groups are threads of the driver that sit in a trainer's `fit`; their controllers and workers are Ray actors.
+    Groups are threads of the driver that sit in a trainer's `fit`; their workers are Ray actors.
     A group whose trainer ends unasked is started again; an idle group gives way to a queued shape that does not fit.
 
     `broken` is the reason why no run can go on, None while runs can; `lost` is True once the queue is gone, too.
@@ -247,8 +234,6 @@ class Pool:
             self.queue.call(RunQueue.deregister, name)
             reason = self._errors.pop(name, None)
             self._log("group ended", group=name, failed=int(reason is not None))
-            if reason:
-                remove_placement_groups(self._title(name))
             self._failures = self._failures + 1 if reason and name not in registered else 0
             if self._failures >= MAX_FAILED_STARTS:
                 self.broken = (
@@ -275,8 +260,8 @@ class Pool:
         return f"{self._folder.name}-{name}."
 
     def _serve(self, name: str, shape: Shape) -> None:
-        trainer = _trainer(
-            shape,
+        trainer = group_trainer(
+            shape.device,
             train_loop_config={"group": GroupConfig(self.queue, name, shape, self._recycle_after, str(home()))},
             scaling_config=ScalingConfig(
                 num_workers=shape.workers, use_gpu=shape.device == "cuda", resources_per_worker=shape.per_worker()
@@ -326,94 +311,6 @@ class NodeWatch:
             f"no worker group came up within {self._wait_s:g} s: asked for {asked}, the cluster has or may have {has};"
             " `ray status` says why"
         )
-
-
-# Ray Train, adapted
-
-# Callbacks that Ray Train gives every controller and a group has no use for: data sets and the freeing of placement
-# groups (see the module) are a process each.
-UNWANTED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
-
-
-class OneResourceRequest(FixedScalingPolicy):
-    """A scaling policy that asks for a group's resources by its placement group alone, which the autoscaler sees. Ray
-    Train would ask again through an actor, which takes 1.5 s to start and holds nodes for 3 min longer than needed."""
-
-    def after_controller_start(self, train_run_context: TrainRunContext) -> None:
-        """Start no such actor."""
-
-    def _maybe_send_resource_request(self) -> None:
-        """Send nothing."""
-
-
-class NamedPlacementGroups(WorkerGroupCallback):
-    """A controller's callback that gives its placement groups names that begin with `prefix`."""
-
-    def __init__(self, prefix: str) -> None:
-        self._prefix = prefix
-
-    @contextmanager
-    def on_worker_group_start(self) -> Iterator[None]:
-        """Name the placement group that is made inside the block."""
-        make = worker_group.placement_group  # type: ignore[attr-defined]  # imported there, not exported: patched below
-        named = partial(make, name=f"{self._prefix}{secrets.token_hex(4)}")
-        with patch.object(worker_group, "placement_group", named):
-            yield
-
-
-def remove_placement_groups(prefix: str) -> None:
-    """Remove this job's placement groups with names that begin with `prefix`; whatever still runs in them ends."""
-    for group in placement_group_table().values():
-        if group["name"].startswith(prefix) and group["state"] != "REMOVED":
-            try:
-                remove_placement_group(get_placement_group(group["name"]))
-            except ValueError:  # removed meanwhile
-                continue
-
-
-class _GroupTrainer:
-    """A mix-in for trainers: no callbacks and actors that groups have no use for, and names for placement groups."""
-
-    run_config: RunConfig
-    scaling_config: Any  # of Train v2; for type checkers `ray.train` has the first version's
-
-    def _create_default_callbacks(self) -> list[Any]:
-        callbacks = super()._create_default_callbacks()  # type: ignore[misc]  # the trainer's
-        names = NamedPlacementGroups(self.run_config.name or "")
-        return [*(callback for callback in callbacks if type(callback).__name__ not in UNWANTED), names]
-
-    def _initialize_and_run_controller(self, **arguments: Any) -> Any:
-        policy = OneResourceRequest(self.scaling_config)
-        return super()._initialize_and_run_controller(**{**arguments, "scaling_policy": policy})  # type: ignore[misc]  # the trainer's
-
-
-class _CpuTrainer(_GroupTrainer, DataParallelTrainer):
-    """`TorchTrainer` without what costs each group 4 s of a core to start: torch in the controller, whose only part is
-    to introduce the workers to each other (they do it themselves, see `worker.join`)."""
-
-
-def _trainer(shape: Shape, **arguments: Any) -> DataParallelTrainer:
-    """Return the trainer of a group. CUDA groups are Ray's own, which also lets a node's workers see each other's
-    devices, except that their workers introduce themselves to each other, too."""
-    if shape.device == "cpu":
-        return _CpuTrainer(work, **arguments)
-    from ray.train.torch import TorchConfig, TorchTrainer
-    from ray.train.torch.config import _set_torch_distributed_env_vars, _TorchBackend
-
-    class _CudaBackend(_TorchBackend):
-        def on_start(self, worker_group: Any, backend_config: Any) -> None:
-            worker_group.execute(_set_torch_distributed_env_vars)
-
-    class _CudaConfig(TorchConfig):
-        @property
-        def backend_cls(self) -> type[_TorchBackend]:
-            return _CudaBackend
-
-    class _CudaTrainer(_GroupTrainer, TorchTrainer):
-        """Ray's `TorchTrainer` without what `_GroupTrainer` leaves out."""
-
-    trainer = _CudaTrainer(work, torch_config=_CudaConfig(backend="nccl"), **arguments)
-    return cast(DataParallelTrainer, trainer)  # for type checkers `ray.train` has the first version's TorchTrainer
 
 
 def _answers(address: str) -> bool:

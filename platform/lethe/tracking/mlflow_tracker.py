@@ -94,7 +94,6 @@ class MlflowTracker:
 
     def _run_inbox(self) -> None:
         """Run the inbox's jobs until it has a None. MLflow is called in this thread and nowhere else."""
-        self._try(_import_mlflow)  # takes seconds, so it begins at once
         while True:
             try:
                 job = self._inbox.get(timeout=RETRY_S if self._is_behind else None)

@@ -85,7 +85,7 @@ def test_a_file_that_was_moved_away_is_named_and_may_come_back(
 
 def test_a_full_disk_is_not_waited_for(store: StudyStore) -> None:
     number = store.ask().number
-    engine = store._storage._backend.engine  # type: ignore[attr-defined]
+    engine = store._stored._backend.engine  # type: ignore[attr-defined]
 
     @event.listens_for(engine, "begin")
     def limit(connection: Any) -> None:

@@ -15,6 +15,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from lethe.config.addresses import check_database, without_password
 from lethe.config.search import Search
 from lethe.errors import DISK_FULL_ERRNOS, StudyBrokenError, UserError, first_line
+from lethe.search.database import Database
 from lethe.storage.files import make_once
 from lethe.storage.paths import home
 from lethe.storage.sqlite_schema import OPTUNA
@@ -69,7 +70,7 @@ def _journal(path: str) -> JournalStorage:
     return JournalStorage(backend)
 
 
-def _database(url: str, outage: Outage) -> RDBStorage:
+def _database(url: str, outage: Outage) -> Database:
     check_database(url)
     options: dict[str, Any] = {}
     if url.startswith(_SQLITE):
@@ -78,7 +79,7 @@ def _database(url: str, outage: Outage) -> RDBStorage:
     deadline = time.monotonic() + OUTAGE_S
     while True:
         try:
-            return RDBStorage(url, engine_kwargs=dict(options))
+            return Database(RDBStorage(url, engine_kwargs=dict(options)))
         except _storage_errors() as error:
             if not any(words in str(error) for words in BUSY):
                 raise
@@ -107,7 +108,7 @@ class Outage:
 
     def waited_out_by(self, storage: BaseStorage) -> BaseStorage:
         """Return `storage`, whose methods are repeated while it fails."""
-        for name, method in vars(BaseStorage).items():
+        for name, method in (vars(BaseStorage) | vars(type(storage))).items():
             if callable(method) and not name.startswith("_"):
                 setattr(storage, name, self._repeated(getattr(storage, name)))
         return storage

@@ -21,6 +21,7 @@ from lethe.config.run import Recipe
 from lethe.config.space import Choice, IntRange, Parameter, Scalar, Suggest, build_recipe, rebuild
 from lethe.config.study import Study
 from lethe.errors import UserError
+from lethe.search.held_study import HeldStudy
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.samplers import make_sampler
 from lethe.search.storages import open_storage
@@ -113,8 +114,10 @@ class StudyStore:
         self.study = study
         self.name = name or f"{study.name}-{study.identity()}"
         opened = storage if isinstance(storage, BaseStorage) else open_storage(storage)
-        self._storage = optuna.storages.get_storage(opened)
-        self.optuna = open_or_create_study(study, self._storage, self.name)
+        self._stored = optuna.storages.get_storage(opened)
+        open_or_create_study(study, self._stored, self.name)
+        self._storage = HeldStudy(self._stored, self.name)
+        self.optuna = optuna.load_study(study_name=self.name, storage=self._storage)
         self._objectives: ObjectiveSpace | None = None
         self._running: dict[int, optuna.Trial] = {}
         self._recover()
@@ -144,7 +147,7 @@ class StudyStore:
         if not stored:
             self.optuna.set_user_attr("frame", self._objectives.model_dump(mode="json"))
         if self.study.search.warm_start:
-            add_earlier_trials(self.optuna, self.study, self._objectives, self._storage)
+            add_earlier_trials(self.optuna, self.study, self._objectives, self._stored)
         return self._objectives
 
     @property
@@ -212,15 +215,17 @@ class StudyStore:
         """
         _ = self.objectives  # frozen, or this raises
         for attempt in range(REASKS + 1):
-            self.optuna.sampler = make_sampler(self.study.search, self._index.next, attempt)
-            trial = self.optuna.ask()
-            self._running[trial.number] = trial
-            recipe = self._recipe(trial)
-            prescribed = trial.user_attrs.keys() & {"repeats", "first"}
-            if prescribed or attempt == REASKS or not self._index.knows(recipe):
-                break
-            self._drop(trial.number)
-        return Proposal(trial.number, recipe, dict(trial.params), self._begin(trial, recipe))
+            with self._storage.together():
+                self.optuna.sampler = make_sampler(self.study.search, self._index.next, attempt)
+                trial = self.optuna.ask()
+                self._running[trial.number] = trial
+                recipe = self._recipe(trial)
+                prescribed = trial.user_attrs.keys() & {"repeats", "first"}
+                if prescribed or attempt == REASKS or not self._index.knows(recipe):
+                    index = self._begin(trial, recipe)
+                    break
+                self._drop(trial.number)
+        return Proposal(trial.number, recipe, dict(trial.params), index)
 
     def _recipe(self, trial: optuna.Trial) -> Recipe:
         try:
@@ -250,11 +255,12 @@ class StudyStore:
             self.interrupted(number, outcome.reason)
             return outcome
         trial = self._running[number]
-        if outcome.values is not None and outcome.state != TrialState.FAIL:
-            for name, violation in self.objectives.violations(outcome.values).items():
-                trial.set_constraint(name, violation)
-        self._note_end(number, outcome.name, outcome.reason)
-        self.optuna.tell(number, outcome.values if outcome.state == TrialState.COMPLETE else None, outcome.state)
+        with self._storage.together():
+            if outcome.values is not None and outcome.state != TrialState.FAIL:
+                for name, violation in self.objectives.violations(outcome.values).items():
+                    trial.set_constraint(name, violation)
+            self._note_end(number, outcome.name, outcome.reason)
+            self.optuna.tell(number, outcome.values if outcome.state == TrialState.COMPLETE else None, outcome.state)
         self._counted += 1
         self._remove_pending(number)
         return outcome

@@ -138,7 +138,8 @@ def interactive_intervals(figure: IntervalFigure) -> Figure:
         suffix = "" if number == 1 else str(number)
         domain = [(number - 1) * share + (0.02 if number > 1 else 0), number * share - 0.02]
         layout[f"xaxis{suffix}"] = {
-            "title": {"text": panel.title}, "domain": domain, "zeroline": True, "nticks": 5, "tickangle": 0,
+            "title": {"text": panel.title}, "domain": domain, "zeroline": True, "tickangle": 0,
+            "nticks": 6 // len(figure.panels) + 1,
             "range": [panel.x_scale.low, panel.x_scale.high],
         }  # fmt: skip
         bands.append(

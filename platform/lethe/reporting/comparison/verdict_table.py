@@ -12,7 +12,7 @@ from lethe.reporting.comparison.boundaries import BoundaryHit
 from lethe.reporting.comparison.claims import Claim, Finding, claims
 from lethe.reporting.comparison.findings import describe_answer, describe_extent, outcome_word
 from lethe.reporting.comparison.interval_figure import IntervalFigure, interval_figure
-from lethe.reporting.comparison.scores import Budget, Score
+from lethe.reporting.comparison.scores import TRIALS, Budget, Score
 from lethe.reporting.scales import format_count
 
 
@@ -71,8 +71,8 @@ def _describe_hit(hit: BoundaryHit) -> str:
 
 def _without_a_number(claim: Claim, score: Score) -> bool:
     """Tell whether both arms of a pair have 0 by this score with every seed, such as without a trial that passes."""
-    of_score = [finding.differences for finding in claim.findings if finding.score == score]
-    return any(not any((*each.base, *each.other)) for each in of_score)
+    of_score = [finding.differences for finding in claim.by(score, TRIALS)]
+    return any(each.seeds and not any((*each.base, *each.other)) for each in of_score)
 
 
 def verdicts_csv(record: StudyRecord) -> str:

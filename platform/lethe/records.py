@@ -37,6 +37,14 @@ class EpochReport(Record):
     values: Metrics
 
 
+EVALUATED_SHARE = "evaluated_share"  # in a report: of the rows that a whole evaluation reads
+
+
+def is_interim(values: Metrics) -> bool:
+    """Return whether a report's metrics are of a share of the rows alone."""
+    return values.get(EVALUATED_SHARE, 1.0) < 1
+
+
 class FinalReport(Record):
     """The last report of a run: how it ended, why unless it is complete, and the values that it has.
 
@@ -155,7 +163,8 @@ def cut_folder(rank: int) -> str:
 
 
 class TrialRecord(Record):
-    """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report.
+    """One finished trial. `series` are its reports by epoch, the last one included; `metrics` is the last report. Those
+    before it may be `is_interim`, and so may be the last one of a trial that was stopped.
 
     A run of kind `confirmation` repeats trial `number` with another seed. `version`: the address of its model in
     MLflow's registry, such as `models:/lethe-tofu/2`; empty where it is not registered. `adapter`: as it is saved, of

@@ -24,11 +24,13 @@ from lethe.config.wmdp import WmdpBenchmark
 from lethe.evaluation.distributed import RankShard
 from lethe.models.pretraining import new_model, save, train
 from lethe.models.tokenizer import as_pretrained, train_tokenizer
+from lethe.unlearning.outcome import Measure
 
 MODEL = EmbeddedModel(
     hidden_size=16, layers=1, heads=2, vocab_size=400, max_length=128, epochs=4, batch_size=4, learning_rate=1e-2
 )
 EVALUATION = Evaluation(max_rows=3, max_new_tokens=8, token_budget=256)
+INTERIM = EVALUATION.before_last()  # two rows of three
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,12 @@ class World:
     def baseline(self) -> EvaluationResult:
         """The model as start model or oracle."""
         return self.task.baseline(self.model, self.evals, EVALUATION, RankShard())
+
+    def interim(self, model: PreTrainedModel | None = None) -> Measure:
+        """What interim evaluations read, beside `model` in all roles."""
+        evals = self.task.eval_set(INTERIM)
+        stored = self.stored_reference(self.task.baseline(model or self.model, evals, INTERIM, RankShard()))
+        return Measure(INTERIM, self.task.reference_values(stored, evals))
 
     def stored_reference(self, baseline: EvaluationResult | None = None) -> Any:
         """What models are compared with, as read from a file, where one model has all roles: by default the model."""

@@ -17,7 +17,7 @@ import torch
 from transformers import PreTrainedModel
 
 import lethe.benchmarks
-from lethe.benchmarks.base import Benchmark, implementation, load_benchmark
+from lethe.benchmarks.base import Benchmark, EvaluationResult, implementation, load_benchmark
 from lethe.benchmarks.embedded import models as embedded_models
 from lethe.config.adapter import FullParameters
 from lethe.config.benchmark import BenchmarkConfig
@@ -35,10 +35,10 @@ from lethe.evaluation.score_cache import Measurement
 from lethe.models.subprocess_training import Training
 from lethe.records import EpochReport
 from lethe.unlearning.context import Context
-from lethe.unlearning.outcome import Alone
+from lethe.unlearning.outcome import Alone, Measure
 from lethe.unlearning.requests import Assets
 from lethe.unlearning.trainer import unlearn
-from tests.benchmarks.conforming import EVALUATION, World, make_world, on_ranks, skip_without_its_package
+from tests.benchmarks.conforming import EVALUATION, INTERIM, World, make_world, on_ranks, skip_without_its_package
 from tests.benchmarks.example_capitals.config import CapitalsBenchmark
 from tests.conftest import ROOT
 
@@ -238,6 +238,27 @@ def test_ranks_share_the_work_and_agree(world: World) -> None:
     assert results[0].rows["generated"] == one.rows["generated"]
 
 
+def test_an_interim_evaluation_has_every_metric_of_fewer_rows_on_one_rank_and_on_two(world: World) -> None:
+    interim, evals = world.interim(softened(world)), world.task.eval_set(INTERIM)
+
+    def measured(world: World, shard: RankShard) -> EvaluationResult:
+        return world.task.evaluate(deepcopy(world.model), evals, INTERIM, interim.reference, shard, last=False)
+
+    one, results = measured(world, RankShard()), on_ranks(world, 2, measured)
+    objectives = {"forget", "utility"}
+    assert objectives <= one.metrics.keys() <= promised(world, compared=True)
+    assert promised(world, compared=True) - one.metrics.keys() <= {"extraction_likelihood"}, "TDEC's is for the last"
+    assert all(math.isfinite(value) for value in one.metrics.values())
+    assert results[0].metrics == results[1].metrics
+    assert results[0].metrics == pytest.approx(one.metrics, rel=1e-5, abs=1e-9)
+    whole = world.evaluate(world.reference())
+    named = [set(zip(result.rows["split"], result.rows["answer"], strict=True)) for result in (one, whole)]
+    assert named[0] <= named[1], "they are some of the last evaluation's"
+    counts = [Counter(result.rows["split"]) for result in (one, whole)]
+    assert counts[0].keys() == counts[1].keys()
+    assert all(counts[0][split] < counts[1][split] or counts[1][split] <= 2 for split in counts[0])
+
+
 def test_an_evaluation_leaves_the_model_as_it_was(world: World) -> None:
     before = {name: value.clone() for name, value in world.model.state_dict().items()}
     world.model.train()
@@ -310,6 +331,33 @@ def test_the_training_loop_reports_its_metrics(world: World) -> None:
         assert ("epochs_to_criterion" in outcome.report.values) == ("epochs_to_criterion" in world.config.metrics)
     if not world.task.until_forgotten:
         assert len(reports) == 1
+
+
+def test_interim_evaluations_leave_the_last_one_and_the_weights_to_the_bit(world: World) -> None:
+    given = {"benchmark": world.config.model_dump(mode="json"), "data_digest": world.benchmark.digest}
+    assets = Assets.model_validate({**given, "model_digest": "m", "start": str(world.folder), "cache": ""})
+    recipe = Recipe(
+        objective=GradientAscent(),
+        optimizer=AdamW(learning_rate=1e-5),  # too little for TDEC's criterion
+        adapter=FullParameters(),
+        schedule=Schedule(epochs=3, batch_size=2),
+        evaluation=EVALUATION,
+    )
+
+    def run(interim: Measure | None) -> tuple[list[dict[str, float]], dict[str, float], list[torch.Tensor]]:
+        reports: list[dict[str, float]] = []
+        given = world.reference(), reports.append, Alone()
+        with unlearn(recipe, Context(assets), *given, interim=interim) as outcome:
+            assert outcome.model is not None
+            return reports, outcome.report.values, [p.detach().clone() for p in outcome.model.parameters()]
+
+    (_, whole, weights), (reports, last, again) = run(None), run(world.interim())
+    costs = {"seconds", "cpu_seconds", "train_seconds", "evaluate_seconds", "peak_memory_mb", "evaluated_share"}
+    assert {k: v for k, v in last.items() if k not in costs} == {k: v for k, v in whole.items() if k not in costs}
+    assert all(torch.equal(one, other) for one, other in zip(weights, again, strict=True))
+    assert [report["evaluated_share"] for report in (*reports, last)] == [0.2, 0.2, 1.0]
+    assert all(math.isfinite(report[name]) for report in reports for name in ("forget", "utility"))
+    assert "evaluated_share" not in whole
 
 
 def test_a_configuration_that_cannot_be_loaded_is_a_users_error(kind: type[BenchmarkConfig]) -> None:

@@ -56,7 +56,19 @@ def tiny_tofu(golden: Path) -> SimpleNamespace:
         oracle = results["retain90"].reference if results else None
         results[name] = evaluate(load_model(folder / name), evals, config, oracle)
     results["retain90"].metrics.update(reference_metrics(oracle, oracle))
-    return SimpleNamespace(folder=folder, results=results, evals=evals)
+    return SimpleNamespace(folder=folder, results=results, evals=evals, benchmark=benchmark)
+
+
+def test_an_interim_evaluation_costs_a_fifth_of_the_rows_and_tokens(tiny_tofu: SimpleNamespace) -> None:
+    some = build_eval_set(tiny_tofu.benchmark, tiny_tofu.evals.template, Evaluation().before_last())
+
+    def read(evals: Any) -> tuple[int, int, int, int]:
+        tokens = sum(len(pair.ids) for pair in evals.pairs), sum(map(len, evals.prompts))
+        return len(evals.pairs), len(evals.prompts), *tokens
+
+    ratios = [part / whole for part, whole in zip(read(some), read(tiny_tofu.evals), strict=True)]
+    assert max(ratios[:2]) <= 0.2
+    assert max(ratios) <= 0.21, "rows differ in length"
 
 
 def expected(world: SimpleNamespace, name: str, suffix: str = "") -> dict[str, Any]:

@@ -29,6 +29,7 @@ from lethe.reporting.comparison.figures import comparison_png
 from lethe.reporting.console import Console
 from lethe.reporting.front_picture import front_png
 from lethe.reporting.report import render_pages, write_report
+from lethe.reporting.study_figures import study_figures
 from tests.reporting.comparisons import comparison_study
 from tests.reporting.pages import Page
 from tests.tracking.studies import EVIL, busy_study, sample, study, trial
@@ -65,6 +66,21 @@ def test_every_trial_with_its_parameters_and_verdict(tmp_path: Path) -> None:
     assert {"diverged", "NaN", "∞"} <= set(page.rows[6])
     assert "rank above the layer's width" in page.rows[7]
     assert "out of memory" in page.rows[8]
+
+
+def test_points_of_interim_evaluations_are_hollow_and_the_last_one_is_not(tmp_path: Path) -> None:
+    done = trial(0, pareto_rank=0)
+    series = tuple({**r, "evaluated_share": share} for r, share in zip(done.series, (0.25, 0.25, 1.0), strict=True))
+    record = study(done.model_copy(update={"series": series}), trial(1, 0.3, 0.4, pareto_rank=0))
+    marked, plain = (
+        next(line for line in study_figures(record)["epochs-forget"]["data"] if line["name"] == name)["marker"]
+        for name in ("trial 0", "trial 1")
+    )
+    assert marked["symbol"] == ["circle", "circle-open", "circle-open", "circle"], "the start model's is first"
+    assert "symbol" not in plain
+    interim = "interim : evaluated before the last epoch, on an evenly spread share of the rows"
+    assert interim in report(record, tmp_path).text
+    assert interim not in report(busy_study(), tmp_path).text
 
 
 def test_a_whole_prompt_is_shown_as_text(tmp_path: Path) -> None:

@@ -51,6 +51,8 @@ def test_every_trial_is_recorded(finished: tuple[dict[str, Any], Path, str]) -> 
     for trial in study["trials"]:
         assert trial["verdict"] == "complete"
         assert [point["epoch"] for point in trial["series"]] == [1, 2]
+        assert [point["evaluated_share"] for point in trial["series"]] == [0.2, 1]
+        assert all({"forget", "utility", "forget_quality"} <= point.keys() for point in trial["series"])
         assert {"forget", "utility", "win_rate", "seconds", "peak_memory_mb", "tokens"} <= trial["metrics"].keys()
         assert Path(trial["folder"], "result.json").exists()
     assert study["start"]["metrics"]["utility"] > 0.5
@@ -75,6 +77,8 @@ def test_the_report_is_complete(finished: tuple[dict[str, Any], Path, str]) -> N
     assert "http://" not in text.replace("http://www.w3.org", "")
     assert "https://" not in text
     assert (folder / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert "<dfn>interim</dfn>" in text
+    assert '"circle-open"' in text
 
 
 def test_mlflow_holds_parent_children_and_front(finished: tuple[dict[str, Any], Path, str]) -> None:
@@ -91,6 +95,8 @@ def test_mlflow_holds_parent_children_and_front(finished: tuple[dict[str, Any], 
     assert len(front) == sum(t["pareto_rank"] == 0 and t["feasible"] for t in study["trials"])
     history = client.get_metric_history(children[0].info.run_id, "forget")
     assert [m.step for m in history] == [1, 2]
+    shares = client.get_metric_history(children[0].info.run_id, "evaluated_share")
+    assert [(m.step, m.value) for m in shares] == [(1, 0.2), (2, 1.0)]
     artifacts = {a.path for a in client.list_artifacts(children[0].data.tags["mlflow.parentRunId"])}
     assert any("report" in a for a in artifacts)
 

@@ -54,7 +54,7 @@ def recipe(case: int, world: int) -> Recipe:
         schedule=Schedule(
             epochs=3, batch_size=3, accumulation=1 + (stage == 2), dropout=True, micro_tokens=40 if saves else None
         ),
-        evaluation=Evaluation(max_new_tokens=2, max_rows=2),
+        evaluation=Evaluation(max_new_tokens=2, max_rows=4),  # two rows before the last
         engine=Engine(
             stage=stage, precision=precision, workers=world, gradient_checkpointing=saves, offload=offload
         ),
@@ -74,6 +74,7 @@ def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_i
     from lethe.unlearning import trainer as module
     from lethe.unlearning.checkpoint import Checkpoints
     from lethe.unlearning.context import context_for
+    from lethe.unlearning.outcome import Measure
     from lethe.unlearning.stepper import Stepper
 
     taken: list[int] = []
@@ -89,10 +90,13 @@ def outcome(case: int, assets: Assets, folder: Path | None, ranks: Any, killed_i
     torch.manual_seed(os.getpid())  # whatever a process did before
     saved = Checkpoints(folder, fate(case, ranks.world)[1], ranks)
     reports: list[dict[str, Any]] = []
-    with module.unlearn(recipe(case, ranks.world), context_for(assets), None, reports.append, ranks, saved) as done:
+    run = recipe(case, ranks.world)
+    given = run, context_for(assets), None, reports.append, ranks, saved
+    with module.unlearn(*given, interim=Measure(run.evaluation.before_last(), None)) as done:
         assert done.model is not None, done.report
         assert done.report.verdict == "complete", done.report
         reports.append(done.report.values)
+        assert [report["evaluated_share"] for report in reports] == [0.2, 0.2, 1.0]
         whole = hashlib.sha256()
         with done.whole_model():
             for name, parameter in done.model.named_parameters():

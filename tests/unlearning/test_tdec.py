@@ -59,6 +59,9 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     request = BaselineRequest(assets=assets, evaluation=EVALUATION, model=prepared.start)
     start = tiny.flat(run_baseline(request, lambda _: None, Alone()))
     (folder / "truth.json").write_text(json.dumps(start["reference"]))
+    request = request.model_copy(update={"evaluation": EVALUATION.before_last()})
+    interim = tiny.flat(run_baseline(request, lambda _: None, Alone()))
+    (folder / "interim.json").write_text(json.dumps(interim["reference"]))
     return SimpleNamespace(folder=folder, prepared=prepared, assets=assets, start=start)
 
 
@@ -74,6 +77,7 @@ def run(
     epochs: int = 20,
     adapter: AnyAdapter = FILA,
     assets: Assets | None = None,
+    interim: str | None = None,
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The last report and those before it; the model is in `folder / name`."""
     assets = assets or world.assets
@@ -90,6 +94,7 @@ def run(
         run=UnlearnRun(recipe=recipe, digests=digests),
         assets=assets,
         reference=world.folder / "truth.json",
+        interim=None if interim is None else world.folder / interim,
         folder=world.folder / name,
     )
     return tiny.flat(run_trial(request, before.append, Alone())), before
@@ -163,6 +168,20 @@ def test_a_run_may_go_on_after_the_criterion(world: SimpleNamespace) -> None:
     assert (last["epoch"], last["epochs_to_criterion"], len(before)) == (epochs, ended["epoch"], epochs - 1)
     same = {k: v for k, v in before[int(ended["epoch"]) - 1].items() if k in ("forget", "utility", "perplexity")}
     assert same == {k: ended[k] for k in same}
+
+
+def test_interim_evaluations_do_not_move_the_epoch_at_which_sequences_count_as_forgotten(
+    world: SimpleNamespace,
+) -> None:
+    """A whole evaluation confirms it; on the way there the accuracy on all sequences says that it cannot be yet."""
+    costs = {"seconds", "cpu_seconds", "train_seconds", "evaluate_seconds", "peak_memory_mb", "evaluated_share"}
+    (whole, before), (last, some) = run(world, "whole"), run(world, "some", interim="interim.json")
+    assert {k: v for k, v in last.items() if k not in costs} == {k: v for k, v in whole.items() if k not in costs}
+    assert last["evaluated_share"] == 1
+    assert [r["memorization_accuracy"] for r in some] == [r["memorization_accuracy"] for r in before]
+    shares = [r["evaluated_share"] for r in some]
+    assert shares[0] == 0.2
+    assert sorted(shares) == shares, "from the first whole one on, all are: it cannot be long"
 
 
 @pytest.mark.parametrize("objective", [Influence(damping=0.1, strength=0.1), Retrain()])

@@ -49,9 +49,10 @@ class EvaluationResult:
     """The outcome of one evaluation, equal on every rank.
 
     `metrics`: flat and finite, whatever the model gives. `finite`: the model's likelihoods were numbers; a model for
-    which they were not is a diverged one. `forgotten`: the benchmark's criterion to stop by holds; None where it has no
-    criterion. `rows`: columns of values of every evaluated row, as in a run's parquet file. `reference`: what other
-    models may be compared with, if this model is the one to compare with.
+    which they were not is a diverged one. `forgotten`: the benchmark's criterion to stop by holds, or before the last
+    evaluation, and on a share of the rows, may hold; None where it has no criterion. `rows`: columns of values of every
+    evaluated row, as in a run's parquet file. `reference`: what other models may be compared with, if this model is the
+    one to compare with.
     """
 
     metrics: dict[str, float]
@@ -333,8 +334,8 @@ class Benchmark(ABC):
         return ()
 
     def asked(self, config: Evaluation) -> tuple[Row, ...]:
-        """Return the forget rows that an evaluation with `config` asks for, at most `config.max_rows`."""
-        return tuple(row for _, row in self.questions[: config.max_rows])
+        """Return the forget rows that an evaluation with `config` asks for."""
+        return tuple(row for _, row in config.chosen(self.questions))
 
     @property
     def has_holdout(self) -> bool:

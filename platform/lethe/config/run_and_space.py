@@ -23,7 +23,13 @@ from lethe.errors import UserError, unknown_name
 Run = Mapping[str, Any]
 Space = Mapping[str, Parameter]
 
-BASELINE_FIELDS = ("engine.precision", "engine.quantisation", "engine.device")
+BASELINE_FIELDS = (
+    "engine.precision",
+    "engine.quantisation",
+    "engine.device",
+    "evaluation.interim",
+    "evaluation.share",
+)
 BASELINE_REASON = "start model and oracle are scored once, as the trials are, so a study has one of it"
 
 

@@ -22,7 +22,7 @@ from lethe.config.error_messages import to_user_error
 from lethe.config.model import AnyModel, EmbeddedModel
 from lethe.config.privacy import Privacy, StoredText
 from lethe.config.prompt import Prompt
-from lethe.config.run import Checkpoint, Recipe
+from lethe.config.run import Checkpoint, Evaluation, Recipe
 from lethe.config.run_and_space import check_first, check_run_and_space
 from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
 from lethe.config.space import Choice, Parameter, assemble, resolved
@@ -232,6 +232,15 @@ class Study(Frozen):
         adapter, searched = self.run.get("adapter", {}), self.space.get("adapter.rank")
         fixed = adapter.get("rank", Lora.model_fields["rank"].default)
         return max(int(rank or 0) for rank in (searched.ends().values() if searched else [fixed]))
+
+    def interim_evaluation(self) -> Evaluation | None:
+        """Return the evaluation of the epochs before a run's last; None where no run has one, or it is whole."""
+        if self.compare is not None:
+            return next((found for part in self.parts() if (found := part.interim_evaluation())), None)
+        recipe, searched = self.first_recipe(), self.space.get("schedule.epochs")
+        epochs = max(int(e or 0) for e in (searched.ends().values() if searched else [recipe.schedule.epochs]))
+        whole = recipe.evaluation
+        return whole.before_last() if whole.interim < 1 and whole.every < epochs else None
 
     def identity(self) -> str:
         """Return 16 hex digits over everything that determines the trials. A longer study, or one with other resources,

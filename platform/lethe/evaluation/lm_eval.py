@@ -35,7 +35,7 @@ from lm_eval.evaluator import evaluate
 from lm_eval.tasks import TaskManager
 from torch import nn
 
-from lethe.config.run import Evaluation, LmEval
+from lethe.config.run import Evaluation, LmEval, spread
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError, unknown_name
 from lethe.evaluation.context_length import ContextLimits
@@ -52,7 +52,7 @@ def measure_tasks(model: nn.Module, template: Template, config: Evaluation, shar
     """Return the metric `lm_eval_TASK` of every task in `config.lm_eval.tasks`, in that order, on every rank alike."""
     assert config.lm_eval is not None
     tasks = load_tasks(config.lm_eval)
-    outcome = _outcome(model, template, config.lm_eval, config.token_budget, shard)
+    outcome = _outcome(model, template, config.lm_eval, config.token_budget, shard, config.share)
     return {f"lm_eval_{name}": _value(outcome["results"][name], _metric(task)) for name, task in tasks.items()}
 
 
@@ -62,20 +62,25 @@ def _outcome(
     config: LmEval,
     token_budget: int,
     shard: RankShard,
+    share: float,
     *,
     log_samples: bool = False,
 ) -> dict[str, Any]:
-    """Return what the harness measures of the tasks in `config`, on every rank alike."""
+    """Return what the harness measures of a `share` of the documents of the tasks in `config`, on every rank alike."""
     # The harness keeps a task's requests and answers in it: a copy has its own.
     tasks = {name: copy(task) for name, task in load_tasks(config).items()}
     for task in tasks.values():
         task.set_fewshot_seed(0)
+    some = None
+    if share < 1:
+        some = {name: spread(len(range(len(task.eval_docs))[: config.limit]), share) for name, task in tasks.items()}
     with evaluating(model), _sandbox():
         lm = _Scorer(model, template, token_budget, shard)
         found: dict[str, Any] = evaluate(
             lm,
             {"tasks": tasks, "groups": {}, "group_map": {}},
-            limit=config.limit,
+            limit=None if some else config.limit,
+            samples=some,
             bootstrap_iters=0,
             log_samples=log_samples,
         )
@@ -99,15 +104,21 @@ class Choice:
 
 
 def answer_questions(
-    model: nn.Module, template: Template, config: LmEval, token_budget: int, shard: RankShard
+    model: nn.Module,
+    template: Template,
+    config: LmEval,
+    token_budget: int,
+    shard: RankShard,
+    *,
+    share: float = 1.0,
 ) -> dict[str, tuple[Choice, ...]]:
-    """Return the choice that a model makes of each question, by task, on every rank alike. Raises UserError for a task
-    of another type than multiple choice."""
+    """Return the choice that a model makes of each of a `share` of the questions, by task, on every rank alike. Raises
+    UserError for a task of another type than multiple choice."""
     tasks = load_tasks(config)
     for name, task in tasks.items():
         if task.OUTPUT_TYPE != "multiple_choice":
             raise UserError(f"the task {name} is of type {task.OUTPUT_TYPE}: choose one of type multiple_choice")
-    outcome = _outcome(model, template, config, token_budget, shard, log_samples=True)
+    outcome = _outcome(model, template, config, token_budget, shard, share, log_samples=True)
     return {name: tuple(map(_choice, outcome["samples"][name])) for name in tasks}
 
 

@@ -83,13 +83,13 @@ class Measurement(Frozen):
         text: StoredText = "keep",
     ) -> Self:
         """Build the key. `model`, `tokenizer`, `data`, `prompt`: content digests; `precision` and `quantisation`: of
-        the weights; without a precision, the engine's. `every` is not part of it: it says how often a run is evaluated.
-        Nor is the engine's stage: the model is whole."""
+        the weights; without a precision, the engine's. `every` and `interim` are not part of it: they say what a run
+        measures before its last epoch. Nor is the engine's stage: the model is whole."""
         return cls(
             model=model,
             tokenizer=tokenizer,
             data=data,
-            evaluation=evaluation.model_copy(update={"every": 1}),
+            evaluation=evaluation.model_copy(update={"every": 1, "interim": Evaluation().interim}),
             prompt=prompt,
             reference=reference,
             device=engine.device,

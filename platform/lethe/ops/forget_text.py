@@ -74,7 +74,7 @@ def _clean_study(study: StudyUsage, root: Path, removed: Counter[str], dry: bool
 
 def _clean_file(path: Path, removed: Counter[str], dry: bool) -> None:
     """Rewrite a JSON record or a file of rows without text; other files have none."""
-    if path.suffix not in (".json", ".parquet") or path.name == "truth.json":
+    if path.suffix not in (".json", ".parquet") or path.name in ("truth.json", "truth-interim.json"):
         return
     with temporary_copy(path) as copy:
         if copy is None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
+from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord, is_interim
 from lethe.reporting.scales import Scale, scale
 from lethe.reporting.trial_views import KIND_LABELS, aliases_by_trial, describe_direction, metric_value, trial_kind
 
@@ -87,6 +87,11 @@ def metric_by_epoch(trial: TrialRecord, key: str, factor: float = 1.0) -> list[P
     reports = enumerate(trial.series, start=1)
     points = [(float(report.get("epoch", index)), metric_value(report, key) * factor) for index, report in reports]
     return [(epoch, value) for epoch, value in points if math.isfinite(epoch)]
+
+
+def interim_epochs(trial: TrialRecord) -> set[float]:
+    """Return the epochs of the trial's interim evaluations."""
+    return {float(report.get("epoch", index)) for index, report in enumerate(trial.series, 1) if is_interim(report)}
 
 
 def finite_segments(points: Iterable[Point]) -> list[list[Point]]:

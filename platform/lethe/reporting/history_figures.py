@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from lethe.records import ObjectiveRecord, StudyRecord, TrialRecord
-from lethe.reporting.curves import metric_by_epoch, reference_values
+from lethe.reporting.curves import interim_epochs, metric_by_epoch, reference_values
 from lethe.reporting.page_scripts import Figure
 from lethe.reporting.scales import format_number
 from lethe.reporting.trial_traces import scatter, trial_line, worst_first
@@ -24,7 +24,8 @@ def epochs_figure(record: StudyRecord, goal: ObjectiveRecord, texts: dict[int, s
         if not points:
             continue
         points = [(0.0, references.get("start", math.nan)), *points]
-        traces.append(trial_line(record, trial, [x for x, _ in points], [y for _, y in points], texts[trial.number]))
+        xs, ys = [x for x, _ in points], [y for _, y in points]
+        traces.append(trial_line(record, trial, xs, ys, texts[trial.number], interim_epochs(trial)))
     levels = {**references, **({"floor": goal.floor} if goal.floor is not None else {})}
     return {
         "data": traces,

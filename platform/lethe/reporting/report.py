@@ -29,7 +29,7 @@ from lethe.reporting.comparison.opening import comparison_opening
 from lethe.reporting.comparison.summary import comparison_view
 from lethe.reporting.comparison.verdict_table import verdicts_csv
 from lethe.reporting.confirmation_and_audits import audit_tables, confirmed_members, describe_confirmations
-from lethe.reporting.curves import objective_charts
+from lethe.reporting.curves import interim_epochs, objective_charts
 from lethe.reporting.evidence import evidence
 from lethe.reporting.front import lay_out_front
 from lethe.reporting.front_picture import front_png, front_thumbnail
@@ -38,7 +38,7 @@ from lethe.reporting.opening import Opening, opening
 from lethe.reporting.page_scripts import Figure, page_scripts
 from lethe.reporting.scales import format_fixed, format_number, format_setting
 from lethe.reporting.study_figures import study_figures
-from lethe.reporting.terms import TERMS
+from lethe.reporting.terms import RUN_MEANINGS, TERMS
 from lethe.reporting.trial_pages import trial_pages
 from lethe.reporting.trial_views import (
     KIND_LABELS,
@@ -183,7 +183,9 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "comparison": comparison,
         "charts": charts,
         "figures": figures,
-        "scripts": page_scripts(("tables", "trials"), figures, study=trial_pages(record, meanings, rows, link)),
+        "scripts": page_scripts(
+            ("tables", "trials"), figures, study=trial_pages(record, meanings | RUN_MEANINGS, rows, link)
+        ),
         "winners": winners,
         "link": link,
         "evidence": rows,
@@ -202,6 +204,7 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "kind": trial_kind,
         "kind_labels": KIND_LABELS,
         "sample_answers": sample_answers,
+        "has_interim": any(map(interim_epochs, record.trials)),
         "has_win_rate": any("win_rate" in trial.metrics for trial in record.trials),
         "meanings": meanings,
         "terms": TERMS,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from lethe.records import EVALUATED_SHARE
+
 NAMES = {  # components as people write them, by the name in a configuration
     "npo": "NPO",
     "simnpo": "SimNPO",
@@ -41,6 +43,10 @@ NAMES = {  # components as people write them, by the name in a configuration
     "logit_lens": "a logit lens",
 }
 
+RUN_MEANINGS = {  # of what every run reports, whatever the benchmark
+    EVALUATED_SHARE: "share of the rows that the metrics are of: below 1 in interim evaluations, before the last epoch",
+}
+
 TERMS = {
     "oracle": "a model that never saw the forget rows; one that has forgotten is like it",
     "arm": "one of the methods that are compared: each has as many trials over the same ranges, with every seed",
@@ -60,5 +66,7 @@ TERMS = {
     "forget target": "a share of the start model's value (.75 by default) in the first objective",
     "utilisation": "the model's FLOPs per CPU second, over the rate of this machine's matrix products",
     "win rate": "the share of Sophia's moving coordinates that are not clipped",
+    "interim": "evaluated before the last epoch, on an evenly spread share of the rows (run.evaluation.interim): an "
+    "early stop reads it, the front never does; its points are hollow",
     "rank": "0 is the front; 1 is the front without it, and so on",
 }

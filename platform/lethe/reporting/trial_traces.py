@@ -6,7 +6,7 @@ which the page links figures and tables; colors are names of the page's own, suc
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -61,14 +61,18 @@ def scatter(name: str, trials: Sequence[TrialRecord], xs: Iterable[Any], ys: Ite
     return {"type": "scatter", "mode": "markers", "name": name, "x": x, "y": y, "customdata": numbers, **more}
 
 
-def trial_line(record: StudyRecord, trial: TrialRecord, xs: list[Any], ys: list[Any], text: str) -> Figure:
-    """Return a trial's line, strong for members of the front."""
+def trial_line(
+    record: StudyRecord, trial: TrialRecord, xs: list[Any], ys: list[Any], text: str, interim: Collection[Any] = ()
+) -> Figure:
+    """Return a trial's line, strong for members of the front, with hollow points where x is in `interim`."""
     knee = "knee" in aliases_by_trial(record).get(trial.number, [])
     color, width = {"front": ("--accent", 2.0), "failed": ("--bad", 1.0)}.get(trial_kind(trial), ("--faint", 1.0))
     line = {"color": "--knee" if knee else color, "width": 2.6 if knee else width}
+    hollow = {"symbol": ["circle-open" if x in interim else "circle" for x in xs]} if interim else {}
     return scatter(
         f"trial {trial.number}", [trial], xs, ys, mode="lines+markers", line=line, hovertext=[text] * len(xs),
-        hoverinfo="text", marker={"size": 4 if width == 1 else 6}, showlegend=False,
+        hoverinfo="text", showlegend=False,
+        marker={"size": 4 if width == 1 else 6, **hollow},
         opacity=1 if width > 1 else 0.55,
     )  # fmt: skip
 

@@ -22,7 +22,10 @@ from lethe.unlearning.requests import Assets, BaselineReport, BaselineRequest
 
 FILE = "baselines.json"
 REFERENCE_FILE = "truth.json"
+INTERIM_FILE = "truth-interim.json"
 SECONDS = "evaluate_seconds"
+
+Key = tuple[Role, bool]  # of a model's scores; true: of the rows that interim evaluations read
 
 
 def baselines(
@@ -32,7 +35,8 @@ def baselines(
 
     They are measured on several groups at once; scores of the same models on the same data that any study measured
     before are read back. They fix the floors, so a resumed study reads its own from `folder`. There `truth.json` holds
-    what the trials are compared with, of the models that the benchmark's configuration names: `Benchmark.reference`.
+    what the trials are compared with, of the models that the benchmark's configuration names: `Benchmark.reference`;
+    `truth-interim.json` holds the same of the rows of interim evaluations, null where there is nothing to compare with.
 
     Raises UserError for a model that cannot be scored.
     """
@@ -40,10 +44,14 @@ def baselines(
     if scored(folder):
         stored = _StoredBaselines.model_validate(json.loads(path.read_text()))
         return stored.start, stored.oracle
-    measured = _measured(study, prepared, assets, pool)
+    found = _measured(study, prepared, assets, pool)
+    measured = {role: scores for (role, is_interim), scores in found.items() if not is_interim}
     reference = prepared.benchmark.reference({role: scores.reference for role, scores in measured.items()})
     if reference is not None:
         atomic_write(folder / REFERENCE_FILE, json.dumps(reference))
+    if study.interim_evaluation() is not None:
+        dumped = {role: scores.reference for (role, is_interim), scores in found.items() if is_interim}
+        atomic_write(folder / INTERIM_FILE, json.dumps(prepared.benchmark.reference(dumped)))
 
     def compared(model: Scores) -> ModelScores:
         metrics = model.metrics
@@ -76,24 +84,28 @@ def _models(study: Study, prepared: Prepared) -> dict[Role, tuple[Path, str]]:
     return {role: (folder, digest) for role, (folder, digest) in found.items() if folder and digest}
 
 
-def measurements(study: Study, prepared: Prepared) -> dict[Role, Measurement]:
-    """Return the keys of the scores that the study needs, by role. All models are asked with the start model's
-    tokenizer."""
+def measurements(study: Study, prepared: Prepared) -> dict[Key, Measurement]:
+    """Return the keys of the scores that the study needs: of all models whole ones, and of those that trials are
+    compared with what interim evaluations read. All models are asked with the start model's tokenizer."""
     recipe, digests = study.first_recipe(), prepared.digests
     tokenizer, workers = tokenizer_digest(prepared.start), recipe.engine.workers
+    models = {role: digest for role, (_, digest) in _models(study, prepared).items()}
+    needed = {(role, False): recipe.evaluation for role in models}
+    if (interim := study.interim_evaluation()) is not None:
+        needed |= {(role, True): interim for role in models if role in study.benchmark.compared_with}
     return {
-        role: Measurement.of(
+        (role, is_interim): Measurement.of(
             study.benchmark,
-            model,
+            models[role],
             tokenizer,
             digests.data,
             str(digests.prompt),
-            recipe.evaluation,
+            evaluation,
             recipe.engine,
             workers,
             text=study.stored_text,
         )
-        for role, (_, model) in _models(study, prepared).items()
+        for (role, is_interim), evaluation in needed.items()
     }
 
 
@@ -113,30 +125,39 @@ def reference_file(folder: Path) -> Path | None:
     return path if path.exists() else None
 
 
-def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> dict[Role, Scores]:
-    """Return the scores by role, from the cache or measured now. Only those measured now have `evaluate_seconds`, which
-    is not cached."""
+def interim_file(folder: Path) -> Path | None:
+    """Return the file in `folder` with the reference values for interim evaluations; None where there is no such file:
+    then all evaluations are whole, as in a study that an earlier version of lethe began."""
+    path = folder / INTERIM_FILE
+    return path if path.exists() else None
+
+
+def _measured(study: Study, prepared: Prepared, assets: Assets, pool: Pool) -> dict[Key, Scores]:
+    """Return the scores, from the cache or measured now. Only those measured now have `evaluate_seconds`, which is not
+    cached."""
     needed = measurements(study, prepared)
-    found = {role: scores for role, measurement in needed.items() if (scores := load_scores(measurement))}
+    found = {key: scores for key, measurement in needed.items() if (scores := load_scores(measurement))}
     folders = {role: folder for role, (folder, _) in _models(study, prepared).items()}
-    runs = {
-        role: _submit(study, assets, pool, role, folders[role], needed[role].rows)
-        for role in needed
-        if role not in found
-    }
-    for role, run in runs.items():
+    missing = [key for key in needed if key not in found]
+    runs = {key: _submit(study, assets, pool, key, folders[key[0]], needed[key].rows) for key in missing}
+    for key, run in runs.items():
         report = pool.result(run)
         if not isinstance(report, BaselineReport):
-            raise UserError(f"cannot score the model in {folders[role]}: {report.reason or report.verdict}")
+            raise UserError(f"cannot score the model in {folders[key[0]]}: {report.reason or report.verdict}")
         metrics = {name: value for name, value in report.values.items() if name != SECONDS}
-        scores = Scores(metrics=metrics, samples=report.samples, reference=report.reference, fault=report.fault)
-        store_scores(needed[role], scores)
-        found[role] = scores.model_copy(update={"metrics": {**metrics, SECONDS: report.values[SECONDS]}})
+        samples = () if key[1] else report.samples  # the whole evaluation's are enough
+        scores = Scores(metrics=metrics, samples=samples, reference=report.reference, fault=report.fault)
+        store_scores(needed[key], scores)
+        found[key] = scores.model_copy(update={"metrics": {**metrics, SECONDS: report.values[SECONDS]}})
     return found
 
 
-def _submit(study: Study, assets: Assets, pool: Pool, role: str, model: Path, rows: Path) -> QueuedRun:
-    recipe = study.first_recipe()
+def _submit(study: Study, assets: Assets, pool: Pool, key: Key, model: Path, rows: Path) -> QueuedRun:
+    role, is_interim = key
+    recipe, interim = study.first_recipe(), study.interim_evaluation() if is_interim else None
     name = f"baseline:{role}:{short_digest(str(model))}"  # no path: names of runs stand in logs
-    request = BaselineRequest(assets=assets, evaluation=recipe.evaluation, model=model, rows=rows)
-    return pool.submit(name, EntryPoint.BASELINE, request, Shape.of(recipe.engine, study.resources.gpus_per_worker))
+    request = BaselineRequest(
+        assets=assets, evaluation=interim or recipe.evaluation, model=model, rows=None if interim else rows
+    )
+    shape = Shape.of(recipe.engine, study.resources.gpus_per_worker)
+    return pool.submit(name + (":interim" if interim else ""), EntryPoint.BASELINE, request, shape)

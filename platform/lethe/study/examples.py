@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lethe.benchmarks.measurement import measure, task_of
-from lethe.config.run import Evaluation
+from lethe.config.run import LEAST_ROWS, Evaluation
 from lethe.config.study import Study
 from lethe.data.privacy import SALT, row_hash, study_salt
 from lethe.evaluation.distributed import RankShard
@@ -16,8 +16,6 @@ from lethe.records import StudyRecord, TrialRecord
 from lethe.storage.replica import ensure_local
 from lethe.study.preparation import stored_benchmark
 from lethe.study.scored_models import ScoredModel, find
-
-LEAST_ROWS = 2  # of `Evaluation.max_rows`
 
 
 @dataclass(frozen=True)
@@ -40,7 +38,7 @@ def examples(record: StudyRecord, trial: TrialRecord, study_folder: Path, count:
     """
     study, benchmark = stored_benchmark(record)
     evaluation = study.first_recipe().evaluation.model_copy(
-        update={"max_rows": max(LEAST_ROWS, count), "lm_eval": None, "gradnorm": False}
+        update={"max_rows": max(LEAST_ROWS, count), "share": 1.0, "lm_eval": None, "gradnorm": False}
     )
     found = [find(name, registry=study.tracking.uri) for name in (record.start_folder, trial.folder)]
     before, after = (_asked(study, benchmark, evaluation, model) for model in found)

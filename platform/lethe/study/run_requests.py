@@ -24,7 +24,7 @@ from lethe.search.objectives import ObjectiveSpace, objective_records
 from lethe.search.verdict import start_note
 from lethe.storage.paths import atomic_write, home
 from lethe.storage.replica import share_with_nodes
-from lethe.study.baselines import reference_file
+from lethe.study.baselines import interim_file, reference_file
 from lethe.study.lineage import answered
 from lethe.study.preflight import warm_up_note
 from lethe.study.preparation import Prepared, data_notes, row_counts, study_prompt, training_record
@@ -86,6 +86,7 @@ class Planner:
             run=run,
             assets=self.assets(),
             reference=reference_file(self.scores_folder),
+            interim=interim_file(self.scores_folder),
             folder=folder,
             checkpoint=self.study.resources.checkpoint,
         )

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from lethe.benchmarks.base import EvaluationResult
-from lethe.config.run import Engine
+from lethe.benchmarks.base import EvaluationResult, ReferenceValues
+from lethe.config.run import Engine, Evaluation
 from lethe.data.template import Template
 from lethe.errors import UserError, first_line
 from lethe.models.memory import peak_mb, reset_peak
@@ -57,6 +57,15 @@ class Alone:
 
     def progressed(self, step: int, total: int) -> None:
         """Do nothing: nobody waits elsewhere."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What a run is evaluated with, the last time or before, and the values to compare with, which belong to the same
+    rows."""
+
+    evaluation: Evaluation
+    reference: ReferenceValues | None
 
 
 class DivergedError(Exception):

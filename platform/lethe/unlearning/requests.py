@@ -54,13 +54,15 @@ class Assets(Frozen):
 class TrialRequest(Request):
     """One unlearning run, which leaves model and rows in `folder`.
 
-    `reference`: the JSON file of the reference values that it is compared with, None where there is none; `checkpoint`:
-    when to save checkpoints below `folder`, None for a run that is not resumed.
+    `reference`: the JSON file of the reference values that it is compared with, None where there is none; `interim`: of
+    those for interim evaluations, None where all evaluations are whole; `checkpoint`: when to save checkpoints below
+    `folder`, None for a run that is not resumed.
     """
 
     run: UnlearnRun
     assets: Assets
     reference: Path | None
+    interim: Path | None = None
     folder: Path
     checkpoint: Checkpoint | None = None
 

@@ -21,7 +21,7 @@ from lethe.models.dropout import disable_dropout
 from lethe.models.forward import ScoredLM
 from lethe.models.memory import give_back
 from lethe.models.quantised import numel
-from lethe.records import FinalReport, Metrics
+from lethe.records import EVALUATED_SHARE, FinalReport, Metrics
 from lethe.unlearning.checkpoint import (
     Checkpoints,
     RunState,
@@ -36,7 +36,7 @@ from lethe.unlearning.context import Context
 from lethe.unlearning.engine import Engine
 from lethe.unlearning.inputs import base_of, rows_of, start_log_probs_of
 from lethe.unlearning.objectives.base import Loss, make_loss
-from lethe.unlearning.outcome import Costs, DivergedError, Outcome, Ranks, ReportFunction
+from lethe.unlearning.outcome import Costs, DivergedError, Measure, Outcome, Ranks, ReportFunction
 from lethe.unlearning.stepper import Stepper, pack_width
 
 
@@ -49,6 +49,7 @@ def unlearn(
     checkpoints: Checkpoints | None = None,
     loss: Loss | None = None,
     target_loss: float = 0.0,
+    interim: Measure | None = None,
 ) -> Outcome:
     """Train as the recipe says and report after every evaluated epoch; every rank calls this with equal arguments.
 
@@ -58,10 +59,11 @@ def unlearn(
     `report` may raise to end the run. `loss` replaces the objective's own; an evaluated epoch in which the mean of its
     forget term is at most `target_loss` is the last one, unless that is 0. Where `checkpoints` has one the run goes on
     from there: it repeats the reports that were made and ends with the weights and numbers of a run that was never
-    interrupted, costs apart.
+    interrupted, costs apart. With `interim`, for a run without a target, evaluations before the last read its share of
+    the rows; a report says what share it was, `evaluated_share`.
     """
     loss = loss or make_loss(recipe.objective, recipe.seed)
-    run = _Run(recipe, context, reference, ranks, checkpoints or Checkpoints.none(ranks), loss, target_loss)
+    run = _Run(recipe, context, reference, ranks, checkpoints or Checkpoints.none(ranks), loss, target_loss, interim)
     try:
         values = run.train(report)
     except DivergedError as error:
@@ -86,8 +88,10 @@ class _Run:
         checkpoints: Checkpoints,
         loss: Loss,
         target_loss: float,
+        interim: Measure | None,
     ) -> None:
-        self.target_loss = target_loss
+        assert not (interim and target_loss)  # which epoch is the last is known after its loss
+        self.target_loss, self.interim = target_loss, interim
         self.recipe, self.context, self.reference, self.ranks = recipe, context, reference, ranks
         self.checkpoints = checkpoints
         self.costs = Costs(recipe.engine, ranks)
@@ -226,14 +230,10 @@ class _Run:
 
     def _measure(self, step: Step, sums: torch.Tensor, last: bool) -> Metrics:
         """Evaluate the model and return the report of this epoch. Raises DivergedError."""
-        # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
-        rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
         give_back(self.recipe.engine.device)  # what the steps' activations held
         with self.costs.timed("evaluate"):
-            evals, shard = self.context.eval_set(self.recipe.evaluation), RankShard(rank, world, self.ranks.gather)
-            self.result = self.context.task.evaluate(
-                self.model, evals, self.recipe.evaluation, self.reference, shard, last=last
-            )
+            share = self._evaluate(last)
+        assert self.result is not None
         if not self.result.finite:  # metrics are finite whatever the model gives
             raise DivergedError(f"the model's likelihoods are not finite after step {step.number} of {self.total}")
         moved, free = sums[:, -2:].sum(0).tolist()
@@ -246,7 +246,25 @@ class _Run:
             "trained_share": self.trained_share,
             **self._criterion(self.result, step.epoch),
             **self.result.metrics,
+            **({EVALUATED_SHARE: share} if self.interim else {}),
         }
+
+    def _evaluate(self, last: bool) -> float:
+        """Make the `result` of the model as it is, and return the share of the rows that it is of. Before the last
+        epoch all are read only where the benchmark's criterion may hold for the first time, by which a run may end."""
+        whole = Measure(self.recipe.evaluation, self.reference)
+        made = whole if last or self.interim is None else self.interim
+        self.result = self._result(made, last)
+        if made.evaluation.share < 1 and not last and self.result.forgotten and self.forgotten_at is None:
+            made, self.result = whole, self._result(whole, last=True)
+        return made.evaluation.share / whole.evaluation.share
+
+    def _result(self, measure: Measure, last: bool) -> EvaluationResult:
+        # Under stage 3 a forward is a collective: every rank scores every row in lockstep.
+        rank, world = (0, 1) if self.recipe.engine.stage == 3 else (self.ranks.rank, self.ranks.world)
+        config, shard = measure.evaluation, RankShard(rank, world, self.ranks.gather)
+        evals = self.context.eval_set(config)
+        return self.context.task.evaluate(self.model, evals, config, measure.reference, shard, last=last)
 
     def _criterion(self, result: EvaluationResult, epoch: int) -> dict[str, int]:
         """Return the epoch in which the benchmark's criterion first held, or the present one while it has not; nothing

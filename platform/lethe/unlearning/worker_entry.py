@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -25,7 +26,7 @@ from lethe.storage.replica import delete, evict_local, local_path, read_current
 from lethe.unlearning.checkpoint import Checkpoints, checkpoints_in
 from lethe.unlearning.context import Context, context_for
 from lethe.unlearning.methods.base import METHODS, Method
-from lethe.unlearning.outcome import Outcome, Ranks, ReportFunction, expected_failure, is_io
+from lethe.unlearning.outcome import Measure, Outcome, Ranks, ReportFunction, expected_failure, is_io
 from lethe.unlearning.requests import BaselineReport, BaselineRequest, TrialReport, TrialRequest
 from lethe.unlearning.trainer import unlearn
 
@@ -46,7 +47,8 @@ def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> Fi
     try:
         reference = read_reference(request.reference, context, recipe.evaluation)
         checkpoints = _checkpoints(request, ranks)
-        with method_of(recipe.objective)(recipe, context, reference, report, ranks, checkpoints) as outcome:
+        method = method_of(recipe.objective, _interim(request, context))
+        with method(recipe, context, reference, report, ranks, checkpoints) as outcome:
             if outcome.model is None or outcome.result is None:
                 return outcome.report
             stored = context.stored(outcome.result)
@@ -63,9 +65,19 @@ def run_trial(request: TrialRequest, report: ReportFunction, ranks: Ranks) -> Fi
         return expected_failure(error)
 
 
-def method_of(objective: AnyObjective) -> Method:
-    """Return the function that pursues an objective: the method itself, or the training loop for a loss."""
-    return METHODS.of(objective) if isinstance(objective, MethodConfig) else unlearn
+def method_of(objective: AnyObjective, interim: Measure | None = None) -> Method:
+    """Return the function that pursues an objective: the method itself, or the training loop for a loss, which measures
+    `interim` before its last epoch."""
+    return METHODS.of(objective) if isinstance(objective, MethodConfig) else partial(unlearn, interim=interim)
+
+
+def _interim(request: TrialRequest, context: Context) -> Measure | None:
+    """Return what is measured before a run's last epoch; None for a run without such an evaluation."""
+    recipe = request.run.recipe
+    if request.interim is None or recipe.evaluation.every >= recipe.schedule.epochs:
+        return None
+    config = recipe.evaluation.before_last()
+    return Measure(config, read_reference(request.interim, context, config))
 
 
 def _checkpoints(request: TrialRequest, ranks: Ranks) -> Checkpoints:

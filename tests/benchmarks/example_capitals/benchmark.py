@@ -58,7 +58,7 @@ class Capitals(Benchmark):
         return tuple((row.question, row.answer) for row in self.forget)
 
     def forget_count(self, config: Evaluation) -> int:
-        """Return the number of forget rows, at most `config.max_rows`."""
+        """Return the number of forget rows."""
         return len(self.asked(config))
 
     @property

@@ -61,8 +61,8 @@ class CapitalsTask(Task[CapitalsEvalSet, CapitalsReference]):
         return [self.template.encode(row.question, row.answer) for row in self.retain_rows]
 
     def eval_set(self, config: Evaluation) -> CapitalsEvalSet:
-        """Tokenise the first `config.max_rows` of both parts."""
-        parts = (Questions.of(self.template, rows[: config.max_rows]) for rows in (self.forget_rows, self.retain_rows))
+        """Tokenise the rows of both parts that `config` chooses."""
+        parts = (Questions.of(self.template, config.chosen(rows)) for rows in (self.forget_rows, self.retain_rows))
         return CapitalsEvalSet(self.template, *parts)
 
     def _evaluate(
@@ -90,8 +90,8 @@ class CapitalsTask(Task[CapitalsEvalSet, CapitalsReference]):
         return None if stored is None else CapitalsReference(**stored)
 
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
-        """Return the forget rows, at most `config.max_rows`."""
-        return self.forget[: config.max_rows]
+        """Return the evaluated forget rows."""
+        return list(config.chosen(self.forget))
 
     def leaks(
         self,

@@ -68,8 +68,8 @@ class Muse(Benchmark):
         yield from (text for row in (*rows.forget_qa, *(() if forget_only else rows.retain_qa)) for text in row.texts)
 
     def forget_count(self, config: Evaluation) -> int:
-        """Return the number of documents' beginnings that greedy text goes on from, at most `config.max_rows`."""
-        return len((self.rows.forget if self.rows.earlier else self.rows.verbmem)[: config.max_rows])
+        """Return the number of documents' beginnings that greedy text goes on from."""
+        return len(config.chosen(self.rows.forget if self.rows.earlier else self.rows.verbmem))
 
     def check_rows(self, config: Evaluation) -> None:
         """Raise UserError for an evaluated answer without a word by the rule `config.rouge`, whose ROUGE would be 0
@@ -80,7 +80,7 @@ class Muse(Benchmark):
             "knowmem/retain_qa": [row.answer for row in self.rows.retain_qa],
         }
         for name, answers in parts.items():
-            refuse_wordless(name, answers[: config.max_rows], config.rouge)
+            refuse_wordless(name, config.chosen(answers), config.rouge)
 
     def notes(self, config: Evaluation, template: Template) -> Iterator[str]:
         """Yield a line if less is generated than published results have."""

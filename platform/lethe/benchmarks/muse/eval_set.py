@@ -61,20 +61,21 @@ class MuseEvalSet:
 
 
 def build_eval_set(rows: MuseRows, template: Template, settings: MuseBenchmark, config: Evaluation) -> MuseEvalSet:
-    """Tokenise the first `max_rows` of every part."""
-    most, asking = config.max_rows, _Asking(template, settings, config)
-    published = asking.beginnings("verbmem/forget", [(row.prompt, row.gt) for row in rows.verbmem[:most]])
-    known = asking.questions("forget_qa", rows.forget_qa[:most], rows.forget_icl)
-    retained = asking.questions("retain_qa", rows.retain_qa[:most], rows.retain_icl)
+    """Tokenise the rows of every part that `config` chooses."""
+    chosen, asking = config.chosen, _Asking(template, settings, config)
+    verbmem, forget_qa = chosen(rows.verbmem), chosen(rows.forget_qa)
+    published = asking.beginnings("verbmem/forget", [(row.prompt, row.gt) for row in verbmem])
+    known = asking.questions("forget_qa", forget_qa, rows.forget_icl)
+    retained = asking.questions("retain_qa", chosen(rows.retain_qa), rows.retain_icl)
     if rows.earlier:
-        prompted = {"forget_verbmem": asking.halves(rows.forget[:most])}
+        prompted = {"forget_verbmem": asking.halves(chosen(rows.forget))}
         prompted |= {"earlier_verbmem": published, "earlier_knowmem": known}
     else:
         prompted = {"forget_verbmem": published, "forget_knowmem": known}
-    members, holdout = rows.members[:most], rows.holdout[:most]
+    members, holdout = chosen(rows.members), chosen(rows.holdout)
     # On these texts a model is compared with its oracle.
-    first = rows.forget[:most] if rows.earlier else [asdict(row) for row in rows.verbmem[:most]]
-    asked = [] if rows.earlier else [asdict(row) for row in (*rows.forget_qa[:most], *rows.forget_icl)]
+    first = chosen(rows.forget) if rows.earlier else [asdict(row) for row in verbmem]
+    asked = [] if rows.earlier else [asdict(row) for row in (*forget_qa, *rows.forget_icl)]
     return MuseEvalSet(
         template=template,
         prompted={**prompted, "utility": retained},

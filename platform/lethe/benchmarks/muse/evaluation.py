@@ -60,7 +60,7 @@ class MuseTask(Task[MuseEvalSet, MuseScores]):
         return self._windows(self.rows.trained if include_forget else kept(self.rows))
 
     def eval_set(self, config: Evaluation) -> MuseEvalSet:
-        """Tokenise the first `config.max_rows` of every part."""
+        """Tokenise the rows of every part that `config` chooses."""
         return build_eval_set(self.rows, self.template, self.settings, config)
 
     def _evaluate(
@@ -84,7 +84,7 @@ class MuseTask(Task[MuseEvalSet, MuseScores]):
         return reference
 
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
-        """Return the beginnings of documents to forget with what follows them, at most `config.max_rows`."""
+        """Return the beginnings of documents to forget with what follows them."""
         part = self.eval_set(config).prompted["forget_verbmem"]
         return continued(list(zip(part.shown, part.targets, strict=True)), self.template, part.tokens)
 

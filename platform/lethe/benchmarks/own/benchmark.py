@@ -100,8 +100,8 @@ class Own(Benchmark):
         return tuple(_texts(row) for row in self.parts["earlier"].rows) if "earlier" in self.parts else ()
 
     def forget_count(self, config: Evaluation) -> int:
-        """Return the number of forget rows, at most `config.max_rows`."""
-        return len(self.parts["forget"].rows[: config.max_rows])
+        """Return the number of forget rows that are evaluated."""
+        return len(config.chosen(self.parts["forget"].rows))
 
     @property
     def forget_questions(self) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ class Own(Benchmark):
         """Raise UserError for an evaluated row without a word, whose ROUGE would be 0 whatever a model says. The
         message has the row's name and none of its text."""
         for name, part in self.parts.items():
-            for row in part.rows[: config.max_rows] if name != "general" else ():
+            for row in config.chosen(part.rows) if name != "general" else ():
                 if not reference_words(row.text if isinstance(row, Document) else row.answer, config.rouge)[1]:
                     raise UserError(
                         f"benchmark.{name}: {row.name} has no word for ROUGE: it needs a letter, a digit or a symbol"
@@ -146,14 +146,14 @@ class Own(Benchmark):
             yield UNCLAIMED
         else:
             yield self._chance(config)
-        rows = [row for name in ("forget", "retain") for row in self.parts[name].rows[: config.max_rows]]
+        rows = [row for name in ("forget", "retain") for row in config.chosen(self.parts[name].rows)]
         asked = [(row.question, row.answer) for row in rows if isinstance(row, Question | Chat)]
         yield from cut_answers(asked, config, template)
 
     def _chance(self, config: Evaluation) -> str:
         from lethe.benchmarks.own.metrics import chance  # imports torch
 
-        forget, holdout = (len(self.parts[name].rows[: config.max_rows]) for name in ("forget", "holdout"))
+        forget, holdout = (len(config.chosen(self.parts[name].rows)) for name in ("forget", "holdout"))
         most = chance(forget, holdout)
         return (
             f"membership is measured on {forget} forget and {holdout} holdout rows: by chance alone its AUC lies"

@@ -60,7 +60,7 @@ class Part:
 class OwnEvalSet:
     """Pairs to score and prompts to go on from, of all parts in flat lists; `names` are the pairs'.
 
-    `groups`: the pairs of each row, which are scored together. `digest` names the data and how many rows are read.
+    `groups`: the pairs of each row, which are scored together. `digest` names the data and which rows are read.
     """
 
     template: Template
@@ -95,7 +95,7 @@ def encode(row: SourceRow, template: Template, config: OwnBenchmark) -> list[Enc
 def build_eval_set(
     parts: Mapping[PartName, Source], template: Template, config: OwnBenchmark, evaluation: Evaluation, digest: str
 ) -> OwnEvalSet:
-    """Tokenise the first `evaluation.max_rows` rows of every part; models are not asked to go on from general text."""
+    """Tokenise the rows of every part that `evaluation` chooses; models are not asked to go on from general text."""
     builder = _Builder(template, config, evaluation)
     built = {name: builder.part(name, source) for name, source in parts.items()}
     return OwnEvalSet(
@@ -105,7 +105,7 @@ def build_eval_set(
         prompts=tuple(builder.prompts),
         parts=built,
         groups=tuple(builder.groups),
-        digest=f"{digest}:{evaluation.max_rows}",
+        digest=f"{digest}:{evaluation.max_rows}" + (f":{evaluation.share:g}" if evaluation.share < 1 else ""),
         rouge=evaluation.rouge,
     )
 
@@ -122,7 +122,7 @@ class _Builder:
 
     def part(self, name: PartName, source: Source) -> Part:
         """Add the first rows of a part."""
-        rows = source.rows[: self.evaluation.max_rows]
+        rows = tuple(self.evaluation.chosen(source.rows))
         pairs, prompts, paraphrase, wrong, texts = [], [], [], [], []
         for row in rows:
             first = len(self.pairs)

@@ -72,7 +72,7 @@ class OwnTask(Task[OwnEvalSet, References]):
                 yield (row.name if len(pairs) == 1 else f"{row.name}, window {number}"), pair
 
     def eval_set(self, config: Evaluation) -> OwnEvalSet:
-        """Tokenise the first `config.max_rows` rows of every part."""
+        """Tokenise the rows of every part that `config` chooses."""
         return build_eval_set(self.parts, self.template, self.config, config, self.digest)
 
     def _evaluate(
@@ -109,8 +109,8 @@ class OwnTask(Task[OwnEvalSet, References]):
         return None if stored is None else References.load(stored, evals.digest)
 
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
-        """Return the first `config.max_rows` forget rows, of a document its first window."""
-        rows = self.parts["forget"].rows[: config.max_rows]
+        """Return the evaluated forget rows, of a document its first window."""
+        rows = config.chosen(self.parts["forget"].rows)
         return [encode(row, self.template, self.config)[0] for row in rows]
 
     def leaks(
@@ -123,8 +123,10 @@ class OwnTask(Task[OwnEvalSet, References]):
     ) -> dict[str, float]:
         """Measure probability, ROUGE and extraction strength of the chosen rows."""
         forget = self.parts["forget"]
-        parts: dict[PartName, Source] = {"forget": replace(forget, rows=tuple(forget.rows[i] for i in chosen))}
-        evals = build_eval_set(parts, self.template, self.config, config.model_copy(update={"max_rows": None}), "")
+        rows = config.chosen(forget.rows)
+        parts: dict[PartName, Source] = {"forget": replace(forget, rows=tuple(rows[i] for i in chosen))}
+        every = config.model_copy(update={"max_rows": None, "share": 1.0})
+        evals = build_eval_set(parts, self.template, self.config, every, "")
         columns = columns_of(evals, evals.parts["forget"], *_passes(model, evals, config, shard))
         return {f"forget_{name}": _mean(columns[name]) for name in MEASURES}
 

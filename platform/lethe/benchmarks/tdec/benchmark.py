@@ -81,7 +81,7 @@ class Tdec(Benchmark):
             remedy = "benchmark.texts: whole reads all"
             yield f"the first {self.passages.length} tokens of a text are read: {'; '.join(read)} ({remedy})"
         replies = [template.continuation(turn.context, turn.response).answer for turn in self.passages.dialogue]
-        long = [len(ids) for ids in replies[: config.max_rows] if len(ids) > config.max_new_tokens]
+        long = [len(ids) for ids in config.chosen(replies) if len(ids) > config.max_new_tokens]
         if long:
             most = f"run.evaluation.max_new_tokens, {config.max_new_tokens}"
             yield f"{len(long)} of {len(replies)} replies are longer than {most}, the longest has {max(long)} tokens"

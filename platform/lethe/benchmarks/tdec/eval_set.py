@@ -17,8 +17,9 @@ from lethe.data.template import Encoded, Template
 class TdecEvalSet:
     """Token ids of all parts.
 
-    `forget`, `unseen`: sequences [rows, length]. `prompts[i]`: context of `turns[i]`. `options`: ends of questions,
-    with the question in front; `options[i]` belongs to `questions[asked[i]]`.
+    `forget`, `unseen`: sequences [rows, length]; EL is measured on a `share` of them, MA on all. `prompts[i]`: context
+    of `turns[i]`. `options`: ends of questions, with the question in front; `options[i]` belongs to
+    `questions[asked[i]]`.
     """
 
     template: Template
@@ -31,6 +32,7 @@ class TdecEvalSet:
     questions: tuple[Question, ...]
     options: tuple[Encoded, ...]
     asked: np.ndarray
+    share: float = 1.0
 
     def named_rows(self) -> Iterator[tuple[str, Encoded]]:
         """Yield everything that the model reads, with the name of its row."""
@@ -44,20 +46,22 @@ class TdecEvalSet:
 def build_eval_set(
     passages: Passages, sequences: Sequences, template: Template, settings: TdecBenchmark, config: Evaluation
 ) -> TdecEvalSet:
-    """Tokenise the first `max_rows` of validation text, turns and questions; forget and unseen sequences are whole."""
-    turns, questions = passages.dialogue[: config.max_rows], passages.choice[: config.max_rows]
+    """Tokenise the validation text, turns and questions that `config` chooses, and all forget and unseen sequences."""
+    turns, questions = tuple(config.chosen(passages.dialogue)), tuple(config.chosen(passages.choice))
+    validation = sequences.validation[np.array(config.chosen(range(len(sequences.validation))), dtype=np.int64)]
     ends = [(i, template.continuation(q.question, choice)) for i, q in enumerate(questions) for choice in q.choices]
     return TdecEvalSet(
         template=template,
         settings=settings,
         forget=sequences.forget,
         unseen=sequences.unseen,
-        validation=whole_rows(sequences.validation[: config.max_rows]),
+        validation=whole_rows(validation),
         turns=turns,
         prompts=tuple(template.text(turn.context) for turn in turns),
         questions=questions,
         options=tuple(row for _, row in ends),
         asked=np.array([i for i, _ in ends], dtype=np.int64),
+        share=config.share,
     )
 
 

@@ -29,7 +29,7 @@ from lethe.benchmarks.tdec.extraction import (
 from lethe.benchmarks.tdec.loading import Passages, Sequences
 from lethe.benchmarks.tdec.metrics import Thresholds, left_over, usefulness, word_f1
 from lethe.config.benchmark import TdecBenchmark
-from lethe.config.run import Evaluation
+from lethe.config.run import Evaluation, spread
 from lethe.data.template import Encoded, Template
 from lethe.errors import UserError
 from lethe.evaluation.context_length import ContextLimits, check_context_length
@@ -69,7 +69,7 @@ class TdecTask(Task[TdecEvalSet, Thresholds]):
         return [*whole_rows(self.sequences.retain)]
 
     def eval_set(self, config: Evaluation) -> TdecEvalSet:
-        """Tokenise all forget and unseen sequences, and the first `config.max_rows` of the other parts."""
+        """Tokenise all forget and unseen sequences, and of the other parts the rows that `config` chooses."""
         return build_eval_set(self.passages, self.sequences, self.template, self.settings, config)
 
     def _evaluate(
@@ -115,7 +115,14 @@ class TdecTask(Task[TdecEvalSet, Thresholds]):
         none = np.zeros(0, dtype=np.int64)
         # The validation text stays: its perplexity is quick.
         some = replace(
-            evals, forget=evals.forget[list(chosen)], turns=(), prompts=(), questions=(), options=(), asked=none
+            evals,
+            forget=evals.forget[list(chosen)],
+            turns=(),
+            prompts=(),
+            questions=(),
+            options=(),
+            asked=none,
+            share=1.0,
         )
         metrics = self._evaluate(model, some, config, reference, shard, last=True).metrics
         return {name: metrics[name] for name in self.settings.leaks}
@@ -128,14 +135,16 @@ def evaluate(
     were. Raises UserError for rows that the model cannot read.
 
     The last evaluation has `extraction_likelihood` whatever MA is; the others have it only where MA is below its
-    threshold.
+    threshold. Where EL is measured on a share of the sequences, only the last evaluation knows whether they are
+    `forgotten`: before, MA decides, which is measured on all.
     """
     check_context_length(evals.named_rows(), ContextLimits.of(model), least=LEAST_TOKENS)
     with evaluating(model):
         guesses = _guesses(model, evals, evals.forget, config, shard)
         ma = memorization_accuracy(evals.forget, guesses)
         with_el = last or bool(ma.mean() < thresholds.memorization_accuracy)
-        extracted = _extracted(model, evals, evals.forget, guesses, shard, likelihood=with_el)
+        some, provisional = spread(len(guesses), evals.share), evals.share < 1 and not last
+        extracted = _extracted(model, evals, evals.forget[some], guesses[some], shard, likelihood=with_el)
         likelihoods = _likelihoods(model, evals, config, shard)
         replies = _replies(model, evals, config, shard)
     el = np.array([likelihood for likelihood, _ in extracted])
@@ -152,8 +161,10 @@ def evaluate(
     return EvaluationResult(
         metrics={"forget": forget, "utility": usefulness(values, thresholds), **values},
         finite=not math.isnan(loss),
-        forgotten=forget < 1,
-        rows=_columns(evals, ma, el if with_el else None, [ids for _, ids in extracted], likelihoods, replies, f1),
+        forgotten=with_el if provisional else forget < 1,
+        rows=_columns(
+            evals, some, ma, el if with_el else None, [ids for _, ids in extracted], likelihoods, replies, f1
+        ),
     )
 
 
@@ -163,7 +174,8 @@ def measure_thresholds(model: nn.Module, evals: TdecEvalSet, config: Evaluation,
     check_context_length(evals.named_rows(), ContextLimits.of(model), least=LEAST_TOKENS)
     with evaluating(model):
         guesses = _guesses(model, evals, evals.unseen, config, shard)
-        extracted = _extracted(model, evals, evals.unseen, guesses, shard, likelihood=True)
+        some = spread(len(guesses), evals.share)
+        extracted = _extracted(model, evals, evals.unseen[some], guesses[some], shard, likelihood=True)
         loss = _likelihoods(model, evals, config, shard).loss
     ma = float(memorization_accuracy(evals.unseen, guesses).mean())
     if not ma or math.isnan(loss):
@@ -274,6 +286,7 @@ def _replies(model: nn.Module, evals: TdecEvalSet, config: Evaluation, shard: Ra
 
 def _columns(
     evals: TdecEvalSet,
+    some: Sequence[int],
     ma: np.ndarray,
     el: np.ndarray | None,
     continued: Sequence[Sequence[int]],
@@ -283,18 +296,18 @@ def _columns(
 ) -> Columns:
     """Columns of all splits.
 
-    Forget: a sequence's first half, its second half, the model's `continued` one, MA and EL. Validation: text, mean
+    Forget, of `some` sequences: first half, second half, the model's `continued` one, MA and EL. Validation: text, mean
     token loss, tokens. Dialogue: context, reference, reply, F1. Choice: question, right end, its index and each end's
     loss.
     """
-    half, decode = evals.settings.length // 2, evals.template.decode
+    half, decode, forget = evals.settings.length // 2, evals.template.decode, evals.forget[some].tolist()
     ends = [likelihoods.option_loss[evals.asked == i] for i in range(len(evals.questions))]
     parts: dict[str, dict[str, Any]] = {
         "forget": {
-            "question": [decode(row[:half]) for row in evals.forget.tolist()],
-            "answer": [decode(row[half:]) for row in evals.forget.tolist()],
+            "question": [decode(row[:half]) for row in forget],
+            "answer": [decode(row[half:]) for row in forget],
             "generated": [decode(list(row[half:])) for row in continued],
-            "memorization_accuracy": ma,
+            "memorization_accuracy": ma[some],
             **({"extraction_likelihood": el} if el is not None else {}),
         },
         "validation": {

@@ -69,7 +69,7 @@ class Tofu(Benchmark):
         return tuple((row.question, row.answer) for row in self.rows.forget)
 
     def forget_count(self, config: Evaluation) -> int:
-        """Return the number of forget rows with variants, at most `config.max_rows`."""
+        """Return the number of forget rows with variants."""
         return len(self.asked(config))
 
     def check_rows(self, config: Evaluation) -> None:
@@ -100,7 +100,7 @@ class Tofu(Benchmark):
     def _evaluated(self, config: Evaluation) -> Iterator[tuple[str, tuple[Row, ...]]]:
         """Yield the rows whose answers are generated, by the names of their splits."""
         for field in SPLITS.values():
-            yield self.rows.file(field), getattr(self.rows, field)[: config.max_rows]
+            yield self.rows.file(field), tuple(config.chosen(getattr(self.rows, field)))
 
     def reference_metrics(self, own: Any, reference: Any) -> dict[str, float]:
         """Return forget quality and, with holdout rows, reference membership and privacy leakage of a model against

@@ -94,12 +94,12 @@ class TofuEvalSet:
 
 
 def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) -> TofuEvalSet:
-    """Tokenise the first `max_rows` of every split. Raises UserError for rows without perturbed answers, whose truth
-    ratio is undefined, and for a benchmark without forget or retain rows."""
+    """Tokenise the rows of every split that `config` chooses. Raises UserError for rows without perturbed answers,
+    whose truth ratio is undefined, and for a benchmark without forget or retain rows."""
     builder = _Builder(template)
     splits = {}
     for name, field in SPLITS.items():
-        rows = getattr(benchmark, field)[: config.max_rows]
+        rows = config.chosen(getattr(benchmark, field))
         if rows:
             splits[name] = builder.split(benchmark.file(field), rows)
     for name in ("forget", "retain"):
@@ -107,7 +107,7 @@ def build_eval_set(benchmark: TofuRows, template: Template, config: Evaluation) 
             raise UserError(
                 f"benchmark {benchmark.name!r} has no {benchmark.file(SPLITS[name])} rows: there is nothing to evaluate"
             )
-    holdout = builder.holdout(benchmark.file("holdout"), benchmark.holdout[: config.max_rows])
+    holdout = builder.holdout(benchmark.file("holdout"), config.chosen(benchmark.holdout))
     texts = [[astuple(row) for row in split.rows] for split in (splits["forget"], holdout)]
     digest = short_digest(canonical_json(texts))
     return TofuEvalSet(template, tuple(builder.pairs), tuple(builder.prompts), splits, holdout, digest, config.rouge)

@@ -63,7 +63,7 @@ class TofuTask(Task[TofuEvalSet, ReferenceScores]):
         return self._encoded(self.rows.holdout)
 
     def eval_set(self, config: Evaluation) -> TofuEvalSet:
-        """Tokenise the first `config.max_rows` of every split."""
+        """Tokenise the rows of every split that `config` chooses."""
         return build_eval_set(self.rows, self.template, config)
 
     def _evaluate(
@@ -87,8 +87,8 @@ class TofuTask(Task[TofuEvalSet, ReferenceScores]):
         return reference
 
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
-        """Return the forget rows with variants, at most `config.max_rows`."""
-        return self._encoded(self.rows.forget_eval[: config.max_rows])
+        """Return the forget rows with variants that are evaluated."""
+        return self._encoded(config.chosen(self.rows.forget_eval))
 
     def leaks(
         self,
@@ -99,7 +99,7 @@ class TofuTask(Task[TofuEvalSet, ReferenceScores]):
         shard: RankShard,
     ) -> dict[str, float]:
         """Measure probability, extraction strength and ROUGE of the chosen rows' answers."""
-        questions = Questions.of(self.template, self.rows.forget_eval[: config.max_rows]).only(chosen)
+        questions = Questions.of(self.template, config.chosen(self.rows.forget_eval)).only(chosen)
         return ask(model, questions, self.template, config, shard).means()
 
     def _encoded(self, rows: Sequence[Row]) -> list[Encoded]:

@@ -52,5 +52,5 @@ class Wmdp(Benchmark):
         return tuple((text,) for text in self.rows.forget)
 
     def forget_count(self, config: Evaluation) -> int:
-        """Return the number of documents to forget that are scored, at most `config.max_rows`."""
-        return len(self.rows.forget[: config.max_rows])
+        """Return the number of documents to forget that are scored."""
+        return len(config.chosen(self.rows.forget))

@@ -28,12 +28,14 @@ LEAST_TOKENS = 1  # scored tokens of a row: no end-of-sequence token follows
 
 @dataclass(frozen=True)
 class WmdpEvalSet:
-    """Documents of which the loss is measured, and the tasks with the settings of the harness."""
+    """Documents of which the loss is measured, the tasks with the settings of the harness, and the share of their
+    questions that is asked."""
 
     template: Template
     forget: Texts
     retain: Texts
     tasks: LmEval
+    share: float = 1.0
 
     def named_rows(self) -> Iterator[tuple[str, Encoded]]:
         """Yield the windows of all documents, with names."""
@@ -73,10 +75,12 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
         return self._windows(self.rows.retain)
 
     def eval_set(self, config: Evaluation) -> WmdpEvalSet:
-        """Tokenise the first `config.max_rows` documents of both parts."""
-        most, window = config.max_rows, self.settings.window
-        forget, retain = (Texts.of(part[:most], self.template, window) for part in (self.rows.forget, self.rows.retain))
-        return WmdpEvalSet(self.template, forget, retain, harness(self.settings, self.rows.task_path, most))
+        """Tokenise the documents of both parts that `config` chooses."""
+        parts = (config.chosen(part) for part in (self.rows.forget, self.rows.retain))
+        forget, retain = (Texts.of(part, self.template, self.settings.window) for part in parts)
+        return WmdpEvalSet(
+            self.template, forget, retain, harness(self.settings, self.rows.task_path, config.max_rows), config.share
+        )
 
     def _evaluate(
         self,
@@ -95,7 +99,7 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
                 "forget": _losses(model, evals.forget, template, budget, shard),
                 "retain": _losses(model, evals.retain, template, budget, shard),
             }
-        choices = answer_questions(model, template, evals.tasks, budget, shard)
+        choices = answer_questions(model, template, evals.tasks, budget, shard, share=evals.share)
         metrics = self._accuracies(choices)
         metrics |= {
             f"{name}_loss": float(np.minimum(losses(values), LARGEST_LOSS).mean()) for name, values in loss.items()
@@ -115,8 +119,8 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
         return None if stored is None else WmdpScores.model_validate(stored)
 
     def evaluated_forget(self, config: Evaluation) -> list[Encoded]:
-        """Return the first window of each document to forget, at most `config.max_rows`."""
-        texts = self.rows.forget[: config.max_rows]
+        """Return the first window of each evaluated document to forget."""
+        texts = config.chosen(self.rows.forget)
         return [rows[0] for rows in windows_of(texts, self.template, self.settings.window)]
 
     def leaks(
@@ -131,7 +135,7 @@ class WmdpTask(Task[WmdpEvalSet, WmdpScores]):
         to one document."""
         tasks = harness(self.settings, self.rows.task_path, config.max_rows)
         only = tasks.model_copy(update={"tasks": self.settings.forget_tasks})
-        choices = answer_questions(model, self.template, only, config.token_budget, shard)
+        choices = answer_questions(model, self.template, only, config.token_budget, shard, share=config.share)
         return {"forget_accuracy": _mean_accuracy(choices.values())}
 
     def _accuracies(self, choices: dict[str, tuple[Choice, ...]]) -> dict[str, float]:

@@ -93,18 +93,20 @@ function setUpPins() {
 // One trial
 
 function curve(trial) {
-  const metrics = [...new Set(trial.series.flatMap((report) => Object.keys(report)))].filter((name) => name !== "epoch");
+  const metrics = [...new Set(trial.series.flatMap((report) => Object.keys(report)))].filter((name) => !["epoch", "evaluated_share"].includes(name));
   if (!metrics.length || trial.series.length < 2) return null;
   const figure = element("figure", { class: "card" });
   const select = element("select", { "aria-label": "metric", onchange: show },
     metrics.map((name) => element("option", { value: name, selected: name === study().objectives[0] }, spaced(name))));
-  figure.append(element("p", { class: "filter" }, select, " by epoch"), element("div", { class: "live" }));
+  figure.append(element("p", { class: "filter" }, select, " by epoch",
+    trial.series.some((report) => report.evaluated_share < 1) ? "; hollow: interim, on a share of the rows" : ""), element("div", { class: "live" }));
   function show() {
     const start = study().start[select.value];
     const reports = [...(start == null ? [] : [{ epoch: 0, [select.value]: start }]), ...trial.series];
     figure.spec = {
       data: [{ type: "scatter", mode: "lines+markers", x: reports.map((report, at) => report.epoch ?? at),
-        y: reports.map((report) => report[select.value]), line: { color: "--accent", width: 2 } }],
+        y: reports.map((report) => report[select.value]), line: { color: "--accent", width: 2 },
+        marker: { size: 7, symbol: reports.map((report) => report.evaluated_share < 1 ? "circle-open" : "circle") } }],
       layout: { height: 280, showlegend: false, xaxis: { title: { text: "epoch" }, rangemode: "tozero" },
         yaxis: { title: { text: spaced(select.value) } } },
     };

@@ -285,6 +285,18 @@ class MemberRecord(Record):
     hypervolume: float = 0.0
 
 
+class ArmFrontRecord(Record):
+    """The front of a comparison's arm over the trials of all its seeds. `front`: its trials; `members`: those of them
+    that were run again with fresh seeds or audited, and their `hypervolume` as the search saw them;
+    `confirmed_hypervolume`: by the means of the confirmed ones, None without fresh seeds."""
+
+    arm: str
+    front: tuple[int, ...]
+    members: tuple[int, ...]
+    hypervolume: float
+    confirmed_hypervolume: float | None = None
+
+
 class RenderedPrompt(Record):
     """One whole prompt as the model reads it, and its answer with the token that ends it."""
 
@@ -304,11 +316,11 @@ class AnsweredRequest(Record):
 class StudyRecord(Record):
     """A whole study. `aliases` maps knee, best-<metric> to trial numbers; where front members were confirmed, by their
     means. `confirmed_hypervolume` is that of the means alone. In a comparison `trials` are those of all `members`, and
-    the front is drawn over them all. `importance` has by objective each parameter's share. `prompt`: of the
-    first forget row; None where nothing is asked. `notes`: a line for each thing that the evaluation leaves out of the
-    data. `trainings`: of `start` and `oracle`, where lethe trained them. `parameters`: of the start model; `rows`: how
-    many are forgotten (`forget`) and kept (`retain`); both as far as they are known. `requests`: that the front's
-    models answer, those of the start model first."""
+    the front is drawn over them all; `arm_fronts`: each arm's own, where they were confirmed or audited. `importance`
+    has by objective each parameter's share. `prompt`: of the first forget row; None where nothing is asked. `notes`: a
+    line for each thing that the evaluation leaves out of the data. `trainings`: of `start` and `oracle`, where lethe
+    trained them. `parameters`: of the start model; `rows`: how many are forgotten (`forget`) and kept (`retain`); both
+    as far as they are known. `requests`: that the front's models answer, those of the start model first."""
 
     id: str
     space: str
@@ -326,6 +338,7 @@ class StudyRecord(Record):
     requests: tuple[AnsweredRequest, ...] = ()
     trials: tuple[TrialRecord, ...] = ()
     members: tuple[MemberRecord, ...] = ()
+    arm_fronts: tuple[ArmFrontRecord, ...] = ()
     aliases: dict[str, int] = {}
     importance: dict[str, dict[str, float]] = {}
     hypervolume: float | None = None

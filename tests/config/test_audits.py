@@ -52,7 +52,8 @@ CASES = {
     "probability is there twice",
     "verdict.audit_relearn_utility={at_most: 1}": "unknown metric in verdict 'audit_relearn_utility'",
     "confirm.seeds=1": "confirm.seeds: must be greater than or equal to 2, given 1",
-    "confirm.seed=3": "unknown key 'confirm.seed' (did you mean 'confirm.seeds'?): choose from confirm.seeds",
+    "confirm.seed=3": "unknown key 'confirm.seed' (did you mean 'confirm.seeds'?): choose from confirm.members, "
+    "confirm.seeds",
 }
 
 
@@ -75,12 +76,7 @@ def test_a_mistake_is_one_line(override: str) -> None:
         ("tdec", "audits.sampling={}", "audits.sampling: tdec asks no questions: choose from logit_lens, quantisation"),
         ("tdec", "audits.format={}", "audits.format: tdec asks no questions: choose from logit_lens, quantisation"),
         ("tdec", "audits.relearning.rows=[holdout]", "audits.relearning.rows: holdout: tdec has no such rows"),
-        ("soul", "audits.quantisation={}", "audits: a comparison registers no one front: take it out with --set"),
-        (
-            "soul",
-            "confirm.seeds=2",
-            "confirm: a comparison registers no one front: take it out with --set confirm=null",
-        ),
+        ("soul", "confirm.members=0", "confirm.members: must be greater than or equal to 1, given 0"),
     ],
 )
 def test_audits_and_confirmations_that_a_study_cannot_have_are_refused(study: str, override: str, line: str) -> None:

@@ -65,6 +65,19 @@ def test_pairs_are_for_the_report_alone(study: Study, tmp_path: Path) -> None:
     assert named.identity() == study.identity()
 
 
+def test_fresh_seeds_and_audits_are_asked_of_a_comparison_that_has_begun(study: Study, tmp_path: Path) -> None:
+    path = str(write(tmp_path, STUDY))
+    later = load_study(path, ["confirm.seeds=2", "audits.quantisation={}"])
+    assert later.identity() == study.identity()
+    assert [member.study.identity() for member in later.members()] == [m.study.identity() for m in study.members()]
+    assert (study.most_members(), later.most_members(), study.largest_seed()) == (5, 5, 7)
+    assert load_study(path, ["confirm.members=2"]).most_members() == 2
+    own = load_study(path, ["compare.arms.SO.run.seed=11", "compare.arms.FO.space.seed={type: int, low: 3, high: 20}"])
+    assert own.largest_seed() == 20
+    assert load_study("tofu-full").most_members() is None
+    assert load_study("tofu-full", ["confirm.members=4"]).most_members() == 4
+
+
 @pytest.mark.parametrize(
     ("assignment", "line"),
     [

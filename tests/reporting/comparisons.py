@@ -4,8 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lethe.records import MemberRecord, ModelScores, StudyRecord, TrialRecord
-from tests.tracking.studies import EVIL, sample, study, trial
+from lethe.records import (
+    ArmFrontRecord,
+    AuditRecord,
+    Confirmation,
+    Forgotten,
+    MemberRecord,
+    ModelScores,
+    StudyRecord,
+    TrialRecord,
+    VerdictRecord,
+)
+from tests.tracking.studies import EVIL, audits, sample, study, trial
 
 RATE = {"type": "float", "low": 1e-4, "high": 1e-2, "log": True}
 ARMS: dict[str, Any] = {
@@ -65,3 +75,43 @@ def comparison_study(layout: str = "tofu", **changes: Any) -> StudyRecord:
         "members": members,
     }
     return study(*trials, **(values | changes))
+
+
+def confirmed_comparison() -> StudyRecord:
+    """`comparison_study` after its fronts were run again with two seeds and audited: FO-GA's trial 1 is confirmed, its
+    trial 6 is not, one fresh run of SO-GA's trial 3 has forgotten, and SO-GA's trial 7 could not be audited."""
+    record = comparison_study()
+
+    def again(found: TrialRecord, forget: float, spread: float, *verdicts: Forgotten, reason: str = "") -> TrialRecord:
+        runs = tuple(
+            trial(found.number, forget, utility, kind="confirmation", params={**found.params, "seed": 2 + i})
+            for i, utility in enumerate((0.4, 0.5))
+        )
+        judged = tuple(
+            run.model_copy(update={"forgotten": VerdictRecord(forgotten=word, criteria=())})
+            for run, word in zip(runs, verdicts, strict=True)
+        )
+        means = {"mean": {"forget": forget, "utility": 0.45}, "spread": {"forget": spread, "utility": 0.07}}
+        confirmation = Confirmation(runs=judged, confirmed=not reason, reason=reason, **means)
+        verdict = VerdictRecord(forgotten=verdicts[0], criteria=())
+        return found.model_copy(update={"confirmation": confirmation, "forgotten": verdict})
+
+    relearned = AuditRecord(variant="relearn_retain", before={"forget_rouge": 0.2}, after={"forget_rouge": 0.8})
+    broken = AuditRecord(variant="relearn", verdict="error", reason=EVIL)
+    trials = {found.number: found for found in record.trials}
+    trials[1] = again(trials[1], 0.6, 0.03, "no", "no").model_copy(update={"audits": (*audits(0.3, 0.5), relearned)})
+    trials[6] = again(trials[6], 0.8, 0.04, "no", "no", reason=f"beaten {EVIL}").model_copy(
+        update={"audits": audits(0.5, 0.6)}
+    )
+    trials[3] = again(trials[3], 0.3, 0.0, "yes", "partly").model_copy(update={"audits": audits(0.1, 0.2)})
+    trials[7] = again(trials[7], 0.5, 0.0, "yes", "yes").model_copy(update={"audits": (broken,)})
+    fronts = (
+        ArmFrontRecord(arm="Guard", front=(), members=(), hypervolume=0.0),
+        ArmFrontRecord(arm="FO-GA", front=(1, 2, 6), members=(1, 6), hypervolume=0.25, confirmed_hypervolume=0.125),
+        ArmFrontRecord(arm="SO-GA", front=(3, 7), members=(3, 7), hypervolume=0.75, confirmed_hypervolume=0.5),
+        ArmFrontRecord(arm="SO-NPO", front=(), members=(), hypervolume=0.0),
+    )
+    oracle = record.oracle and record.oracle.model_copy(update={"audits": audits(0.3, 0.31)})
+    start = record.start.model_copy(update={"audits": audits(0.99, 0.98)})
+    changes = {"trials": tuple(trials.values()), "arm_fronts": fronts, "start": start, "oracle": oracle}
+    return record.model_copy(update=changes)

@@ -14,12 +14,13 @@ from lethe.config.space import Parameter, Scalar
 from lethe.records import CriterionRecord, StudyRecord, VerdictRecord
 from lethe.reporting.comparison.arms import HYPERVOLUME, LAYOUTS, Arm, ArmSeed, Cell, Column, arms
 from lethe.reporting.comparison.boundaries import arm_space, boundary_end, boundary_hits
+from lethe.reporting.comparison.csv_file import comparison_csv
 from lethe.reporting.comparison.figures import mean_curve
 from lethe.reporting.comparison.findings import describe_volumes
 from lethe.reporting.comparison.opening import comparison_opening, describe_spread
 from lethe.reporting.comparison.summary import comparison_view, print_comparison
-from lethe.reporting.comparison.tables import comparison_csv, cost_rows, format_mean, format_spread, result_rows
-from lethe.reporting.next_steps import next_steps
+from lethe.reporting.comparison.tables import cost_rows, format_mean, format_spread, result_rows
+from lethe.reporting.next_steps import AUDITS, next_steps
 from lethe.reporting.report import render_pages
 from lethe.reporting.scales import format_fixed
 from lethe.terminal import Terminal
@@ -302,5 +303,6 @@ def test_the_first_screen_says_who_won_what_a_verdict_needs_and_whether_it_is_en
     assert "what wins" in page.text
     assert [step.command for step in next_steps(judged)] == [
         "lethe sweep soul-full",
+        f"lethe sweep {judged.id} --resume --set confirm.seeds=3 --set '{AUDITS}'",
         f"lethe show {judged.id}",
     ]

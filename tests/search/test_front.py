@@ -7,10 +7,11 @@ import math
 import pytest
 
 from lethe.config.search import Goal
-from lethe.records import TrialRecord
+from lethe.records import TrialRecord, VerdictRecord
 from lethe.search.front import (
     aliases_of_means,
     hypervolume_of_means,
+    spread_members,
     with_confirmations,
 )
 from lethe.search.objectives import ObjectiveSpace
@@ -98,3 +99,27 @@ def test_without_complete_runs_there_are_no_means_and_no_aliases() -> None:
     assert aliases_of_means(trials, FRAME) == {}
     assert hypervolume_of_means(trials, FRAME) == 0
     assert trials[0].afterwards == {}
+
+
+def test_members_of_a_front_are_the_knee_one_that_has_forgotten_and_the_rest_far_apart() -> None:
+    yes = {"forgotten": VerdictRecord(forgotten="yes", criteria=())}
+    front = (
+        member(0, 0.05, 0.31),
+        member(1, 0.12, 0.5),
+        member(2, 0.2, 0.505),
+        member(3, 0.3, 0.51, **yes),
+        member(4, 0.35, 0.515, **yes),
+        member(5, 0.8, 0.6),
+        member(6, 0.6, 0.55),
+        member(7, 0.12, 0.5, run="1"),
+        member(8, 0.01, 0.9, pareto_rank=1),
+    )
+
+    def chosen(most: int | None) -> list[int]:
+        return [trial.number for trial in spread_members(front, FRAME, most)]
+
+    assert chosen(None) == list(range(8)), "a single study repeats all of them"
+    assert chosen(7) == [0, 1, 2, 3, 4, 5, 6], "trial 7 is trial 1's run"
+    assert chosen(5) == [1, 4, 0, 5, 6], "knee, most useful that has forgotten, ends, farthest"
+    assert chosen(1) == [1]
+    assert spread_members((), FRAME, 5) == ()

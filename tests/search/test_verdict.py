@@ -11,7 +11,7 @@ from lethe.config.benchmark import TdecBenchmark, TofuBenchmark
 from lethe.config.study import parse_study
 from lethe.config.verdict import Criterion
 from lethe.errors import UserError
-from lethe.records import AuditRecord, ModelScores
+from lethe.records import AuditRecord, Confirmation, ModelScores
 from lethe.search.verdict import judge, start_note, with_verdicts
 from tests.tracking.studies import study, trial
 
@@ -101,6 +101,30 @@ def test_audits_that_ran_count_against_the_oracles() -> None:
     )
     assert gone.forgotten == "yes"
     assert beaten is None, "only the front is judged"
+
+
+def test_fresh_runs_and_models_judged_before_have_verdicts_too() -> None:
+    runs = tuple(
+        trial(1, kind="confirmation", params={"seed": seed}, metrics={**GOOD, **changed})
+        for seed, changed in ((4, {}), (5, {"forget_quality": 0.01}))
+    )
+    lost = trial(1, kind="confirmation", params={"seed": 6}, verdict="lost", metrics={})
+    beaten = trial(1, metrics=GOOD, pareto_rank=3, confirmation=Confirmation(runs=(*runs, lost)))
+    before = judge(GOOD, MODELS, CRITERIA)
+    earlier = trial(2, metrics={**GOOD, "forget_quality": 0.0}, pareto_rank=2, forgotten=before)
+    record = study(
+        trial(0, metrics={**GOOD, "forget": 0.1}, pareto_rank=0),
+        beaten,
+        earlier,
+        trial(3, metrics=GOOD, pareto_rank=1),
+        start=ModelScores(metrics=START),
+        oracle=ModelScores(metrics=ORACLE),
+    )
+    found = with_verdicts(record, CRITERIA)
+    assert [t.forgotten and t.forgotten.forgotten for t in found.trials] == ["yes", "yes", "no", None]
+    again = found.trials[1].confirmation
+    assert again is not None
+    assert [run.forgotten and run.forgotten.forgotten for run in again.runs] == ["yes", "no", None]
 
 
 def test_tdec_is_forgotten_strictly_below_its_thresholds() -> None:

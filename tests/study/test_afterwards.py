@@ -144,3 +144,56 @@ def _is_tracked(study: dict[str, Any], front: list[dict[str, Any]]) -> None:
         assert tags["confirmed"] == str(member["confirmation"]["confirmed"]).lower()
         assert float(tags["audit_quant4_utility"]) == member["audits"][1]["after"]["utility"]
         assert float(tags["forget_probability_mean"]) == member["confirmation"]["mean"]["forget_probability"]
+
+
+COMPARISON = """
+search: {{sampler: random, trials: 2}}
+confirm: null
+audits: null
+compare:
+  seeds: [0, 3]
+  arms:
+    descent: {{run: {{objective: {{name: grad_diff}}}}}}
+    ascent: {{run: {{objective: {{name: gradient_ascent}}}}}}
+"""
+
+
+@pytest.mark.long
+def test_fronts_of_a_comparison_that_has_ended_are_confirmed_and_audited_by_resume(tmp_path: Path, head: Head) -> None:
+    """The searches' trials are not run again; what was confirmed and audited is not done twice."""
+    data, start, oracle = (
+        tiny.write_data(tmp_path / "data"),
+        tiny.write_model(tmp_path / "start"),
+        tiny.write_model(tmp_path / "oracle", seed=1),
+    )
+    (tmp_path / "small.yaml").write_text(STUDY.format(data=data, start=start, oracle=oracle))
+    (tmp_path / "pair.yaml").write_text("extends: small.yaml" + COMPARISON.format())
+    run = [sys.executable, "-m", "platform.sweep", str(tmp_path / "pair.yaml"), "--reports", str(tmp_path / "reports")]
+    without = ["--set", "objectives.audit_quant4_utility=null"]
+    afterwards = ["--resume", "--set", "confirm={seeds: 2, members: 1}", "--set", "audits={quantisation: {bits: [4]}}"]
+
+    assert head.run(*run, *without).returncode == 0
+    searched = record(run)
+    assert len(searched["trials"]) == 8
+    assert not searched["arm_fronts"]
+    done = head.run(*run, *without, *afterwards)
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = record(run)
+    assert [trial["ended"] for trial in study["trials"]] == [trial["ended"] for trial in searched["trials"]]
+    again = {trial["number"]: trial for trial in study["trials"] if trial["confirmation"]}
+    fronts = {front["arm"]: front for front in study["arm_fronts"]}
+    assert list(fronts) == ["descent", "ascent"]
+    assert sorted(again) == sorted(number for front in fronts.values() for number in front["members"])
+    assert again, "no arm has a front: the study says nothing"
+    for front in fronts.values():
+        assert len(front["members"]) == bool(front["front"])
+    for trial in again.values():
+        runs = trial["confirmation"]["runs"]
+        assert [found["params"]["seed"] for found in runs] == [4, 5], "after every seed of the comparison"
+        assert {found["params"]["arm"] for found in runs} == {trial["params"]["arm"]}
+        assert trial["audits"][0]["verdict"] == "complete"
+    assert study["oracle"]["audits"][0]["after"]
+    assert f"audits: {len(again) + 2} to go" in done.stdout
+    twice = head.run(*run, *without, *afterwards)
+    assert "to go" not in twice.stdout.split("confirm")[-1].replace("0 to go", "")
+    assert record(run)["trials"] == study["trials"]

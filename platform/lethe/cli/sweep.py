@@ -76,7 +76,7 @@ def _dry_run(study: Study) -> int:
     from lethe.config.model import FinetunedModel
     from lethe.models.packages import missing_packages
     from lethe.ops.stored_studies import measured_trial
-    from lethe.scaling.estimate import describe_needs, describe_study_time
+    from lethe.scaling.estimate import describe_after_search, describe_needs, describe_study_time
     from lethe.study.finetuning import describe_training
     from lethe.study.inputs import find_inputs
     from lethe.study.preflight import check_adapters, check_data, check_shapes, corners, warm_up_note, without_gpu
@@ -91,7 +91,10 @@ def _dry_run(study: Study) -> int:
     trainings = _trainings(study)
     missing = [training for training in trainings or () if not training.is_there]
     print(describe_needs(study, corners(study), inputs, missing))
-    print(describe_study_time(study, corners(study), inputs, measured_trial(study)))
+    measured = measured_trial(study)
+    print(describe_study_time(study, corners(study), inputs, measured))
+    if after := describe_after_search(study, corners(study), measured):
+        print(after)
     if audited := describe_trial_audits(study):
         print(audited)
     if isinstance(study.model, FinetunedModel):

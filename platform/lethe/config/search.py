@@ -180,8 +180,19 @@ class Stop(Frozen):
         return min(given + ([3600 * self.hours] if self.hours else []), default=None)
 
 
+OF_AN_ARM = 5  # members of an arm's front that are run again and audited at most
+
+
 class Confirm(Frozen):
     """Repeats the front's members with fresh seeds before they are registered: the means decide which ones stay on the
     front, since the best of many noisy trials looks better than it is."""
 
-    seeds: int = Field(3, ge=2, le=100, description="runs of each member, with the seeds after its own")
+    seeds: int = Field(
+        3, ge=2, le=100, description="runs of each member, with the seeds after its own, in a comparison after all"
+    )
+    members: int | None = Field(
+        None,
+        ge=1,
+        description="of a front that are run again, and audited, at most, spread over it; none: all, in a comparison "
+        f"{OF_AN_ARM} of each arm's",
+    )

@@ -24,7 +24,7 @@ from lethe.config.privacy import Privacy, StoredText
 from lethe.config.prompt import Prompt
 from lethe.config.run import Checkpoint, Evaluation, Recipe
 from lethe.config.run_and_space import check_first, check_run_and_space
-from lethe.config.search import AnyStopping, Confirm, Goal, NoStopping, Search, Stop
+from lethe.config.search import OF_AN_ARM, AnyStopping, Confirm, Goal, NoStopping, Search, Stop
 from lethe.config.space import Choice, Parameter, assemble, resolved
 from lethe.config.validation import (
     check_arms,
@@ -38,7 +38,6 @@ from lethe.config.validation import (
     check_origin,
     check_repeatable,
     check_rungs,
-    check_stages,
     check_verdict,
 )
 from lethe.config.verdict import Criterion
@@ -137,7 +136,7 @@ class Study(Frozen):
     @model_validator(mode="after")
     def _can_run(self) -> Self:
         check_goals(self.objectives, self.benchmark, self.tasks)
-        check_stages(self.benchmark, self.audits, self.confirm, self.compare)
+        check_audits(self.benchmark, self.audits)
         check_audits(self.benchmark, self.trial_audits())
         check_verdict(self.criteria(), self.benchmark, self.tasks)
         check_rungs(self.early_stopping, self.objectives, self.benchmark)
@@ -183,6 +182,10 @@ class Study(Frozen):
         """Return the audits with which every trial ends, since an objective is measured by them; None without one.
         Raises UserError for an objective of a variant that the study's audits do not try."""
         return needed_audits(self.objectives, self.audits, self.benchmark)
+
+    def most_members(self) -> int | None:
+        """Return how many members of a front are run again and audited at most, None for all of them."""
+        return (self.confirm and self.confirm.members) or (OF_AN_ARM if self.compare else None)
 
     def members(self) -> tuple[Member, ...]:
         """Return a comparison's studies, one per seed and arm, all arms of a seed before the next; none for a plain
@@ -241,6 +244,14 @@ class Study(Frozen):
         epochs = max(int(e or 0) for e in (searched.ends().values() if searched else [recipe.schedule.epochs]))
         whole = recipe.evaluation
         return whole.before_last() if whole.interim < 1 and whole.every < epochs else None
+
+    def largest_seed(self) -> int:
+        """Return the largest seed that a run of the study's search, or of a comparison's, can have."""
+        if self.compare is not None:
+            return max(member.study.largest_seed() for member in self.members())
+        searched = self.space.get("seed")
+        given = searched.ends().values() if searched else [self.run.get("seed", Recipe.model_fields["seed"].default)]
+        return max(int(seed or 0) for seed in given)
 
     def identity(self) -> str:
         """Return 16 hex digits over everything that determines the trials. A longer study, or one with other resources,

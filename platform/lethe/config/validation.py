@@ -10,12 +10,11 @@ from collections.abc import Iterable, Mapping
 from lethe.config.audit_objectives import SHORT_NAMES, audited_metrics
 from lethe.config.audits import Audit, Audits
 from lethe.config.benchmark import GENERATED, PERTURBED, RULE, BenchmarkConfig
-from lethe.config.comparison import Compare
 from lethe.config.metrics import Need
 from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel, PretrainedModel
 from lethe.config.objective import Objective
 from lethe.config.run_and_space import BASELINE_FIELDS, BASELINE_REASON, Run, Space, stages
-from lethe.config.search import AnyHalving, AnyStopping, Confirm, Goal, Sampler, Search, Stop
+from lethe.config.search import AnyHalving, AnyStopping, Goal, Sampler, Search, Stop
 from lethe.config.space import possible
 from lethe.config.verdict import Criterion
 from lethe.errors import UserError, unknown_name
@@ -114,17 +113,6 @@ def _check_whole_start(run: Run, space: Space) -> None:
                     f"benchmark.alternatives: {GENERATED} asks the start model, which engine.stage 3 shards: take stage"
                     f" 0, 1 or 2, or give a file, {PERTURBED} or {RULE}"
                 )
-
-
-def check_stages(
-    benchmark: BenchmarkConfig, audits: Audits | None, confirm: Confirm | None, compare: Compare | None
-) -> None:
-    """Refuse `confirm` and `audits` for a comparison, which has many fronts, and audits for benchmarks without
-    questions."""
-    for key, given in (("confirm", confirm), ("audits", audits)):
-        if given and compare:
-            raise UserError(f"{key}: a comparison registers no one front: take it out with --set {key}=null")
-    check_audits(benchmark, audits)
 
 
 def check_audits(benchmark: BenchmarkConfig, audits: Audits | None) -> None:

@@ -99,7 +99,7 @@ def audit_tables(record: StudyRecord) -> list[AuditTable]:
     metrics = dict.fromkeys(key for model in models for audit in model.audits for key in audit.after)
     return [
         AuditTable(metric, {v: text for v, text in variants.items() if _is_measured(models, v, metric)}, models)
-        for metric in sorted(metrics, key=_position)
+        for metric in sorted(metrics, key=leak_order)
     ]
 
 
@@ -116,7 +116,9 @@ def _is_measured(models: list[AuditedModel], variant: str, metric: str) -> bool:
     return any(audit.variant == variant and metric in audit.after for model in models for audit in model.audits)
 
 
-def _position(metric: str) -> tuple[int, str]:
+def leak_order(metric: str) -> tuple[int, str]:
+    """Return the key by which metrics of audits are sorted: leaks first, the one that all questions have at the front,
+    then those of utility."""
     leaks = (name for benchmark in BENCHMARKS.values() for name in benchmark.leaks)
     order = [*dict.fromkeys(("forget_rouge", *leaks, *FULL))]
     return (order.index(metric) if metric in order else len(order)), metric

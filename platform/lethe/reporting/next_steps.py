@@ -61,6 +61,9 @@ def _commands(record: StudyRecord) -> Iterator[tuple[str, str]]:
             yield "compare with the whole budget", f"sweep {full}"
         if best and (best.forgotten is None or _passes(best)):
             yield "name the best model, for good", f"promote {record.id} {best.number} --as champion"
+        if not record.arm_fronts:
+            checks = f"--set confirm.seeds=3 --set {shlex.quote(AUDITS)}"
+            yield "run every arm's front again with fresh seeds, and audit it", f"{again} {checks}"
         yield look
     else:
         yield from _after_search(record, best, again)

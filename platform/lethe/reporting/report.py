@@ -20,8 +20,10 @@ from lethe.config.benchmarks import BENCHMARKS
 from lethe.errors import UserError
 from lethe.records import StudyRecord, TrialRecord
 from lethe.reporting.comparison import tables
+from lethe.reporting.comparison.arm_fronts import audit_with
 from lethe.reporting.comparison.arms import arms
 from lethe.reporting.comparison.claims import claims
+from lethe.reporting.comparison.csv_file import comparison_csv
 from lethe.reporting.comparison.figures import comparison_png, spread_bar
 from lethe.reporting.comparison.findings import format_p, format_signed
 from lethe.reporting.comparison.interval_figure import verdicts_png
@@ -90,7 +92,7 @@ def write_report(record: StudyRecord, folder: Path, *, store: str | None = None,
     }
     if record.members:
         files |= {
-            "comparison.csv": tables.comparison_csv(record),
+            "comparison.csv": comparison_csv(record),
             "verdicts.csv": verdicts_csv(record),
             "comparison.png": comparison_png(record),
             **({"verdicts.png": verdicts_png(found)} if (found := claims(record)) else {}),
@@ -155,13 +157,14 @@ def template_environment() -> Environment:
         "format_fixed": format_fixed,
         "format_p": format_p,
         "format_signed": format_signed,
+        "audit_with": audit_with,
     }
     return templates
 
 
 def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
     study_arms = arms(record)
-    audits = audit_tables(record)
+    audits = [] if record.arm_fronts else audit_tables(record)  # arms' fronts have tables of their own
     # A browser follows the address of a server, and none in a file system.
     link = store if store and store.startswith(("http://", "https://")) else ""
     benchmark = BENCHMARKS[_benchmark_name(record)]
@@ -190,7 +193,7 @@ def _template_values(record: StudyRecord, store: str | None) -> dict[str, Any]:
         "link": link,
         "evidence": rows,
         "judged": any(trial.forgotten for trial in record.front),
-        "confirmation_summary": describe_confirmations(record),
+        "confirmation_summary": "" if record.arm_fronts else describe_confirmations(record),
         "confirmed_members": confirmed_members(record),
         "audit_tables": audits,
         "audit_meanings": {**{name: metric.meaning for name, metric in OWN_METRICS.items()}, **meanings},
@@ -222,7 +225,8 @@ def _sections(record: StudyRecord, figures: Mapping[str, Figure]) -> dict[str, s
         "claims": ("Verdicts", "claim-1" in figures),
         "winners": ("Winners", bool(record.front)),
         "evidence": ("Evidence", bool(record.front)),
-        "audits": ("Audits", bool(audit_tables(record))),
+        "fronts": ("Fresh seeds and audits", bool(record.arm_fronts)),
+        "audits": ("Audits", bool(audit_tables(record)) and not record.arm_fronts),
         "answers": ("Answers", bool(record.front)),
         "epochs": ("By epoch", bool(record.trials)),
         "costs": ("Time and memory", not plain),

@@ -13,7 +13,7 @@ from lethe.config.adapter import Lora
 from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel
 from lethe.config.objective import WithRetain
 from lethe.config.run import Recipe
-from lethe.config.study import Study
+from lethe.config.study import Member, Study
 from lethe.errors import UserError
 from lethe.models.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
 from lethe.scaling.memory import BYTES, Layout, offloaded, peak
@@ -102,9 +102,7 @@ def describe_study_time(
     """Return one line on how long all trials take on this machine: from the mean seconds of a trial of an earlier study
     (`measured`: its id, the seconds), else from an estimate of the training alone."""
     trials = sum(member.study.search.trials for member in study.members()) or study.search.trials
-    engine = max((recipe.engine for recipe in recipes), key=lambda engine: engine.workers * engine.threads)
-    fitting = 1 if engine.device == "cuda" else (os.cpu_count() or 1) // (engine.workers * engine.threads)
-    groups = max(1, min(trials, study.resources.groups or fitting))
+    groups = _groups(study, recipes, trials)
     at_once = f"{groups} at once" if groups > 1 else "one after another"
     if measured:
         name, seconds = measured
@@ -118,6 +116,36 @@ def describe_study_time(
     hours = max(_hours(shape, recipe, rows, _sides(recipe), _steps(recipe, rows)) for recipe in recipes)
     total = _time(-(-trials // groups) * hours)
     return f"study   at least {total} for {trials} trials, {at_once}: evaluation comes on top and may take longer"
+
+
+def describe_after_search(study: Study, recipes: list[Recipe], measured: tuple[str, float] | None = None) -> str:
+    """Return one line on the runs with fresh seeds and the audits that follow the search, at most so many, and the time
+    of those runs where that of a trial is `measured`; empty where the study asks for neither."""
+    if not (study.confirm or study.audits):
+        return ""
+    members = study.members() or (Member("", 0, study),)
+    trials: dict[str, int] = {}
+    for member in members:
+        trials[member.arm] = trials.get(member.arm, 0) + member.study.search.trials
+    most = study.most_members()
+    models = sum(min(count, most or count) for count in trials.values())
+    of = f" of {len(trials)} arms' fronts" if study.compare else " of the front"
+    parts = []
+    if study.confirm:
+        runs = models * study.confirm.seeds
+        took = f", about {_time(-(-runs // _groups(study, recipes, runs)) * measured[1] / 3600)}" if measured else ""
+        parts.append(f"{runs} runs with fresh seeds ({study.confirm.seeds} for each of {models} members{of}){took}")
+    if study.audits:
+        costs = "; ".join(f"{name}: {audit.cost()}" for name, audit in study.audits.asked().items())
+        parts.append(f"audits of {models} members{of}, start model and oracle, each {costs}")
+    return f"after   at most {'; then '.join(parts)}"
+
+
+def _groups(study: Study, recipes: list[Recipe], runs: int) -> int:
+    """Return how many of the runs this machine does at once."""
+    engine = max((recipe.engine for recipe in recipes), key=lambda engine: engine.workers * engine.threads)
+    fitting = 1 if engine.device == "cuda" else (os.cpu_count() or 1) // (engine.workers * engine.threads)
+    return max(1, min(runs, study.resources.groups or fitting))
 
 
 def shape_of(model: AnyModel, start: Path | None = None) -> Transformer:

@@ -50,6 +50,24 @@ def front_aliases(trials: Trials, objectives: ObjectiveSpace) -> dict[str, int]:
     return best if knee is None else {"knee": front[knee].number, **best}
 
 
+def spread_members(trials: Trials, objectives: ObjectiveSpace, most: int | None) -> Trials:
+    """Return the trials of the front; with `most` at most so many, and of equal runs one: the knee, then of those that
+    have forgotten the one of most utility, the best in each objective, and always the one farthest from these."""
+    front = tuple(trial for trial in trials if trial.on_front)
+    if most is None:
+        return front
+    runs = [trial.run for trial in front]
+    front = tuple(trial for place, trial in enumerate(front) if trial.run not in runs[:place])
+    if len(front) <= most:
+        return front
+    values = _values(front, objectives)
+    passing = [i for i, trial in enumerate(front) if trial.forgotten and trial.forgotten.forgotten == "yes"]
+    useful = sorted(passing, key=lambda i: -front[i].metrics.get("utility", -math.inf))[:1]
+    knee = objectives.knee(values)
+    first = [*([] if knee is None else [knee]), *useful]
+    return tuple(front[i] for i in pareto.spread(values, objectives.directions, first)[:most])
+
+
 def representative_trial(trials: Trials, objectives: ObjectiveSpace) -> int | None:
     """Return the number of the trial that stands for a whole study: the front's knee, or without a front the complete
     trial whose worst violation of a floor is smallest; None without a complete trial."""

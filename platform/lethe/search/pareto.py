@@ -76,6 +76,12 @@ def places(values: ArrayLike, directions: Sequence[str], floors: Floors | None =
     return place
 
 
+def spread(values: ArrayLike, directions: Sequence[str], first: Sequence[int]) -> list[int]:
+    """Return the row numbers of one front, all finite: `first`, then the others in the order of their places, far from
+    these too."""
+    return _spread(signed(values, directions), first)
+
+
 def extremes(values: ArrayLike, directions: Sequence[str], floors: Floors | None = None) -> NDArray[np.bool_]:
     """Return for each row [n] whether it is the best of the first front in some objective: at most one row per
     objective, whatever the ties, and none where no row is feasible."""
@@ -154,12 +160,12 @@ def _best_rows(by_value: tuple[NDArray[np.int64], Floats]) -> list[int]:
     return [int(row) for row in order[list(dict.fromkeys(best))]]
 
 
-def _spread(good: Floats) -> list[int]:
-    """Return the row numbers of `good` (one front) in the order of their places: extremes first, then always the row
-    farthest from those before it. Ties go to the larger values, whatever the order of the rows."""
+def _spread(good: Floats, first: Sequence[int] = ()) -> list[int]:
+    """Return the row numbers of `good` (one front) in the order of their places: `first` and the extremes, then always
+    the row farthest from those before it. Ties go to the larger values, whatever the order of the rows."""
     order, scaled = by_value = _by_value(good)
     position = np.argsort(order)
-    chosen = [int(position[row]) for row in _best_rows(by_value)]
+    chosen = list(dict.fromkeys(int(position[row]) for row in (*first, *_best_rows(by_value))))
     gap = np.min([np.linalg.norm(scaled - scaled[c], axis=1) for c in chosen], axis=0)
     while len(chosen) < len(scaled):
         gap[chosen] = -1.0

@@ -6,19 +6,34 @@ import math
 from collections.abc import Iterator, Mapping
 
 from lethe.config.verdict import Bound, Criterion
-from lethe.records import CriterionRecord, Forgotten, Metrics, ModelScores, StudyRecord, VerdictRecord
+from lethe.records import (
+    CriterionRecord,
+    Forgotten,
+    Metrics,
+    ModelScores,
+    StudyRecord,
+    TrialRecord,
+    VerdictRecord,
+)
 
 WORDS = {"at_least": "at least", "at_most": "at most", "below": "below"}
 
 
 def with_verdicts(record: StudyRecord, criteria: Mapping[str, Criterion]) -> StudyRecord:
-    """Return the record with a verdict on every front member that can be judged."""
+    """Return the record with a verdict on every front member that can be judged, on models that have one already, as
+    those of a comparison's searches, and on the runs with fresh seeds."""
     references = _references(record.start, record.oracle)
     front = {trial.number for trial in record.front}
+
+    def judged(trial: TrialRecord) -> TrialRecord:
+        changes: dict[str, object] = {"forgotten": judge(trial.numbers, references, criteria)}
+        if trial.confirmation:
+            runs = tuple(judged(run) if run.verdict == "complete" else run for run in trial.confirmation.runs)
+            changes["confirmation"] = trial.confirmation.model_copy(update={"runs": runs})
+        return trial.model_copy(update=changes)
+
     trials = tuple(
-        trial.model_copy(update={"forgotten": judge(trial.numbers, references, criteria)})
-        if trial.number in front
-        else trial
+        judged(trial) if trial.number in front or trial.forgotten or trial.confirmation else trial
         for trial in record.trials
     )
     return record.model_copy(update={"trials": trials})

@@ -8,7 +8,7 @@ model and oracle are audited before the search, whose floors may be shares of th
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +30,7 @@ from lethe.records import (
     audit_numbers,
 )
 from lethe.storage.paths import atomic_write
-from lethe.study.confirmation import members
+from lethe.study.confirmation import Front, FrontMember, in_turn
 from lethe.unlearning.requests import AuditReport
 
 if TYPE_CHECKING:
@@ -73,15 +73,15 @@ class PlannedAudit:
         return next(iter(self.audits.asked()))
 
 
-def audit(planner: Planner, pool: Pool, record: StudyRecord) -> StudyRecord:
-    """Return the record with the study's audits of its front, start model and oracle; variants that these have already,
-    or that are kept on disk, are not done again.
+def audit(planner: Planner, pool: Pool, record: StudyRecord, fronts: Sequence[Front]) -> StudyRecord:
+    """Return the record with the study's audits of start model and oracle and of its fronts' members; variants that
+    these have already, or that are kept on disk, are not done again.
 
     Raises KeyboardInterrupt; what has ended by then is kept.
     """
     assert planner.study.audits is not None
     references = _references(planner, record.start, record.oracle)
-    found = _audited(planner, pool, [*references, *_front(planner, record)], planner.study.audits, "audits")
+    found = _audited(planner, pool, [*references, *map(_subject, in_turn(fronts))], planner.study.audits, "audits")
     trials = tuple(t.model_copy(update={"audits": found[_name(t)]}) if _name(t) in found else t for t in record.trials)
     changes: dict[str, object] = {"trials": trials}
     for field, name, model in (("start", START, record.start), ("oracle", ORACLE, record.oracle)):
@@ -192,10 +192,10 @@ def _references(planner: Planner, start: ModelScores, oracle: ModelScores | None
     ]
 
 
-def _front(planner: Planner, record: StudyRecord) -> Iterator[Subject]:
-    for trial, recipe in members(planner, record):
-        folder = Path(trial.folder)
-        yield Subject(_name(trial), trial.run, folder / "model", folder / "audits", recipe, trial.metrics, trial.audits)
+def _subject(member: FrontMember) -> Subject:
+    trial, folder = member.trial, Path(member.trial.folder)
+    model, kept = folder / "model", folder / "audits"
+    return Subject(_name(trial), trial.run, model, kept, member.recipe, trial.metrics, trial.audits)
 
 
 def _name(trial: TrialRecord) -> str:

@@ -1,45 +1,43 @@
-"""A comparison on Ray: one sweep after another over the same warm groups, and one record of them all."""
+"""A comparison on Ray: one search after another over the same warm groups, then fresh seeds and audits of every arm's
+front, and one record of them all."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lethe.config.comparison import REFERENCE_METHODS
-from lethe.config.study import Member, Study
-from lethe.records import MemberRecord, Scalar, StudyRecord, TrialRecord
-from lethe.reporting.console import Console
+from lethe.config.study import Member
+from lethe.records import ArmFrontRecord, MemberRecord, Scalar, StudyRecord, TrialRecord
 from lethe.search.front import (
     front_aliases,
     front_hypervolume,
+    hypervolume_of_means,
     mark_front,
     representative_trial,
+    spread_members,
 )
 from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.paths import atomic_write
-from lethe.study.preparation import Prepared
-from lethe.study.run_requests import opening_record, write_first
+from lethe.study.run_requests import Planner, opening_record, write_first
 from lethe.study.runner import Sweep
 from lethe.study.session import Session
 from lethe.tracking.base import NullTracker, Tracker
 
+if TYPE_CHECKING:
+    from lethe.study.confirmation import FrontMember
 
-@dataclass
-class Comparison:
-    """One session of a comparison, used like `Sweep`. Trials are numbered through all members, in their order."""
 
-    study: Study
-    id: str
-    prepared: Prepared
-    tracker: Tracker
-    console: Console
-    folder: Path
+class Comparison(Planner):
+    """One session of a comparison, used like `Sweep`. Trials are numbered through all members, in their order; runs
+    with fresh seeds lie in its own folder."""
 
     def run(self, session: Session) -> StudyRecord:
-        """Run all members' remaining trials and return one record of them, which `study.json` keeps. Ctrl-C ends it
-        early with what is finished."""
+        """Run all members' remaining trials, then confirm and audit every arm's front, and return one record of them,
+        which `study.json` keeps. Ctrl-C ends it early with what is finished."""
         began = time.time()
         members = self.study.members()
         firsts = [0, *accumulate(member.study.search.trials for member in members)]
@@ -51,14 +49,37 @@ class Comparison:
         ended: list[tuple[Member, tuple[TrialRecord, ...]]] = []
         interrupted = False
         for member, first in zip(members, firsts, strict=False):
-            done = self._sweep(member, first).run(session)
+            done = self._sweep(member, first).search(session)
             trials = tuple(trial.model_copy(update={"number": first + trial.number}) for trial in done.trials)
             ended.append((member, trials))
             if interrupted := done.interrupted:
                 break
         record = whole(record, ended, objectives, interrupted)
+        if (self.study.confirm or self.study.audits) and not interrupted:
+            from lethe.study.after_search import finish
+
+            fronts = self._fronts(ended, objectives)
+            record = finish(self, session.pool(), record, list(fronts.values()), objectives)
+            record = with_arm_fronts(record, fronts, objectives)
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
+
+    def _fronts(
+        self, ended: list[tuple[Member, tuple[TrialRecord, ...]]], objectives: ObjectiveSpace
+    ) -> dict[str, list[FrontMember]]:
+        """Return by arm the members of its front that are run again and audited, all of them with the same fresh seeds,
+        which no search has used."""
+        from lethe.study.confirmation import front_members
+
+        fronts: dict[str, list[FrontMember]] = {}
+        seed = self.study.largest_seed() + 1
+        studies = {trial.number: member.study for member, trials in ended for trial in trials}
+        for arm, trials in trials_by_arm(ended).items():
+            chosen = spread_members(mark_front(trials, objectives), objectives, self.study.most_members())
+            fronts[arm] = [
+                found for trial in chosen for found in front_members(self, studies[trial.number], [trial], seed)
+            ]
+        return fronts
 
     def _sweep(self, member: Member, first: int) -> Sweep:
         name = f"{member.arm}-{member.seed}"
@@ -73,6 +94,35 @@ class Comparison:
             largest_rank=self.study.largest_rank(),
             labels={"arm": member.arm, "arm_seed": member.seed},
         )
+
+
+def trials_by_arm(ended: list[tuple[Member, tuple[TrialRecord, ...]]]) -> dict[str, tuple[TrialRecord, ...]]:
+    """Return the trials of each arm, of all its seeds."""
+    arms: dict[str, tuple[TrialRecord, ...]] = {}
+    for member, trials in ended:
+        arms[member.arm] = arms.get(member.arm, ()) + trials
+    return arms
+
+
+def with_arm_fronts(
+    record: StudyRecord, fronts: Mapping[str, Sequence[FrontMember]], objectives: ObjectiveSpace
+) -> StudyRecord:
+    """Return the record with the front of each arm, `fronts` having the members that were run again or audited."""
+    trials = {trial.number: trial for trial in record.trials}
+
+    def of_arm(arm: str, members: Sequence[FrontMember]) -> ArmFrontRecord:
+        own = [trials[number] for member in record.members if member.arm == arm for number in member.trials]
+        again = tuple(trials[member.trial.number] for member in members)
+        confirmed = any(trial.confirmation for trial in again)
+        return ArmFrontRecord(
+            arm=arm,
+            front=tuple(trial.number for trial in mark_front(tuple(own), objectives) if trial.on_front),
+            members=tuple(trial.number for trial in again),
+            hypervolume=front_hypervolume(again, objectives),
+            confirmed_hypervolume=hypervolume_of_means(again, objectives) if confirmed else None,
+        )
+
+    return record.model_copy(update={"arm_fronts": tuple(of_arm(arm, found) for arm, found in fronts.items())})
 
 
 def whole(

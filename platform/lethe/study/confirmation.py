@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,11 +18,7 @@ from lethe.config.study import Study
 from lethe.pool.jobs import run_jobs
 from lethe.pool.messages import Job, Report
 from lethe.records import EpochReport, FinalReport, StudyRecord, TrialRecord
-from lethe.search.front import (
-    aliases_of_means,
-    hypervolume_of_means,
-    with_confirmations,
-)
+from lethe.search.front import with_confirmations
 from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.replica import delete
 from lethe.study.recorder import TrialPlan, trial_record, write_result
@@ -32,6 +29,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class FrontMember:
+    """A trial of a front with its recipe; `seed`: the first of those that its repeats have."""
+
+    trial: TrialRecord
+    recipe: Recipe
+    seed: int
+
+
+Front = Sequence[FrontMember]
+
+
+@dataclass(frozen=True)
 class Repeat:
     """A front member's run with another seed."""
 
@@ -39,15 +48,18 @@ class Repeat:
     plan: TrialPlan
 
 
-def members(planner: Planner, record: StudyRecord) -> Iterator[tuple[TrialRecord, Recipe]]:
-    """Yield the front's trials with the recipe of each, made of the study's fixed values and the trial's own.
+def front_members(
+    planner: Planner, study: Study, trials: Iterable[TrialRecord], seed: int | None = None
+) -> Iterator[FrontMember]:
+    """Yield the trials of a front with the recipe of each, made of the fixed values of `study`, which searched them,
+    and the trial's own. `seed`: the first of the fresh ones; None: the one after the trial's own.
 
     A trial whose run does not come out again, a point of another study say, is left out with a warning.
     """
-    for trial in record.front:
-        recipe = _recipe(planner.study, trial)
+    for trial in trials:
+        recipe = _recipe(study, trial)
         if recipe and planner.plan(trial.number, recipe).run == trial.run:
-            yield trial, recipe
+            yield FrontMember(trial, recipe, recipe.seed + 1 if seed is None else seed)
         else:
             planner.console.warn(f"trial {trial.number} is left as it is: its recipe is not one of this study's")
 
@@ -59,17 +71,36 @@ def _recipe(study: Study, trial: TrialRecord) -> Recipe | None:
         return None
 
 
-def confirm(planner: Planner, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
-    """Return the record with confirmations of its front members; equal runs are answered from the run folders.
+def confirm(
+    planner: Planner, pool: Pool, record: StudyRecord, fronts: Sequence[Front], objectives: ObjectiveSpace
+) -> StudyRecord:
+    """Return the record with confirmations of the members of its fronts, each compared with those of its own; equal
+    runs are answered from the run folders.
 
     Raises KeyboardInterrupt; what has ended by then is in the run folders.
     """
-    repeats = list(_repeats(planner, record))
+    runs = _run_again(planner, pool, [repeat for member in in_turn(fronts) for repeat in _repeats(planner, member)])
+    trials = record.trials
+    for front in fronts:
+        numbers = [member.trial.number for member in front]
+        trials = with_confirmations(trials, {number: runs[number] for number in numbers}, objectives)
+    return record.model_copy(update={"trials": trials})
+
+
+def in_turn(fronts: Sequence[Front]) -> list[FrontMember]:
+    """Return the members, the first of every front before the second of any."""
+    places = zip_longest(*fronts)
+    return [member for place in places for member in place if member is not None]
+
+
+def _run_again(planner: Planner, pool: Pool, repeats: Sequence[Repeat]) -> dict[int, list[TrialRecord]]:
+    """Return the records of all repeats by the member's number, in the order of the repeats."""
     done: dict[int, list[TrialRecord]] = {repeat.member.number: [] for repeat in repeats}
     missing: dict[str, list[Repeat]] = {}
 
     def add(repeat: Repeat, run: TrialRecord) -> None:
-        changes = {"number": repeat.member.number, "params": repeat.plan.params, "kind": "confirmation"}
+        params = {**repeat.member.params, "seed": repeat.plan.params["seed"]}
+        changes = {"number": repeat.member.number, "params": params, "kind": "confirmation"}
         run = run.model_copy(update=changes)
         done[repeat.member.number].append(run)
         if run.run != repeat.member.run:  # a method that reads no seed is the member itself
@@ -91,28 +122,21 @@ def confirm(planner: Planner, pool: Pool, record: StudyRecord, objectives: Objec
             for part in ("model", CHECKPOINT):
                 delete(Path(run.folder) / part)
             add(repeat, run)
-            advance(f"trial {repeat.member.number} seed {repeat.plan.params.get('seed')}", run)
+            arm = f"{repeat.member.params['arm']} " if "arm" in repeat.member.params else ""
+            advance(f"{arm}trial {repeat.member.number} seed {repeat.plan.params.get('seed')}", run)
 
     run_jobs(pool, [same[0].plan.job for same in missing.values()], ended)
     order = {repeat.plan.run: place for place, repeat in enumerate(repeats)}
-    runs = {number: sorted(found, key=lambda run: order[run.run]) for number, found in done.items()}
-    trials = with_confirmations(record.trials, runs, objectives)
-    return record.model_copy(
-        update={
-            "trials": trials,
-            "aliases": aliases_of_means(trials, objectives) or record.aliases,
-            "confirmed_hypervolume": hypervolume_of_means(trials, objectives),
-        }
-    )
+    return {number: sorted(found, key=lambda run: order[run.run]) for number, found in done.items()}
 
 
-def _repeats(planner: Planner, record: StudyRecord) -> Iterator[Repeat]:
-    """Yield every member's repeats. Members that began with the same seed get the same ones: their differences are then
-    the members' own."""
+def _repeats(planner: Planner, member: FrontMember) -> Iterator[Repeat]:
+    """Yield a member's repeats. Members that began with the same seed, and all of a comparison, get the same ones:
+    their differences are then the members' own."""
     assert planner.study.confirm is not None
-    for member, recipe in members(planner, record):
-        for seed in range(recipe.seed + 1, recipe.seed + 1 + planner.study.confirm.seeds):
-            yield Repeat(member, planner.plan(member.number, recipe.model_copy(update={"seed": seed})))
+    for seed in range(member.seed, member.seed + planner.study.confirm.seeds):
+        recipe = member.recipe.model_copy(update={"seed": seed})
+        yield Repeat(member.trial, planner.plan(member.trial.number, recipe))
 
 
 def _record(repeat: Repeat, reports: list[EpochReport], final: FinalReport) -> TrialRecord:

@@ -7,9 +7,14 @@ import time
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
-from lethe.errors import StudyBrokenError
 from lethe.records import ModelScores, StudyRecord, TrialRecord
-from lethe.search.front import front_aliases, front_hypervolume
+from lethe.search.front import (
+    aliases_of_means,
+    front_aliases,
+    front_hypervolume,
+    hypervolume_of_means,
+    spread_members,
+)
 from lethe.search.importance import importances
 from lethe.search.objectives import ObjectiveSpace
 from lethe.search.storages import storage_url
@@ -29,8 +34,32 @@ class Sweep(Planner):
     """One session of a study: runs what is left of it."""
 
     def run(self, session: Session) -> StudyRecord:
-        """Run all remaining trials and return the final record, which is also in `study.json`. Ctrl-C ends it early
-        with what is finished."""
+        """Run all remaining trials, then confirm and audit the front, and return the final record, which is also in
+        `study.json`. Ctrl-C ends it early with what is finished."""
+        record, objectives = self._searched(session)
+        if not (self.study.confirm or self.study.audits):
+            return self._written(record)
+        from lethe.study.after_search import finish
+        from lethe.study.confirmation import front_members
+
+        members = spread_members(record.front, objectives, self.study.most_members())
+        front = list(front_members(self, self.study, members))
+        record = finish(self, session.pool(), record, [front], objectives)
+        if any(trial.confirmation for trial in record.trials):
+            record = record.model_copy(
+                update={
+                    "aliases": aliases_of_means(record.trials, objectives) or record.aliases,
+                    "confirmed_hypervolume": hypervolume_of_means(record.trials, objectives),
+                }
+            )
+        return self._written(record)
+
+    def search(self, session: Session) -> StudyRecord:
+        """Run all remaining trials and return their record, which is also in `study.json`, with neither fresh seeds nor
+        audits: a comparison asks for those of its arms when all searches are over."""
+        return self._written(self._searched(session)[0])
+
+    def _searched(self, session: Session) -> tuple[StudyRecord, ObjectiveSpace]:
         began = time.time()
         shutil.rmtree(self.folder / "tune", ignore_errors=True)
         pool, start, oracle = self.begin(session)
@@ -39,8 +68,9 @@ class Sweep(Planner):
         record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
         write_first(record, self.folder)
-        record = self._finish(pool, self._search(pool, store, record), objectives)
-        record = with_verdicts(record, self.study.criteria())
+        return with_verdicts(self._search(pool, store, record), self.study.criteria()), objectives
+
+    def _written(self, record: StudyRecord) -> StudyRecord:
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
 
@@ -79,28 +109,6 @@ class Sweep(Planner):
                 "interrupted": interrupted,
             }
         )
-
-    def _finish(self, pool: Pool, record: StudyRecord, objectives: ObjectiveSpace) -> StudyRecord:
-        """Return the record with the confirmations and audits that the study asks for. Ctrl-C ends them; what has ended
-        is kept and found by --resume."""
-        from lethe.pool.jobs import interruptible
-        from lethe.study.auditing import audit
-        from lethe.study.confirmation import confirm
-
-        if record.interrupted or not (record.front and (self.study.confirm or self.study.audits)):
-            return record
-        try:
-            with interruptible():
-                if self.study.confirm:
-                    record = confirm(self, pool, record, objectives)
-                if self.study.audits:
-                    record = audit(self, pool, record)
-        except KeyboardInterrupt:
-            record = record.model_copy(update={"interrupted": True})
-        except StudyBrokenError as error:  # no group can be had any more: the search is over, and its result is kept
-            self.console.warn(f"the front is neither confirmed nor audited to the end: {error}")
-            record = record.model_copy(update={"interrupted": True})
-        return record.model_copy(update={"ended": time.time()})
 
     def _finished(self, store: StudyStore) -> tuple[TrialRecord, ...]:
         """Return the records of the trials that earlier sessions told Optuna about."""

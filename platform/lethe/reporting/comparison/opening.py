@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lethe.records import StudyRecord
+from lethe.reporting.comparison.arm_fronts import arm_fronts_view
 from lethe.reporting.comparison.arms import Arm, arms, best_arm
 from lethe.reporting.comparison.claims import claims
 from lethe.reporting.comparison.findings import (
@@ -63,7 +64,9 @@ def describe_spread(record: StudyRecord, arms: Sequence[Arm]) -> str:
     unequal = {len(seed.trials) for arm in arms if not arm.reference for seed in arm.seeds if seed.trials}
     if len(unequal) > 1:
         sentences.append("Arms have unequal numbers of trials.")
-    if not any(trial.audits for trial in record.front):
+    if (fronts := arm_fronts_view(record)) and fronts.fresh:
+        sentences.append(fronts.summary())
+    if not any(trial.audits for trial in record.trials):
         sentences.append("Not audited: the answers may be hidden and not gone.")
     if record.interrupted:
         sentences.append("The study was interrupted.")

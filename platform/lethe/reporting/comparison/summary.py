@@ -10,6 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from lethe.records import Sample, StudyRecord
+from lethe.reporting.comparison.arm_fronts import ArmFrontsView, arm_fronts_table, arm_fronts_view
 from lethe.reporting.comparison.arms import COSTS, HYPERVOLUME, Arm, Column, Layout, arms, layout_of, seeds
 from lethe.reporting.comparison.boundaries import ChosenSettings, boundary_hits, chosen_settings
 from lethe.reporting.comparison.claims import claims
@@ -35,7 +36,7 @@ from lethe.reporting.comparison.verdict_table import ClaimView, claim_views
 from lethe.reporting.curves import Chart
 from lethe.reporting.scales import format_count
 from lethe.reporting.trial_views import answers_by_question
-from lethe.terminal import Terminal
+from lethe.terminal import PIPED_WIDTH, Terminal
 
 Answers = tuple[Arm | None, str, list[str | None]]
 
@@ -65,6 +66,7 @@ class ComparisonView:
     cost_columns: tuple[Column, ...]
     costs: list[TableRow]
     settings: list[ChosenSettings]
+    fronts: ArmFrontsView | None
 
 
 def comparison_view(record: StudyRecord) -> ComparisonView | None:
@@ -91,6 +93,7 @@ def comparison_view(record: StudyRecord) -> ComparisonView | None:
         COSTS,
         cost_rows(study_arms),
         chosen_settings(record, study_arms),
+        arm_fronts_view(record),
     )
 
 
@@ -127,7 +130,8 @@ def example_answers(record: StudyRecord, arms: list[Arm], questions: list[Sample
 
 
 def print_comparison(record: StudyRecord, console: Terminal) -> None:
-    """Print the table, then a line for each finding, claim and setting at an end of its range."""
+    """Print the table, then a line for each finding, claim and setting at an end of its range, then the arms' fronts
+    where they were run again or audited."""
     study_arms = arms(record)
     console.print(comparison_table(record, console), soft_wrap=True)  # a log is as wide as the table
     for line in (
@@ -137,6 +141,11 @@ def print_comparison(record: StudyRecord, console: Terminal) -> None:
         *(f"at the edge: {hit}" for hit in boundary_hits(record, study_arms)),
     ):
         console.print(line)
+    if fronts := arm_fronts_view(record):
+        tables = console if console.is_terminal else Terminal(width=PIPED_WIDTH, file=console.file)
+        tables.print(arm_fronts_table(fronts))
+        if fronts.fresh:
+            console.print(fronts.summary())
 
 
 def comparison_table(record: StudyRecord, console: Terminal) -> Table:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from io import StringIO
+from dataclasses import dataclass
 from itertools import groupby
 from typing import get_args
 
 from lethe.records import Forgotten, StudyRecord, TrialRecord
-from lethe.reporting.comparison.arms import COSTS, Arm, Cell, Column, arms, layout_of, seeds
+from lethe.reporting.comparison.arms import COSTS, Arm, Cell, Column, arms
 from lethe.reporting.scales import format_fixed
 from lethe.reporting.trial_views import metric_value
 
@@ -90,24 +87,3 @@ def format_spread(cell: Cell, column: Column) -> str:
 def format_values(cell: Cell, column: Column) -> str:
     """Return the number of every seed, joined by commas."""
     return ", ".join(format_fixed(number, column.decimals) for number in cell.values)
-
-
-def comparison_csv(record: StudyRecord) -> str:
-    """Return comparison.csv: a line per row and column of the table with mean, spread and each seed's number.
-
-    Numbers are as measured (shares, not percent); a field is empty where there is no number.
-    """
-    columns = [replace(column, factor=1.0) for column in layout_of(record).columns]
-    file = StringIO()
-    lines = csv.writer(file, lineterminator="\n")
-    lines.writerow(["row", "group", "metric", "mean", "spread", "seeds", *(f"seed_{seed}" for seed in seeds(record))])
-    for row in result_rows(record, columns):
-        for column, cell in zip(columns, row.cells, strict=True):
-            summary = [_none_for_nan(cell.mean), cell.spread, len(cell.known) if row.arm else None]
-            by_seed = cell.values if row.arm else [math.nan] * len(seeds(record))
-            lines.writerow([row.name, column.group, column.key, *summary, *map(_none_for_nan, by_seed)])
-    return file.getvalue()
-
-
-def _none_for_nan(number: float) -> float | None:
-    return None if math.isnan(number) else number

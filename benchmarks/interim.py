@@ -1,6 +1,6 @@
 """Interim evaluations beside whole ones, of the same models: what they cost, and whether they order models alike.
 
-    python -m benchmarks.interim [STUDY] [--set KEY=VALUE ...] [--runs 4] [--interim 0.25]
+    python -m benchmarks.interim [STUDY] [--set KEY=VALUE ...] [--runs 4] [--interim 0.2]
 
 Random trials of the study (default: `tofu`), in this process, without Ray. Each model of an evaluated epoch is measured
 both ways, in turns. Prints CPU seconds (median) and tokens of both, and by metric Spearman's rank correlation over the

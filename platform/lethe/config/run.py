@@ -101,7 +101,7 @@ class Evaluation(Frozen):
 
     every: int = Field(1, ge=1, description="epochs between evaluations; the last epoch is always evaluated")
     interim: float = Field(
-        0.2,  # a quarter of the cost at 1M parameters, where short batches are slower per row
+        0.2,  # about a quarter of the cost at 1M parameters, where short batches are slower per row
         gt=0,
         le=1,
         description="share of the rows that evaluations before the last one read; 1: all",

@@ -209,6 +209,7 @@ class Facts:
         """The request of every complete trial, in an order that has nothing to do with time."""
         from lethe.config.run import Digests, UnlearnRun
         from lethe.config.space import rebuild
+        from lethe.study.baselines import interim_file
 
         study = load_study(str(self.study), self.overrides)
         digests = Digests.model_validate({k: v for k, v in self.record["digests"].items() if v})
@@ -222,8 +223,9 @@ class Facts:
             recipe = rebuild(study.run, study.space, trial["params"])
             run = UnlearnRun(recipe=recipe, digests=digests)
             assert run.digest() == trial["run"]
-            folder = self.home / "again" / trial["run"]
-            yield trial, TrialRequest(run=run, assets=assets, reference=self.folder / "truth.json", folder=folder)
+            folder, truth = self.home / "again" / trial["run"], self.folder / "truth.json"
+            interim = interim_file(self.folder)
+            yield trial, TrialRequest(run=run, assets=assets, reference=truth, interim=interim, folder=folder)
 
 
 def _kept(report: dict[str, Any]) -> dict[str, float]:

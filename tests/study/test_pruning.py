@@ -116,7 +116,6 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
             ended(job, [], FinalReport(verdict="complete", values={"epoch": 1, "forget": 0.5, "utility": 0.7}))
 
     monkeypatch.setattr(confirmation, "run_jobs", run_jobs)
-    monkeypatch.setattr(confirmation, "members", lambda *_: [(member, recipe)])
     member = TrialRecord(
         number=0, run="member", verdict="complete", params=flatten(recipe), metrics={"forget": 0.5, "utility": 0.7},
         folder=str(tmp_path / "member"), pareto_rank=0, feasible=True,
@@ -128,7 +127,8 @@ def test_repeats_of_the_front_leave_their_numbers_alone(tmp_path: Path, monkeypa
     )  # fmt: skip
     console = SimpleNamespace(stage=lambda *_: lambda *_: None)
     sweep = SimpleNamespace(study=STUDY, plan=plan, stored=lambda _: None, console=console, tracker=NullTracker())
-    done = confirmation.confirm(sweep, None, record, FRAME)  # type: ignore[arg-type]  # what confirming reads
+    front = [confirmation.FrontMember(member, recipe, recipe.seed + 1)]
+    done = confirmation.confirm(sweep, None, record, [front], FRAME)  # type: ignore[arg-type]  # what confirming reads
     assert done.trials[0].confirmation
     assert len(done.trials[0].confirmation.runs) == 2
     assert {path.parent.name for path in tmp_path.glob("*/model")} == {"member"}

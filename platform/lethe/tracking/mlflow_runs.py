@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import json
 import logging
-import sqlite3
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -265,9 +263,6 @@ def _make_database(artifacts: str, path: Path) -> None:
 
     store: Any = SqlAlchemyStore  # it has no types
     store(f"sqlite:///{path}", artifacts).engine.dispose()
-    # The file keeps this: a commit waits for the disk once instead of three times (sqlite.org/wal.html).
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
 
 
 def _verdict(tag: str | None) -> Verdict | None:

@@ -22,11 +22,11 @@ from lethe.config.study import Study, load_study
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_model
 from lethe.search.study_store import StudyStore
-from lethe.storage.paths import atomic_write, home
+from lethe.storage.paths import atomic_write
 from lethe.study.preparation import prepare
+from lethe.study.run_requests import assets_of
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import method_of
 
 # The objectives, and what could stand in for them on a rung.
@@ -73,16 +73,7 @@ def main() -> None:
 def _start_and_oracle(study: Study) -> tuple[Context, dict[str, float], ReferenceValues]:
     """The context of all runs, the start model's metrics and the oracle's reference values."""
     prepared = prepare(study.benchmark, study.model, study.prompt)
-    context = Context(
-        Assets(
-            benchmark=study.benchmark,
-            data_digest=prepared.digests.data,
-            model_digest=prepared.digests.model,
-            start=str(prepared.start),
-            cache=str(home() / "cache"),
-            prompt=study.prompt,
-        )
-    )
+    context = Context(assets_of(study, prepared))
     evaluation, shard = study.first_recipe().evaluation, RankShard(0, 1, Alone().gather)
     evals = context.eval_set(evaluation)
     reference = context.task.baseline(load_model(prepared.oracle), evals, evaluation, shard).reference

@@ -25,11 +25,10 @@ from lethe.config.study import Study, load_study
 from lethe.evaluation.distributed import RankShard
 from lethe.models.loading import load_model
 from lethe.search.study_store import StudyStore
-from lethe.storage.paths import home
 from lethe.study.preparation import prepare
+from lethe.study.run_requests import assets_of
 from lethe.unlearning.context import Context
 from lethe.unlearning.outcome import Alone
-from lethe.unlearning.requests import Assets
 from lethe.unlearning.worker_entry import method_of
 
 
@@ -59,16 +58,7 @@ class Both:
 
     def __init__(self, study: Study) -> None:
         prepared = prepare(study.benchmark, study.model, study.prompt)
-        self.context = Context(
-            Assets(
-                benchmark=study.benchmark,
-                data_digest=prepared.digests.data,
-                model_digest=prepared.digests.model,
-                start=str(prepared.start),
-                cache=str(home() / "cache"),
-                prompt=study.prompt,
-            )
-        )
+        self.context = Context(assets_of(study, prepared))
         self.task, whole = self.context.task, study.first_recipe().evaluation
         self.configs = {"whole": whole, "interim": whole.before_last()}
         self.evals = {name: self.task.eval_set(config) for name, config in self.configs.items()}

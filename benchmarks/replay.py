@@ -70,7 +70,7 @@ class Recorded:
 
 
 def mo_asha(recorded: Recorded, grace: int = 1, eta: int = 2, floors: bool = True) -> Decide:
-    """Whether a run goes on, by MO-ASHA's rungs."""
+    """Return the decisions of MO-ASHA's rungs."""
     return by_rule(ParetoRule(GOALS, BETTER, recorded.space.floors if floors else (None, None), grace, eta))
 
 
@@ -80,13 +80,13 @@ def area_halving(
     eta: int = 3,
     names: Sequence[str] = ("forget", "forget_probability", "utility"),
 ) -> Decide:
-    """Whether a run goes on, by the area rule; `rungs` count reports."""
+    """Return the decisions of the area rule; `rungs` count reports."""
     directions = tuple(TOFU_METRICS[name].better for name in names)
     return by_rule(AreaRule(tuple(names), directions, tuple(rungs), eta))
 
 
 def by_rule(rule: RungRule) -> Decide:
-    """Whether a run goes on, by the tables of a study."""
+    """Return the decisions of a rule, kept in tables as a study keeps them."""
     rungs = RungTables(rule)
 
     def decide(run: int, epoch: int, report: dict[str, float]) -> bool:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Stemmer(Protocol):
-    """What `rouge_score.tokenize` calls."""
+    """The interface of a stemmer that `rouge_score.tokenize` calls."""
 
     def stem(self, word: str) -> str:
         """Return the stem of a word in lower case."""

@@ -1,4 +1,4 @@
-"""What the driver tells a group's workers."""
+"""The configuration of a worker group, which the driver sends to its workers."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def forget_in_mlflow(uri: str, study: str | None, write_report: WriteReport, rem
     except (MlflowException, OSError) as error:
         raise UserError(f"MLflow keeps what it has: {first_line(error)}: try again when it answers") from None
     if uri.startswith("sqlite") and removed.total() > before and not dry:
-        with sqlite3.connect(sqlite_path(uri)) as database:
+        with closing(sqlite3.connect(sqlite_path(uri))) as database:
             database.execute("VACUUM")  # what is deleted stays in the file until then
 
 

@@ -85,7 +85,7 @@ class FrontRow:
 
     @property
     def confirmed(self) -> int | None:
-        """How many members stay on the arm's front by their means; None without fresh seeds."""
+        """The number of members that stay on the arm's front by their means; None without fresh seeds."""
         return sum(repeat.confirmed for repeat in self.repeats) if self.repeats else None
 
     @property

@@ -320,7 +320,8 @@ class StudyRecord(Record):
     has by objective each parameter's share. `prompt`: of the first forget row; None where nothing is asked. `notes`: a
     line for each thing that the evaluation leaves out of the data. `trainings`: of `start` and `oracle`, where lethe
     trained them. `parameters`: of the start model; `rows`: how many are forgotten (`forget`) and kept (`retain`); both
-    as far as they are known. `requests`: that the front's models answer, those of the start model first."""
+    as far as they are known. `requests`: that the front's models answer, those of the start model first. `parts`: the
+    ids of the comparisons that it was joined from, which no command finds under its own `id`."""
 
     id: str
     space: str
@@ -346,6 +347,7 @@ class StudyRecord(Record):
     began: float = 0.0
     ended: float = 0.0
     interrupted: bool = False
+    parts: tuple[str, ...] = ()
 
     @property
     def data_name(self) -> str:

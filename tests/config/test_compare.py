@@ -65,6 +65,12 @@ def test_pairs_are_for_the_report_alone(study: Study, tmp_path: Path) -> None:
     assert named.identity() == study.identity()
 
 
+def test_more_seeds_are_a_longer_comparison(study: Study, tmp_path: Path) -> None:
+    more = load_study(str(write(tmp_path, STUDY)), ["compare.seeds=[4,7,8]"])
+    assert more.identity() == study.identity()
+    assert [member.study for member in more.members()][: len(study.members())] == [m.study for m in study.members()]
+
+
 def test_fresh_seeds_and_audits_are_asked_of_a_comparison_that_has_begun(study: Study, tmp_path: Path) -> None:
     path = str(write(tmp_path, STUDY))
     later = load_study(path, ["confirm.seeds=2", "audits.quantisation={}"])

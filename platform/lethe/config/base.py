@@ -137,13 +137,14 @@ def nested(key: str, value: Any, beside: Mapping[str, Any] | None = None) -> dic
 
 def flatten(value: Frozen) -> dict[str, Any]:
     """Return a value's JSON as dotted names and scalars, for a table or a tracker; a list becomes its JSON text."""
-    return dict(_leaves(value.model_dump(mode="json"), ""))
+    return dict(leaves(value.model_dump(mode="json")))
 
 
-def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+def leaves(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested JSON under dotted names; a list is one value, its JSON text."""
     for name, value in values.items():
         if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield prefix + name, canonical_json(value) if isinstance(value, list) else value
 

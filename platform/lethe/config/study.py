@@ -254,11 +254,12 @@ class Study(Frozen):
         return max(int(seed or 0) for seed in given)
 
     def identity(self) -> str:
-        """Return 16 hex digits over everything that determines the trials. A longer study, or one with other resources,
-        storage, tracking or another name, has the same identity and goes on with the same trials."""
+        """Return 16 hex digits over everything that determines the trials. A longer study, a comparison with more
+        seeds, or one with other resources, storage, tracking or another name, has the same identity and goes on with
+        the same trials."""
         dumped = self.model_dump(mode="json")
         search = {key: value for key, value in dumped["search"].items() if key not in ("trials", "storage")}
-        compare = {key: value for key, value in (dumped["compare"] or {}).items() if key != "pairs"}
+        compare = {key: value for key, value in (dumped["compare"] or {}).items() if key not in ("pairs", "seeds")}
         parts = {
             **({"compare": compare} if self.compare else {}),
             "benchmark": dumped["benchmark"],

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import lzma
 import re
 from collections.abc import Iterable
 from functools import reduce
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from lethe.config.loading import assign, spaces
 from lethe.config.study import Study, load_study, parse_study
@@ -60,6 +63,26 @@ def read_search(name: str) -> tuple[StudyUsage, StudyRecord]:
     if isinstance(record, ScalingRecord):
         raise UserError(f"{usage.name} is a scaling study, which has no front: see lethe report {usage.name}")
     return usage, record
+
+
+def is_record_file(name: str) -> bool:
+    """Return whether `name` is a path to a report's study.json, packed or not, or to a folder that has one."""
+    path = Path(name)
+    return path.suffix in (".json", ".xz") or path.is_file() or (path / "study.json").is_file()
+
+
+def read_record_file(name: str) -> StudyRecord:
+    """Return the record in a report's study.json, which xz may have packed, or in a report's folder. Raises UserError
+    for a file that has none."""
+    path = Path(name)
+    file = path / "study.json" if path.is_dir() else path
+    try:
+        raw = file.read_bytes()
+        return StudyRecord.model_validate_json(lzma.decompress(raw) if file.suffix == ".xz" else raw)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValidationError, lzma.LZMAError) as error:
+        raise UserError(f"{file}: no study.json of a report, or another version of lethe wrote it") from error
 
 
 def load_named_study(name: str, overrides: Iterable[str] = ()) -> Study:

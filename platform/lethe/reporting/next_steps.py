@@ -22,11 +22,14 @@ class NextStep(NamedTuple):
 
 
 def next_steps(record: StudyRecord, store: str | None = None, call: str = "lethe ") -> tuple[NextStep, ...]:
-    """Return what can be done with a study, the most useful first. Commands are quoted for a shell.
+    """Return what can be done with a study, the most useful first; nothing with a joined one. Commands are quoted for a
+    shell.
 
     `store`: the address of the MLflow store that has the registered versions, None where there is none. `call`: the
     text before a command's name.
     """
+    if record.parts:
+        return ()
     steps = tuple(NextStep(purpose, f"{call}{command}") for purpose, command in _commands(record))
     python, module, _ = call.partition(" -m ")
     return steps + _loading(record.winner, store, python if module else "python")
@@ -39,8 +42,9 @@ def address(trial: TrialRecord) -> str:
 
 
 def trial_steps(record: StudyRecord, trial: TrialRecord, call: str = "lethe ") -> tuple[NextStep, ...]:
-    """Return what can be done with one trial that is on the front; nothing with another, whose model is not kept."""
-    if not trial.on_front:
+    """Return what can be done with one trial that is on the front; nothing with another, whose model is not kept, nor
+    with one of a joined comparison."""
+    if not trial.on_front or record.parts:
         return ()
     named = ("name it, for good", f"promote {record.id} {trial.number} --as champion")
     return tuple(NextStep(purpose, f"{call}{command}") for purpose, command in (*_score(record, trial), named))

@@ -3,23 +3,20 @@ front, and one record of them all."""
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lethe.config.comparison import REFERENCE_METHODS
-from lethe.config.study import Member
-from lethe.records import ArmFrontRecord, MemberRecord, Scalar, StudyRecord, TrialRecord
-from lethe.search.front import (
-    front_aliases,
-    front_hypervolume,
-    hypervolume_of_means,
-    mark_front,
-    representative_trial,
-    spread_members,
-)
+from lethe.config.study import Member, Study
+from lethe.errors import UserError
+from lethe.records import Scalar, StudyRecord, TrialRecord
+from lethe.search.front import mark_front, spread_members
+from lethe.search.members import SearchedMember, trials_by_arm, with_arm_fronts, with_members
 from lethe.search.objectives import ObjectiveSpace
 from lethe.storage.paths import atomic_write
 from lethe.study.run_requests import Planner, opening_record, write_first
@@ -37,8 +34,10 @@ class Comparison(Planner):
 
     def run(self, session: Session) -> StudyRecord:
         """Run all members' remaining trials, then confirm and audit every arm's front, and return one record of them,
-        which `study.json` keeps. Ctrl-C ends it early with what is finished."""
+        which `study.json` keeps. Ctrl-C ends it early with what is finished. Raises UserError where an earlier session
+        began with other seeds."""
         began = time.time()
+        check_seeds(self.study, self.folder)
         members = self.study.members()
         firsts = [0, *accumulate(member.study.search.trials for member in members)]
         _, start, oracle = self._sweep(members[0], 0).begin(session)
@@ -46,26 +45,28 @@ class Comparison(Planner):
         record = opening_record(self.id, self.study, self.prepared, objectives, start, oracle, began)
         self.tracker.begin(record)
         write_first(record, self.folder)
-        ended: list[tuple[Member, tuple[TrialRecord, ...]]] = []
+        ended: list[SearchedMember] = []
         interrupted = False
         for member, first in zip(members, firsts, strict=False):
             done = self._sweep(member, first).search(session)
             trials = tuple(trial.model_copy(update={"number": first + trial.number}) for trial in done.trials)
-            ended.append((member, trials))
+            ended.append(SearchedMember(member.arm, member.seed, trials, is_reference(member)))
             if interrupted := done.interrupted:
                 break
-        record = whole(record, ended, objectives, interrupted)
+        record = with_members(record, ended, objectives)
+        record = record.model_copy(update={"ended": time.time(), "interrupted": interrupted})
         if (self.study.confirm or self.study.audits) and not interrupted:
             from lethe.study.after_search import finish
 
-            fronts = self._fronts(ended, objectives)
+            fronts = self._fronts(ended, members, objectives)
             record = finish(self, session.pool(), record, list(fronts.values()), objectives)
-            record = with_arm_fronts(record, fronts, objectives)
+            again = {arm: [member.trial.number for member in front] for arm, front in fronts.items()}
+            record = with_arm_fronts(record, again, objectives)
         atomic_write(self.folder / "study.json", record.model_dump_json(indent=1))
         return record
 
     def _fronts(
-        self, ended: list[tuple[Member, tuple[TrialRecord, ...]]], objectives: ObjectiveSpace
+        self, ended: Sequence[SearchedMember], members: Sequence[Member], objectives: ObjectiveSpace
     ) -> dict[str, list[FrontMember]]:
         """Return by arm the members of its front that are run again and audited, all of them with the same fresh seeds,
         which no search has used."""
@@ -73,7 +74,7 @@ class Comparison(Planner):
 
         fronts: dict[str, list[FrontMember]] = {}
         seed = self.study.largest_seed() + 1
-        studies = {trial.number: member.study for member, trials in ended for trial in trials}
+        studies = {t.number: member.study for member, done in zip(members, ended, strict=True) for t in done.trials}
         for arm, trials in trials_by_arm(ended).items():
             chosen = spread_members(mark_front(trials, objectives), objectives, self.study.most_members())
             fronts[arm] = [
@@ -96,70 +97,18 @@ class Comparison(Planner):
         )
 
 
-def trials_by_arm(ended: list[tuple[Member, tuple[TrialRecord, ...]]]) -> dict[str, tuple[TrialRecord, ...]]:
-    """Return the trials of each arm, of all its seeds."""
-    arms: dict[str, tuple[TrialRecord, ...]] = {}
-    for member, trials in ended:
-        arms[member.arm] = arms.get(member.arm, ()) + trials
-    return arms
-
-
-def with_arm_fronts(
-    record: StudyRecord, fronts: Mapping[str, Sequence[FrontMember]], objectives: ObjectiveSpace
-) -> StudyRecord:
-    """Return the record with the front of each arm, `fronts` having the members that were run again or audited."""
-    trials = {trial.number: trial for trial in record.trials}
-
-    def of_arm(arm: str, members: Sequence[FrontMember]) -> ArmFrontRecord:
-        own = [trials[number] for member in record.members if member.arm == arm for number in member.trials]
-        again = tuple(trials[member.trial.number] for member in members)
-        confirmed = any(trial.confirmation for trial in again)
-        return ArmFrontRecord(
-            arm=arm,
-            front=tuple(trial.number for trial in mark_front(tuple(own), objectives) if trial.on_front),
-            members=tuple(trial.number for trial in again),
-            hypervolume=front_hypervolume(again, objectives),
-            confirmed_hypervolume=hypervolume_of_means(again, objectives) if confirmed else None,
+def check_seeds(study: Study, folder: Path) -> None:
+    """Raise UserError unless the seeds of a comparison that goes on in `folder` begin with those of its last session,
+    or are the first of them: trials are numbered in their order."""
+    file = folder / "study.json"
+    if study.compare is None or not file.is_file():
+        return
+    known = json.loads(file.read_text(encoding="utf-8"))["study"]["compare"]["seeds"]
+    if any(one != other for one, other in zip(known, study.compare.seeds, strict=False)):
+        listed = ", ".join(map(str, known))
+        raise UserError(
+            f"compare.seeds: this comparison has begun with {listed}: name these first and new ones after them"
         )
-
-    return record.model_copy(update={"arm_fronts": tuple(of_arm(arm, found) for arm, found in fronts.items())})
-
-
-def whole(
-    record: StudyRecord,
-    ended: list[tuple[Member, tuple[TrialRecord, ...]]],
-    objectives: ObjectiveSpace,
-    interrupted: bool,
-) -> StudyRecord:
-    """Return the record with every member's trials, their common front, and a trial that stands for each member.
-
-    Retraining and the input guard are references: they unlearn nothing, so they are not on the common front.
-    """
-    competing = tuple(trial for member, given in ended if not is_reference(member) for trial in given)
-    references = [trial for member, given in ended if is_reference(member) for trial in mark_front(given, objectives)]
-    aside = [trial.model_copy(update={"pareto_rank": None}) for trial in references]
-    front = mark_front(competing, objectives)
-    trials = tuple(sorted([*front, *aside], key=lambda trial: trial.number))
-    members = tuple(
-        MemberRecord(
-            arm=member.arm,
-            seed=member.seed,
-            trials=tuple(trial.number for trial in given),
-            chosen=representative_trial(mark_front(given, objectives), objectives),
-            hypervolume=front_hypervolume(given, objectives),
-        )
-        for member, given in ended
-    )
-    return record.model_copy(
-        update={
-            "trials": trials,
-            "members": members,
-            "aliases": front_aliases(front, objectives),
-            "hypervolume": front_hypervolume(front, objectives),
-            "ended": time.time(),
-            "interrupted": interrupted,
-        }
-    )
 
 
 def is_reference(member: Member) -> bool:

@@ -178,10 +178,13 @@ class Recorder(tune.Callback):
         entry = self.running.get(plan.number)
         if entry is None or report is None:
             return
-        if entry.add(report):
+        added = entry.add(report)
+        # An interrupted one stays among the running, which the session's end cut off.
+        ended = isinstance(report, FinalReport) and report.verdict != "interrupted"
+        if added and not ended:  # the last report goes to the tracker with the end, in one call
             self._tracker.trial_reported(plan.number, report.values, int(report.values["epoch"]))
         if isinstance(report, FinalReport):
-            if report.verdict != "interrupted":  # such a one stays among the running, which the session's end cut off
+            if ended:
                 self._end(plan, report)
         elif result.get("done"):  # a scheduler stopped it: on disk before Optuna is told
             self._stopped(plan)

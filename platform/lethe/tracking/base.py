@@ -29,10 +29,11 @@ class Tracker(Protocol):
         """Log that trial `number` starts. An equal hash in one study is one run, whatever its number."""
 
     def trial_reported(self, number: int, step_metrics: dict[str, float], epoch: int) -> None:
-        """Log one report of a running trial; values that are no numbers are left out."""
+        """Log one report of a running trial; values that are no numbers are left out. Its last comes with its end."""
 
     def trial_ended(self, trial: TrialRecord) -> None:
-        """Log a trial's end with its verdict. A trial answered from disk may end without having begun."""
+        """Log a trial's end with its verdict, and the reports that are not logged yet. A trial answered from disk may
+        end without having begun."""
 
     def register(self, record: StudyRecord) -> Registered:
         """Register the front's models and wait until that is done; return them, and the pages of the runs. What fails

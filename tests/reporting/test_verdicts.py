@@ -165,11 +165,13 @@ def test_a_large_effect_is_found_with_every_budget() -> None:
     (wide,) = claims(compared({"FO-X": [[0.1, 0.8]] * 5, "SO-X": [[0.1, 0.8]] * 5}))
     assert found(wide).verdict == "undecided", "equal means, and an interval wider than .05: trials are drawn too"
     assert found(same).evidence.p == 1  # type: ignore[union-attr]
-    assert found(same, "utility").verdict == "equal"
+    assert found(same, "utility").nothing_found, "no trial passes"
+    assert found(same, "utility").verdict is None
+    assert same.outcome(BEST_UTILITY, TRIALS) is None
     assert same.outcome(VOLUME, TRIALS) == "fails"
 
 
-def test_utility_without_a_passing_trial_is_none_at_all() -> None:
+def test_without_a_passing_trial_utility_says_nothing() -> None:
     """The gain of .6 is 1 where a trial forgets enough; else 0, which says so on the page."""
     record = compared({"X": [[0.6, 0.4], [0.7, 0.3], [0.8, 0.2]], "X+Y": [[0.6, 0.7]] * 3})
     (claim,) = claims(record)
@@ -180,9 +182,11 @@ def test_utility_without_a_passing_trial_is_none_at_all() -> None:
     assert found(claim, "utility").verdict == "worse"
     neither = compared({"X": [[0.6, 0.8]] * 3, "X+Y": [[0.6, 0.7]] * 3})
     (view,) = claim_views(neither, [])
-    assert describe_claims_briefly([view.claim]).endswith(" utility equal (no model passes)")
-    assert found(view.claim, "utility").verdict == "equal"
-    assert "By utility both arms have 0 with every seed of a pair, which is equal and says little." in view.notes
+    assert describe_claims_briefly([view.claim]).endswith(" utility without a verdict (no model passes)")
+    assert found(view.claim, "utility").verdict is None
+    assert "Utility: neither arm has found anything, so no verdict: X+Y against X." in view.notes
+    nowhere = compared({"X": [[1.0, 1.0]] * 3, "X+Y": [[1.0, 1.0]] * 3})
+    assert describe_claim(claims(nowhere)[0]).endswith("no verdict: neither arm of a pair has found anything")
     unjudged = compared({"X": [[0.6]] * 3, "X+Y": [[0.6]] * 3}, verdict={"forget": None, "utility": None})
     assert Scoring(unjudged, unjudged.trials).scores == (VOLUME,)
 
@@ -212,7 +216,7 @@ def test_without_processor_time_equal_time_is_by_the_clock_and_says_so() -> None
     record = compared({"X": [[0.6, 0.4]] * 3, "X+Y": [[0.6, 0.7]] * 3}, metrics=lambda *_: {"cpu_seconds": None})
     assert WALL_TIME in Scoring(record, record.trials).budgets
     (view,) = claim_views(record, [])
-    assert view.notes[0] == "Equal time: by wall-clock seconds: a trial has no cpu_seconds."
+    assert view.notes[0] == "Equal time: by the wall clock, since these records lack cpu_seconds."
     untold = compared({"X": [[0.6]] * 3, "X+Y": [[0.5]] * 3}, metrics=lambda *_: {"tokens": None})
     assert FLOPS not in Scoring(untold, untold.trials).budgets
 
@@ -333,8 +337,8 @@ def test_pairs_by_name_and_those_that_a_study_names() -> None:
     pairs = [(pair.subject, pair.base.name, pair.other.name) for pair in arm_pairs(record, arms(record))]
     by_name = [
         ("second order", "FO-A", "SO-A"),
-        ("sign", "FO-A", "Lion-A"),
-        ("the released Hessian", "SO-A", "Released-A"),
+        ("sign of the momentum", "FO-A", "Lion-A"),
+        ("the Hessian of SOUL's code", "SO-A", "Released-A"),
         ("IHL", "LoRA", "LoRA+IHL"),
         ("FILA", "LoRA+IHL", "LoRA+IHL+FILA"),
     ]
@@ -371,7 +375,7 @@ def test_the_page_says_of_each_claim_whether_it_holds() -> None:
 def test_the_picture_has_a_row_of_panels_for_every_claim() -> None:
     arms_of = {f"{part}-A": [[0.8 - 0.1 * place]] * 3 for place, part in enumerate(("FO", "Lion", "SO"))}
     made = claims(compared(arms_of))
-    assert [claim.subject for claim in made] == ["second order", "sign"]
+    assert [claim.subject for claim in made] == ["second order", "sign of the momentum"]
     assert verdicts_png(made).startswith(b"\x89PNG")
     figure = interval_figure(made[0])
     assert [panel.score for panel in figure.panels] == [VOLUME, BEST_UTILITY]

@@ -25,7 +25,8 @@ class Arm(Frozen):
 
 
 class Compare(Frozen):
-    """A comparison of arms: each has `search.trials` trials with every seed, over the study's ranges that it reads."""
+    """A comparison of arms: each has `search.trials` trials with every seed, over those of the study's ranges that it
+    reads."""
 
     arms: dict[Name, Arm] = Field(min_length=2)
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
@@ -34,8 +35,8 @@ class Compare(Frozen):
     layout: Literal["tofu", "tdec"] = Field("tofu", description="columns of the final table: SOUL's or LoKU's")
     pairs: dict[str, tuple[tuple[Name, Name], ...]] = Field(
         {},
-        description="by what a claim is about, pairs [base, other] of arms that differ in it; of FO-X and SO-X, of X"
-        " and X+Y they are known from their names",
+        description="by the name of a claim its pairs [base, other]; FO-X with SO-X and Lion-X, SO-X with Released-X, X"
+        " with X+Y are known already",
         json_schema_extra=OMITTED_AT_DEFAULT,
     )
 

@@ -130,13 +130,13 @@ class MoAsha(Frozen):
     """Successive halving under several objectives, stopping type (Schmucker et al. 2021, arXiv 2106.12639).
 
     Rungs are at grace, grace * eta, grace * eta^2, ... A trial that reaches one goes on if it is among the best 1/eta
-    of those that did before it.
+    of those that have reached it, itself included, or the best in an objective.
     """
 
     name: Literal["mo_asha"] = "mo_asha"
     resource: Literal["epoch", "optimizer_step"] = Field("epoch", description="what rungs count")
-    grace: int = Field(1, ge=1, description="no trial is stopped before")
-    eta: int = Field(2, ge=2, description="one of so many goes on")
+    grace: int = Field(1, ge=1, description="the first rung, in epochs or steps")
+    eta: int = Field(2, ge=2, description="the best 1/eta of a rung go on")
     metrics: tuple[str, ...] | None = Field(None, min_length=1, description="compared at a rung; none: the objectives")
 
 
@@ -150,8 +150,10 @@ class AreaHalving(Frozen):
 
     name: Literal["area_halving"] = "area_halving"
     resource: Literal["epoch", "optimizer_step"] = Field("epoch", description="what rungs count")
-    rungs: tuple[int, ...] = Field((1, 2), min_length=1, description="where trials are compared, ascending")
-    eta: int = Field(3, ge=2, description="one of so many goes on")
+    rungs: tuple[int, ...] = Field(
+        (1, 2), min_length=1, description="epochs or steps at which trials are compared, ascending"
+    )
+    eta: int = Field(3, ge=2, description="the best 1/eta of a rung go on")
     metrics: tuple[str, ...] | None = Field(None, min_length=1, description="compared at a rung; none: the objectives")
 
     @field_validator("rungs")
@@ -188,11 +190,11 @@ class Confirm(Frozen):
     front, since the best of many noisy trials looks better than it is."""
 
     seeds: int = Field(
-        3, ge=2, le=100, description="runs of each member, with the seeds after its own, in a comparison after all"
+        3, ge=2, le=100, description="runs of each member with fresh seeds: after its own, in a comparison after all"
     )
     members: int | None = Field(
         None,
         ge=1,
-        description="of a front that are run again, and audited, at most, spread over it; none: all, in a comparison "
-        f"{OF_AN_ARM} of each arm's",
+        description="most members of a front that run again and are audited, spread over it; none: all, in a "
+        f"comparison {OF_AN_ARM} of each arm",
     )

@@ -73,14 +73,16 @@ def _settings(study: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _renumbered(record: StudyRecord, by: int) -> StudyRecord:
-    """Return the record with every trial's number larger by `by`."""
+    """Return the record with every trial's number larger by `by`, and without addresses in MLflow."""
 
     def moved(trial: TrialRecord) -> TrialRecord:
         again = trial.confirmation
         if again:
             runs = tuple(run.model_copy(update={"number": by + run.number}) for run in again.runs)
             again = again.model_copy(update={"runs": runs})
-        return trial.model_copy(update={"number": by + trial.number, "confirmation": again})
+        # Its registry and its runs are those of one of several machines.
+        update = {"number": by + trial.number, "confirmation": again, "version": "", "page": ""}
+        return trial.model_copy(update=update)
 
     members = tuple(
         member.model_copy(update={"trials": tuple(by + number for number in member.trials)})
@@ -124,6 +126,8 @@ def _notes(records: Sequence[StudyRecord]) -> list[str]:
             "start model or oracle of the parts differ, as two machines train them; floors and references are those of"
             f" {records[0].id}"
         )
+    if any(record.arm_fronts for record in records):
+        lines.append("fresh seeds are each part's own, and may be seeds that another part searched with")
     return lines
 
 

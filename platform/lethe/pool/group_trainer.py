@@ -44,8 +44,8 @@ def work(config: dict[str, GroupConfig]) -> None:
 
 
 def group_trainer(device: Literal["cpu", "cuda"], **arguments: Any) -> DataParallelTrainer:
-    """Return the trainer of a group. CUDA groups are Ray's own, which also lets a node's workers see each other's
-    devices, except that their workers introduce themselves to each other, too."""
+    """Return the trainer of a group. A CUDA group has Ray's `TorchTrainer`, which lets the workers of a node see each
+    other's devices, without its process group: workers join by themselves."""
     _log_to_session()
     if device == "cpu":
         return _CpuTrainer(work, **arguments)

@@ -13,6 +13,7 @@ from lethe.reporting.confirmation_and_audits import describe_confirmations
 from lethe.reporting.scales import format_count, format_duration, format_magnitude, format_number
 from lethe.reporting.terms import NAMES
 from lethe.reporting.trial_views import (
+    ARM_PARAMETERS,
     aliases_by_trial,
     front_by_alias,
     metric_value,
@@ -93,11 +94,12 @@ def describe_task(record: StudyRecord) -> str:
     how += f" on {adapter}" if adapter else ""
     size = f", {format_magnitude(record.parameters)} parameters" if record.parameters else ""
     sampler = str(record.study.get("search", {}).get("sampler", ""))
-    count = format_count(len(varying_parameters(record)), "parameter")
+    varying = [key for key in varying_parameters(record) if key not in ARM_PARAMETERS]
+    count = format_count(len(varying), "parameter")
     searched = (
         f"{sampler.upper() or 'The search'} searched {count}" if sampler != "random" else f"{count} drawn at random"
     )
-    searched = f" {searched}." if varying_parameters(record) else ""
+    searched = f" {searched}." if varying else ""
     return f"{_model_name(record)}{size}: {what}{', by ' if how else ''}{how}.{searched}"
 
 

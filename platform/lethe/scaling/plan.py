@@ -149,7 +149,7 @@ def answer(question: Question) -> str:
         lines.append(f"in the CPU's memory: {away / 1e9:.3g} GB a worker")
     lines.append("")
     heads = ("workers", "stage", "rows x accumulation", "states", "activations", "step's other needs", "total   ")
-    lines.append("  ".join([*heads, "hours (extrapolation)"]))
+    lines.append("  ".join([*heads, "hours of training (extrapolation)"]))
     for option in fitting:
         p, (slow, fast) = option.peak, UTILISATION
         hours = f"{option.hours(question, fast):.2g} to {option.hours(question, slow):.2g}"
@@ -178,8 +178,8 @@ def _assumptions(question: Question) -> list[str]:
 def _limits() -> list[str]:
     return [
         "Not known: the time of communication and of offloading (no interconnect was measured, so hours are a lower"
-        " bound for several devices), evaluation and generation, Sophia's refreshes (a share of about 1/k more), and"
-        " whether a setting that unlearns a small model well does so here.",
+        " bound for several devices), and whether a setting that unlearns a small model well does so here. These hours"
+        " are of training alone: no evaluation, and of Sophia's refreshes (about 1/k more) none.",
     ]
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Database(_CachedStorage):
-    """An `RDBStorage` as Optuna wraps it."""
+    """Optuna's cached storage around an `RDBStorage`, with a call that writes a whole trial."""
 
     def write_trial(self, before: FrozenTrial, after: FrozenTrial) -> None:
         """Make the stored trial `before` the trial `after`: its new parameters, attributes that are new or changed,
@@ -50,7 +50,8 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replace(connection: Connection, model: Any, trial: int, key: str, rows: list[dict[str, Any]]) -> None:
-    """Write rows of one trial in place of those with the same `key`: there are some if an answer was lost."""
+    """Write rows of one trial in place of those with the same `key`, which an earlier attempt may have stored before
+    its answer was lost."""
     from sqlalchemy import delete, insert
 
     if rows:

@@ -22,7 +22,8 @@ class HeldStudy(InMemoryStorage):
     """The study `name` of `storage`, to which no other program writes.
 
     Ids of study and trials are the storage's, since samplers store them: NSGA-II those of a generation's parents.
-    A call that writes returns when the storage has it; where that fails, the trial in memory is as before.
+    A call returns when the storage has what it writes, inside `together` when memory has it; that block writes at its
+    end, also where it raised. A write that fails is taken back in memory, and trials after it are not written.
     """
 
     def __init__(self, storage: BaseStorage, name: str) -> None:

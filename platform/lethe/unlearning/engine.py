@@ -161,6 +161,9 @@ class Engine:
         )
         if recipe.engine.stage == 0 and recipe.engine.precision == "bf16":
             self._undo_first_step()
+        if self.world == 1 and self._zero is self.optimizer:
+            # The mean over one rank, for which DeepSpeed copies every gradient there and back.
+            self.engine.enable_backward_allreduce = False
         self.module: nn.Module = self.engine.module
         self.device = self.engine.device
         self.dtype = torch.bfloat16 if recipe.engine.precision == "bf16" else torch.float32

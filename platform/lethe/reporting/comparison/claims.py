@@ -58,8 +58,9 @@ class Differences:
 class Finding:
     """The answer for a pair, or for the mean over a claim's pairs (`pair` is None), by one score with one budget.
 
-    `evidence` and `verdict` are None with fewer than `FEWEST_SEEDS` seeds. `trials`: how many of each arm are counted,
-    over all seeds; `changes`: the verdict without a seed, where it is another.
+    `evidence` and `verdict` are None with fewer than `FEWEST_SEEDS` seeds. `nothing_found`: neither arm has a value in
+    any seed, so that there is no verdict either. `trials`: how many of each arm are counted, over all seeds; `changes`:
+    the verdict without a seed, where it is another.
     """
 
     pair: ArmPair | None
@@ -67,6 +68,7 @@ class Finding:
     budget: Budget
     differences: Differences
     trials: tuple[int, int] = (0, 0)
+    nothing_found: bool = False
     evidence: Evidence | None = None
     verdict: Verdict | None = None
     changes: tuple[tuple[int, Verdict], ...] = ()
@@ -103,8 +105,8 @@ class Claim:
         return next(finding for finding in of_all if (finding.score, finding.budget) == (score, budget))
 
     def outcome(self, score: Score, budget: Budget) -> Outcome | None:
-        """Return whether the claim holds: better in each pair; it fails where it is worse or equal in one. None where
-        no pair has a verdict."""
+        """Return whether the claim holds: better in each pair; it fails where it is worse or equal in one, and is
+        undecided else. None where no pair has a verdict."""
         verdicts = [finding.verdict for finding in self.by(score, budget)]
         if not any(verdicts):
             return None
@@ -168,7 +170,8 @@ class _Claims:
             pools.append(drawn[1] - drawn[0])
         table = np.array(pools).reshape(len(seeds), REPLICATES)
         differences = Differences(tuple(seeds), tuple(base), tuple(other), table)
-        return Finding(pair, score, budget, differences, (int(trials[0]), int(trials[1])))
+        found = any(value != self._scoring.nothing(score) for value in (*base, *other))
+        return Finding(pair, score, budget, differences, (int(trials[0]), int(trials[1])), bool(seeds) and not found)
 
     def _scores_of(self, arm: Arm, seed: int) -> ArmScores:
         key = arm.name, seed
@@ -216,13 +219,15 @@ def _judged(findings: Sequence[Finding]) -> list[Finding]:
         rest = [f.differences.only([s for s in f.differences.seeds if s != seed]) for f in findings]
         for place, (differences, evidence) in enumerate(zip(rest, _evidence(rest), strict=True)):
             verdict = _verdict(judged[place], differences, evidence)
-            if verdict and verdict != judged[place].verdict:
+            if verdict and not judged[place].nothing_found and verdict != judged[place].verdict:
                 changes[place].append((seed, verdict))
     return [replace(finding, changes=tuple(found)) for finding, found in zip(judged, changes, strict=True)]
 
 
 def _verdict(finding: Finding, differences: Differences, evidence: Evidence | None) -> Verdict | None:
-    return evidence.verdict(finding.score.sign * differences.mean) if evidence else None
+    if evidence is None or finding.nothing_found:
+        return None
+    return evidence.verdict(finding.score.sign * differences.mean)
 
 
 def _evidence(tested: Sequence[Differences]) -> list[Evidence | None]:
@@ -244,6 +249,6 @@ def _pooled(findings: Sequence[Finding]) -> Finding:
     )
     pools = np.mean([part.pools for part in parts], axis=0)
     first, second = (sum(finding.trials[place] for finding in findings) for place in (0, 1))
-    return Finding(
-        None, findings[0].score, findings[0].budget, Differences(tuple(shared), base, other, pools), (first, second)
-    )
+    differences = Differences(tuple(shared), base, other, pools)
+    nothing = all(finding.nothing_found for finding in findings)
+    return Finding(None, findings[0].score, findings[0].budget, differences, (first, second), nothing)

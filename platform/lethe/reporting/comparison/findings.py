@@ -8,11 +8,16 @@ from collections.abc import Iterable, Sequence
 
 from lethe.reporting.comparison.arms import HYPERVOLUME, Arm, Column, arms_by_volume
 from lethe.reporting.comparison.claims import Claim, Finding
-from lethe.reporting.comparison.scores import BEST_UTILITY, TRIALS, Budget, Score
+from lethe.reporting.comparison.scores import BEST_UTILITY, EPOCHS, TRIALS, VOLUME, Budget, Score
 from lethe.reporting.comparison.statistics import ALPHA, FEWEST_SEEDS
 from lethe.reporting.comparison.tables import format_mean, format_spread
 from lethe.reporting.scales import format_count, format_fixed
 
+NOTHING = {  # by score, where no arm of any pair has a value
+    VOLUME.name: "without a verdict (no model is above the floors)",
+    BEST_UTILITY.name: "without a verdict (no model passes)",
+    EPOCHS.name: "without a verdict (no model meets the criterion)",
+}
 VOLUME_COLUMN = Column(HYPERVOLUME, HYPERVOLUME)
 DECIMALS = 3
 
@@ -70,14 +75,12 @@ def _describe_score(claim: Claim, score: Score) -> str:
 
 
 def outcome_word(claim: Claim, score: Score, budget: Budget) -> str:
-    """Return whether the claim holds, or of a single pair its verdict; `no verdict` with too few seeds.
-
-    It says where no arm has a model that passes: that they are equal then means nothing.
-    """
+    """Return whether the claim holds, or of a single pair its verdict; where there is none, why."""
     single = len(claim.pairs) == 1
-    word = (claim.pooled_by(score, budget).verdict if single else claim.outcome(score, budget)) or "no verdict"
-    none = not any(value for f in claim.by(score, budget) for value in (*f.differences.base, *f.differences.other))
-    return f"{word} (no model passes)" if score is BEST_UTILITY and none and word != "no verdict" else word
+    word = claim.pooled_by(score, budget).verdict if single else claim.outcome(score, budget)
+    if word:
+        return word
+    return NOTHING[score.name] if all(f.nothing_found for f in claim.by(score, budget)) else "no verdict"
 
 
 def describe_claims_briefly(claims: Iterable[Claim]) -> str:
@@ -119,6 +122,8 @@ def _describe_lack(claim: Claim) -> str:
     if any(finding.verdict for finding in claim.findings):
         return ""
     most = max(len(finding.differences.seeds) for finding in claim.findings)
+    if most >= FEWEST_SEEDS:
+        return "no verdict: neither arm of a pair has found anything"
     whose = "" if not claim.left_out else " with equal numbers of trials"
     return f"no verdict: it needs {FEWEST_SEEDS} seeds{whose}, and there {'is' if most == 1 else 'are'} {most}"
 

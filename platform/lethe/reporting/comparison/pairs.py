@@ -12,8 +12,8 @@ from lethe.reporting.comparison.arms import Arm
 # the one of SOUL's code.
 BEGINNINGS = {
     "second order": ("FO", "SO"),
-    "sign": ("FO", "Lion"),
-    "the released Hessian": ("SO", "Released"),
+    "sign of the momentum": ("FO", "Lion"),
+    "the Hessian of SOUL's code": ("SO", "Released"),
 }
 
 

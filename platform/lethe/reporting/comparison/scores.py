@@ -54,7 +54,7 @@ class Budget:
 
 TRIALS = Budget("trials", "equal trials")
 CPU_TIME = Budget("time", "equal time")
-WALL_TIME = Budget("time", "equal time", "by wall-clock seconds: a trial has no cpu_seconds")
+WALL_TIME = Budget("time", "equal time", "by the wall clock, since these records lack cpu_seconds")
 FLOPS = Budget("flops", "equal FLOPs")
 
 
@@ -168,6 +168,10 @@ class Scoring:
         cpu, tokens = (all(key in trial.metrics for trial in every) for key in ("cpu_seconds", "tokens"))
         return (TRIALS, CPU_TIME if cpu else WALL_TIME, *[FLOPS] * (tokens and self._shape is not None))
 
+    def nothing(self, score: Score) -> float:
+        """Return the score of trials that found nothing."""
+        return self._never if score is EPOCHS else 0.0
+
     def scores_of(self, trials: Sequence[TrialRecord]) -> ArmScores:
         """Return the scores of an arm's trials with one seed."""
         trials = sorted(trials, key=lambda trial: trial.number)
@@ -201,7 +205,8 @@ class Scoring:
         return metric_value(trial.metrics, "epochs_to_criterion") if met else self._never
 
     def _cost(self, trial: TrialRecord, budget: Budget) -> float:
-        """Return the cost of a trial; 0 where it failed before it could count it."""
+        """Return what a trial cost: with equal trials nothing, so that all are counted. One that failed before it could
+        report cost its wall-clock time, and no FLOPs."""
         if budget is TRIALS:
             return 0.0
         if budget is FLOPS:

@@ -15,7 +15,7 @@ ALPHA = 0.05
 SAME = 0.05  # a difference within it, with its whole interval, is none
 FEWEST_SEEDS = 3
 REPLICATES = 10_000
-STRIDE = 7919  # prime, so that the slots of one replicate read different entries of one seed's pool
+STRIDE = 7919  # prime: a seed that is drawn twice in one replicate gives two different entries of its pool
 
 Verdict = Literal["better", "worse", "equal", "undecided"]
 

@@ -104,7 +104,7 @@ def table_caption(record: StudyRecord, layout: Layout) -> str:
     return (
         f"Columns as in {layout.source}, then ours. Each arm: {over}. For every seed stands one trial: the knee of "
         "the arm's own front, or, where no trial is above the floors, the complete trial that is least below them; "
-        "the last column says of how many seeds it is above. A dash: no such number."
+        "'Seeds above floors' says of how many seeds it is above. A dash: no such number."
     )
 
 

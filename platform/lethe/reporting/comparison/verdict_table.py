@@ -54,10 +54,7 @@ def _view(claim: Claim, hits: Sequence[BoundaryHit]) -> ClaimView:
     if claim.left_out:
         seeds = "; ".join(f"seed {seed} of {pair.name}" for pair, seed in claim.left_out)
         notes.append(f"Left out, since the arms have unequal numbers of trials: {seeds}.")
-    if idle := [score.name for score in scores if _without_a_number(claim, score)]:
-        notes.append(
-            f"By {' and '.join(idle)} both arms have 0 with every seed of a pair, which is equal and says little."
-        )
+    notes += [note for score in scores if (note := _describe_nothing(claim, score))]
     if ends := [_describe_hit(hit) for hit in hits if hit.arm in names]:
         notes.append(f"At an end of its range, which then decided: {'; '.join(ends)}.")
     findings = [*claim.findings, *claim.pooled]
@@ -69,10 +66,14 @@ def _describe_hit(hit: BoundaryHit) -> str:
     return f"{hit.arm} {setting} ({hit.end}, {format_count(len(hit.at), 'seed')})"
 
 
-def _without_a_number(claim: Claim, score: Score) -> bool:
-    """Tell whether both arms of a pair have 0 by this score with every seed, such as without a trial that passes."""
-    of_score = [finding.differences for finding in claim.by(score, TRIALS)]
-    return any(each.seeds and not any((*each.base, *each.other)) for each in of_score)
+def _describe_nothing(claim: Claim, score: Score) -> str:
+    """Return the pairs that this score gives no verdict, since neither arm found anything; empty without one."""
+    pairs = [f.pair.name for f in claim.by(score, TRIALS) if f.pair and f.nothing_found]
+    return (
+        f"{score.name.capitalize()}: neither arm has found anything, so no verdict: {', '.join(pairs)}."
+        if pairs
+        else ""
+    )
 
 
 def verdicts_csv(record: StudyRecord) -> str:

@@ -60,7 +60,7 @@ def describe_verdict(record: StudyRecord) -> str:
         return "No trial is better than every floor." if complete else "No trial completed."
     passed = [t.number for t in front_by_alias(record) if t.forgotten and t.forgotten.forgotten == "yes"]
     if passed:
-        which = f"trial {passed[0]} meets" if len(passed) == 1 else f"trials {_joined(map(str, passed))} meet"
+        which = f"trial {passed[0]} meets" if len(passed) == 1 else f"trials {joined(map(str, passed))} meet"
         return f"Forgotten: {which} every criterion."
     best = record.winner
     if best is None or best.forgotten is None:
@@ -123,10 +123,11 @@ def _model_name(record: StudyRecord) -> str:
 
 def _used(record: StudyRecord, section: str) -> str:
     values = dict.fromkeys(t.params.get(f"{section}.name") for t in record.trials)
-    return _joined((NAMES.get(str(value), str(value)) for value in values if value is not None), "or")
+    return joined((NAMES.get(str(value), str(value)) for value in values if value is not None), "or")
 
 
-def _joined(words: Iterable[str], last: str = "and") -> str:
+def joined(words: Iterable[str], last: str = "and") -> str:
+    """Return words as a list in a sentence: `a, b and c`."""
     *head, tail = list(words) or [""]
     return f"{', '.join(head)} {last} {tail}" if head else tail
 
@@ -165,7 +166,7 @@ def describe_cost(record: StudyRecord) -> str:
     repeats = cost.runs - len(record.trials)
     again = f" and {format_count(repeats, 'repetition')}" if repeats > 0 else ""
     trained = sum(training.seconds for training in record.trainings.values())
-    models = _joined("start model" if name == "start" else name for name in record.trainings)
+    models = joined("start model" if name == "start" else name for name in record.trainings)
     before = f", after {format_duration(trained)} for {models}" if trained else ""
     return f"{format_duration(cost.wall)} for {count}{again} on {groups} ({hours}){before}."
 
@@ -190,7 +191,7 @@ def describe_trust(record: StudyRecord) -> str:
     elif record.front:
         sentences.append("One seed each: no fresh seeds confirm it.")
     if tried := dict.fromkeys(audit_of(audit.variant) for trial in record.front for audit in trial.audits):
-        sentences.append(f"Audited by {_joined(NAMES.get(name, name) for name in tried)}.")
+        sentences.append(f"Audited by {joined(NAMES.get(name, name) for name in tried)}.")
     elif record.front:
         sentences.append("Not audited: the answers may be hidden and not gone.")
     if record.oracle is None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from lethe.models.transformer import BatchShape, Transformer, forward_flops, step_flops
+from lethe.scaling.memory import states
 from lethe.scaling.plan import GPUS, UTILISATION, Question, options
 from lethe.scaling_records import EVERY_WEIGHT, StudyCostRecord
 
@@ -47,13 +48,13 @@ def study_parts(question: Question) -> list[Part]:
     Hours are of one GPU: those of a run on several are divided among them at best.
     """
     of_trial = list(_trial(question))
-    trial = _sum(part.hours for part in of_trial)
+    trial = Part("trial", _sum(part.hours for part in of_trial), "")
     rows = BatchShape.uniform(2 * FULL_ROWS - OF_FORGET, question.length, question.answer)
     found = [
         *(Part(part.name, part.times(TRIALS), part.stands_on) for part in of_trial),
         Part(
             "confirmation, audits",
-            (trial[0] * MEMBERS * (SEEDS + 1), trial[1] * MEMBERS * (SEEDS + 1)),
+            trial.times(MEMBERS * (SEEDS + 1)),
             f"{MEMBERS} models of the front: {SEEDS} runs again, and audits that cost a trial",
         ),
         Part(
@@ -86,9 +87,9 @@ def _trial(question: Question) -> Iterator[Part]:
         f"{TOFU_TEXTS:,} texts a trial, evaluated once, at its end",
     )
     tokens = -(-TOFU_QUESTIONS // ANSWERED_AT_ONCE) * question.answer
-    size = shape.parameters * (4 if question.precision == "fp32" else 2)
+    held = states(shape, replace(question.layout(0, 1), offload="none")).weights
     fast, slow = (
-        tokens * max(size / (question.bandwidth * used), shape.layers * launch) / 3600
+        tokens * max(held / (question.bandwidth * used), shape.layers * launch) / 3600
         for used, launch in zip(BANDWIDTH_USED, SECONDS_A_LAYER, strict=True)
     )
     yield Part(
@@ -98,10 +99,13 @@ def _trial(question: Question) -> Iterator[Part]:
         f" to {BANDWIDTH_USED[0]:.0%} of {question.bandwidth / 1e12:.3g} TB/s, or waits"
         f" {SECONDS_A_LAYER[0] * 1e3:g} to {SECONDS_A_LAYER[1] * 1e3:g} ms a layer",
     )
+    size = shape.parameters * (4 if question.precision == "fp32" else 2)
+    times, word = (2, "twice") if question.rank is None else (1, "once")  # an adapter is small
+    moved = size * times
     yield Part(
         "loading, saving",
-        (2 * size / DISK[0] / 3600, 2 * size / DISK[1] / 3600),
-        f"{size / 1e9:.3g} GB twice a trial at {DISK[1] / 1e9:g} to {DISK[0] / 1e9:g} GB/s",
+        (moved / DISK[0] / 3600, moved / DISK[1] / 3600),
+        f"{size / 1e9:.3g} GB {word} a trial at {DISK[1] / 1e9:g} to {DISK[0] / 1e9:g} GB/s",
     )
 
 
@@ -110,7 +114,7 @@ def _computed(question: Question, flops: float) -> tuple[float, float]:
     return flops / (question.rate * fast) / 3600, flops / (question.rate * slow) / 3600
 
 
-def _sum(hours: Iterator[tuple[float, float]]) -> tuple[float, float]:
+def _sum(hours: Iterable[tuple[float, float]]) -> tuple[float, float]:
     pairs = list(hours)
     return sum(fast for fast, _ in pairs), sum(slow for _, slow in pairs)
 

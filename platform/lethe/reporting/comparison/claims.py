@@ -95,6 +95,16 @@ class Claim:
         """The scores and budgets that there are answers for."""
         return list(dict.fromkeys((finding.score, finding.budget) for finding in self.findings))
 
+    @property
+    def scores(self) -> list[Score]:
+        """The scores that there are answers by."""
+        return list(dict.fromkeys(score for score, _ in self.answers))
+
+    @property
+    def budgets(self) -> list[Budget]:
+        """The budgets that there are answers with."""
+        return list(dict.fromkeys(budget for _, budget in self.answers))
+
     def by(self, score: Score, budget: Budget) -> list[Finding]:
         """Return the findings of every pair."""
         return [finding for finding in self.findings if (finding.score, finding.budget) == (score, budget)]

@@ -11,6 +11,7 @@ from lethe.reporting.comparison.claims import Claim, Finding
 from lethe.reporting.comparison.scores import BEST_UTILITY, EPOCHS, TRIALS, VOLUME, Budget, Score
 from lethe.reporting.comparison.statistics import ALPHA, FEWEST_SEEDS
 from lethe.reporting.comparison.tables import format_mean, format_spread
+from lethe.reporting.opening import joined
 from lethe.reporting.scales import format_count, format_fixed
 
 NOTHING = {  # by score, where no arm of any pair has a value
@@ -60,8 +61,7 @@ def describe_claim(claim: Claim) -> str:
     of_what = describe_extent(claim)
     if lacking := _describe_lack(claim):
         return f"{claim.subject} ({of_what}): {lacking}"
-    scores = list(dict.fromkeys(score for score, _ in claim.answers))
-    return f"{claim.subject} ({of_what}): {'; '.join(_describe_score(claim, score) for score in scores)}"
+    return f"{claim.subject} ({of_what}): {'; '.join(_describe_score(claim, score) for score in claim.scores)}"
 
 
 def _describe_score(claim: Claim, score: Score) -> str:
@@ -71,7 +71,7 @@ def _describe_score(claim: Claim, score: Score) -> str:
             budgets.setdefault(outcome_word(claim, score, budget), []).append(budget.label)
     if len(budgets) == 1:
         return f"{score.name} {next(iter(budgets))} with every budget"
-    return f"{score.name} {', '.join(f'{word} with {_listed(labels)}' for word, labels in budgets.items())}"
+    return f"{score.name} {', '.join(f'{word} with {joined(labels)}' for word, labels in budgets.items())}"
 
 
 def outcome_word(claim: Claim, score: Score, budget: Budget) -> str:
@@ -88,8 +88,8 @@ def describe_claims_briefly(claims: Iterable[Claim]) -> str:
     empty without a verdict."""
 
     def brief(claim: Claim) -> str:
-        equal = [score for score, budget in claim.answers if budget is TRIALS]
-        return f"{claim.subject}: {', '.join(f'{score.name} {outcome_word(claim, score, TRIALS)}' for score in equal)}"
+        words = (f"{score.name} {outcome_word(claim, score, TRIALS)}" for score in claim.scores)
+        return f"{claim.subject}: {', '.join(words)}"
 
     decided = [brief(claim) for claim in claims if not _describe_lack(claim)]
     return f"with equal trials, {'; '.join(decided)}" if decided else ""
@@ -155,7 +155,3 @@ def format_signed(difference: float) -> str:
 def format_p(p: float) -> str:
     """Return p with two digits, `< 0.001` below that."""
     return "< 0.001" if p < 0.001 else f"{p:.2g}"
-
-
-def _listed(words: Sequence[str]) -> str:
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

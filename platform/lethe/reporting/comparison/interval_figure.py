@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 WIDTH, TOP, ROW, GAP, BETWEEN = 880, 24, 14, 9, 26
 BUDGET_WIDTH = 52
 INCHES, INCHES_A_PIXEL = 11.6, 0.0135
-SHORT = {"trials": "trials", "time": "time", "flops": "FLOPs"}
 POOLED_LABEL = "mean over pairs"
 
 
@@ -38,7 +37,7 @@ class IntervalRow:
     @property
     def budget(self) -> str:
         """The budget in a word."""
-        return SHORT[self.finding.budget.name]
+        return self.finding.budget.short
 
     @property
     def decided(self) -> bool:
@@ -91,13 +90,12 @@ class IntervalFigure:
 
 def interval_figure(claim: Claim) -> IntervalFigure:
     """Lay out the claim's findings: the pairs in their order, the mean over them last."""
-    scores = list(dict.fromkeys(score for score, _ in claim.answers))
     labels = [_label(finding) for finding in (*claim.findings, *claim.pooled)]
     left = 20 + 6.6 * max(map(len, labels)) + BUDGET_WIDTH
-    width = (WIDTH - left - BETWEEN * (len(scores) - 1) - 12) / len(scores)
+    width = (WIDTH - left - BETWEEN * (len(claim.scores) - 1) - 12) / len(claim.scores)
     panels = []
     bottom: float = TOP
-    for number, score in enumerate(scores):
+    for number, score in enumerate(claim.scores):
         start = left + number * (width + BETWEEN)
         rows, bottom = _rows(claim, score)
         ends = [end for row in rows for end in row.ends] + [row.finding.differences.mean for row in rows]

@@ -51,6 +51,11 @@ class Budget:
     label: str
     note: str = ""
 
+    @property
+    def short(self) -> str:
+        """The label in a word."""
+        return self.label.removeprefix("equal ")
+
 
 TRIALS = Budget("trials", "equal trials")
 CPU_TIME = Budget("time", "equal time")

@@ -43,18 +43,17 @@ def claim_views(record: StudyRecord, hits: Sequence[BoundaryHit]) -> list[ClaimV
 
 
 def _view(claim: Claim, hits: Sequence[BoundaryHit]) -> ClaimView:
-    scores = list(dict.fromkeys(score for score, _ in claim.answers))
-    budgets = list(dict.fromkeys(budget for _, budget in claim.answers))
+    budgets = claim.budgets
     answers = [
         (score, [Answer(outcome_word(claim, score, b), describe_answer(claim, score, b)) for b in budgets])
-        for score in scores
+        for score in claim.scores
     ]
     names = {arm.name for pair in claim.pairs for arm in (pair.base, pair.other)}
     notes = [f"{budget.label[0].upper()}{budget.label[1:]}: {budget.note}." for budget in budgets if budget.note]
     if claim.left_out:
         seeds = "; ".join(f"seed {seed} of {pair.name}" for pair, seed in claim.left_out)
         notes.append(f"Left out, since the arms have unequal numbers of trials: {seeds}.")
-    notes += [note for score in scores if (note := _describe_nothing(claim, score))]
+    notes += [note for score in claim.scores if (note := _describe_nothing(claim, score))]
     if ends := [_describe_hit(hit) for hit in hits if hit.arm in names]:
         notes.append(f"At an end of its range, which then decided: {'; '.join(ends)}.")
     findings = [*claim.findings, *claim.pooled]

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 OUTSIDE = (
     *("README.md", "CHANGELOG.md", "LICENSE", "cluster/*.md", "cluster/*.yaml", "search_spaces/*.yaml"),
     "reports/example*/**/*",
+    "reports/findings/**/*",
 )
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 

@@ -1,4 +1,4 @@
-"""Write a study's report again."""
+"""Write a study's report again, or join comparisons."""
 
 from lethe.interrupts import run_command
 

@@ -226,7 +226,8 @@ def _gradients(shape: Transformer, layout: Layout) -> tuple[float, float]:
     trained = sum(_trained(shape, layout))
     p, share, bucket = layout.width, trained / layout.workers, min(trained, BUCKET)
     if layout.stage == 0:
-        return float(p * trained), (p + 4.0) * trained
+        alone = layout.workers == 1 and p == 4  # nothing to average, and no other copy of the weights
+        return float(p * trained), (p if alone else p + 4.0) * trained
     if layout.away:  # a bucket leaves for the CPU as soon as it is averaged, and the step is there
         return float(p * bucket), 2.0 * p * bucket
     wide = 4.0 * share if p == 4 else (p + 4.0) * share  # in fp32, beside their own type

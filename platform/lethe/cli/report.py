@@ -32,7 +32,8 @@ def main(
 ) -> int:
     """Write a study's report again, or join comparisons.
 
-    Several comparisons with other seeds of the same arms make one. Nothing is measured and no cluster is started. Exit codes: 0 done, 2 bad input.
+    Several comparisons with other seeds of the same arms make one. Nothing is measured and no cluster is started. Exit
+    codes: 0 done, 2 bad input.
     """
     from lethe.ops.joined_comparisons import join_comparisons
     from lethe.ops.stored_studies import is_record_file, read_record_file, read_search

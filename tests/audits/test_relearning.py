@@ -84,7 +84,7 @@ def test_the_same_audit_gives_the_same_numbers_also_with_an_adapter(assets: Asse
 
 def test_half_of_the_forget_rows_unrelated_text_and_lora_are_variants(assets: Assets, unlearned: Path) -> None:
     settings = {"rows": ["forget", "half", "text"], "adapters": ["full", "lora"], "steps": 10, "learning_rate": 2e-3}
-    found = by_variant(audit(assets, unlearned, {"relearning": {**settings, "lora_learning_rate": 2e-2}}))
+    found = by_variant(audit(assets, unlearned, {"relearning": {**settings, "lora_learning_rate": 3e-3}}))
     assert list(found) == [
         *("relearn", "relearn_lora", "relearn_half", "relearn_half_lora", "relearn_text", "relearn_text_lora")
     ]
@@ -92,7 +92,7 @@ def test_half_of_the_forget_rows_unrelated_text_and_lora_are_variants(assets: As
     assert found["relearn_half"] == {**half["relearn"], "variant": "relearn_half"}
     for variant, record in found.items():
         gain = record["after"]["forget_probability"] - record["before"]["forget_probability"]
-        assert gain > 0.01 if variant == "relearn_half" else gain != 0, (variant, gain)
+        assert gain > 0.01 if "half" in variant else gain != 0, (variant, gain)
     assert found["relearn"]["before"] == found["relearn_text"]["before"] != found["relearn_half"]["before"]
     alone = by_variant(audit(assets, unlearned, {"relearning": {"rows": ["half"], "learning_rate": 2e-3}}))
     assert alone["relearn_half"] == found["relearn_half"], "a variant does not depend on the others"

@@ -45,13 +45,13 @@ def test_a_saved_model_reloads_with_the_same_logits(config: AnyAdapter, make: Ca
     assert (truth - logits(make(), tokens())).abs().max() > 0.05
     save_model(model, tmp_path / "saved")
     again = loaded(tmp_path / "saved", make, tmp_path / "base")
-    torch.testing.assert_close(logits(again, tokens()), truth, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logits(again, tokens()), truth, rtol=0, atol=1e-5)
 
 
 @each
 @makers
 def test_merged_is_a_plain_copy(config: AnyAdapter, make: Callable, tmp_path: Path) -> None:
-    model = trained(make, config)
+    model = trained(make, config).double()  # rounding differs between processors
     truth = logits(model, tokens())
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     torch.manual_seed(3)
@@ -60,14 +60,14 @@ def test_merged_is_a_plain_copy(config: AnyAdapter, make: Callable, tmp_path: Pa
     assert torch.equal(torch.get_rng_state(), state)
     assert type(copy) is type(make())
     assert copy.config is not model.config
-    torch.testing.assert_close(logits(copy, tokens()), truth, rtol=0, atol=2e-5)
+    torch.testing.assert_close(logits(copy, tokens()), truth, rtol=0, atol=5e-6)
     with torch.no_grad():
         for p in copy.parameters():
             p.zero_()
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
     save_model(merged(model), tmp_path / "merged")
-    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged").eval()
-    torch.testing.assert_close(logits(again, tokens()), truth, rtol=0, atol=2e-5)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "merged", dtype=torch.float64).eval()
+    torch.testing.assert_close(logits(again, tokens()), truth, rtol=0, atol=5e-6)
 
 
 def test_fila_is_saved_as_one_lora_of_twice_the_rank(tmp_path: Path) -> None:

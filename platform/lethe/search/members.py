@@ -1,4 +1,4 @@
-"""What a comparison's members have together: one front over all of them, and each arm's own over its seeds."""
+"""Puts the trials of a comparison's members into its record: one front over all of them, and each arm's own over its seeds."""
 
 from __future__ import annotations
 

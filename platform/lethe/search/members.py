@@ -1,4 +1,4 @@
-"""Puts the trials of a comparison's members into its record: one front over all of them, and each arm's own over its seeds."""
+"""The members of a comparison in its record: one front over all of their trials, and each arm's own over its seeds."""
 
 from __future__ import annotations
 

@@ -119,6 +119,17 @@ def test_what_is_no_part_of_it(other: StudyRecord, reason: str) -> None:
     assert str(raised.value).startswith(reason)
 
 
+def test_audits_may_differ_unless_an_objective_is_measured_by_them() -> None:
+    def audited(name: str, seed: int, steps: int, objective: str) -> StudyRecord:
+        asked = {"audits": {"relearning": {"steps": steps}}, "objectives": {objective: {"direction": "minimize"}}}
+        return part(name, [seed], edit=lambda settings: settings.update(asked))
+
+    assert join_comparisons([audited("a", 0, 10, "forget"), audited("b", 1, 20, "forget")]).parts == ("a", "b")
+    measured = "audit_relearn_forget_rouge"
+    with pytest.raises(UserError, match=r"b is of another comparison than a: audits.relearning.steps is 20, not 10"):
+        join_comparisons([audited("a", 0, 10, measured), audited("b", 1, 20, measured)])
+
+
 def test_floors_of_two_machines() -> None:
     one, two = part("a", [0]), part("b", [1])
 

@@ -15,7 +15,7 @@ from lethe.search.front import mark_front, with_confirmations
 from lethe.search.members import SearchedMember, trials_by_arm, with_arm_fronts, with_members
 from lethe.search.objectives import ObjectiveSpace
 
-# What may differ: none of it is a part of a trial.
+# Settings that may differ: none of them is a part of a trial.
 APART = ("compare.seeds", "compare.pairs", "resources", "tracking", "search.storage", "confirm", "audits", "stop")
 # A start model that two machines trained differs in the last bits, and with it the floors.
 FLOORS_DIFFER = 1e-3  # relative
@@ -68,8 +68,9 @@ def _check_part(first: StudyRecord, other: StudyRecord) -> None:
 
 def _settings(study: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that decide what a trial is, by dotted key."""
-    found = dict(leaves(study))
-    return {key: v for key, v in found.items() if not any(key == name or key.startswith(f"{name}.") for name in APART)}
+    measured = any(name.startswith("audit_") for name in study.get("objectives", {}))  # audits end every trial then
+    apart = [name for name in APART if not (measured and name == "audits")]
+    return {k: v for k, v in leaves(study) if not any(k == name or k.startswith(f"{name}.") for name in apart)}
 
 
 def _renumbered(record: StudyRecord, by: int) -> StudyRecord:

@@ -121,7 +121,7 @@ def study_of(
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
     home = tempfile.mkdtemp(prefix="lethe-bench-")
-    study = load_study("tofu", [f"search.trials={trials}", f"search.sampler={sampler}"])
+    study = load_study("tofu", [f"search.trials={trials}", f"search.sampler={sampler}", "early_stopping.name=none"])
     store = StudyStore(study, f"sqlite:///{home}/optuna.db", "null")
     objectives = store.freeze({"forget": 0.8, "utility": 0.9})
     tracker = MlflowTracker(uri or f"sqlite:///{home}/mlflow.db", register_models=False)

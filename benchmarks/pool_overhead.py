@@ -44,7 +44,7 @@ def main() -> None:
     from lethe.study.tune_loop import tune_study
     from lethe.tracking.mlflow_tracker import MlflowTracker
 
-    study = load_study("tofu", [f"search.trials={trials}", "search.sampler=tpe"])
+    study = load_study("tofu", [f"search.trials={trials}", "search.sampler=tpe", "early_stopping.name=none"])
     store = StudyStore(study, f"sqlite:///{home}/optuna.db", "null")
     objectives = store.freeze({"forget": 0.8, "utility": 0.9})
     tracker = MlflowTracker(f"sqlite:///{home}/mlflow.db", register_models=False)

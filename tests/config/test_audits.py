@@ -125,7 +125,7 @@ def test_an_audit_that_measures_an_objective_is_a_part_of_the_identity() -> None
 
 
 def test_rungs_compare_what_is_measured_before_a_trial_ends() -> None:
-    given = ["early_stopping.name=mo_asha", "objectives.relearned=minimize"]
+    given = ["early_stopping={name: mo_asha, metrics: null}", "objectives.relearned=minimize"]
     study = load_study("tofu", given)
     objectives = ObjectiveSpace.from_goals(study.objectives, dict.fromkeys(study.objectives, 0.5))
     assert isinstance(study.early_stopping, MoAsha)

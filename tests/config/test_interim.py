@@ -48,8 +48,8 @@ def test_names_of_runs_and_studies_are_those_of_earlier_versions() -> None:
         ((), True),
         (("run.evaluation.every=30",), False),
         (("run.evaluation.interim=1",), False),
-        (("space.schedule.epochs={type: int, low: 5, high: 20}", "run.schedule.epochs=null"), True),
-        (("space.schedule.epochs={type: int, low: 5, high: 15}", "run.schedule.epochs=null"), False),
+        (("run.evaluation.every=15", "space.schedule.epochs={type: int, low: 5, high: 20}"), True),
+        (("run.evaluation.every=15", "space.schedule.epochs={type: int, low: 5, high: 15}"), False),
     ],
 )
 def test_a_study_has_interim_evaluations_where_a_run_has_one_before_its_last_epoch(

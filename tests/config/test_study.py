@@ -14,6 +14,7 @@ from lethe.config.benchmark import TofuBenchmark
 from lethe.config.metrics import TOFU_METRICS
 from lethe.config.run import Recipe
 from lethe.config.scaling import load_scaling
+from lethe.config.search import AreaHalving, MoAsha, NoStopping
 from lethe.config.space import variants
 from lethe.config.study import Study, load_study
 from lethe.errors import UserError
@@ -223,9 +224,21 @@ def test_ctrl_c_while_a_value_is_written_down_stays_one() -> None:
 def test_naming_another_model_or_benchmark_leaves_nothing_of_the_inherited_one() -> None:
     study = load_study("own", ["model.name=embedded"])
     assert study.model == load_study("tofu").model
-    assert load_study("tofu", ["benchmark.name=tdec"]).benchmark == load_study("tdec").benchmark
+    other = load_study("tofu", ["benchmark.name=tdec"])
+    assert other.benchmark == load_study("tdec").benchmark
+    assert isinstance(other.early_stopping, AreaHalving)
+    assert other.early_stopping.metrics == ("forget", "utility"), "TDEC has no probability of forgotten answers"
     with pytest.raises(UserError, match=r"model\.path"):
         load_study("tofu", ["model.path=somewhere"])
+
+
+def test_naming_another_early_stopping_takes_what_it_has_not() -> None:
+    assert load_study("tofu", ["early_stopping.name=none"]) == load_study("tofu", ["early_stopping=null"])
+    asha = load_study("tofu", ["early_stopping.name=mo_asha", "early_stopping.grace=2"]).early_stopping
+    assert isinstance(asha, MoAsha)
+    assert (asha.grace, asha.metrics) == (2, ("forget", "forget_probability", "utility"))
+    for name in ("soul", "soul-full", "methods", "loku-tofu"):
+        assert isinstance(load_study(name).early_stopping, NoStopping), "all trials of a comparison have one budget"
 
 
 def test_naming_or_fixing_takes_the_inherited_settings_that_nothing_reads_beside_it() -> None:

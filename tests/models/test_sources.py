@@ -141,6 +141,13 @@ ABSENT = FIRST.replace("layers.0", "layers.7")
         (lambda a: change(a / "adapter_model.safetensors", lambda t: t[FIRST].fill_(torch.nan)), ["NaN", FIRST]),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path="./none"), ["./none", "the base of"]),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=None), ["does not say on what"]),
+        (
+            lambda a: (
+                configure(a / "adapter_config.json", base_model_name_or_path=None),
+                (a.parent / "study.json").write_text('{"title": "of another program"}'),
+            ),
+            ["does not say on what"],
+        ),
         (lambda a: configure(a / "adapter_config.json", base_model_name_or_path=str(a)), ["in the end, its own base"]),
         (stand_on_each_other, ["in the end, its own base", "adapter2"]),
         (lambda a: configure(a / "adapter_config.json", target_modules=["c_attn"]), ["c_attn", "{base}"]),

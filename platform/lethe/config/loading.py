@@ -19,6 +19,7 @@ from lethe.config.model import MODELS
 from lethe.config.objective import Objective
 from lethe.config.plain import check_plain
 from lethe.config.run import Recipe
+from lethe.config.search import STOPPINGS
 from lethe.config.space import default_name, variants
 from lethe.errors import UserError, unknown_name
 
@@ -26,6 +27,7 @@ Raw = dict[str, Any]
 SECTIONS: dict[str, dict[object, Collection[str]]] = {  # the fields of each kind by its name
     "benchmark": {name: kind.model_fields for name, kind in BENCHMARKS.items()},
     "model": {kind.model_fields["name"].default: kind.model_fields for kind in MODELS},
+    "early_stopping": {kind.model_fields["name"].default: kind.model_fields for kind in STOPPINGS},
 }
 
 
@@ -154,6 +156,7 @@ def overlay(base: Raw, over: Raw) -> Raw:
     if isinstance(space, dict) and isinstance(over_run, dict):
         base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
     base = reduce(partial(_of_kind, over), SECTIONS, base)
+    base = _of_benchmark(over, base)
     base = reduce(partial(_of_named, over), Recipe.model_fields, base)
     base = reduce(partial(_used_beside, over), Recipe.model_fields, base)
     return merge(_read_by_objectives(over, base), over)
@@ -169,6 +172,17 @@ def _of_kind(over: Raw, base: Raw, section: str) -> Raw:
     if fields is None or inherited.get("name") == given["name"]:
         return base
     return {**base, section: {key: value for key, value in inherited.items() if key in fields}}
+
+
+def _of_benchmark(over: Raw, base: Raw) -> Raw:
+    """Return `base` whose early stopping compares no metric that the benchmark lacks which `over` names, the objectives
+    where none is left; the whole `base` where it names none, or one that is unknown."""
+    benchmark, stopping = over.get("benchmark"), base.get("early_stopping")
+    kind = BENCHMARKS.get(str(benchmark.get("name"))) if isinstance(benchmark, dict) else None
+    if kind is None or not isinstance(stopping, dict) or not isinstance(metrics := stopping.get("metrics"), list):
+        return base
+    kept = [name for name in metrics if name in kind.metrics]
+    return {**base, "early_stopping": {**stopping, "metrics": kept or None}}
 
 
 def _of_named(over: Raw, base: Raw, family: str) -> Raw:

@@ -164,6 +164,8 @@ class AreaHalving(Frozen):
         return rungs
 
 
+STOPPINGS = (NoStopping, MoAsha, AreaHalving)
+
 AnyHalving = MoAsha | AreaHalving
 AnyStopping = Annotated[NoStopping | AnyHalving, Field(discriminator="name")]
 

@@ -10,9 +10,11 @@ from math import ceil
 from pathlib import Path
 
 from lethe.config.adapter import Lora
+from lethe.config.benchmark import EMBEDDED, TofuBenchmark
 from lethe.config.model import AnyModel, EmbeddedModel, FinetunedModel
 from lethe.config.objective import WithRetain
 from lethe.config.run import Recipe
+from lethe.config.search import AnyHalving
 from lethe.config.study import Member, Study
 from lethe.errors import UserError
 from lethe.models.transformer import BatchShape, Transformer, newton_schulz_flops, step_flops
@@ -21,7 +23,9 @@ from lethe.scaling.plan import RATE, UTILISATION
 from lethe.study.finetuning import Training, recipe_of
 from lethe.study.inputs import Inputs
 
-LENGTH, ANSWER, FORGET_ROWS = 128, 64, 400  # assumed where no row can be tokenised, and printed; TOFU's forget10
+# Where no row can be tokenised; printed. Mean tokens of a row and of its answer: any rows, the embedded benchmark's
+LENGTH, ANSWER, FORGET_ROWS = 128, 64, 400  # TOFU's forget10
+EMBEDDED_LENGTH, EMBEDDED_ANSWER = 31, 19  # measured with the tokenizer of 1,024 tokens that is trained on them
 # FLOP/s of a core in training steps: measured 27e9 at 1M parameters and 70e9 at 135M, with 97e9 in matrix products.
 CPU_RATE = 5e10
 STEP_S = 0.01  # seconds of a step beside its FLOPs: .012 measured with 0.02M parameters on one core
@@ -39,12 +43,15 @@ class _Rows:
     note: str = ""
 
     @classmethod
-    def of(cls, inputs: Inputs) -> _Rows:
+    def of(cls, inputs: Inputs, study: Study) -> _Rows:
         lengths = inputs.row_lengths()
         count = 0 if inputs.benchmark is None else len(inputs.benchmark.forget_questions)
         if lengths:
             length, answer = (round(sum(column) / len(lengths)) for column in zip(*lengths, strict=True))
             return cls(count, length, answer, max(length for length, _ in lengths))
+        tofu = isinstance(study.benchmark, TofuBenchmark) and study.benchmark.source == EMBEDDED
+        if count and tofu and isinstance(study.model, EmbeddedModel):
+            return cls(count, EMBEDDED_LENGTH, EMBEDDED_ANSWER, note=" (tokens as measured before)")
         if count:
             return cls(count, LENGTH, ANSWER, note=" (tokens assumed)")
         return cls(FORGET_ROWS, LENGTH, ANSWER, note=" (assumed)")
@@ -61,7 +68,7 @@ def describe_needs(study: Study, recipes: list[Recipe], inputs: Inputs, training
         shape = shape_of(study.model, inputs.start)
     except UserError as error:
         return f"memory, disk and time: not known ({error})"
-    rows = _Rows.of(inputs)
+    rows = _Rows.of(inputs, study)
     memory, recipe = max(
         ((_peak(shape, recipe, rows, _sides(recipe)), recipe) for recipe in recipes), key=lambda pair: pair[0]
     )
@@ -112,9 +119,13 @@ def describe_study_time(
         shape = shape_of(study.model, inputs.start)
     except UserError:
         return f"study   time of {trials} trials: not known"
-    rows = _Rows.of(inputs)
+    rows = _Rows.of(inputs, study)
     hours = max(_hours(shape, recipe, rows, _sides(recipe), _steps(recipe, rows)) for recipe in recipes)
     total = _time(-(-trials // groups) * hours)
+    if isinstance(study.early_stopping, AnyHalving):
+        return (
+            f"study   {total} of training for {trials} trials, {at_once}, if none stops early; evaluation comes on top"
+        )
     return f"study   at least {total} for {trials} trials, {at_once}: evaluation comes on top and may take longer"
 
 

@@ -133,15 +133,23 @@ def _base(adapter: Path, key: str, given: str | None, registry: str | None, abov
     if on := given or read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path"):
         return plain_folder(str(on), f"{key}: the base of {adapter}", registry=registry, above=above)
     for parent in list(adapter.parents)[:LEVELS]:
-        if ensure_local(parent / "study.json"):
-            study = read_json(parent / "study.json")
-            start = Path(study["start_folder"])
+        if ensure_local(parent / "study.json") and (study := _start_of(parent / "study.json")):
+            start, digest = study
             start = local_path(home() / "models" / start.name) if store() else start  # of whichever machine wrote it
             base = plain_folder(str(start), f"{key}: the base of {adapter}")
-            if model_digest(base) != study["digests"]["model"]:
+            if model_digest(base) != digest:
                 raise UserError(f"{key}: {base}, which {adapter} was trained on, has changed since: name another base")
             return base
     raise UserError(f"{key}: {adapter} is an adapter and does not say on what: name its base (--base, model.base)")
+
+
+def _start_of(file: Path) -> tuple[Path, str] | None:
+    """Return folder and digest of the start model of the study whose record the file is; None where it is another
+    program's."""
+    study = read_json(file)
+    folder, digests = study.get("start_folder"), study.get("digests")
+    digest = digests.get("model") if isinstance(digests, dict) else None
+    return (Path(folder), digest) if isinstance(folder, str) and folder and isinstance(digest, str) else None
 
 
 def snapshot(name: str, key: str) -> Path:

@@ -24,7 +24,7 @@ def test_every_point_once() -> None:
     study = load_scaling("tofu")
     points = cost_points(study)
     settings = [tuple(p.labels.values())[1:] for p in points]
-    assert len(set(settings)) == len(settings) == 18
+    assert len(set(settings)) == len(settings) == 22
     assert {(size, arm) for size, arm, rows, workers, stage in settings if (rows, workers, stage) == (4, 1, 0)} == {
         (size, arm) for size in study.scaling.sizes for arm in ("sophia", "adamw")
     }
@@ -36,7 +36,7 @@ def test_every_point_once() -> None:
 
 
 def test_models_have_the_parameters_that_their_sizes_name() -> None:
-    named = {"0.1M": 1e5, "0.3M": 3e5, "1M": 1e6, "2M": 2e6, "4M": 4e6, "16M": 1.6e7}
+    named = {"0.1M": 1e5, "0.3M": 3e5, "1M": 1e6, "2M": 2e6, "4M": 4e6, "8M": 8e6, "16M": 1.6e7}
     for name, model in load_scaling("tofu-full").models().items():
         assert Transformer.of_embedded(model).parameters == pytest.approx(named[name], rel=0.11)
 
@@ -97,8 +97,8 @@ def test_each_invalid_design_is_refused_with_its_key(
 @pytest.mark.parametrize(
     ("dropped", "form", "message"),
     [
-        (["4M", "16M"], "auto", "3 sizes: a power law needs 4"),
-        (["16M"], "offset", "4 sizes: a law with an offset needs 5"),
+        (["2M", "4M", "8M", "16M"], "auto", "3 sizes: a power law needs 4"),
+        (["2M", "8M", "16M"], "offset", "4 sizes: a law with an offset needs 5"),
     ],
 )
 def test_too_few_sizes_are_refused(dropped: list[str], form: str, message: str) -> None:

@@ -34,7 +34,7 @@ scaling:
   base: b
   sizes: { a: { hidden_size: 16 }, b: { hidden_size: 24 }, c: { hidden_size: 40 }, d: { hidden_size: 64 } }
   arms: { sophia: { run: { optimizer: { name: sophia } } } }
-  cost: { steps: 4, workers: [1, 2] }
+  cost: { steps: 4, rounds: 2, workers: [1, 2] }
   quality: { sizes: [a, c] }
 """
 
@@ -97,10 +97,10 @@ def test_stages_are_named_and_the_last_line_is_a_command(finished: tuple[dict[st
     lines = finished[3].splitlines()
     stages = [line for line in lines if re.fullmatch(r".+: \d+ to go", line)]
     assert stages == [
-        "timed points: 4 to go",
+        "timed points: 8 to go",
         "searches: 2 to go",
         "the smallest size's settings at the largest: 1 to go",
-        "timed points with more workers: 2 to go",
+        "timed points with more workers: 4 to go",
     ]
     assert lines[0] == "checking the study, this machine and its services"
     command = [sys.executable, "-m", *shlex.split(lines[-1].partition(" -m ")[2])]
@@ -116,7 +116,7 @@ def test_every_point_is_complete_and_measured(finished: tuple[dict[str, Any], Pa
     for point in record["points"]:
         m = point["metrics"]
         assert point["verdict"] == "complete"
-        assert len(point["series"]) == 4
+        assert [step["epoch"] for step in point["series"]] == list(range(1, 9)), "two rounds of four steps"
         assert m["step_tensors_mb"] == pytest.approx(m["predicted_step_mb"], rel=0.2)
         assert 0 < m["utilisation"] < 1.5
         assert m["tokens"] > 0

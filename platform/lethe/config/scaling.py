@@ -23,13 +23,15 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Cost(Frozen):
-    """The timed points. Every size and arm is timed with the study's own batch and engine.
+    """The timed points. Every size and arm is timed with the study's own batch and engine; all points in turn, `rounds`
+    times, so that a spell in which the machine is slow meets every point and not a few.
 
     The axes below vary at the base size with the first arm; `workers` and `stage` are crossed, and every number of
     workers is also timed with as many times the rows.
     """
 
-    steps: int = Field(20, ge=4, description="timed optimizer steps of a point")
+    steps: int = Field(20, ge=4, description="timed optimizer steps of a point in each round")
+    rounds: int = Field(3, ge=1, description="times that all points are timed, one after the other")
     batch: tuple[Count, ...] = Field((), description="forget rows in a step")
     workers: tuple[Count, ...] = Field((), description="numbers of workers")
     stage: tuple[Literal[0, 1, 2, 3], ...] = Field((), description="ZeRO stages")

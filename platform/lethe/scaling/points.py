@@ -1,12 +1,16 @@
 """The timed points of a scaling study, and the untrained models that they run on: a step costs the same with them.
 
-Points run one after the other on a warm group, since two at once would time each other.
+Points run one after the other on a warm group, since two at once would time each other, and in rounds: a machine that
+others use has slow minutes.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import ray
 
@@ -19,7 +23,7 @@ from lethe.pool.messages import EntryPoint
 from lethe.pool.resources import Shape
 from lethe.pool.run_queue import RunQueue
 from lethe.pool.worker_pool import Pool
-from lethe.records import Scalar, TrialRecord
+from lethe.records import TrialRecord
 from lethe.scaling.design import CostPoint
 from lethe.scaling.measure import CostPointReport, CostPointRequest
 from lethe.storage.paths import atomic_folder, home
@@ -27,7 +31,6 @@ from lethe.storage.replica import ensure_local, share_with_nodes
 from lethe.study.model_sources import PARTS
 from lethe.study.preparation import model_folders
 from lethe.study.recorder import read_result, trial_record, write_result
-from lethe.tracking.base import Tracker
 from lethe.unlearning.requests import Assets
 
 MODEL_VERSION = 1  # raise it when a change of the code makes other untrained models
@@ -66,21 +69,40 @@ def _write_untrained(model: EmbeddedModel, texts: list[str], folder: Path) -> No
 MEASUREMENT_VERSION = 1  # raise it when a change of the measurement makes earlier results incomparable
 
 
-def run_point(
-    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
-) -> tuple[TrialRecord, bool]:
-    """Return the point's result, and whether it was measured now: a result that lies in `folder` is not measured again.
+@dataclass(frozen=True)
+class Timing:
+    """One measurement of a point: `steps` optimizer steps on `assets` in round `turn`, from 0."""
 
-    The tracker gets it under `number` in either case.
-    """
-    stored = read_result(folder / _digest(point, assets, steps))
-    if stored:
-        result = stored.model_copy(update={"number": number})
-        tracker.trial_began(number, result.run, result.params)
-    else:
-        result = _measure(number, point, assets, steps, pool, tracker, folder)
-    tracker.trial_ended(result)
-    return result, stored is None
+    point: CostPoint
+    assets: Assets
+    steps: int
+    turn: int
+
+    @property
+    def digest(self) -> str:
+        """A digest of everything that the result depends on, and of the round."""
+        recipe = self.point.recipe.model_dump(mode="json")
+        given = [MEASUREMENT_VERSION, recipe, self.assets.data_digest, self.assets.model_digest, self.steps]
+        return short_digest(canonical_json([*given, *([self.turn] if self.turn else [])]))
+
+
+def run_timing(timing: Timing, pool: Pool, folder: Path) -> tuple[TrialRecord, bool]:
+    """Return the result of one measurement, numbered 0, and whether it was made now: one that lies in `folder` is not
+    made again."""
+    stored = read_result(folder / timing.digest)
+    return (stored, False) if stored else (_measure(timing, pool, folder), True)
+
+
+def joined_rounds(number: int, rounds: Sequence[TrialRecord]) -> TrialRecord:
+    """Return a point's result from its measurements, one a round: all their steps, and medians of their metrics; one
+    that failed stands for all."""
+    if failed := [result for result in rounds if result.verdict != "complete"]:
+        return failed[0].model_copy(update={"number": number})
+    steps = [step for result in rounds for step in result.series]
+    metrics = {key: median(result.metrics[key] for result in rounds) for key in rounds[0].metrics}
+    series = tuple(step | {"epoch": float(i)} for i, step in enumerate(steps, 1))
+    changes = {"number": number, "metrics": metrics, "series": series, "ended": rounds[-1].ended}
+    return rounds[0].model_copy(update=changes)
 
 
 def describe_point(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
@@ -94,21 +116,11 @@ def describe_point(point: CostPoint, result: TrialRecord, fresh: bool) -> str:
     return f"{where}  {times}  {rest}{'' if fresh else '  (from disk)'}"
 
 
-def _digest(point: CostPoint, assets: Assets, steps: int) -> str:
-    """Return the digest of everything that the point's result depends on."""
-    recipe = point.recipe.model_dump(mode="json")
-    return short_digest(canonical_json([MEASUREMENT_VERSION, recipe, assets.data_digest, assets.model_digest, steps]))
-
-
-def _measure(
-    number: int, point: CostPoint, assets: Assets, steps: int, pool: Pool, tracker: Tracker, folder: Path
-) -> TrialRecord:
-    run = _digest(point, assets, steps)
-    params: dict[str, Scalar] = dict(point.labels)
-    tracker.trial_began(number, run, params)
+def _measure(timing: Timing, pool: Pool, folder: Path) -> TrialRecord:
+    run, point = timing.digest, timing.point
     began = time.time()
     pool.log_to(folder)
-    request = CostPointRequest(recipe=point.recipe, assets=assets, steps=steps)
+    request = CostPointRequest(recipe=point.recipe, assets=timing.assets, steps=timing.steps)
     queued = pool.submit(run, EntryPoint.COST_POINT, request, Shape.of(point.recipe.engine))
     try:
         report = pool.result(queued)
@@ -118,6 +130,6 @@ def _measure(
     ray.get(pool.queue.call(RunQueue.withdraw, run, run))
     measured = report.steps if isinstance(report, CostPointReport) else ()
     series = [{"epoch": float(i), **step} for i, step in enumerate(measured, 1)]
-    result = trial_record(number, run, params, folder / run, series, report, began=began)
+    result = trial_record(0, run, dict(point.labels), folder / run, series, report, began=began)
     write_result(result)
     return result

@@ -21,7 +21,7 @@ from lethe.reporting.console import Console
 from lethe.scaling.design import CostPoint, SearchPoint, cost_points, point_study, search_points
 from lethe.scaling.laws import fit_laws, parallel_records, setting_laws
 from lethe.scaling.plan import plans
-from lethe.scaling.points import describe_point, run_point, untrained_model
+from lethe.scaling.points import Timing, describe_point, joined_rounds, run_timing, untrained_model
 from lethe.scaling.study_cost import study_costs
 from lethe.scaling.transfer import FinishedSearch, plan_move, search_record, transfer_record
 from lethe.scaling_records import ScalingRecord, TransferRecord
@@ -98,15 +98,27 @@ class ScalingRunner:
     # The timed points
 
     def _measure(self, stage: str, points: Sequence[CostPoint], session: Session) -> None:
-        steps, folder = self.study.scaling.cost.steps, self.folder / "points"
-        advance = self.console.stage(stage, len(points))
-        for point in points:
-            assets = self._assets(point.model)
-            with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
-                pool = session.pool()
-            result, fresh = run_point(self._take_number(), point, assets, steps, pool, self.tracker, folder)
-            self.points.append(result)
-            advance(describe_point(point, result, fresh), None)
+        """Time the points, all of them in every round; the record gets each point's rounds as one, also of those that
+        Ctrl-C leaves."""
+        cost, folder = self.study.scaling.cost, self.folder / "points"
+        advance = self.console.stage(stage, len(points) * cost.rounds)
+        numbers = [self._take_number() for _ in points]
+        found: list[list[TrialRecord]] = [[] for _ in points]
+        try:
+            for turn in range(cost.rounds):
+                for point, rounds in zip(points, found, strict=True):
+                    timing = Timing(point, self._assets(point.model), cost.steps, turn)
+                    with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
+                        pool = session.pool()
+                    result, fresh = run_timing(timing, pool, folder)
+                    rounds.append(result)
+                    advance(describe_point(point, result, fresh), None)
+        finally:
+            for number, rounds in zip(numbers, found, strict=True):
+                if rounds:
+                    self.points.append(result := joined_rounds(number, rounds))
+                    self.tracker.trial_began(number, result.run, result.params)
+                    self.tracker.trial_ended(result)
 
     def _take_number(self, count: int = 1) -> int:
         """Reserve the next `count` trial numbers of the study; return the first."""

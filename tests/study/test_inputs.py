@@ -9,12 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lethe.benchmarks.base import load_benchmark
 from lethe.cli.sweep import main
 from lethe.config.base import short_digest
+from lethe.config.benchmark import TofuBenchmark
+from lethe.config.model import EmbeddedModel
 from lethe.config.run import Schedule
 from lethe.config.study import load_study
 from lethe.errors import UserError
 from lethe.scaling.estimate import describe_needs
+from lethe.scaling.points import untrained_model
 from lethe.study.inputs import describe_inputs, find_inputs
 from lethe.study.preflight import corners
 from lethe.study.preview import preview
@@ -127,9 +131,17 @@ def test_needs_are_counted_from_the_rows_that_are_here(golden: Path) -> None:
     first, memory, *_ = needs("tofu", *pretrained(golden / "tiny_tofu")).splitlines()
     assert first.endswith(f"forget rows of {length:.0f} tokens, {answer:.0f} of them answer")
     assert memory.startswith("memory ")
-    assert "40 forget rows" in needs("tofu")
-    assert "(tokens assumed)" in needs("tofu"), "the tokenizer is trained with the model"
+    assert "40 forget rows of 31 tokens, 19 of them answer (tokens as measured before)" in needs("tofu")
+    other = needs("tofu", f"benchmark.source={golden / 'tiny_tofu/data'}")
+    assert "(tokens assumed)" in other, "the tokenizer is trained with the model"
     assert "not known" in needs("tofu-llama-1b"), "the model is not on this machine"
+
+
+def test_the_embedded_rows_have_the_tokens_that_a_dry_run_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("LETHE_HOME", str(tmp_path))
+    folder = untrained_model(load_benchmark(TofuBenchmark()), EmbeddedModel())
+    counted = needs("tofu", f"model={{name: pretrained, path: {folder}}}").splitlines()[0]
+    assert counted.endswith("40 forget rows of 31 tokens, 19 of them answer")
 
 
 def test_a_row_longer_than_micro_tokens_is_named(golden: Path) -> None:

@@ -91,9 +91,8 @@ def _describe_growth(laws: Sequence[LawRecord]) -> str:
     """Return how one law grows with each arm: `Step time grows in proportion to parameters with Sophia and AdamW.`"""
     arms: dict[str, list[str]] = {}
     for law in laws:
-        spread = f"(90 %: {law.exponent_low:.2f} to {law.exponent_high:.2f})"
-        power = f"as {law.x_name}^{law.exponent:.2f} {spread}"
-        growth = f"in proportion to {law.x_name}" if law.form == "linear" else power
+        power = f"{law.exponent:.2f}"
+        growth = f"in proportion to {law.x_name}" if power == "1.00" else f"as {law.x_name}^{power}"
         arms.setdefault(growth, []).append(NAMES.get(law.arm, law.arm))
     clauses = [f"{growth} with {' and '.join(names)}" for growth, names in arms.items()]
     return f"{laws[0].name.capitalize()} grows {', '.join(clauses)}."

@@ -208,6 +208,7 @@ def study(trace: Trace, trials: int) -> dict[str, Any]:
     """`sweep tofu` as a user runs it; the node of one trial is killed once all nodes are at work."""
     reports = Path(tempfile.mkdtemp(prefix="lethe-demo-"))
     command = [sys.executable, "-m", "platform.sweep", "tofu", "--trials", str(trials), "--reports", str(reports)]
+    command += ["--set", "early_stopping.name=none"]  # a trial lasts until its node is killed
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     killed = False
     assert process.stdout is not None

@@ -31,8 +31,9 @@ Difference = tuple[str, str, str]  # path, value in a, value in b
 ABSENT = "(absent)"
 
 ORDER = ["--set", "search.order=deterministic"]
+WHOLE = ["--set", "early_stopping=null"]  # whatever a checkout's `tofu` has
 SCALING = {
-    "scaling.sizes": "{1M: null, 4M: null, 16M: null,"
+    "scaling.sizes": "{1M: null, 2M: null, 4M: null, 8M: null, 16M: null,"
     " 0.5M: {hidden_size: 64, layers: 7}, 0.7M: {hidden_size: 96, layers: 5}}",
     "scaling.base": "0.1M",
     "scaling.cost": "{steps: 4, batch: [2, 4], workers: [1, 2], stage: [0, 2]}",
@@ -65,7 +66,7 @@ LOSS = TINY | {
     "space.optimizer.learning_rate": "{low: 1e-4, high: 3e-3}",
     # A distance between 16 rows has few values; a probability has many, and the front more than one member.
     "objectives": "{forget: null, forget_probability: {direction: minimize, floor_of_start: 1.0}}",
-    "early_stopping": "{name: mo_asha, grace: 2, eta: 2}",
+    "early_stopping": "{name: mo_asha, grace: 2, eta: 2, metrics: null}",
     "confirm.seeds": "2",
     "audits": "{relearning: {steps: 2}, quantisation: {}, prompts: {}}",
 }
@@ -86,12 +87,12 @@ def _sets(values: dict[str, str]) -> list[str]:
 
 # By name: the arguments behind `python -m`.
 PARTS: dict[str, list[str]] = {
-    "tofu": ["platform.sweep", "tofu", "--seed", "1", *ORDER, "--trials", "8"],
+    "tofu": ["platform.sweep", "tofu", "--seed", "1", *ORDER, *WHOLE, "--trials", "8"],
     "tdec": ["platform.sweep", "tdec", "--seed", "1", *ORDER, "--trials", "6", "--set", "early_stopping.name=mo_asha"],
     "scaling": ["platform.scaling", "tofu", *_sets(SCALING)],
     "losses": ["platform.sweep", "tofu", *_sets(LOSS)],
     "arms": ["platform.sweep", "soul", *_sets(ARMS)],
-    "zero": ["platform.sweep", "tofu", *_sets(ZERO)],
+    "zero": ["platform.sweep", "tofu", *WHOLE, *_sets(ZERO)],
 }
 
 

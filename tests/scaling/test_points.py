@@ -22,4 +22,4 @@ def test_a_slow_round_does_not_decide_a_points_median() -> None:
 def test_a_failed_round_stands_for_its_point() -> None:
     failed = measured(1, 0.0, verdict="error", reason="out of memory", metrics={}, series=())
     found = joined_rounds(3, [measured(0, 1.0), failed, measured(2, 2.0)])
-    assert (found.number, found.verdict, found.reason) == (3, "error", "out of memory")
+    assert (found.number, found.run, found.verdict, found.reason) == (3, "run0", "error", "out of memory")

@@ -156,7 +156,7 @@ def overlay(base: Raw, over: Raw) -> Raw:
     if isinstance(space, dict) and isinstance(over_run, dict):
         base = {**base, "space": {key: old for key, old in space.items() if not _has(over_run, str(key))}}
     base = reduce(partial(_of_kind, over), SECTIONS, base)
-    base = _of_benchmark(over, base)
+    base = _with_metrics_of_benchmark(over, base)
     base = reduce(partial(_of_named, over), Recipe.model_fields, base)
     base = reduce(partial(_used_beside, over), Recipe.model_fields, base)
     return merge(_read_by_objectives(over, base), over)
@@ -174,9 +174,9 @@ def _of_kind(over: Raw, base: Raw, section: str) -> Raw:
     return {**base, section: {key: value for key, value in inherited.items() if key in fields}}
 
 
-def _of_benchmark(over: Raw, base: Raw) -> Raw:
-    """Return `base` whose early stopping compares no metric that the benchmark lacks which `over` names, the objectives
-    where none is left; the whole `base` where it names none, or one that is unknown."""
+def _with_metrics_of_benchmark(over: Raw, base: Raw) -> Raw:
+    """Return `base` without the metrics of its early stopping that the benchmark named by `over` does not have; where
+    none is left, the objectives are compared. The whole `base` where `over` names no benchmark, or an unknown one."""
     benchmark, stopping = over.get("benchmark"), base.get("early_stopping")
     kind = BENCHMARKS.get(str(benchmark.get("name"))) if isinstance(benchmark, dict) else None
     if kind is None or not isinstance(stopping, dict) or not isinstance(metrics := stopping.get("metrics"), list):

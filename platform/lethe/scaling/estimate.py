@@ -23,9 +23,9 @@ from lethe.scaling.plan import RATE, UTILISATION
 from lethe.study.finetuning import Training, recipe_of
 from lethe.study.inputs import Inputs
 
-# Where no row can be tokenised; printed. Mean tokens of a row and of its answer: any rows, the embedded benchmark's
-LENGTH, ANSWER, FORGET_ROWS = 128, 64, 400  # TOFU's forget10
-EMBEDDED_LENGTH, EMBEDDED_ANSWER = 31, 19  # measured with the tokenizer of 1,024 tokens that is trained on them
+LENGTH, ANSWER, FORGET_ROWS = 128, 64, 400  # assumed where no row can be tokenised, and printed; TOFU's forget10
+# Mean tokens of the embedded benchmark's forget rows and of their answers: its tokenizer is trained with the model.
+EMBEDDED_LENGTH, EMBEDDED_ANSWER = 31, 19
 # FLOP/s of a core in training steps: measured 27e9 at 1M parameters and 70e9 at 135M, with 97e9 in matrix products.
 CPU_RATE = 5e10
 STEP_S = 0.01  # seconds of a step beside its FLOPs: .012 measured with 0.02M parameters on one core

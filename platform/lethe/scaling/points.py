@@ -23,7 +23,7 @@ from lethe.pool.messages import EntryPoint
 from lethe.pool.resources import Shape
 from lethe.pool.run_queue import RunQueue
 from lethe.pool.worker_pool import Pool
-from lethe.records import TrialRecord
+from lethe.records import Scalar, TrialRecord
 from lethe.scaling.design import CostPoint
 from lethe.scaling.measure import CostPointReport, CostPointRequest
 from lethe.storage.paths import atomic_folder, home
@@ -71,12 +71,17 @@ MEASUREMENT_VERSION = 1  # raise it when a change of the measurement makes earli
 
 @dataclass(frozen=True)
 class Timing:
-    """One measurement of a point: `steps` optimizer steps on `assets` in round `turn`, from 0."""
+    """One measurement of a point: `steps` optimizer steps, in round `turn`, from 0."""
 
     point: CostPoint
     assets: Assets
     steps: int
-    turn: int
+    turn: int = 0
+
+    @property
+    def params(self) -> dict[str, Scalar]:
+        """What the point is called by, as parameters of a trial."""
+        return dict(self.point.labels)
 
     @property
     def digest(self) -> str:
@@ -94,10 +99,10 @@ def run_timing(timing: Timing, pool: Pool, folder: Path) -> tuple[TrialRecord, b
 
 
 def joined_rounds(number: int, rounds: Sequence[TrialRecord]) -> TrialRecord:
-    """Return a point's result from its measurements, one a round: all their steps, and medians of their metrics; one
-    that failed stands for all."""
+    """Return a point's result from those of its rounds: the steps of all, and the medians of their metrics. Where a
+    round failed, its result is the point's."""
     if failed := [result for result in rounds if result.verdict != "complete"]:
-        return failed[0].model_copy(update={"number": number})
+        return failed[0].model_copy(update={"number": number, "run": rounds[0].run})
     steps = [step for result in rounds for step in result.series]
     metrics = {key: median(result.metrics[key] for result in rounds) for key in rounds[0].metrics}
     series = tuple(step | {"epoch": float(i)} for i, step in enumerate(steps, 1))
@@ -130,6 +135,6 @@ def _measure(timing: Timing, pool: Pool, folder: Path) -> TrialRecord:
     ray.get(pool.queue.call(RunQueue.withdraw, run, run))
     measured = report.steps if isinstance(report, CostPointReport) else ()
     series = [{"epoch": float(i), **step} for i, step in enumerate(measured, 1)]
-    result = trial_record(0, run, dict(point.labels), folder / run, series, report, began=began)
+    result = trial_record(0, run, timing.params, folder / run, series, report, began=began)
     write_result(result)
     return result

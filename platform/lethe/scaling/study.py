@@ -98,26 +98,26 @@ class ScalingRunner:
     # The timed points
 
     def _measure(self, stage: str, points: Sequence[CostPoint], session: Session) -> None:
-        """Time the points, all of them in every round; the record gets each point's rounds as one, also of those that
-        Ctrl-C leaves."""
+        """Time the points, all of them in every round. A point's rounds become one result, also those that are finished
+        when Ctrl-C comes."""
         cost, folder = self.study.scaling.cost, self.folder / "points"
         advance = self.console.stage(stage, len(points) * cost.rounds)
-        numbers = [self._take_number() for _ in points]
-        found: list[list[TrialRecord]] = [[] for _ in points]
+        timings = {self._take_number(): Timing(point, self._assets(point.model), cost.steps) for point in points}
+        found: dict[int, list[TrialRecord]] = {number: [] for number in timings}
         try:
             for turn in range(cost.rounds):
-                for point, rounds in zip(points, found, strict=True):
-                    timing = Timing(point, self._assets(point.model), cost.steps, turn)
+                for number, timing in timings.items():
                     with nullcontext() if session.ready else self.console.status(f"{self.id}: starting worker groups"):
                         pool = session.pool()
-                    result, fresh = run_timing(timing, pool, folder)
-                    rounds.append(result)
-                    advance(describe_point(point, result, fresh), None)
+                    if turn == 0:
+                        self.tracker.trial_began(number, timing.digest, timing.params)
+                    result, fresh = run_timing(replace(timing, turn=turn), pool, folder)
+                    found[number].append(result)
+                    advance(describe_point(timing.point, result, fresh), None)
         finally:
-            for number, rounds in zip(numbers, found, strict=True):
+            for number, rounds in found.items():
                 if rounds:
                     self.points.append(result := joined_rounds(number, rounds))
-                    self.tracker.trial_began(number, result.run, result.params)
                     self.tracker.trial_ended(result)
 
     def _take_number(self, count: int = 1) -> int:

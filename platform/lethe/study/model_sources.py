@@ -133,8 +133,8 @@ def _base(adapter: Path, key: str, given: str | None, registry: str | None, abov
     if on := given or read_json(adapter / ADAPTER_CONFIG).get("base_model_name_or_path"):
         return plain_folder(str(on), f"{key}: the base of {adapter}", registry=registry, above=above)
     for parent in list(adapter.parents)[:LEVELS]:
-        if ensure_local(parent / "study.json") and (study := _start_of(parent / "study.json")):
-            start, digest = study
+        if ensure_local(parent / "study.json") and (found := _start_model(parent / "study.json")):
+            start, digest = found
             start = local_path(home() / "models" / start.name) if store() else start  # of whichever machine wrote it
             base = plain_folder(str(start), f"{key}: the base of {adapter}")
             if model_digest(base) != digest:
@@ -143,9 +143,9 @@ def _base(adapter: Path, key: str, given: str | None, registry: str | None, abov
     raise UserError(f"{key}: {adapter} is an adapter and does not say on what: name its base (--base, model.base)")
 
 
-def _start_of(file: Path) -> tuple[Path, str] | None:
-    """Return folder and digest of the start model of the study whose record the file is; None where it is another
-    program's."""
+def _start_model(file: Path) -> tuple[Path, str] | None:
+    """Return the folder and the digest of a study's start model from its `study.json`; None where another program wrote
+    the file."""
     study = read_json(file)
     folder, digests = study.get("start_folder"), study.get("digests")
     digest = digests.get("model") if isinstance(digests, dict) else None
